@@ -1,0 +1,152 @@
+//! Link-layer headers: what stands in front of the IP header of a captured frame.
+
+use crate::field::{u8_at, u16_at, u32_at};
+
+/// How the bytes of a captured frame begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkType {
+    /// Ethernet II, with any number of VLAN tags up to [`MAX_TAGS`] (pcap `EN10MB`, 1).
+    Ethernet,
+    /// Linux "cooked" capture v1, 16 bytes (pcap `LINUX_SLL`, 113).
+    LinuxSll,
+    /// Linux "cooked" capture v2, 20 bytes (pcap `LINUX_SLL2`, 276).
+    LinuxSll2,
+    /// The IP header comes first (pcap `RAW`, 101, and its relatives).
+    RawIp,
+    /// BSD loopback: address family in the capturing host's byte order (pcap `NULL`, 0).
+    Null,
+    /// OpenBSD loopback: address family in network byte order (pcap `LOOP`, 108).
+    Loop,
+}
+
+/// A network-layer protocol that Millrace reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4 (EtherType 0x0800).
+    Ipv4,
+    /// IPv6 (EtherType 0x86dd).
+    Ipv6,
+}
+
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// Length of an Ethernet II header without tags, in bytes.
+pub const ETHERNET_HEADER: usize = 14;
+/// More VLAN tags than this in one frame are not followed. QinQ needs two; the bound only stops
+/// a crafted frame from being walked tag by tag.
+pub const MAX_TAGS: usize = 4;
+
+/// Tag protocol identifiers: 802.1Q, 802.1ad, and the value used for QinQ before 802.1ad.
+const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+
+/// Finds the network header of a frame: which protocol, and the bytes from there on.
+///
+/// `None` when the frame is too short or carries something other than IP.
+pub fn network_layer(link: LinkType, frame: &[u8]) -> Option<(Network, &[u8])> {
+    match link {
+        LinkType::Ethernet => tagged(u16_at(frame, 12)?, frame.get(ETHERNET_HEADER..)?),
+        LinkType::LinuxSll => tagged(u16_at(frame, 14)?, frame.get(16..)?),
+        LinkType::LinuxSll2 => tagged(u16_at(frame, 0)?, frame.get(20..)?),
+        LinkType::RawIp => by_version(frame),
+        // The family number of IPv6 differs between systems (10, 24, 28, 30), so the version
+        // nibble decides; the family only has to be one that a host could have written.
+        LinkType::Null | LinkType::Loop => {
+            let family = u32_at(frame, 0)?;
+            let small = family < 256 || family.swap_bytes() < 256;
+            if small {
+                by_version(frame.get(4..)?)
+            } else {
+                None
+            }
+        }
+    }
+}
+
+fn tagged(mut ethertype: u16, mut rest: &[u8]) -> Option<(Network, &[u8])> {
+    for _ in 0..=MAX_TAGS {
+        match ethertype {
+            ETHERTYPE_IPV4 => return Some((Network::Ipv4, rest)),
+            ETHERTYPE_IPV6 => return Some((Network::Ipv6, rest)),
+            tag if TAGS.contains(&tag) => {
+                ethertype = u16_at(rest, 2)?;
+                rest = rest.get(4..)?;
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn by_version(packet: &[u8]) -> Option<(Network, &[u8])> {
+    match u8_at(packet, 0)? >> 4 {
+        4 => Some((Network::Ipv4, packet)),
+        6 => Some((Network::Ipv6, packet)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ethernet(types: &[u16]) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        for (i, ethertype) in types.iter().enumerate() {
+            if i > 0 {
+                frame.extend([0, 7]);
+            }
+            frame.extend(ethertype.to_be_bytes());
+        }
+        frame.extend([0x45, 1, 2, 3]);
+        frame
+    }
+
+    #[test]
+    fn vlan_and_qinq_tags_are_skipped() {
+        for types in [&[0x0800][..], &[0x8100, 0x0800], &[0x88a8, 0x8100, 0x0800]] {
+            let frame = ethernet(types);
+            assert_eq!(
+                network_layer(LinkType::Ethernet, &frame),
+                Some((Network::Ipv4, &[0x45, 1, 2, 3][..]))
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_of_nothing_but_tags_ends() {
+        assert_eq!(
+            network_layer(LinkType::Ethernet, &ethernet(&[0x8100; 40])),
+            None
+        );
+    }
+
+    #[test]
+    fn cooked_raw_and_loopback_frames_are_found() {
+        let mut sll = vec![0; 14];
+        sll.extend([0x08, 0x00, 0x45]);
+        assert_eq!(
+            network_layer(LinkType::LinuxSll, &sll),
+            Some((Network::Ipv4, &[0x45][..]))
+        );
+        let mut sll2 = vec![0x86, 0xdd];
+        sll2.resize(20, 0);
+        sll2.push(0x60);
+        assert_eq!(
+            network_layer(LinkType::LinuxSll2, &sll2),
+            Some((Network::Ipv6, &[0x60][..]))
+        );
+        assert_eq!(
+            network_layer(LinkType::RawIp, &[0x60]),
+            Some((Network::Ipv6, &[0x60][..]))
+        );
+        for null in [[30, 0, 0, 0, 0x60], [0, 0, 0, 24, 0x60]] {
+            assert_eq!(
+                network_layer(LinkType::Null, &null),
+                Some((Network::Ipv6, &[0x60][..]))
+            );
+        }
+        assert_eq!(network_layer(LinkType::RawIp, &[0x15]), None);
+    }
+}
