@@ -1,0 +1,279 @@
+//! From one attempt to the next: connect, say Hello, pump until the stream ends, wait.
+
+use std::future::{Ready, ready};
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use millrace_proto::v1::copier_message::Kind;
+use millrace_proto::v1::interceptor_client::InterceptorClient;
+use millrace_proto::v1::interceptor_message::Kind as Answer;
+use millrace_proto::v1::{Hello, InterceptorMessage, Ping, Refused, Welcome};
+use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::queue::{OutboundControl, connection};
+use super::{LinkEvent, Shared};
+use crate::exit::causes;
+use crate::transport;
+
+/// How often the round trip through the interceptor is measured.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A host may answer HTTP/2 pings while the interceptor behind it hangs.
+const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a connection ended or did not come up.
+enum End {
+    /// The link was closed by this side.
+    Closed,
+    Failed(String),
+    Refused(Refused),
+}
+
+/// Runs until the link is closed.
+pub(super) async fn keep_up(shared: Arc<Shared>) {
+    let mut failures: u32 = 0;
+    let mut reported = String::new();
+    loop {
+        shared.counters.attempt();
+        let started = Instant::now();
+        let mut was_up = false;
+        let closed = shared.closed.clone();
+        let end = tokio::select! {
+            biased;
+            () = closed.cancelled() => End::Closed,
+            end = connect_and_pump(&shared, &mut was_up) => end,
+        };
+        let (reason, refused) = match end {
+            End::Closed => ("closed".to_owned(), None),
+            End::Failed(reason) => (reason, None),
+            End::Refused(refused) => (format!("refused: {}", refused.reason), Some(refused)),
+        };
+        shared.outbound.close();
+        shared.counters.down(&reason);
+        if was_up {
+            let epoch = shared.counters.status(&shared.config, 0).epoch;
+            (shared.on_event)(LinkEvent::Down {
+                epoch,
+                reason: reason.clone(),
+            });
+        }
+        if shared.closed.is_cancelled() {
+            return;
+        }
+
+        // A stream that broke at once is no success: otherwise it would be hammered.
+        if was_up && started.elapsed() >= shared.config.backoff.max {
+            failures = 0;
+        }
+        failures = failures.saturating_add(1);
+        let mut wait = shared.config.backoff.jittered(failures);
+        let address = &shared.config.address;
+        if was_up || reason != reported {
+            tracing::warn!("interceptor {address}: {reason}; trying again until it is back");
+            reported = reason;
+        } else {
+            tracing::debug!("interceptor {address}: {reason}; attempt {failures}");
+        }
+        if let Some(refused) = refused {
+            // It would say the same again at once.
+            wait = shared.config.backoff.max;
+            (shared.on_event)(LinkEvent::Refused {
+                code: refused.code(),
+                reason: refused.reason,
+                owner: refused.owner,
+            });
+        }
+        tokio::select! {
+            () = shared.closed.cancelled() => return,
+            () = sleep(wait) => {}
+        }
+    }
+}
+
+async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
+    let limit = shared.config.connect_timeout;
+    let (control, outbound) = connection(shared.counters.sent.clone());
+    let queued = outbound.counter();
+    control.send(Kind::Hello(hello(shared)));
+
+    let open = async {
+        let mut client = InterceptorClient::new(open_channel(shared).await?)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let response = client
+            .attach(outbound)
+            .await
+            .map_err(|status| said(&status))?;
+        let mut inbound = response.into_inner();
+        let first = inbound.message().await.map_err(|status| said(&status))?;
+        Ok::<_, String>((inbound, first))
+    };
+    let (inbound, first) = match timeout(limit * 2, open).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(reason)) => return End::Failed(reason),
+        Err(_) => {
+            return End::Failed(format!(
+                "connected, but no answer to Hello within {:?}: is it a millrace-interceptor?",
+                limit * 2
+            ));
+        }
+    };
+    let welcome = match first.and_then(|message| message.kind) {
+        Some(Answer::Welcome(welcome)) => welcome,
+        Some(Answer::Refused(refused)) => return End::Refused(refused),
+        Some(Answer::Headers(_) | Answer::Pong(_)) | None => {
+            return End::Failed("its first message is not Welcome".to_owned());
+        }
+    };
+    if let Err(reason) = check_version(&welcome) {
+        return End::Failed(reason);
+    }
+
+    let epoch = shared.counters.up(&welcome.interceptor_id);
+    *was_up = true;
+    shared.outbound.open(epoch, &control, queued);
+    tracing::info!(
+        "interceptor {} ({}): connected",
+        shared.config.address,
+        welcome.interceptor_id
+    );
+    (shared.on_event)(LinkEvent::Up {
+        epoch,
+        interceptor_id: welcome.interceptor_id,
+        incarnation: welcome.incarnation,
+    });
+    pump(shared, inbound, &control).await
+}
+
+fn hello(shared: &Shared) -> Hello {
+    let config = &shared.config;
+    Hello {
+        protocol_version: PROTOCOL_VERSION,
+        copier_id: config.copier_id.clone(),
+        incarnation: config.incarnation.id,
+        started_at_ms: config.incarnation.started_at_ms,
+        link: config.link,
+        links: config.links,
+        claims: config.claims,
+    }
+}
+
+fn check_version(welcome: &Welcome) -> Result<(), String> {
+    let version = welcome.protocol_version;
+    if (OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&version) {
+        return Ok(());
+    }
+    Err(format!(
+        "it speaks protocol version {version}, this copier {OLDEST_PROTOCOL_VERSION} to \
+         {PROTOCOL_VERSION}: upgrade the older of the two"
+    ))
+}
+
+async fn pump(
+    shared: &Shared,
+    mut inbound: Streaming<InterceptorMessage>,
+    control: &OutboundControl,
+) -> End {
+    let mut ping = interval(PING_INTERVAL);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut nonce = 0;
+    let mut awaited: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            message = inbound.message() => match message {
+                Ok(Some(message)) => {
+                    shared.counters.received();
+                    match message.kind {
+                        Some(Answer::Headers(headers)) => {
+                            let bytes = headers.records;
+                            shared.counters.headers(bytes.len(), headers.count, headers.dropped);
+                            (shared.on_event)(LinkEvent::Headers {
+                                bytes,
+                                count: headers.count,
+                                dropped: headers.dropped,
+                            });
+                        }
+                        Some(Answer::Pong(pong)) if pong.nonce == nonce => {
+                            if let Some(sent) = awaited.take() {
+                                shared.counters.rtt(sent.elapsed());
+                            }
+                        }
+                        Some(Answer::Refused(refused)) => return End::Refused(refused),
+                        // An old Pong, a second Welcome, or a kind of a later version.
+                        Some(Answer::Pong(_) | Answer::Welcome(_)) | None => {}
+                    }
+                }
+                Ok(None) => return End::Failed("the interceptor ended the stream".to_owned()),
+                Err(status) => return End::Failed(said(&status)),
+            },
+            _ = ping.tick() => match awaited {
+                Some(sent) if sent.elapsed() > PONG_TIMEOUT => {
+                    return End::Failed(format!("no Pong for {PONG_TIMEOUT:?}: it hangs"));
+                }
+                Some(_) => {}
+                None => {
+                    nonce += 1;
+                    awaited = Some(Instant::now());
+                    control.send(Kind::Ping(Ping { nonce }));
+                }
+            },
+        }
+    }
+}
+
+async fn open_channel(shared: &Shared) -> Result<Channel, String> {
+    let config = &shared.config;
+    let stream =
+        transport::connect(&config.address, config.security, config.connect_timeout).await?;
+    // The connector below decides where this goes; the name is only what HTTP/2 wants to see.
+    Endpoint::from_static("http://millrace-interceptor")
+        .http2_keep_alive_interval(config.keepalive_interval)
+        .keep_alive_timeout(config.keepalive_timeout)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(1 << 21)
+        .connect_with_connector(OneConnection(Some(stream)))
+        .await
+        .map_err(|error| causes(&error))
+}
+
+/// Hands out the connection that is already open; a link opens the next one itself.
+struct OneConnection(Option<TcpStream>);
+
+impl tonic::codegen::Service<Uri> for OneConnection {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<TcpStream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let stream = self.0.take().map(TokioIo::new);
+        ready(stream.ok_or_else(|| io::Error::other("the connection was lost")))
+    }
+}
+
+/// A gRPC status in the operator's words.
+fn said(status: &tonic::Status) -> String {
+    let mut text = match status.code() {
+        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
+            "the connection was lost".to_owned()
+        }
+        tonic::Code::Unimplemented => "it is a gRPC server, but no millrace-interceptor".to_owned(),
+        // A foreign enum: what the status says is the best there is.
+        _ => status.code().description().to_owned(),
+    };
+    let message = status.message();
+    if !message.is_empty() {
+        text = format!("{text} ({message})");
+    }
+    text
+}

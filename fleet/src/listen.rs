@@ -1,0 +1,62 @@
+//! Opening a listening socket, with the reasons why it fails in an operator's words.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+
+use crate::exit::ExitError;
+
+/// Binds `address` for what the option `option` (as the operator writes it) sets.
+///
+/// The listener is non-blocking, ready for `tokio::net::TcpListener::from_std`.
+///
+/// # Errors
+/// An [`ExitError`] with code 1 that says what to do: another port, privileges, or an address
+/// that this host has.
+pub fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, ExitError> {
+    let listener = TcpListener::bind(address).map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => format!(
+                "the port is in use: stop what listens there (ss -ltnp 'sport = :{}') or give \
+                 another {option}",
+                address.port()
+            ),
+            ErrorKind::AddrNotAvailable => format!(
+                "this host does not have that address (ip address show): give another {option}"
+            ),
+            ErrorKind::PermissionDenied => format!(
+                "not permitted: run as root, give CAP_NET_BIND_SERVICE, or give {option} a port \
+                 above 1023"
+            ),
+            // A foreign enum without an end.
+            _ => format!("{error} ({option})"),
+        };
+        ExitError::start(format!("cannot listen on {address}: {advice}"))
+    })?;
+    listener
+        .set_nonblocking(true)
+        .map_err(|error| ExitError::caused(format_args!("cannot use {address}"), &error))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_names_the_option_and_a_command() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), "--admin").unwrap();
+        let error = bind(first.local_addr().unwrap(), "--admin").unwrap_err();
+        assert!(error.to_string().contains("the port is in use"), "{error}");
+        assert!(error.to_string().contains("--admin"), "{error}");
+        assert_eq!(error.code(), 1);
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_named() {
+        let error = bind("198.18.255.254:0".parse().unwrap(), "-b").unwrap_err();
+        assert!(
+            error.to_string().contains("does not have that address"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,50 @@
+//! The options that every daemon has; a daemon flattens them into its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::logging::LogOptions;
+
+/// Options of all daemons. `#[command(flatten)]` them.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Daemon")]
+pub struct CommonOptions {
+    /// Read options from FILE (TOML; keys are the long option names). Environment variables win
+    /// over the file, flags over both.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Append the log to FILE instead of stderr. SIGHUP reopens it.
+    #[arg(short = 'l', long = "log-file", value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,millrace_fleet=debug.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+
+    /// Write the process id to FILE, and remove it at the end. Refused while a process holds it.
+    #[arg(short = 'P', long = "pid-file", value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+
+    /// Go to the background once everything is up; an error before that is still reported here.
+    #[arg(short = 'd', long)]
+    pub daemon: bool,
+
+    /// Serve /healthz, /readyz, /metrics and /status here.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin: Option<SocketAddr>,
+
+    /// Talk to other Millrace daemons in plain text, without authentication.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+impl CommonOptions {
+    /// What [`crate::logging::init`] needs.
+    pub fn logging(&self) -> LogOptions {
+        LogOptions {
+            file: self.log_file.clone(),
+            level: self.log_level.clone(),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Response headers on their way to one copier: a bounded queue that gives up its oldest.
+//!
+//! The capture thread pushes; gRPC pulls when HTTP/2 has room to send. So batches leave at once
+//! while the copier keeps up, merge while it is a little behind, and are dropped, oldest first and
+//! counted, when it is far behind. Other streams have queues of their own.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use millrace_proto::v1::interceptor_message::Kind;
+use millrace_proto::v1::refused::Code;
+use millrace_proto::v1::{Headers, InterceptorMessage, Pong, Refused, Welcome};
+use millrace_proto::{BATCH_BYTES, MAX_MESSAGE_BYTES};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
+
+use crate::sync::lock;
+
+/// What a batch costs besides its bytes: it bounds the number of tiny ones.
+const OVERHEAD: usize = 64;
+
+/// The largest batch that fits into a message. Bytes.
+const MAX_BATCH_BYTES: usize = MAX_MESSAGE_BYTES - 64;
+
+/// The queue of one stream. Cheap to clone; all clones are the same queue.
+#[derive(Debug, Clone)]
+pub struct HeaderQueue {
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// What went through a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct QueueStatus {
+    /// Response headers pushed.
+    pub pushed: u64,
+    /// Response headers handed to the network.
+    pub sent: u64,
+    /// Response headers dropped because the copier read too slowly.
+    pub dropped: u64,
+    /// Messages that carried them.
+    pub messages: u64,
+    /// Bytes that wait.
+    pub queued_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limit: usize,
+    welcome: Option<Welcome>,
+    pong: Option<u64>,
+    refused: Option<Refused>,
+    batches: VecDeque<Batch>,
+    status: QueueStatus,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Batch {
+    fn cost(&self) -> usize {
+        self.bytes.len() + OVERHEAD
+    }
+}
+
+impl HeaderQueue {
+    /// A queue that holds at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        HeaderQueue {
+            inner: Arc::new(Mutex::new(Inner {
+                limit,
+                welcome: None,
+                pong: None,
+                refused: None,
+                batches: VecDeque::new(),
+                status: QueueStatus::default(),
+                closed: false,
+                waker: None,
+            })),
+        }
+    }
+
+    /// Queues a batch of `count` packed header records, of [`BATCH_BYTES`] or less; larger ones
+    /// than fit into a message are dropped. Never waits. Returns how many response headers had to
+    /// be dropped for it (its own included, when the stream is gone).
+    pub fn push(&self, batch: Vec<u8>, count: u32) -> u64 {
+        if count == 0 || batch.is_empty() {
+            return 0;
+        }
+        let batch = Batch {
+            bytes: batch,
+            count,
+        };
+        let mut inner = lock(&self.inner);
+        inner.status.pushed += u64::from(count);
+        let before = inner.status.dropped;
+        if inner.closed || batch.bytes.len() > MAX_BATCH_BYTES || batch.cost() > inner.limit {
+            inner.status.dropped += u64::from(count);
+        } else {
+            inner.make_room(batch.cost());
+            inner.status.queued_bytes += batch.cost();
+            inner.batches.push_back(batch);
+        }
+        let dropped = inner.status.dropped - before;
+        wake(inner);
+        dropped
+    }
+
+    /// Ends the stream with a reason for the copier's operator: `owner` is the copier_id that
+    /// holds what was asked for, or empty.
+    pub fn refuse(&self, code: Code, reason: impl Into<String>, owner: impl Into<String>) {
+        self.refuse_with(Refused {
+            code: code.into(),
+            reason: reason.into(),
+            owner: owner.into(),
+        });
+    }
+
+    pub(super) fn refuse_with(&self, refused: Refused) {
+        let mut inner = lock(&self.inner);
+        if !inner.closed {
+            inner.refused.get_or_insert(refused);
+        }
+        inner.close();
+        wake(inner);
+    }
+
+    pub(super) fn welcome(&self, welcome: Welcome) {
+        let mut inner = lock(&self.inner);
+        inner.welcome = Some(welcome);
+        wake(inner);
+    }
+
+    /// Only the latest Pong is kept: a peer that pings without reading costs nothing.
+    pub(super) fn pong(&self, nonce: u64) {
+        let mut inner = lock(&self.inner);
+        inner.pong = Some(nonce);
+        wake(inner);
+    }
+
+    pub(super) fn close(&self) {
+        let mut inner = lock(&self.inner);
+        inner.close();
+        wake(inner);
+    }
+
+    /// Whether the stream has ended, or is about to.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.inner).closed
+    }
+
+    /// What went through.
+    pub fn status(&self) -> QueueStatus {
+        lock(&self.inner).status
+    }
+
+    /// What gRPC sends. `gone` is cancelled when the peer is.
+    pub(super) fn stream(&self, gone: CancellationToken) -> HeaderStream {
+        HeaderStream {
+            queue: self.clone(),
+            _gone: gone.drop_guard(),
+        }
+    }
+}
+
+/// Wakes the sender, outside the lock.
+fn wake(mut inner: std::sync::MutexGuard<'_, Inner>) {
+    let waker = inner.waker.take();
+    drop(inner);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Inner {
+    fn make_room(&mut self, cost: usize) {
+        while self.status.queued_bytes + cost > self.limit {
+            let Some(oldest) = self.batches.pop_front() else {
+                return;
+            };
+            self.status.queued_bytes -= oldest.cost();
+            self.status.dropped += u64::from(oldest.count);
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        let waiting = self.batches.drain(..).map(|batch| u64::from(batch.count));
+        self.status.dropped += waiting.sum::<u64>();
+        self.status.queued_bytes = 0;
+    }
+
+    /// The next message: as many batches as fill one.
+    fn next(&mut self) -> Option<Kind> {
+        if let Some(welcome) = self.welcome.take() {
+            return Some(Kind::Welcome(welcome));
+        }
+        if let Some(refused) = self.refused.take() {
+            return Some(Kind::Refused(refused));
+        }
+        if let Some(nonce) = self.pong.take() {
+            return Some(Kind::Pong(Pong { nonce }));
+        }
+        let mut message = self.pop()?;
+        while let Some(next) = self.batches.front()
+            && message.bytes.len() + next.bytes.len() <= BATCH_BYTES
+            && let Some(next) = self.pop()
+        {
+            message.bytes.extend_from_slice(&next.bytes);
+            message.count = message.count.saturating_add(next.count);
+        }
+        self.status.sent += u64::from(message.count);
+        self.status.messages += 1;
+        Some(Kind::Headers(Headers {
+            records: message.bytes.into(),
+            count: message.count,
+            dropped: self.status.dropped,
+        }))
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        let batch = self.batches.pop_front()?;
+        self.status.queued_bytes -= batch.cost();
+        Some(batch)
+    }
+}
+
+/// The messages of one stream, as gRPC pulls them. Ends after a refusal.
+#[derive(Debug)]
+pub struct HeaderStream {
+    queue: HeaderQueue,
+    _gone: DropGuard,
+}
+
+impl tokio_stream::Stream for HeaderStream {
+    type Item = Result<InterceptorMessage, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut inner = lock(&self.queue.inner);
+        if let Some(kind) = inner.next() {
+            return Poll::Ready(Some(Ok(InterceptorMessage { kind: Some(kind) })));
+        }
+        if inner.closed {
+            return Poll::Ready(None);
+        }
+        inner.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    async fn next(stream: &mut HeaderStream) -> Kind {
+        stream.next().await.unwrap().unwrap().kind.unwrap()
+    }
+
+    fn headers(kind: Kind) -> (Vec<u8>, u32, u64) {
+        match kind {
+            Kind::Headers(it) => (it.records.to_vec(), it.count, it.dropped),
+            Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_) => panic!("{kind:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_overflow_drops_the_oldest_and_counts_them() {
+        let queue = HeaderQueue::new(3 * (100 + OVERHEAD));
+        let mut stream = queue.stream(CancellationToken::new());
+        for n in 0..5u8 {
+            let dropped = queue.push(vec![n; 100], 10);
+            assert_eq!(dropped, if n < 3 { 0 } else { 10 });
+        }
+        let (bytes, count, dropped) = headers(next(&mut stream).await);
+        assert_eq!((bytes.len(), count, dropped), (300, 30, 20));
+        assert_eq!((bytes[0], bytes[100], bytes[200]), (2, 3, 4));
+        let status = queue.status();
+        assert_eq!(
+            (status.pushed, status.sent, status.dropped, status.messages),
+            (50, 30, 20, 1)
+        );
+        assert_eq!(status.queued_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn batches_merge_no_further_than_a_message_is_worth() {
+        let queue = HeaderQueue::new(1 << 20);
+        let mut stream = queue.stream(CancellationToken::new());
+        for _ in 0..5 {
+            queue.push(vec![0; BATCH_BYTES / 2], 1);
+        }
+        let counts = [
+            headers(next(&mut stream).await).1,
+            headers(next(&mut stream).await).1,
+            headers(next(&mut stream).await).1,
+        ];
+        assert_eq!(counts, [2, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_stream_is_woken_by_a_push_from_a_thread() {
+        let queue = HeaderQueue::new(1 << 20);
+        let mut stream = queue.stream(CancellationToken::new());
+        let pusher = queue.clone();
+        let (message, _) = tokio::join!(next(&mut stream), async {
+            tokio::task::yield_now().await;
+            std::thread::spawn(move || pusher.push(vec![7], 1))
+                .join()
+                .unwrap()
+        });
+        assert_eq!(headers(message), (vec![7], 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_the_last_word() {
+        let queue = HeaderQueue::new(1 << 20);
+        let mut stream = queue.stream(CancellationToken::new());
+        queue.push(vec![1], 1);
+        queue.refuse(Code::ClaimConflict, "198.18.1.0/24 is taken", "copier-b");
+        queue.refuse(Code::Malformed, "later", "");
+        let Kind::Refused(refused) = next(&mut stream).await else {
+            panic!("no refusal")
+        };
+        assert_eq!(
+            (refused.code(), refused.owner.as_str()),
+            (Code::ClaimConflict, "copier-b")
+        );
+        assert!(stream.next().await.is_none());
+        assert_eq!(queue.push(vec![1], 3), 3);
+        assert_eq!(queue.status().dropped, 4);
+    }
+
+    #[tokio::test]
+    async fn pings_without_reading_keep_one_pong() {
+        let queue = HeaderQueue::new(1 << 20);
+        let mut stream = queue.stream(CancellationToken::new());
+        (0..1000).for_each(|nonce| queue.pong(nonce));
+        assert_eq!(next(&mut stream).await, Kind::Pong(Pong { nonce: 999 }));
+        queue.close();
+        assert!(stream.next().await.is_none());
+    }
+
+    #[test]
+    fn a_batch_that_fits_into_no_message_is_dropped_and_counted() {
+        let queue = HeaderQueue::new(1 << 20);
+        assert_eq!(queue.push(vec![0; MAX_MESSAGE_BYTES], 9), 9);
+        assert_eq!(queue.push(Vec::new(), 0), 0);
+    }
+}

@@ -1,0 +1,119 @@
+//! Checking who attaches.
+
+use millrace_proto::v1::refused::Code;
+use millrace_proto::v1::{Hello, Refused};
+use millrace_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
+
+/// Longest copier_id. Bytes.
+const MAX_ID: usize = 128;
+
+/// Most links of one copier.
+const MAX_LINKS: u32 = 64;
+
+/// The version that both sides speak, or why the stream is refused.
+pub(super) fn check(hello: &Hello) -> Result<u32, Refused> {
+    if hello.protocol_version < OLDEST_PROTOCOL_VERSION {
+        return Err(refused(
+            Code::Version,
+            format!(
+                "the copier speaks protocol version {}, this interceptor \
+                 {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}: upgrade the copier",
+                hello.protocol_version
+            ),
+        ));
+    }
+    let id = hello.copier_id.as_bytes();
+    if id.is_empty() || id.len() > MAX_ID || !id.iter().all(u8::is_ascii_graphic) {
+        return Err(malformed(format!(
+            "the copier's name must be 1 to {MAX_ID} printable characters without blanks"
+        )));
+    }
+    if hello.links == 0 || hello.links > MAX_LINKS || hello.link >= hello.links {
+        return Err(malformed(format!(
+            "link {} of {}: there must be 1 to {MAX_LINKS} links",
+            hello.link, hello.links
+        )));
+    }
+    Ok(hello.protocol_version.min(PROTOCOL_VERSION))
+}
+
+pub(super) fn malformed(reason: impl Into<String>) -> Refused {
+    refused(Code::Malformed, reason)
+}
+
+pub(super) fn refused(code: Code, reason: impl Into<String>) -> Refused {
+    Refused {
+        code: code.into(),
+        reason: reason.into(),
+        owner: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            protocol_version: PROTOCOL_VERSION,
+            copier_id: "live-1".to_owned(),
+            incarnation: 1,
+            started_at_ms: 1,
+            link: 0,
+            links: 1,
+            claims: false,
+        }
+    }
+
+    #[test]
+    fn a_newer_copier_is_spoken_to_in_our_version() {
+        assert_eq!(check(&hello()), Ok(PROTOCOL_VERSION));
+        let newer = Hello {
+            protocol_version: PROTOCOL_VERSION + 3,
+            ..hello()
+        };
+        assert_eq!(check(&newer), Ok(PROTOCOL_VERSION));
+        let none = Hello {
+            protocol_version: 0,
+            ..hello()
+        };
+        assert_eq!(check(&none).map_err(|it| it.code()), Err(Code::Version));
+    }
+
+    #[test]
+    fn names_and_link_numbers_are_checked() {
+        for bad in [
+            Hello {
+                copier_id: String::new(),
+                ..hello()
+            },
+            Hello {
+                copier_id: "x".repeat(129),
+                ..hello()
+            },
+            Hello {
+                copier_id: "a\nb".to_owned(),
+                ..hello()
+            },
+            Hello {
+                links: 0,
+                ..hello()
+            },
+            Hello {
+                links: 65,
+                ..hello()
+            },
+            Hello {
+                link: 2,
+                links: 2,
+                ..hello()
+            },
+        ] {
+            assert_eq!(
+                check(&bad).map_err(|it| it.code()),
+                Err(Code::Malformed),
+                "{bad:?}"
+            );
+        }
+    }
+}
