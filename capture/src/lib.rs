@@ -1,1 +1,34 @@
-//! placeholder
+//! Packets in and out of the machine, on Linux.
+//!
+//! - [`ring`]: packets are captured through a ring that is mapped into this process
+//!   (`TPACKET_V3`), so that reading them costs no system call and no copy.
+//! - [`filter`]: which packets the kernel puts into that ring, as classic BPF: made from a list
+//!   of services, or by libpcap from an expression of the operator.
+//! - [`send`]: complete IP packets with any source address are sent in batches, through the
+//!   kernel's routing ([`Sender::raw`]) or at the link layer of one device ([`Sender::link`]).
+//! - [`next_hop`]: where the link layer sends to, kept up to date in the background.
+//! - [`device`]: which devices there are, and what may be done with them.
+//! - [`wait`]: sleep until a ring has packets or another thread asks for attention.
+//!
+//! This crate knows nothing of sessions, and it is the only one with unsafe code; all of that is
+//! in `sys` and in the calls into libpcap.
+
+pub mod device;
+pub mod error;
+pub mod filter;
+mod netlink;
+pub mod next_hop;
+pub mod ring;
+pub mod send;
+mod sys;
+pub mod wait;
+
+pub use device::{Device, check_privilege};
+pub use error::CaptureError;
+pub use filter::{
+    Expression, Filter, FilterError, FilterSpec, Program, ResponseFilter, ServiceFilter,
+};
+pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
+pub use ring::{Block, Fanout, Frame, Frames, Ring, RingConfig, RingStatistics};
+pub use send::{SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
+pub use wait::{Readiness, Waker, wait};

@@ -1,0 +1,391 @@
+//! The program for a list of services.
+//!
+//! X holds the offset of the IP header, so that one piece of code serves frames with no tag, one
+//! tag or two. The ports go to scratch memory, because finding them needs X.
+
+use std::collections::BTreeMap;
+
+use millrace_wire::LinkType;
+
+use super::assembler::{Assembler, Label};
+use super::endpoints::{Addresses, Endpoints, Family, Ipv4, Ipv6, Words};
+use super::program::op;
+use super::{FilterError, FilterSpec, Program, ResponseFilter};
+
+/// Scratch memory: the offset of the IP header.
+const M_NETWORK: u32 = 0;
+/// Scratch memory: the source port.
+const M_SOURCE_PORT: u32 = 1;
+/// Scratch memory: the destination port.
+const M_DESTINATION_PORT: u32 = 2;
+
+const TCP: u32 = 6;
+/// IPv6 extension headers behind which TCP may stand (RFC 8200 (4)): routing, fragment,
+/// destination options. Hop-by-hop options come first or not at all.
+const EXTENSIONS: [u32; 3] = [43, 44, 60];
+const HOP_BY_HOP: u32 = 0;
+/// Length of the IPv6 header.
+const IPV6_HEADER: u32 = 40;
+
+/// Both directions of the services.
+pub(super) fn services(
+    spec: &FilterSpec,
+    link: LinkType,
+    snap_len: u32,
+) -> Result<Program, FilterError> {
+    let rules = Rules {
+        to_snap_len: spec.client_snap_len.min(snap_len),
+        from_snap_len: spec.server_snap_len.min(snap_len),
+        ipv4: FamilyRules::of_services::<Ipv4>(spec),
+        ipv6: FamilyRules::of_services::<Ipv6>(spec),
+    };
+    rules.compile(link, spec.services.len())
+}
+
+/// Packets from the sources, or all of TCP when there are none.
+pub(super) fn responses(
+    spec: &ResponseFilter,
+    link: LinkType,
+    snap_len: u32,
+) -> Result<Program, FilterError> {
+    let rules = Rules {
+        to_snap_len: 0,
+        from_snap_len: spec.snap_len.min(snap_len),
+        ipv4: FamilyRules::of_responses::<Ipv4>(spec),
+        ipv6: FamilyRules::of_responses::<Ipv6>(spec),
+    };
+    rules.compile(link, spec.sources.len())
+}
+
+/// What is matched in packets of one address family.
+struct FamilyRules<const N: usize> {
+    exclude: Endpoints<N>,
+    to: Endpoints<N>,
+    from: Endpoints<N>,
+}
+
+impl<const N: usize> FamilyRules<N> {
+    fn of_services<F: Family<N>>(spec: &FilterSpec) -> Self {
+        let services = Endpoints::of_services::<F>(&spec.services, &spec.local_addresses);
+        Self {
+            exclude: Endpoints::of_sockets::<F>(&spec.exclude),
+            to: services.clone(),
+            from: services,
+        }
+    }
+
+    fn of_responses<F: Family<N>>(spec: &ResponseFilter) -> Self {
+        Self {
+            exclude: Endpoints::nothing(),
+            to: Endpoints::nothing(),
+            from: if spec.sources.is_empty() {
+                Endpoints::Everything
+            } else {
+                Endpoints::of_services::<F>(&spec.sources, &[])
+            },
+        }
+    }
+}
+
+struct Rules {
+    to_snap_len: u32,
+    from_snap_len: u32,
+    ipv4: FamilyRules<1>,
+    ipv6: FamilyRules<4>,
+}
+
+/// Where a decision ends.
+#[derive(Clone, Copy)]
+struct Verdicts {
+    to: Label,
+    from: Label,
+    reject: Label,
+}
+
+/// Where the addresses stand in an IP header.
+#[derive(Clone, Copy)]
+struct Offsets {
+    source: u32,
+    destination: u32,
+}
+
+impl Rules {
+    fn compile(&self, link: LinkType, services: usize) -> Result<Program, FilterError> {
+        let mut asm = Assembler::default();
+        let verdicts = Verdicts {
+            to: asm.label(),
+            from: asm.label(),
+            reject: asm.label(),
+        };
+        let (ipv4, ipv6) = (asm.label(), asm.label());
+        find_network_header(&mut asm, link, ipv4, ipv6, verdicts.reject);
+        asm.bind(ipv4);
+        ipv4_packet(&mut asm, &self.ipv4, verdicts);
+        asm.bind(ipv6);
+        ipv6_packet(&mut asm, &self.ipv6, verdicts);
+        for (label, snap_len) in [
+            (verdicts.to, self.to_snap_len),
+            (verdicts.from, self.from_snap_len),
+            (verdicts.reject, 0),
+        ] {
+            asm.bind(label);
+            asm.statement(op::RET, snap_len);
+        }
+        let instructions = asm.assemble();
+        if instructions.len() > Program::MAX_INSTRUCTIONS {
+            return Err(FilterError::TooLong {
+                services,
+                instructions: instructions.len(),
+            });
+        }
+        Ok(Program::new(instructions))
+    }
+}
+
+/// Sets X to the offset of the IP header and goes on by address family.
+fn find_network_header(
+    asm: &mut Assembler,
+    link: LinkType,
+    ipv4: Label,
+    ipv6: Label,
+    reject: Label,
+) {
+    match link {
+        LinkType::Ethernet => by_tags(asm, ipv4, ipv6, reject),
+        LinkType::LinuxSll => {
+            asm.statement(op::LDX_IMM, 16);
+            asm.statement(op::LDH_ABS, 14);
+            by_ethertype(asm, ipv4, ipv6, reject);
+        }
+        LinkType::LinuxSll2 => {
+            asm.statement(op::LDX_IMM, 20);
+            asm.statement(op::LDH_ABS, 0);
+            by_ethertype(asm, ipv4, ipv6, reject);
+        }
+        LinkType::RawIp => by_version(asm, 0, ipv4, ipv6, reject),
+        LinkType::Null | LinkType::Loop => by_version(asm, 4, ipv4, ipv6, reject),
+    }
+}
+
+fn by_tags(asm: &mut Assembler, ipv4: Label, ipv6: Label, reject: Label) {
+    /// 802.1Q, 802.1ad, and what was used for QinQ before that.
+    const TAGS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
+    let known = asm.label();
+    for offset in [12, 16] {
+        asm.statement(op::LDX_IMM, offset + 2);
+        asm.statement(op::LDH_ABS, offset);
+        let tagged = asm.label();
+        for tag in TAGS {
+            asm.test_or_next(op::JEQ, tag, tagged);
+        }
+        asm.goto(known);
+        asm.bind(tagged);
+    }
+    asm.statement(op::LDX_IMM, 22);
+    asm.statement(op::LDH_ABS, 20);
+    asm.bind(known);
+    by_ethertype(asm, ipv4, ipv6, reject);
+}
+
+fn by_ethertype(asm: &mut Assembler, ipv4: Label, ipv6: Label, reject: Label) {
+    asm.test_or_next(op::JEQ, 0x0800, ipv4);
+    asm.test(op::JEQ, 0x86dd, ipv6, reject);
+}
+
+fn by_version(asm: &mut Assembler, offset: u32, ipv4: Label, ipv6: Label, reject: Label) {
+    asm.statement(op::LDX_IMM, offset);
+    asm.statement(op::LDB_IND, 0);
+    asm.statement(op::RSH, 4);
+    asm.test_or_next(op::JEQ, 4, ipv4);
+    asm.test(op::JEQ, 6, ipv6, reject);
+}
+
+fn ipv4_packet(asm: &mut Assembler, rules: &FamilyRules<1>, verdicts: Verdicts) {
+    let offsets = Offsets {
+        source: 12,
+        destination: 16,
+    };
+    let (tcp, fragment, whole) = (asm.label(), asm.label(), asm.label());
+    asm.statement(op::LDB_IND, 9);
+    asm.test(op::JEQ, TCP, tcp, verdicts.reject);
+    asm.bind(tcp);
+    // The fragment offset: only the first fragment, with offset 0, has ports.
+    asm.statement(op::LDH_IND, 6);
+    asm.test(op::JSET, 0x1fff, fragment, whole);
+    asm.bind(whole);
+    asm.statement(op::STX, M_NETWORK);
+    asm.statement(op::LDB_IND, 0);
+    asm.statement(op::AND, 0x0f);
+    asm.statement(op::LSH, 2);
+    asm.statement(op::ADD_X, 0);
+    asm.statement(op::TAX, 0);
+    store_ports(asm, 0);
+    asm.statement(op::LDX_MEM, M_NETWORK);
+    by_endpoints(asm, rules, offsets, verdicts);
+    asm.bind(fragment);
+    by_hosts(asm, rules, offsets, verdicts);
+}
+
+fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts) {
+    let offsets = Offsets {
+        source: 8,
+        destination: 24,
+    };
+    let (plain, extension, hop_by_hop) = (asm.label(), asm.label(), asm.label());
+    let (ports, hosts) = (asm.label(), asm.label());
+    asm.statement(op::LDB_IND, 6);
+    asm.test_or_next(op::JEQ, TCP, plain);
+    asm.test_or_next(op::JEQ, HOP_BY_HOP, hop_by_hop);
+    let [first, second, third] = EXTENSIONS;
+    asm.test_or_next(op::JEQ, first, extension);
+    asm.test_or_next(op::JEQ, second, extension);
+    asm.test(op::JEQ, third, extension, verdicts.reject);
+
+    // BIG TCP: hop-by-hop options of 8 bytes with the jumbo payload option (RFC 2675), then TCP.
+    asm.bind(hop_by_hop);
+    asm.statement(op::LDB_IND, IPV6_HEADER);
+    let (then_tcp, short) = (asm.label(), asm.label());
+    asm.test(op::JEQ, TCP, then_tcp, extension);
+    asm.bind(then_tcp);
+    asm.statement(op::LDB_IND, IPV6_HEADER + 1);
+    asm.test(op::JEQ, 0, short, hosts);
+    asm.bind(short);
+    store_ports(asm, IPV6_HEADER + 8);
+    asm.goto(ports);
+
+    // Following the chain takes a loop, which BPF does not have: by address, if TCP is possible.
+    asm.bind(extension);
+    asm.statement(op::LDB_IND, IPV6_HEADER);
+    for next in [TCP, first, second] {
+        asm.test_or_next(op::JEQ, next, hosts);
+    }
+    asm.test(op::JEQ, third, hosts, verdicts.reject);
+
+    asm.bind(plain);
+    store_ports(asm, IPV6_HEADER);
+    asm.bind(ports);
+    by_endpoints(asm, rules, offsets, verdicts);
+    asm.bind(hosts);
+    by_hosts(asm, rules, offsets, verdicts);
+}
+
+/// Puts the ports of the TCP header at X + `offset` into scratch memory.
+fn store_ports(asm: &mut Assembler, offset: u32) {
+    asm.statement(op::LDH_IND, offset);
+    asm.statement(op::ST, M_SOURCE_PORT);
+    asm.statement(op::LDH_IND, offset + 2);
+    asm.statement(op::ST, M_DESTINATION_PORT);
+}
+
+/// Decides by addresses and ports.
+fn by_endpoints<const N: usize>(
+    asm: &mut Assembler,
+    rules: &FamilyRules<N>,
+    offsets: Offsets,
+    verdicts: Verdicts,
+) {
+    let (to, from) = (asm.label(), asm.label());
+    let destination = (M_DESTINATION_PORT, offsets.destination);
+    endpoints(asm, &rules.exclude, destination, verdicts.reject, to);
+    asm.bind(to);
+    endpoints(asm, &rules.to, destination, verdicts.to, from);
+    asm.bind(from);
+    let source = (M_SOURCE_PORT, offsets.source);
+    endpoints(asm, &rules.from, source, verdicts.from, verdicts.reject);
+}
+
+/// Decides by addresses alone.
+fn by_hosts<const N: usize>(
+    asm: &mut Assembler,
+    rules: &FamilyRules<N>,
+    offsets: Offsets,
+    verdicts: Verdicts,
+) {
+    let from = asm.label();
+    let (to_hosts, from_hosts) = (rules.to.hosts(), rules.from.hosts());
+    addresses(asm, &to_hosts, offsets.destination, verdicts.to, from);
+    asm.bind(from);
+    addresses(
+        asm,
+        &from_hosts,
+        offsets.source,
+        verdicts.from,
+        verdicts.reject,
+    );
+}
+
+/// Goes to `yes` when the port in scratch memory and the address in the header are a pair of the
+/// set.
+fn endpoints<const N: usize>(
+    asm: &mut Assembler,
+    set: &Endpoints<N>,
+    (port_slot, address_offset): (u32, u32),
+    yes: Label,
+    no: Label,
+) {
+    let ports = match set {
+        Endpoints::Everything => return asm.goto(yes),
+        Endpoints::Ports(ports) if ports.is_empty() => return asm.goto(no),
+        Endpoints::Ports(ports) => ports,
+    };
+    // Services that listen on the same addresses share the code that compares these.
+    let mut targets: BTreeMap<&Addresses<N>, Label> = BTreeMap::new();
+    let mut arms = Vec::with_capacity(ports.len());
+    for (port, set) in ports {
+        let label = *targets.entry(set).or_insert_with(|| asm.label());
+        arms.push((u32::from(*port), label));
+    }
+    asm.statement(op::LD_MEM, port_slot);
+    asm.search(&arms, no);
+    for (set, label) in targets {
+        asm.bind(label);
+        addresses(asm, set, address_offset, yes, no);
+    }
+}
+
+/// Goes to `yes` when the address in the header is in the set.
+fn addresses<const N: usize>(
+    asm: &mut Assembler,
+    set: &Addresses<N>,
+    offset: u32,
+    yes: Label,
+    no: Label,
+) {
+    match set {
+        Addresses::Any => asm.goto(yes),
+        Addresses::Only(set) => {
+            let sorted: Vec<_> = set.iter().copied().collect();
+            words(asm, &sorted, 0, offset, yes, no);
+        }
+    }
+}
+
+/// Compares word by word, in a tree: addresses (sorted) that begin alike share their tests.
+fn words<const N: usize>(
+    asm: &mut Assembler,
+    sorted: &[Words<N>],
+    position: usize,
+    offset: u32,
+    yes: Label,
+    no: Label,
+) {
+    let word = |address: &Words<N>| address.get(position).copied().unwrap_or(0);
+    asm.statement(op::LD_IND, offset);
+    if position + 1 == N {
+        let values: Vec<u32> = sorted.iter().map(word).collect();
+        return asm.search_any(&values, yes, no);
+    }
+    let subtrees: Vec<_> = sorted
+        .chunk_by(|a, b| word(a) == word(b))
+        .map(|group| (group, asm.label()))
+        .collect();
+    let arms: Vec<_> = subtrees
+        .iter()
+        .map(|(group, label)| (group.first().map_or(0, word), *label))
+        .collect();
+    asm.search(&arms, no);
+    for (group, label) in subtrees {
+        asm.bind(label);
+        words(asm, group, position + 1, offset + 4, yes, no);
+    }
+}

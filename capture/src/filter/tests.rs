@@ -1,0 +1,450 @@
+//! Filter programs against crafted packets, and against a plain predicate on random ones.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+
+use millrace_wire::LinkType;
+use proptest::prelude::*;
+
+use super::interpreter::run;
+use super::*;
+use crate::sys::option::attach_filter;
+
+const SNAP: u32 = 70_000;
+
+/// A packet to be made: what the predicate judges by, and how it is wrapped.
+#[derive(Clone, Debug)]
+struct Packet {
+    source: SocketAddr,
+    destination: SocketAddr,
+    protocol: u8,
+    /// IPv4: words of options. IPv6: see `extensions`.
+    options: u8,
+    /// IPv4: the fragment offset in units of 8 bytes.
+    fragment: u16,
+    /// IPv6: extension headers in order, each of 8 bytes.
+    extensions: Vec<u8>,
+    tags: Vec<u16>,
+}
+
+impl Packet {
+    fn tcp(source: &str, destination: &str) -> Self {
+        Self {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: 6,
+            options: 0,
+            fragment: 0,
+            extensions: Vec::new(),
+            tags: Vec::new(),
+        }
+    }
+
+    fn network(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                bytes.push(0x40 | (5 + self.options));
+                bytes.extend([0, 0, 0, 0, 0]);
+                // "Don't fragment" and "more fragments" must not be taken for an offset.
+                let flags = if self.fragment > 0 { 0x2000 } else { 0x4000 };
+                bytes.extend((self.fragment | flags).to_be_bytes());
+                bytes.extend([64, self.protocol, 0, 0]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+                bytes.resize(bytes.len() + 4 * usize::from(self.options), 1);
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut chain = self.extensions.clone();
+                chain.push(self.protocol);
+                bytes.extend([0x60, 0, 0, 0, 0, 0, chain[0], 64]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+                for next in &chain[1..] {
+                    bytes.extend([*next, 0, 0, 0, 0, 0, 0, 0]);
+                }
+            }
+            mixed => panic!("{mixed:?}"),
+        }
+        bytes.extend(self.source.port().to_be_bytes());
+        bytes.extend(self.destination.port().to_be_bytes());
+        bytes.resize(bytes.len() + 16, 0);
+        bytes
+    }
+
+    fn frame(&self, link: LinkType) -> Vec<u8> {
+        let ethertype: u16 = if self.source.is_ipv4() {
+            0x0800
+        } else {
+            0x86dd
+        };
+        let mut bytes = Vec::new();
+        match link {
+            LinkType::Ethernet => {
+                bytes.extend([2; 12]);
+                for tag in &self.tags {
+                    bytes.extend(tag.to_be_bytes());
+                    bytes.extend([0, 7]);
+                }
+                bytes.extend(ethertype.to_be_bytes());
+            }
+            LinkType::LinuxSll => {
+                bytes.extend([0; 14]);
+                bytes.extend(ethertype.to_be_bytes());
+            }
+            LinkType::LinuxSll2 => {
+                bytes.extend(ethertype.to_be_bytes());
+                bytes.extend([0; 18]);
+            }
+            LinkType::RawIp => {}
+            LinkType::Null | LinkType::Loop => bytes.extend([2, 0, 0, 0]),
+        }
+        bytes.extend(self.network());
+        bytes
+    }
+
+    /// Whether the program can see the ports.
+    fn shows_ports(&self) -> bool {
+        if self.source.is_ipv4() {
+            self.fragment == 0
+        } else {
+            matches!(self.extensions[..], [] | [0])
+        }
+    }
+
+    /// Whether it can be TCP, as far as the program looks.
+    fn may_be_tcp(&self) -> bool {
+        match self.extensions[..] {
+            _ if self.source.is_ipv4() => self.protocol == 6,
+            [] | [_] => self.protocol == 6,
+            [_, second, ..] => second != 0,
+        }
+    }
+}
+
+/// What the filter promises, said plainly.
+fn expected(spec: &FilterSpec, packet: &Packet) -> u32 {
+    let serves = |host: IpAddr, port: Option<u16>| {
+        spec.services.iter().any(|service| {
+            let here = match service.address {
+                Some(address) => address == host,
+                None => spec.local_addresses.is_empty() || spec.local_addresses.contains(&host),
+            };
+            here && port.is_none_or(|port| port == service.port)
+        })
+    };
+    if !packet.may_be_tcp() {
+        return 0;
+    }
+    let ports = packet.shows_ports();
+    let port = |socket: SocketAddr| ports.then_some(socket.port());
+    if ports && spec.exclude.contains(&packet.destination) {
+        0
+    } else if serves(packet.destination.ip(), port(packet.destination)) {
+        spec.client_snap_len
+    } else if serves(packet.source.ip(), port(packet.source)) {
+        spec.server_snap_len
+    } else {
+        0
+    }
+}
+
+fn spec(services: &[(Option<&str>, u16)]) -> FilterSpec {
+    FilterSpec {
+        services: services
+            .iter()
+            .map(|(address, port)| ServiceFilter {
+                address: address.map(|a| a.parse().unwrap()),
+                port: *port,
+            })
+            .collect(),
+        local_addresses: Vec::new(),
+        exclude: Vec::new(),
+        client_snap_len: 65_535,
+        server_snap_len: HEADERS_ONLY,
+    }
+}
+
+fn verdict(spec: &FilterSpec, packet: &Packet) -> u32 {
+    let filter = Filter::Services(spec.clone());
+    let program = filter.compile(LinkType::Ethernet, SNAP).unwrap();
+    run(&program, &packet.frame(LinkType::Ethernet))
+}
+
+#[test]
+fn both_directions_of_a_service_are_kept_each_at_its_length() {
+    let spec = spec(&[(Some("198.18.0.1"), 80), (Some("2001:db8::1"), 80)]);
+    for (client, live, other) in [
+        ("198.18.0.9:5000", "198.18.0.1:80", "198.18.0.1:81"),
+        ("[2001:db8::9]:5000", "[2001:db8::1]:80", "[2001:db8::2]:80"),
+    ] {
+        assert_eq!(verdict(&spec, &Packet::tcp(client, live)), 65_535);
+        assert_eq!(verdict(&spec, &Packet::tcp(live, client)), HEADERS_ONLY);
+        assert_eq!(verdict(&spec, &Packet::tcp(client, other)), 0);
+        assert_eq!(verdict(&spec, &Packet::tcp(other, client)), 0);
+        let mut udp = Packet::tcp(client, live);
+        udp.protocol = 17;
+        assert_eq!(verdict(&spec, &udp), 0);
+    }
+}
+
+#[test]
+fn our_own_copies_are_left_out_and_nothing_else_of_the_target() {
+    let mut spec = spec(&[(None, 80)]);
+    spec.exclude = vec!["198.18.0.2:80".parse().unwrap()];
+    let copy = Packet::tcp("198.18.0.9:5000", "198.18.0.2:80");
+    assert_eq!(verdict(&spec, &copy), 0);
+    let live = Packet::tcp("198.18.0.9:5000", "198.18.0.1:80");
+    assert_eq!(verdict(&spec, &live), 65_535);
+    let answer = Packet::tcp("198.18.0.2:80", "198.18.0.9:5000");
+    assert_eq!(verdict(&spec, &answer), HEADERS_ONLY);
+    let other_port = Packet::tcp("198.18.0.9:80", "198.18.0.2:81");
+    assert_eq!(verdict(&spec, &other_port), HEADERS_ONLY);
+}
+
+#[test]
+fn the_ring_bounds_the_lengths_of_the_filter() {
+    let filter = Filter::Services(spec(&[(None, 80)]));
+    let program = filter.compile(LinkType::RawIp, 100).unwrap();
+    let packet = Packet::tcp("198.18.0.9:5000", "198.18.0.1:80");
+    assert_eq!(run(&program, &packet.frame(LinkType::RawIp)), 100);
+}
+
+#[test]
+fn responses_are_matched_by_their_source_alone() {
+    let any = Filter::Responses(ResponseFilter::default());
+    let one = Filter::Responses(ResponseFilter {
+        sources: vec![ServiceFilter {
+            address: Some("2001:db8::1".parse().unwrap()),
+            port: 80,
+        }],
+        snap_len: 128,
+    });
+    let response = Packet::tcp("[2001:db8::1]:80", "[2001:db8::9]:5000");
+    let request = Packet::tcp("[2001:db8::9]:5000", "[2001:db8::1]:80");
+    let mut udp = response.clone();
+    udp.protocol = 17;
+    for (filter, of_response, of_request) in [(any, 192, 192), (one, 128, 0)] {
+        let program = filter.compile(LinkType::Ethernet, SNAP).unwrap();
+        let run = |packet: &Packet| run(&program, &packet.frame(LinkType::Ethernet));
+        assert_eq!(run(&response), of_response);
+        assert_eq!(run(&request), of_request);
+        assert_eq!(run(&udp), 0);
+    }
+}
+
+#[test]
+fn frames_that_end_early_are_rejected() {
+    let filter = Filter::Services(spec(&[(None, 80)]));
+    let program = filter.compile(LinkType::Ethernet, SNAP).unwrap();
+    let frame = Packet::tcp("198.18.0.9:5000", "198.18.0.1:80").frame(LinkType::Ethernet);
+    // Both ports are needed, no more.
+    for length in 0..14 + 20 + 4 {
+        assert_eq!(run(&program, &frame[..length]), 0, "{length}");
+    }
+    assert_eq!(run(&program, &frame[..14 + 20 + 4]), 65_535);
+}
+
+#[test]
+fn many_services_fit_and_too_many_are_refused() {
+    let service = |i: u32| ServiceFilter {
+        address: Some(IpAddr::from((0xc612_0000 + i * 7).to_be_bytes())),
+        port: 80,
+    };
+    let with = |count| {
+        let mut spec = spec(&[]);
+        spec.services = (0..count).map(service).collect();
+        spec
+    };
+    let spec = with(500);
+    for i in [0, 1, 77, 499] {
+        let live = SocketAddr::new(service(i).address.unwrap(), 80).to_string();
+        let packet = Packet::tcp("198.19.255.1:5000", &live);
+        assert_eq!(verdict(&spec, &packet), 65_535);
+    }
+    let error = Filter::Services(with(5000))
+        .compile(LinkType::Ethernet, SNAP)
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("5000 services need"), "{error}");
+}
+
+#[test]
+fn the_kernel_accepts_every_program_on_a_socket() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut all = spec(&[(None, 80), (Some("2001:db8::1"), 443), (Some("::"), 22)]);
+    all.local_addresses = (1..=40u8).map(|i| IpAddr::from([198, 18, 0, i])).collect();
+    all.exclude = vec!["198.18.0.2:80".parse().unwrap()];
+    let expression = Expression {
+        text: "tcp port 80 or tcp port 443".to_owned(),
+        exclude: all.exclude.clone(),
+    };
+    for filter in [
+        Filter::Services(all),
+        Filter::Responses(ResponseFilter::default()),
+        Filter::Expression(expression),
+    ] {
+        for link in [LinkType::Ethernet, LinkType::RawIp, LinkType::LinuxSll2] {
+            let program = filter.compile(link, SNAP).unwrap();
+            attach_filter(socket.as_fd(), &mut program.to_kernel()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_expression_selects_and_our_own_copies_are_left_out() {
+    let filter = |text: &str| {
+        Filter::Expression(Expression {
+            text: text.to_owned(),
+            exclude: vec![
+                "198.18.0.2:80".parse().unwrap(),
+                "[2001:db8::2]:80".parse().unwrap(),
+            ],
+        })
+    };
+    for (text, live, copy, unrelated) in [
+        ("tcp port 80", true, false, false),
+        ("tcp port 80 or tcp port 5001", true, false, true),
+        ("", true, false, true),
+        ("host 198.18.0.1", true, false, false),
+    ] {
+        let program = filter(text).compile(LinkType::Ethernet, SNAP).unwrap();
+        let keeps = |from: &str, to: &str| {
+            run(&program, &Packet::tcp(from, to).frame(LinkType::Ethernet)) > 0
+        };
+        assert_eq!(keeps("198.18.0.9:5000", "198.18.0.1:80"), live, "{text}");
+        assert_eq!(keeps("198.18.0.9:5000", "198.18.0.2:80"), copy, "{text}");
+        let six = keeps("[2001:db8::9]:5000", "[2001:db8::2]:80");
+        assert_eq!(six, copy, "{text}");
+        let other = keeps("198.18.0.9:5001", "198.18.0.3:81");
+        assert_eq!(other, unrelated, "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_expression_is_answered_in_the_words_of_libpcap() {
+    for (text, message) in [
+        ("tcp prot 80", "syntax error"),
+        ("port 80) or (port 81", "syntax error"),
+        ("host no-such-name.invalid", "unknown host"),
+    ] {
+        let expression = Expression {
+            text: text.to_owned(),
+            exclude: vec!["198.18.0.2:80".parse().unwrap()],
+        };
+        let error = Filter::Expression(expression)
+            .compile(LinkType::Ethernet, SNAP)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(text) && error.contains(message), "{error}");
+    }
+}
+
+/// Few addresses and ports, so that packets and services meet.
+fn address(ipv6: bool) -> impl Strategy<Value = IpAddr> {
+    (0u8..6).prop_map(move |i| {
+        if ipv6 {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+            octets[4 + usize::from(i % 3) * 4] = i / 3;
+            octets[15] = i;
+            IpAddr::from(octets)
+        } else {
+            IpAddr::from([198, 18 + i % 2, 0, i])
+        }
+    })
+}
+
+fn any_address() -> impl Strategy<Value = IpAddr> {
+    any::<bool>().prop_flat_map(address)
+}
+
+fn packet() -> impl Strategy<Value = Packet> {
+    let endpoints = any::<bool>().prop_flat_map(|ipv6| {
+        let socket = || (address(ipv6), 80u16..90).prop_map(|(a, p)| SocketAddr::new(a, p));
+        (socket(), socket())
+    });
+    let extension = prop::sample::select(vec![43u8, 44, 60]);
+    let extensions = prop_oneof![
+        3 => Just(vec![]),
+        1 => Just(vec![0]),
+        1 => prop::collection::vec(extension.clone(), 1..3),
+        1 => prop::collection::vec(extension, 0..2).prop_map(|mut chain| {
+            chain.insert(0, 0);
+            chain
+        }),
+    ];
+    let tag = prop::sample::select(vec![0x8100u16, 0x88a8, 0x9100]);
+    (
+        endpoints,
+        prop_oneof![6 => Just(6u8), 1 => Just(17)],
+        0u8..11,
+        prop_oneof![3 => Just(0u16), 1 => 1..0x1fffu16],
+        extensions,
+        prop::collection::vec(tag, 0..3),
+    )
+        .prop_map(
+            |((source, destination), protocol, options, fragment, extensions, tags)| {
+                let ipv4 = source.is_ipv4();
+                Packet {
+                    source,
+                    destination,
+                    protocol,
+                    options,
+                    fragment,
+                    extensions: if ipv4 { Vec::new() } else { extensions },
+                    tags,
+                }
+            },
+        )
+}
+
+fn any_spec() -> impl Strategy<Value = FilterSpec> {
+    let service = (prop::option::of(any_address()), 80u16..90)
+        .prop_map(|(address, port)| ServiceFilter { address, port });
+    let target = (any_address(), 80u16..90).prop_map(|(a, p)| SocketAddr::new(a, p));
+    (
+        prop::collection::vec(service, 0..12),
+        prop::collection::vec(any_address(), 0..5),
+        prop::collection::vec(target, 0..4),
+    )
+        .prop_map(|(services, local_addresses, exclude)| FilterSpec {
+            services,
+            local_addresses,
+            exclude,
+            client_snap_len: 65_535,
+            server_snap_len: HEADERS_ONLY,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn the_program_equals_the_plain_predicate(
+        spec in any_spec(),
+        packets in prop::collection::vec(packet(), 1..40),
+    ) {
+        for link in [
+            LinkType::Ethernet,
+            LinkType::LinuxSll,
+            LinkType::LinuxSll2,
+            LinkType::RawIp,
+            LinkType::Null,
+        ] {
+            let program = Filter::Services(spec.clone()).compile(link, SNAP).unwrap();
+            for packet in &packets {
+                let got = run(&program, &packet.frame(link));
+                prop_assert_eq!(got, expected(&spec, packet), "{:?} {:?}", link, packet);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_program_run_away(
+        spec in any_spec(),
+        bytes in prop::collection::vec(any::<u8>(), 0..120),
+    ) {
+        let program = Filter::Services(spec).compile(LinkType::Ethernet, SNAP).unwrap();
+        run(&program, &bytes);
+    }
+}

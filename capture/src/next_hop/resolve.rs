@@ -1,0 +1,145 @@
+//! The background thread that asks the kernel.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::table::{Hop, Shared, Table};
+use super::{MacAddress, NextHopConfig};
+use crate::netlink::{LinkInfo, NeighbourState, Netlink};
+use crate::sys::option::bind_to_device;
+use crate::wait::wait;
+
+/// How soon to look again while an answer is missing: the kernel itself asks once a second.
+const RETRY: Duration = Duration::from_millis(100);
+/// The discard port (RFC 863): the packet is only to make the kernel look for the neighbour.
+const DISCARD: u16 = 9;
+
+pub(super) struct Resolver {
+    config: NextHopConfig,
+    netlink: Netlink,
+    shared: Arc<Shared>,
+}
+
+impl Resolver {
+    pub(super) fn new(config: NextHopConfig, netlink: Netlink, shared: Arc<Shared>) -> Self {
+        Self {
+            config,
+            netlink,
+            shared,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        while !self.shared.is_stopped() {
+            self.shared.waker.clear();
+            let table = self.resolve_all();
+            let complete = table.entries.values().all(Result::is_ok);
+            self.shared.publish(table);
+            let pause = if complete {
+                self.config.refresh
+            } else {
+                RETRY.min(self.config.refresh)
+            };
+            if let Err(error) = wait(&[self.shared.waker.as_fd()], Some(pause)) {
+                tracing::warn!(%error, "cannot wait for changes of next hops");
+                std::thread::sleep(pause);
+            }
+        }
+    }
+
+    fn resolve_all(&mut self) -> Table {
+        let device = self.config.device.clone();
+        let link = match self.netlink.link(&device) {
+            Ok(Some(link)) if link.up => Ok(link),
+            Ok(Some(_)) => Err(format!("device {device} is down")),
+            Ok(None) => Err(format!("device {device} is gone")),
+            Err(error) => Err(format!("cannot look at device {device}: {error}")),
+        };
+        let mut table = Table::default();
+        for destination in self.shared.wanted() {
+            let hop = match &link {
+                Ok(link) => self.resolve(destination, link),
+                Err(reason) => Err(reason.clone()),
+            };
+            table.entries.insert(destination, hop);
+        }
+        table
+    }
+
+    fn resolve(&mut self, destination: IpAddr, link: &LinkInfo) -> Result<Hop, String> {
+        let device = &self.config.device;
+        let own = link.mac.map(MacAddress::new);
+        let hop = |source: Option<MacAddress>, destination| Hop {
+            device_index: link.index,
+            source: source.unwrap_or_default(),
+            destination,
+        };
+        if let Some(fixed) = self.config.fixed.get(&destination) {
+            return Ok(hop(fixed.source.or(own), Some(fixed.destination)));
+        }
+        match link.hardware_type {
+            libc::ARPHRD_ETHER => {}
+            libc::ARPHRD_LOOPBACK => return Ok(hop(own, Some(MacAddress::default()))),
+            _ => return Ok(hop(None, None)),
+        }
+        let gateway = self
+            .netlink
+            .next_hop(destination, link.index)
+            .map_err(|error| format!("no route to {destination} through {device}: {error}"))?;
+        let neighbour = self
+            .netlink
+            .neighbour(gateway, link.index)
+            .map_err(|error| format!("cannot look up the neighbour {gateway}: {error}"))?;
+        let (state, mac) = match neighbour {
+            Some(neighbour) => (neighbour.state, neighbour.mac),
+            None => (NeighbourState::Unresolved, None),
+        };
+        match state {
+            NeighbourState::Valid => {}
+            // Either way a packet makes the kernel ask: for the first time, or whether the
+            // neighbour is still the same.
+            NeighbourState::Stale | NeighbourState::Unresolved => {
+                if let Err(error) = provoke(gateway, device, link.index) {
+                    tracing::debug!(%gateway, device, %error, "cannot provoke neighbour discovery");
+                    if state == NeighbourState::Unresolved {
+                        return Err(format!(
+                            "cannot ask for the MAC address of {gateway} on {device}: {error}"
+                        ));
+                    }
+                }
+            }
+        }
+        match (state, mac) {
+            (NeighbourState::Valid | NeighbourState::Stale, Some(mac)) => {
+                Ok(hop(own, Some(MacAddress::new(mac))))
+            }
+            (NeighbourState::Valid | NeighbourState::Stale, None)
+            | (NeighbourState::Unresolved, _) => Err(format!(
+                "{gateway} does not tell its MAC address on {device} (see `ip neigh show dev \
+                 {device}`)"
+            )),
+        }
+    }
+}
+
+/// Sends an empty datagram to a neighbour.
+fn provoke(neighbour: IpAddr, device: &str, device_index: u32) -> std::io::Result<()> {
+    let (local, remote) = match neighbour {
+        IpAddr::V4(_) => (
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::from((neighbour, DISCARD)),
+        ),
+        IpAddr::V6(address) => (
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            // Gateways are often link-local addresses, which need the device.
+            SocketAddr::from(SocketAddrV6::new(address, DISCARD, 0, device_index)),
+        ),
+    };
+    let socket = UdpSocket::bind(local)?;
+    socket.set_nonblocking(true)?;
+    bind_to_device(socket.as_fd(), device)?;
+    socket.send_to(&[], remote)?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! At the link layer of one device, past the routing and the firewall of this host.
+
+use std::net::IpAddr;
+
+use millrace_wire::LinkType;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::SenderConfig;
+use super::failure::Outcome;
+use super::lane::Lane;
+use super::raw::set_options;
+use crate::device::{link_info, link_type};
+use crate::error::CaptureError;
+use crate::next_hop::{HopReader, NextHops};
+use crate::sys::address::link_address;
+use crate::sys::send_batch::SocketAddress;
+
+/// Length of an Ethernet header.
+const ETHERNET_HEADER: usize = 14;
+
+#[derive(Debug)]
+pub(super) struct LinkRoute {
+    lane: Lane,
+    hops: HopReader,
+}
+
+impl LinkRoute {
+    pub(super) fn open(config: &SenderConfig, hops: &NextHops) -> Result<Self, CaptureError> {
+        let device = hops.device();
+        let link = link_info(device)?;
+        let (kind, headroom) = if link_type(device, &link)? == LinkType::Ethernet {
+            (SocketType::RAW, ETHERNET_HEADER)
+        } else {
+            // The kernel puts the device's own header, if there is one, in front.
+            (SocketType::DGRAM, 0)
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // Protocol 0: this socket receives nothing.
+        let fd = socket_with(AddressFamily::PACKET, kind, flags, None)
+            .map_err(CaptureError::on("open a packet socket", device))?;
+        set_options(&fd, config)?;
+        Ok(Self {
+            lane: Lane::new(fd, config, headroom),
+            hops: hops.reader(),
+        })
+    }
+
+    pub(super) fn push(
+        &mut self,
+        cookie: u64,
+        destination: IpAddr,
+        write: impl FnOnce(&mut [u8]) -> usize,
+        outcome: &mut Outcome,
+    ) {
+        let destination = destination.to_canonical();
+        let Some(hop) = self.hops.lookup(destination) else {
+            return outcome.fail(cookie, destination, 0, libc::EHOSTUNREACH);
+        };
+        let protocol = match destination {
+            IpAddr::V4(_) => libc::ETH_P_IP as u16,
+            IpAddr::V6(_) => libc::ETH_P_IPV6 as u16,
+        };
+        let to = hop.destination.map(|mac| mac.octets());
+        let mut header = [0; ETHERNET_HEADER];
+        let macs = to
+            .unwrap_or_default()
+            .into_iter()
+            .chain(hop.source.octets());
+        for (to, from) in header.iter_mut().zip(macs.chain(protocol.to_be_bytes())) {
+            *to = from;
+        }
+        let address = SocketAddress::Link(link_address(hop.device_index, protocol, to));
+        self.lane
+            .push(cookie, destination, address, &header, write, outcome);
+    }
+
+    pub(super) fn flush(&mut self, outcome: &mut Outcome) {
+        self.lane.flush(outcome);
+    }
+}

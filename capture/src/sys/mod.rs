@@ -1,0 +1,7 @@
+//! System calls that no safe crate offers, each behind a safe function.
+#![allow(unsafe_code)]
+
+pub(crate) mod address;
+pub(crate) mod mapping;
+pub(crate) mod option;
+pub(crate) mod send_batch;
