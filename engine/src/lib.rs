@@ -1,1 +1,43 @@
-//! placeholder
+//! The replay engine: captured segments in, packets to the target out.
+//!
+//! It is sans-IO and deterministic. Nothing here reads a clock, opens a socket, starts a thread
+//! or draws a random number: time and seed come from the owner, so a whole run can be simulated
+//! and repeated bit for bit.
+//!
+//! ```text
+//!  client_segment ─┐                              ┌─ poll_transmit  packets to the target
+//!  live_segment   ─┤   Engine                     │
+//!  target_header  ─┼─▶  Session ── Replica(s) ────┼─ poll_event     flows that begin and end
+//!  timeout        ─┘   (client's   (TCP sender    │
+//!                       stream,     and receiver, └─ poll_timeout   when to call `timeout`
+//!                       turns)      gate)
+//! ```
+//!
+//! One session is a client's connection to the live server. Its stream is reassembled and stored
+//! once; each replica is a TCP connection of its own that sends it to the target, waiting before
+//! every turn for the target's answer to the turn before.
+//!
+//! Read first: RFC 9293 (TCP), RFC 6298 (retransmission timer), RFC 5681 (congestion control),
+//! RFC 6675 (loss recovery with SACK), RFC 7323 (timestamps and window scale), RFC 2018 (SACK).
+
+mod config;
+mod engine;
+mod live;
+mod pool;
+mod ranges;
+mod replica;
+mod session;
+mod source;
+mod stats;
+mod stream;
+mod time;
+mod timers;
+mod turns;
+
+pub use config::{Config, Direction, Service};
+pub use engine::{Engine, Event, FlowRef, Gauges, SendFailure, Transmit};
+pub use replica::ReplicaKey;
+pub use session::SessionKey;
+pub use source::SourcePool;
+pub use stats::{AbortReason, Aborts, Latencies, PerReason, RefusalReason, Refusals, Stats};
+pub use time::Time;

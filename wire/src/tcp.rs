@@ -80,6 +80,12 @@ pub struct SackBlocks {
 }
 
 impl SackBlocks {
+    /// No block.
+    pub const EMPTY: Self = Self {
+        blocks: [(Seq(0), Seq(0)); 4],
+        count: 0,
+    };
+
     /// Adds a block; more than four are ignored, as no header has room for them.
     pub fn push(&mut self, left: Seq, right: Seq) {
         if let Some(slot) = self.blocks.get_mut(usize::from(self.count)) {

@@ -1,0 +1,111 @@
+//! What an engine is told once, at the start.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use millrace_wire::{Endpoint, FourTuple};
+
+use crate::source::SourcePool;
+
+/// A live service and the target that its sessions are copied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Address of the live service; `None`: any of [`Config::local_addresses`].
+    pub live_ip: Option<IpAddr>,
+    /// Port of the live service.
+    pub live_port: u16,
+    /// Where replicas go.
+    pub target: Endpoint,
+}
+
+/// Everything an engine is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is copied, and where to. The first that fits a segment counts.
+    pub services: Vec<Service>,
+    /// The host's own addresses, for services without one; empty: any address.
+    pub local_addresses: Vec<IpAddr>,
+    /// Source addresses of replicas.
+    pub sources: SourcePool,
+    /// Stands in for clients on the live host's loopback address, one for each family.
+    pub loopback_clients: Vec<IpAddr>,
+    /// Replicas of each session.
+    pub replicas: u16,
+    /// Whether a turn waits for the target's answer to the turn before.
+    pub gate: bool,
+    /// Only copy sessions seen from their SYN.
+    pub only_from_syn: bool,
+    /// Largest packet sent, IP header included, in bytes.
+    pub max_packet: u16,
+    /// Maximum segment size offered to targets; `None`: what `max_packet` leaves.
+    pub offered_mss: Option<u16>,
+    /// Memory for sessions and their payload, in bytes.
+    pub memory_limit: u64,
+    /// A replica that hears nothing from its target for this long, while something is unanswered,
+    /// is given up.
+    pub answer_timeout: Duration,
+    /// A session without a segment from client or live server for this long is given up.
+    pub idle_timeout: Duration,
+    /// Seed of all that is random: hash keys and initial sequence numbers.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            services: Vec::new(),
+            local_addresses: Vec::new(),
+            sources: SourcePool::Clients,
+            loopback_clients: Vec::new(),
+            replicas: 1,
+            gate: true,
+            only_from_syn: false,
+            max_packet: 1500,
+            offered_mss: None,
+            memory_limit: 512 << 20,
+            answer_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(3600),
+            seed: 0,
+        }
+    }
+}
+
+/// Which way a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From a client to the live server.
+    ToLive,
+    /// From the live server to a client.
+    FromLive,
+    /// Neither: nothing that is copied.
+    Other,
+}
+
+impl Config {
+    /// Which way a segment with these ends goes. Packets to or from a target are never taken for
+    /// live traffic, or a copier would copy its own packets again.
+    pub fn direction(&self, tuple: &FourTuple) -> Direction {
+        if self.service_of(tuple.destination).is_some() {
+            Direction::ToLive
+        } else if self.service_of(tuple.source).is_some() {
+            Direction::FromLive
+        } else {
+            Direction::Other
+        }
+    }
+
+    /// The index of the service at this address.
+    pub(crate) fn service_of(&self, at: Endpoint) -> Option<usize> {
+        self.services.iter().position(|service| {
+            service.live_port == at.port
+                && match service.live_ip {
+                    Some(ip) => ip == at.ip,
+                    None => {
+                        service.target != at
+                            && (self.local_addresses.is_empty()
+                                || self.local_addresses.contains(&at.ip))
+                    }
+                }
+        })
+    }
+}

@@ -1,0 +1,323 @@
+//! Segments from clients to the live server.
+
+use millrace_wire::{Flags, TcpPacket};
+
+use super::Engine;
+use crate::session::{Midway, Phase, Session, SessionKey};
+use crate::stats::{AbortReason, RefusalReason};
+use crate::stream::{End, EndKind, RunInfo, StreamError};
+use crate::time::Time;
+use crate::turns::Mark;
+
+/// Numbers further ahead of the stream than this are not those of this connection: the largest
+/// window that TCP knows.
+const PLAUSIBLE: u64 = 1 << 30;
+/// New sessions are refused above this share of the memory limit, in percent: what remains is
+/// for sessions that are open.
+const REFUSE_ABOVE: u64 = 90;
+/// One session may hold this share of the memory limit, in percent.
+const SESSION_SHARE: u64 = 25;
+
+impl Engine {
+    pub(super) fn on_client_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        let flags = packet.header.flags;
+        let syn = flags.has(Flags::SYN) && !flags.has(Flags::ACK);
+        match self.find_session(&packet.tuple) {
+            Some(key) if syn && self.is_another_life(key, packet) => {
+                self.retire(now, key);
+                self.begin(now, at, packet);
+            }
+            Some(key) => self.on_session_segment(now, at, key, packet),
+            None if syn => self.begin(now, at, packet),
+            None => self.meet_midway(at, packet),
+        }
+    }
+
+    /// Whether a SYN on a known four-tuple begins a new connection. A repeated SYN bears the
+    /// same number.
+    fn is_another_life(&self, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
+        self.sessions
+            .get(key)
+            .is_some_and(|session| packet.header.seq.add(1) != session.stream.first_seq())
+    }
+
+    /// A SYN: the session waits for the end of its handshake.
+    fn begin(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        if self.refuses(packet) {
+            return;
+        }
+        let first = packet.header.seq.add(1);
+        if let Some(key) = self.insert_session(at, packet, first, Phase::Opening) {
+            if packet.payload_len > 0 {
+                // TCP Fast Open (RFC 7413): the live server may take the data or leave it to be
+                // sent again; the stream is the same.
+                self.on_session_segment(now, at, key, packet);
+            }
+            self.arm_session(key);
+        }
+    }
+
+    /// A segment of a connection whose beginning was not captured.
+    fn meet_midway(&mut self, at: Time, packet: &TcpPacket<'_>) {
+        let flags = packet.header.flags;
+        if packet.payload_len == 0 || flags.has(Flags::RST) || flags.has(Flags::FIN) {
+            return;
+        }
+        self.stats.bytes_refused += packet.payload_len as u64;
+        if self.config.only_from_syn || self.draining || self.is_nearly_full() {
+            self.stats.segments_unowned += 1;
+            return;
+        }
+        let phase = Phase::Midway(Midway::new(packet));
+        if let Some(key) = self.insert_session(at, packet, packet.seq_end(), phase) {
+            self.arm_session(key);
+        }
+    }
+
+    fn insert_session(
+        &mut self,
+        at: Time,
+        packet: &TcpPacket<'_>,
+        first: millrace_wire::Seq,
+        phase: Phase,
+    ) -> Option<SessionKey> {
+        let service = self.config.service_of(packet.tuple.destination)?;
+        let service = u16::try_from(service).ok()?;
+        let session = Session::new(at, packet.tuple, service, first, phase);
+        let key = self.sessions.insert(session);
+        self.enter_session(key, &packet.tuple);
+        Some(key)
+    }
+
+    /// Whether a new session must be refused; counts it.
+    fn refuses(&mut self, packet: &TcpPacket<'_>) -> bool {
+        let reason = if self.draining {
+            RefusalReason::Draining
+        } else if self.is_nearly_full() {
+            RefusalReason::Memory
+        } else {
+            return false;
+        };
+        self.stats.sessions_refused.add(reason);
+        self.stats.bytes_refused += packet.payload_len as u64;
+        true
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        self.memory() > self.config.memory_limit / 100 * REFUSE_ABOVE
+    }
+
+    fn on_session_segment(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.last_seen = session.last_seen.max(at);
+        let flags = packet.header.flags;
+        match &mut session.phase {
+            Phase::Midway(midway) => {
+                let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
+                if midway.on_client(packet) {
+                    session.stream = crate::stream::ClientStream::new(packet.header.seq);
+                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
+                    session.phase = Phase::Active;
+                    self.stats.sessions_midway += 1;
+                    self.stats.sessions_captured += 1;
+                    self.open_replicas(now, key);
+                } else {
+                    self.stats.bytes_refused += packet.payload_len as u64;
+                    if ended {
+                        self.remove_session(key);
+                    }
+                    return;
+                }
+            }
+            Phase::Opening => {
+                if flags.has(Flags::RST) {
+                    self.remove_session(key);
+                    return;
+                }
+                if flags.has(Flags::ACK) {
+                    session.phase = Phase::Active;
+                    self.stats.sessions_captured += 1;
+                    self.open_replicas(now, key);
+                }
+            }
+            Phase::Active => {}
+        }
+        self.take_client_data(now, at, key, packet);
+    }
+
+    fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+        let flags = packet.header.flags;
+        let has_data = packet.payload_len > 0;
+        if has_data && flags.has(Flags::URG) {
+            self.abort_session(now, key, AbortReason::Urgent);
+        }
+        let over_limit = has_data && self.is_over_limit(key);
+        if over_limit {
+            self.abort_session(now, key, AbortReason::Memory);
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = (session.heap_size(), session.stream.stored());
+        let syn = flags.has(Flags::SYN);
+        let seq = if syn {
+            packet.header.seq.add(1)
+        } else {
+            packet.header.seq
+        };
+        let (offset, payload) = match session.stream.offset_of(seq) {
+            Some(offset) => (offset, packet.payload),
+            // A keepalive probe before the first byte, or garbage: what lies before the stream
+            // is cut off.
+            None => {
+                let skip = session.stream.first_seq().since(seq).unsigned_abs() as usize;
+                (0, packet.payload.get(skip..).unwrap_or(&[]))
+            }
+        };
+        if offset > session.stream.len() + PLAUSIBLE {
+            self.stats.segments_out_of_window += 1;
+            return;
+        }
+        let info = RunInfo {
+            at,
+            answer: session.live.on_client_ack(packet),
+        };
+        let wire_end = offset + packet.payload_len as u64;
+
+        let Session {
+            stream,
+            turns,
+            live,
+            ..
+        } = session;
+        let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
+            if turns.begins(info, live.clock.asked_at) {
+                turns.push(mark(live, start, info, &mut self.stats));
+            }
+            live.clock.ask(info.at);
+        });
+        let grown = match result {
+            Ok(accepted) => {
+                self.stats.bytes_captured += accepted.new;
+                self.stats.bytes_repeated += accepted.repeated;
+                self.stats.bytes_differing += accepted.differing;
+                accepted.new > 0
+            }
+            Err(StreamError::NoMemory | StreamError::TooFarAhead) => {
+                self.account(key, before);
+                self.abort_session(now, key, AbortReason::Memory);
+                return;
+            }
+        };
+        let ended = self.note_end(now, at, key, packet, offset, wire_end);
+        self.account(key, before);
+        if grown || ended {
+            self.advance_replicas(now, key);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            if session.gap_since != Time::NEVER {
+                session.check_gap(now);
+            }
+            let copied = matches!(session.phase, Phase::Active);
+            if copied && session.first_replica.is_none() {
+                self.trim(key);
+            }
+        }
+        if ended {
+            self.arm_session(key);
+        }
+    }
+
+    /// Notes FIN and RST, and gives the end its place among the turns once all before it is
+    /// there. Says whether the session has changed by it.
+    fn note_end(
+        &mut self,
+        now: Time,
+        at: Time,
+        key: SessionKey,
+        packet: &TcpPacket<'_>,
+        offset: u64,
+        wire_end: u64,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let flags = packet.header.flags;
+        let mut changed = false;
+        if flags.has(Flags::RST) {
+            if session.stream.announced_end().is_some() {
+                changed = !session.reset_after_fin;
+                session.reset_after_fin = true;
+            } else if offset >= session.stream.len() {
+                // RFC 9293 3.5.3: a RST counts at the expected number. One further on belongs to
+                // bytes that are still on their way to capture.
+                session.stream.set_end(End {
+                    offset,
+                    kind: EndKind::Reset,
+                });
+                changed = true;
+            }
+        } else if flags.has(Flags::FIN) && wire_end >= session.stream.len() {
+            session.stream.set_end(End {
+                offset: wire_end,
+                kind: EndKind::Fin,
+            });
+        }
+        if session.stream.announced_end().is_some() && session.ended_at == Time::NEVER {
+            session.ended_at = now;
+            self.stats.sessions_ended += 1;
+            changed = true;
+            if flags.has(Flags::RST) {
+                session.check_gap(now);
+            }
+        }
+        if let Some(end) = session.stream.end().filter(|_| !session.end_marked) {
+            session.end_marked = true;
+            changed = true;
+            let answer = session.live.on_client_ack(packet);
+            let info = RunInfo { at, answer };
+            let Session { turns, live, .. } = session;
+            if turns.begins(info, live.clock.asked_at) {
+                turns.push(mark(live, end.offset, info, &mut self.stats));
+            } else if let Some(latency) = live.clock.finish() {
+                self.stats.live_latency.record(latency);
+            }
+        }
+        changed
+    }
+
+    fn is_over_limit(&self, key: SessionKey) -> bool {
+        let limit = self.config.memory_limit;
+        self.memory() >= limit
+            || self
+                .sessions
+                .get(key)
+                .is_some_and(|session| session.stream.stored() > limit / 100 * SESSION_SHARE)
+    }
+}
+
+/// The mark of a turn that begins at `start`; ends the turn before on the live side.
+fn mark(
+    live: &mut crate::live::LiveView,
+    start: u64,
+    info: RunInfo,
+    stats: &mut crate::stats::Stats,
+) -> Mark {
+    let clock = &mut live.clock;
+    let think = info.at.micros_since(clock.latest());
+    let live_gap = clock.longest_gap();
+    let latency = clock.finish();
+    if let Some(latency) = latency {
+        stats.live_latency.record(latency);
+    }
+    Mark {
+        start,
+        answer: info.answer,
+        think,
+        live_latency: latency.map_or(0, |latency| latency.first),
+        live_gap,
+        lockstep: live.in_step() && live.acked >= start,
+    }
+}

@@ -1,0 +1,315 @@
+//! How sessions and replicas begin and end, and their timers.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use millrace_wire::{Endpoint, FourTuple, Seq};
+
+use super::{Engine, Event};
+use crate::config::Service;
+use crate::replica::{Replica, ReplicaKey};
+use crate::session::{Phase, SessionKey};
+use crate::source;
+use crate::stats::{AbortReason, RefusalReason};
+use crate::time::Time;
+
+/// Replicas that were held back are let go at this rate: a batch every tick, and as many more as
+/// keep this number of handshakes under way. A target's accept queue is short.
+const RELEASE_BATCH: usize = 16;
+const RELEASE_TICK: u32 = 1_000;
+const RELEASE_CONNECTING: usize = 512;
+
+impl Engine {
+    pub(super) fn enter_session(&mut self, key: SessionKey, tuple: &FourTuple) {
+        let hash = self.hasher.hash_one(tuple);
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        self.by_tuple.insert_unique(hash, key, |key| {
+            sessions
+                .get(*key)
+                .map_or(0, |session| hasher.hash_one(session.tuple))
+        });
+    }
+
+    /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
+    pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
+        self.unlist_session(key);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.stream.announced_end().is_none() {
+            let offset = session.stream.len();
+            let kind = crate::stream::EndKind::Severed;
+            session.stream.set_end(crate::stream::End { offset, kind });
+            session.end_marked = true;
+        }
+        if session.ended_at == Time::NEVER {
+            session.ended_at = now;
+            self.stats.sessions_ended += 1;
+        }
+        self.advance_replicas(now, key);
+        if self.replicas_of(key).is_none() {
+            self.remove_session(key);
+        } else {
+            self.arm_session(key);
+        }
+    }
+
+    fn unlist_session(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let hash = self.hasher.hash_one(session.tuple);
+        if let Ok(entry) = self.by_tuple.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+    }
+
+    /// Forgets a session; it must have no replicas.
+    pub(super) fn remove_session(&mut self, key: SessionKey) {
+        self.unlist_session(key);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = (session.heap_size(), session.stream.stored());
+        session.stream.discard(&mut self.pool);
+        session.turns.clear();
+        self.account(key, before);
+        self.sessions.remove(key);
+    }
+
+    /// Opens the replicas of a session that has just become active.
+    pub(super) fn open_replicas(&mut self, now: Time, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let index = session.service;
+        let Some(service) = self.config.services.get(usize::from(index)).copied() else {
+            return;
+        };
+        let Ok(client) = self.apparent_client(session.tuple.source, &service) else {
+            for _ in 0..self.config.replicas {
+                self.stats.replicas_refused.add(RefusalReason::Loopback);
+            }
+            return;
+        };
+        for number in 0..self.config.replicas {
+            let hash = self.hasher.hash_one((client, index, number));
+            match self.choose_source(now, client, service.target, hash) {
+                Some(source) => self.open_replica(now, key, index, source),
+                None => self.stats.replicas_refused.add(RefusalReason::Sources),
+            }
+        }
+    }
+
+    /// The client's address as the target may see it: one on the live host's loopback address
+    /// is replaced, since no network would carry it.
+    fn apparent_client(&self, client: Endpoint, service: &Service) -> Result<Endpoint, ()> {
+        let is_loopback = |ip: &IpAddr| ip.to_canonical().is_loopback();
+        if !is_loopback(&client.ip) || is_loopback(&service.target.ip) {
+            return Ok(client);
+        }
+        let v4 = service.target.ip.is_ipv4();
+        let stand_in = self
+            .config
+            .loopback_clients
+            .iter()
+            .find(|ip| ip.is_ipv4() == v4);
+        if matches!(self.config.sources, source::SourcePool::Ranges(_)) {
+            return Ok(client);
+        }
+        stand_in.map(|ip| Endpoint::new(*ip, client.port)).ok_or(())
+    }
+
+    fn choose_source(
+        &mut self,
+        now: Time,
+        client: Endpoint,
+        target: Endpoint,
+        hash: u64,
+    ) -> Option<Endpoint> {
+        let choice = source::choose(
+            &self.config.sources,
+            client,
+            &target.ip,
+            hash,
+            |candidate| {
+                self.find_flow(&FourTuple::new(candidate, target))
+                    .and_then(|key| self.replicas.get(key))
+                    .is_none_or(Replica::is_lingering)
+            },
+        )?;
+        // A finished connection makes room at once: the target tells the new one from it by
+        // sequence number and timestamp, which only rise (RFC 6191).
+        if let Some(old) = self.find_flow(&FourTuple::new(choice, target)) {
+            self.remove_replica(now, old);
+        }
+        Some(choice)
+    }
+
+    fn open_replica(&mut self, now: Time, session: SessionKey, service: u16, source: Endpoint) {
+        let iss = self.initial_sequence(now, source, service);
+        let mut replica = Replica::new(session, service, source, iss);
+        replica.sibling = self.replicas_of(session);
+        let tuple = replica.tuple(self.target_of(&replica));
+        let key = self.replicas.insert(replica);
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.first_replica = Some(key);
+        }
+        let hash = self.hasher.hash_one(tuple);
+        let mut by_flow = std::mem::take(&mut self.by_flow);
+        by_flow.insert_unique(hash, key, |key| {
+            self.flow(*key)
+                .map_or(0, |tuple| self.hasher.hash_one(tuple))
+        });
+        self.by_flow = by_flow;
+        self.stats.replicas_opened += 1;
+        self.events.push_back(Event::FlowOpened { key, tuple });
+        if self.open && self.waiting.is_empty() {
+            self.with_replica(now, key, |replica, cx| replica.connect(cx.now));
+        } else {
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// RFC 9293 3.4.1: a clock of 4 µs ticks and a keyed hash of the flow, so that a flow that is
+    /// used again goes on above its last numbers.
+    fn initial_sequence(&self, now: Time, source: Endpoint, service: u16) -> Seq {
+        let clock = (now.as_micros() / 4) as u32;
+        Seq(clock.wrapping_add(self.hasher.hash_one((source, service)) as u32))
+    }
+
+    /// Lets go of replicas that were held back.
+    pub(super) fn release_waiting(&mut self, now: Time) {
+        self.release_at = Time::NEVER;
+        if !self.open || self.waiting.is_empty() {
+            return;
+        }
+        let connecting = self
+            .replicas
+            .values()
+            .filter(|replica| replica.is_connecting())
+            .count();
+        let batch = RELEASE_CONNECTING
+            .saturating_sub(connecting)
+            .max(RELEASE_BATCH);
+        for _ in 0..batch {
+            let Some(key) = self.waiting.pop_front() else {
+                return;
+            };
+            if self.replicas.get(key).is_some_and(Replica::is_waiting) {
+                self.with_replica(now, key, |replica, cx| replica.connect(cx.now));
+            }
+        }
+        if !self.waiting.is_empty() {
+            self.release_at = now.plus_micros(RELEASE_TICK);
+        }
+    }
+
+    /// Forgets a replica.
+    pub(super) fn remove_replica(&mut self, now: Time, key: ReplicaKey) {
+        let Some(tuple) = self.flow(key) else { return };
+        let hash = self.hasher.hash_one(tuple);
+        if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        let Some(replica) = self.replicas.remove(key) else {
+            return;
+        };
+        self.heap = self.heap.saturating_sub(replica.heap_size());
+        self.connecting = self
+            .connecting
+            .saturating_sub(usize::from(replica.is_connecting()));
+        self.events.push_back(Event::FlowClosed { key });
+        self.unlink_replica(&replica, key);
+        self.trim(replica.session);
+        if let Some(session) = self.sessions.get_mut(replica.session)
+            && session.first_replica.is_none()
+        {
+            session.last_seen = session.last_seen.max(now);
+            self.arm_session(replica.session);
+        }
+    }
+
+    fn unlink_replica(&mut self, replica: &Replica, key: ReplicaKey) {
+        let Some(session) = self.sessions.get_mut(replica.session) else {
+            return;
+        };
+        if session.first_replica == Some(key) {
+            session.first_replica = replica.sibling;
+            return;
+        }
+        let mut at = session.first_replica;
+        while let Some(other) = at.and_then(|at| self.replicas.get_mut(at)) {
+            if other.sibling == Some(key) {
+                other.sibling = replica.sibling;
+                return;
+            }
+            at = other.sibling;
+        }
+    }
+
+    /// Ends all replicas of a session, counted. The session itself stays, so that its further
+    /// segments are known to be its own.
+    pub(super) fn abort_session(&mut self, now: Time, key: SessionKey, reason: AbortReason) {
+        let mut next = self.replicas_of(key);
+        while let Some(replica) = next {
+            next = self.sibling_of(replica);
+            self.with_replica(now, replica, |replica, cx| replica.abort(cx, reason));
+        }
+        self.trim(key);
+        self.arm_session(key);
+    }
+
+    pub(super) fn abort_everything(&mut self, now: Time) {
+        let sessions: Vec<SessionKey> = self.sessions.keys().collect();
+        for key in sessions {
+            self.abort_session(now, key, AbortReason::Shutdown);
+        }
+    }
+
+    pub(super) fn on_replica_timer(&mut self, now: Time, fired: Time, key: ReplicaKey) {
+        let Some(replica) = self.replicas.get_mut(key) else {
+            return;
+        };
+        if replica.armed != fired {
+            return;
+        }
+        replica.armed = Time::NEVER;
+        if replica.deadline(&self.config) <= now {
+            self.with_replica(now, key, Replica::on_timer);
+        } else {
+            self.arm_replica(key);
+        }
+    }
+
+    pub(super) fn on_session_timer(&mut self, now: Time, fired: Time, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.armed != fired {
+            return;
+        }
+        session.armed = Time::NEVER;
+        if session.deadline(&self.config) > now {
+            self.arm_session(key);
+            return;
+        }
+        if session.gap_is_final(now) {
+            session.gap_since = Time::NEVER;
+            session.stream.discard(&mut self.pool);
+            self.abort_session(now, key, AbortReason::CaptureGap);
+            return;
+        }
+        match session.phase {
+            Phase::Opening | Phase::Midway(_) => self.remove_session(key),
+            Phase::Active if session.first_replica.is_none() => self.remove_session(key),
+            Phase::Active => {
+                if session.ended_at == Time::NEVER {
+                    session.ended_at = now;
+                    self.stats.sessions_ended += 1;
+                }
+                self.abort_session(now, key, AbortReason::Idle);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Segments from the live server to clients.
+
+use millrace_wire::{Flags, TcpPacket};
+
+use super::Engine;
+use crate::session::Phase;
+use crate::stream::{End, EndKind};
+use crate::time::Time;
+
+impl Engine {
+    pub(super) fn on_live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        let Some(key) = self.find_session(&packet.tuple.reversed()) else {
+            self.stats.segments_unowned += 1;
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.last_seen = session.last_seen.max(at);
+        let reset = packet.header.flags.has(Flags::RST);
+        match &mut session.phase {
+            Phase::Midway(midway) => {
+                midway.on_live(packet);
+                if reset {
+                    self.remove_session(key);
+                }
+                return;
+            }
+            Phase::Opening if reset => {
+                // The live server refused: the client's connection never existed.
+                self.remove_session(key);
+                return;
+            }
+            Phase::Opening | Phase::Active => {}
+        }
+        let stream = &session.stream;
+        session
+            .live
+            .on_segment(at, packet, |ack| stream.offset_of(ack));
+        session.check_gap(now);
+        let severed = reset && session.stream.announced_end().is_none();
+        if severed {
+            let offset = session.stream.len();
+            session.stream.set_end(End {
+                offset,
+                kind: EndKind::Severed,
+            });
+            session.ended_at = now;
+            session.end_marked = true;
+            self.stats.sessions_ended += 1;
+            self.advance_replicas(now, key);
+        }
+        let urgent = self
+            .sessions
+            .get(key)
+            .is_some_and(|s| s.gap_since != Time::NEVER);
+        if severed || urgent {
+            self.arm_session(key);
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The engine: all sessions and replicas of one shard, its inputs and its outputs.
+
+mod client;
+mod life;
+mod live;
+mod output;
+mod target;
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use millrace_wire::{Endpoint, FourTuple, TcpHeader, TcpPacket};
+use slotmap::SlotMap;
+
+pub use self::output::Transmit;
+use crate::config::{Config, Direction};
+use crate::pool::{BLOCK_COST, BlockPool};
+use crate::replica::gate::QuietFloor;
+use crate::replica::{Context, Replica, ReplicaKey};
+use crate::session::{Session, SessionKey};
+use crate::stats::Stats;
+use crate::time::Time;
+use crate::timers::{Owner, Timers};
+
+/// Something that the owner should know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A flow begins: interceptors must learn whose it is before the target answers.
+    FlowOpened {
+        /// The replica.
+        key: ReplicaKey,
+        /// From the replica's source to the target.
+        tuple: FourTuple,
+    },
+    /// A flow is over: interceptors may forget it.
+    FlowClosed {
+        /// The replica.
+        key: ReplicaKey,
+    },
+}
+
+/// Whose answer a response header is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowRef {
+    /// A replica that was announced under this number.
+    Id(u64),
+    /// The flow from a replica's source to the target.
+    Tuple(FourTuple),
+}
+
+/// Why a packet could not be sent, as far as the engine acts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFailure {
+    /// It is larger than the way to the target takes (EMSGSIZE).
+    TooLong,
+    /// Anything else: as if the packet had been lost.
+    Lost,
+}
+
+/// What an engine holds at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Sessions, those included that are only watched.
+    pub sessions: usize,
+    /// Replicas.
+    pub replicas: usize,
+    /// Replicas that wait for an interceptor before they begin.
+    pub replicas_waiting: usize,
+    /// Memory of sessions, replicas and payload, in bytes.
+    pub memory: u64,
+    /// Payload that was captured and not acknowledged by every target yet, in bytes.
+    pub backlog: u64,
+}
+
+/// What the engine knows of one service's target.
+#[derive(Clone, Copy, Debug)]
+struct TargetState {
+    floor: QuietFloor,
+    max_packet: u16,
+}
+
+/// The replay engine of one shard.
+pub struct Engine {
+    config: Config,
+    sessions: SlotMap<SessionKey, Session>,
+    replicas: SlotMap<ReplicaKey, Replica>,
+    by_tuple: HashTable<SessionKey>,
+    by_flow: HashTable<ReplicaKey>,
+    hasher: FixedState,
+    pool: BlockPool,
+    timers: Timers,
+    ready: VecDeque<ReplicaKey>,
+    waiting: VecDeque<ReplicaKey>,
+    release_at: Time,
+    connecting: usize,
+    events: VecDeque<Event>,
+    targets: Vec<TargetState>,
+    stats: Stats,
+    open: bool,
+    draining: bool,
+    heap: usize,
+    backlog: u64,
+}
+
+impl Engine {
+    /// An engine without sessions. It holds back new replicas until [`Engine::set_open`].
+    pub fn new(config: Config) -> Self {
+        let target = TargetState {
+            floor: QuietFloor::default(),
+            max_packet: config.max_packet,
+        };
+        Self {
+            targets: vec![target; config.services.len()],
+            hasher: FixedState::with_seed(config.seed),
+            config,
+            sessions: SlotMap::with_key(),
+            replicas: SlotMap::with_key(),
+            by_tuple: HashTable::new(),
+            by_flow: HashTable::new(),
+            pool: BlockPool::new(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            release_at: Time::NEVER,
+            connecting: 0,
+            events: VecDeque::new(),
+            stats: Stats::new(),
+            open: false,
+            draining: false,
+            heap: 0,
+            backlog: 0,
+        }
+    }
+
+    /// Takes a captured segment, whichever way it goes. `at` is when it was captured, `now` the
+    /// present time, `at <= now`.
+    pub fn segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        match self.config.direction(&packet.tuple) {
+            Direction::ToLive => self.client_segment(now, at, packet),
+            Direction::FromLive => self.live_segment(now, at, packet),
+            Direction::Other => self.stats.segments_unowned += 1,
+        }
+    }
+
+    /// Takes a segment from a client to the live server, captured at `at`.
+    pub fn client_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        self.stats.client_segments += 1;
+        self.on_client_segment(now, at.min(now), packet);
+    }
+
+    /// Takes a segment from the live server to a client, captured at `at`. Only its header
+    /// counts.
+    pub fn live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        self.stats.live_segments += 1;
+        self.on_live_segment(now, at.min(now), packet);
+    }
+
+    /// Takes the header of a segment with `payload_len` bytes from a target to a replica.
+    pub fn target_header(
+        &mut self,
+        now: Time,
+        flow: FlowRef,
+        header: &TcpHeader,
+        payload_len: u32,
+    ) {
+        self.stats.target_headers += 1;
+        self.on_target_header(now, flow, header, payload_len);
+    }
+
+    /// Does whatever is due. To be called when [`Engine::poll_timeout`] says so; calling it more
+    /// often does no harm.
+    pub fn timeout(&mut self, now: Time) {
+        while let Some((time, owner)) = self.timers.pop_due(now) {
+            match owner {
+                Owner::Session(key) => self.on_session_timer(now, time, key),
+                Owner::Replica(key) => self.on_replica_timer(now, time, key),
+            }
+        }
+        if self.release_at <= now {
+            self.release_waiting(now);
+        }
+    }
+
+    /// When [`Engine::timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let next = self
+            .timers
+            .next()
+            .unwrap_or(Time::NEVER)
+            .min(self.release_at);
+        (next != Time::NEVER).then_some(next)
+    }
+
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Says whether answers of targets can reach the engine. While they cannot, new replicas are
+    /// held back; when they can again, everything outstanding is tried again soon.
+    pub fn set_open(&mut self, now: Time, open: bool) {
+        if open == self.open {
+            return;
+        }
+        self.open = open;
+        if open {
+            self.retry_outstanding(now);
+            self.release_waiting(now);
+        } else {
+            self.release_at = Time::NEVER;
+        }
+    }
+
+    /// From now on no new session is begun; the others go on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Ends all replicas: what is not complete is counted as [`crate::AbortReason::Shutdown`].
+    /// The resets that tell the targets so are to be sent with [`Engine::poll_transmit`].
+    pub fn shutdown(&mut self, now: Time) {
+        self.drain();
+        self.abort_everything(now);
+    }
+
+    /// A packet of this replica could not be sent.
+    pub fn send_failed(&mut self, key: ReplicaKey, failure: SendFailure, packet_len: usize) {
+        match failure {
+            SendFailure::TooLong => self.lower_path(key, packet_len),
+            SendFailure::Lost => {}
+        }
+    }
+
+    /// All flows that interceptors must know, in no particular order.
+    pub fn flows(&self) -> impl Iterator<Item = (ReplicaKey, FourTuple)> {
+        self.replicas
+            .iter()
+            .map(|(key, replica)| (key, replica.tuple(self.target_of(replica))))
+    }
+
+    /// The flow of a replica, if it still exists.
+    pub fn flow(&self, key: ReplicaKey) -> Option<FourTuple> {
+        self.replicas
+            .get(key)
+            .map(|replica| replica.tuple(self.target_of(replica)))
+    }
+
+    /// What was counted so far.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What the engine was told at its start.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is held at the moment.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            sessions: self.sessions.len(),
+            replicas: self.replicas.len(),
+            replicas_waiting: self.waiting.len(),
+            memory: self.memory(),
+            backlog: self.backlog,
+        }
+    }
+
+    /// Memory in use, in bytes.
+    fn memory(&self) -> u64 {
+        let blocks = self.pool.used() * BLOCK_COST;
+        let sessions = self.sessions.len() * size_of::<Session>();
+        let replicas = self.replicas.len() * size_of::<Replica>();
+        (blocks + sessions + replicas + self.heap) as u64
+    }
+
+    fn target_of(&self, replica: &Replica) -> Endpoint {
+        // The index was taken from this list.
+        self.config
+            .services
+            .get(usize::from(replica.service))
+            .map_or(replica.source(), |service| service.target)
+    }
+
+    fn find_session(&self, tuple: &FourTuple) -> Option<SessionKey> {
+        let hash = self.hasher.hash_one(tuple);
+        self.by_tuple
+            .find(hash, |key| {
+                self.sessions.get(*key).is_some_and(|s| s.tuple == *tuple)
+            })
+            .copied()
+    }
+
+    fn find_flow(&self, tuple: &FourTuple) -> Option<ReplicaKey> {
+        let hash = self.hasher.hash_one(tuple);
+        self.by_flow
+            .find(hash, |key| self.flow(*key).as_ref() == Some(tuple))
+            .copied()
+    }
+
+    /// Runs `f` on a replica with all it must see, and then does what its new state demands.
+    fn with_replica(
+        &mut self,
+        now: Time,
+        key: ReplicaKey,
+        f: impl FnOnce(&mut Replica, &mut Context<'_>),
+    ) {
+        if self.run_replica(now, key, f).is_none() {
+            return;
+        }
+        if let Some(replica) = self.replicas.get_mut(key)
+            && !replica.queued
+        {
+            replica.queued = true;
+            self.ready.push_back(key);
+        }
+        self.settle(now, key);
+    }
+
+    /// Runs `f` on a replica with all it must see.
+    fn run_replica<R>(
+        &mut self,
+        now: Time,
+        key: ReplicaKey,
+        f: impl FnOnce(&mut Replica, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let replica = self.replicas.get_mut(key)?;
+        let index = usize::from(replica.service);
+        let session = self.sessions.get(replica.session)?;
+        let target = self.targets.get_mut(index)?;
+        let mut cx = Context {
+            now,
+            config: &self.config,
+            stats: &mut self.stats,
+            floor: &mut target.floor,
+            max_packet: target.max_packet,
+            target: self.config.services.get(index)?.target,
+            stream: &session.stream,
+            turns: &session.turns,
+            reset_after_fin: session.reset_after_fin,
+        };
+        let heap = replica.heap_size();
+        let connecting = usize::from(replica.is_connecting());
+        let result = f(replica, &mut cx);
+        self.connecting =
+            (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
+        self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
+        Some(result)
+    }
+
+    /// Does what the new state of a replica demands: its timer, memory that is free now, its end.
+    fn settle(&mut self, now: Time, key: ReplicaKey) {
+        let Some(replica) = self.replicas.get(key) else {
+            return;
+        };
+        if replica.is_done() {
+            self.remove_replica(now, key);
+        } else {
+            let session = replica.session;
+            self.arm_replica(key);
+            self.trim(session);
+        }
+    }
+
+    fn arm_replica(&mut self, key: ReplicaKey) {
+        if let Some(replica) = self.replicas.get_mut(key) {
+            let deadline = replica.deadline(&self.config);
+            self.timers
+                .arm(Owner::Replica(key), deadline, &mut replica.armed);
+        }
+    }
+
+    fn arm_session(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            let deadline = session.deadline(&self.config);
+            self.timers
+                .arm(Owner::Session(key), deadline, &mut session.armed);
+        }
+    }
+
+    /// The replicas of a session.
+    fn replicas_of(&self, key: SessionKey) -> Option<ReplicaKey> {
+        self.sessions.get(key)?.first_replica
+    }
+
+    fn sibling_of(&self, key: ReplicaKey) -> Option<ReplicaKey> {
+        self.replicas.get(key)?.sibling
+    }
+
+    /// Lets every replica of a session see what has changed.
+    fn advance_replicas(&mut self, now: Time, session: SessionKey) {
+        let mut next = self.replicas_of(session);
+        while let Some(key) = next {
+            next = self.sibling_of(key);
+            self.with_replica(now, key, Replica::advance);
+        }
+    }
+
+    /// Frees what no replica of a session needs any more.
+    fn trim(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let mut needed = None;
+        let mut mark = u32::MAX;
+        let mut next = session.first_replica;
+        while let Some(replica) = next.and_then(|key| self.replicas.get(key)) {
+            if let Some(from) = replica.needs_from() {
+                needed = Some(needed.map_or(from, |needed: u64| needed.min(from)));
+            }
+            mark = mark.min(replica.needs_mark());
+            next = replica.sibling;
+        }
+        let before = (session.heap_size(), session.stream.stored());
+        match needed {
+            Some(from) => session.stream.release(&mut self.pool, from),
+            None => session.stream.discard(&mut self.pool),
+        }
+        session
+            .turns
+            .forget_before(mark.min(session.turns.next_number()));
+        self.account(key, before);
+    }
+
+    /// Brings the sums of memory and backlog up to date after a session has changed.
+    fn account(&mut self, key: SessionKey, before: (usize, u64)) {
+        if let Some(session) = self.sessions.get(key) {
+            self.heap = (self.heap + session.heap_size()).saturating_sub(before.0);
+            self.backlog = (self.backlog + session.stream.stored()).saturating_sub(before.1);
+        }
+    }
+}

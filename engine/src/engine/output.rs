@@ -1,0 +1,68 @@
+//! Packets to the targets.
+
+use millrace_wire::{FourTuple, TcpHeader};
+
+use super::Engine;
+use crate::replica::ReplicaKey;
+use crate::time::Time;
+
+/// A packet to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit<'a> {
+    /// Whose packet it is.
+    pub key: ReplicaKey,
+    /// From the replica's source to the target.
+    pub tuple: FourTuple,
+    /// The TCP header.
+    pub header: TcpHeader,
+    /// The payload in two pieces, either of which may be empty.
+    pub payload: [&'a [u8]; 2],
+}
+
+impl Transmit<'_> {
+    /// Payload bytes.
+    pub fn payload_len(&self) -> usize {
+        self.payload.iter().map(|piece| piece.len()).sum()
+    }
+}
+
+impl Engine {
+    /// The next packet to send, if there is one.
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit<'_>> {
+        let (key, outgoing) = loop {
+            let key = *self.ready.front()?;
+            let next = self.run_replica(now, key, |replica, cx| replica.next_outgoing(cx));
+            if let Some(outgoing) = next.flatten() {
+                break (key, outgoing);
+            }
+            self.ready.pop_front();
+            if let Some(replica) = self.replicas.get_mut(key) {
+                replica.queued = false;
+            }
+            self.settle(now, key);
+        };
+        self.stats.packets_sent += 1;
+        let replica = self.replicas.get_mut(key)?;
+        let session = self.sessions.get(replica.session)?;
+        let target = self
+            .config
+            .services
+            .get(usize::from(replica.service))?
+            .target;
+        let tuple = replica.tuple(target);
+        let payload = match (usize::try_from(outgoing.len), replica.cursor()) {
+            (Ok(len @ 1..), Some(cursor)) => {
+                session
+                    .stream
+                    .read(&self.pool, cursor, outgoing.offset, len)
+            }
+            _ => [&[][..], &[]],
+        };
+        Some(Transmit {
+            key,
+            tuple,
+            header: outgoing.header,
+            payload,
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! Response headers from targets, and what is known of the way to them.
+
+use millrace_wire::TcpHeader;
+
+use super::{Engine, FlowRef};
+use crate::replica::ReplicaKey;
+use crate::time::Time;
+
+/// Packet sizes that are tried one after the other when a size proves too large: the plateaus of
+/// RFC 1191 7.1 and the minimum MTU of IPv6 (RFC 8200 5), without those below 576.
+const PLATEAUS: [u16; 11] = [
+    32_000, 17_914, 9000, 8166, 4352, 2002, 1500, 1492, 1400, 1280, 576,
+];
+/// IPv6 links take at least this (RFC 8200 5).
+const LEAST_IPV6: u16 = 1280;
+/// Retries after an outage are spread over this time, in microseconds.
+const RETRY_SPREAD: u64 = 200_000;
+
+impl Engine {
+    pub(super) fn on_target_header(
+        &mut self,
+        now: Time,
+        flow: FlowRef,
+        header: &TcpHeader,
+        payload_len: u32,
+    ) {
+        let key = match flow {
+            FlowRef::Id(id) => Some(ReplicaKey::from_flow_id(id)),
+            FlowRef::Tuple(tuple) => self.find_flow(&tuple),
+        };
+        match key.filter(|key| self.replicas.contains_key(*key)) {
+            Some(key) => {
+                self.with_replica(now, key, |replica, cx| {
+                    replica.on_header(cx, header, payload_len);
+                });
+            }
+            None => self.stats.target_headers_unknown += 1,
+        }
+    }
+
+    /// Everything outstanding is tried again within a fraction of a second.
+    pub(super) fn retry_outstanding(&mut self, now: Time) {
+        let keys: Vec<ReplicaKey> = self.replicas.keys().collect();
+        let count = keys.len().max(1) as u64;
+        for (i, key) in keys.into_iter().enumerate() {
+            let at = now.plus_micros((i as u64 * RETRY_SPREAD / count) as u32);
+            self.with_replica(now, key, |replica, _| replica.on_path_restored(at));
+        }
+    }
+
+    /// A packet of `packet_len` bytes was too long for the way to a replica's target.
+    pub(super) fn lower_path(&mut self, key: ReplicaKey, packet_len: usize) {
+        let Some(replica) = self.replicas.get(key) else {
+            return;
+        };
+        let service = replica.service;
+        let v6 = replica.source().ip.is_ipv6();
+        let Some(target) = self.targets.get_mut(usize::from(service)) else {
+            return;
+        };
+        let smaller = PLATEAUS
+            .iter()
+            .copied()
+            .find(|size| usize::from(*size) < packet_len);
+        let size = smaller.unwrap_or(576).max(if v6 { LEAST_IPV6 } else { 0 });
+        target.max_packet = target.max_packet.min(size);
+        let max_packet = target.max_packet;
+        for replica in self
+            .replicas
+            .values_mut()
+            .filter(|replica| replica.service == service)
+        {
+            replica.on_smaller_path(max_packet);
+        }
+    }
+}

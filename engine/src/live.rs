@@ -1,0 +1,98 @@
+//! What is known of the live server's side of a session, from its headers and the client's
+//! acknowledgements. Payload of the live server is never looked at.
+
+use millrace_wire::{Flags, Seq, TcpPacket};
+
+use crate::time::Time;
+use crate::turns::TurnClock;
+
+/// The live server's side.
+#[derive(Debug)]
+pub(crate) struct LiveView {
+    /// Sequence number of the server's first byte, once known.
+    first: Option<Seq>,
+    /// Bytes that the server has sent, FIN included.
+    sent: u64,
+    /// The highest acknowledgement of the client, as an offset like `sent`.
+    client_saw: u64,
+    /// How much of the client's stream the server has acknowledged, FIN included.
+    pub(crate) acked: u64,
+    /// The current turn.
+    pub(crate) clock: TurnClock,
+    /// The server has sent a FIN.
+    pub(crate) finished: bool,
+}
+
+impl LiveView {
+    /// Nothing known yet.
+    pub(crate) fn new(at: Time) -> Self {
+        Self {
+            first: None,
+            sent: 0,
+            client_saw: 0,
+            acked: 0,
+            clock: TurnClock::starting(at),
+            finished: false,
+        }
+    }
+
+    /// A session that was met in its middle: the answer counts from this number on.
+    pub(crate) fn midway(at: Time, next: Seq) -> Self {
+        Self {
+            first: Some(next),
+            ..Self::new(at)
+        }
+    }
+
+    /// Whether the server has sent something that the client had not seen.
+    pub(crate) const fn in_step(&self) -> bool {
+        self.sent <= self.client_saw
+    }
+
+    /// Notes a client's acknowledgement; gives the offset that it stands for, never less than the
+    /// one before.
+    pub(crate) fn on_client_ack(&mut self, packet: &TcpPacket<'_>) -> u64 {
+        if packet.header.flags.has(Flags::ACK) {
+            let ack = packet.header.ack;
+            // The first acknowledgement of a client is that of the SYN.
+            let first = *self.first.get_or_insert(ack);
+            let offset = ack.offset_near(first.add(self.client_saw as u32), self.client_saw);
+            self.client_saw = self.client_saw.max(offset.unwrap_or(0));
+        }
+        self.client_saw
+    }
+
+    /// Notes a segment of the server. `client_offset` turns its acknowledgement into an offset of
+    /// the client's stream.
+    pub(crate) fn on_segment(
+        &mut self,
+        at: Time,
+        packet: &TcpPacket<'_>,
+        client_offset: impl FnOnce(Seq) -> Option<u64>,
+    ) {
+        let flags = packet.header.flags;
+        if flags.has(Flags::ACK) {
+            self.acked = self
+                .acked
+                .max(client_offset(packet.header.ack).unwrap_or(0));
+        }
+        if flags.has(Flags::SYN) {
+            self.first.get_or_insert(packet.header.seq.add(1));
+            return;
+        }
+        // Without the handshake, the first number seen stands for the first byte.
+        let first = *self.first.get_or_insert(packet.header.seq);
+        let near = first.add(self.sent as u32);
+        let Some(end) = packet.seq_end().offset_near(near, self.sent) else {
+            return;
+        };
+        // A jump of more than a window is not a lost capture but garbage.
+        if end > self.sent && end - self.sent < 1 << 30 {
+            self.sent = end;
+            if packet.payload_len > 0 {
+                self.clock.answer(at);
+            }
+        }
+        self.finished |= flags.has(Flags::FIN);
+    }
+}

@@ -1,0 +1,341 @@
+//! The gate: a turn goes out when the target has answered the turn before.
+//!
+//! A client that sent turn k had seen the live server's answer to turn k-1. So a replica sends
+//! turn k once the target has answered as many bytes as the client had seen, and after the
+//! client's own think time. Targets may answer less than the live server did: then the answer
+//! counts as complete when it has gone quiet. And protocols may talk in both directions at once:
+//! so a target that says nothing at all delays a turn only for a bounded time.
+
+use crate::time::Time;
+use crate::turns::{Mark, TurnClock, TurnLatency};
+
+/// Quiet after a shorter answer, to begin with, in microseconds. It adapts: see [`QuietFloor`].
+const FIRST_QUIET: u32 = 200_000;
+/// Bounds of the adaptive quiet time, in microseconds.
+const QUIET_BOUNDS: (u32, u32) = (1_000, 10_000_000);
+/// An answer that was begun and pauses is waited for this many times its longest pause so far.
+const TARGET_PAUSES: u32 = 4;
+/// ... and this many times the longest pause of the live answer.
+const LIVE_PAUSES: u32 = 16;
+/// No wait of the gate is longer, in microseconds: below the usual answer time-out.
+const LONGEST_WAIT: u32 = 60_000_000;
+/// A turn without any answer is waited for this long, in microseconds, or [`LIVE_PAUSES`] times
+/// the live latency.
+const PATIENCE: u32 = 10_000_000;
+/// Patience is halved with every override in a row, down to this, in microseconds: a stream in
+/// which the two sides do not wait for each other must not fall behind further and further.
+const LEAST_PATIENCE: u32 = 100_000;
+
+/// How long an answer must be quiet to count as complete: learned per service, because all its
+/// targets run the same program. Every quiet answer that was indeed complete halves it, every
+/// one that went on quadruples it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QuietFloor(u32);
+
+impl Default for QuietFloor {
+    fn default() -> Self {
+        Self(FIRST_QUIET)
+    }
+}
+
+impl QuietFloor {
+    fn confirmed(&mut self) {
+        self.0 = (self.0 / 2).max(QUIET_BOUNDS.0);
+    }
+
+    fn refuted(&mut self) {
+        self.0 = self.0.saturating_mul(4).min(QUIET_BOUNDS.1);
+    }
+}
+
+/// Why a turn was let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// The answer was as long as the live one, or the target can answer no more.
+    Answered,
+    /// A shorter answer went quiet.
+    Quiet,
+    /// There was no answer at all within the bound.
+    Overridden,
+}
+
+/// What the gate says about a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may go.
+    Open(Passed),
+    /// Ask again at this time, or when something has come from the target.
+    Wait(Time),
+}
+
+/// What the gate must know of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// Bytes that the target answered, its FIN counted as one.
+    pub(crate) answered: u64,
+    /// The target has sent its FIN and can answer no more.
+    pub(crate) finished: bool,
+    /// Bytes that the target acknowledged.
+    pub(crate) acked: u64,
+}
+
+/// The gate of one replica.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// Number of the first mark that was not passed.
+    next: u32,
+    /// Times of the turn that is under way.
+    pub(crate) clock: TurnClock,
+    /// What the target answered more (or less) than the live server, where that was settled.
+    skew: i64,
+    /// Offset at which the turn under way begins.
+    turn_start: u64,
+    /// Bytes answered when the turn under way was let through.
+    answered_before: u64,
+    /// Overrides in a row.
+    overrides: u8,
+    /// The turn under way was let through by a quiet time, which is to be confirmed or refuted.
+    on_trial: bool,
+    /// When the turn under way was let through, nothing else was.
+    lockstep: bool,
+}
+
+impl Gate {
+    /// A gate for a connection that was established at `now`; `first` is the number of the first
+    /// mark that counts for it.
+    pub(crate) fn new(now: Time, first: u32) -> Self {
+        Self {
+            next: first,
+            clock: TurnClock::starting(now),
+            skew: 0,
+            turn_start: 0,
+            answered_before: 0,
+            overrides: 0,
+            on_trial: false,
+            lockstep: false,
+        }
+    }
+
+    /// Number of the first mark that was not passed yet.
+    pub(crate) const fn next_mark(&self) -> u32 {
+        self.next
+    }
+
+    /// Whether the turn at `mark` may go at `now`.
+    pub(crate) fn check(
+        &self,
+        now: Time,
+        mark: &Mark,
+        progress: Progress,
+        floor: QuietFloor,
+    ) -> Verdict {
+        let latest = self.clock.latest();
+        let thought = latest.plus_micros(mark.think);
+        let at = |due: Time, passed| {
+            if due <= now {
+                Verdict::Open(passed)
+            } else {
+                Verdict::Wait(due)
+            }
+        };
+        let needed = mark.answer.saturating_add_signed(self.skew);
+        if progress.answered >= needed || progress.finished {
+            return at(thought, Passed::Answered);
+        }
+        if progress.acked < mark.start {
+            // The target has not even received the turn before: retransmission is at work.
+            return Verdict::Wait(Time::NEVER);
+        }
+        if progress.answered > self.answered_before {
+            let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
+                .max(mark.live_gap.saturating_mul(LIVE_PAUSES));
+            let quiet = latest.plus_micros(pauses.clamp(floor.0, LONGEST_WAIT));
+            return at(quiet.max(thought), Passed::Quiet);
+        }
+        let patience = PATIENCE.max(mark.live_latency.saturating_mul(LIVE_PAUSES));
+        let patience = (patience >> self.overrides.min(31)).clamp(LEAST_PATIENCE, LONGEST_WAIT);
+        at(
+            latest.plus_micros(patience).max(thought),
+            Passed::Overridden,
+        )
+    }
+
+    /// The turn at `mark` goes out. Gives the latency of the turn before.
+    pub(crate) fn pass(
+        &mut self,
+        mark: &Mark,
+        passed: Passed,
+        progress: Progress,
+    ) -> Option<TurnLatency> {
+        let difference = progress.answered as i64 - mark.answer as i64;
+        match passed {
+            // More than the live answer: forgive it only where the surplus cannot be the answer
+            // to another turn that is under way.
+            Passed::Answered if mark.lockstep => self.skew = difference.max(self.skew),
+            Passed::Answered => {}
+            Passed::Quiet | Passed::Overridden => self.skew = difference,
+        }
+        self.overrides = match passed {
+            Passed::Overridden => self.overrides.saturating_add(1),
+            Passed::Answered | Passed::Quiet => 0,
+        };
+        self.on_trial = passed == Passed::Quiet;
+        self.lockstep = mark.lockstep;
+        self.turn_start = mark.start;
+        self.answered_before = progress.answered;
+        self.next += 1;
+        self.clock.finish()
+    }
+
+    /// The target answered `bytes` more in a segment that acknowledged the client's stream up to
+    /// `acked`. Says whether that refutes a quiet time.
+    pub(crate) fn on_answer(
+        &mut self,
+        at: Time,
+        bytes: u64,
+        acked: u64,
+        floor: &mut QuietFloor,
+    ) -> bool {
+        let late = self.lockstep && acked <= self.turn_start;
+        if late {
+            // Sent before the target knew of the turn under way: the tail of the last answer.
+            self.skew = self.skew.saturating_add_unsigned(bytes);
+            self.answered_before += bytes;
+        } else {
+            self.clock.answer(at);
+        }
+        let refuted = late && self.on_trial;
+        if refuted {
+            floor.refuted();
+        } else if self.on_trial {
+            floor.confirmed();
+        }
+        self.on_trial = false;
+        refuted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(start: u64, answer: u64, think: u32) -> Mark {
+        Mark {
+            start,
+            answer,
+            think,
+            live_latency: 1000,
+            live_gap: 0,
+            lockstep: true,
+        }
+    }
+
+    fn progress(answered: u64, acked: u64) -> Progress {
+        Progress {
+            answered,
+            finished: false,
+            acked,
+        }
+    }
+
+    const T0: Time = Time::from_micros(1_000_000);
+
+    fn at(micros: u32) -> Time {
+        T0.plus_micros(micros)
+    }
+
+    #[test]
+    fn a_turn_waits_for_the_answer_and_then_for_the_think_time() {
+        let mut gate = Gate::new(T0, 0);
+        let mut floor = QuietFloor::default();
+        gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+        gate.clock.ask(at(0));
+        let second = mark(10, 500, 700);
+        assert!(matches!(
+            gate.check(at(10), &second, progress(0, 10), floor),
+            Verdict::Wait(_)
+        ));
+        gate.on_answer(at(1000), 500, 10, &mut floor);
+        let verdict = gate.check(at(1000), &second, progress(500, 10), floor);
+        assert_eq!(verdict, Verdict::Wait(at(1700)));
+        let verdict = gate.check(at(1700), &second, progress(500, 10), floor);
+        assert_eq!(verdict, Verdict::Open(Passed::Answered));
+    }
+
+    #[test]
+    fn a_shorter_answer_counts_when_quiet_and_the_wait_is_learned() {
+        let mut gate = Gate::new(T0, 0);
+        let mut floor = QuietFloor::default();
+        let mut now = T0;
+        let mut waits = Vec::new();
+        let (mut answered, mut live) = (0, 0);
+        gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+        gate.clock.ask(now);
+        for turn in 1..12 {
+            now = now.plus_micros(100);
+            answered += 400;
+            live += 500;
+            gate.on_answer(now, 400, turn * 10, &mut floor);
+            let next = mark(turn * 10, live, 0);
+            let Verdict::Wait(until) = gate.check(now, &next, progress(answered, turn * 10), floor)
+            else {
+                panic!("did not wait");
+            };
+            waits.push(until.micros_since(now));
+            now = until;
+            let progress = progress(answered, turn * 10);
+            assert_eq!(
+                gate.check(now, &next, progress, floor),
+                Verdict::Open(Passed::Quiet)
+            );
+            gate.pass(&next, Passed::Quiet, progress);
+            gate.clock.ask(now);
+        }
+        assert_eq!(waits[0], 200_000);
+        assert_eq!(*waits.last().unwrap(), 1000);
+    }
+
+    #[test]
+    fn an_answer_that_goes_on_after_all_teaches_patience() {
+        let mut gate = Gate::new(T0, 0);
+        let mut floor = QuietFloor::default();
+        gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+        gate.clock.ask(T0);
+        gate.on_answer(at(10), 100, 10, &mut floor);
+        gate.pass(&mark(10, 300, 0), Passed::Quiet, progress(100, 10));
+        assert!(gate.on_answer(at(20), 200, 10, &mut floor));
+        assert_eq!(floor.0, FIRST_QUIET * 4);
+        // The tail belongs to the first turn: the second still needs its own 50 bytes.
+        let third = mark(20, 350, 0);
+        let verdict = gate.check(at(30), &third, progress(300, 20), floor);
+        assert!(matches!(verdict, Verdict::Wait(_)));
+        assert_eq!(
+            gate.check(at(30), &third, progress(350, 20), floor),
+            Verdict::Open(Passed::Answered)
+        );
+    }
+
+    #[test]
+    fn silence_is_overridden_sooner_each_time() {
+        let mut gate = Gate::new(T0, 0);
+        let floor = QuietFloor::default();
+        gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+        let mut now = T0;
+        gate.clock.ask(now);
+        let mut waits = Vec::new();
+        for turn in 1..10u64 {
+            let next = mark(turn * 10, turn * 100, 0);
+            let Verdict::Wait(until) = gate.check(now, &next, progress(0, turn * 10), floor) else {
+                panic!("did not wait");
+            };
+            waits.push(until.micros_since(now));
+            now = until;
+            let verdict = gate.check(now, &next, progress(0, turn * 10), floor);
+            assert_eq!(verdict, Verdict::Open(Passed::Overridden));
+            gate.pass(&next, Passed::Overridden, progress(0, turn * 10));
+            gate.clock.ask(now);
+        }
+        assert_eq!(waits[0], PATIENCE);
+        assert_eq!(*waits.last().unwrap(), LEAST_PATIENCE);
+    }
+}

@@ -1,0 +1,507 @@
+//! The sending half of a replica: a TCP sender towards the target (RFC 9293 3.10, RFC 5681,
+//! RFC 6298, RFC 6675), with the limits that the target negotiated, never those of the live side.
+//!
+//! Offsets are those of the client's stream; the FIN takes the offset behind the last byte.
+
+use millrace_wire::{Seq, TcpHeader};
+
+use super::congestion::Congestion;
+use super::recovery::{DUP_THRESH, Mode, Recovery};
+use super::rtt::Rtt;
+use crate::stream::Cursor;
+use crate::time::Time;
+
+/// Segment size towards a target that offers none (RFC 9293 3.7.1): IPv4, IPv6.
+const DEFAULT_MSS: (u16, u16) = (536, 1220);
+/// Segments are not made smaller than this, whatever a target offers.
+const LEAST_MSS: u16 = 64;
+/// A segment's payload comes from two blocks of the stream at most, so one block is the most that
+/// is certain to be there.
+const LARGEST_SEGMENT: u16 = crate::pool::BLOCK as u16;
+/// After this many time-outs in a row, large segments are suspected of being swallowed by a path
+/// with a smaller MTU (RFC 2923 2.1), and smaller ones are tried.
+const BLACK_HOLE_TIMEOUTS: u8 = 2;
+/// Longest time between probes of a zero window, in microseconds.
+const MAX_PROBE_INTERVAL: u32 = 60_000_000;
+
+/// What the stream allows to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed {
+    /// Bytes below this offset may go.
+    pub(crate) data: u64,
+    /// The FIN may go behind them.
+    pub(crate) fin: bool,
+}
+
+impl Allowed {
+    /// The offset behind everything that may go, FIN included.
+    const fn end(self) -> u64 {
+        self.data + self.fin as u64
+    }
+}
+
+/// A segment to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Offset of the first byte.
+    pub(crate) offset: u64,
+    /// Payload bytes.
+    pub(crate) len: u64,
+    /// Whether the FIN goes with it.
+    pub(crate) fin: bool,
+    /// Whether (some of) it was sent before.
+    pub(crate) again: bool,
+}
+
+impl Piece {
+    const fn end(&self) -> u64 {
+        self.offset + self.len + self.fin as u64
+    }
+}
+
+/// What an acknowledgement did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Acked {
+    /// Offsets newly acknowledged, FIN included.
+    pub(crate) advanced: u64,
+    /// Fast recovery began.
+    pub(crate) fast: bool,
+    /// It acknowledges what was never sent (RFC 9293 3.10.7.4: answer with an ACK).
+    pub(crate) absurd: bool,
+}
+
+/// The sender of one connection.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    first: Seq,
+    una: u64,
+    nxt: u64,
+    max: u64,
+    /// Right edge of the window that the target advertised, as an offset.
+    window_end: u64,
+    wl1: Seq,
+    window_shift: u8,
+    mss: u16,
+    pub(crate) sack: bool,
+    dup_acks: u32,
+    pub(crate) rtt: Rtt,
+    congestion: Congestion,
+    timed: Option<(u64, Time)>,
+    last_sent: Time,
+    /// Retransmission or window-probe timer.
+    pub(crate) rto_at: Time,
+    probe_due: bool,
+    probes: u8,
+    recovery: Option<Box<Recovery>>,
+    pub(crate) cursor: Cursor,
+}
+
+/// What the handshake settled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Negotiated {
+    /// Sequence number of the first byte.
+    pub(crate) first: Seq,
+    /// Largest payload of a segment, options already subtracted.
+    pub(crate) mss: u16,
+    /// Shift of the windows that the target advertises.
+    pub(crate) window_shift: u8,
+    /// Selective acknowledgements were agreed on.
+    pub(crate) sack: bool,
+}
+
+/// The largest payload of a segment to a target that offered `offered`, over a path that takes
+/// packets of `max_packet` bytes with `headers` bytes of IP and TCP headers, when `options` bytes
+/// of options go with every segment (RFC 6691).
+pub(crate) fn segment_size(
+    offered: Option<u16>,
+    v6: bool,
+    max_packet: u16,
+    headers: usize,
+    options: u16,
+) -> u16 {
+    let default = if v6 { DEFAULT_MSS.1 } else { DEFAULT_MSS.0 };
+    let path = usize::from(max_packet).saturating_sub(headers);
+    let path = u16::try_from(path).unwrap_or(u16::MAX);
+    let size = offered.unwrap_or(default).min(path).saturating_sub(options);
+    size.clamp(LEAST_MSS, LARGEST_SEGMENT)
+}
+
+impl Sender {
+    pub(crate) fn new(
+        now: Time,
+        negotiated: Negotiated,
+        start: u64,
+        syn_ack: &TcpHeader,
+        rtt: Rtt,
+    ) -> Self {
+        Self {
+            first: negotiated.first,
+            una: start,
+            nxt: start,
+            max: start,
+            // RFC 7323 2.2: the window of a SYN is never scaled.
+            window_end: start + u64::from(syn_ack.window),
+            wl1: syn_ack.seq,
+            window_shift: negotiated.window_shift,
+            mss: negotiated.mss,
+            sack: negotiated.sack,
+            dup_acks: 0,
+            rtt,
+            congestion: Congestion::new(negotiated.mss),
+            timed: None,
+            last_sent: now,
+            rto_at: Time::NEVER,
+            probe_due: false,
+            probes: 0,
+            recovery: None,
+            cursor: Cursor::default(),
+        }
+    }
+
+    /// Everything below was acknowledged.
+    pub(crate) const fn una(&self) -> u64 {
+        self.una
+    }
+
+    /// Everything below was sent at least once.
+    pub(crate) const fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Whether something is unacknowledged.
+    pub(crate) const fn has_flight(&self) -> bool {
+        self.una < self.max
+    }
+
+    /// Whether a closed window keeps something from being sent.
+    pub(crate) const fn is_probing(&self) -> bool {
+        self.probes > 0
+    }
+
+    /// The sequence number of an offset.
+    pub(crate) const fn seq_of(&self, offset: u64) -> Seq {
+        self.first.add(offset as u32)
+    }
+
+    /// Lowers the segment size, for a path that takes less than was thought.
+    pub(crate) fn lower_mss(&mut self, mss: u16) {
+        self.mss = self.mss.min(mss.max(LEAST_MSS));
+    }
+
+    /// What to send next, if anything may be sent.
+    pub(crate) fn next_piece(&mut self, now: Time, allowed: Allowed) -> Option<Piece> {
+        let piece = self
+            .piece_to_repeat(allowed)
+            .or_else(|| self.new_piece(now, allowed));
+        match &piece {
+            Some(piece) => self.sent(now, piece),
+            None => self.watch_window(now, allowed),
+        }
+        piece
+    }
+
+    /// Whether a probe of the window is due; asking takes it.
+    pub(crate) const fn take_probe(&mut self) -> bool {
+        std::mem::replace(&mut self.probe_due, false)
+    }
+
+    fn piece_to_repeat(&mut self, allowed: Allowed) -> Option<Piece> {
+        let mss = u64::from(self.mss);
+        let recovery = self.recovery.as_mut()?;
+        let (start, end) = match recovery.mode {
+            Mode::Disorder => return None,
+            Mode::Timeout => {
+                if let Some(end) = recovery.sacked_until(self.nxt) {
+                    self.nxt = end.max(self.nxt);
+                }
+                let flight = self.nxt - self.una - recovery.sacked_within(self.una, self.nxt);
+                let full = flight > 0 && flight + mss > u64::from(self.congestion.window());
+                if self.nxt >= self.max || full {
+                    return None;
+                }
+                (self.nxt, recovery.hole_end(self.nxt, self.max))
+            }
+            Mode::Fast if recovery.resend_first => {
+                (self.una, recovery.hole_end(self.una, self.max))
+            }
+            Mode::Fast => {
+                let pipe = recovery.pipe(self.una, self.max, self.mss);
+                if !self.sack || pipe + mss > u64::from(self.congestion.window()) {
+                    return None;
+                }
+                recovery.next_hole(self.una, self.mss)?
+            }
+        };
+        let end = end.min(start + mss).min(self.max);
+        // The window may have shrunk since; then probing is what is left.
+        if start >= self.window_end.max(self.una + 1) || start >= end {
+            return None;
+        }
+        let data_end = end.min(allowed.data);
+        let piece = Piece {
+            offset: start,
+            len: data_end.saturating_sub(start),
+            fin: allowed.fin && end > allowed.data,
+            again: true,
+        };
+        match recovery.mode {
+            Mode::Timeout => self.nxt = piece.end(),
+            Mode::Fast => recovery.resent(piece.end()),
+            Mode::Disorder => {}
+        }
+        Some(piece)
+    }
+
+    fn new_piece(&mut self, now: Time, allowed: Allowed) -> Option<Piece> {
+        let start = self.max;
+        if start >= allowed.end() || self.nxt < self.max {
+            return None;
+        }
+        let mss = u64::from(self.mss);
+        let pipe = match &self.recovery {
+            None => self.max - self.una,
+            Some(recovery) if recovery.mode == Mode::Fast && self.sack => {
+                recovery.pipe(self.una, self.max, self.mss)
+            }
+            Some(recovery) => {
+                // Without SACK every duplicate acknowledgement means a segment that has left the
+                // network (RFC 6582 3.2, RFC 3042).
+                let left = u64::from(self.dup_acks) * mss;
+                let sacked = recovery.sacked_within(self.una, self.max);
+                (self.max - self.una).saturating_sub(left.max(sacked))
+            }
+        };
+        if pipe == 0 && now.since(self.last_sent).as_micros() > u128::from(self.rtt.rto()) {
+            self.congestion.on_idle_restart(self.mss);
+        }
+        let data = allowed.data.saturating_sub(start);
+        let fin_only = data == 0;
+        let room = self.window_end.saturating_sub(start);
+        let len = data.min(mss).min(room);
+        if fin_only {
+            // The FIN is let through a closed window: it needs no buffer.
+            return Some(Piece {
+                offset: start,
+                len: 0,
+                fin: true,
+                again: false,
+            });
+        }
+        // RFC 9293 3.8.6.2.1 (sender's side of silly window avoidance): no dribbling while more
+        // is under way.
+        let small = len < data.min(mss);
+        let congested = pipe > 0 && pipe + len > u64::from(self.congestion.window());
+        if len == 0 || congested || (small && pipe > 0 && len * 2 < mss) {
+            return None;
+        }
+        let fin = allowed.fin && start + len == allowed.data;
+        Some(Piece {
+            offset: start,
+            len,
+            fin,
+            again: false,
+        })
+    }
+
+    fn sent(&mut self, now: Time, piece: &Piece) {
+        if piece.again {
+            self.timed = None;
+        } else {
+            self.max = piece.end();
+            self.nxt = self.max;
+            if self.timed.is_none() && self.recovery.is_none() {
+                self.timed = Some((self.max, now));
+            }
+        }
+        self.probes = 0;
+        self.last_sent = now;
+        // RFC 6298 (5.1).
+        if self.rto_at == Time::NEVER {
+            self.rto_at = now.plus_micros(self.rtt.rto());
+        }
+    }
+
+    /// Starts probing when only a closed window holds back what is allowed (RFC 9293 3.8.6.1).
+    fn watch_window(&mut self, now: Time, allowed: Allowed) {
+        let closed = self.max < allowed.data && self.window_end <= self.max;
+        if closed && !self.has_flight() && self.rto_at == Time::NEVER {
+            self.probes = self.probes.max(1);
+            self.rto_at = now.plus_micros(self.rtt.rto());
+        }
+    }
+
+    /// Takes the acknowledgement in a header; `empty` says that the segment carried nothing.
+    pub(crate) fn on_ack(&mut self, now: Time, header: &TcpHeader, empty: bool) -> Acked {
+        let mut acked = Acked::default();
+        let Some(ack) = self.offset_of(header.ack) else {
+            return acked;
+        };
+        if ack > self.max {
+            acked.absurd = true;
+            return acked;
+        }
+        if ack < self.una {
+            return acked;
+        }
+        let window_end = ack + (u64::from(header.window) << self.window_shift);
+        let changed = window_end != self.window_end;
+        self.update_window(header, ack, window_end);
+        let news = self.take_sack(header);
+        if ack > self.una {
+            acked.advanced = ack - self.una;
+            self.advance(now, ack);
+        } else if empty && self.has_flight() && (news || !changed) {
+            acked.fast = self.on_duplicate();
+        } else if news {
+            acked.fast = self.enter_fast_if_lost();
+        }
+        // A window that has opened again ends the probing; what is outstanding needs its timer.
+        if self.has_flight() && self.rto_at == Time::NEVER {
+            self.rto_at = now.plus_micros(self.rtt.rto());
+        }
+        acked
+    }
+
+    /// RFC 9293 3.10.7.4: the window of the newest segment counts.
+    fn update_window(&mut self, header: &TcpHeader, ack: u64, window_end: u64) {
+        let newer = header.seq.since(self.wl1) > 0
+            || (header.seq == self.wl1 && (ack > self.una || window_end > self.window_end))
+            || (ack > self.una && window_end >= self.window_end)
+            // A window that shrank is announced in a segment without data of its own.
+            || (header.seq == self.wl1 && ack == self.una);
+        if newer {
+            if window_end > self.max && self.probes > 0 {
+                self.probes = 0;
+                self.rto_at = Time::NEVER;
+            }
+            self.window_end = window_end;
+            self.wl1 = header.seq;
+        }
+    }
+
+    fn take_sack(&mut self, header: &TcpHeader) -> bool {
+        if !self.sack || header.options.sack.is_empty() || !self.has_flight() {
+            return false;
+        }
+        let (una, max, first) = (self.una, self.max, self.first);
+        let recovery = self
+            .recovery
+            .get_or_insert_with(|| Box::new(Recovery::new(una)));
+        let near = first.add(una as u32);
+        recovery.on_sack(&header.options.sack, una, max, |seq| {
+            seq.offset_near(near, una)
+        })
+    }
+
+    fn advance(&mut self, now: Time, ack: u64) {
+        let bytes = ack - self.una;
+        self.una = ack;
+        self.nxt = self.nxt.max(ack);
+        self.dup_acks = 0;
+        self.probes = 0;
+        self.rtt.reset_backoff();
+        // Karn's algorithm (RFC 6298 (3)): `timed` is dropped whenever something is sent again.
+        if let Some((end, sent_at)) = self.timed
+            && ack >= end
+        {
+            self.rtt.sample(now.micros_since(sent_at));
+            self.timed = None;
+        }
+        match &mut self.recovery {
+            None => self.congestion.on_ack(bytes, self.mss),
+            Some(recovery) => {
+                recovery.on_advance(ack);
+                let done = ack >= recovery.point;
+                match recovery.mode {
+                    Mode::Fast if !done => {
+                        // A partial acknowledgement: the next hole begins here (RFC 6582 3.2).
+                        recovery.resend_first |= !self.sack;
+                    }
+                    Mode::Fast => recovery.mode = Mode::Disorder,
+                    Mode::Timeout => {
+                        self.congestion.on_ack(bytes, self.mss);
+                        if done {
+                            recovery.mode = Mode::Disorder;
+                        }
+                    }
+                    Mode::Disorder => self.congestion.on_ack(bytes, self.mss),
+                }
+                if recovery.is_over(ack) {
+                    self.recovery = None;
+                }
+            }
+        }
+        // RFC 6298 (5.2), (5.3).
+        self.rto_at = if self.has_flight() {
+            now.plus_micros(self.rtt.rto())
+        } else {
+            Time::NEVER
+        };
+    }
+
+    fn on_duplicate(&mut self) -> bool {
+        self.dup_acks = self.dup_acks.saturating_add(1);
+        let una = self.una;
+        self.recovery
+            .get_or_insert_with(|| Box::new(Recovery::new(una)));
+        self.enter_fast_if_lost()
+    }
+
+    fn enter_fast_if_lost(&mut self) -> bool {
+        let Some(recovery) = &mut self.recovery else {
+            return false;
+        };
+        let lost = self.dup_acks >= DUP_THRESH || recovery.lost_below(self.mss) > self.una;
+        // Below the point of an earlier recovery, duplicates tell nothing new (RFC 6582 4.1).
+        if !lost || recovery.mode != Mode::Disorder || self.una < recovery.point {
+            return false;
+        }
+        recovery.enter_fast(self.una, self.max);
+        self.congestion
+            .on_fast_retransmit(self.max - self.una, self.mss);
+        true
+    }
+
+    /// The timer fired: everything is sent again, or the window is probed. Says whether it was
+    /// a retransmission time-out.
+    pub(crate) fn on_timer(&mut self, now: Time, v6: bool) -> bool {
+        if !self.has_flight() || self.window_end <= self.una {
+            self.probe_due = true;
+            self.probes = self.probes.saturating_add(1);
+            let interval = self.rtt.rto().saturating_mul(1 << self.probes.min(8));
+            self.rto_at = now.plus_micros(interval.min(MAX_PROBE_INTERVAL));
+            return false;
+        }
+        let first = self.rtt.backoff() == 0;
+        self.rtt.back_off();
+        if self.rtt.backoff() >= BLACK_HOLE_TIMEOUTS {
+            self.lower_mss(if v6 { DEFAULT_MSS.1 } else { DEFAULT_MSS.0 });
+        }
+        self.congestion
+            .on_timeout(self.max - self.una, self.mss, first);
+        let una = self.una;
+        let recovery = self
+            .recovery
+            .get_or_insert_with(|| Box::new(Recovery::new(una)));
+        recovery.enter_timeout(self.max);
+        self.nxt = una;
+        self.dup_acks = 0;
+        self.timed = None;
+        // RFC 6298 (5.6).
+        self.rto_at = now.plus_micros(self.rtt.rto());
+        true
+    }
+
+    /// The way to or from the target is open again after an outage that had nothing to do with
+    /// congestion: whatever is outstanding is tried again at `at`.
+    pub(crate) fn on_path_restored(&mut self, at: Time) {
+        if self.rto_at != Time::NEVER {
+            self.rtt.reset_backoff();
+            self.rto_at = self.rto_at.min(at);
+        }
+    }
+
+    fn offset_of(&self, seq: Seq) -> Option<u64> {
+        seq.offset_near(self.first.add(self.una as u32), self.una)
+    }
+}

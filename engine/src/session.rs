@@ -1,0 +1,170 @@
+//! A session: one client connection that is copied, and its client's stream.
+
+use std::time::Duration;
+
+use millrace_wire::{FourTuple, Seq, TcpPacket};
+
+use crate::config::Config;
+use crate::live::LiveView;
+use crate::replica::ReplicaKey;
+use crate::stream::ClientStream;
+use crate::time::Time;
+use crate::turns::{Mark, Turns};
+
+slotmap::new_key_type! {
+    /// Names a session: the index of its place and the generation of the place, so that a reused
+    /// four-tuple is another session.
+    pub struct SessionKey;
+}
+
+/// A handshake that is not acknowledged for this long is forgotten.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
+/// What the live server acknowledged and capture has not delivered by then is lost: several
+/// capture rings may deliver out of order, but not by this much.
+const GAP_GRACE: Duration = Duration::from_secs(1);
+/// An ended session is kept this long, so that its last segments are not taken for another's.
+const ENDED_LINGER: Duration = Duration::from_secs(2);
+
+/// How far a session has come.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// The SYN was seen. Nothing is replayed before the client acknowledges the handshake: what
+    /// never becomes a connection at the live server must not become one at the target.
+    Opening,
+    /// Met in its middle, and not yet at a turn from which it can be copied.
+    Midway(Midway),
+    /// It is copied.
+    Active,
+}
+
+/// What must be seen of a session that was met in its middle.
+#[derive(Debug)]
+pub(crate) struct Midway {
+    /// Behind the last byte of the client.
+    client_next: Seq,
+    /// Behind the last byte of the live server, which came after all bytes of the client.
+    answered_to: Option<Seq>,
+}
+
+impl Midway {
+    pub(crate) fn new(packet: &TcpPacket<'_>) -> Self {
+        Self {
+            client_next: packet.seq_end(),
+            answered_to: None,
+        }
+    }
+
+    /// A segment of the live server went by.
+    pub(crate) fn on_live(&mut self, packet: &TcpPacket<'_>) {
+        if packet.payload_len > 0 {
+            let whole = packet.header.ack == self.client_next;
+            self.answered_to = whole.then(|| packet.seq_end());
+        }
+    }
+
+    /// A segment of the client went by. Says whether its first byte begins a turn: the live
+    /// server had answered everything before, and the client had seen the whole answer.
+    pub(crate) fn on_client(&mut self, packet: &TcpPacket<'_>) -> bool {
+        if packet.payload_len == 0 {
+            return false;
+        }
+        let begins =
+            packet.header.seq == self.client_next && self.answered_to == Some(packet.header.ack);
+        let end = packet.seq_end();
+        if end.after(self.client_next) {
+            self.client_next = end;
+            self.answered_to = None;
+        }
+        begins
+    }
+}
+
+/// One session.
+pub(crate) struct Session {
+    /// From client to live server.
+    pub(crate) tuple: FourTuple,
+    /// Index of its service.
+    pub(crate) service: u16,
+    pub(crate) phase: Phase,
+    pub(crate) stream: ClientStream,
+    pub(crate) turns: Turns,
+    pub(crate) live: LiveView,
+    /// When client or live server were last heard.
+    pub(crate) last_seen: Time,
+    /// Since when the live server has acknowledged more than capture delivered.
+    pub(crate) gap_since: Time,
+    /// When the session ended on the live side.
+    pub(crate) ended_at: Time,
+    /// Earliest entry in the timers.
+    pub(crate) armed: Time,
+    /// The first replica; the others follow as siblings.
+    pub(crate) first_replica: Option<ReplicaKey>,
+    /// The client sent a RST after its FIN.
+    pub(crate) reset_after_fin: bool,
+    /// The end of the stream has its place among the turns.
+    pub(crate) end_marked: bool,
+}
+
+impl Session {
+    pub(crate) fn new(now: Time, tuple: FourTuple, service: u16, first: Seq, phase: Phase) -> Self {
+        Self {
+            tuple,
+            service,
+            phase,
+            stream: ClientStream::new(first),
+            turns: Turns::default(),
+            live: LiveView::new(now),
+            last_seen: now,
+            gap_since: Time::NEVER,
+            ended_at: Time::NEVER,
+            armed: Time::NEVER,
+            first_replica: None,
+            reset_after_fin: false,
+            end_marked: false,
+        }
+    }
+
+    /// Memory besides the structure and its blocks, in bytes.
+    pub(crate) fn heap_size(&self) -> usize {
+        self.turns.kept() * size_of::<Mark>() + self.stream.held_bytes()
+    }
+
+    /// Notes whether the live server has acknowledged bytes that capture did not deliver.
+    pub(crate) fn check_gap(&mut self, now: Time) {
+        let end = self.stream.announced_end();
+        // The acknowledgement of a FIN is one more than the bytes.
+        let acked = self.live.acked.min(end.map_or(u64::MAX, |end| end.offset));
+        let fin_unseen = u64::from(end.is_none());
+        let reset_hole = self.stream.has_hole() && self.ended_at != Time::NEVER;
+        let missing = acked > self.stream.len() + fin_unseen || reset_hole;
+        if !missing {
+            self.gap_since = Time::NEVER;
+        } else if self.gap_since == Time::NEVER {
+            self.gap_since = now;
+        }
+    }
+
+    /// When it must be looked at again.
+    pub(crate) fn deadline(&self, config: &Config) -> Time {
+        let gap = self.gap_since + GAP_GRACE;
+        let end = match self.phase {
+            Phase::Opening => self.last_seen + OPENING_TIMEOUT.min(config.idle_timeout),
+            Phase::Midway(_) | Phase::Active if self.ended_at == Time::NEVER => {
+                self.last_seen + config.idle_timeout
+            }
+            Phase::Midway(_) | Phase::Active => {
+                if self.first_replica.is_none() {
+                    self.ended_at.max(self.last_seen) + ENDED_LINGER
+                } else {
+                    Time::NEVER
+                }
+            }
+        };
+        gap.min(end)
+    }
+
+    /// Whether bytes that the live server acknowledged are lost for good at `now`.
+    pub(crate) fn gap_is_final(&self, now: Time) -> bool {
+        self.gap_since != Time::NEVER && self.gap_since + GAP_GRACE <= now
+    }
+}

@@ -1,0 +1,297 @@
+//! Counters of everything that a run must account for, and the latencies of turns.
+
+use std::sync::LazyLock;
+
+use hdrhistogram::Histogram;
+
+use crate::turns::TurnLatency;
+
+/// Why a replica ended before it was complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum AbortReason {
+    /// The target answered the SYN with a RST.
+    Refused,
+    /// The target reset the connection.
+    TargetReset,
+    /// The target had closed its side and did not take what the client sent afterwards.
+    TargetClosed,
+    /// The target did not answer within the answer time-out.
+    Timeout,
+    /// The live server received bytes that capture did not deliver.
+    CaptureGap,
+    /// The client sent urgent data, which a replay cannot place exactly.
+    Urgent,
+    /// No memory was left for the client's bytes.
+    Memory,
+    /// Nothing was heard of client and live server within the idle time-out.
+    Idle,
+    /// The copier stopped first.
+    Shutdown,
+}
+
+impl AbortReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Refused,
+        Self::TargetReset,
+        Self::TargetClosed,
+        Self::Timeout,
+        Self::CaptureGap,
+        Self::Urgent,
+        Self::Memory,
+        Self::Idle,
+        Self::Shutdown,
+    ];
+
+    /// The name that reports and metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::TargetReset => "target_reset",
+            Self::TargetClosed => "target_closed",
+            Self::Timeout => "timeout",
+            Self::CaptureGap => "capture_gap",
+            Self::Urgent => "urgent",
+            Self::Memory => "memory",
+            Self::Idle => "idle",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Why a session, or one of its replicas, was not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RefusalReason {
+    /// The memory limit was near.
+    Memory,
+    /// No free source address and port, or none of the target's address family.
+    Sources,
+    /// The client is on the live host's loopback address and no address stands in for it.
+    Loopback,
+    /// The copier was draining.
+    Draining,
+}
+
+impl RefusalReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Sources, Self::Loopback, Self::Draining];
+
+    /// The name that reports and metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sources => "sources",
+            Self::Loopback => "loopback",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A counter for each of `N` reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PerReason<const N: usize>([u64; N]);
+
+impl<const N: usize> Default for PerReason<N> {
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
+impl<const N: usize> PerReason<N> {
+    fn count(&mut self, index: usize) {
+        if let Some(counter) = self.0.get_mut(index) {
+            *counter += 1;
+        }
+    }
+
+    fn at(&self, index: usize) -> u64 {
+        self.0.get(index).copied().unwrap_or(0)
+    }
+
+    /// The sum over all reasons.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+/// Aborted replicas by reason.
+pub type Aborts = PerReason<{ AbortReason::ALL.len() }>;
+/// Refused sessions and replicas by reason.
+pub type Refusals = PerReason<{ RefusalReason::ALL.len() }>;
+
+impl Aborts {
+    /// How many there were for `reason`.
+    pub fn of(&self, reason: AbortReason) -> u64 {
+        self.at(reason as usize)
+    }
+
+    pub(crate) fn add(&mut self, reason: AbortReason) {
+        self.count(reason as usize);
+    }
+}
+
+impl Refusals {
+    /// How many there were for `reason`.
+    pub fn of(&self, reason: RefusalReason) -> u64 {
+        self.at(reason as usize)
+    }
+
+    pub(crate) fn add(&mut self, reason: RefusalReason) {
+        self.count(reason as usize);
+    }
+}
+
+/// Two significant digits, growing to whatever is recorded.
+static EMPTY: LazyLock<Histogram<u64>> = LazyLock::new(|| {
+    #[expect(
+        clippy::expect_used,
+        reason = "2 is within the 0 to 5 that the crate demands"
+    )]
+    Histogram::new(2).expect("two significant digits are allowed")
+});
+
+/// Latencies of turns on one side, in microseconds.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    /// From the last byte of a turn to the first byte of its answer.
+    pub first_byte: Histogram<u64>,
+    /// From the last byte of a turn to the last byte of its answer.
+    pub last_byte: Histogram<u64>,
+}
+
+impl Latencies {
+    fn new() -> Self {
+        Self {
+            first_byte: Histogram::clone(&EMPTY),
+            last_byte: Histogram::clone(&EMPTY),
+        }
+    }
+
+    pub(crate) fn record(&mut self, latency: TurnLatency) {
+        self.first_byte.saturating_record(u64::from(latency.first));
+        self.last_byte.saturating_record(u64::from(latency.last));
+    }
+}
+
+/// Everything an engine counts. Counters only grow.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Sessions captured: connections with an acknowledged handshake, or met midway.
+    pub sessions_captured: u64,
+    /// Of these, sessions met midway and picked up at a turn.
+    pub sessions_midway: u64,
+    /// Sessions that have ended on the live side.
+    pub sessions_ended: u64,
+    /// Sessions refused, by reason.
+    pub sessions_refused: Refusals,
+    /// Replicas opened.
+    pub replicas_opened: u64,
+    /// Replicas not opened, by reason.
+    pub replicas_refused: Refusals,
+    /// Replicas to whose target every byte was delivered and that ended as the client did.
+    pub replicas_completed: u64,
+    /// Replicas that ended otherwise, by reason.
+    pub replicas_aborted: Aborts,
+    /// Handshakes completed with targets.
+    pub replicas_established: u64,
+
+    /// Client payload bytes captured, each once.
+    pub bytes_captured: u64,
+    /// Client payload bytes of sessions that were refused.
+    pub bytes_refused: u64,
+    /// Payload bytes sent to targets for the first time.
+    pub bytes_sent: u64,
+    /// Payload bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Payload bytes that targets acknowledged.
+    pub bytes_delivered: u64,
+    /// Client bytes that capture delivered more than once.
+    pub bytes_repeated: u64,
+    /// Of these, bytes whose value differed; the first copy counted.
+    pub bytes_differing: u64,
+    /// Payload bytes that targets sent.
+    pub bytes_answered: u64,
+
+    /// Segments from clients.
+    pub client_segments: u64,
+    /// Segments from live servers.
+    pub live_segments: u64,
+    /// Response headers from targets.
+    pub target_headers: u64,
+    /// Response headers that belong to no replica (any more).
+    pub target_headers_unknown: u64,
+    /// Segments that belong to no session that is copied.
+    pub segments_unowned: u64,
+    /// Segments whose numbers lie outside any plausible window.
+    pub segments_out_of_window: u64,
+    /// Packets sent to targets.
+    pub packets_sent: u64,
+    /// Of these, retransmissions of data, SYN or FIN.
+    pub packets_retransmitted: u64,
+    /// Retransmission time-outs.
+    pub retransmission_timeouts: u64,
+    /// Fast retransmissions begun.
+    pub fast_retransmits: u64,
+    /// Probes of a zero window.
+    pub window_probes: u64,
+    /// Connections of an earlier life that were reset at a target to make room for a new one.
+    pub stale_connections_reset: u64,
+
+    /// Turns that were sent because the target's answer was as long as the live one.
+    pub gate_passed: u64,
+    /// Turns that were sent because a shorter answer had gone quiet.
+    pub gate_quiet: u64,
+    /// Turns that were sent although the target had not answered at all within the bound.
+    pub gate_overridden: u64,
+    /// Quiet answers that went on after all.
+    pub gate_premature: u64,
+
+    /// Latencies at the live server.
+    pub live_latency: Latencies,
+    /// Latencies at the target.
+    pub target_latency: Latencies,
+}
+
+impl Stats {
+    pub(crate) fn new() -> Self {
+        Self {
+            sessions_captured: 0,
+            sessions_midway: 0,
+            sessions_ended: 0,
+            sessions_refused: Refusals::default(),
+            replicas_opened: 0,
+            replicas_refused: Refusals::default(),
+            replicas_completed: 0,
+            replicas_aborted: Aborts::default(),
+            replicas_established: 0,
+            bytes_captured: 0,
+            bytes_refused: 0,
+            bytes_sent: 0,
+            bytes_retransmitted: 0,
+            bytes_delivered: 0,
+            bytes_repeated: 0,
+            bytes_differing: 0,
+            bytes_answered: 0,
+            client_segments: 0,
+            live_segments: 0,
+            target_headers: 0,
+            target_headers_unknown: 0,
+            segments_unowned: 0,
+            segments_out_of_window: 0,
+            packets_sent: 0,
+            packets_retransmitted: 0,
+            retransmission_timeouts: 0,
+            fast_retransmits: 0,
+            window_probes: 0,
+            stale_connections_reset: 0,
+            gate_passed: 0,
+            gate_quiet: 0,
+            gate_overridden: 0,
+            gate_premature: 0,
+            live_latency: Latencies::new(),
+            target_latency: Latencies::new(),
+        }
+    }
+}

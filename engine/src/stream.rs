@@ -1,0 +1,490 @@
+//! What a client sent: reassembled once, stored once, read by every replica.
+
+use millrace_wire::Seq;
+
+use crate::pool::{BLOCK, BlockId, BlockPool};
+use crate::time::Time;
+
+/// Out-of-order runs held per session.
+const MAX_HELD_RUNS: usize = 1024;
+/// Out-of-order bytes held per session. A larger hole than this is not reordering.
+const MAX_HELD_BYTES: usize = 4 << 20;
+
+/// What came with a run of client bytes, besides the bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunInfo {
+    /// When it was seen.
+    pub(crate) at: Time,
+    /// How many bytes of the live server's answer the client had acknowledged.
+    pub(crate) answer: u64,
+}
+
+/// How the client's side of the connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndKind {
+    /// With a FIN.
+    Fin,
+    /// With a RST, no FIN before it.
+    Reset,
+    /// The live server reset the connection, or a new connection took its four-tuple: the client
+    /// sent neither FIN nor RST.
+    Severed,
+}
+
+/// Where and how the stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Number of bytes in the stream.
+    pub(crate) offset: u64,
+    /// How it ended.
+    pub(crate) kind: EndKind,
+}
+
+/// What a segment did to the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// Bytes that are new in the stream.
+    pub(crate) new: u64,
+    /// Bytes that were there already.
+    pub(crate) repeated: u64,
+    /// Bytes that were there already with another value; the first copy was kept.
+    pub(crate) differing: u64,
+}
+
+/// Why a segment could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamError {
+    /// No memory for its bytes.
+    NoMemory,
+    /// Too much is held behind a hole.
+    TooFarAhead,
+}
+
+struct HeldRun {
+    offset: u64,
+    info: RunInfo,
+    data: Box<[u8]>,
+}
+
+/// Runs behind a hole: disjoint, in ascending order, none empty.
+#[derive(Default)]
+struct Held {
+    runs: Vec<HeldRun>,
+    bytes: usize,
+}
+
+impl HeldRun {
+    fn end(&self) -> u64 {
+        self.offset + self.data.len() as u64
+    }
+}
+
+/// A place in a stream that is read on from: saves the walk from the first block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor {
+    block: BlockId,
+    start: u64,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self {
+            block: BlockId::NONE,
+            start: 0,
+        }
+    }
+}
+
+/// The client's byte stream. Offset 0 is the first byte behind the SYN.
+pub(crate) struct ClientStream {
+    first: Seq,
+    next: u64,
+    head: BlockId,
+    tail: BlockId,
+    head_start: u64,
+    tail_len: u16,
+    discarding: bool,
+    end: Option<End>,
+    held: Option<Box<Held>>,
+}
+
+impl ClientStream {
+    /// A stream whose first byte has the sequence number `first`.
+    pub(crate) const fn new(first: Seq) -> Self {
+        Self {
+            first,
+            next: 0,
+            head: BlockId::NONE,
+            tail: BlockId::NONE,
+            head_start: 0,
+            tail_len: 0,
+            discarding: false,
+            end: None,
+            held: None,
+        }
+    }
+
+    /// How many bytes are there without a hole.
+    pub(crate) const fn len(&self) -> u64 {
+        self.next
+    }
+
+    /// Sequence number of the first byte.
+    pub(crate) const fn first_seq(&self) -> Seq {
+        self.first
+    }
+
+    /// Where it ends, once every byte before is there.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end.filter(|end| end.offset <= self.next)
+    }
+
+    /// Where it will end, as soon as that was seen, holes or not.
+    pub(crate) const fn announced_end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Whether bytes are held behind a hole, or the end is known and bytes before it are missing.
+    pub(crate) fn has_hole(&self) -> bool {
+        self.held.is_some() || self.end.is_some_and(|end| end.offset > self.next)
+    }
+
+    /// The stream offset of a sequence number; `None` when it lies before the stream.
+    pub(crate) const fn offset_of(&self, seq: Seq) -> Option<u64> {
+        // The truncated length gives the sequence number of the next byte, modulo 2^32.
+        seq.offset_near(self.first.add(self.next as u32), self.next)
+    }
+
+    /// Remembers the end. The first end wins; a FIN turns into nothing else afterwards.
+    pub(crate) const fn set_end(&mut self, end: End) {
+        if self.end.is_none() {
+            self.end = Some(end);
+        }
+    }
+
+    /// Stops storing: whatever comes is counted and thrown away.
+    pub(crate) fn discard(&mut self, pool: &mut BlockPool) {
+        self.discarding = true;
+        self.held = None;
+        self.release(pool, u64::MAX);
+    }
+
+    /// Takes the bytes of a segment that begins at `offset`. `on_run` is told of every run that
+    /// becomes part of the stream, in order: its offset, its length, and what came with it.
+    pub(crate) fn accept(
+        &mut self,
+        pool: &mut BlockPool,
+        offset: u64,
+        bytes: &[u8],
+        info: RunInfo,
+        mut on_run: impl FnMut(u64, u64, RunInfo),
+    ) -> Result<Accepted, StreamError> {
+        let mut accepted = Accepted::default();
+        // Bytes behind an end that was announced are garbage: the receiver ignores them too.
+        let limit = self.end.map_or(u64::MAX, |end| end.offset);
+        let bytes = clip(bytes, limit.saturating_sub(offset));
+        if self.held.is_some() || offset > self.next {
+            // What is held came first and wins, so even a segment that fits the end of the stream
+            // goes between the held runs.
+            let skip = clip(bytes, self.next.saturating_sub(offset)).len();
+            let (before, new) = bytes.split_at_checked(skip).unwrap_or((bytes, &[]));
+            accepted.differing = self.count_differing(pool, offset, before);
+            accepted.repeated = skip as u64 + self.hold(offset + skip as u64, new, info)?;
+            self.take_held(pool, &mut accepted, on_run)?;
+            return Ok(accepted);
+        }
+        let old = (self.next - offset).min(bytes.len() as u64);
+        accepted.repeated = old;
+        let (before, new) = bytes.split_at_checked(old as usize).unwrap_or((bytes, &[]));
+        accepted.differing = self.count_differing(pool, offset, before);
+        if !new.is_empty() {
+            let start = self.next;
+            self.append(pool, new)?;
+            accepted.new = new.len() as u64;
+            on_run(start, accepted.new, info);
+        }
+        Ok(accepted)
+    }
+
+    /// The bytes from `offset` on, at most `len` of them and at most two blocks' worth. `cursor`
+    /// belongs to the reader and makes reading on cheap.
+    pub(crate) fn read<'p>(
+        &self,
+        pool: &'p BlockPool,
+        cursor: &mut Cursor,
+        offset: u64,
+        len: usize,
+    ) -> [&'p [u8]; 2] {
+        let (mut block, mut start) = if cursor.block != BlockId::NONE
+            && cursor.start >= self.head_start
+            && cursor.start <= offset
+            && self.head != BlockId::NONE
+        {
+            (cursor.block, cursor.start)
+        } else {
+            (self.head, self.head_start)
+        };
+        while block != BlockId::NONE && start + (BLOCK as u64) <= offset {
+            block = pool.next(block);
+            start += BLOCK as u64;
+        }
+        if block == BlockId::NONE || offset < start {
+            return [&[], &[]];
+        }
+        *cursor = Cursor { block, start };
+        let at = (offset - start) as usize;
+        let first_end = self.filled(block).min(at + len);
+        let first = pool.bytes(block, at, first_end);
+        let next = pool.next(block);
+        let second = match len - first.len() {
+            0 => &[][..],
+            rest => pool.bytes(next, 0, rest.min(self.filled(next))),
+        };
+        [first, second]
+    }
+
+    /// Frees blocks of which every byte lies below `offset`.
+    pub(crate) fn release(&mut self, pool: &mut BlockPool, offset: u64) {
+        while self.head != BlockId::NONE {
+            let end = self.head_start + self.filled(self.head) as u64;
+            if end > offset {
+                return;
+            }
+            let next = pool.next(self.head);
+            pool.give(self.head);
+            self.head_start = end;
+            self.head = next;
+        }
+        self.tail = BlockId::NONE;
+    }
+
+    /// Bytes stored in order, for replicas that have not delivered them yet.
+    pub(crate) const fn stored(&self) -> u64 {
+        match self.head {
+            BlockId::NONE => 0,
+            _ => self.next - self.head_start,
+        }
+    }
+
+    /// Bytes held behind a hole.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.bytes)
+    }
+
+    fn filled(&self, block: BlockId) -> usize {
+        if block == BlockId::NONE {
+            0
+        } else if block == self.tail {
+            usize::from(self.tail_len)
+        } else {
+            BLOCK
+        }
+    }
+
+    fn append(&mut self, pool: &mut BlockPool, mut bytes: &[u8]) -> Result<(), StreamError> {
+        if self.discarding {
+            self.next += bytes.len() as u64;
+            return Ok(());
+        }
+        while !bytes.is_empty() {
+            if self.tail == BlockId::NONE || usize::from(self.tail_len) == BLOCK {
+                let block = pool.take().ok_or(StreamError::NoMemory)?;
+                if self.tail == BlockId::NONE {
+                    self.head = block;
+                    self.head_start = self.next;
+                } else {
+                    pool.link(self.tail, block);
+                }
+                self.tail = block;
+                self.tail_len = 0;
+            }
+            let written = pool.write(self.tail, usize::from(self.tail_len), bytes);
+            // A block's length fits 16 bits.
+            self.tail_len += written as u16;
+            self.next += written as u64;
+            bytes = bytes.get(written..).unwrap_or(&[]);
+        }
+        Ok(())
+    }
+
+    /// Compares bytes that came again with those that are still stored.
+    fn count_differing(&self, pool: &BlockPool, offset: u64, bytes: &[u8]) -> u64 {
+        let stored_from = if self.head == BlockId::NONE {
+            self.next
+        } else {
+            self.head_start
+        };
+        let skip = stored_from.saturating_sub(offset);
+        let mut offset = offset.max(stored_from);
+        let mut bytes = usize::try_from(skip)
+            .ok()
+            .and_then(|skip| bytes.get(skip..))
+            .unwrap_or(&[]);
+        let mut cursor = Cursor::default();
+        let mut differing = 0;
+        while !bytes.is_empty() {
+            let [stored, _] = self.read(pool, &mut cursor, offset, bytes.len());
+            if stored.is_empty() {
+                break;
+            }
+            differing += stored.iter().zip(bytes).filter(|(a, b)| a != b).count() as u64;
+            offset += stored.len() as u64;
+            bytes = bytes.get(stored.len()..).unwrap_or(&[]);
+        }
+        differing
+    }
+
+    /// Holds what is new of a run behind a hole; gives the number of bytes that were not.
+    fn hold(&mut self, offset: u64, bytes: &[u8], info: RunInfo) -> Result<u64, StreamError> {
+        if bytes.is_empty() || self.discarding {
+            return Ok(0);
+        }
+        let held = self.held.get_or_insert_default();
+        if held.runs.len() >= MAX_HELD_RUNS || held.bytes + bytes.len() > MAX_HELD_BYTES {
+            return Err(StreamError::TooFarAhead);
+        }
+        // Only the pieces between the runs that are held already: the first copy wins.
+        let end = offset + bytes.len() as u64;
+        let mut at = offset;
+        let mut index = held.runs.partition_point(|run| run.end() <= offset);
+        let mut added = 0;
+        while at < end {
+            let next = held.runs.get(index).map_or(end, |run| run.offset.min(end));
+            if at < next {
+                let piece = bytes.get((at - offset) as usize..(next - offset) as usize);
+                let data: Box<[u8]> = piece.unwrap_or(&[]).into();
+                added += data.len() as u64;
+                held.bytes += data.len();
+                held.runs.insert(
+                    index,
+                    HeldRun {
+                        offset: at,
+                        info,
+                        data,
+                    },
+                );
+                index += 1;
+            }
+            at = held.runs.get(index).map_or(end, HeldRun::end).max(next);
+            index += 1;
+        }
+        Ok(bytes.len() as u64 - added)
+    }
+
+    fn take_held(
+        &mut self,
+        pool: &mut BlockPool,
+        accepted: &mut Accepted,
+        mut on_run: impl FnMut(u64, u64, RunInfo),
+    ) -> Result<(), StreamError> {
+        let Some(mut held) = self.held.take() else {
+            return Ok(());
+        };
+        let mut taken = 0;
+        while let Some(run) = held.runs.get(taken).filter(|run| run.offset <= self.next) {
+            let skip = (self.next - run.offset) as usize;
+            if let Some(new) = run.data.get(skip..).filter(|new| !new.is_empty()) {
+                let start = self.next;
+                self.append(pool, new)?;
+                accepted.new += new.len() as u64;
+                on_run(start, new.len() as u64, run.info);
+            }
+            held.bytes -= run.data.len();
+            taken += 1;
+        }
+        held.runs.drain(..taken);
+        if !held.runs.is_empty() {
+            self.held = Some(held);
+        }
+        Ok(())
+    }
+}
+
+/// At most `len` bytes from the front.
+fn clip(bytes: &[u8], len: u64) -> &[u8] {
+    usize::try_from(len)
+        .ok()
+        .and_then(|len| bytes.get(..len))
+        .unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const INFO: RunInfo = RunInfo {
+        at: Time::from_micros(0),
+        answer: 0,
+    };
+
+    fn contents(stream: &ClientStream, pool: &BlockPool, from: u64) -> Vec<u8> {
+        let mut cursor = Cursor::default();
+        let mut out = Vec::new();
+        let mut at = from;
+        while at < stream.len() {
+            let [one, two] = stream.read(pool, &mut cursor, at, 1460);
+            assert!(!one.is_empty());
+            out.extend_from_slice(one);
+            out.extend_from_slice(two);
+            at = from + out.len() as u64;
+        }
+        out
+    }
+
+    #[test]
+    fn the_first_copy_of_an_overlap_wins_and_the_other_is_counted() {
+        let mut pool = BlockPool::new();
+        let mut stream = ClientStream::new(Seq(1));
+        let mut put = |stream: &mut ClientStream, offset, bytes: &[u8]| {
+            stream
+                .accept(&mut pool, offset, bytes, INFO, |_, _, _| {})
+                .unwrap()
+        };
+        put(&mut stream, 0, b"abcd");
+        let again = put(&mut stream, 2, b"xdef");
+        assert_eq!((again.new, again.repeated, again.differing), (2, 2, 1));
+        put(&mut stream, 8, b"ij");
+        put(&mut stream, 7, b"hIJk");
+        put(&mut stream, 6, b"gXX");
+        assert_eq!(contents(&stream, &pool, 0), b"abcdefghijk");
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_and_any_boundaries_give_the_same_stream(
+            data in proptest::collection::vec(any::<u8>(), 1..20_000),
+            pieces in proptest::collection::vec((any::<prop::sample::Index>(), 1..3000usize), 0..60),
+            release in any::<prop::sample::Index>(),
+            first in any::<u32>(),
+        ) {
+            let mut pool = BlockPool::new();
+            let mut stream = ClientStream::new(Seq(first));
+            let mut runs = Vec::new();
+            let whole = std::iter::once((0, data.len()));
+            let random = pieces.iter().map(|(at, len)| (at.index(data.len()), *len));
+            for (at, len) in random.chain(whole) {
+                let end = data.len().min(at + len);
+                let seq = Seq(first).add(at as u32);
+                let offset = stream.offset_of(seq).unwrap();
+                prop_assert_eq!(offset, at as u64);
+                let result = stream.accept(&mut pool, offset, &data[at..end], INFO,
+                    |start, len, _| runs.push((start, len)));
+                prop_assert_eq!(result.unwrap().differing, 0);
+            }
+            prop_assert_eq!(stream.len(), data.len() as u64);
+            prop_assert!(!stream.has_hole());
+            let mut at = 0;
+            for (start, len) in runs {
+                prop_assert_eq!(start, at);
+                at += len;
+            }
+            prop_assert_eq!(at, data.len() as u64);
+            let from = release.index(data.len());
+            stream.release(&mut pool, from as u64);
+            prop_assert_eq!(&contents(&stream, &pool, from as u64)[..], &data[from..]);
+            stream.discard(&mut pool);
+            prop_assert_eq!(pool.used(), 0);
+        }
+    }
+}
