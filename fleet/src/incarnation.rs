@@ -1,6 +1,7 @@
 //! Which run of a daemon is speaking.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One run of a process.
@@ -13,7 +14,13 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
-    /// A new one that starts now. Take one per process.
+    /// This process's: the same at every call.
+    pub fn of_this_process() -> Self {
+        static THIS: OnceLock<Incarnation> = OnceLock::new();
+        *THIS.get_or_init(Incarnation::start)
+    }
+
+    /// A new one that starts now.
     pub fn start() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let millis = since.map_or(0, |since| since.as_millis());
@@ -37,5 +44,9 @@ mod tests {
     #[test]
     fn two_runs_are_told_apart() {
         assert_ne!(Incarnation::start().id, Incarnation::start().id);
+        assert_eq!(
+            Incarnation::of_this_process(),
+            Incarnation::of_this_process()
+        );
     }
 }

@@ -23,6 +23,11 @@ impl DefaultPort {
     /// One line that says what to write instead.
     pub fn parse(self, text: &str) -> Result<HostPort, AddressError> {
         let text = text.trim();
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return Err(AddressError::new(format!(
+                "'{text}' is a URL: write {rest}, without {scheme}://"
+            )));
+        }
         let (host, port) = split_port(text)?;
         let port = port.map_or(Ok(self.0), parse_port)?;
         let host = match host {
@@ -166,7 +171,7 @@ mod tests {
             ("0.0.0.0", "not the address of one host"),
             ("rs 1", "neither a host name nor an address"),
             ("-rs", "neither"),
-            ("http://rs1", "brackets"),
+            ("http://rs1", "is a URL: write rs1"),
         ] {
             let error = PORT.parse(text).map_err(|error| error.to_string());
             assert!(

@@ -52,8 +52,12 @@ pub(super) async fn keep_up(shared: Arc<Shared>) {
         };
         let (reason, refused) = match end {
             End::Closed => ("closed".to_owned(), None),
-            End::Failed(reason) => (reason, None),
-            End::Refused(refused) => (format!("refused: {}", refused.reason), Some(refused)),
+            End::Failed(reason) => (printable(&reason), None),
+            End::Refused(mut refused) => {
+                refused.reason = printable(&refused.reason);
+                refused.owner = printable(&refused.owner);
+                (format!("refused: {}", refused.reason), Some(refused))
+            }
         };
         shared.outbound.close();
         shared.counters.down(&reason);
@@ -125,7 +129,10 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
         }
     };
     let welcome = match first.and_then(|message| message.kind) {
-        Some(Answer::Welcome(welcome)) => welcome,
+        Some(Answer::Welcome(mut welcome)) => {
+            welcome.interceptor_id = printable(&welcome.interceptor_id);
+            welcome
+        }
         Some(Answer::Refused(refused)) => return End::Refused(refused),
         Some(Answer::Headers(_) | Answer::Pong(_)) | None => {
             return End::Failed("its first message is not Welcome".to_owned());
@@ -137,7 +144,12 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
 
     let epoch = shared.counters.up(&welcome.interceptor_id);
     *was_up = true;
-    shared.outbound.open(epoch, &control, queued);
+    let limits = welcome.limits.unwrap_or_default();
+    let max_message = match usize::try_from(limits.max_message_bytes) {
+        Ok(0) | Err(_) => MAX_MESSAGE_BYTES,
+        Ok(limit) => limit,
+    };
+    shared.outbound.open(epoch, &control, queued, max_message);
     tracing::info!(
         "interceptor {} ({}): connected",
         shared.config.address,
@@ -259,6 +271,15 @@ impl tonic::codegen::Service<Uri> for OneConnection {
         let stream = self.0.take().map(TokioIo::new);
         ready(stream.ok_or_else(|| io::Error::other("the connection was lost")))
     }
+}
+
+/// The longest text of a peer that is passed on. Characters.
+const MAX_TEXT: usize = 400;
+
+/// A peer's text, fit for one line of a log.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MAX_TEXT).map(shown).collect()
 }
 
 /// A gRPC status in the operator's words.

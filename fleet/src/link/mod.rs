@@ -50,7 +50,7 @@ pub struct LinkConfig {
     pub security: Security,
     /// Stable name of this copier.
     pub copier_id: String,
-    /// This run of this copier.
+    /// This run of this copier; the same for all its links.
     pub incarnation: Incarnation,
     /// Number of this link, from 0.
     pub link: u32,
@@ -78,7 +78,7 @@ impl LinkConfig {
             address,
             security,
             copier_id: copier_id.into(),
-            incarnation: Incarnation::start(),
+            incarnation: Incarnation::of_this_process(),
             link: 0,
             links: 1,
             claims: false,

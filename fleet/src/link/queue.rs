@@ -28,7 +28,7 @@ pub enum SendError {
     /// The interceptor does not keep up; resync when there is room.
     #[error("the queue of the link is full")]
     Full,
-    /// Larger than any message may be: batches are to be [`millrace_proto::BATCH_BYTES`] at most.
+    /// Larger than the interceptor takes: batches are to be [`millrace_proto::BATCH_BYTES`] at most.
     #[error("the batch is larger than a message may be")]
     TooLarge,
 }
@@ -46,6 +46,7 @@ struct Current {
     // Bounded by `queued`, in bytes.
     sender: mpsc::UnboundedSender<Queued>,
     queued: Arc<AtomicUsize>,
+    max_message: usize,
 }
 
 type Queued = (CopierMessage, usize);
@@ -103,13 +104,20 @@ impl Outbound {
         }
     }
 
-    /// From now on messages of `epoch` go to this connection.
-    pub(super) fn open(&self, epoch: Epoch, control: &OutboundControl, queued: Arc<AtomicUsize>) {
+    /// From now on messages of `epoch` go to this connection, of `max_message` bytes at most.
+    pub(super) fn open(
+        &self,
+        epoch: Epoch,
+        control: &OutboundControl,
+        queued: Arc<AtomicUsize>,
+        max_message: usize,
+    ) {
         let sender = control.sender.clone();
         *lock(&self.current) = Some(Current {
             epoch,
             sender,
             queued,
+            max_message: max_message.min(MAX_MESSAGE_BYTES),
         });
     }
 
@@ -121,15 +129,15 @@ impl Outbound {
     pub(super) fn push(&self, epoch: Epoch, kind: Kind) -> Result<(), SendError> {
         let message = CopierMessage { kind: Some(kind) };
         let len = encoded_len(&message);
-        if len + ENVELOPE > MAX_MESSAGE_BYTES {
-            return Err(SendError::TooLarge);
-        }
         let cost = len + OVERHEAD;
         let current = lock(&self.current);
         let current = current
             .as_ref()
             .filter(|current| current.epoch == epoch)
             .ok_or(SendError::NotConnected)?;
+        if len + ENVELOPE > current.max_message {
+            return Err(SendError::TooLarge);
+        }
         // Only added to under the lock, so this cannot overshoot.
         if current.queued.load(Ordering::Relaxed) + cost > self.limit {
             return Err(SendError::Full);
@@ -194,7 +202,7 @@ mod tests {
     async fn full_is_refused_and_room_comes_back_as_messages_leave() {
         let outbound = Outbound::new(1000);
         let (control, mut stream) = connection(Arc::default());
-        outbound.open(1, &control, stream.counter());
+        outbound.open(1, &control, stream.counter(), MAX_MESSAGE_BYTES);
         assert_eq!(outbound.push(1, forget(800)), Ok(()));
         assert_eq!(outbound.push(1, forget(800)), Err(SendError::Full));
         assert_eq!(outbound.queued_bytes(), 864);
@@ -208,7 +216,7 @@ mod tests {
         let outbound = Outbound::new(1 << 20);
         assert_eq!(outbound.push(1, forget(8)), Err(SendError::NotConnected));
         let (control, stream) = connection(Arc::default());
-        outbound.open(2, &control, stream.counter());
+        outbound.open(2, &control, stream.counter(), MAX_MESSAGE_BYTES);
         assert_eq!(outbound.push(1, forget(8)), Err(SendError::NotConnected));
         assert_eq!(
             outbound.push(2, forget(MAX_MESSAGE_BYTES)),

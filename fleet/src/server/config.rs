@@ -42,7 +42,7 @@ impl ServerConfig {
         ServerConfig {
             security,
             interceptor_id: interceptor_id.into(),
-            incarnation: Incarnation::start(),
+            incarnation: Incarnation::of_this_process(),
             event_capacity: 256,
             queue_bytes: 8 << 20,
             max_message_bytes: MAX_MESSAGE_BYTES,
