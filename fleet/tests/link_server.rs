@@ -609,7 +609,7 @@ async fn a_copier_that_dies_is_detached_and_not_taken_for_a_rude_one() {
 /// Between the two a host that goes silent without closing anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_noticed_by_both_sides() {
-    let quick = (Duration::from_millis(50), Duration::from_millis(150));
+    let quick = (Duration::from_millis(100), Duration::from_millis(400));
     let mut server = server_at("127.0.0.1:0".parse().unwrap(), |it| {
         (it.keepalive_interval, it.keepalive_timeout) = quick;
     });
@@ -632,7 +632,7 @@ async fn silence_is_noticed_by_both_sides() {
     let (conn, _) = server.attached().await;
     link.up().await;
     // Pings are answered: quiet alone is no silence.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     assert!(link.handle.status().connected);
 
     silent.notify_one();
