@@ -1,0 +1,94 @@
+//! A device opened for whole frames: one AF_PACKET socket that receives and sends, packet(7).
+
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::bind;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send,
+    socket_with, sockopt,
+};
+
+use crate::error::{Doing, Error, Result};
+
+/// `ETH_P_ALL` of <linux/if_ether.h>: every protocol.
+const EVERY_PROTOCOL: u16 = 0x0003;
+/// Bytes that wait in the kernel while the hop is not scheduled: some 15,000 full packets with their overhead.
+const RECEIVE_BUFFER: usize = 64 << 20;
+
+/// A device of the calling thread's namespace. It must be quiet by itself (no addresses, IPv6 off): what the
+/// kernel sends from it is received here too, only what this socket sent is not.
+#[derive(Debug)]
+pub(super) struct Device {
+    socket: OwnedFd,
+    name: String,
+}
+
+impl Device {
+    pub(super) fn open(name: &str) -> Result<Self> {
+        let doing = || format!("opening device {name} for frames");
+        // getifaddrs(3) fills in a complete sockaddr_ll, index included, which bind(2) takes as it is.
+        let interfaces = nix::ifaddrs::getifaddrs()
+            .map_err(std::io::Error::from)
+            .doing(doing)?;
+        let address = interfaces
+            .filter(|interface| interface.interface_name == name)
+            .find_map(|interface| interface.address?.as_link_addr().copied())
+            .ok_or_else(|| Error::Unsupported(format!("there is no device {name} here")))?;
+        let protocol = NonZeroU32::new(EVERY_PROTOCOL.to_be().into()).map(Protocol::from_raw);
+        let socket = socket_with(
+            AddressFamily::PACKET,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )
+        .doing(doing)?;
+        bind(socket.as_raw_fd(), &address)
+            .map_err(std::io::Error::from)
+            .doing(doing)?;
+        // Beyond the system's limit only for real root; inside a user namespace the limit has to do.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER).doing(doing)?;
+        }
+        let device = Self {
+            socket,
+            name: name.to_owned(),
+        };
+        // Before it was bound, the socket received from every device.
+        let mut scrap = [0; 64];
+        while device.receive(&mut scrap)?.is_some() {}
+        Ok(device)
+    }
+
+    /// The next frame and its length, or nothing if none waits.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        match recv(&self.socket, buffer, RecvFlags::DONTWAIT) {
+            Ok((length, _)) => Ok(Some(length)),
+            // ENETDOWN comes once when the device goes down: it may come up again.
+            Err(Errno::AGAIN | Errno::INTR | Errno::NETDOWN) => Ok(None),
+            Err(error) => Err(error).doing(|| format!("receiving from device {}", self.name)),
+        }
+    }
+
+    /// Sends a frame; whether the kernel took it.
+    pub(super) fn send(&self, frame: &[u8]) -> bool {
+        send(&self.socket, frame, SendFlags::empty()).is_ok_and(|sent| sent == frame.len())
+    }
+
+    /// Frames that the kernel has handed to this device so far (`/proc/net/dev`, second field of "Receive").
+    pub(super) fn received_by_kernel(&self) -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.trim().split_once(':'))
+            .find(|(name, _)| *name == self.name)
+            .and_then(|(_, fields)| fields.split_whitespace().nth(1)?.parse().ok())
+            .unwrap_or_default()
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

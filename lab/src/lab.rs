@@ -1,0 +1,239 @@
+//! A lab: the namespaces of one experiment, made together and gone together.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::command::{check, command, ip_batch};
+use crate::error::{Doing, Result};
+use crate::host::Host;
+use crate::link::Switch;
+
+/// First letters of every namespace of every lab; the maker's process id follows.
+const PREFIX: &str = "mr";
+/// What a shell reports for a program ended by SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// All labs of this process, for the signal handler.
+static LABS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+static NEXT: AtomicU32 = AtomicU32::new(0);
+static SIGNALS: OnceLock<()> = OnceLock::new();
+
+/// Hosts, switches and links of one experiment.
+///
+/// Dropping it, or SIGINT or SIGTERM to the process, ends every process in its namespaces and removes them.
+/// What a killed process left behind is removed when the next lab is made.
+#[derive(Debug)]
+pub struct Lab {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    prefix: String,
+    directory: PathBuf,
+    namespaces: Mutex<Vec<String>>,
+}
+
+impl Lab {
+    /// An empty lab with a directory of its own for logs and configuration files.
+    ///
+    /// # Errors
+    /// When `ip` is missing, the directory cannot be made, or signals cannot be caught.
+    pub fn new() -> Result<Self> {
+        sweep()?;
+        SIGNALS.get_or_init(|| {
+            std::thread::spawn(clean_up_on_signal);
+        });
+        let pid = std::process::id();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("{PREFIX}{pid}-{number}-");
+        let directory = std::env::temp_dir().join(format!("millrace-lab-{pid}-{number}"));
+        std::fs::create_dir_all(&directory).doing(|| format!("making {}", directory.display()))?;
+        let inner = Arc::new(Inner {
+            prefix,
+            directory,
+            namespaces: Mutex::default(),
+        });
+        let mut labs = LABS.lock().unwrap_or_else(PoisonError::into_inner);
+        labs.retain(|lab| lab.strong_count() > 0);
+        labs.push(Arc::downgrade(&inner));
+        Ok(Self { inner })
+    }
+
+    /// A new host: a namespace with loopback up and no other device.
+    ///
+    /// # Errors
+    /// When the name is taken or the kernel refuses the namespace.
+    pub fn host(&self, name: &str) -> Result<Host> {
+        Host::new(Arc::clone(&self.inner), name)
+    }
+
+    /// A new switch without ports.
+    ///
+    /// # Errors
+    /// When the name is taken or the kernel refuses the namespace or the bridge.
+    pub fn switch(&self, name: &str) -> Result<Switch> {
+        Switch::new(self.host(name)?)
+    }
+
+    /// Where this lab's logs and configuration files are. Removed with the lab, unless the thread panics.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// The names of all its namespaces, as `ip netns` lists them.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        self.inner
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.inner.remove_namespaces();
+        if !std::thread::panicking() {
+            // Left-over logs harm nobody; there is no one to tell.
+            let _ = std::fs::remove_dir_all(&self.inner.directory);
+        }
+    }
+}
+
+impl Inner {
+    /// Makes a namespace that goes when the lab goes, and returns its full name.
+    pub(crate) fn add_namespace(&self, name: &str) -> Result<String> {
+        let full = format!("{}{name}", self.prefix);
+        // Under the lock until it is made: a signal in between would otherwise leave it behind.
+        let mut namespaces = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        ip_batch(None, &[format!("netns add {full}")])?;
+        namespaces.push(full.clone());
+        Ok(full)
+    }
+
+    pub(crate) fn forget_namespace(&self, full: &str) {
+        let mut namespaces = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        namespaces.retain(|name| name != full);
+        remove_namespace(full);
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn remove_namespaces(&self) {
+        let mut namespaces = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for name in namespaces.drain(..) {
+            remove_namespace(&name);
+        }
+    }
+}
+
+/// Ends all processes of a namespace and removes it. Best effort: it also runs while a process is dying.
+fn remove_namespace(name: &str) {
+    // Twice: a process may have forked while the first list was being read.
+    for _ in 0..2 {
+        for pid in pids(name) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    let _ = ip_batch(None, &[format!("netns del {name}")]);
+}
+
+/// The processes whose network namespace is the named one, this process itself left out.
+fn pids(namespace: &str) -> Vec<Pid> {
+    let own = std::process::id().to_string();
+    command("ip")
+        .and_then(|mut ip| check(ip.args(["netns", "pids", namespace])))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter(|pid| *pid != own)
+        .filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw))
+        .collect()
+}
+
+/// Removes the namespaces of labs whose process is gone: nobody else would after a SIGKILL.
+fn sweep() -> Result<()> {
+    let listing = check(command("ip")?.args(["netns", "list"]))?;
+    for name in listing
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+    {
+        if maker(name).is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove_namespace(name);
+        }
+    }
+    Ok(())
+}
+
+/// The process id in a namespace name of ours.
+fn maker(namespace: &str) -> Option<&str> {
+    let (pid, _) = namespace.strip_prefix(PREFIX)?.split_once('-')?;
+    pid.bytes()
+        .all(|digit| digit.is_ascii_digit())
+        .then_some(pid)
+}
+
+/// Runs on a thread for the whole life of the process; ends the process on the first signal.
+fn clean_up_on_signal() {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return;
+    };
+    let caught = runtime.block_on(async {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
+            return false;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+        }
+    });
+    if !caught {
+        return;
+    }
+    let labs = LABS.lock().unwrap_or_else(PoisonError::into_inner);
+    for inner in labs.iter().filter_map(Weak::upgrade) {
+        inner.remove_namespaces();
+        let _ = std::fs::remove_dir_all(&inner.directory);
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the signal asked this process to end; all of its labs are gone"
+    )]
+    std::process::exit(EXIT_INTERRUPTED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::maker;
+
+    #[test]
+    fn only_our_own_names_have_a_maker() {
+        assert_eq!(maker("mr123-0-live"), Some("123"));
+        assert_eq!(maker("mrx-0-live"), None);
+        assert_eq!(maker("other"), None);
+        assert_eq!(maker("mr123"), None);
+    }
+}
