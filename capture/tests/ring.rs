@@ -133,6 +133,42 @@ fn a_connection_is_captured_whole_from_the_client_and_by_headers_from_the_server
 }
 
 #[test]
+fn big_tcp_packets_are_captured_whole() {
+    if !ready(&[]) {
+        return;
+    }
+    let pair = Pair::new();
+    let mut devices = [&pair.a, &pair.b].into_iter();
+    if !devices.all(|n| n.try_ip("link set eth0 gso_max_size 190000 gro_max_size 190000")) {
+        eprintln!("SKIPPED: this kernel or ip has no BIG TCP");
+        return;
+    }
+    let mut ring = pair.b.enter(|| {
+        Ring::open(&RingConfig {
+            snap_len: 256 << 10,
+            ..RingConfig::new("eth0", service())
+        })
+        .unwrap()
+    });
+    let request = pattern(8_000_000);
+    let server = Pair::B6.parse().unwrap();
+    converse((&pair.a, &pair.b), server, &request, b"done");
+    let seen = drain(&mut ring);
+    let (to_server, from_server) = split(&seen, from_ethernet);
+    let longest = to_server.iter().map(|(f, _)| f.original_len).max();
+    assert!(longest.unwrap() > 65_600, "{longest:?}");
+    assert!(
+        to_server
+            .iter()
+            .all(|(f, _)| f.data.len() == f.original_len)
+    );
+    let segments: Vec<_> = to_server.into_iter().map(|(_, s)| s).collect();
+    assert!(reassemble(&segments) == request);
+    let snap_len = HEADERS_ONLY as usize;
+    assert!(from_server.iter().all(|(f, _)| f.data.len() <= snap_len));
+}
+
+#[test]
 fn on_loopback_every_packet_is_seen_once() {
     if !ready(&[]) {
         return;

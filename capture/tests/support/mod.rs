@@ -77,6 +77,13 @@ impl Namespace {
         ip(&format!("-n {} {arguments}", self.name));
     }
 
+    /// Runs `ip` inside; whether it succeeded.
+    pub fn try_ip(&self, arguments: &str) -> bool {
+        let all = format!("-n {} {arguments}", self.name);
+        let output = Command::new("ip").args(all.split_whitespace()).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+
     /// Runs a program inside.
     pub fn exec(&self, command: &str) {
         ip(&format!("netns exec {} {command}", self.name));
