@@ -8,7 +8,7 @@
 //!   kernel's routing ([`Sender::raw`]) or at the link layer of one device ([`Sender::link`]).
 //! - [`next_hop`]: where the link layer sends to, kept up to date in the background.
 //! - [`device`]: which devices there are, and what may be done with them.
-//! - [`wait`]: sleep until a ring has packets or another thread asks for attention.
+//! - [`mod@wait`]: sleep until a ring has packets or another thread asks for attention.
 //!
 //! This crate knows nothing of sessions, and it is the only one with unsafe code; all of that is
 //! in `sys` and in the calls into libpcap.
