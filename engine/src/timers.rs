@@ -32,6 +32,11 @@ impl Timers {
         }
     }
 
+    /// Number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// The earliest entry.
     pub(crate) fn next(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((time, _))| *time)

@@ -172,7 +172,12 @@ impl Engine {
     /// Does whatever is due. To be called when [`Engine::poll_timeout`] says so; calling it more
     /// often does no harm.
     pub fn timeout(&mut self, now: Time) {
-        while let Some((time, owner)) = self.timers.pop_due(now) {
+        // What is armed again for a time that has come already waits for the next call: a fault
+        // in one deadline must not keep everybody else waiting.
+        for _ in 0..self.timers.len() {
+            let Some((time, owner)) = self.timers.pop_due(now) else {
+                break;
+            };
             match owner {
                 Owner::Session(key) => self.on_session_timer(now, time, key),
                 Owner::Replica(key) => self.on_replica_timer(now, time, key),

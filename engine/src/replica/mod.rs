@@ -393,6 +393,7 @@ impl Replica {
             }
             EndKind::Severed if all_acked => {
                 let quiet = c.gate.clock.latest().plus_micros(SEVERED_QUIET);
+                c.sever_at = Time::NEVER;
                 if c.receiver.finished() || quiet <= cx.now {
                     c.reset_due = true;
                     self.complete(cx);
@@ -487,9 +488,7 @@ impl Replica {
                     self.abort(cx, AbortReason::Timeout);
                     return;
                 }
-                if c.receiver.ack_at <= now {
-                    c.receiver.demand_ack();
-                }
+                c.receiver.on_timer(now);
                 if c.sender.rto_at <= now {
                     let timeout = c.sender.on_timer(now, self.source.ip.is_ipv6());
                     cx.stats.retransmission_timeouts += u64::from(timeout);

@@ -93,6 +93,14 @@ impl Receiver {
         self.ack_now = true;
     }
 
+    /// A delayed acknowledgement that is due goes out with the next packet, or as one.
+    pub(crate) fn on_timer(&mut self, now: Time) {
+        if self.ack_at <= now {
+            self.ack_at = Time::NEVER;
+            self.ack_now = true;
+        }
+    }
+
     /// A segment with the current acknowledgement went out.
     pub(crate) const fn acked(&mut self) {
         self.ack_now = false;
@@ -189,7 +197,7 @@ impl Receiver {
         // RFC 5681 4.2: at least every second full-sized segment.
         if self.unacked >= 2 * u32::from(mss) {
             self.ack_now = true;
-        } else if self.unacked > 0 && self.ack_at == Time::NEVER {
+        } else if self.unacked > 0 && !self.ack_now && self.ack_at == Time::NEVER {
             self.ack_at = now.plus_micros(DELAYED_ACK);
         }
         received

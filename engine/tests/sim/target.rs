@@ -1,0 +1,559 @@
+//! A target: a TCP server with knobs, written against the RFCs and apart from the engine's own
+//! TCP, so that a mistake in one is not repeated in the other.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use millrace_engine::Time;
+use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpOptions};
+
+use super::Packet;
+
+/// When the application answers, and how it and its TCP behave.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    pub mss: Option<u16>,
+    pub window_scale: Option<u8>,
+    pub timestamps: bool,
+    pub sack: bool,
+    /// Receive buffer: the window that is advertised while the application reads.
+    pub window: u32,
+    /// The application stops reading for this long once it has this many bytes.
+    pub stall: Option<(u64, Duration)>,
+    /// Bytes sent before the client has said anything.
+    pub greeting: u64,
+    /// (client bytes received, bytes of answer), ascending.
+    pub answers: Vec<(u64, u64)>,
+    /// From receiving the last byte of a turn to the first of the answer.
+    pub answer_delay: Duration,
+    /// Pause in the middle of every answer.
+    pub answer_pause: Duration,
+    /// SYN-ACKs are sent this late.
+    pub accept_delay: Duration,
+    /// Every connection is refused.
+    pub refuse: bool,
+    /// The target closes its side after this many client bytes were answered.
+    pub fin_after: Option<u64>,
+    /// The target closes its side after being idle this long.
+    pub close_idle: Option<Duration>,
+    /// The target resets the connection once it has this many client bytes.
+    pub reset_after: Option<u64>,
+    /// Whether it closes when the client has.
+    pub closes_after_client: bool,
+    /// A stale connection with this next sequence number stands in the way.
+    pub stale: Option<Seq>,
+    /// A keepalive probe is sent after this much idle time.
+    pub keepalive: Option<Duration>,
+    /// Segments with a larger payload than this vanish on the way.
+    pub path_payload: Option<usize>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            mss: Some(1460),
+            window_scale: Some(7),
+            timestamps: true,
+            sack: true,
+            window: 1 << 20,
+            stall: None,
+            greeting: 0,
+            answers: Vec::new(),
+            answer_delay: Duration::from_micros(200),
+            answer_pause: Duration::ZERO,
+            accept_delay: Duration::ZERO,
+            refuse: false,
+            fin_after: None,
+            close_idle: None,
+            reset_after: None,
+            closes_after_client: true,
+            stale: None,
+            keepalive: None,
+            path_payload: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Open,
+    Fin,
+    Reset,
+}
+
+/// One connection at the target.
+pub struct Target {
+    pub behaviour: Behaviour,
+    pub tuple: FourTuple,
+    pub received: Vec<u8>,
+    pub ended: Ended,
+    /// When the first byte of each turn arrived, by offset.
+    pub arrivals: Vec<(u64, Time)>,
+    /// Headers that the target saw with the most bytes it had ever allowed.
+    pub window_violations: u64,
+    pub largest_payload: usize,
+    pub syn: Option<TcpHeader>,
+    pub keepalives_answered: u64,
+    isn: Seq,
+    client_isn: Seq,
+    established: bool,
+    scaled: bool,
+    out_of_order: BTreeMap<u64, Vec<u8>>,
+    client_fin: Option<u64>,
+    /// Application's answer stream.
+    planned: u64,
+    produced: u64,
+    una: u64,
+    nxt: u64,
+    fin_planned: bool,
+    fin_acked: bool,
+    pending: Vec<(Time, u64)>,
+    answered: usize,
+    syn_ack_at: Option<Time>,
+    rto_at: Option<Time>,
+    rto: Duration,
+    idle_at: Option<Time>,
+    keepalive_at: Option<Time>,
+    keepalive_waiting: bool,
+    stalled_until: Option<Time>,
+    ts_recent: u32,
+    right_edge: u64,
+    out: Vec<Packet>,
+}
+
+impl Target {
+    pub fn new(tuple: FourTuple, behaviour: Behaviour) -> Self {
+        let port = u32::from(tuple.source.port);
+        Self {
+            tuple,
+            received: Vec::new(),
+            ended: Ended::Open,
+            arrivals: Vec::new(),
+            window_violations: 0,
+            largest_payload: 0,
+            syn: None,
+            keepalives_answered: 0,
+            // Near the wrap for many ports: wrapping must not matter.
+            isn: Seq(0u32.wrapping_sub(port % 3000)),
+            client_isn: Seq(0),
+            established: false,
+            scaled: false,
+            out_of_order: BTreeMap::new(),
+            client_fin: None,
+            planned: behaviour.greeting,
+            produced: 0,
+            una: 0,
+            nxt: 0,
+            fin_planned: false,
+            fin_acked: false,
+            pending: Vec::new(),
+            answered: 0,
+            syn_ack_at: None,
+            rto_at: None,
+            rto: Duration::from_millis(300),
+            idle_at: None,
+            keepalive_at: None,
+            keepalive_waiting: false,
+            stalled_until: None,
+            ts_recent: 0,
+            right_edge: 0,
+            out: Vec::new(),
+            behaviour,
+        }
+    }
+
+    pub fn take_output(&mut self) -> Vec<Packet> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        let pending = self.pending.iter().map(|(time, _)| *time).min();
+        [
+            self.syn_ack_at,
+            self.rto_at,
+            self.idle_at,
+            self.keepalive_at,
+            self.stalled_until,
+            pending,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub fn on_packet(&mut self, now: Time, header: &TcpHeader, payload: &[u8]) {
+        if self
+            .behaviour
+            .path_payload
+            .is_some_and(|most| payload.len() > most)
+        {
+            return;
+        }
+        let flags = header.flags;
+        if let Some(stale) = self.behaviour.stale {
+            // An old connection lives on this flow: a SYN gets a challenge ACK, and only a RST
+            // with the exact number ends it (RFC 5961).
+            if flags.has(Flags::RST) {
+                if header.seq == stale {
+                    self.behaviour.stale = None;
+                }
+            } else {
+                self.push(Flags::ACK, Seq(99), stale, 0, TcpOptions::default());
+            }
+            return;
+        }
+        if flags.has(Flags::RST) {
+            if self.established && self.ended == Ended::Open {
+                self.ended = Ended::Reset;
+                self.quiesce();
+            }
+            return;
+        }
+        if flags.has(Flags::SYN) {
+            self.on_syn(now, header);
+            return;
+        }
+        if self.ended == Ended::Reset {
+            let (seq, ack) = (header.ack, header.seq.add(payload.len() as u32));
+            self.push(Flags::RST, seq, ack, 0, TcpOptions::default());
+            return;
+        }
+        if self.syn.is_none() {
+            return;
+        }
+        self.on_segment(now, header, payload);
+    }
+
+    fn on_syn(&mut self, now: Time, header: &TcpHeader) {
+        if self.behaviour.refuse {
+            let ack = header.seq.add(1);
+            self.push(
+                Flags::RST | Flags::ACK,
+                Seq(0),
+                ack,
+                0,
+                TcpOptions::default(),
+            );
+            return;
+        }
+        if self.syn.is_none() {
+            self.syn = Some(*header);
+            self.client_isn = header.seq;
+            self.scaled =
+                self.behaviour.window_scale.is_some() && header.options.window_scale.is_some();
+            self.ts_recent = header.options.timestamps.map_or(0, |(value, _)| value);
+            self.right_edge = u64::from(self.syn_window());
+            self.syn_ack_at = Some(now + self.behaviour.accept_delay);
+        } else if self.established {
+            self.ack(now);
+        } else {
+            self.syn_ack_at = Some(now + self.behaviour.accept_delay);
+        }
+        self.on_time(now);
+    }
+
+    fn on_segment(&mut self, now: Time, header: &TcpHeader, payload: &[u8]) {
+        if self.keepalive_waiting {
+            self.keepalive_waiting = false;
+            self.keepalives_answered += 1;
+        }
+        if let Some((value, _)) = header.options.timestamps {
+            self.ts_recent = value;
+        }
+        if !self.established {
+            self.established = true;
+            self.syn_ack_at = None;
+            self.idle_at = self.behaviour.close_idle.map(|idle| now + idle);
+            self.keepalive_at = self.behaviour.keepalive.map(|idle| now + idle);
+        }
+        self.on_ack(now, header);
+        let next = self.next_expected();
+        let first = self.client_isn.add(1);
+        let Some(start) = header.seq.offset_near(first.add(next as u32), next) else {
+            self.ack(now);
+            return;
+        };
+        self.largest_payload = self.largest_payload.max(payload.len());
+        let end = start + payload.len() as u64;
+        // A window probe's or keepalive's old number, or data from beyond the window.
+        if end > self.right_edge && !payload.is_empty() {
+            self.window_violations += 1;
+        }
+        if header.flags.has(Flags::FIN) {
+            self.client_fin.get_or_insert(end);
+        }
+        let had = self.received.len() as u64;
+        if !payload.is_empty() {
+            self.idle_at = self.behaviour.close_idle.map(|idle| now + idle);
+            self.keepalive_at = self.behaviour.keepalive.map(|idle| now + idle);
+            self.out_of_order
+                .entry(start)
+                .or_insert_with(|| payload.to_vec());
+            self.take_in_order(now);
+        }
+        let acceptable = start >= had || end > had;
+        let carries = !payload.is_empty() || header.flags.has(Flags::FIN);
+        if self.received.len() as u64 > had {
+            self.run_application(now);
+        }
+        if self.client_fin == Some(self.received.len() as u64) && self.ended == Ended::Open {
+            self.ended = Ended::Fin;
+            self.idle_at = None;
+            self.keepalive_at = None;
+            if self.behaviour.closes_after_client {
+                self.fin_planned = true;
+            }
+        }
+        self.send(now);
+        if carries || !acceptable || start < had {
+            self.ack(now);
+        }
+    }
+
+    fn take_in_order(&mut self, now: Time) {
+        while let Some((start, data)) = self.out_of_order.pop_first() {
+            let have = self.received.len() as u64;
+            if start > have {
+                self.out_of_order.insert(start, data);
+                return;
+            }
+            let skip = ((have - start) as usize).min(data.len());
+            if skip < data.len() {
+                self.arrivals.push((have, now));
+                self.received.extend_from_slice(&data[skip..]);
+            }
+        }
+    }
+
+    fn run_application(&mut self, now: Time) {
+        let have = self.received.len() as u64;
+        if self
+            .behaviour
+            .reset_after
+            .is_some_and(|after| have >= after)
+        {
+            self.ended = Ended::Reset;
+            let seq = self.isn.add(1).add(self.nxt as u32);
+            let ack = self.ack_number();
+            self.push(Flags::RST | Flags::ACK, seq, ack, 0, TcpOptions::default());
+            self.quiesce();
+            return;
+        }
+        if let Some((after, pause)) = self.behaviour.stall
+            && have >= after
+        {
+            self.behaviour.stall = None;
+            self.stalled_until = Some(now + pause);
+        }
+        while let Some((needed, len)) = self.behaviour.answers.get(self.answered).copied() {
+            if have < needed {
+                break;
+            }
+            self.answered += 1;
+            let when = now + self.behaviour.answer_delay;
+            if self.behaviour.answer_pause > Duration::ZERO {
+                self.pending.push((when, len / 2));
+                self.pending
+                    .push((when + self.behaviour.answer_pause, len - len / 2));
+            } else {
+                self.pending.push((when, len));
+            }
+        }
+        if self.behaviour.fin_after.is_some_and(|after| have >= after) {
+            self.pending
+                .push((now + self.behaviour.answer_delay, u64::MAX));
+        }
+    }
+
+    pub fn on_time(&mut self, now: Time) {
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        if due(self.syn_ack_at) {
+            self.syn_ack_at = Some(now + Duration::from_secs(1));
+            self.send_syn_ack();
+        }
+        if due(self.stalled_until) {
+            self.stalled_until = None;
+            self.ack(now);
+        }
+        let mut i = 0;
+        while i < self.pending.len() {
+            if self.pending[i].0 <= now {
+                match self.pending.remove(i).1 {
+                    u64::MAX => self.fin_planned = true,
+                    len => self.planned += len,
+                }
+            } else {
+                i += 1;
+            }
+        }
+        if due(self.idle_at) {
+            self.idle_at = None;
+            self.fin_planned = true;
+        }
+        if due(self.keepalive_at) {
+            self.keepalive_at = self.behaviour.keepalive.map(|idle| now + idle);
+            self.keepalive_waiting = true;
+            let seq = self.isn.add(self.una as u32);
+            let ack = self.ack_number();
+            let options = self.options();
+            self.push(Flags::ACK, seq, ack, 0, options);
+        }
+        if due(self.rto_at) {
+            self.rto_at = None;
+            self.rto = (self.rto * 2).min(Duration::from_secs(60));
+            self.nxt = self.una;
+        }
+        self.send(now);
+    }
+
+    fn on_ack(&mut self, now: Time, header: &TcpHeader) {
+        let near = self.isn.add(1).add(self.una as u32);
+        let Some(ack) = header.ack.offset_near(near, self.una) else {
+            return;
+        };
+        let most = self.produced + u64::from(self.fin_planned);
+        if ack > self.una && ack <= most {
+            self.una = ack;
+            self.nxt = self.nxt.max(ack);
+            self.rto = Duration::from_millis(300);
+            self.fin_acked |= self.fin_planned && ack == most;
+            self.rto_at = (self.una < self.nxt).then_some(now + self.rto);
+        }
+    }
+
+    /// Sends whatever the application has produced; the flight is bounded, congestion is not
+    /// modelled.
+    fn send(&mut self, now: Time) {
+        if !self.established || self.ended == Ended::Reset {
+            return;
+        }
+        self.produced = self.planned;
+        let mss = u64::from(self.client_mss());
+        while self.nxt < self.produced && self.nxt - self.una < 64 * mss {
+            let len = (self.produced - self.nxt).min(mss);
+            self.segment(Flags::ACK, self.nxt, len as usize);
+            self.nxt += len;
+            self.rto_at.get_or_insert(now + self.rto);
+        }
+        if self.fin_planned && self.nxt == self.produced && !self.fin_acked {
+            self.segment(Flags::FIN | Flags::ACK, self.nxt, 0);
+            self.nxt += 1;
+            self.rto_at.get_or_insert(now + self.rto);
+        }
+    }
+
+    fn client_mss(&self) -> u16 {
+        let options = self.syn.map(|syn| syn.options).unwrap_or_default();
+        options.mss.unwrap_or(536) - if self.behaviour.timestamps { 12 } else { 0 }
+    }
+
+    fn segment(&mut self, flags: Flags, offset: u64, len: usize) {
+        let seq = self.isn.add(1).add(offset as u32);
+        let ack = self.ack_number();
+        let options = self.options();
+        self.push(flags, seq, ack, len, options);
+    }
+
+    fn ack(&mut self, now: Time) {
+        let _ = now;
+        let seq = self.isn.add(1).add(self.nxt as u32);
+        let ack = self.ack_number();
+        let mut options = self.options();
+        if self.behaviour.sack {
+            for (start, data) in self.out_of_order.iter().take(3) {
+                let left = self.client_isn.add(1).add(*start as u32);
+                options.sack.push(left, left.add(data.len() as u32));
+            }
+        }
+        self.push(Flags::ACK, seq, ack, 0, options);
+    }
+
+    fn send_syn_ack(&mut self) {
+        let syn = self.syn.unwrap();
+        let options = TcpOptions {
+            mss: self.behaviour.mss,
+            window_scale: self.scaled.then_some(self.behaviour.window_scale).flatten(),
+            sack_permitted: self.behaviour.sack,
+            timestamps: self.timestamps(),
+            ..TcpOptions::default()
+        };
+        let header = TcpHeader {
+            seq: self.isn,
+            ack: syn.seq.add(1),
+            flags: Flags::SYN | Flags::ACK,
+            window: self.syn_window(),
+            urgent: 0,
+            options,
+        };
+        self.out.push(Packet {
+            tuple: self.tuple.reversed(),
+            header,
+            payload: Vec::new(),
+            payload_len: 0,
+        });
+    }
+
+    fn syn_window(&self) -> u16 {
+        self.behaviour.window.min(65_535) as u16
+    }
+
+    fn timestamps(&self) -> Option<(u32, u32)> {
+        self.behaviour
+            .timestamps
+            .then_some((12_345, self.ts_recent))
+    }
+
+    fn options(&self) -> TcpOptions {
+        TcpOptions {
+            timestamps: self.timestamps(),
+            ..TcpOptions::default()
+        }
+    }
+
+    fn next_expected(&self) -> u64 {
+        self.received.len() as u64 + u64::from(self.ended == Ended::Fin)
+    }
+
+    fn ack_number(&self) -> Seq {
+        self.client_isn.add(1).add(self.next_expected() as u32)
+    }
+
+    fn push(&mut self, flags: Flags, seq: Seq, ack: Seq, len: usize, options: TcpOptions) {
+        let window = if self.stalled_until.is_some() {
+            0
+        } else {
+            self.behaviour.window
+        };
+        let shift = if self.scaled {
+            self.behaviour.window_scale.unwrap_or(0)
+        } else {
+            0
+        };
+        let window = (window >> shift).min(65_535) as u16;
+        let granted = u64::from(window) << shift;
+        self.right_edge = self.right_edge.max(self.received.len() as u64 + granted);
+        let header = TcpHeader {
+            seq,
+            ack,
+            flags,
+            window,
+            urgent: 0,
+            options,
+        };
+        self.out.push(Packet {
+            tuple: self.tuple.reversed(),
+            header,
+            payload: Vec::new(),
+            payload_len: len,
+        });
+    }
+
+    fn quiesce(&mut self) {
+        self.pending.clear();
+        self.syn_ack_at = None;
+        self.rto_at = None;
+        self.idle_at = None;
+        self.keepalive_at = None;
+        self.stalled_until = None;
+    }
+}

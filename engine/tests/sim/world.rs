@@ -1,0 +1,311 @@
+//! Puts engine, network and targets together and lets time pass.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::time::Duration;
+
+use millrace_engine::{Config, Engine, Event, FlowRef, ReplicaKey, Time};
+use millrace_wire::FourTuple;
+
+use super::rng::Rng;
+use super::target::{Behaviour, Target};
+use super::{Packet, START};
+
+/// One direction of the network between copier and target.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub delay: Duration,
+    /// Delay that is drawn anew for every packet, so that packets overtake each other.
+    pub jitter: Duration,
+    /// Percent of packets.
+    pub loss: f64,
+    pub duplication: f64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        let delay = Duration::from_micros(300);
+        Self {
+            delay,
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            duplication: 0.0,
+        }
+    }
+}
+
+enum What {
+    Captured(Packet),
+    ToTarget(Packet),
+    ToCopier(Packet),
+    Call(Box<dyn FnOnce(&mut World)>),
+}
+
+/// The whole simulated world.
+pub struct World {
+    pub engine: Engine,
+    pub now: Time,
+    pub to_target: Link,
+    pub to_copier: Link,
+    pub behaviour: Behaviour,
+    /// Behaviour per client port, where it differs.
+    pub behaviours: HashMap<u16, Behaviour>,
+    /// Connections at the target in the order of their SYNs.
+    pub targets: Vec<Target>,
+    /// Packets that the engine sent, in order.
+    pub sent: Vec<(Time, Packet)>,
+    pub keep_sent: bool,
+    /// Packets to the target that are dropped, by their number (from 0).
+    pub drop_to_target: Vec<u64>,
+    pub drop_to_copier: Vec<u64>,
+    pub interceptor_up: bool,
+    counts: (u64, u64),
+    by_flow: HashMap<FourTuple, usize>,
+    queue: BTreeMap<(Time, u64), What>,
+    order: u64,
+    wakes: BinaryHeap<Reverse<(Time, usize)>>,
+    rng: Rng,
+}
+
+impl World {
+    pub fn new(config: Config, seed: u64) -> Self {
+        let mut engine = Engine::new(config);
+        engine.set_open(START, true);
+        Self {
+            engine,
+            now: START,
+            to_target: Link::default(),
+            to_copier: Link::default(),
+            behaviour: Behaviour::default(),
+            behaviours: HashMap::new(),
+            targets: Vec::new(),
+            sent: Vec::new(),
+            keep_sent: true,
+            drop_to_target: Vec::new(),
+            drop_to_copier: Vec::new(),
+            interceptor_up: true,
+            counts: (0, 0),
+            by_flow: HashMap::new(),
+            queue: BTreeMap::new(),
+            order: 0,
+            wakes: BinaryHeap::new(),
+            rng: Rng::new(seed),
+        }
+    }
+
+    pub fn capture(&mut self, packets: Vec<(Time, Packet)>) {
+        for (time, packet) in packets {
+            self.enqueue(time, What::Captured(packet));
+        }
+    }
+
+    pub fn call(&mut self, when: Time, f: impl FnOnce(&mut World) + 'static) {
+        self.enqueue(when, What::Call(Box::new(f)));
+    }
+
+    fn enqueue(&mut self, when: Time, what: What) {
+        self.order += 1;
+        self.queue.insert((when, self.order), what);
+    }
+
+    /// Lets time pass until nothing is left to happen or `span` is over.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            self.flush();
+            let next = [
+                self.queue.first_key_value().map(|((time, _), _)| *time),
+                self.engine.poll_timeout(),
+                self.wakes.peek().map(|Reverse((time, _))| *time),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            self.step();
+        }
+        self.now = end;
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        while self
+            .queue
+            .first_key_value()
+            .is_some_and(|((time, _), _)| *time <= now)
+        {
+            match self.queue.pop_first().unwrap().1 {
+                What::Captured(packet) => self.engine.segment(now, now, &packet.view()),
+                What::ToTarget(packet) => self.arrive(packet),
+                What::ToCopier(packet) => {
+                    let len = packet.payload_len as u32;
+                    let flow = FlowRef::Tuple(packet.tuple.reversed());
+                    if self.interceptor_up {
+                        self.engine.target_header(now, flow, &packet.header, len);
+                    }
+                }
+                What::Call(f) => f(self),
+            }
+            self.flush();
+        }
+        if self.engine.poll_timeout().is_some_and(|time| time <= now) {
+            self.engine.timeout(now);
+        }
+        while self
+            .wakes
+            .peek()
+            .is_some_and(|Reverse((time, _))| *time <= now)
+        {
+            let Reverse((_, index)) = self.wakes.pop().unwrap();
+            if self.targets[index]
+                .deadline()
+                .is_some_and(|time| time <= now)
+            {
+                self.targets[index].on_time(now);
+            }
+            self.after_target(index);
+        }
+    }
+
+    fn arrive(&mut self, packet: Packet) {
+        let behaviours = &self.behaviours;
+        let index = match self.by_flow.get(&packet.tuple) {
+            // A SYN behind the end of a connection begins another one.
+            Some(index)
+                if !packet.header.flags.has(millrace_wire::Flags::SYN)
+                    || self.targets[*index].ended == super::target::Ended::Open =>
+            {
+                *index
+            }
+            _ => {
+                let port = packet.tuple.source.port;
+                let behaviour = behaviours.get(&port).unwrap_or(&self.behaviour).clone();
+                self.targets.push(Target::new(packet.tuple, behaviour));
+                self.by_flow.insert(packet.tuple, self.targets.len() - 1);
+                self.targets.len() - 1
+            }
+        };
+        self.targets[index].on_packet(self.now, &packet.header, &packet.payload);
+        self.after_target(index);
+    }
+
+    fn after_target(&mut self, index: usize) {
+        for packet in self.targets[index].take_output() {
+            let number = self.counts.1;
+            self.counts.1 += 1;
+            if !self.drop_to_copier.contains(&number) {
+                self.carry(self.to_copier, packet, What::ToCopier);
+            }
+        }
+        if let Some(deadline) = self.targets[index].deadline() {
+            self.wakes.push(Reverse((deadline.max(self.now), index)));
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(transmit) = self.engine.poll_transmit(self.now) {
+            let payload = transmit.payload.concat();
+            let payload_len = payload.len();
+            let packet = Packet {
+                tuple: transmit.tuple,
+                header: transmit.header,
+                payload,
+                payload_len,
+            };
+            if self.keep_sent {
+                self.sent.push((self.now, packet.clone()));
+            }
+            let number = self.counts.0;
+            self.counts.0 += 1;
+            if !self.drop_to_target.contains(&number) {
+                self.carry(self.to_target, packet, What::ToTarget);
+            }
+        }
+        while let Some(event) = self.engine.poll_event() {
+            // Interceptors are not simulated: headers are matched by their four-tuple.
+            match event {
+                Event::FlowOpened { .. } | Event::FlowClosed { .. } => {}
+            }
+        }
+    }
+
+    fn carry(&mut self, link: Link, packet: Packet, wrap: fn(Packet) -> What) {
+        let copies = 1 + usize::from(self.rng.chance(link.duplication));
+        for _ in 0..copies {
+            if self.rng.chance(link.loss) {
+                continue;
+            }
+            let jitter = link.jitter.as_micros() as u64;
+            let jitter = Duration::from_micros(self.rng.between(0, jitter));
+            self.enqueue(self.now + link.delay + jitter, wrap(packet.clone()));
+        }
+    }
+
+    pub fn replica_keys(&self) -> Vec<ReplicaKey> {
+        self.engine.flows().map(|(key, _)| key).collect()
+    }
+
+    /// What the target received on the connection from this client port.
+    pub fn received(&self, port: u16) -> &[u8] {
+        let target = self
+            .targets
+            .iter()
+            .find(|target| target.tuple.source.port == port);
+        &target
+            .unwrap_or_else(|| panic!("no connection from port {port}"))
+            .received
+    }
+
+    pub fn target(&self, port: u16) -> &Target {
+        self.targets
+            .iter()
+            .find(|target| target.tuple.source.port == port)
+            .unwrap()
+    }
+
+    /// Everything captured was delivered, every replica is complete, and nothing is left over.
+    pub fn assert_all_delivered(&self) {
+        let stats = self.engine.stats();
+        let replicas = u64::from(self.engine.config().replicas);
+        assert_eq!(
+            stats.replicas_aborted.total(),
+            0,
+            "aborted: {:?}",
+            stats.replicas_aborted
+        );
+        assert_eq!(
+            stats.bytes_delivered,
+            stats.bytes_captured * replicas,
+            "bytes delivered"
+        );
+        assert_eq!(
+            stats.replicas_completed,
+            stats.sessions_captured * replicas,
+            "completed"
+        );
+        assert_eq!(
+            stats.replicas_opened,
+            stats.sessions_captured * replicas,
+            "opened"
+        );
+    }
+
+    /// After everything has ended nothing is held any more.
+    pub fn assert_nothing_left(&mut self) {
+        self.run(Duration::from_secs(4000));
+        let gauges = self.engine.gauges();
+        assert_eq!(
+            (gauges.sessions, gauges.replicas),
+            (0, 0),
+            "left over: {gauges:?}"
+        );
+        assert_eq!(
+            (gauges.memory, gauges.backlog),
+            (0, 0),
+            "memory left: {gauges:?}"
+        );
+    }
+}
