@@ -1,5 +1,6 @@
 //! Real servers on hosts of a lab: nginx and redis as Debian ships them, each with a configuration of its own.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::{Doing, Result};
@@ -15,6 +16,8 @@ pub struct Nginx {
     host: Host,
     port: u16,
     process: Process,
+    /// How often it was asked for its count: each is a request, too.
+    asked: AtomicU64,
 }
 
 impl Nginx {
@@ -48,6 +51,7 @@ impl Nginx {
             host: host.clone(),
             port,
             process,
+            asked: AtomicU64::new(0),
         })
     }
 
@@ -64,7 +68,8 @@ impl Nginx {
             .lines()
             .nth(2)
             .and_then(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
-        Ok(requests.unwrap_or_default())
+        let own = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(requests.unwrap_or_default().saturating_sub(own))
     }
 
     /// The program; its workers are children of it.

@@ -98,6 +98,9 @@ enum LoadKind {
         to: SocketAddr,
         #[arg(long, default_value_t = 10)]
         seconds: u64,
+        /// What a client waits before its next request
+        #[arg(long, value_name = "MS", default_value_t = 0)]
+        pause: u64,
         #[arg(long, default_value = "/bytes/100")]
         path: String,
     },
@@ -243,11 +246,13 @@ fn load(arguments: LoadArguments) -> Result<bool, Error> {
         LoadKind::KeepAlive {
             to,
             seconds: lasting,
+            pause,
             path,
         } => (
             to,
             Kind::KeepAlive {
                 lasting: seconds(lasting),
+                pause: Duration::from_millis(pause),
                 path,
             },
         ),

@@ -435,6 +435,7 @@ fn manners_are_kept() {
     assert!(run(client, Load::new(one, to)).latency_us.p50 >= 30_000);
     let keep = Kind::KeepAlive {
         lasting: Duration::from_secs(5),
+        pause: Duration::ZERO,
         path: "/bytes/10".to_owned(),
     };
     let summary = client

@@ -46,7 +46,12 @@ pub(super) async fn one_request(load: Arc<Load>, number: u64, mut tally: Tally) 
 /// One `GET` after the other until the time is up.
 pub(super) async fn keep_alive(load: Arc<Load>, number: u64, mut tally: Tally) -> Outcome {
     let outcome = async {
-        let Kind::KeepAlive { lasting, path } = &load.kind else {
+        let Kind::KeepAlive {
+            lasting,
+            pause,
+            path,
+        } = &load.kind
+        else {
             return Ok(());
         };
         let end = Instant::now() + *lasting;
@@ -55,6 +60,9 @@ pub(super) async fn keep_alive(load: Arc<Load>, number: u64, mut tally: Tally) -
         while Instant::now() < end {
             tally.request(get(&mut client, path, number, turn, false).await?);
             turn += 1;
+            if !pause.is_zero() {
+                sleep(*pause).await;
+            }
         }
         client.close().await
     }

@@ -38,6 +38,8 @@ pub enum Kind {
     KeepAlive {
         /// For how long.
         lasting: Duration,
+        /// What a client waits before its next request; nothing for full speed.
+        pause: Duration,
         /// What is asked for.
         path: String,
     },

@@ -1,0 +1,94 @@
+//! The copier's report, as its JSON has it.
+
+use std::path::Path;
+
+use millrace_lab::{Error, Result};
+use serde_json::Value;
+
+/// A report; what it lacks reads as nothing.
+#[derive(Debug)]
+pub(super) struct Report(Value);
+
+impl Report {
+    /// Out of the answer of `/status`.
+    pub(super) fn in_status(status: &Value) -> Self {
+        Self(status.get("report").cloned().unwrap_or_default())
+    }
+
+    /// Out of the file that the copier leaves.
+    pub(super) fn load(file: &Path) -> Result<Self> {
+        let what = || format!("the copier's report {}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|source| Error::Io {
+            what: what(),
+            source,
+        })?;
+        let report = serde_json::from_str(&text).map_err(|error| Error::Malformed {
+            what: what(),
+            detail: error.to_string(),
+        })?;
+        Ok(Self(report))
+    }
+
+    pub(super) fn sessions(&self) -> u64 {
+        self.number("/sessions/captured").unwrap_or_default()
+    }
+
+    pub(super) fn captured(&self) -> u64 {
+        self.number("/bytes/captured").unwrap_or_default()
+    }
+
+    pub(super) fn delivered(&self) -> u64 {
+        self.number("/bytes/delivered").unwrap_or_default()
+    }
+
+    /// Delivered of what should have been, 0 to 1.
+    pub(super) fn fidelity(&self) -> Option<f64> {
+        self.0.get("fidelity").and_then(Value::as_f64)
+    }
+
+    /// The number at a JSON pointer (RFC 6901).
+    pub(super) fn number(&self, pointer: &str) -> Option<u64> {
+        self.0.pointer(pointer).and_then(Value::as_u64)
+    }
+
+    /// A percentile in microseconds, which may be written as any number.
+    pub(super) fn latency(&self, byte: &str, side: &str, percentile: &str) -> Option<f64> {
+        self.0
+            .pointer(&format!("/latency/{byte}/{side}/{percentile}"))
+            .and_then(Value::as_f64)
+    }
+
+    /// Replicas that were given up, by reason.
+    pub(super) fn aborted(&self) -> Vec<(String, u64)> {
+        let reasons = self
+            .0
+            .pointer("/replicas/aborted")
+            .and_then(Value::as_object);
+        let counts = reasons.into_iter().flatten();
+        counts
+            .filter_map(|(reason, count)| Some((reason.clone(), count.as_u64()?)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_and_what_it_lacks_is_nothing() {
+        let text = r#"{"report":{"sessions":{"captured":7},"replicas":{"aborted":{"refused":2,"timeout":0}},
+            "bytes":{"captured":10,"delivered":9},"fidelity":0.9,
+            "latency":{"first_byte":{"live":{"p50":120.5}}}}}"#;
+        let report = Report::in_status(&serde_json::from_str(text).unwrap());
+        assert_eq!(
+            (report.sessions(), report.captured(), report.delivered()),
+            (7, 10, 9)
+        );
+        assert_eq!(report.fidelity(), Some(0.9));
+        assert_eq!(report.latency("first_byte", "live", "p50"), Some(120.5));
+        assert_eq!(report.latency("last_byte", "live", "p50"), None);
+        assert_eq!(report.aborted(), [("refused".to_owned(), 2)]);
+    }
+}
