@@ -251,6 +251,92 @@ fn a_faulted_link_carries_tcp_in_both_directions() {
 }
 
 #[test]
+fn a_hop_without_faults_drops_nothing_at_full_speed() {
+    needs_lab!();
+    let mut stage = Stage::new(StageOptions::default()).unwrap();
+    let recorder = Recorder::start(&stage.live[0].host, &everything()).unwrap();
+    stage.live[0]
+        .link
+        .set_faults(Fault::none(), Fault::none(), 7)
+        .unwrap();
+    let to = SocketAddr::new(stage.live[0].address.v4.into(), 8080);
+    let client = stage.clients[0].host.clone();
+    let start = Instant::now();
+    run(
+        &client,
+        Load::new(
+            Kind::Download {
+                size: 5_000_000,
+                count: 20,
+            },
+            to,
+        ),
+    );
+    let rate = |packets: u64| packets as f64 / start.elapsed().as_secs_f64();
+    let counts = stage.live[0].link.clear_faults().unwrap();
+    eprintln!(
+        "{:.0} packets/s: {counts:?}",
+        rate(counts.forth.packets + counts.back.packets)
+    );
+    assert!(
+        counts.forth.packets > 60_000,
+        "without offloads, each segment is a packet: {counts:?}"
+    );
+    assert_eq!(
+        (counts.forth.dropped_by_hop, counts.back.dropped_by_hop),
+        (0, 0),
+        "{counts:?}"
+    );
+    // And with the cable as it was, offloads on again.
+    run(
+        &client,
+        Load::new(
+            Kind::Download {
+                size: 5_000_000,
+                count: 20,
+            },
+            to,
+        ),
+    );
+    assert_eq!(recorder.stop().unwrap().len(), 40);
+}
+
+#[test]
+fn real_servers_count_what_they_are_asked() {
+    needs_lab!();
+    let stage = Stage::new(StageOptions::default()).unwrap();
+    let live = &stage.live[0];
+    let nginx = millrace_lab::apps::Nginx::start(&live.host, 80).unwrap();
+    let redis = millrace_lab::apps::Redis::start(&live.host, 6379).unwrap();
+    for address in live.address.both() {
+        let at = |port| SocketAddr::new(address, port);
+        let one = Kind::OneRequest {
+            count: 50,
+            rate: None,
+            path: "/".to_owned(),
+        };
+        run(&stage.clients[0].host, Load::new(one, at(80)));
+        run(
+            &stage.clients[0].host,
+            Load::new(
+                Kind::Resp {
+                    count: 2,
+                    batches: 3,
+                    pipeline: 10,
+                },
+                at(6379),
+            ),
+        );
+    }
+    assert_eq!(nginx.requests().unwrap(), 100);
+    assert_eq!(nginx.requests().unwrap(), 100);
+    assert_eq!(
+        redis.commands().unwrap(),
+        [("ping".to_owned(), 60), ("set".to_owned(), 60)]
+    );
+}
+
+#[test]
 fn the_recorder_hashes_every_kind_of_load_and_two_alike_runs_are_equal() {
     needs_lab!();
     let stage = Stage::new(StageOptions {

@@ -115,10 +115,11 @@ fn kinds(client: &Place, address: IpAddr, lasting: Duration) -> Vec<(&'static st
             "keep-alive",
             Kind::KeepAlive {
                 lasting,
+                pause: THINK,
                 path: small,
             },
             HTTP,
-            2,
+            8,
         ),
         (
             "uploads of 100 KB",
