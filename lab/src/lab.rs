@@ -51,7 +51,7 @@ impl Lab {
         let pid = std::process::id();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{pid}-{number}-");
-        let directory = std::env::temp_dir().join(format!("millrace-lab-{pid}-{number}"));
+        let directory = directory_of(&pid.to_string(), &number.to_string());
         std::fs::create_dir_all(&directory).doing(|| format!("making {}", directory.display()))?;
         let inner = Arc::new(Inner {
             prefix,
@@ -175,19 +175,28 @@ fn sweep() -> Result<()> {
         .lines()
         .filter_map(|line| line.split_whitespace().next())
     {
-        if maker(name).is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        let Some((pid, number)) = maker(name) else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
             remove_namespace(name);
+            // Of a lab that had no time to remove its namespaces; the logs of a failed test are not of such.
+            let _ = std::fs::remove_dir_all(directory_of(pid, number));
         }
     }
     Ok(())
 }
 
-/// The process id in a namespace name of ours.
-fn maker(namespace: &str) -> Option<&str> {
-    let (pid, _) = namespace.strip_prefix(PREFIX)?.split_once('-')?;
-    pid.bytes()
-        .all(|digit| digit.is_ascii_digit())
-        .then_some(pid)
+/// The process id, and the number of the lab in that process, in a namespace name of ours.
+fn maker(namespace: &str) -> Option<(&str, &str)> {
+    let (pid, rest) = namespace.strip_prefix(PREFIX)?.split_once('-')?;
+    let (number, _) = rest.split_once('-')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    (digits(pid) && digits(number)).then_some((pid, number))
+}
+
+fn directory_of(pid: &str, number: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("millrace-lab-{pid}-{number}"))
 }
 
 /// Runs on a thread for the whole life of the process; ends the process on the first signal.
@@ -231,9 +240,11 @@ mod tests {
 
     #[test]
     fn only_our_own_names_have_a_maker() {
-        assert_eq!(maker("mr123-0-live"), Some("123"));
+        assert_eq!(maker("mr123-0-live"), Some(("123", "0")));
         assert_eq!(maker("mrx-0-live"), None);
         assert_eq!(maker("other"), None);
         assert_eq!(maker("mr123"), None);
+        assert_eq!(maker("mr123-../x-live"), None);
+        assert_eq!(maker("mr-0-live"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Bad cables: loss, duplication, reordering and delay, in each direction of a link.
 //!
 //! The kernel at hand may have no netem, so packets pass through user space: [`Hop`] carries frames between two
-//! devices over AF_PACKET, and [`line::Line`] decides what becomes of each.
+//! devices over AF_PACKET, and `line::Line` decides what becomes of each.
 
 mod device;
 mod hop;
