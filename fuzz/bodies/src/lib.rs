@@ -1,0 +1,31 @@
+//! The fuzz targets' bodies, as plain functions: each takes any bytes and panics when a promise is broken.
+//!
+//! `fuzz/fuzz_targets/` hands them to libFuzzer; the tests of this crate hand them the kept corpora under
+//! `fuzz/corpus/`, so that what a fuzzer once found is tried again wherever the tests run.
+//!
+//! | target | what is fed | what is promised |
+//! |---|---|---|
+//! | [`wire_decode`] | captured frames | no panic; what is decoded can be built again and decodes to the same |
+//! | [`capture_to_engine`] | frames, segments, response headers, time | no panic; bounded memory and output; every replica has one outcome; all ends |
+//! | [`proto_messages`] | bytes from another daemon | no panic; what is accepted encodes back to the same |
+
+mod engine;
+mod flows;
+mod input;
+mod proto;
+mod wire;
+
+pub use engine::capture_to_engine;
+pub use input::Input;
+pub use proto::proto_messages;
+pub use wire::wire_decode;
+
+/// A body by the name of its target, which is also the name of its corpus.
+pub type Body = (&'static str, fn(&[u8]));
+
+/// All bodies.
+pub const BODIES: [Body; 3] = [
+    ("wire_decode", wire_decode),
+    ("capture_to_engine", capture_to_engine),
+    ("proto_messages", proto_messages),
+];
