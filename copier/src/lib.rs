@@ -1,1 +1,24 @@
-//! placeholder
+//! The copier: runs on the live server, captures the sessions of live services, and replays each
+//! of them towards the target.
+//!
+//! ```text
+//!   devices ──▶ capture rings ─┐                       ┌──▶ raw or link-layer sender ──▶ target
+//!                              ├──▶ shard (a thread) ──┤
+//!   interceptors ──▶ inbox ────┘    with an engine     └──▶ route info ──▶ links to interceptors
+//! ```
+//!
+//! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
+//! - [`daemon`]: puts the parts together, and ends them.
+//! - [`shard`]: the one thread that owns rings, engine and sender.
+//! - [`inbox`]: what the gRPC side hands to that thread.
+//! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
+//! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
+
+pub mod daemon;
+pub mod inbox;
+pub mod metrics;
+pub mod options;
+pub mod plan;
+pub mod report;
+pub mod route_info;
+pub mod shard;

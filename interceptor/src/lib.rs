@@ -1,1 +1,25 @@
-//! placeholder
+//! The interceptor: runs where a target's responses end (a sink device or an assistant host),
+//! and returns their headers to the copiers that own the flows.
+//!
+//! ```text
+//!   copiers ──▶ route info ──▶ owners ─┐
+//!                                      ├──▶ response headers ──▶ copiers
+//!   devices ──▶ capture rings ─────────┘
+//! ```
+//!
+//! - [`options`]: the command line.
+//! - [`daemon`]: puts the parts together, and ends them.
+//! - [`worker`]: the one thread that owns rings and owners.
+//! - [`owners`]: who owns a flow: announced flows and claimed ranges.
+//! - [`pending`]: headers that came before their route info.
+//! - [`outgoing`]: headers on their way, one batch for each stream.
+//! - [`counters`] and [`metrics`]: what was seen.
+
+pub mod counters;
+pub mod daemon;
+pub mod metrics;
+pub mod options;
+pub mod outgoing;
+pub mod owners;
+pub mod pending;
+pub mod worker;

@@ -1,0 +1,221 @@
+//! The daemon: opens everything in the right order, and ends it.
+
+use std::sync::Arc;
+
+use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
+use millrace_engine::Engine;
+use millrace_fleet::admin::{self, Admin};
+use millrace_fleet::daemonize::{self, Launch};
+use millrace_fleet::drain;
+use millrace_fleet::exit::ExitError;
+use millrace_fleet::link::{self, LinkConfig, LinkEvent, LinkHandle};
+use millrace_fleet::pidfile::PidFile;
+use millrace_fleet::readiness::{Readiness, Task};
+use millrace_fleet::{config, logging, signals};
+use serde_json::json;
+use tokio::runtime::{Handle, Runtime};
+
+use crate::inbox::Inbox;
+use crate::metrics;
+use crate::options::Options;
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::route_info::LinkRoutes;
+use crate::shard::{Parts, Shard, Shared};
+
+/// Default of `--admin`.
+const ADMIN: &str = "127.0.0.1:36530";
+
+/// Runs the copier.
+///
+/// # Errors
+/// One line that says what is wrong: exit code 64 for the command line, 1 for the rest.
+pub fn run() -> Result<(), ExitError> {
+    let options: Options = config::parse()?;
+    let plan = Plan::new(&options)?;
+    let startup = match daemonize::launch(options.common.daemon)? {
+        Launch::Parent => return Ok(()),
+        Launch::Run(startup) => startup,
+    };
+    check_privilege().map_err(failed)?;
+    let log = logging::init(&options.common.logging())?;
+    if options.lonely {
+        tracing::info!("-L is not needed: a copier always survives the loss of an interceptor");
+    }
+    let admin_listener = admin::bind(admin_address(&options)?)?;
+    let rings = open_rings(&plan)?;
+    let sender = open_sender(&plan)?;
+    let _pid_file = options
+        .common
+        .pid_file
+        .as_deref()
+        .map(PidFile::create)
+        .transpose()?;
+
+    let runtime =
+        Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+    let (trigger, watch) = drain::channel();
+    signals::install(runtime.handle(), trigger, log)?;
+
+    let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+    let inbox = Arc::new(Inbox::new(waker.clone()));
+    let readiness = Readiness::new();
+    let handles = start_links(&plan, runtime.handle(), &inbox, &readiness);
+    let shared = Shared::default();
+    serve_admin(admin_listener, &runtime, readiness, &shared, &handles)?;
+
+    for ring in &plan.rings {
+        tracing::info!("capturing on {}", ring.device);
+    }
+    let shard = Shard::new(Parts {
+        engine: Engine::new(plan.engine.clone()),
+        rings,
+        sender,
+        links: routes(&plan, &handles),
+        inbox,
+        waker,
+        drain: watch,
+        grace: plan.grace,
+        shared,
+    });
+    let report = run_shard(shard, startup)?;
+    finish(&plan, &report)
+}
+
+fn failed(error: impl std::error::Error) -> ExitError {
+    ExitError::start(error.to_string())
+}
+
+fn admin_address(options: &Options) -> Result<std::net::SocketAddr, ExitError> {
+    match options.common.admin {
+        Some(address) => Ok(address),
+        None => ADMIN
+            .parse()
+            .map_err(|_| ExitError::start(format!("no such address: {ADMIN}"))),
+    }
+}
+
+fn open_rings(plan: &Plan) -> Result<Vec<(RingConfig, Ring)>, ExitError> {
+    plan.rings
+        .iter()
+        .map(|config| Ok((config.clone(), Ring::open(config).map_err(failed)?)))
+        .collect()
+}
+
+fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
+    let Some(config) = &plan.next_hops else {
+        return Sender::raw(&plan.sender).map_err(failed);
+    };
+    let hops = NextHops::start(config.clone()).map_err(failed)?;
+    for service in &plan.engine.services {
+        hops.add(service.target.ip);
+    }
+    hops.wait_resolved(std::time::Duration::from_secs(2));
+    for (target, reason) in hops.unresolved() {
+        tracing::warn!(
+            "no way to {target} over {}: {reason}; trying on",
+            config.device
+        );
+    }
+    Sender::link(&plan.sender, &hops).map_err(failed)
+}
+
+/// Starts all links. The first of an interceptor's links to come up makes it ready.
+fn start_links(
+    plan: &Plan,
+    runtime: &Handle,
+    inbox: &Arc<Inbox>,
+    readiness: &Readiness,
+) -> Vec<LinkHandle> {
+    let mut handles = Vec::new();
+    for address in &plan.interceptors {
+        let task = Arc::new(readiness.register(format!("interceptor {address}")));
+        for link in 0..plan.connections {
+            let config = LinkConfig {
+                link,
+                links: plan.connections,
+                claims: plan.claim.is_some(),
+                ..LinkConfig::new(address.clone(), plan.security, plan.id.clone())
+            };
+            let index = handles.len();
+            let (inbox, task) = (inbox.clone(), task.clone());
+            handles.push(link::spawn(config, runtime, move |event| {
+                note_readiness(&task, &event);
+                inbox.push(index, event);
+            }));
+        }
+    }
+    handles
+}
+
+fn note_readiness(task: &Task, event: &LinkEvent) {
+    match event {
+        LinkEvent::Up { .. } => task.set(true),
+        LinkEvent::Down { .. } => task.set(false),
+        LinkEvent::Headers { .. } | LinkEvent::Refused { .. } => {}
+    }
+}
+
+fn routes(plan: &Plan, handles: &[LinkHandle]) -> Vec<LinkRoutes> {
+    handles
+        .iter()
+        .enumerate()
+        .map(|(index, handle)| {
+            // Links of one interceptor follow each other; connections are at most 64.
+            let link = (index % plan.connections.max(1) as usize) as u32;
+            LinkRoutes::new(handle.clone(), link, plan.connections, plan.claim.clone())
+        })
+        .collect()
+}
+
+fn serve_admin(
+    listener: std::net::TcpListener,
+    runtime: &Runtime,
+    readiness: Readiness,
+    shared: &Shared,
+    handles: &[LinkHandle],
+) -> Result<(), ExitError> {
+    let (reports, links) = (shared.clone(), handles.to_vec());
+    let status = move || {
+        let links: Vec<_> = links.iter().map(LinkHandle::status).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "report": reports.report(),
+            "interceptors": links,
+        })
+    };
+    // It ends with the runtime: while the copier drains, its state is of interest.
+    Admin::new(readiness, metrics::registry(shared.clone()), status).serve(
+        listener,
+        runtime.handle(),
+        std::future::pending(),
+    )
+}
+
+fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<Report, ExitError> {
+    let thread = std::thread::Builder::new()
+        .name("shard".to_owned())
+        .spawn(move || shard.run())
+        .map_err(|error| ExitError::caused("cannot start the shard's thread", &error))?;
+    startup.ready();
+    thread.join().map_err(|_| {
+        ExitError::start("the shard ended by a fault of its own; please report it with the log")
+    })
+}
+
+fn finish(plan: &Plan, report: &Report) -> Result<(), ExitError> {
+    for line in report.to_string().lines() {
+        tracing::info!("{line}");
+    }
+    let Some(path) = &plan.report else {
+        return Ok(());
+    };
+    let text = serde_json::to_string_pretty(report)
+        .map_err(|error| ExitError::caused("cannot write the report", &error))?;
+    std::fs::write(path, text + "\n").map_err(|error| {
+        ExitError::caused(
+            format!("cannot write the report to {}", path.display()),
+            &error,
+        )
+    })
+}

@@ -1,0 +1,128 @@
+//! What the gRPC side hands to the shard: a bounded queue that never blocks the hander.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use millrace_capture::Waker;
+use millrace_fleet::link::LinkEvent;
+use tonic::codegen::Bytes;
+
+/// Bytes of response headers that may wait. More means that the shard is far behind, and the
+/// oldest are of least use: TCP will repeat them.
+const MAX_BYTES: usize = 16 << 20;
+
+/// Something for the shard.
+#[derive(Debug)]
+pub enum Input {
+    /// Packed response headers from the link with this number.
+    Headers(Bytes),
+    /// A link with this number is up or down, or was refused.
+    Link(usize, LinkEvent),
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    inputs: VecDeque<Input>,
+    bytes: usize,
+    dropped_batches: u64,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Inbox {
+    queue: Mutex<Queue>,
+    waker: Waker,
+}
+
+impl Inbox {
+    /// An empty queue whose owner sleeps on `waker`.
+    pub fn new(waker: Waker) -> Self {
+        Self {
+            queue: Mutex::default(),
+            waker,
+        }
+    }
+
+    /// Hands an event of a link over. Headers that find the queue full push out the oldest.
+    pub fn push(&self, link: usize, event: LinkEvent) {
+        let mut queue = self.lock();
+        let was_empty = queue.inputs.is_empty();
+        if let LinkEvent::Headers { bytes, .. } = event {
+            queue.bytes += bytes.len();
+            queue.inputs.push_back(Input::Headers(bytes));
+            while queue.bytes > MAX_BYTES && queue.drop_oldest_headers() {}
+        } else {
+            queue.inputs.push_back(Input::Link(link, event));
+        }
+        drop(queue);
+        if was_empty {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes everything, in order, into `into`, which must be empty.
+    pub fn take(&self, into: &mut VecDeque<Input>) {
+        let mut queue = self.lock();
+        std::mem::swap(&mut queue.inputs, into);
+        queue.bytes = 0;
+    }
+
+    /// Batches of headers that were dropped because the shard was too slow.
+    pub fn dropped_batches(&self) -> u64 {
+        self.lock().dropped_batches
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing that can panic happens under the lock; a poisoned one is as good as another.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn drop_oldest_headers(&mut self) -> bool {
+        let oldest = self
+            .inputs
+            .iter()
+            .position(|input| matches!(input, Input::Headers(_)));
+        match oldest.and_then(|index| self.inputs.remove(index)) {
+            Some(Input::Headers(bytes)) => {
+                self.bytes -= bytes.len();
+                self.dropped_batches += 1;
+                true
+            }
+            Some(Input::Link(..)) | None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overflow_drops_the_oldest_headers_and_keeps_link_events() {
+        let inbox = Inbox::new(Waker::new().unwrap());
+        let headers = |byte: u8| LinkEvent::Headers {
+            bytes: Bytes::from(vec![byte; 10 << 20]),
+            count: 1,
+            dropped: 0,
+        };
+        inbox.push(0, headers(1));
+        inbox.push(
+            0,
+            LinkEvent::Down {
+                epoch: 1,
+                reason: "gone".to_owned(),
+            },
+        );
+        inbox.push(0, headers(2));
+        let mut taken = VecDeque::new();
+        inbox.take(&mut taken);
+        assert_eq!(inbox.dropped_batches(), 1);
+        assert!(matches!(
+            taken.pop_front(),
+            Some(Input::Link(0, LinkEvent::Down { .. }))
+        ));
+        assert!(matches!(taken.pop_front(), Some(Input::Headers(bytes)) if bytes[0] == 2));
+    }
+}

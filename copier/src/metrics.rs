@@ -1,0 +1,307 @@
+//! The report as Prometheus metrics: `millrace_copier_<what>_<unit>`.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::report::{Counts, Percentiles, Report};
+use crate::shard::Shared;
+
+/// Collects from the latest report whenever it is asked.
+#[derive(Debug)]
+struct ReportCollector(Shared);
+
+/// A registry with all metrics of the copier.
+pub fn registry(shared: Shared) -> Registry {
+    let mut registry = Registry::with_prefix("millrace_copier");
+    registry.register_collector(Box::new(ReportCollector(shared)));
+    registry
+}
+
+impl Collector for ReportCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let report = self.0.report();
+        let mut out = Output(&mut encoder);
+        out.counters(&report)?;
+        out.gauges(&report)?;
+        out.latencies(&report)
+    }
+}
+
+struct Output<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Output<'_, '_> {
+    fn counters(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let Report {
+            sessions,
+            replicas,
+            bytes,
+            packets,
+            capture,
+            send,
+            gate,
+            ..
+        } = report;
+        self.counter(
+            "sessions_captured",
+            "Client sessions captured",
+            sessions.captured,
+        )?;
+        self.counter(
+            "sessions_midway",
+            "Sessions picked up in their middle",
+            sessions.midway,
+        )?;
+        self.counter(
+            "sessions_ended",
+            "Sessions ended on the live side",
+            sessions.ended,
+        )?;
+        self.by_reason("sessions_refused", "Sessions refused", &sessions.refused)?;
+        self.counter(
+            "replicas_opened",
+            "Copied connections opened",
+            replicas.opened,
+        )?;
+        self.counter(
+            "replicas_established",
+            "Copied connections connected",
+            replicas.established,
+        )?;
+        self.counter(
+            "replicas_completed",
+            "Copied connections completed",
+            replicas.completed,
+        )?;
+        self.by_reason(
+            "replicas_aborted",
+            "Copied connections aborted",
+            &replicas.aborted,
+        )?;
+        self.by_reason(
+            "replicas_refused",
+            "Copied connections not opened",
+            &replicas.refused,
+        )?;
+        self.counter("captured_bytes", "Client payload captured", bytes.captured)?;
+        self.counter(
+            "sent_bytes",
+            "Payload sent to targets, each byte once",
+            bytes.sent,
+        )?;
+        self.counter(
+            "delivered_bytes",
+            "Payload acknowledged by targets",
+            bytes.delivered,
+        )?;
+        self.counter(
+            "retransmitted_bytes",
+            "Payload sent again",
+            bytes.retransmitted,
+        )?;
+        self.counter(
+            "answered_bytes",
+            "Payload answered by targets",
+            bytes.answered,
+        )?;
+        self.counter(
+            "repeated_bytes",
+            "Payload captured more than once",
+            bytes.repeated,
+        )?;
+        self.counter(
+            "differing_bytes",
+            "Payload repeated with another value",
+            bytes.differing,
+        )?;
+        self.counter(
+            "refused_bytes",
+            "Payload of sessions that are not copied",
+            bytes.refused,
+        )?;
+        self.counter(
+            "client_segments",
+            "Segments from clients",
+            packets.client_segments,
+        )?;
+        self.counter(
+            "live_segments",
+            "Segments from live servers",
+            packets.live_segments,
+        )?;
+        self.counter(
+            "response_headers",
+            "Response headers",
+            packets.response_headers,
+        )?;
+        self.counter(
+            "response_headers_unknown",
+            "Response headers for replicas that are gone",
+            packets.response_headers_unknown,
+        )?;
+        self.counter(
+            "response_batches_dropped",
+            "Batches of response headers dropped because the copier was too slow",
+            packets.response_batches_dropped,
+        )?;
+        self.counter("packets_sent", "Packets sent to targets", packets.sent)?;
+        self.counter(
+            "packets_retransmitted",
+            "Packets sent again",
+            packets.retransmitted,
+        )?;
+        self.counter(
+            "retransmission_timeouts",
+            "Time-outs",
+            packets.retransmission_timeouts,
+        )?;
+        self.counter(
+            "fast_retransmits",
+            "Fast retransmissions",
+            packets.fast_retransmits,
+        )?;
+        self.counter(
+            "window_probes",
+            "Probes of a closed window",
+            packets.window_probes,
+        )?;
+        self.counter("capture_received", "Frames captured", capture.received)?;
+        self.counter(
+            "capture_dropped",
+            "Frames that found the ring full",
+            capture.dropped,
+        )?;
+        self.counter(
+            "capture_malformed",
+            "Frames with broken headers",
+            capture.malformed,
+        )?;
+        self.counter(
+            "capture_cut",
+            "Segments cut by the snap length",
+            capture.cut,
+        )?;
+        self.counter(
+            "capture_checksum",
+            "Segments with a wrong checksum",
+            capture.checksum,
+        )?;
+        self.counter(
+            "capture_unowned",
+            "Segments of sessions not copied",
+            capture.unowned,
+        )?;
+        self.by_reason(
+            "send_errors",
+            "Packets that could not be sent",
+            &send.errors,
+        )?;
+        self.counter("gate_passed", "Turns sent after a full answer", gate.passed)?;
+        self.counter("gate_quiet", "Turns sent after a quiet answer", gate.quiet)?;
+        self.counter(
+            "gate_overridden",
+            "Turns sent without an answer",
+            gate.overridden,
+        )?;
+        self.counter(
+            "gate_premature",
+            "Quiet answers that went on",
+            gate.premature,
+        )
+    }
+
+    fn gauges(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        self.gauge(
+            "sessions_open",
+            "Sessions held",
+            report.sessions.open as f64,
+        )?;
+        self.gauge(
+            "replicas_open",
+            "Copied connections held",
+            report.replicas.open as f64,
+        )?;
+        self.gauge(
+            "replicas_waiting",
+            "Copied connections that wait for an interceptor",
+            report.replicas.waiting as f64,
+        )?;
+        self.gauge(
+            "backlog_bytes",
+            "Captured and not yet delivered",
+            report.bytes.backlog as f64,
+        )?;
+        self.gauge(
+            "fidelity_ratio",
+            "Delivered / (captured x replicas)",
+            report.fidelity,
+        )
+    }
+
+    fn latencies(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let first = &report.latency.first_byte;
+        let last = &report.latency.last_byte;
+        let mut encoder = self.0.encode_descriptor(
+            "turn_latency_seconds",
+            "Latency of answers, by byte, side and quantile",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (byte, sides) in [("first", first), ("last", last)] {
+            for (side, values) in [("live", &sides.live), ("target", &sides.target)] {
+                quantiles(&mut encoder, byte, side, values)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(encoder)
+    }
+
+    fn by_reason(
+        &mut self,
+        name: &str,
+        help: &str,
+        counts: &Counts,
+    ) -> Result<(), std::fmt::Error> {
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (reason, count) in counts {
+            ConstCounter::new(*count).encode(encoder.encode_family(&[("reason", *reason)])?)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), std::fmt::Error> {
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(encoder)
+    }
+}
+
+fn quantiles(
+    encoder: &mut MetricEncoder<'_>,
+    byte: &str,
+    side: &str,
+    values: &Percentiles,
+) -> Result<(), std::fmt::Error> {
+    for (quantile, micros) in [
+        ("0.5", values.p50),
+        ("0.9", values.p90),
+        ("0.99", values.p99),
+        ("0.999", values.p999),
+    ] {
+        let labels = [("byte", byte), ("side", side), ("quantile", quantile)];
+        ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

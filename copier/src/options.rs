@@ -1,0 +1,226 @@
+//! The command line of the copier. TCPCopy's letters keep their meaning.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::RangedU64ValueParser;
+use millrace_fleet::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
+use millrace_fleet::options::CommonOptions;
+
+/// The port on which interceptors listen, as TCPCopy's did.
+pub const INTERCEPTOR_PORT: u16 = 36_524;
+
+/// Copies live TCP sessions to a target.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "millrace-copier", version, max_term_width = 100)]
+pub struct Options {
+    /// What to copy: [LIVE_IP:]LIVE_PORT-TARGET_IP:TARGET_PORT, several separated by commas. With
+    /// -o, MAC addresses may follow either port: PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC.
+    #[arg(short = 'x', long = "services", value_name = "LIST")]
+    pub services: Mappings,
+
+    /// Interceptors: HOST[:PORT], several separated by commas.
+    #[arg(short = 's', long, value_name = "LIST")]
+    pub interceptors: Interceptors,
+
+    /// Port of interceptors that are named without one.
+    #[arg(short = 'p', long, value_name = "PORT", default_value_t = INTERCEPTOR_PORT,
+          value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
+    pub port: u16,
+
+    /// Connections to each interceptor.
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=64))]
+    pub connections: u32,
+
+    /// Source addresses of copied connections in place of the clients' own: addresses, a.b.c.x,
+    /// ranges FIRST-LAST and CIDR, separated by commas.
+    #[arg(short = 'c', long, value_name = "LIST")]
+    pub client_pool: Option<ClientPool>,
+
+    /// Address that stands in for clients on the live host's loopback address (one for IPv4, one
+    /// for IPv6).
+    #[arg(
+        short = 'H',
+        long = "loopback-client",
+        value_name = "IP",
+        value_delimiter = ','
+    )]
+    pub loopback_clients: Vec<IpAddr>,
+
+    /// Copied connections for each session.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<u16>::new().range(1..=1023))]
+    pub replicas: u16,
+
+    /// Do not wait for the target's answer to one turn before sending the next.
+    #[arg(short = 'W', long)]
+    pub no_wait: bool,
+
+    /// Copy only sessions whose beginning was captured.
+    #[arg(short = 'O', long)]
+    pub only_from_syn: bool,
+
+    /// Accepted for TCPCopy's sake: a copier always survives the loss of an interceptor.
+    #[arg(short = 'L', long = "lonely", hide_short_help = true)]
+    pub lonely: bool,
+
+    /// Capture.
+    #[command(flatten)]
+    pub capture: CaptureOptions,
+
+    /// Sending.
+    #[command(flatten)]
+    pub sending: SendOptions,
+
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitOptions,
+
+    /// Write the report as JSON to FILE at the end.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Name of this copier towards interceptors; by default the host's name and the live ports.
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<String>,
+
+    /// What every daemon has.
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+/// What is captured, and how.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Capture")]
+pub struct CaptureOptions {
+    /// Devices to capture on, separated by commas; by default those that carry the live services.
+    #[arg(short = 'i', long, value_name = "DEV", value_delimiter = ',')]
+    pub devices: Vec<String>,
+
+    /// A pcap-filter(7) expression in place of the filter made from -x.
+    #[arg(short = 'F', long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+
+    /// Capture buffer of each device, in MB.
+    #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 16,
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
+    pub buffer_mb: u32,
+
+    /// Bytes captured of each packet; the default holds any packet but BIG TCP.
+    #[arg(short = 'S', long = "snap-length", value_name = "BYTES", default_value_t = 65_599,
+          value_parser = RangedU64ValueParser::<u32>::new().range(128..=524_288))]
+    pub snap_length: u32,
+}
+
+/// How packets are sent.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Sending")]
+pub struct SendOptions {
+    /// Send at the link layer from DEV, past the host's firewall and connection tracking.
+    #[arg(short = 'o', long = "output-device", value_name = "DEV")]
+    pub output_device: Option<String>,
+
+    /// Largest packet sent, in bytes.
+    #[arg(short = 'M', long, value_name = "BYTES", default_value_t = 1500,
+          value_parser = RangedU64ValueParser::<u16>::new().range(576..=65_535))]
+    pub mtu: u16,
+
+    /// Maximum segment size offered to targets; by default what the MTU leaves.
+    #[arg(short = 'D', long, value_name = "BYTES",
+          value_parser = RangedU64ValueParser::<u16>::new().range(64..=65_495))]
+    pub mss: Option<u16>,
+}
+
+/// When a session is given up, and what all of them may take.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitOptions {
+    /// Memory for sessions and their payload, in MB. Near the limit new sessions are refused.
+    #[arg(short = 'm', long = "memory", value_name = "MB", default_value_t = 512,
+          value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_048_576))]
+    pub memory_mb: u64,
+
+    /// Give up a copied connection whose target does not answer for this long, in seconds.
+    #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = RangedU64ValueParser::<u64>::new().range(1..=86_400))]
+    pub answer_timeout: u64,
+
+    /// Give up a session that is silent on the live side for this long, in seconds.
+    #[arg(short = 'k', long, value_name = "SECONDS", default_value_t = 3600,
+          value_parser = RangedU64ValueParser::<u64>::new().range(1..=604_800))]
+    pub idle_timeout: u64,
+
+    /// After SIGTERM, let open sessions finish for this long, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400))]
+    pub grace: u64,
+}
+
+/// Interceptors as written: the default port is known only with all options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interceptors(String);
+
+impl FromStr for Interceptors {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        DefaultPort(INTERCEPTOR_PORT).parse_list(text)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Interceptors {
+    /// The addresses, with `port` where none was given.
+    ///
+    /// # Errors
+    /// Two that are the same with that port.
+    pub fn with_port(&self, port: u16) -> Result<Vec<HostPort>, AddressError> {
+        DefaultPort(port).parse_list(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_command_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn tcpcopys_letters_are_understood() {
+        let line = "millrace-copier -x 80-198.18.2.20:8080 -s 198.18.2.30,rs2:1 -c 198.18.9.x \
+                    -i eth0,eth1 -H 198.18.1.9 -o eth0 -F tcp -B 32 -S 2000 -C 2 -M 1400 -D 1300 \
+                    -m 100 -t 20 -k 30 -p 4000 -O -W -L -l /dev/null -P pid -d";
+        let options = Options::try_parse_from(line.split_whitespace()).unwrap();
+        let interceptors = options.interceptors.with_port(options.port).unwrap();
+        let shown: Vec<String> = interceptors.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["198.18.2.30:4000", "rs2:1"]);
+        assert_eq!(options.capture.devices, ["eth0", "eth1"]);
+        assert!(options.no_wait && options.only_from_syn && options.common.daemon);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for wrong in [
+            "-n 0",
+            "-m 0",
+            "-M 100",
+            "-C 0",
+            "-t x",
+            "-p 0",
+            "-H nobody",
+            "--wat",
+        ] {
+            let line = format!("millrace-copier -x 80-198.18.2.20:80 -s h {wrong}");
+            assert!(
+                Options::try_parse_from(line.split_whitespace()).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! From options to a plan: everything that can be wrong is found here, before a socket is opened.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_capture::{
+    Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig, RingConfig, SenderConfig,
+    ServiceFilter, StaticHop,
+};
+use millrace_engine::{Config, Service, SourcePool};
+use millrace_fleet::address::{HostPort, Mac, Mapping};
+use millrace_fleet::exit::ExitError;
+use millrace_fleet::incarnation::random_u64;
+use millrace_fleet::transport::Security;
+use millrace_proto::{ClaimSet, ClientRange};
+
+use crate::options::Options;
+
+/// Bytes kept of packets of the live server: headers, with some room.
+const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
+
+/// What a copier will do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What the engine is told.
+    pub engine: Config,
+    /// The rings to open, one for each device.
+    pub rings: Vec<RingConfig>,
+    /// How packets are sent.
+    pub sender: SenderConfig,
+    /// Sending at the link layer, from this device.
+    pub next_hops: Option<NextHopConfig>,
+    /// Interceptors.
+    pub interceptors: Vec<HostPort>,
+    /// Links to each interceptor.
+    pub connections: u32,
+    /// How the links are protected.
+    pub security: Security,
+    /// Name of this copier.
+    pub id: String,
+    /// What is claimed in place of announcing flows.
+    pub claim: Option<ClaimSet>,
+    /// Time for open sessions to finish.
+    pub grace: Duration,
+    /// Where the report goes.
+    pub report: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Makes a plan of the options.
+    ///
+    /// # Errors
+    /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
+    pub fn new(options: &Options) -> Result<Self, ExitError> {
+        let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
+        let security = Security::from_options(options.common.insecure)?;
+        let interceptors = options
+            .interceptors
+            .with_port(options.port)
+            .map_err(|error| usage(&error))?;
+        let engine = engine_config(options)?;
+        check_families(options, &engine)?;
+        let devices = devices(options)?;
+        let rings = rings(options, &devices)?;
+        let next_hops = next_hops(options)?;
+        let claim = options
+            .client_pool
+            .as_ref()
+            .map(|_| claim(&engine))
+            .transpose()?;
+        Ok(Self {
+            rings,
+            sender: SenderConfig {
+                max_packet: usize::from(options.sending.mtu),
+                ..SenderConfig::default()
+            },
+            next_hops,
+            interceptors,
+            connections: options.connections,
+            security,
+            id: options.id.clone().unwrap_or_else(|| default_id(&engine)),
+            claim,
+            grace: Duration::from_secs(options.limits.grace),
+            report: options.report.clone(),
+            engine,
+        })
+    }
+}
+
+fn engine_config(options: &Options) -> Result<Config, ExitError> {
+    let services: Vec<Service> = options
+        .services
+        .iter()
+        .map(|mapping| Service {
+            live_ip: mapping.live_ip,
+            live_port: mapping.live_port,
+            target: mapping.target.into(),
+        })
+        .collect();
+    for (service, mapping) in services.iter().zip(&options.services) {
+        let live = service
+            .live_ip
+            .map(|ip| millrace_wire::Endpoint::new(ip, service.live_port));
+        if live == Some(service.target) {
+            return Err(ExitError::usage(format!(
+                "-x {mapping}: live service and target are the same; name the host that is to \
+                 receive the copy"
+            )));
+        }
+    }
+    let sources = match &options.client_pool {
+        None => SourcePool::Clients,
+        Some(pool) => SourcePool::Ranges(
+            pool.ranges()
+                .iter()
+                .map(|range| (range.first(), range.last()))
+                .collect(),
+        ),
+    };
+    Ok(Config {
+        services,
+        local_addresses: local_addresses(),
+        sources,
+        loopback_clients: options.loopback_clients.clone(),
+        replicas: options.replicas,
+        gate: !options.no_wait,
+        only_from_syn: options.only_from_syn,
+        max_packet: options.sending.mtu,
+        offered_mss: options.sending.mss,
+        memory_limit: options.limits.memory_mb << 20,
+        answer_timeout: Duration::from_secs(options.limits.answer_timeout),
+        idle_timeout: Duration::from_secs(options.limits.idle_timeout),
+        seed: random_u64(),
+    })
+}
+
+/// A target must be reachable with the source addresses that its replicas will bear.
+fn check_families(options: &Options, engine: &Config) -> Result<(), ExitError> {
+    for mapping in &options.services {
+        let target = mapping.target.ip();
+        let pool = !matches!(engine.sources, SourcePool::Clients);
+        if pool && engine.sources.is_empty(&target) {
+            return Err(ExitError::usage(format!(
+                "-x {mapping}: -c holds no address of the target's family; add {} addresses",
+                if target.is_ipv4() { "IPv4" } else { "IPv6" }
+            )));
+        }
+        let mixed = mapping
+            .live_ip
+            .is_some_and(|live| live.is_ipv4() != target.is_ipv4());
+        if mixed && !pool {
+            return Err(ExitError::usage(format!(
+                "-x {mapping}: live service and target are of different address families; give \
+                 the replicas addresses of the target's family with -c"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn local_addresses() -> Vec<IpAddr> {
+    Device::list()
+        .into_iter()
+        .flat_map(|device| device.addresses)
+        .collect()
+}
+
+fn devices(options: &Options) -> Result<Vec<Device>, ExitError> {
+    let names = &options.capture.devices;
+    if !names.is_empty() {
+        return names
+            .iter()
+            .map(|name| Device::find(name).map_err(|error| ExitError::start(error.to_string())))
+            .collect();
+    }
+    let live: Vec<Option<IpAddr>> = options
+        .services
+        .iter()
+        .map(|mapping| mapping.live_ip)
+        .collect();
+    let devices = Device::carrying(&live);
+    if devices.is_empty() {
+        return Err(ExitError::start(format!(
+            "no device carries the live address of -x {}: check it with `ip address`, or name \
+             the devices with -i",
+            options.services
+        )));
+    }
+    Ok(devices)
+}
+
+fn rings(options: &Options, devices: &[Device]) -> Result<Vec<RingConfig>, ExitError> {
+    let exclude: Vec<_> = options
+        .services
+        .iter()
+        .map(|mapping| mapping.target)
+        // A target that is itself a live service of this list is copied on purpose.
+        .filter(|target| !options.services.iter().any(|m| is_live(m, target)))
+        .collect();
+    let filter = match &options.capture.filter {
+        Some(text) => Filter::Expression(Expression {
+            text: text.clone(),
+            exclude,
+        }),
+        None => Filter::Services(FilterSpec {
+            services: options
+                .services
+                .iter()
+                .map(|mapping| ServiceFilter {
+                    address: mapping.live_ip,
+                    port: mapping.live_port,
+                })
+                .collect(),
+            local_addresses: local_addresses(),
+            exclude,
+            client_snap_len: options.capture.snap_length,
+            server_snap_len: SERVER_SNAP_LENGTH,
+        }),
+    };
+    filter
+        .compile(
+            millrace_wire::LinkType::Ethernet,
+            options.capture.snap_length,
+        )
+        .map_err(|error| ExitError::usage(error.to_string()))?;
+    Ok(devices
+        .iter()
+        .map(|device| RingConfig {
+            buffer_bytes: (options.capture.buffer_mb as usize) << 20,
+            snap_len: options.capture.snap_length,
+            ..RingConfig::new(device.name.clone(), filter.clone())
+        })
+        .collect())
+}
+
+fn is_live(mapping: &Mapping, address: &std::net::SocketAddr) -> bool {
+    mapping.live_port == address.port() && mapping.live_ip == Some(address.ip())
+}
+
+fn next_hops(options: &Options) -> Result<Option<NextHopConfig>, ExitError> {
+    let Some(device) = &options.sending.output_device else {
+        let with_mac = options
+            .services
+            .iter()
+            .find(|mapping| mapping.live_mac.is_some() || mapping.target_mac.is_some());
+        return match with_mac {
+            Some(mapping) => Err(ExitError::usage(format!(
+                "-x {mapping}: MAC addresses are for sending at the link layer: add -o DEVICE"
+            ))),
+            None => Ok(None),
+        };
+    };
+    Device::find(device).map_err(|error| ExitError::start(error.to_string()))?;
+    let mut fixed = HashMap::new();
+    for mapping in &options.services {
+        if let Some(destination) = mapping.target_mac {
+            let source = mapping.live_mac.map(mac);
+            let hop = StaticHop {
+                source,
+                destination: mac(destination),
+            };
+            fixed.insert(mapping.target.ip(), hop);
+        }
+    }
+    Ok(Some(NextHopConfig {
+        fixed,
+        ..NextHopConfig::new(device.clone())
+    }))
+}
+
+fn mac(mac: Mac) -> MacAddress {
+    MacAddress::new(mac.octets())
+}
+
+fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
+    let SourcePool::Ranges(ranges) = &engine.sources else {
+        return Err(ExitError::usage("a claim needs a client pool"));
+    };
+    let ranges = ranges
+        .iter()
+        .map(|(first, last)| ClientRange::new(*first, *last, 1, u16::MAX))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| ExitError::usage(format!("-c: {error}")))?;
+    let targets = engine
+        .services
+        .iter()
+        .map(|service| service.target.into())
+        .collect();
+    Ok(ClaimSet { ranges, targets })
+}
+
+/// Two copiers on one host copy different services, so the ports tell them apart.
+fn default_id(engine: &Config) -> String {
+    let name = rustix::system::uname();
+    let host = name.nodename().to_string_lossy();
+    let ports: Vec<String> = engine
+        .services
+        .iter()
+        .map(|service| service.live_port.to_string())
+        .collect();
+    format!("{host}:{}", ports.join("+"))
+}

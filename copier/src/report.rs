@@ -1,0 +1,438 @@
+//! What a run amounts to: printed at the end, written by `--report`, and shown at /status.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use millrace_capture::{RingStatistics, SendCounters, SendErrorKind};
+use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
+use millrace_wire::DecodeCounters;
+use serde::Serialize;
+
+/// Counts by reason or kind; names are those of the metrics.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// The report. Counts are since the start; latencies are in microseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Seconds since the start.
+    pub duration_seconds: f64,
+    /// Client connections to the live services.
+    pub sessions: Sessions,
+    /// Copied connections.
+    pub replicas: Replicas,
+    /// Payload of clients.
+    pub bytes: Bytes,
+    /// Bytes delivered / (bytes captured x replicas); 1 when nothing was captured.
+    pub fidelity: f64,
+    /// Segments and packets.
+    pub packets: Packets,
+    /// What capture could not deliver.
+    pub capture: Capture,
+    /// What could not be sent.
+    pub send: Send,
+    /// How turns found their time.
+    pub gate: Gate,
+    /// Latencies of turns, live and target side by side.
+    pub latency: Latency,
+}
+
+/// Sessions.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Sessions {
+    /// Captured, all in all.
+    pub captured: u64,
+    /// Of these, met in their middle and picked up at a turn.
+    pub midway: u64,
+    /// Ended on the live side.
+    pub ended: u64,
+    /// Held at the moment.
+    pub open: u64,
+    /// Refused, by reason.
+    pub refused: Counts,
+}
+
+/// Replicas.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Replicas {
+    /// Of each session.
+    pub per_session: u16,
+    /// Opened.
+    pub opened: u64,
+    /// Connected to the target.
+    pub established: u64,
+    /// Every byte delivered, and ended as the client's connection did.
+    pub completed: u64,
+    /// Held at the moment.
+    pub open: u64,
+    /// Of these, waiting for an interceptor before they begin.
+    pub waiting: u64,
+    /// Ended otherwise, by reason.
+    pub aborted: Counts,
+    /// Not opened, by reason.
+    pub refused: Counts,
+}
+
+/// Payload bytes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Bytes {
+    /// Sent by clients to live services.
+    pub captured: u64,
+    /// Sent to targets, each once.
+    pub sent: u64,
+    /// Acknowledged by targets.
+    pub delivered: u64,
+    /// Sent to targets again.
+    pub retransmitted: u64,
+    /// Answered by targets.
+    pub answered: u64,
+    /// Captured and not yet acknowledged by every target.
+    pub backlog: u64,
+    /// Captured more than once.
+    pub repeated: u64,
+    /// Of these, with another value; the first copy was taken.
+    pub differing: u64,
+    /// Of sessions that were not copied: refused, or met in their middle.
+    pub refused: u64,
+}
+
+/// Packets.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Packets {
+    /// Segments captured from clients.
+    pub client_segments: u64,
+    /// Segments captured from live servers.
+    pub live_segments: u64,
+    /// Response headers received from interceptors.
+    pub response_headers: u64,
+    /// Of these, for replicas that were gone.
+    pub response_headers_unknown: u64,
+    /// Batches of response headers dropped because this copier was too slow.
+    pub response_batches_dropped: u64,
+    /// Sent to targets.
+    pub sent: u64,
+    /// Of these, sent again.
+    pub retransmitted: u64,
+    /// Retransmission time-outs.
+    pub retransmission_timeouts: u64,
+    /// Fast retransmissions.
+    pub fast_retransmits: u64,
+    /// Probes of a closed window.
+    pub window_probes: u64,
+    /// Connections of an earlier life reset at a target.
+    pub stale_connections_reset: u64,
+}
+
+/// Capture.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Capture {
+    /// Frames that the kernel put into the rings.
+    pub received: u64,
+    /// Frames that found a ring full.
+    pub dropped: u64,
+    /// How often a ring was full.
+    pub freezes: u64,
+    /// Frames that are not TCP.
+    pub not_tcp: u64,
+    /// Frames with broken headers.
+    pub malformed: u64,
+    /// IP fragments.
+    pub fragments: u64,
+    /// Segments that the snap length cut.
+    pub cut: u64,
+    /// Segments with a wrong checksum, ignored as their receiver ignores them.
+    pub checksum: u64,
+    /// Segments of no session that is copied.
+    pub unowned: u64,
+    /// Segments with implausible sequence numbers.
+    pub out_of_window: u64,
+}
+
+/// Sending.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Send {
+    /// Packets that the kernel took.
+    pub packets: u64,
+    /// Bytes that the kernel took, from the IP header on.
+    pub bytes: u64,
+    /// Packets that it refused, by kind of error.
+    pub errors: Counts,
+}
+
+/// The gate.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Gate {
+    /// Turns sent after an answer as long as the live one.
+    pub passed: u64,
+    /// Turns sent after a shorter answer had gone quiet.
+    pub quiet: u64,
+    /// Turns sent although the target had not answered within the bound.
+    pub overridden: u64,
+    /// Quiet answers that went on after all.
+    pub premature: u64,
+}
+
+/// Latencies from the last byte of a turn to its answer.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Latency {
+    /// To the first byte of the answer.
+    pub first_byte: Sides,
+    /// To the last byte of the answer.
+    pub last_byte: Sides,
+}
+
+/// Live and target side by side.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Sides {
+    /// At the live server, as captured there.
+    pub live: Percentiles,
+    /// At the target: from sending to the response header's arrival, the interceptor's way here
+    /// included.
+    pub target: Percentiles,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Percentiles {
+    /// How many turns.
+    pub count: u64,
+    /// The median.
+    pub p50: u64,
+    /// 90th percentile.
+    pub p90: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// 99.9th percentile.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// Everything a report is made from.
+pub struct Sources<'a> {
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// The engine's counters.
+    pub stats: &'a Stats,
+    /// What the engine holds.
+    pub gauges: Gauges,
+    /// Replicas of each session.
+    pub replicas: u16,
+    /// The rings' counters, summed.
+    pub ring: RingStatistics,
+    /// The decoder's counters.
+    pub decode: DecodeCounters,
+    /// The sender's counters.
+    pub send: &'a SendCounters,
+    /// Batches of headers dropped by the inbox.
+    pub dropped_batches: u64,
+}
+
+impl Report {
+    /// Makes a report.
+    pub fn new(from: &Sources<'_>) -> Self {
+        let Sources {
+            stats,
+            gauges,
+            ring,
+            decode,
+            ..
+        } = from;
+        let wanted = stats
+            .bytes_captured
+            .saturating_mul(u64::from(from.replicas));
+        Self {
+            duration_seconds: from.elapsed.as_secs_f64(),
+            sessions: Sessions {
+                captured: stats.sessions_captured,
+                midway: stats.sessions_midway,
+                ended: stats.sessions_ended,
+                open: gauges.sessions as u64,
+                refused: refusals(&stats.sessions_refused),
+            },
+            replicas: Replicas {
+                per_session: from.replicas,
+                opened: stats.replicas_opened,
+                established: stats.replicas_established,
+                completed: stats.replicas_completed,
+                open: gauges.replicas as u64,
+                waiting: gauges.replicas_waiting as u64,
+                aborted: AbortReason::ALL
+                    .into_iter()
+                    .map(|reason| (reason.name(), stats.replicas_aborted.of(reason)))
+                    .filter(|(_, count)| *count > 0)
+                    .collect(),
+                refused: refusals(&stats.replicas_refused),
+            },
+            bytes: Bytes {
+                captured: stats.bytes_captured,
+                sent: stats.bytes_sent,
+                delivered: stats.bytes_delivered,
+                retransmitted: stats.bytes_retransmitted,
+                answered: stats.bytes_answered,
+                backlog: gauges.backlog,
+                repeated: stats.bytes_repeated,
+                differing: stats.bytes_differing,
+                refused: stats.bytes_refused,
+            },
+            fidelity: if wanted == 0 {
+                1.0
+            } else {
+                stats.bytes_delivered as f64 / wanted as f64
+            },
+            packets: Packets {
+                client_segments: stats.client_segments,
+                live_segments: stats.live_segments,
+                response_headers: stats.target_headers,
+                response_headers_unknown: stats.target_headers_unknown,
+                response_batches_dropped: from.dropped_batches,
+                sent: stats.packets_sent,
+                retransmitted: stats.packets_retransmitted,
+                retransmission_timeouts: stats.retransmission_timeouts,
+                fast_retransmits: stats.fast_retransmits,
+                window_probes: stats.window_probes,
+                stale_connections_reset: stats.stale_connections_reset,
+            },
+            capture: Capture {
+                received: ring.received,
+                dropped: ring.dropped,
+                freezes: ring.freezes,
+                not_tcp: decode.not_tcp,
+                malformed: decode.malformed,
+                fragments: decode.fragments,
+                cut: decode.cut,
+                checksum: decode.checksum,
+                unowned: stats.segments_unowned,
+                out_of_window: stats.segments_out_of_window,
+            },
+            send: Send {
+                packets: from.send.packets,
+                bytes: from.send.bytes,
+                errors: SendErrorKind::ALL
+                    .into_iter()
+                    .map(|kind| (kind.name(), from.send.failures(kind)))
+                    .filter(|(_, count)| *count > 0)
+                    .collect(),
+            },
+            gate: Gate {
+                passed: stats.gate_passed,
+                quiet: stats.gate_quiet,
+                overridden: stats.gate_overridden,
+                premature: stats.gate_premature,
+            },
+            latency: Latency {
+                first_byte: Sides {
+                    live: percentiles(&stats.live_latency.first_byte),
+                    target: percentiles(&stats.target_latency.first_byte),
+                },
+                last_byte: Sides {
+                    live: percentiles(&stats.live_latency.last_byte),
+                    target: percentiles(&stats.target_latency.last_byte),
+                },
+            },
+        }
+    }
+}
+
+fn refusals(refusals: &millrace_engine::Refusals) -> Counts {
+    RefusalReason::ALL
+        .into_iter()
+        .map(|reason| (reason.name(), refusals.of(reason)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+    Percentiles {
+        count: histogram.len(),
+        p50: histogram.value_at_quantile(0.5),
+        p90: histogram.value_at_quantile(0.9),
+        p99: histogram.value_at_quantile(0.99),
+        p999: histogram.value_at_quantile(0.999),
+        max: histogram.max(),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sessions,
+            replicas,
+            bytes,
+            packets,
+            capture,
+            send,
+            latency,
+            ..
+        } = self;
+        writeln!(f, "report after {:.1} s", self.duration_seconds)?;
+        writeln!(
+            f,
+            "  sessions  {} captured ({} met midway), {} open, refused: {}",
+            sessions.captured,
+            sessions.midway,
+            sessions.open,
+            list(&sessions.refused)
+        )?;
+        writeln!(
+            f,
+            "  replicas  {} opened, {} completed, {} open, aborted: {}, refused: {}",
+            replicas.opened,
+            replicas.completed,
+            replicas.open,
+            list(&replicas.aborted),
+            list(&replicas.refused)
+        )?;
+        writeln!(
+            f,
+            "  bytes     {} captured, {} sent, {} delivered; fidelity {:.6}",
+            bytes.captured, bytes.sent, bytes.delivered, self.fidelity
+        )?;
+        writeln!(
+            f,
+            "  packets   {} sent, {} of them again; {} response headers",
+            packets.sent, packets.retransmitted, packets.response_headers
+        )?;
+        writeln!(
+            f,
+            "  capture   {} frames, {} dropped; send errors: {}",
+            capture.received,
+            capture.dropped,
+            list(&send.errors)
+        )?;
+        writeln!(f, "  latency   microseconds, p50 / p90 / p99 / max")?;
+        for (name, sides) in [
+            ("first byte", &latency.first_byte),
+            ("last byte", &latency.last_byte),
+        ] {
+            writeln!(
+                f,
+                "    {name:<11} live {}   target {}",
+                sides.live, sides.target
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} / {} / {} / {}",
+            self.p50, self.p90, self.p99, self.max
+        )
+    }
+}
+
+fn list(counts: &Counts) -> String {
+    if counts.is_empty() {
+        return "none".to_owned();
+    }
+    let items: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    items.join(", ")
+}

@@ -1,0 +1,500 @@
+//! The shard: one thread that owns the capture rings, the engine and the sender.
+//!
+//! It never waits for anything but packets, headers and its own timers. What it hands to others
+//! goes into bounded queues; what it shows to others is a report that it replaces now and then.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use millrace_capture::{
+    CaptureError, Ring, RingConfig, RingStatistics, SendErrorKind, Sender, Waker, wait,
+};
+use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
+use millrace_fleet::drain::{DrainWatch, Stage};
+use millrace_fleet::link::LinkEvent;
+use millrace_proto::{FlowKey, HeaderRecord, HeaderRecords};
+use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
+
+use crate::inbox::{Inbox, Input};
+use crate::report::{Report, Sources};
+use crate::route_info::LinkRoutes;
+
+/// Longest sleep, so that signals and devices that come back are noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// Sleep while a link's queue is full or a ring is to be opened again.
+const RETRY_SLEEP: Duration = Duration::from_millis(5);
+/// How often the report is replaced.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a device that has gone is looked for.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// Capture blocks taken from one ring before the others get their turn.
+const BLOCKS_IN_A_ROW: usize = 8;
+/// A capture time stamp further back than this comes from a wall clock that was set.
+const OLDEST_STAMP: Duration = Duration::from_secs(5);
+
+/// Time for the engine: the wall clock at the start, and from then on a clock that is never set.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    origin: Instant,
+    wall_micros: u64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let wall_micros = u64::try_from(wall.as_micros()).unwrap_or_default();
+        Self {
+            origin: Instant::now(),
+            wall_micros,
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_micros(self.wall_micros) + self.origin.elapsed()
+    }
+
+    /// When a frame with this time stamp (Unix, nanoseconds) was captured.
+    fn stamp(now: Time, nanos: u64) -> Time {
+        let at = Time::from_micros(nanos / 1000).min(now);
+        if now.since(at) > OLDEST_STAMP {
+            now
+        } else {
+            at
+        }
+    }
+}
+
+/// A ring that may have to be opened again.
+struct Source {
+    config: RingConfig,
+    ring: Option<Ring>,
+    reopen_at: Instant,
+    /// Counts of rings that are gone.
+    before: RingStatistics,
+}
+
+/// What the rest of the daemon sees of the shard.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Report>>);
+
+impl Shared {
+    /// The latest report.
+    pub fn report(&self) -> Report {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn replace(&self, report: Report) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}
+
+/// The shard.
+pub struct Shard {
+    clock: Clock,
+    engine: Engine,
+    sources: Vec<Source>,
+    decoder: Decoder,
+    builder: PacketBuilder,
+    sender: Sender,
+    links: Vec<LinkRoutes>,
+    inbox: Arc<Inbox>,
+    inputs: VecDeque<Input>,
+    waker: Waker,
+    drain: DrainWatch,
+    grace: Duration,
+    shared: Shared,
+    report_at: Instant,
+    too_long_said: bool,
+}
+
+/// The parts of a shard, open and ready.
+pub struct Parts {
+    /// The engine.
+    pub engine: Engine,
+    /// Open rings with what they were opened from.
+    pub rings: Vec<(RingConfig, Ring)>,
+    /// The sender.
+    pub sender: Sender,
+    /// Route info to the interceptors, in the order of the links' numbers.
+    pub links: Vec<LinkRoutes>,
+    /// What the links hand over.
+    pub inbox: Arc<Inbox>,
+    /// Wakes the shard.
+    pub waker: Waker,
+    /// Tells it to end.
+    pub drain: DrainWatch,
+    /// Time for open sessions to finish.
+    pub grace: Duration,
+    /// Where it shows its report.
+    pub shared: Shared,
+}
+
+impl Shard {
+    /// A shard that will begin with [`Shard::run`].
+    pub fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        let sources = parts.rings.into_iter().map(|(config, ring)| Source {
+            config,
+            ring: Some(ring),
+            reopen_at: now,
+            before: RingStatistics::default(),
+        });
+        Self {
+            clock: Clock::start(),
+            engine: parts.engine,
+            sources: sources.collect(),
+            decoder: Decoder::new(),
+            builder: PacketBuilder::new(),
+            sender: parts.sender,
+            links: parts.links,
+            inbox: parts.inbox,
+            inputs: VecDeque::new(),
+            waker: parts.waker,
+            drain: parts.drain,
+            grace: parts.grace,
+            shared: parts.shared,
+            report_at: now,
+            too_long_said: false,
+        }
+    }
+
+    /// Works until it is told to end; gives the final report.
+    pub fn run(mut self) -> Report {
+        let mut end_by = None;
+        loop {
+            match self.drain.stage() {
+                Stage::Running => {}
+                Stage::Draining => {
+                    let deadline = *end_by.get_or_insert_with(|| {
+                        self.engine.drain();
+                        tracing::info!("draining: no new sessions, open ones finish");
+                        Instant::now() + self.grace
+                    });
+                    if Instant::now() >= deadline || self.engine.gauges().replicas == 0 {
+                        break;
+                    }
+                }
+                Stage::Exit => break,
+            }
+            let more = self.turn();
+            self.publish(false);
+            if !more {
+                self.sleep();
+            }
+        }
+        self.end()
+    }
+
+    /// One round: everything that has come in, and everything that follows from it. Says whether
+    /// there is more to be taken in at once.
+    fn turn(&mut self) -> bool {
+        let mut more = false;
+        for index in 0..self.sources.len() {
+            more |= self.capture_from(index);
+        }
+        self.take_inputs();
+        let now = self.clock.now();
+        self.engine.timeout(now);
+        self.put_out(now);
+        self.flush();
+        more
+    }
+
+    fn capture_from(&mut self, index: usize) -> bool {
+        let Some(source) = self.sources.get_mut(index) else {
+            return false;
+        };
+        let Some(ring) = &mut source.ring else {
+            source.reopen();
+            return false;
+        };
+        let link = ring.link_type();
+        for _ in 0..BLOCKS_IN_A_ROW {
+            let Some(block) = ring.next_block() else {
+                if let Some(error) = ring.take_error() {
+                    source.lost(&error);
+                }
+                return false;
+            };
+            let now = self.clock.now();
+            for frame in &block {
+                let verify = if frame.checksum_not_ready {
+                    Verify::Nothing
+                } else {
+                    Verify::Checksum
+                };
+                let wire_len = frame.original_len as usize;
+                let decoded =
+                    self.decoder
+                        .decode(frame.timestamp, link, frame.data, wire_len, verify);
+                if let Ok(packet) = decoded {
+                    let at = Clock::stamp(now, frame.timestamp);
+                    self.engine.segment(now, at, &packet);
+                }
+            }
+            drop(block);
+            put_out(
+                now,
+                &mut self.engine,
+                &mut self.links,
+                &mut self.builder,
+                &mut self.sender,
+            );
+        }
+        true
+    }
+
+    fn take_inputs(&mut self) {
+        self.inbox.take(&mut self.inputs);
+        let now = self.clock.now();
+        while let Some(input) = self.inputs.pop_front() {
+            match input {
+                Input::Headers(bytes) => {
+                    for record in HeaderRecords::new(&bytes) {
+                        let Ok(record) = record else {
+                            tracing::warn!(
+                                "an interceptor sent response headers that make no sense"
+                            );
+                            break;
+                        };
+                        let (flow, header, len) = response(&record);
+                        self.engine.target_header(now, flow, &header, len);
+                    }
+                    self.put_out(now);
+                }
+                Input::Link(link, event) => self.on_link(now, link, event),
+            }
+        }
+    }
+
+    fn on_link(&mut self, now: Time, index: usize, event: LinkEvent) {
+        let Some(link) = self.links.get_mut(index) else {
+            return;
+        };
+        match event {
+            LinkEvent::Up { epoch, .. } => {
+                link.on_up(epoch, &self.engine);
+                // Whatever is outstanding is tried again: its answers may have gone unseen.
+                self.engine.set_open(now, false);
+            }
+            LinkEvent::Down { epoch, .. } => link.on_down(epoch),
+            // Headers come as inputs of their own; refusals are logged and shown by the link.
+            LinkEvent::Headers { .. } | LinkEvent::Refused { .. } => {}
+        }
+        let open = self.links.iter().any(LinkRoutes::is_up);
+        self.engine.set_open(now, open);
+    }
+
+    fn put_out(&mut self, now: Time) {
+        put_out(
+            now,
+            &mut self.engine,
+            &mut self.links,
+            &mut self.builder,
+            &mut self.sender,
+        );
+    }
+
+    fn flush(&mut self) {
+        // Interceptors are told of a flow before its first packet leaves.
+        for link in &mut self.links {
+            link.flush(&self.engine);
+        }
+        let Self {
+            sender,
+            engine,
+            too_long_said,
+            ..
+        } = self;
+        sender.flush(|failure| {
+            let too_long = failure.kind == SendErrorKind::MessageTooLong;
+            if too_long && !*too_long_said {
+                *too_long_said = true;
+                tracing::warn!(
+                    "a packet of {} bytes is too long for the way to {}: sending smaller ones \
+                     (set --mtu to the MTU of that way)",
+                    failure.length,
+                    failure.destination
+                );
+            }
+            let kind = if too_long {
+                SendFailure::TooLong
+            } else {
+                SendFailure::Lost
+            };
+            engine.send_failed(
+                ReplicaKey::from_flow_id(failure.cookie),
+                kind,
+                failure.length,
+            );
+        });
+    }
+
+    fn sleep(&mut self) {
+        let now = self.clock.now();
+        let timer = self
+            .engine
+            .poll_timeout()
+            .map_or(LONGEST_SLEEP, |time| time.since(now));
+        let busy = self.links.iter().any(LinkRoutes::is_pending);
+        let longest = if busy { RETRY_SLEEP } else { LONGEST_SLEEP };
+        let mut fds: Vec<_> = self
+            .sources
+            .iter()
+            .filter_map(|source| source.ring.as_ref())
+            .map(AsFd::as_fd)
+            .collect();
+        fds.push(self.waker.as_fd());
+        if let Err(error) = wait(&fds, Some(timer.min(longest))) {
+            tracing::error!("cannot wait for packets: {error}");
+            std::thread::sleep(RETRY_SLEEP);
+        }
+        self.waker.clear();
+    }
+
+    fn publish(&mut self, now: bool) {
+        let time = Instant::now();
+        if now || time >= self.report_at {
+            self.report_at = time + REPORT_INTERVAL;
+            let report = self.report();
+            self.shared.replace(report);
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        let mut ring = RingStatistics::default();
+        for source in &mut self.sources {
+            add(&mut ring, &source.statistics());
+        }
+        Report::new(&Sources {
+            elapsed: self.clock.origin.elapsed(),
+            stats: self.engine.stats(),
+            gauges: self.engine.gauges(),
+            replicas: self.engine.config().replicas,
+            ring,
+            decode: self.decoder.counters(),
+            send: self.sender.counters(),
+            dropped_batches: self.inbox.dropped_batches(),
+        })
+    }
+
+    /// Resets what is still open, so that targets need not wait for time-outs.
+    fn end(mut self) -> Report {
+        let now = self.clock.now();
+        self.engine.shutdown(now);
+        self.engine.timeout(now);
+        self.put_out(now);
+        self.flush();
+        self.publish(true);
+        self.report()
+    }
+}
+
+/// Everything that the engine wants to say: flows to the interceptors, packets to the sender.
+fn put_out(
+    now: Time,
+    engine: &mut Engine,
+    links: &mut [LinkRoutes],
+    builder: &mut PacketBuilder,
+    sender: &mut Sender,
+) {
+    tell_links(engine, links);
+    while let Some(transmit) = engine.poll_transmit(now) {
+        let cookie = transmit.key.flow_id();
+        sender.push(cookie, transmit.tuple.destination.ip, |room| {
+            // A packet that does not fit is left out: TCP will notice. The engine keeps to the
+            // size of the room, so none is.
+            builder
+                .build(&transmit.tuple, &transmit.header, transmit.payload, room)
+                .unwrap_or_default()
+        });
+    }
+    tell_links(engine, links);
+}
+
+fn tell_links(engine: &mut Engine, links: &mut [LinkRoutes]) {
+    while let Some(event) = engine.poll_event() {
+        for link in links.iter_mut() {
+            match event {
+                Event::FlowOpened { key, tuple } => link.announce(key, &tuple),
+                Event::FlowClosed { key } => link.forget(key),
+            }
+        }
+    }
+}
+
+/// A response header as the engine wants it.
+fn response(record: &HeaderRecord) -> (FlowRef, TcpHeader, u32) {
+    let flow = match record.key {
+        FlowKey::Id(id) => FlowRef::Id(id),
+        FlowKey::Tuple { target, client } => {
+            FlowRef::Tuple(FourTuple::new(client.into(), target.into()))
+        }
+    };
+    let mut options = TcpOptions {
+        mss: record.mss,
+        window_scale: record.window_scale.map(|shift| shift.min(14)),
+        sack_permitted: record.sack_permitted,
+        timestamps: record.timestamps,
+        ..TcpOptions::default()
+    };
+    for (left, right) in record.sack_blocks() {
+        options.sack.push(Seq(*left), Seq(*right));
+    }
+    let header = TcpHeader {
+        seq: Seq(record.seq),
+        ack: Seq(record.ack),
+        flags: Flags(record.flags),
+        window: record.window,
+        urgent: 0,
+        options,
+    };
+    (flow, header, record.payload_len)
+}
+
+impl Source {
+    fn lost(&mut self, error: &CaptureError) {
+        match error {
+            CaptureError::DeviceRemoved { .. } => {
+                tracing::warn!("{error}; capturing goes on when it is back");
+                self.before = self.statistics();
+                self.ring = None;
+                self.reopen_at = Instant::now() + REOPEN_INTERVAL;
+            }
+            // A device that is down recovers by itself.
+            _ => tracing::warn!("{error}"),
+        }
+    }
+
+    fn reopen(&mut self) {
+        if Instant::now() < self.reopen_at {
+            return;
+        }
+        self.reopen_at = Instant::now() + REOPEN_INTERVAL;
+        if let Ok(ring) = Ring::open(&self.config) {
+            tracing::info!("capturing on {} again", self.config.device);
+            self.ring = Some(ring);
+        }
+    }
+
+    fn statistics(&mut self) -> RingStatistics {
+        let mut sum = self.before;
+        if let Some(Ok(now)) = self.ring.as_mut().map(Ring::statistics) {
+            add(&mut sum, &now);
+        }
+        sum
+    }
+}
+
+fn add(sum: &mut RingStatistics, other: &RingStatistics) {
+    sum.received += other.received;
+    sum.dropped += other.dropped;
+    sum.freezes += other.freezes;
+}

@@ -1,0 +1,50 @@
+//! What the interceptor counts.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// Counts since the start, and what is held at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Frames that the kernel put into the rings.
+    pub captured: u64,
+    /// Frames that found a ring full.
+    pub capture_dropped: u64,
+    /// Frames that are not TCP, or not for somebody else.
+    pub ignored: u64,
+    /// Frames with broken headers.
+    pub malformed: u64,
+    /// Response headers returned to the owner of their flow.
+    pub returned: u64,
+    /// Of these, headers that had waited for their route info.
+    pub returned_late: u64,
+    /// Headers dropped because a copier read too slowly.
+    pub dropped: u64,
+    /// Headers whose route info never came.
+    pub unowned: u64,
+    /// Headers that wait for their route info.
+    pub waiting: u64,
+    /// Flows that copiers have announced.
+    pub flows: u64,
+    /// Flows announced by one copier while another owned them; the newer owner counts.
+    pub flow_conflicts: u64,
+    /// Claims refused because another copier holds a part of them.
+    pub claim_conflicts: u64,
+}
+
+/// The latest counters, shared with the admin port.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Counters>>);
+
+impl Shared {
+    /// A copy of the latest counters.
+    pub fn get(&self) -> Counters {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces them.
+    pub fn set(&self, counters: Counters) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+    }
+}

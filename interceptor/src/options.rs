@@ -1,0 +1,73 @@
+//! The command line of the interceptor. TCPCopy's letters keep their meaning.
+
+use std::net::IpAddr;
+
+use clap::builder::RangedU64ValueParser;
+use millrace_fleet::options::CommonOptions;
+
+/// The port on which interceptors listen, as TCPCopy's did.
+pub const PORT: u16 = 36_524;
+
+/// Returns the headers of a target's responses to the copiers that own them.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "millrace-interceptor", version, max_term_width = 100)]
+pub struct Options {
+    /// Devices on which the target's responses arrive, separated by commas.
+    #[arg(
+        short = 'i',
+        long,
+        value_name = "DEV",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub devices: Vec<String>,
+
+    /// A pcap-filter(7) expression: which packets are responses. By default all TCP that is not
+    /// for this host itself.
+    #[arg(short = 'F', long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+
+    /// Address to listen on for copiers.
+    #[arg(short = 'b', long, value_name = "ADDR", default_value = "::")]
+    pub bind: IpAddr,
+
+    /// Port to listen on for copiers.
+    #[arg(short = 'p', long, value_name = "PORT", default_value_t = PORT,
+          value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
+    pub port: u16,
+
+    /// Capture buffer of each device, in MB.
+    #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 16,
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
+    pub buffer_mb: u32,
+
+    /// Name of this interceptor towards copiers; by default the host's name.
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<String>,
+
+    /// Options of every daemon.
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_command_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn tcpcopys_letters_are_understood() {
+        let line =
+            "millrace-interceptor -i eth0,eth1 -F tcp -b 198.18.2.30 -p 4000 -l log -P pid -d";
+        let options = Options::try_parse_from(line.split_whitespace()).unwrap();
+        assert_eq!(options.devices, ["eth0", "eth1"]);
+        assert_eq!(options.port, 4000);
+        assert!(options.common.daemon);
+        assert!(Options::try_parse_from(["millrace-interceptor"]).is_err());
+    }
+}

@@ -1,0 +1,313 @@
+//! Who owns a flow: the copier that announced it, or the one that claimed its client's address.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use foldhash::fast::RandomState;
+use millrace_fleet::server::{Attached, ConnId};
+use millrace_proto::flow::{FlowId, FlowIds, FlowRecords};
+use millrace_proto::{ClaimSet, FlowKey};
+use millrace_wire::{Endpoint, FourTuple};
+
+/// A stream to a copier, and what it owns.
+#[derive(Debug)]
+struct Copier {
+    who: Attached,
+    flows: HashMap<FlowId, FourTuple, RandomState>,
+    /// Flows named since the begin of a resync.
+    resync: Option<HashMap<FlowId, FourTuple, RandomState>>,
+    claim: Option<ClaimSet>,
+}
+
+/// A claim that could not be granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The copier that holds a part of it.
+    pub owner: String,
+}
+
+/// All streams and what they own. A flow is named from the replica's source to the target.
+#[derive(Debug, Default)]
+pub struct Owners {
+    copiers: HashMap<ConnId, Copier>,
+    by_flow: HashMap<FourTuple, (ConnId, FlowId), RandomState>,
+    conflicts: u64,
+}
+
+impl Owners {
+    /// A stream is open.
+    pub fn attach(&mut self, conn: ConnId, who: Attached) {
+        let copier = Copier {
+            who,
+            flows: HashMap::default(),
+            resync: None,
+            claim: None,
+        };
+        self.copiers.insert(conn, copier);
+    }
+
+    /// A stream is gone, and with it what it owned.
+    pub fn detach(&mut self, conn: ConnId) {
+        let Some(copier) = self.copiers.remove(&conn) else {
+            return;
+        };
+        for (id, tuple) in copier.flows {
+            self.remove(conn, id, &tuple);
+        }
+    }
+
+    /// Takes announced flows (checked bytes); gives the flows, for headers that wait for them.
+    pub fn announce<'a>(
+        &'a mut self,
+        conn: ConnId,
+        flows: &'a [u8],
+    ) -> impl Iterator<Item = FourTuple> + 'a {
+        FlowRecords::new(flows)
+            .map_while(Result::ok)
+            .filter_map(move |flow| {
+                let copier = self.copiers.get_mut(&conn)?;
+                let tuple = FourTuple::new(flow.client.into(), flow.target.into());
+                copier.flows.insert(flow.id, tuple);
+                if let Some(named) = &mut copier.resync {
+                    named.insert(flow.id, tuple);
+                }
+                let before = self.by_flow.insert(tuple, (conn, flow.id));
+                self.conflicts += u64::from(before.is_some_and(|(other, _)| other != conn));
+                Some(tuple)
+            })
+    }
+
+    /// Flows that a stream does not own any more.
+    pub fn forget(&mut self, conn: ConnId, ids: &[u8]) {
+        for id in FlowIds::new(ids).map_while(Result::ok) {
+            let Some(copier) = self.copiers.get_mut(&conn) else {
+                return;
+            };
+            if let Some(named) = &mut copier.resync {
+                named.remove(&id);
+            }
+            if let Some(tuple) = copier.flows.remove(&id) {
+                self.remove(conn, id, &tuple);
+            }
+        }
+    }
+
+    /// All that a stream owns follows.
+    pub fn begin_resync(&mut self, conn: ConnId) {
+        if let Some(copier) = self.copiers.get_mut(&conn) {
+            copier.resync = Some(HashMap::default());
+        }
+    }
+
+    /// What a stream did not name since the begin is not its own any more.
+    pub fn end_resync(&mut self, conn: ConnId) {
+        let Some(copier) = self.copiers.get_mut(&conn) else {
+            return;
+        };
+        let Some(named) = copier.resync.take() else {
+            return;
+        };
+        let before = std::mem::replace(&mut copier.flows, named);
+        let gone: Vec<_> = before
+            .into_iter()
+            .filter(|(id, _)| !copier.flows.contains_key(id))
+            .collect();
+        for (id, tuple) in gone {
+            self.remove(conn, id, &tuple);
+        }
+    }
+
+    /// Grants a claim, in place of the stream's earlier one.
+    ///
+    /// # Errors
+    /// Another copier holds a part of it. Streams of the same copier share its claim.
+    pub fn claim(&mut self, conn: ConnId, claim: ClaimSet) -> Result<(), Conflict> {
+        let Some(mine) = self.copiers.get(&conn) else {
+            return Ok(());
+        };
+        let id = &mine.who.copier_id;
+        let holder = self.copiers.values().find(|copier| {
+            copier.who.copier_id != *id
+                && copier
+                    .claim
+                    .as_ref()
+                    .is_some_and(|other| other.overlaps(&claim))
+        });
+        if let Some(holder) = holder {
+            return Err(Conflict {
+                owner: holder.who.copier_id.clone(),
+            });
+        }
+        if let Some(copier) = self.copiers.get_mut(&conn) {
+            copier.claim = Some(claim);
+        }
+        Ok(())
+    }
+
+    /// The stream that owns a flow, and the name that its copier has for it.
+    pub fn find(&self, tuple: &FourTuple) -> Option<(ConnId, FlowKey)> {
+        if let Some((conn, id)) = self.by_flow.get(tuple) {
+            return Some((*conn, FlowKey::Id(*id)));
+        }
+        let (target, client) = (address(tuple.destination), address(tuple.source));
+        self.copiers
+            .iter()
+            .filter(|(_, copier)| {
+                copier
+                    .claim
+                    .as_ref()
+                    .is_some_and(|claim| claim.contains(target, client))
+            })
+            .map(|(conn, copier)| (*conn, copier))
+            // Of several links of one copier, each port has its own, so that a flow keeps to one.
+            .find(|(_, copier)| {
+                u32::from(client.port()) % copier.who.links.max(1) == copier.who.link
+            })
+            .map(|(conn, _)| (conn, FlowKey::Tuple { target, client }))
+    }
+
+    /// The stream itself.
+    pub fn stream(&self, conn: ConnId) -> Option<&Attached> {
+        self.copiers.get(&conn).map(|copier| &copier.who)
+    }
+
+    /// Number of announced flows.
+    pub fn flow_count(&self) -> usize {
+        self.by_flow.len()
+    }
+
+    /// Flows that were announced while another copier owned them.
+    pub const fn conflict_count(&self) -> u64 {
+        self.conflicts
+    }
+
+    /// A newer owner of the same flow stays.
+    fn remove(&mut self, conn: ConnId, id: FlowId, tuple: &FourTuple) {
+        if self.by_flow.get(tuple) == Some(&(conn, id)) {
+            self.by_flow.remove(tuple);
+        }
+    }
+}
+
+fn address(endpoint: Endpoint) -> SocketAddr {
+    endpoint.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_fleet::incarnation::Incarnation;
+    use millrace_fleet::server::HeaderQueue;
+    use millrace_proto::ClientRange;
+    use millrace_proto::flow::{FlowRecord, encode_flow_id};
+
+    fn attached(name: &str) -> Attached {
+        Attached {
+            copier_id: name.to_owned(),
+            incarnation: Incarnation::start(),
+            link: 0,
+            links: 1,
+            claims: false,
+            address: None,
+            queue: HeaderQueue::new(1 << 20),
+        }
+    }
+
+    fn flow(id: u64, port: u16) -> (Vec<u8>, FourTuple) {
+        let record = FlowRecord {
+            id,
+            target: "198.18.2.20:80".parse().unwrap(),
+            client: SocketAddr::new("198.18.1.1".parse().unwrap(), port),
+        };
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).unwrap();
+        (
+            bytes,
+            FourTuple::new(record.client.into(), record.target.into()),
+        )
+    }
+
+    fn announce(owners: &mut Owners, conn: u64, id: u64, port: u16) -> FourTuple {
+        let (bytes, tuple) = flow(id, port);
+        assert_eq!(owners.announce(ConnId(conn), &bytes).count(), 1);
+        tuple
+    }
+
+    #[test]
+    fn a_flow_belongs_to_who_announced_it_until_it_is_forgotten_or_the_stream_ends() {
+        let mut owners = Owners::default();
+        owners.attach(ConnId(1), attached("a"));
+        let one = announce(&mut owners, 1, 10, 1000);
+        let two = announce(&mut owners, 1, 11, 1001);
+        assert_eq!(owners.find(&one), Some((ConnId(1), FlowKey::Id(10))));
+        let mut ids = Vec::new();
+        encode_flow_id(10, &mut ids);
+        owners.forget(ConnId(1), &ids);
+        assert_eq!(owners.find(&one), None);
+        owners.detach(ConnId(1));
+        assert_eq!(owners.find(&two), None);
+        assert_eq!(owners.flow_count(), 0);
+    }
+
+    #[test]
+    fn a_resync_forgets_what_it_does_not_name() {
+        let mut owners = Owners::default();
+        owners.attach(ConnId(1), attached("a"));
+        let old = announce(&mut owners, 1, 10, 1000);
+        let kept = announce(&mut owners, 1, 11, 1001);
+        owners.begin_resync(ConnId(1));
+        announce(&mut owners, 1, 11, 1001);
+        assert!(
+            owners.find(&old).is_some(),
+            "nothing is lost before the end"
+        );
+        owners.end_resync(ConnId(1));
+        assert_eq!(owners.find(&old), None);
+        assert!(owners.find(&kept).is_some());
+    }
+
+    #[test]
+    fn the_end_of_an_old_owner_does_not_take_a_flow_from_the_new_one() {
+        let mut owners = Owners::default();
+        owners.attach(ConnId(1), attached("a"));
+        owners.attach(ConnId(2), attached("b"));
+        announce(&mut owners, 1, 10, 1000);
+        let tuple = announce(&mut owners, 2, 77, 1000);
+        assert_eq!(owners.conflict_count(), 1);
+        owners.detach(ConnId(1));
+        assert_eq!(owners.find(&tuple), Some((ConnId(2), FlowKey::Id(77))));
+    }
+
+    #[test]
+    fn overlapping_claims_are_refused_with_the_owners_name() {
+        let mut owners = Owners::default();
+        owners.attach(ConnId(1), attached("a"));
+        owners.attach(ConnId(2), attached("b"));
+        let claim = |first: &str, last: &str| ClaimSet {
+            ranges: vec![
+                ClientRange::new(first.parse().unwrap(), last.parse().unwrap(), 1, 65_535).unwrap(),
+            ],
+            targets: vec!["198.18.2.20:80".parse().unwrap()],
+        };
+        assert_eq!(
+            owners.claim(ConnId(1), claim("198.18.1.1", "198.18.1.9")),
+            Ok(())
+        );
+        let refused = owners.claim(ConnId(2), claim("198.18.1.9", "198.18.1.20"));
+        assert_eq!(
+            refused,
+            Err(Conflict {
+                owner: "a".to_owned()
+            })
+        );
+        assert_eq!(
+            owners.claim(ConnId(2), claim("198.18.1.10", "198.18.1.20")),
+            Ok(())
+        );
+        let (_, tuple) = flow(0, 5000);
+        assert!(matches!(
+            owners.find(&tuple),
+            Some((ConnId(1), FlowKey::Tuple { .. }))
+        ));
+    }
+}

@@ -1,0 +1,171 @@
+//! Headers that came before their route info: kept for a bounded time, within a bounded space.
+//!
+//! A target may answer faster than gRPC carries an announcement. What waits here too long was
+//! nobody's, or its owner is gone; a target repeats what matters.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use millrace_proto::HeaderRecord;
+use millrace_wire::FourTuple;
+
+/// How long a header waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How many may wait.
+const CAPACITY: usize = 65_536;
+/// How many of one flow may wait: more than a target's first window of small answers.
+const PER_FLOW: usize = 32;
+
+/// The waiting headers.
+#[derive(Debug, Default)]
+pub struct Pending {
+    by_flow: HashMap<FourTuple, Vec<HeaderRecord>, RandomState>,
+    /// Flows in the order in which their first header came.
+    order: VecDeque<(Instant, FourTuple)>,
+    count: usize,
+    expired: u64,
+}
+
+impl Pending {
+    /// Keeps a header of a flow that nobody owns yet.
+    pub fn keep(&mut self, now: Instant, tuple: FourTuple, header: HeaderRecord) {
+        while self.count >= CAPACITY && self.drop_oldest() {}
+        let headers = self.by_flow.entry(tuple).or_default();
+        if headers.is_empty() {
+            self.order.push_back((now, tuple));
+        }
+        if headers.len() >= PER_FLOW {
+            self.expired += 1;
+            return;
+        }
+        headers.push(header);
+        self.count += 1;
+    }
+
+    /// Takes the headers of a flow that has an owner now.
+    pub fn take(&mut self, tuple: &FourTuple) -> Vec<HeaderRecord> {
+        if self.count == 0 {
+            return Vec::new();
+        }
+        let headers = self.by_flow.remove(tuple).unwrap_or_default();
+        self.count -= headers.len();
+        headers
+    }
+
+    /// Takes everything: route info came that may own any of it.
+    pub fn take_all(&mut self) -> Vec<(FourTuple, Vec<HeaderRecord>)> {
+        self.count = 0;
+        self.order.clear();
+        self.by_flow.drain().collect()
+    }
+
+    /// Gives up what has waited too long.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some((since, _)) = self.order.front()
+            && now.saturating_duration_since(*since) > PATIENCE
+        {
+            self.drop_oldest();
+        }
+    }
+
+    /// How many wait.
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether none waits.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How many were given up.
+    pub const fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, tuple)) = self.order.pop_front() else {
+            return false;
+        };
+        // A flow that was taken meanwhile has left its place in the order.
+        if let Some(headers) = self.by_flow.remove(&tuple) {
+            self.count -= headers.len();
+            self.expired += headers.len() as u64;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_proto::FlowKey;
+    use millrace_wire::Endpoint;
+
+    fn tuple(port: u16) -> FourTuple {
+        let ip = "198.18.0.1".parse().unwrap();
+        FourTuple::new(Endpoint::new(ip, port), Endpoint::new(ip, 80))
+    }
+
+    fn header(seq: u32) -> HeaderRecord {
+        HeaderRecord {
+            key: FlowKey::Id(0),
+            seq,
+            ack: 0,
+            flags: 0,
+            window: 0,
+            payload_len: 0,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: None,
+            sack: Default::default(),
+            sack_count: 0,
+        }
+    }
+
+    #[test]
+    fn headers_wait_in_order_for_their_owner() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        for seq in 0..3 {
+            pending.keep(now, tuple(1), header(seq));
+        }
+        pending.keep(now, tuple(2), header(9));
+        let taken: Vec<u32> = pending
+            .take(&tuple(1))
+            .iter()
+            .map(|header| header.seq)
+            .collect();
+        assert_eq!(taken, [0, 1, 2]);
+        assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn headers_that_nobody_owns_are_given_up() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        pending.keep(now, tuple(1), header(1));
+        pending.expire(now + PATIENCE / 2);
+        assert_eq!(pending.len(), 1);
+        pending.expire(now + PATIENCE * 2);
+        assert_eq!((pending.len(), pending.expired()), (0, 1));
+    }
+
+    #[test]
+    fn space_is_bounded_in_all_and_for_each_flow() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        for port in 0..=u16::MAX {
+            for seq in 0..2 {
+                pending.keep(now, tuple(port), header(seq));
+            }
+        }
+        assert!(pending.len() <= CAPACITY);
+        for seq in 0..1000 {
+            pending.keep(now, tuple(5), header(seq));
+        }
+        assert_eq!(pending.take(&tuple(5)).len(), PER_FLOW);
+    }
+}

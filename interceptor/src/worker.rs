@@ -1,0 +1,339 @@
+//! The worker: one thread that owns the capture rings and knows who owns which flow.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use millrace_capture::{CaptureError, Ring, RingConfig, Waker, wait};
+use millrace_fleet::drain::{DrainWatch, Stage};
+use millrace_fleet::server::{AttachEvent, AttachEvents};
+use millrace_proto::v1::refused::Code;
+use millrace_proto::{FlowKey, HeaderRecord};
+use millrace_wire::{Decoder, TcpPacket, Verify};
+
+use crate::counters::{Counters, Shared};
+use crate::outgoing::Outgoing;
+use crate::owners::Owners;
+use crate::pending::Pending;
+
+/// Longest sleep, so that signals and devices that come back are noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// How often the counters are shown.
+const SHOW_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a device that has gone is looked for.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// Blocks taken from one ring before the others, and route info, get their turn.
+const BLOCKS_IN_A_ROW: usize = 8;
+/// Route info messages taken before the rings get their turn.
+const EVENTS_IN_A_ROW: usize = 64;
+
+/// A ring that may have to be opened again.
+struct Source {
+    config: RingConfig,
+    ring: Option<Ring>,
+    reopen_at: Instant,
+    received_before: u64,
+    dropped_before: u64,
+}
+
+/// The parts of a worker, open and ready.
+pub struct Parts {
+    /// Open rings with what they were opened from.
+    pub rings: Vec<(RingConfig, Ring)>,
+    /// Route info.
+    pub events: AttachEvents,
+    /// This host's own addresses: what goes to them is no response to a copied flow.
+    pub local: HashSet<IpAddr>,
+    /// Wakes the worker.
+    pub waker: Waker,
+    /// Tells it to end.
+    pub drain: DrainWatch,
+    /// Where it shows its counters.
+    pub shared: Shared,
+}
+
+/// The worker.
+pub struct Worker {
+    sources: Vec<Source>,
+    decoder: Decoder,
+    owners: Owners,
+    pending: Pending,
+    outgoing: Outgoing,
+    events: AttachEvents,
+    local: HashSet<IpAddr>,
+    waker: Waker,
+    drain: DrainWatch,
+    shared: Shared,
+    counters: Counters,
+    show_at: Instant,
+}
+
+impl Worker {
+    /// A worker that will begin with [`Worker::run`].
+    pub fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        let sources = parts.rings.into_iter().map(|(config, ring)| Source {
+            config,
+            ring: Some(ring),
+            reopen_at: now,
+            received_before: 0,
+            dropped_before: 0,
+        });
+        Self {
+            sources: sources.collect(),
+            decoder: Decoder::new(),
+            owners: Owners::default(),
+            pending: Pending::default(),
+            outgoing: Outgoing::default(),
+            events: parts.events,
+            local: parts.local,
+            waker: parts.waker,
+            drain: parts.drain,
+            shared: parts.shared,
+            counters: Counters::default(),
+            show_at: now,
+        }
+    }
+
+    /// Works until it is told to end; gives the final counters.
+    pub fn run(mut self) -> Counters {
+        // There is nothing to drain: sessions are the copiers', and live through a restart.
+        while self.drain.stage() == Stage::Running {
+            let mut more = self.take_route_info();
+            for index in 0..self.sources.len() {
+                more |= self.capture_from(index);
+            }
+            self.pending.expire(Instant::now());
+            self.outgoing.flush(&self.owners);
+            self.show();
+            if !more {
+                self.sleep();
+            }
+        }
+        self.outgoing.flush(&self.owners);
+        self.count_up();
+        self.shared.set(self.counters);
+        self.counters
+    }
+
+    fn take_route_info(&mut self) -> bool {
+        for _ in 0..EVENTS_IN_A_ROW {
+            let Some(event) = self.events.try_next() else {
+                return false;
+            };
+            self.on_event(event);
+        }
+        true
+    }
+
+    fn on_event(&mut self, event: AttachEvent) {
+        match event {
+            AttachEvent::Attached { conn, who } => self.owners.attach(conn, who),
+            AttachEvent::Detached { conn } => {
+                self.owners.detach(conn);
+                self.outgoing.detach(conn);
+            }
+            AttachEvent::Announce { conn, flows, .. } => {
+                let tuples: Vec<_> = self.owners.announce(conn, &flows).collect();
+                if !self.pending.is_empty() {
+                    for tuple in tuples {
+                        let late = self.pending.take(&tuple);
+                        self.return_late(&tuple, late);
+                    }
+                }
+            }
+            AttachEvent::Forget { conn, ids, .. } => self.owners.forget(conn, &ids),
+            AttachEvent::ResyncBegin { conn } => self.owners.begin_resync(conn),
+            AttachEvent::ResyncEnd { conn } => self.owners.end_resync(conn),
+            AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
+                Ok(()) => {
+                    for (tuple, late) in self.pending.take_all() {
+                        self.return_late(&tuple, late);
+                    }
+                }
+                Err(conflict) => {
+                    self.counters.claim_conflicts += 1;
+                    if let Some(who) = self.owners.stream(conn) {
+                        let owner = conflict.owner;
+                        tracing::warn!(
+                            "refused the client pool of copier {}: copier {owner} holds a part of it",
+                            who.copier_id
+                        );
+                        let reason = format!("the client pool overlaps that of copier {owner}");
+                        who.queue.refuse(Code::ClaimConflict, reason, owner);
+                    }
+                }
+            },
+        }
+    }
+
+    fn return_late(&mut self, tuple: &millrace_wire::FourTuple, late: Vec<HeaderRecord>) {
+        let Some((conn, key)) = self.owners.find(tuple) else {
+            for header in late {
+                self.pending.keep(Instant::now(), *tuple, header);
+            }
+            return;
+        };
+        for header in late {
+            self.counters.returned += 1;
+            self.counters.returned_late += 1;
+            self.outgoing
+                .push(&self.owners, conn, &HeaderRecord { key, ..header });
+        }
+    }
+
+    fn capture_from(&mut self, index: usize) -> bool {
+        let Self {
+            sources,
+            decoder,
+            owners,
+            pending,
+            outgoing,
+            local,
+            counters,
+            ..
+        } = self;
+        let Some(source) = sources.get_mut(index) else {
+            return false;
+        };
+        let Some(ring) = &mut source.ring else {
+            source.reopen();
+            return false;
+        };
+        let link = ring.link_type();
+        for _ in 0..BLOCKS_IN_A_ROW {
+            let Some(block) = ring.next_block() else {
+                if let Some(error) = ring.take_error() {
+                    source.lost(&error);
+                }
+                return false;
+            };
+            let now = Instant::now();
+            for frame in &block {
+                let len = frame.original_len as usize;
+                let decoded =
+                    decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
+                let Ok(packet) = decoded else { continue };
+                if frame.outgoing || local.contains(&packet.tuple.destination.ip) {
+                    counters.ignored += 1;
+                    continue;
+                }
+                let flow = packet.tuple.reversed();
+                match owners.find(&flow) {
+                    Some((conn, key)) => {
+                        counters.returned += 1;
+                        outgoing.push(owners, conn, &record(key, &packet));
+                    }
+                    None => pending.keep(now, flow, record(FlowKey::Id(0), &packet)),
+                }
+            }
+        }
+        true
+    }
+
+    fn sleep(&mut self) {
+        let mut fds: Vec<BorrowedFd<'_>> = self
+            .sources
+            .iter()
+            .filter_map(|source| source.ring.as_ref())
+            .map(AsFd::as_fd)
+            .collect();
+        fds.push(self.waker.as_fd());
+        if let Err(error) = wait(&fds, Some(LONGEST_SLEEP)) {
+            tracing::error!("cannot wait for packets: {error}");
+            std::thread::sleep(LONGEST_SLEEP);
+        }
+        self.waker.clear();
+    }
+
+    fn show(&mut self) {
+        let now = Instant::now();
+        if now >= self.show_at {
+            self.show_at = now + SHOW_INTERVAL;
+            self.count_up();
+            self.shared.set(self.counters);
+        }
+    }
+
+    fn count_up(&mut self) {
+        let (mut received, mut dropped) = (0, 0);
+        for source in &mut self.sources {
+            let (more_received, more_dropped) = source.counts();
+            received += more_received;
+            dropped += more_dropped;
+        }
+        let decode = self.decoder.counters();
+        self.counters.captured = received;
+        self.counters.capture_dropped = dropped;
+        self.counters.malformed = decode.malformed;
+        self.counters.dropped = self.outgoing.dropped();
+        self.counters.unowned = self.pending.expired();
+        self.counters.waiting = self.pending.len() as u64;
+        self.counters.flows = self.owners.flow_count() as u64;
+        self.counters.flow_conflicts = self.owners.conflict_count();
+    }
+}
+
+/// The header of a response, under the name that its owner has for the flow.
+fn record(key: FlowKey, packet: &TcpPacket<'_>) -> HeaderRecord {
+    let options = &packet.header.options;
+    let mut sack = [(0, 0); 4];
+    let blocks = options.sack.as_slice();
+    for (to, (left, right)) in sack.iter_mut().zip(blocks) {
+        *to = (left.0, right.0);
+    }
+    HeaderRecord {
+        key,
+        seq: packet.header.seq.0,
+        ack: packet.header.ack.0,
+        flags: packet.header.flags.0,
+        window: packet.header.window,
+        // A frame in memory is shorter than 4 GB.
+        payload_len: packet.payload_len as u32,
+        mss: options.mss,
+        window_scale: options.window_scale,
+        sack_permitted: options.sack_permitted,
+        timestamps: options.timestamps,
+        sack,
+        // At most four.
+        sack_count: blocks.len() as u8,
+    }
+}
+
+impl Source {
+    fn lost(&mut self, error: &CaptureError) {
+        if matches!(error, CaptureError::DeviceRemoved { .. }) {
+            tracing::warn!("{error}; capturing goes on when it is back");
+            (self.received_before, self.dropped_before) = self.counts();
+            self.ring = None;
+            self.reopen_at = Instant::now() + REOPEN_INTERVAL;
+        } else {
+            // A device that is down recovers by itself.
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn reopen(&mut self) {
+        if Instant::now() < self.reopen_at {
+            return;
+        }
+        self.reopen_at = Instant::now() + REOPEN_INTERVAL;
+        if let Ok(ring) = Ring::open(&self.config) {
+            tracing::info!("capturing on {} again", self.config.device);
+            self.ring = Some(ring);
+        }
+    }
+
+    fn counts(&mut self) -> (u64, u64) {
+        let now = self
+            .ring
+            .as_mut()
+            .and_then(|ring| ring.statistics().ok())
+            .unwrap_or_default();
+        (
+            self.received_before + now.received,
+            self.dropped_before + now.dropped,
+        )
+    }
+}
