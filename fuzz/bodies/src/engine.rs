@@ -315,9 +315,11 @@ impl Player {
         assert_eq!(gauges.replicas, self.flows.len(), "announced flows");
     }
 
-    /// Nobody says anything any more: everything ends by itself.
+    /// An interceptor is there, but nobody says anything any more: everything ends by itself.
     fn finish(mut self) {
         self.engine.drain();
+        self.engine.set_open(self.now, true);
+        self.drain();
         let mut steps = 0;
         while self.engine.poll_timeout().is_some() {
             self.next_timeout();

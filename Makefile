@@ -1,0 +1,92 @@
+# What a contributor does. `make help` lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help build demo test test-code test-whole-system fuzz-replay fuzz bench lint fmt-check clippy doc deny deps clean
+
+CARGO ?= cargo
+# Seconds that `make fuzz` spends on each target.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := wire_decode capture_to_engine proto_messages
+# Seconds of live traffic in the demo.
+DEMO_SECONDS ?= 30
+
+# Parts whose tests make network namespaces and devices: they run one after the other, after all others.
+WHOLE_SYSTEM := millrace-integration
+DEVICES := millrace-capture millrace-lab
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Release builds of copier, interceptor and lab, in target/release
+	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-lab
+
+demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what arrived
+	$(CARGO) run --release --locked -q -p millrace-lab -- demo --seconds $(DEMO_SECONDS)
+
+test: deps fmt-check clippy test-code fuzz-replay test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
+
+# Everything but the whole-system tests; those on real devices one at a time.
+test-code:
+	$(CARGO) test --locked --workspace $(foreach part,$(WHOLE_SYSTEM) $(DEVICES) millrace-fuzz-bodies,--exclude $(part))
+	$(CARGO) test --locked $(foreach part,$(DEVICES),-p $(part)) -- --test-threads=1
+
+fuzz-replay:
+	$(CARGO) test --locked -p millrace-fuzz-bodies
+
+# The daemons that the lab starts are built in the same profile as the tests.
+test-whole-system:
+	$(CARGO) build --locked -p millrace-copier -p millrace-interceptor -p millrace-lab
+	$(CARGO) test --locked $(foreach part,$(WHOLE_SYSTEM),-p $(part)) -- --test-threads=1
+
+fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus, crashes to fuzz/artifacts
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 || exit 1; \
+	done
+
+bench: ## Instructions per segment, bytes per idle session, and the copier end to end
+	@command -v valgrind >/dev/null \
+		|| { apt-get update -q && apt-get install -y -q --no-install-recommends valgrind libc6-dbg; } >/dev/null \
+		|| { echo "bench: please install valgrind" >&2; exit 1; }
+	@wanted=$$(sed -n '/^name = "gungraun"$$/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock); \
+		[ "$$(gungraun-runner --version 2>/dev/null | awk '{print $$NF}')" = "$$wanted" ] \
+		|| $(CARGO) install --locked gungraun-runner --version "$$wanted"
+	$(CARGO) bench --locked -p millrace-bench --bench engine
+	$(CARGO) run --release --locked -q -p millrace-bench --bin millrace-idle-memory
+	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-lab
+	$(CARGO) build --release --locked -p millrace-capture --example reflector
+	$(CARGO) run --release --locked -q -p millrace-lab -- bench
+
+lint: fmt-check clippy doc deny ## Formatting, clippy, documentation, licences and duplicate crates
+
+# A toolchain without these components cannot check: that is said, and with CI=true it is an error.
+fmt-check:
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then echo "$(CARGO) fmt --all -- --check"; $(CARGO) fmt --all -- --check; \
+	else $(call missing,FORMATTING NOT CHECKED,rustup component add rustfmt); fi
+
+clippy:
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
+		echo "$(CARGO) clippy --workspace --all-targets -- -D warnings"; \
+		$(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
+	else $(call missing,CLIPPY NOT RUN,rustup component add clippy); fi
+
+define missing
+echo "***" >&2; echo "*** $(1): this toolchain lacks it ($(2))" >&2; echo "***" >&2; [ "$(CI)" != true ]
+endef
+
+doc: ## Documentation of all crates, in target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+deny:
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check licenses bans sources
+
+deps: ## Installs the Debian packages that demo and tests use
+	@sh lab/install-deps.sh
+
+clean: ## Removes everything that was built
+	$(CARGO) clean
+	rm -rf fuzz/target fuzz/artifacts
