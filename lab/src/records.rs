@@ -43,6 +43,11 @@ pub struct Difference {
 }
 
 impl RecordedStreams {
+    /// Adds the records of another recorder.
+    pub fn extend(&mut self, other: &Self) {
+        self.records.extend_from_slice(&other.records);
+    }
+
     /// Reads a recorder's file.
     ///
     /// # Errors
