@@ -104,7 +104,7 @@ pub struct CaptureOptions {
     pub filter: Option<String>,
 
     /// Capture buffer of each device, in MB.
-    #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 16,
+    #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 64,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
     pub buffer_mb: u32,
 

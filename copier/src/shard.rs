@@ -31,6 +31,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Capture blocks taken from one ring before the others get their turn.
 const BLOCKS_IN_A_ROW: usize = 8;
+/// Packets sent before the rings are looked at again. What capture drops is lost for good, while
+/// what is to be sent can wait in the engine's memory: so reading goes before sending.
+const PACKETS_IN_A_ROW: usize = 64;
 /// A capture time stamp further back than this comes from a wall clock that was set.
 const OLDEST_STAMP: Duration = Duration::from_secs(5);
 
@@ -183,27 +186,26 @@ impl Shard {
                 }
                 Stage::Exit => break,
             }
-            let more = self.turn();
+            let captured = self.capture();
+            self.take_inputs();
+            let now = self.clock.now();
+            self.engine.timeout(now);
+            let unsent = self.put_out(now);
+            self.flush();
             self.publish(false);
-            if !more {
+            if !captured && !unsent {
                 self.sleep();
             }
         }
         self.end()
     }
 
-    /// One round: everything that has come in, and everything that follows from it. Says whether
-    /// there is more to be taken in at once.
-    fn turn(&mut self) -> bool {
+    /// Takes in what the rings hold. Says whether there is more.
+    fn capture(&mut self) -> bool {
         let mut more = false;
         for index in 0..self.sources.len() {
             more |= self.capture_from(index);
         }
-        self.take_inputs();
-        let now = self.clock.now();
-        self.engine.timeout(now);
-        self.put_out(now);
-        self.flush();
         more
     }
 
@@ -239,14 +241,6 @@ impl Shard {
                     self.engine.segment(now, at, &packet);
                 }
             }
-            drop(block);
-            put_out(
-                now,
-                &mut self.engine,
-                &mut self.links,
-                &mut self.builder,
-                &mut self.sender,
-            );
         }
         true
     }
@@ -267,7 +261,6 @@ impl Shard {
                         let (flow, header, len) = response(&record);
                         self.engine.target_header(now, flow, &header, len);
                     }
-                    self.put_out(now);
                 }
                 Input::Link(link, event) => self.on_link(now, link, event),
             }
@@ -292,14 +285,42 @@ impl Shard {
         self.engine.set_open(now, open);
     }
 
-    fn put_out(&mut self, now: Time) {
-        put_out(
-            now,
-            &mut self.engine,
-            &mut self.links,
-            &mut self.builder,
-            &mut self.sender,
-        );
+    /// Puts out what the engine wants to say: flows to the interceptors, and some packets to the
+    /// sender. Says whether there are more packets.
+    fn put_out(&mut self, now: Time) -> bool {
+        let mut unsent = false;
+        for count in 0.. {
+            unsent = count >= PACKETS_IN_A_ROW;
+            if unsent {
+                break;
+            }
+            let Some(transmit) = self.engine.poll_transmit(now) else {
+                break;
+            };
+            let Self {
+                builder, sender, ..
+            } = self;
+            sender.push(
+                transmit.key.flow_id(),
+                transmit.tuple.destination.ip,
+                |room| {
+                    // A packet that does not fit is left out: TCP will notice. The engine keeps to
+                    // the size of the room, so none is.
+                    builder
+                        .build(&transmit.tuple, &transmit.header, transmit.payload, room)
+                        .unwrap_or_default()
+                },
+            );
+        }
+        while let Some(event) = self.engine.poll_event() {
+            for link in &mut self.links {
+                match event {
+                    Event::FlowOpened { key, tuple } => link.announce(key, &tuple),
+                    Event::FlowClosed { key } => link.forget(key),
+                }
+            }
+        }
+        unsent
     }
 
     fn flush(&mut self) {
@@ -390,43 +411,12 @@ impl Shard {
         let now = self.clock.now();
         self.engine.shutdown(now);
         self.engine.timeout(now);
-        self.put_out(now);
+        while self.put_out(now) {
+            self.flush();
+        }
         self.flush();
         self.publish(true);
         self.report()
-    }
-}
-
-/// Everything that the engine wants to say: flows to the interceptors, packets to the sender.
-fn put_out(
-    now: Time,
-    engine: &mut Engine,
-    links: &mut [LinkRoutes],
-    builder: &mut PacketBuilder,
-    sender: &mut Sender,
-) {
-    tell_links(engine, links);
-    while let Some(transmit) = engine.poll_transmit(now) {
-        let cookie = transmit.key.flow_id();
-        sender.push(cookie, transmit.tuple.destination.ip, |room| {
-            // A packet that does not fit is left out: TCP will notice. The engine keeps to the
-            // size of the room, so none is.
-            builder
-                .build(&transmit.tuple, &transmit.header, transmit.payload, room)
-                .unwrap_or_default()
-        });
-    }
-    tell_links(engine, links);
-}
-
-fn tell_links(engine: &mut Engine, links: &mut [LinkRoutes]) {
-    while let Some(event) = engine.poll_event() {
-        for link in links.iter_mut() {
-            match event {
-                Event::FlowOpened { key, tuple } => link.announce(key, &tuple),
-                Event::FlowClosed { key } => link.forget(key),
-            }
-        }
     }
 }
 
