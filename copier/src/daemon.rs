@@ -152,7 +152,7 @@ fn note_readiness(task: &Task, event: &LinkEvent) {
     match event {
         LinkEvent::Up { .. } => task.set(true),
         LinkEvent::Down { .. } => task.set(false),
-        LinkEvent::Headers { .. } | LinkEvent::Refused { .. } => {}
+        LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Refused { .. } => {}
     }
 }
 

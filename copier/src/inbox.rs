@@ -14,8 +14,10 @@ const MAX_BYTES: usize = 16 << 20;
 /// Something for the shard.
 #[derive(Debug)]
 pub enum Input {
-    /// Packed response headers from the link with this number.
+    /// Packed response headers.
     Headers(Bytes),
+    /// Packed ids of flows that another copier owns.
+    Conflict(Bytes),
     /// A link with this number is up or down, or was refused.
     Link(usize, LinkEvent),
 }
@@ -47,12 +49,16 @@ impl Inbox {
     pub fn push(&self, link: usize, event: LinkEvent) {
         let mut queue = self.lock();
         let was_empty = queue.inputs.is_empty();
-        if let LinkEvent::Headers { bytes, .. } = event {
-            queue.bytes += bytes.len();
-            queue.inputs.push_back(Input::Headers(bytes));
-            while queue.bytes > MAX_BYTES && queue.drop_oldest_headers() {}
-        } else {
-            queue.inputs.push_back(Input::Link(link, event));
+        match event {
+            LinkEvent::Headers { bytes, .. } => {
+                queue.bytes += bytes.len();
+                queue.inputs.push_back(Input::Headers(bytes));
+                while queue.bytes > MAX_BYTES && queue.drop_oldest_headers() {}
+            }
+            LinkEvent::Conflict { ids } => queue.inputs.push_back(Input::Conflict(ids)),
+            LinkEvent::Up { .. } | LinkEvent::Down { .. } | LinkEvent::Refused { .. } => {
+                queue.inputs.push_back(Input::Link(link, event));
+            }
         }
         drop(queue);
         if was_empty {
@@ -90,7 +96,7 @@ impl Queue {
                 self.dropped_batches += 1;
                 true
             }
-            Some(Input::Link(..)) | None => false,
+            Some(Input::Link(..) | Input::Conflict(_)) | None => false,
         }
     }
 }

@@ -76,6 +76,11 @@ impl Output<'_, '_> {
             "Copied connections completed",
             replicas.completed,
         )?;
+        self.counter(
+            "replicas_moved",
+            "Copied connections moved to another port",
+            replicas.moved,
+        )?;
         self.by_reason(
             "replicas_aborted",
             "Copied connections aborted",

@@ -62,6 +62,8 @@ pub struct Replicas {
     pub opened: u64,
     /// Connected to the target.
     pub established: u64,
+    /// Moved to another source port, since another copier owned their flow.
+    pub moved: u64,
     /// Every byte delivered, and ended as the client's connection did.
     pub completed: u64,
     /// Held at the moment.
@@ -255,6 +257,7 @@ impl Report {
                 per_session: from.replicas,
                 opened: stats.replicas_opened,
                 established: stats.replicas_established,
+                moved: stats.replicas_moved,
                 completed: stats.replicas_completed,
                 open: gauges.replicas as u64,
                 waiting: gauges.replicas_waiting as u64,

@@ -14,7 +14,7 @@ use millrace_capture::{
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
-use millrace_proto::{FlowKey, HeaderRecord, HeaderRecords};
+use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
 use crate::inbox::{Inbox, Input};
@@ -262,6 +262,11 @@ impl Shard {
                         self.engine.target_header(now, flow, &header, len);
                     }
                 }
+                Input::Conflict(ids) => {
+                    for id in FlowIds::new(&ids).map_while(Result::ok) {
+                        self.engine.flow_conflict(now, ReplicaKey::from_flow_id(id));
+                    }
+                }
                 Input::Link(link, event) => self.on_link(now, link, event),
             }
         }
@@ -278,8 +283,8 @@ impl Shard {
                 self.engine.set_open(now, false);
             }
             LinkEvent::Down { epoch, .. } => link.on_down(epoch),
-            // Headers come as inputs of their own; refusals are logged and shown by the link.
-            LinkEvent::Headers { .. } | LinkEvent::Refused { .. } => {}
+            // Headers and conflicts come as inputs of their own; refusals are logged and shown by the link.
+            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Refused { .. } => {}
         }
         let open = self.links.iter().any(LinkRoutes::is_up);
         self.engine.set_open(now, open);

@@ -56,7 +56,8 @@ impl Owners {
         }
     }
 
-    /// Takes announced flows (checked bytes); gives the flows, for headers that wait for them.
+    /// Takes announced flows (checked bytes); gives the flows, for headers that wait for them. A
+    /// flow that another copier owns stays with that one, and the stream is told.
     pub fn announce<'a>(
         &'a mut self,
         conn: ConnId,
@@ -67,12 +68,21 @@ impl Owners {
             .filter_map(move |flow| {
                 let copier = self.copiers.get_mut(&conn)?;
                 let tuple = FourTuple::new(flow.client.into(), flow.target.into());
-                copier.flows.insert(flow.id, tuple);
+                if self.by_flow.get(&tuple).is_some_and(|(owner, _)| *owner != conn) {
+                    self.conflicts += 1;
+                    copier.who.queue.conflict(flow.id);
+                    return None;
+                }
+                // A replica that was moved to another port keeps its id.
+                if let Some(old) = copier.flows.insert(flow.id, tuple).filter(|old| *old != tuple)
+                    && self.by_flow.get(&old) == Some(&(conn, flow.id))
+                {
+                    self.by_flow.remove(&old);
+                }
                 if let Some(named) = &mut copier.resync {
                     named.insert(flow.id, tuple);
                 }
-                let before = self.by_flow.insert(tuple, (conn, flow.id));
-                self.conflicts += u64::from(before.is_some_and(|(other, _)| other != conn));
+                self.by_flow.insert(tuple, (conn, flow.id));
                 Some(tuple)
             })
     }
@@ -267,15 +277,22 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_old_owner_does_not_take_a_flow_from_the_new_one() {
+    fn a_flow_stays_with_its_first_owner_and_the_second_moves() {
         let mut owners = Owners::default();
         owners.attach(ConnId(1), attached("a"));
         owners.attach(ConnId(2), attached("b"));
-        announce(&mut owners, 1, 10, 1000);
-        let tuple = announce(&mut owners, 2, 77, 1000);
+        let tuple = announce(&mut owners, 1, 10, 1000);
+        let (bytes, _) = flow(77, 1000);
+        assert_eq!(owners.announce(ConnId(2), &bytes).count(), 0);
         assert_eq!(owners.conflict_count(), 1);
+        assert_eq!(owners.find(&tuple), Some((ConnId(1), FlowKey::Id(10))));
+        let moved = announce(&mut owners, 2, 77, 1001);
+        assert_eq!(owners.find(&moved), Some((ConnId(2), FlowKey::Id(77))));
+        let again = announce(&mut owners, 2, 77, 1002);
+        assert_eq!(owners.find(&moved), None, "the old place of a moved replica is free");
+        assert_eq!(owners.find(&again), Some((ConnId(2), FlowKey::Id(77))));
         owners.detach(ConnId(1));
-        assert_eq!(owners.find(&tuple), Some((ConnId(2), FlowKey::Id(77))));
+        assert_eq!(owners.find(&tuple), None);
     }
 
     #[test]

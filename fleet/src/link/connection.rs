@@ -134,7 +134,7 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
             welcome
         }
         Some(Answer::Refused(refused)) => return End::Refused(refused),
-        Some(Answer::Headers(_) | Answer::Pong(_)) | None => {
+        Some(Answer::Headers(_) | Answer::Pong(_) | Answer::Conflict(_)) | None => {
             return End::Failed("its first message is not Welcome".to_owned());
         }
     };
@@ -210,6 +210,10 @@ async fn pump(
                                 count: headers.count,
                                 dropped: headers.dropped,
                             });
+                        }
+                        Some(Answer::Conflict(conflict)) => {
+                            let ids = conflict.flow_ids;
+                            (shared.on_event)(LinkEvent::Conflict { ids });
                         }
                         Some(Answer::Pong(pong)) if pong.nonce == nonce => {
                             if let Some(sent) = awaited.take() {

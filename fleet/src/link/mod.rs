@@ -119,6 +119,12 @@ pub enum LinkEvent {
         /// How many were dropped in this epoch because this side read too slowly (cumulative).
         dropped: u64,
     },
+    /// Flows that were announced here and belong to another copier: their replicas are to be moved
+    /// to other ports.
+    Conflict {
+        /// Their ids, unchecked: read them with [`millrace_proto::FlowIds`].
+        ids: Bytes,
+    },
     /// The interceptor refused; the link tries again by itself, at its slowest pace.
     Refused {
         /// Why.

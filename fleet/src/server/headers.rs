@@ -9,9 +9,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use millrace_proto::flow::{FLOW_ID_BYTES, FlowId, encode_flow_id};
 use millrace_proto::v1::interceptor_message::Kind;
 use millrace_proto::v1::refused::Code;
-use millrace_proto::v1::{Headers, InterceptorMessage, Pong, Refused, Welcome};
+use millrace_proto::v1::{Conflict, Headers, InterceptorMessage, Pong, Refused, Welcome};
 use millrace_proto::{BATCH_BYTES, MAX_MESSAGE_BYTES};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
@@ -50,6 +51,7 @@ struct Inner {
     limit: usize,
     welcome: Option<Welcome>,
     pong: Option<u64>,
+    conflicts: Vec<u8>,
     refused: Option<Refused>,
     batches: VecDeque<Batch>,
     status: QueueStatus,
@@ -77,6 +79,7 @@ impl HeaderQueue {
                 limit,
                 welcome: None,
                 pong: None,
+                conflicts: Vec::new(),
                 refused: None,
                 batches: VecDeque::new(),
                 status: QueueStatus::default(),
@@ -134,6 +137,16 @@ impl HeaderQueue {
     pub(super) fn welcome(&self, welcome: Welcome) {
         let mut inner = lock(&self.inner);
         inner.welcome = Some(welcome);
+        wake(inner);
+    }
+
+    /// Tells the copier that another one owns this flow, so that it moves its replica to another
+    /// port. What finds no room is dropped: the replica's SYN stays unanswered, and times out.
+    pub fn conflict(&self, flow: FlowId) {
+        let mut inner = lock(&self.inner);
+        if !inner.closed && inner.conflicts.len() + FLOW_ID_BYTES <= BATCH_BYTES {
+            encode_flow_id(flow, &mut inner.conflicts);
+        }
         wake(inner);
     }
 
@@ -207,6 +220,10 @@ impl Inner {
         if let Some(nonce) = self.pong.take() {
             return Some(Kind::Pong(Pong { nonce }));
         }
+        if !self.conflicts.is_empty() {
+            let flow_ids = std::mem::take(&mut self.conflicts).into();
+            return Some(Kind::Conflict(Conflict { flow_ids }));
+        }
         let mut message = self.pop()?;
         while let Some(next) = self.batches.front()
             && message.bytes.len() + next.bytes.len() <= BATCH_BYTES
@@ -267,7 +284,9 @@ mod tests {
     fn headers(kind: Kind) -> (Vec<u8>, u32, u64) {
         match kind {
             Kind::Headers(it) => (it.records.to_vec(), it.count, it.dropped),
-            Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_) => panic!("{kind:?}"),
+            Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_) | Kind::Conflict(_) => {
+                panic!("{kind:?}")
+            }
         }
     }
 

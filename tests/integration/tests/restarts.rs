@@ -101,11 +101,13 @@ fn three_copiers_on_one_interceptor_each_get_their_own() {
         ..StageOptions::default()
     });
     for live in 0..3 {
-        scene.start_copier(live, &["--id", &format!("copier-{live}")]);
+        scene.start_copier_only(live, &["--id", &format!("copier-{live}")]);
         if live == 1 {
             scene.start_interceptor();
         }
     }
+    // The first two find the interceptor by trying again.
+    std::thread::sleep(Duration::from_secs(3));
     let loads = (0..3)
         .flat_map(|live| load_in_background(&scene, live, Duration::from_secs(6)))
         .collect();

@@ -1,0 +1,48 @@
+//! Flows that another copier owns: their replicas move to another port.
+//!
+//! Two live servers may have a client with the same address and port at the same time. Towards
+//! one target that is one flow, which only one copier can have.
+
+use std::hash::BuildHasher;
+
+use super::{Engine, Event};
+use crate::replica::ReplicaKey;
+use crate::time::Time;
+
+impl Engine {
+    /// An interceptor says that another copier owns this replica's flow. A replica that has not
+    /// connected yet gets another source and begins anew; one that has connected stays.
+    pub fn flow_conflict(&mut self, now: Time, key: ReplicaKey) {
+        let Some(replica) = self.replicas.get(key) else {
+            return;
+        };
+        if !replica.is_waiting() && !replica.is_connecting() {
+            return;
+        }
+        let (client, service) = (replica.source(), replica.service);
+        let target = self.target_of(replica);
+        let tuple = replica.tuple(target);
+        let salt = self.hasher.hash_one((now, key));
+        // Its own flow is in use, so another one is chosen.
+        let Some(source) = self.choose_source(now, client, target, salt) else {
+            return;
+        };
+        let hash = self.hasher.hash_one(tuple);
+        if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        let iss = self.initial_sequence(now, source, service);
+        let Some(replica) = self.replicas.get_mut(key) else {
+            return;
+        };
+        let begun = replica.is_connecting();
+        replica.move_to(source, iss);
+        let tuple = replica.tuple(target);
+        self.enter_flow(key, &tuple);
+        self.stats.replicas_moved += 1;
+        self.events.push_back(Event::FlowOpened { key, tuple });
+        if begun {
+            self.with_replica(now, key, |replica, cx| replica.connect(cx.now));
+        }
+    }
+}
