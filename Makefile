@@ -62,7 +62,7 @@ bench: ## Instructions per segment, bytes per idle session, and the copier end t
 
 lint: fmt-check clippy doc deny ## Formatting, clippy, documentation, licences and duplicate crates
 
-# A toolchain without these components cannot check: that is said, and with CI=true it is an error.
+# A toolchain without these components cannot check: that is said, and with CI set it is an error.
 fmt-check:
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then echo "$(CARGO) fmt --all -- --check"; $(CARGO) fmt --all -- --check; \
 	else $(call missing,FORMATTING NOT CHECKED,rustup component add rustfmt); fi
@@ -74,7 +74,7 @@ clippy:
 	else $(call missing,CLIPPY NOT RUN,rustup component add clippy); fi
 
 define missing
-echo "***" >&2; echo "*** $(1): this toolchain lacks it ($(2))" >&2; echo "***" >&2; [ "$(CI)" != true ]
+echo "***" >&2; echo "*** $(1): this toolchain lacks it ($(2))" >&2; echo "***" >&2; [ -z "$(CI)" ]
 endef
 
 doc: ## Documentation of all crates, in target/doc

@@ -9,8 +9,9 @@ use crate::turns::TurnClock;
 /// The live server's side.
 #[derive(Debug)]
 pub(crate) struct LiveView {
-    /// Sequence number of the server's first byte, once known.
-    first: Option<Seq>,
+    /// Sequence number of the server's first byte; meaningless without `known`.
+    first: Seq,
+    known: bool,
     /// Bytes that the server has sent, FIN included.
     sent: u64,
     /// The highest acknowledgement of the client, as an offset like `sent`.
@@ -27,7 +28,8 @@ impl LiveView {
     /// Nothing known yet.
     pub(crate) fn new(at: Time) -> Self {
         Self {
-            first: None,
+            first: Seq(0),
+            known: false,
             sent: 0,
             client_saw: 0,
             acked: 0,
@@ -39,7 +41,8 @@ impl LiveView {
     /// A session that was met in its middle: the answer counts from this number on.
     pub(crate) fn midway(at: Time, next: Seq) -> Self {
         Self {
-            first: Some(next),
+            first: next,
+            known: true,
             ..Self::new(at)
         }
     }
@@ -55,7 +58,7 @@ impl LiveView {
         if packet.header.flags.has(Flags::ACK) {
             let ack = packet.header.ack;
             // The first acknowledgement of a client is that of the SYN.
-            let first = *self.first.get_or_insert(ack);
+            let first = self.first_or(ack);
             let offset = ack.offset_near(first.add(self.client_saw as u32), self.client_saw);
             self.client_saw = self.client_saw.max(offset.unwrap_or(0));
         }
@@ -77,11 +80,11 @@ impl LiveView {
                 .max(client_offset(packet.header.ack).unwrap_or(0));
         }
         if flags.has(Flags::SYN) {
-            self.first.get_or_insert(packet.header.seq.add(1));
+            self.first_or(packet.header.seq.add(1));
             return;
         }
         // Without the handshake, the first number seen stands for the first byte.
-        let first = *self.first.get_or_insert(packet.header.seq);
+        let first = self.first_or(packet.header.seq);
         let near = first.add(self.sent as u32);
         let Some(end) = packet.seq_end().offset_near(near, self.sent) else {
             return;
@@ -94,5 +97,14 @@ impl LiveView {
             }
         }
         self.finished |= flags.has(Flags::FIN);
+    }
+
+    /// The number of the server's first byte; `seen` stands for it if it is not known yet.
+    const fn first_or(&mut self, seen: Seq) -> Seq {
+        if !self.known {
+            self.known = true;
+            self.first = seen;
+        }
+        self.first
     }
 }

@@ -7,9 +7,9 @@ use millrace_wire::{FourTuple, Seq, TcpPacket};
 use crate::config::Config;
 use crate::live::LiveView;
 use crate::replica::ReplicaKey;
-use crate::stream::ClientStream;
+use crate::stream::{ClientStream, EndKind};
 use crate::time::Time;
-use crate::turns::{Mark, Turns};
+use crate::turns::Turns;
 
 slotmap::new_key_type! {
     /// Names a session: the index of its place and the generation of the place, so that a reused
@@ -35,6 +35,17 @@ pub(crate) enum Phase {
     Midway(Midway),
     /// It is copied.
     Active,
+}
+
+/// How far the client's side has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// More may come.
+    Running,
+    /// It has ended: with a FIN, a RST, the live server's RST, or without a word.
+    Ended,
+    /// And every byte before the end is there: the end has its place among the turns.
+    EndMarked,
 }
 
 /// What must be seen of a session that was met in its middle.
@@ -93,16 +104,13 @@ pub(crate) struct Session {
     pub(crate) last_seen: Time,
     /// Since when the live server has acknowledged more than capture delivered.
     pub(crate) gap_since: Time,
-    /// When the session ended on the live side.
-    pub(crate) ended_at: Time,
     /// Earliest entry in the timers.
     pub(crate) armed: Time,
     /// The first replica; the others follow as siblings.
     pub(crate) first_replica: Option<ReplicaKey>,
+    pub(crate) course: Course,
     /// The client sent a RST after its FIN.
     pub(crate) reset_after_fin: bool,
-    /// The end of the stream has its place among the turns.
-    pub(crate) end_marked: bool,
 }
 
 impl Session {
@@ -116,17 +124,41 @@ impl Session {
             live: LiveView::new(now),
             last_seen: now,
             gap_since: Time::NEVER,
-            ended_at: Time::NEVER,
             armed: Time::NEVER,
             first_replica: None,
+            course: Course::Running,
             reset_after_fin: false,
-            end_marked: false,
         }
     }
 
     /// Memory besides the structure and its blocks, in bytes.
     pub(crate) fn heap_size(&self) -> usize {
-        self.turns.kept() * size_of::<Mark>() + self.stream.held_bytes()
+        self.turns.heap_size() + self.stream.held_bytes()
+    }
+
+    /// Notes that the client's side has ended; says whether that is news.
+    pub(crate) fn end(&mut self, now: Time) -> bool {
+        self.last_seen = self.last_seen.max(now);
+        let news = self.course == Course::Running;
+        if news {
+            self.course = Course::Ended;
+        }
+        news
+    }
+
+    /// Notes that the end has its place among the turns, or needs none.
+    pub(crate) const fn mark_end(&mut self) {
+        self.course = Course::EndMarked;
+    }
+
+    /// Whether nothing more can come from either side of the live connection.
+    pub(crate) fn is_over(&self) -> bool {
+        let kind = self.stream.announced_end().map(|end| end.kind);
+        match kind {
+            None => false,
+            Some(EndKind::Fin) => self.live.finished || self.reset_after_fin,
+            Some(EndKind::Reset | EndKind::Severed) => true,
+        }
     }
 
     /// Notes whether the live server has acknowledged bytes that capture did not deliver.
@@ -135,7 +167,7 @@ impl Session {
         // The acknowledgement of a FIN is one more than the bytes.
         let acked = self.live.acked.min(end.map_or(u64::MAX, |end| end.offset));
         let fin_unseen = u64::from(end.is_none());
-        let reset_hole = self.stream.has_hole() && self.ended_at != Time::NEVER;
+        let reset_hole = self.stream.has_hole() && self.course != Course::Running;
         let missing = acked > self.stream.len() + fin_unseen || reset_hole;
         if !missing {
             self.gap_since = Time::NEVER;
@@ -149,14 +181,17 @@ impl Session {
         let gap = self.gap_since + GAP_GRACE;
         let end = match self.phase {
             Phase::Opening => self.last_seen + OPENING_TIMEOUT.min(config.idle_timeout),
-            Phase::Midway(_) | Phase::Active if self.ended_at == Time::NEVER => {
+            Phase::Midway(_) | Phase::Active if self.course == Course::Running => {
                 self.last_seen + config.idle_timeout
             }
             Phase::Midway(_) | Phase::Active => {
                 if self.first_replica.is_none() {
-                    self.ended_at.max(self.last_seen) + ENDED_LINGER
-                } else {
+                    self.last_seen + ENDED_LINGER
+                } else if self.stream.end().is_some() {
+                    // The replicas have all they need, and timers of their own.
                     Time::NEVER
+                } else {
+                    self.last_seen + config.idle_timeout
                 }
             }
         };

@@ -79,11 +79,37 @@ impl HeldRun {
     }
 }
 
+impl Held {
+    /// Drops everything from `end` on.
+    fn clip(&mut self, end: u64) {
+        self.runs.retain(|run| run.offset < end);
+        if let Some(last) = self.runs.last_mut()
+            && last.end() > end
+        {
+            last.data = clip(&last.data, end - last.offset).into();
+        }
+        self.bytes = self.runs.iter().map(|run| run.data.len()).sum();
+    }
+}
+
 /// A place in a stream that is read on from: saves the walk from the first block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
     block: BlockId,
-    start: u64,
+    /// Where the block begins, modulo 2^32: no reader goes on further than a window from where it
+    /// read last.
+    start: u32,
+}
+
+impl Cursor {
+    /// Where the block begins, for a reader at `offset`.
+    const fn start_near(&self, offset: u64) -> Option<u64> {
+        let ahead = (offset as u32).wrapping_sub(self.start);
+        if ahead >= 1 << 31 {
+            return None;
+        }
+        offset.checked_sub(ahead as u64)
+    }
 }
 
 impl Default for Cursor {
@@ -104,7 +130,8 @@ pub(crate) struct ClientStream {
     head_start: u64,
     tail_len: u16,
     discarding: bool,
-    end: Option<End>,
+    end_kind: Option<EndKind>,
+    end_offset: u64,
     held: Option<Box<Held>>,
 }
 
@@ -119,7 +146,8 @@ impl ClientStream {
             head_start: 0,
             tail_len: 0,
             discarding: false,
-            end: None,
+            end_kind: None,
+            end_offset: u64::MAX,
             held: None,
         }
     }
@@ -136,17 +164,18 @@ impl ClientStream {
 
     /// Where it ends, once every byte before is there.
     pub(crate) fn end(&self) -> Option<End> {
-        self.end.filter(|end| end.offset <= self.next)
+        self.announced_end().filter(|end| end.offset <= self.next)
     }
 
     /// Where it will end, as soon as that was seen, holes or not.
-    pub(crate) const fn announced_end(&self) -> Option<End> {
-        self.end
+    pub(crate) fn announced_end(&self) -> Option<End> {
+        let offset = self.end_offset;
+        self.end_kind.map(|kind| End { offset, kind })
     }
 
     /// Whether bytes are held behind a hole, or the end is known and bytes before it are missing.
     pub(crate) fn has_hole(&self) -> bool {
-        self.held.is_some() || self.end.is_some_and(|end| end.offset > self.next)
+        self.held.is_some() || (self.end_kind.is_some() && self.end_offset > self.next)
     }
 
     /// The stream offset of a sequence number; `None` when it lies before the stream.
@@ -155,11 +184,27 @@ impl ClientStream {
         seq.offset_near(self.first.add(self.next as u32), self.next)
     }
 
-    /// Remembers the end. The first end wins; a FIN turns into nothing else afterwards.
-    pub(crate) const fn set_end(&mut self, end: End) {
-        if self.end.is_none() {
-            self.end = Some(end);
+    /// Remembers the end. The first end wins; a FIN turns into nothing else afterwards. What is
+    /// held behind it is garbage.
+    pub(crate) fn set_end(&mut self, end: End) {
+        if self.end_kind.is_some() {
+            return;
         }
+        self.end_kind = Some(end.kind);
+        self.end_offset = end.offset;
+        if let Some(held) = &mut self.held {
+            held.clip(end.offset);
+            if held.runs.is_empty() {
+                self.held = None;
+            }
+        }
+    }
+
+    /// Ends it where it is: what is missing will never come, nor what lies behind it.
+    pub(crate) fn cut_short(&mut self) {
+        self.end_kind = Some(EndKind::Severed);
+        self.end_offset = self.next;
+        self.held = None;
     }
 
     /// Stops storing: whatever comes is counted and thrown away.
@@ -181,8 +226,7 @@ impl ClientStream {
     ) -> Result<Accepted, StreamError> {
         let mut accepted = Accepted::default();
         // Bytes behind an end that was announced are garbage: the receiver ignores them too.
-        let limit = self.end.map_or(u64::MAX, |end| end.offset);
-        let bytes = clip(bytes, limit.saturating_sub(offset));
+        let bytes = clip(bytes, self.end_offset.saturating_sub(offset));
         if self.held.is_some() || offset > self.next {
             // What is held came first and wins, so even a segment that fits the end of the stream
             // goes between the held runs.
@@ -215,14 +259,12 @@ impl ClientStream {
         offset: u64,
         len: usize,
     ) -> [&'p [u8]; 2] {
-        let (mut block, mut start) = if cursor.block != BlockId::NONE
-            && cursor.start >= self.head_start
-            && cursor.start <= offset
-            && self.head != BlockId::NONE
-        {
-            (cursor.block, cursor.start)
-        } else {
-            (self.head, self.head_start)
+        let known = cursor.start_near(offset).filter(|start| {
+            cursor.block != BlockId::NONE && self.head != BlockId::NONE && *start >= self.head_start
+        });
+        let (mut block, mut start) = match known {
+            Some(start) => (cursor.block, start),
+            None => (self.head, self.head_start),
         };
         while block != BlockId::NONE && start + (BLOCK as u64) <= offset {
             block = pool.next(block);
@@ -231,7 +273,10 @@ impl ClientStream {
         if block == BlockId::NONE || offset < start {
             return [&[], &[]];
         }
-        *cursor = Cursor { block, start };
+        *cursor = Cursor {
+            block,
+            start: start as u32,
+        };
         let at = (offset - start) as usize;
         let first_end = self.filled(block).min(at + len);
         let first = pool.bytes(block, at, first_end);

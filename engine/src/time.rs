@@ -16,6 +16,9 @@ impl Time {
     /// Later than every other time; stands for "never" in a deadline.
     pub const NEVER: Self = Self(u64::MAX);
 
+    /// The origin itself, before everything; stands for "not yet".
+    pub(crate) const ORIGIN: Self = Self(0);
+
     /// A time from microseconds since the origin.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)

@@ -39,46 +39,49 @@ pub(crate) struct TurnLatency {
 }
 
 /// Times of the turn that is under way, on one side.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct TurnClock {
-    /// When the client's last byte went by.
+    /// When the client's last byte went by; [`Time::ORIGIN`] before the first.
     pub(crate) asked_at: Time,
-    /// When the first byte of the answer did; meaningless without `answered`.
-    first_at: Time,
-    /// When the last byte of the answer did; meaningless without `answered`.
-    pub(crate) last_at: Time,
+    /// When the last byte of the answer did, or the connection began.
+    last_at: Time,
+    /// From the client's last byte to the first of the answer, in microseconds;
+    /// [`UNANSWERED`] without one.
+    first: u32,
     /// The longest pause between two pieces of the answer, in microseconds.
     gap: u32,
-    /// Whether there was any answer yet.
-    pub(crate) answered: bool,
-    /// Whether anything was asked: an answer before that is a greeting, which has no latency.
-    asked: bool,
 }
+
+/// Stands for an answer that has not begun; longer latencies count as a little less than this.
+const UNANSWERED: u32 = u32::MAX;
 
 impl TurnClock {
     /// A clock that starts when the connection does.
-    pub(crate) fn starting(at: Time) -> Self {
+    pub(crate) const fn starting(at: Time) -> Self {
         Self {
-            asked_at: at,
-            first_at: at,
+            asked_at: Time::ORIGIN,
             last_at: at,
-            ..Self::default()
+            first: UNANSWERED,
+            gap: 0,
         }
     }
 
     /// Bytes of the client went by.
-    pub(crate) const fn ask(&mut self, at: Time) {
+    pub(crate) fn ask(&mut self, at: Time) {
+        if self.first != UNANSWERED {
+            // An answer that had begun before the question was complete took no time.
+            let later = at.micros_since(self.asked_at);
+            self.first = self.first.saturating_sub(later);
+        }
         self.asked_at = at;
-        self.asked = true;
     }
 
     /// Bytes of the answer went by.
     pub(crate) fn answer(&mut self, at: Time) {
-        if self.answered {
-            self.gap = self.gap.max(at.micros_since(self.last_at));
+        if self.first == UNANSWERED {
+            self.first = at.micros_since(self.asked_at).min(UNANSWERED - 1);
         } else {
-            self.first_at = at;
-            self.answered = true;
+            self.gap = self.gap.max(at.micros_since(self.last_at));
         }
         self.last_at = at;
     }
@@ -93,13 +96,15 @@ impl TurnClock {
         self.gap
     }
 
-    /// Ends the turn; gives its latency if there were a question and an answer.
+    /// Ends the turn; gives its latency if there were a question and an answer. A greeting, before
+    /// any question, has none.
     pub(crate) fn finish(&mut self) -> Option<TurnLatency> {
-        let latency = (self.asked && self.answered).then(|| TurnLatency {
-            first: self.first_at.micros_since(self.asked_at),
+        let asked = self.asked_at != Time::ORIGIN;
+        let latency = (asked && self.first != UNANSWERED).then(|| TurnLatency {
+            first: self.first,
             last: self.last_at.micros_since(self.asked_at),
         });
-        self.answered = false;
+        self.first = UNANSWERED;
         self.gap = 0;
         latency
     }
@@ -111,9 +116,14 @@ pub(crate) struct Turns {
     /// Number of the first mark that is kept.
     base: u32,
     front: Option<Mark>,
-    rest: VecDeque<Mark>,
+    rest: Option<Box<Rest>>,
     last_answer: u64,
-    begun: bool,
+}
+
+/// The marks behind the first, for a replica that lags.
+#[derive(Debug, Default)]
+struct Rest {
+    marks: VecDeque<Mark>,
 }
 
 impl Turns {
@@ -121,41 +131,43 @@ impl Turns {
     pub(crate) fn get(&self, n: u32) -> Option<&Mark> {
         match n.checked_sub(self.base)? {
             0 => self.front.as_ref(),
-            i => self.rest.get(i as usize - 1),
+            i => self.rest.as_ref()?.marks.get(i as usize - 1),
         }
     }
 
-    /// Marks that are kept; for the accounting of memory.
-    pub(crate) fn kept(&self) -> usize {
-        self.rest.capacity()
+    /// Memory of the marks besides the structure itself, in bytes.
+    pub(crate) fn heap_size(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| {
+            size_of::<Rest>() + rest.marks.capacity() * size_of::<Mark>()
+        })
     }
 
     /// Whether a run with this information begins a new turn.
     pub(crate) fn begins(&self, info: RunInfo, last_client_byte: Time) -> bool {
-        !self.begun
+        self.next_number() == 0
             || info.answer > self.last_answer
             || info.at.micros_since(last_client_byte) > PAUSE_MICROS
     }
 
     /// Adds a mark.
     pub(crate) fn push(&mut self, mark: Mark) {
-        self.begun = true;
         self.last_answer = self.last_answer.max(mark.answer);
         if self.front.is_none() {
             self.front = Some(mark);
         } else {
-            self.rest.push_back(mark);
+            let rest = self.rest.get_or_insert_default();
+            rest.marks.push_back(mark);
         }
     }
 
     /// Forgets the marks before number `n`, which every replica has passed.
     pub(crate) fn forget_before(&mut self, n: u32) {
         while self.base < n && self.front.is_some() {
-            self.front = self.rest.pop_front();
+            self.front = self.rest.as_mut().and_then(|rest| rest.marks.pop_front());
             self.base += 1;
         }
-        if self.rest.is_empty() && self.rest.capacity() > 0 {
-            self.rest = VecDeque::new();
+        if self.rest.as_ref().is_some_and(|rest| rest.marks.is_empty()) {
+            self.rest = None;
         }
     }
 
@@ -166,7 +178,8 @@ impl Turns {
 
     /// Number of the next mark that will be made.
     pub(crate) fn next_number(&self) -> u32 {
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.marks.len());
         // There are never 2^32 marks at once.
-        self.base + u32::from(self.front.is_some()) + self.rest.len() as u32
+        self.base + u32::from(self.front.is_some()) + rest as u32
     }
 }

@@ -1,11 +1,11 @@
 //! Segments from clients to the live server.
 
-use millrace_wire::{Flags, TcpPacket};
+use millrace_wire::{Flags, Seq, TcpPacket};
 
 use super::Engine;
-use crate::session::{Midway, Phase, Session, SessionKey};
+use crate::session::{Course, Midway, Phase, Session, SessionKey};
 use crate::stats::{AbortReason, RefusalReason};
-use crate::stream::{End, EndKind, RunInfo, StreamError};
+use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
 use crate::turns::Mark;
 
@@ -78,7 +78,7 @@ impl Engine {
         &mut self,
         at: Time,
         packet: &TcpPacket<'_>,
-        first: millrace_wire::Seq,
+        first: Seq,
         phase: Phase,
     ) -> Option<SessionKey> {
         let service = self.config.service_of(packet.tuple.destination)?;
@@ -108,6 +108,7 @@ impl Engine {
     }
 
     fn on_session_segment(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+        let over_limit = packet.payload_len > 0 && self.is_over_limit(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -117,7 +118,7 @@ impl Engine {
             Phase::Midway(midway) => {
                 let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
                 if midway.on_client(packet) {
-                    session.stream = crate::stream::ClientStream::new(packet.header.seq);
+                    session.stream = ClientStream::new(packet.header.seq);
                     session.live = crate::live::LiveView::midway(at, packet.header.ack);
                     session.phase = Phase::Active;
                     self.stats.sessions_midway += 1;
@@ -133,6 +134,24 @@ impl Engine {
             }
             Phase::Opening => {
                 if flags.has(Flags::RST) {
+                    // A RST with another number answers for an earlier connection of the
+                    // four-tuple, whose end the client has just learned of (RFC 9293 3.10.7.3).
+                    let seq = packet.header.seq;
+                    let stream = &session.stream;
+                    let own = seq.add(1) == stream.first_seq()
+                        || stream.offset_of(seq).is_some_and(|o| o <= stream.len());
+                    if own {
+                        self.remove_session(key);
+                    }
+                    return;
+                }
+                if flags.has(Flags::URG) && !flags.has(Flags::ACK) {
+                    // Left out: should the live server take these bytes, it is a capture gap.
+                    return;
+                }
+                if over_limit {
+                    self.stats.sessions_refused.add(RefusalReason::Memory);
+                    self.stats.bytes_refused += packet.payload_len as u64;
                     self.remove_session(key);
                     return;
                 }
@@ -144,19 +163,16 @@ impl Engine {
             }
             Phase::Active => {}
         }
+        if over_limit {
+            self.abort_session(now, key, AbortReason::Memory);
+        } else if packet.payload_len > 0 && flags.has(Flags::URG) {
+            self.abort_session(now, key, AbortReason::Urgent);
+        }
         self.take_client_data(now, at, key, packet);
     }
 
     fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         let flags = packet.header.flags;
-        let has_data = packet.payload_len > 0;
-        if has_data && flags.has(Flags::URG) {
-            self.abort_session(now, key, AbortReason::Urgent);
-        }
-        let over_limit = has_data && self.is_over_limit(key);
-        if over_limit {
-            self.abort_session(now, key, AbortReason::Memory);
-        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -167,14 +183,13 @@ impl Engine {
         } else {
             packet.header.seq
         };
-        let (offset, payload) = match session.stream.offset_of(seq) {
-            Some(offset) => (offset, packet.payload),
-            // A keepalive probe before the first byte, or garbage: what lies before the stream
-            // is cut off.
-            None => {
-                let skip = session.stream.first_seq().since(seq).unsigned_abs() as usize;
-                (0, packet.payload.get(skip..).unwrap_or(&[]))
-            }
+        let Some(Placed {
+            offset,
+            payload,
+            end: wire_end,
+        }) = place(&session.stream, seq, packet)
+        else {
+            return;
         };
         if offset > session.stream.len() + PLAUSIBLE {
             self.stats.segments_out_of_window += 1;
@@ -184,8 +199,6 @@ impl Engine {
             at,
             answer: session.live.on_client_ack(packet),
         };
-        let wire_end = offset + packet.payload_len as u64;
-
         let Session {
             stream,
             turns,
@@ -265,16 +278,19 @@ impl Engine {
                 kind: EndKind::Fin,
             });
         }
-        if session.stream.announced_end().is_some() && session.ended_at == Time::NEVER {
-            session.ended_at = now;
+        if session.stream.announced_end().is_some() && session.end(now) {
             self.stats.sessions_ended += 1;
             changed = true;
             if flags.has(Flags::RST) {
                 session.check_gap(now);
             }
         }
-        if let Some(end) = session.stream.end().filter(|_| !session.end_marked) {
-            session.end_marked = true;
+        if let Some(end) = session
+            .stream
+            .end()
+            .filter(|_| session.course != Course::EndMarked)
+        {
+            session.mark_end();
             changed = true;
             let answer = session.live.on_client_ack(packet);
             let info = RunInfo { at, answer };
@@ -296,6 +312,36 @@ impl Engine {
                 .get(key)
                 .is_some_and(|session| session.stream.stored() > limit / 100 * SESSION_SHARE)
     }
+}
+
+/// Where a segment lies in the client's stream.
+struct Placed<'p> {
+    /// Offset of its first byte.
+    offset: u64,
+    /// Its bytes, as far as capture has kept them.
+    payload: &'p [u8],
+    /// Offset behind its last byte, kept or not.
+    end: u64,
+}
+
+/// Finds the place of a segment. What lies before the stream is cut off: a keepalive probe before
+/// the first byte. A segment that lies there altogether belongs to an earlier connection of the
+/// same four-tuple, and neither its FIN nor its RST means anything here: `None`.
+fn place<'p>(stream: &ClientStream, seq: Seq, packet: &TcpPacket<'p>) -> Option<Placed<'p>> {
+    if let Some(offset) = stream.offset_of(seq) {
+        return Some(Placed {
+            offset,
+            payload: packet.payload,
+            end: offset + packet.payload_len as u64,
+        });
+    }
+    let skip = stream.first_seq().since(seq).unsigned_abs() as usize;
+    let payload = packet.payload.get(skip..).filter(|rest| !rest.is_empty())?;
+    Some(Placed {
+        offset: 0,
+        payload,
+        end: (packet.payload_len - skip) as u64,
+    })
 }
 
 /// The mark of a turn that begins at `start`; ends the turn before on the live side.

@@ -32,20 +32,20 @@ impl Engine {
 
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
-        self.unlist_session(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if session.stream.announced_end().is_none() {
-            let offset = session.stream.len();
-            let kind = crate::stream::EndKind::Severed;
-            session.stream.set_end(crate::stream::End { offset, kind });
-            session.end_marked = true;
+        if !matches!(session.phase, Phase::Active) {
+            self.remove_session(key);
+            return;
         }
-        if session.ended_at == Time::NEVER {
-            session.ended_at = now;
-            self.stats.sessions_ended += 1;
+        self.stats.sessions_ended += u64::from(session.end(now));
+        if session.stream.end().is_none() {
+            // A FIN that was announced behind a hole will never be reached.
+            session.stream.cut_short();
+            session.mark_end();
         }
+        self.unlist_session(key);
         self.advance_replicas(now, key);
         if self.replicas_of(key).is_none() {
             self.remove_session(key);
@@ -147,8 +147,7 @@ impl Engine {
     }
 
     fn open_replica(&mut self, now: Time, session: SessionKey, service: u16, source: Endpoint) {
-        let iss = self.initial_sequence(now, source, service);
-        let mut replica = Replica::new(session, service, source, iss);
+        let mut replica = Replica::new(session, service, source);
         replica.sibling = self.replicas_of(session);
         let tuple = replica.tuple(self.target_of(&replica));
         let key = self.replicas.insert(replica);
@@ -165,10 +164,25 @@ impl Engine {
         self.stats.replicas_opened += 1;
         self.events.push_back(Event::FlowOpened { key, tuple });
         if self.open && self.waiting.is_empty() {
-            self.with_replica(now, key, |replica, cx| replica.connect(cx.now));
+            self.connect(now, key);
         } else {
+            self.held_back += 1;
+            if self.waiting.len() > 2 * self.held_back {
+                // Replicas that were given up while they waited.
+                let replicas = &self.replicas;
+                self.waiting
+                    .retain(|key| replicas.get(*key).is_some_and(Replica::is_waiting));
+            }
             self.waiting.push_back(key);
         }
+    }
+
+    fn connect(&mut self, now: Time, key: ReplicaKey) {
+        let Some(replica) = self.replicas.get(key) else {
+            return;
+        };
+        let iss = self.initial_sequence(now, replica.source(), replica.service);
+        self.with_replica(now, key, |replica, cx| replica.connect(cx.now, iss));
     }
 
     /// RFC 9293 3.4.1: a clock of 4 µs ticks and a keyed hash of the flow, so that a flow that is
@@ -184,20 +198,15 @@ impl Engine {
         if !self.open || self.waiting.is_empty() {
             return;
         }
-        let connecting = self
-            .replicas
-            .values()
-            .filter(|replica| replica.is_connecting())
-            .count();
         let batch = RELEASE_CONNECTING
-            .saturating_sub(connecting)
+            .saturating_sub(self.connecting)
             .max(RELEASE_BATCH);
         for _ in 0..batch {
             let Some(key) = self.waiting.pop_front() else {
                 return;
             };
             if self.replicas.get(key).is_some_and(Replica::is_waiting) {
-                self.with_replica(now, key, |replica, cx| replica.connect(cx.now));
+                self.connect(now, key);
             }
         }
         if !self.waiting.is_empty() {
@@ -263,7 +272,10 @@ impl Engine {
     pub(super) fn abort_everything(&mut self, now: Time) {
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for key in sessions {
-            self.abort_session(now, key, AbortReason::Shutdown);
+            match self.sessions.get(key).map(|session| &session.phase) {
+                Some(Phase::Active) => self.abort_session(now, key, AbortReason::Shutdown),
+                Some(Phase::Opening | Phase::Midway(_)) | None => self.remove_session(key),
+            }
         }
     }
 
@@ -294,7 +306,8 @@ impl Engine {
             self.arm_session(key);
             return;
         }
-        if session.gap_is_final(now) {
+        let active = matches!(session.phase, Phase::Active);
+        if active && session.gap_is_final(now) {
             session.gap_since = Time::NEVER;
             session.stream.discard(&mut self.pool);
             self.abort_session(now, key, AbortReason::CaptureGap);
@@ -302,12 +315,12 @@ impl Engine {
         }
         match session.phase {
             Phase::Opening | Phase::Midway(_) => self.remove_session(key),
-            Phase::Active if session.first_replica.is_none() => self.remove_session(key),
+            Phase::Active if session.first_replica.is_none() => {
+                self.stats.sessions_ended += u64::from(session.end(now));
+                self.remove_session(key);
+            }
             Phase::Active => {
-                if session.ended_at == Time::NEVER {
-                    session.ended_at = now;
-                    self.stats.sessions_ended += 1;
-                }
+                self.stats.sessions_ended += u64::from(session.end(now));
                 self.abort_session(now, key, AbortReason::Idle);
             }
         }

@@ -27,13 +27,21 @@ impl Engine {
                 return;
             }
             Phase::Opening if reset => {
-                // The live server refused: the client's connection never existed.
-                self.remove_session(key);
+                // The live server refused: the client's connection never existed. A RST that
+                // acknowledges something else is meant for an earlier connection of the four-tuple
+                // (RFC 9293 3.10.7.3).
+                let header = &packet.header;
+                let refused =
+                    !header.flags.has(Flags::ACK) || header.ack == session.stream.first_seq();
+                if refused {
+                    self.remove_session(key);
+                }
                 return;
             }
             Phase::Opening | Phase::Active => {}
         }
         let stream = &session.stream;
+        let finished = session.live.finished;
         session
             .live
             .on_segment(at, packet, |ack| stream.offset_of(ack));
@@ -45,9 +53,10 @@ impl Engine {
                 offset,
                 kind: EndKind::Severed,
             });
-            session.ended_at = now;
-            session.end_marked = true;
-            self.stats.sessions_ended += 1;
+            self.stats.sessions_ended += u64::from(session.end(now));
+            session.mark_end();
+        }
+        if severed || session.live.finished != finished {
             self.advance_replicas(now, key);
         }
         let urgent = self

@@ -22,7 +22,7 @@ use crate::replica::{Context, Replica, ReplicaKey};
 use crate::session::{Session, SessionKey};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::timers::{Owner, Timers};
+use crate::timers::Timers;
 
 /// Something that the owner should know of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,14 @@ pub struct Gauges {
     pub backlog: u64,
 }
 
+/// Memory for each entry besides the entry itself, in bytes: its generation in the slot map, its
+/// place in the hash table at three quarters full, and one timer.
+const ENTRY_COST: usize = 8 + 12 + size_of::<(Time, SessionKey)>();
+/// Memory for each session but for what it holds, in bytes.
+const SESSION_COST: usize = size_of::<Session>() + ENTRY_COST;
+/// Memory for each replica but for its connection, in bytes. While idle it has no timer.
+const REPLICA_COST: usize = size_of::<Replica>() + ENTRY_COST - size_of::<(Time, ReplicaKey)>();
+
 /// What the engine knows of one service's target.
 #[derive(Clone, Copy, Debug)]
 struct TargetState {
@@ -90,9 +98,12 @@ pub struct Engine {
     by_flow: HashTable<ReplicaKey>,
     hasher: FixedState,
     pool: BlockPool,
-    timers: Timers,
+    session_timers: Timers<SessionKey>,
+    replica_timers: Timers<ReplicaKey>,
     ready: VecDeque<ReplicaKey>,
+    /// Replicas that are held back, in their order; some may have been given up since.
     waiting: VecDeque<ReplicaKey>,
+    held_back: usize,
     release_at: Time,
     connecting: usize,
     events: VecDeque<Event>,
@@ -120,9 +131,11 @@ impl Engine {
             by_tuple: HashTable::new(),
             by_flow: HashTable::new(),
             pool: BlockPool::new(),
-            timers: Timers::default(),
+            session_timers: Timers::default(),
+            replica_timers: Timers::default(),
             ready: VecDeque::new(),
             waiting: VecDeque::new(),
+            held_back: 0,
             release_at: Time::NEVER,
             connecting: 0,
             events: VecDeque::new(),
@@ -174,15 +187,23 @@ impl Engine {
     pub fn timeout(&mut self, now: Time) {
         // What is armed again for a time that has come already waits for the next call: a fault
         // in one deadline must not keep everybody else waiting.
-        for _ in 0..self.timers.len() {
-            let Some((time, owner)) = self.timers.pop_due(now) else {
+        for _ in 0..self.session_timers.len() {
+            let Some((time, key)) = self.session_timers.pop_due(now) else {
                 break;
             };
-            match owner {
-                Owner::Session(key) => self.on_session_timer(now, time, key),
-                Owner::Replica(key) => self.on_replica_timer(now, time, key),
-            }
+            self.on_session_timer(now, time, key);
         }
+        for _ in 0..self.replica_timers.len() {
+            let Some((time, key)) = self.replica_timers.pop_due(now) else {
+                break;
+            };
+            self.on_replica_timer(now, time, key);
+        }
+        let (sessions, replicas) = (&self.sessions, &self.replicas);
+        self.session_timers
+            .sweep(sessions.len(), |key| Some(sessions.get(key)?.armed));
+        self.replica_timers
+            .sweep(replicas.len(), |key| Some(replicas.get(key)?.armed));
         if self.release_at <= now {
             self.release_waiting(now);
         }
@@ -190,10 +211,8 @@ impl Engine {
 
     /// When [`Engine::timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let next = self
-            .timers
-            .next()
-            .unwrap_or(Time::NEVER)
+        let next = (self.session_timers.next())
+            .min(self.replica_timers.next())
             .min(self.release_at);
         (next != Time::NEVER).then_some(next)
     }
@@ -267,7 +286,7 @@ impl Engine {
         Gauges {
             sessions: self.sessions.len(),
             replicas: self.replicas.len(),
-            replicas_waiting: self.waiting.len(),
+            replicas_waiting: self.held_back,
             memory: self.memory(),
             backlog: self.backlog,
         }
@@ -276,8 +295,8 @@ impl Engine {
     /// Memory in use, in bytes.
     fn memory(&self) -> u64 {
         let blocks = self.pool.used() * BLOCK_COST;
-        let sessions = self.sessions.len() * size_of::<Session>();
-        let replicas = self.replicas.len() * size_of::<Replica>();
+        let sessions = self.sessions.len() * SESSION_COST;
+        let replicas = self.replicas.len() * REPLICA_COST;
         (blocks + sessions + replicas + self.heap) as u64
     }
 
@@ -345,12 +364,17 @@ impl Engine {
             stream: &session.stream,
             turns: &session.turns,
             reset_after_fin: session.reset_after_fin,
+            live_over: session.is_over(),
+            live_heard_at: session.last_seen,
         };
         let heap = replica.heap_size();
         let connecting = usize::from(replica.is_connecting());
+        let held_back = usize::from(replica.is_waiting());
         let result = f(replica, &mut cx);
         self.connecting =
             (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
+        self.held_back =
+            (self.held_back + usize::from(replica.is_waiting())).saturating_sub(held_back);
         self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
         Some(result)
     }
@@ -372,16 +396,14 @@ impl Engine {
     fn arm_replica(&mut self, key: ReplicaKey) {
         if let Some(replica) = self.replicas.get_mut(key) {
             let deadline = replica.deadline(&self.config);
-            self.timers
-                .arm(Owner::Replica(key), deadline, &mut replica.armed);
+            self.replica_timers.arm(key, deadline, &mut replica.armed);
         }
     }
 
     fn arm_session(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
             let deadline = session.deadline(&self.config);
-            self.timers
-                .arm(Owner::Session(key), deadline, &mut session.armed);
+            self.session_timers.arm(key, deadline, &mut session.armed);
         }
     }
 
@@ -435,5 +457,19 @@ impl Engine {
             self.heap = (self.heap + session.heap_size()).saturating_sub(before.0);
             self.backlog = (self.backlog + session.stream.stored()).saturating_sub(before.1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one idle session with one established replica costs, in bytes.
+    #[test]
+    fn an_idle_session_takes_600_bytes_at_most() {
+        let connection = crate::replica::CONNECTION_SIZE;
+        let sum = SESSION_COST + REPLICA_COST + connection;
+        println!("session {SESSION_COST}, replica {REPLICA_COST}, connection {connection}: {sum}");
+        assert!(sum <= 600, "{sum} bytes");
     }
 }

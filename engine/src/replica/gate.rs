@@ -17,8 +17,11 @@ const QUIET_BOUNDS: (u32, u32) = (1_000, 10_000_000);
 const TARGET_PAUSES: u32 = 4;
 /// ... and this many times the longest pause of the live answer.
 const LIVE_PAUSES: u32 = 16;
-/// No wait of the gate is longer, in microseconds: below the usual answer time-out.
+/// No wait of the gate is longer, in microseconds: below the usual answer time-out. Only where the
+/// live server itself took its time (long polls, streams), [`LIVE_TIMES`] of that.
 const LONGEST_WAIT: u32 = 60_000_000;
+/// See [`LONGEST_WAIT`].
+const LIVE_TIMES: u32 = 2;
 /// A turn without any answer is waited for this long, in microseconds, or [`LIVE_PAUSES`] times
 /// the live latency.
 const PATIENCE: u32 = 10_000_000;
@@ -149,11 +152,12 @@ impl Gate {
         if progress.answered > self.answered_before {
             let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
                 .max(mark.live_gap.saturating_mul(LIVE_PAUSES));
-            let quiet = latest.plus_micros(pauses.clamp(floor.0, LONGEST_WAIT));
+            let quiet = latest.plus_micros(pauses.min(longest(mark.live_gap)).max(floor.0));
             return at(quiet.max(thought), Passed::Quiet);
         }
         let patience = PATIENCE.max(mark.live_latency.saturating_mul(LIVE_PAUSES));
-        let patience = (patience >> self.overrides.min(31)).clamp(LEAST_PATIENCE, LONGEST_WAIT);
+        let patience = patience.min(longest(mark.live_latency));
+        let patience = (patience >> self.overrides.min(31)).max(LEAST_PATIENCE);
         at(
             latest.plus_micros(patience).max(thought),
             Passed::Overridden,
@@ -213,6 +217,11 @@ impl Gate {
         self.on_trial = false;
         refuted
     }
+}
+
+/// The longest wait where the live server took `live` microseconds.
+fn longest(live: u32) -> u32 {
+    LONGEST_WAIT.max(live.saturating_mul(LIVE_TIMES))
 }
 
 #[cfg(test)]

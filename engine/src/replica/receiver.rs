@@ -30,18 +30,29 @@ pub(crate) struct Received {
 pub(crate) struct Receiver {
     first: Seq,
     next: u64,
-    fin: Option<u64>,
+    /// Where the FIN lies; [`NO_FIN`] while none was seen.
+    fin: u64,
     finished: bool,
     ack_now: bool,
     unacked: u32,
     /// Deadline of a delayed acknowledgement.
     pub(crate) ack_at: Time,
-    beyond: Option<Box<RangeSet>>,
-    latest_block: u64,
+    beyond: Option<Box<Beyond>>,
     /// The timestamp to echo (RFC 7323 4.3, TS.Recent).
     ts_recent: u32,
-    /// RFC 7323 4.3, Last.ACK.sent, as an offset.
-    last_ack_sent: u64,
+    /// RFC 7323 4.3, Last.ACK.sent.
+    last_ack_sent: Seq,
+}
+
+/// See [`Receiver::fin`].
+const NO_FIN: u64 = u64::MAX;
+
+/// What lies behind a hole.
+#[derive(Debug, Default)]
+struct Beyond {
+    ranges: RangeSet,
+    /// The start of what came last.
+    latest: u64,
 }
 
 impl Receiver {
@@ -50,15 +61,14 @@ impl Receiver {
         Self {
             first,
             next: 0,
-            fin: None,
+            fin: NO_FIN,
             finished: false,
             ack_now: false,
             unacked: 0,
             ack_at: Time::NEVER,
             beyond: None,
-            latest_block: 0,
             ts_recent,
-            last_ack_sent: 0,
+            last_ack_sent: first,
         }
     }
 
@@ -106,7 +116,7 @@ impl Receiver {
         self.ack_now = false;
         self.unacked = 0;
         self.ack_at = Time::NEVER;
-        self.last_ack_sent = self.answered();
+        self.last_ack_sent = self.ack_number();
     }
 
     /// Whether `seq` lies so near the expected number that it can be of this connection.
@@ -135,7 +145,7 @@ impl Receiver {
         let mut received = Received::default();
         let fin = header.flags.has(Flags::FIN);
         let start = self.offset_of(header.seq);
-        self.note_timestamp(header, start);
+        self.note_timestamp(header);
         if header.flags.has(Flags::SYN) {
             // The SYN-ACK again: the acknowledgement of the first was lost.
             self.ack_now = true;
@@ -150,10 +160,10 @@ impl Receiver {
         if start > self.next + PLAUSIBLE {
             return received;
         }
-        if fin {
-            self.fin.get_or_insert(end);
+        if fin && self.fin == NO_FIN {
+            self.fin = end.max(self.next);
         }
-        let limit = self.fin.unwrap_or(u64::MAX);
+        let limit = self.fin;
         if payload_len == 0 && !fin {
             // A bare acknowledgement. One that lies before what is expected is a keepalive or
             // window probe and wants an answer (RFC 9293 3.8.4).
@@ -165,28 +175,27 @@ impl Receiver {
             return received;
         }
         if start > self.next {
-            self.beyond
-                .get_or_insert_default()
-                .insert(start, end.min(limit));
-            self.latest_block = start;
+            let beyond = self.beyond.get_or_insert_default();
+            beyond.ranges.insert(start, end.min(limit));
+            beyond.latest = start;
             self.ack_now = true;
             return received;
         }
         let before = self.next;
         self.next = self.next.max(end.min(limit));
         if let Some(beyond) = &mut self.beyond {
-            if let Some(end) = beyond.end_of_range_at(self.next) {
+            if let Some(end) = beyond.ranges.end_of_range_at(self.next) {
                 self.next = end.min(limit);
             }
-            beyond.remove_below(self.next);
+            beyond.ranges.remove_below(self.next);
             // RFC 5681 4.2: acknowledge at once while a hole is being filled.
             self.ack_now = true;
-            if beyond.is_empty() {
+            if beyond.ranges.is_empty() {
                 self.beyond = None;
             }
         }
         received.bytes = self.next - before;
-        if !self.finished && self.fin == Some(self.next) {
+        if !self.finished && self.fin == self.next {
             self.finished = true;
             received.finished = true;
             self.ack_now = true;
@@ -210,9 +219,8 @@ impl Receiver {
             return blocks;
         };
         let seq = |offset: u64| self.first.add(offset as u32);
-        let is_latest =
-            |range: &&(u64, u64)| range.0 <= self.latest_block && self.latest_block < range.1;
-        let ranges = beyond.as_slice();
+        let is_latest = |range: &&(u64, u64)| range.0 <= beyond.latest && beyond.latest < range.1;
+        let ranges = beyond.ranges.as_slice();
         for range in ranges.iter().filter(is_latest) {
             blocks.push(seq(range.0), seq(range.1));
         }
@@ -227,9 +235,9 @@ impl Receiver {
     }
 
     /// RFC 7323 4.3 (2): keep the timestamp of a segment that covers the last acknowledgement.
-    fn note_timestamp(&mut self, header: &TcpHeader, start: Option<u64>) {
+    fn note_timestamp(&mut self, header: &TcpHeader) {
         if let Some((value, _)) = header.options.timestamps
-            && start.is_some_and(|start| start <= self.last_ack_sent)
+            && !header.seq.after(self.last_ack_sent)
             && Seq(value).since(Seq(self.ts_recent)) >= 0
         {
             self.ts_recent = value;

@@ -29,6 +29,10 @@ pub(crate) struct Recovery {
     pub(crate) point: u64,
     /// Highest byte retransmitted in fast recovery (RFC 6675 2, "HighRxt").
     high_rxt: u64,
+    /// Duplicate acknowledgements since the last new one.
+    pub(crate) dup_acks: u32,
+    /// After a time-out: what is to be sent again next.
+    pub(crate) next: u64,
     /// What the receiver has selectively acknowledged.
     sacked: RangeSet,
     /// Without SACK: the first unacknowledged segment is to be sent again (RFC 6582 3.2).
@@ -41,6 +45,8 @@ impl Recovery {
             mode: Mode::Disorder,
             point: una,
             high_rxt: una,
+            dup_acks: 0,
+            next: una,
             sacked: RangeSet::default(),
             resend_first: false,
         }
@@ -73,6 +79,14 @@ impl Recovery {
     pub(crate) fn on_advance(&mut self, una: u64) {
         self.sacked.remove_below(una);
         self.high_rxt = self.high_rxt.max(una);
+        self.next = self.next.max(una);
+        self.dup_acks = 0;
+    }
+
+    /// Whether something below `max` is still to be sent again after a time-out, before anything
+    /// new.
+    pub(crate) fn is_going_back(&self, max: u64) -> bool {
+        self.mode == Mode::Timeout && self.next < max
     }
 
     /// Whether nothing is left to recover from.
@@ -121,8 +135,10 @@ impl Recovery {
 
     /// Begins sending everything again. What was sacked is forgotten: a receiver may have
     /// discarded it (RFC 2018 8).
-    pub(crate) fn enter_timeout(&mut self, max: u64) {
+    pub(crate) fn enter_timeout(&mut self, una: u64, max: u64) {
         self.mode = Mode::Timeout;
+        self.next = una;
+        self.dup_acks = 0;
         self.point = max;
         self.sacked.clear();
         self.resend_first = false;

@@ -21,6 +21,8 @@ const LARGEST_SEGMENT: u16 = crate::pool::BLOCK as u16;
 /// After this many time-outs in a row, large segments are suspected of being swallowed by a path
 /// with a smaller MTU (RFC 2923 2.1), and smaller ones are tried.
 const BLACK_HOLE_TIMEOUTS: u8 = 2;
+/// Windows are not scaled by more (RFC 7323 2.3).
+const MAX_WINDOW_SHIFT: u8 = 14;
 /// Longest time between probes of a zero window, in microseconds.
 const MAX_PROBE_INTERVAL: u32 = 60_000_000;
 
@@ -75,7 +77,6 @@ pub(crate) struct Acked {
 pub(crate) struct Sender {
     first: Seq,
     una: u64,
-    nxt: u64,
     max: u64,
     /// Right edge of the window that the target advertised, as an offset.
     window_end: u64,
@@ -83,11 +84,12 @@ pub(crate) struct Sender {
     window_shift: u8,
     mss: u16,
     pub(crate) sack: bool,
-    dup_acks: u32,
-    pub(crate) rtt: Rtt,
+    rtt: Rtt,
     congestion: Congestion,
-    timed: Option<(u64, Time)>,
-    last_sent: Time,
+    /// The end of the segment whose round trip is being measured, and when it was sent;
+    /// [`Time::NEVER`] if none is.
+    timed_end: Seq,
+    timed_at: Time,
     /// Retransmission or window-probe timer.
     pub(crate) rto_at: Time,
     probe_due: bool,
@@ -127,29 +129,21 @@ pub(crate) fn segment_size(
 }
 
 impl Sender {
-    pub(crate) fn new(
-        now: Time,
-        negotiated: Negotiated,
-        start: u64,
-        syn_ack: &TcpHeader,
-        rtt: Rtt,
-    ) -> Self {
+    pub(crate) fn new(negotiated: Negotiated, start: u64, syn_ack: &TcpHeader, rtt: Rtt) -> Self {
         Self {
             first: negotiated.first,
             una: start,
-            nxt: start,
             max: start,
             // RFC 7323 2.2: the window of a SYN is never scaled.
             window_end: start + u64::from(syn_ack.window),
             wl1: syn_ack.seq,
-            window_shift: negotiated.window_shift,
+            window_shift: negotiated.window_shift.min(MAX_WINDOW_SHIFT),
             mss: negotiated.mss,
             sack: negotiated.sack,
-            dup_acks: 0,
             rtt,
             congestion: Congestion::new(negotiated.mss),
-            timed: None,
-            last_sent: now,
+            timed_end: negotiated.first,
+            timed_at: Time::NEVER,
             rto_at: Time::NEVER,
             probe_due: false,
             probes: 0,
@@ -188,11 +182,16 @@ impl Sender {
         self.mss = self.mss.min(mss.max(LEAST_MSS));
     }
 
-    /// What to send next, if anything may be sent.
-    pub(crate) fn next_piece(&mut self, now: Time, allowed: Allowed) -> Option<Piece> {
+    /// What to send next, if anything may be sent. `last_sent` is when the last new piece was.
+    pub(crate) fn next_piece(
+        &mut self,
+        now: Time,
+        allowed: Allowed,
+        last_sent: Time,
+    ) -> Option<Piece> {
         let piece = self
             .piece_to_repeat(allowed)
-            .or_else(|| self.new_piece(now, allowed));
+            .or_else(|| self.new_piece(now, allowed, last_sent));
         match &piece {
             Some(piece) => self.sent(now, piece),
             None => self.watch_window(now, allowed),
@@ -211,15 +210,16 @@ impl Sender {
         let (start, end) = match recovery.mode {
             Mode::Disorder => return None,
             Mode::Timeout => {
-                if let Some(end) = recovery.sacked_until(self.nxt) {
-                    self.nxt = end.max(self.nxt);
+                if let Some(end) = recovery.sacked_until(recovery.next) {
+                    recovery.next = end.max(recovery.next);
                 }
-                let flight = self.nxt - self.una - recovery.sacked_within(self.una, self.nxt);
+                let next = recovery.next;
+                let flight = next - self.una - recovery.sacked_within(self.una, next);
                 let full = flight > 0 && flight + mss > u64::from(self.congestion.window());
-                if self.nxt >= self.max || full {
+                if next >= self.max || full {
                     return None;
                 }
-                (self.nxt, recovery.hole_end(self.nxt, self.max))
+                (next, recovery.hole_end(next, self.max))
             }
             Mode::Fast if recovery.resend_first => {
                 (self.una, recovery.hole_end(self.una, self.max))
@@ -245,16 +245,20 @@ impl Sender {
             again: true,
         };
         match recovery.mode {
-            Mode::Timeout => self.nxt = piece.end(),
+            Mode::Timeout => recovery.next = piece.end(),
             Mode::Fast => recovery.resent(piece.end()),
             Mode::Disorder => {}
         }
         Some(piece)
     }
 
-    fn new_piece(&mut self, now: Time, allowed: Allowed) -> Option<Piece> {
+    fn new_piece(&mut self, now: Time, allowed: Allowed, last_sent: Time) -> Option<Piece> {
         let start = self.max;
-        if start >= allowed.end() || self.nxt < self.max {
+        let going_back = self
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| recovery.is_going_back(self.max));
+        if start >= allowed.end() || going_back {
             return None;
         }
         let mss = u64::from(self.mss);
@@ -266,12 +270,12 @@ impl Sender {
             Some(recovery) => {
                 // Without SACK every duplicate acknowledgement means a segment that has left the
                 // network (RFC 6582 3.2, RFC 3042).
-                let left = u64::from(self.dup_acks) * mss;
+                let left = u64::from(recovery.dup_acks) * mss;
                 let sacked = recovery.sacked_within(self.una, self.max);
                 (self.max - self.una).saturating_sub(left.max(sacked))
             }
         };
-        if pipe == 0 && now.since(self.last_sent).as_micros() > u128::from(self.rtt.rto()) {
+        if pipe == 0 && now.since(last_sent).as_micros() > u128::from(self.rtt.rto()) {
             self.congestion.on_idle_restart(self.mss);
         }
         let data = allowed.data.saturating_sub(start);
@@ -305,16 +309,15 @@ impl Sender {
 
     fn sent(&mut self, now: Time, piece: &Piece) {
         if piece.again {
-            self.timed = None;
+            self.timed_at = Time::NEVER;
         } else {
             self.max = piece.end();
-            self.nxt = self.max;
-            if self.timed.is_none() && self.recovery.is_none() {
-                self.timed = Some((self.max, now));
+            if self.timed_at == Time::NEVER && self.recovery.is_none() {
+                self.timed_end = self.seq_of(self.max);
+                self.timed_at = now;
             }
         }
         self.probes = 0;
-        self.last_sent = now;
         // RFC 6298 (5.1).
         if self.rto_at == Time::NEVER {
             self.rto_at = now.plus_micros(self.rtt.rto());
@@ -370,7 +373,8 @@ impl Sender {
             // A window that shrank is announced in a segment without data of its own.
             || (header.seq == self.wl1 && ack == self.una);
         if newer {
-            if window_end > self.max && self.probes > 0 {
+            // Open again, or for what was sent before it was closed.
+            if window_end > ack && self.probes > 0 {
                 self.probes = 0;
                 self.rto_at = Time::NEVER;
             }
@@ -396,16 +400,12 @@ impl Sender {
     fn advance(&mut self, now: Time, ack: u64) {
         let bytes = ack - self.una;
         self.una = ack;
-        self.nxt = self.nxt.max(ack);
-        self.dup_acks = 0;
         self.probes = 0;
         self.rtt.reset_backoff();
-        // Karn's algorithm (RFC 6298 (3)): `timed` is dropped whenever something is sent again.
-        if let Some((end, sent_at)) = self.timed
-            && ack >= end
-        {
-            self.rtt.sample(now.micros_since(sent_at));
-            self.timed = None;
+        // Karn's algorithm (RFC 6298 (3)): `timed_at` is dropped whenever something is sent again.
+        if self.timed_at != Time::NEVER && !self.seq_of(ack).before(self.timed_end) {
+            self.rtt.sample(now.micros_since(self.timed_at));
+            self.timed_at = Time::NEVER;
         }
         match &mut self.recovery {
             None => self.congestion.on_ack(bytes, self.mss),
@@ -440,10 +440,11 @@ impl Sender {
     }
 
     fn on_duplicate(&mut self) -> bool {
-        self.dup_acks = self.dup_acks.saturating_add(1);
         let una = self.una;
-        self.recovery
+        let recovery = self
+            .recovery
             .get_or_insert_with(|| Box::new(Recovery::new(una)));
+        recovery.dup_acks = recovery.dup_acks.saturating_add(1);
         self.enter_fast_if_lost()
     }
 
@@ -451,7 +452,7 @@ impl Sender {
         let Some(recovery) = &mut self.recovery else {
             return false;
         };
-        let lost = self.dup_acks >= DUP_THRESH || recovery.lost_below(self.mss) > self.una;
+        let lost = recovery.dup_acks >= DUP_THRESH || recovery.lost_below(self.mss) > self.una;
         // Below the point of an earlier recovery, duplicates tell nothing new (RFC 6582 4.1).
         if !lost || recovery.mode != Mode::Disorder || self.una < recovery.point {
             return false;
@@ -483,10 +484,8 @@ impl Sender {
         let recovery = self
             .recovery
             .get_or_insert_with(|| Box::new(Recovery::new(una)));
-        recovery.enter_timeout(self.max);
-        self.nxt = una;
-        self.dup_acks = 0;
-        self.timed = None;
+        recovery.enter_timeout(una, self.max);
+        self.timed_at = Time::NEVER;
         // RFC 6298 (5.6).
         self.rto_at = now.plus_micros(self.rtt.rto());
         true

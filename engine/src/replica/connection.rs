@@ -1,0 +1,332 @@
+//! An established connection to the target: its sender, its receiver and its gate.
+
+use std::time::Duration;
+
+use millrace_wire::build::headers_len;
+use millrace_wire::{Endpoint, Flags, Seq, TcpHeader, TcpOptions};
+
+use super::gate::{Gate, Passed, Progress, Verdict};
+use super::handshake::offered_mss;
+use super::linger::Linger;
+use super::receiver::{self, Receiver};
+use super::rtt::Rtt;
+use super::sender::{self, Allowed, Negotiated, Piece, Sender};
+use super::{Context, Outgoing, timestamp};
+use crate::config::Config;
+use crate::stream::EndKind;
+use crate::time::Time;
+
+/// Bytes that timestamps take in every segment, padding included (RFC 7323 A).
+const TIMESTAMP_OPTION: u16 = 12;
+/// How long a target that got the client's FIN may go on sending after its last byte, once the
+/// live connection is over; Linux allows its own orphans the same (`tcp_fin_timeout`).
+pub(super) const FIN_WAIT: Duration = Duration::from_secs(60);
+
+/// ESTABLISHED and what follows until both sides are done.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+    pub(super) gate: Gate,
+    /// When the gate, or a connection that the live server cut, must be looked at again.
+    pub(super) look_at: Time,
+    /// When the target last did something for what it owes, or something became owing. See
+    /// [`Connection::patience_ends`].
+    progress_at: Time,
+    timestamps: bool,
+    /// The client's end was replayed and acknowledged.
+    pub(super) completed: bool,
+    /// The live connection is over, on the server's side too.
+    live_over: bool,
+    pub(super) reset_due: bool,
+}
+
+impl Connection {
+    pub(super) fn new(cx: &Context<'_>, first: Seq, syn_ack: &TcpHeader, rtt: Rtt) -> Self {
+        let options = &syn_ack.options;
+        let timestamps = options.timestamps.is_some();
+        let mss = sender::segment_size(
+            options.mss,
+            cx.target.ip.is_ipv6(),
+            cx.max_packet,
+            headers_len(&cx.target.ip),
+            if timestamps { TIMESTAMP_OPTION } else { 0 },
+        );
+        let negotiated = Negotiated {
+            first,
+            mss,
+            window_shift: options.window_scale.unwrap_or(0),
+            sack: options.sack_permitted,
+        };
+        let mut receiver = Receiver::new(
+            syn_ack.seq.add(1),
+            options.timestamps.map_or(0, |(value, _)| value),
+        );
+        receiver.demand_ack();
+        Self {
+            sender: Sender::new(negotiated, 0, syn_ack, rtt),
+            receiver,
+            gate: Gate::new(cx.now, 0),
+            look_at: Time::NEVER,
+            progress_at: cx.now,
+            timestamps,
+            completed: false,
+            live_over: false,
+            reset_due: false,
+        }
+    }
+
+    pub(super) fn deadline(&self, config: &Config) -> Time {
+        self.sender
+            .rto_at
+            .min(self.receiver.ack_at)
+            .min(self.look_at)
+            .min(self.patience_ends(config))
+    }
+
+    /// When the wait for the target is over. It lasts only while the target owes something: an
+    /// acknowledgement, room in its window, or its own end. Segments that bring nothing of it,
+    /// such as keepalive probes and repeated acknowledgements, do not prolong the wait.
+    pub(super) fn patience_ends(&self, config: &Config) -> Time {
+        let patience = if self.completed && !self.live_over {
+            // Half-closed at the live server too: its answer may take as long as any other.
+            config.idle_timeout
+        } else if self.completed {
+            FIN_WAIT.min(config.answer_timeout)
+        } else if self.sender.is_probing() {
+            // RFC 9293 3.8.6.1: a closed window alone does not end a connection, but here it must
+            // not hold the client's bytes for ever either.
+            config.answer_timeout.max(config.idle_timeout)
+        } else if self.sender.has_flight() {
+            config.answer_timeout
+        } else {
+            return Time::NEVER;
+        };
+        self.progress_at + patience
+    }
+
+    /// Once the live connection is over, the target must come to its end too.
+    pub(super) const fn note_live_over(&mut self, cx: &Context<'_>) {
+        if cx.live_over && !self.live_over {
+            self.live_over = true;
+            if self.completed {
+                self.progress_at = cx.now;
+            }
+        }
+    }
+
+    /// A segment of the target, not a RST.
+    pub(super) fn on_segment(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &TcpHeader,
+        len: u32,
+        source: &Endpoint,
+    ) {
+        let probing = self.sender.is_probing();
+        let empty = len == 0 && !header.flags.has(Flags::FIN);
+        let mut progress = self.on_ack(cx, header, empty);
+        let offered = offered_mss(cx.config, cx.max_packet, source);
+        let received = self.receiver.on_segment(cx.now, header, len, offered);
+        cx.stats.bytes_answered += received.bytes;
+        if received.bytes > 0 || received.finished {
+            let grown = received.bytes + u64::from(received.finished);
+            let acked = self.sender.una();
+            let premature = self.gate.on_answer(cx.now, grown, acked, cx.floor);
+            cx.stats.gate_premature += u64::from(premature);
+            progress |= self.completed;
+        }
+        progress |= probing && !self.sender.is_probing();
+        if progress {
+            self.progress_at = cx.now;
+        }
+    }
+
+    /// Takes the acknowledgement in a header; says whether it brought any progress.
+    pub(super) fn on_ack(&mut self, cx: &mut Context<'_>, header: &TcpHeader, empty: bool) -> bool {
+        if !header.flags.has(Flags::ACK) || header.flags.has(Flags::SYN) {
+            return false;
+        }
+        let before = self.sender.una();
+        let acked = self.sender.on_ack(cx.now, header, empty);
+        let limit = cx.stream.len();
+        cx.stats.bytes_delivered += self.sender.una().min(limit) - before.min(limit);
+        cx.stats.fast_retransmits += u64::from(acked.fast);
+        if acked.absurd {
+            self.receiver.demand_ack();
+        }
+        acked.advanced > 0
+    }
+
+    /// A deadline came.
+    pub(super) fn on_timer(&mut self, cx: &mut Context<'_>, v6: bool) {
+        self.receiver.on_timer(cx.now);
+        if self.sender.rto_at <= cx.now {
+            let timeout = self.sender.on_timer(cx.now, v6);
+            cx.stats.retransmission_timeouts += u64::from(timeout);
+            cx.stats.window_probes += u64::from(!timeout);
+        }
+    }
+
+    /// The way to the target, or back, is open again; `at` spreads the retries.
+    pub(super) fn on_path_restored(&mut self, at: Time) {
+        self.progress_at = self.progress_at.max(at);
+        self.sender.on_path_restored(at);
+    }
+
+    /// The path takes only packets of `max_packet` bytes.
+    pub(super) fn on_smaller_path(&mut self, max_packet: u16, source: &Endpoint) {
+        let options = if self.timestamps { TIMESTAMP_OPTION } else { 0 };
+        let headers = headers_len(&source.ip) as u16 + options;
+        self.sender.lower_mss(max_packet.saturating_sub(headers));
+    }
+
+    /// Lets through every turn whose time has come.
+    pub(super) fn open_gate(&mut self, cx: &mut Context<'_>) {
+        while let Some(mark) = cx.turns.get(self.gate.next_mark()) {
+            self.look_at = Time::NEVER;
+            // The turn before goes first, to its last byte.
+            if self.sender.max() < mark.start.min(cx.stream.len()) {
+                return;
+            }
+            let progress = Progress {
+                answered: self.receiver.answered(),
+                finished: self.receiver.finished(),
+                acked: self.sender.una(),
+            };
+            let verdict = if cx.config.gate {
+                self.gate.check(cx.now, mark, progress, *cx.floor)
+            } else {
+                Verdict::Open(Passed::Answered)
+            };
+            match verdict {
+                Verdict::Wait(until) => {
+                    self.look_at = until;
+                    return;
+                }
+                Verdict::Open(passed) => {
+                    match passed {
+                        Passed::Answered => cx.stats.gate_passed += 1,
+                        Passed::Quiet => cx.stats.gate_quiet += 1,
+                        Passed::Overridden => cx.stats.gate_overridden += 1,
+                    }
+                    if let Some(latency) = self.gate.pass(mark, passed, progress) {
+                        cx.stats.target_latency.record(latency);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How far the gate is open.
+    fn allowed(&self, cx: &Context<'_>) -> Allowed {
+        match cx.turns.get(self.gate.next_mark()) {
+            Some(mark) => Allowed {
+                data: mark.start.min(cx.stream.len()),
+                fin: false,
+            },
+            None => {
+                let fin = cx.stream.end().is_some_and(|end| end.kind == EndKind::Fin);
+                Allowed {
+                    data: cx.stream.len(),
+                    fin,
+                }
+            }
+        }
+    }
+
+    pub(super) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let now = cx.now;
+        loop {
+            let allowed = self.allowed(cx);
+            let owed = self.sender.has_flight() || self.sender.is_probing();
+            let last_sent = self.gate.clock.asked_at;
+            let piece = self.sender.next_piece(now, allowed, last_sent);
+            if !owed && (piece.is_some() || self.sender.is_probing()) {
+                self.progress_at = now;
+            }
+            if let Some(piece) = piece {
+                if !piece.again {
+                    self.gate.clock.ask(now);
+                }
+                return Some(self.outgoing(cx, &piece, piece.offset + piece.len == allowed.data));
+            }
+            // With the last turn sent to its end, the next may be due already.
+            let before = self.gate.next_mark();
+            self.open_gate(cx);
+            if self.gate.next_mark() == before {
+                break;
+            }
+        }
+        if self.sender.take_probe() {
+            // An old sequence number makes any receiver say where it stands and how large its
+            // window is (RFC 9293 3.8.6.1); Linux probes in the same way.
+            let seq = self.sender.seq_of(self.sender.una()).add(u32::MAX);
+            return Some(Outgoing::bare(self.header(cx, seq, Flags::ACK)));
+        }
+        if self.receiver.must_ack() {
+            let seq = self.sender.seq_of(self.sender.max());
+            let mut header = self.header(cx, seq, Flags::ACK);
+            if self.sender.sack {
+                header.options.sack = self.receiver.sack_blocks();
+            }
+            return Some(Outgoing::bare(header));
+        }
+        None
+    }
+
+    fn outgoing(&mut self, cx: &mut Context<'_>, piece: &Piece, last: bool) -> Outgoing {
+        let mut flags = Flags::ACK;
+        if piece.fin {
+            flags = flags | Flags::FIN;
+        }
+        if last && piece.len > 0 {
+            flags = flags | Flags::PSH;
+        }
+        if piece.again {
+            cx.stats.packets_retransmitted += 1;
+            cx.stats.bytes_retransmitted += piece.len;
+        } else {
+            cx.stats.bytes_sent += piece.len;
+        }
+        let header = self.header(cx, self.sender.seq_of(piece.offset), flags);
+        Outgoing {
+            header,
+            offset: piece.offset,
+            len: piece.len,
+        }
+    }
+
+    fn header(&mut self, cx: &Context<'_>, seq: Seq, flags: Flags) -> TcpHeader {
+        let ack = self.receiver.ack_number();
+        let timestamps = self
+            .timestamps
+            .then(|| (timestamp(cx.now), self.receiver.ts_recent()));
+        self.receiver.acked();
+        TcpHeader {
+            seq,
+            ack,
+            flags,
+            window: receiver::WINDOW,
+            urgent: 0,
+            options: TcpOptions {
+                timestamps,
+                ..TcpOptions::default()
+            },
+        }
+    }
+
+    /// What is left when both sides have ended.
+    pub(super) fn closed(&self, now: Time) -> Linger {
+        let echo = self.timestamps.then(|| self.receiver.ts_recent());
+        let seq = self.sender.seq_of(self.sender.max());
+        let ack = self.receiver.ack_number();
+        Linger::closed(now, seq, ack, echo, self.receiver.must_ack())
+    }
+
+    /// What is left when the connection is reset.
+    pub(super) fn reset(&self, now: Time) -> Linger {
+        let seq = self.sender.seq_of(self.sender.max());
+        Linger::reset(now, seq, self.receiver.ack_number())
+    }
+}

@@ -1,0 +1,137 @@
+//! How a replica ends: as its client did, or counted under the reason why not.
+
+use millrace_wire::TcpHeader;
+
+use super::connection::{Connection, FIN_WAIT};
+use super::linger::Linger;
+use super::{Context, Phase, Replica};
+use crate::stats::AbortReason;
+use crate::stream::EndKind;
+use crate::time::Time;
+
+/// How long the target must have been quiet before a connection that the live server cut is cut
+/// here too, in microseconds.
+const SEVERED_QUIET: u32 = 1_000_000;
+
+impl Replica {
+    /// The client's stream has grown or ended, a time came, or the target was heard: opens the
+    /// gate as far as it goes, and ends what has come to its end.
+    pub(crate) fn advance(&mut self, cx: &mut Context<'_>) {
+        let Phase::Open(c) = &mut self.phase else {
+            return;
+        };
+        c.open_gate(cx);
+        c.note_live_over(cx);
+        let Some(end) = cx.stream.end() else { return };
+        let all_acked = c.sender.una() >= end.offset;
+        let gate_open = cx.turns.get(c.gate.next_mark()).is_none();
+        match end.kind {
+            EndKind::Fin => {
+                if c.sender.una() > end.offset {
+                    c.complete(cx);
+                    self.close_if_finished(cx);
+                }
+            }
+            EndKind::Reset if all_acked && gate_open => {
+                c.reset_due = true;
+                c.complete(cx);
+            }
+            EndKind::Severed if all_acked => {
+                let cut_at = c.cut_at(cx);
+                if c.receiver.finished() || cut_at <= cx.now {
+                    c.reset_due = true;
+                    c.complete(cx);
+                } else {
+                    c.look_at = cut_at;
+                }
+            }
+            EndKind::Reset | EndKind::Severed => {}
+        }
+    }
+
+    /// After the client's FIN was acknowledged: done when the target has ended too, or when the
+    /// client did not want to hear more.
+    fn close_if_finished(&mut self, cx: &Context<'_>) {
+        let Phase::Open(c) = &mut self.phase else {
+            return;
+        };
+        if c.receiver.finished() {
+            // TIME-WAIT or the end of LAST-ACK: answer the target's FIN, should it come again.
+            self.phase = Phase::Lingering(Box::new(c.closed(cx.now)));
+        } else if cx.reset_after_fin {
+            c.reset_due = true;
+        }
+    }
+
+    /// The target reset the connection.
+    pub(super) fn on_reset(&mut self, cx: &mut Context<'_>, header: &TcpHeader) {
+        let Phase::Open(c) = &mut self.phase else {
+            return;
+        };
+        // A stack that resets a connection says how much of it had arrived.
+        c.on_ack(cx, header, false);
+        let end = cx.stream.end();
+        let delivered = end.filter(|end| c.sender.una() >= end.offset);
+        let as_live = match delivered.map(|end| end.kind) {
+            // Both sides had ended: how the target cleans up is its own affair.
+            Some(EndKind::Fin) => c.receiver.finished(),
+            // It was to be reset anyway.
+            Some(EndKind::Reset | EndKind::Severed) => true,
+            None => false,
+        };
+        if c.completed || as_live {
+            c.complete(cx);
+            self.phase = Phase::Done;
+        } else if c.receiver.finished() {
+            self.abort(cx, AbortReason::TargetClosed);
+        } else {
+            self.abort(cx, AbortReason::TargetReset);
+        }
+    }
+
+    /// Ends the replica, counted. What the target has of the connection is reset.
+    pub(crate) fn abort(&mut self, cx: &mut Context<'_>, reason: AbortReason) {
+        let target_is_gone = match reason {
+            AbortReason::Refused | AbortReason::TargetReset | AbortReason::TargetClosed => true,
+            AbortReason::Timeout
+            | AbortReason::CaptureGap
+            | AbortReason::Urgent
+            | AbortReason::Memory
+            | AbortReason::Idle
+            | AbortReason::Shutdown => false,
+        };
+        let left = match &self.phase {
+            Phase::Lingering(_) | Phase::Done => return,
+            Phase::Waiting => None,
+            Phase::SynSent(handshake) => Some(Linger::abandoned(cx.now, handshake.first())),
+            Phase::Open(c) => Some(c.reset(cx.now)),
+        };
+        let completed = matches!(&self.phase, Phase::Open(c) if c.completed);
+        if !completed {
+            cx.stats.replicas_aborted.add(reason);
+        }
+        self.phase = match left.filter(|_| !target_is_gone) {
+            Some(linger) => Phase::Lingering(Box::new(linger)),
+            None => Phase::Done,
+        };
+    }
+}
+
+impl Connection {
+    /// Every byte was acknowledged, and the connection ends as the client's did.
+    fn complete(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.completed, true) {
+            cx.stats.replicas_completed += 1;
+            if let Some(latency) = self.gate.clock.finish() {
+                cx.stats.target_latency.record(latency);
+            }
+        }
+    }
+
+    /// When a connection that the live server cut is cut here: once the target has been quiet for
+    /// a while, and no later than a target may go on after a FIN.
+    fn cut_at(&self, cx: &Context<'_>) -> Time {
+        let quiet = self.gate.clock.latest().plus_micros(SEVERED_QUIET);
+        quiet.min(cx.live_heard_at.max(self.gate.clock.asked_at) + FIN_WAIT)
+    }
+}
