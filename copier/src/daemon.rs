@@ -120,7 +120,7 @@ fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
     Sender::link(&plan.sender, &hops).map_err(failed)
 }
 
-/// Starts all links. The first of an interceptor's links to come up makes it ready.
+/// Starts all links; each is a part of the daemon's readiness.
 fn start_links(
     plan: &Plan,
     runtime: &Handle,
@@ -129,8 +129,11 @@ fn start_links(
 ) -> Vec<LinkHandle> {
     let mut handles = Vec::new();
     for address in &plan.interceptors {
-        let task = Arc::new(readiness.register(format!("interceptor {address}")));
         for link in 0..plan.connections {
+            let task = readiness.register(match plan.connections {
+                1 => format!("interceptor {address}"),
+                _ => format!("interceptor {address} link {link}"),
+            });
             let config = LinkConfig {
                 link,
                 links: plan.connections,
@@ -138,7 +141,7 @@ fn start_links(
                 ..LinkConfig::new(address.clone(), plan.security, plan.id.clone())
             };
             let index = handles.len();
-            let (inbox, task) = (inbox.clone(), task.clone());
+            let inbox = inbox.clone();
             handles.push(link::spawn(config, runtime, move |event| {
                 note_readiness(&task, &event);
                 inbox.push(index, event);

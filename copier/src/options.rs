@@ -15,12 +15,12 @@ pub const INTERCEPTOR_PORT: u16 = 36_524;
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "millrace-copier", version, max_term_width = 100)]
 pub struct Options {
-    /// What to copy: [LIVE_IP:]LIVE_PORT-TARGET_IP:TARGET_PORT, several separated by commas. With
-    /// -o, MAC addresses may follow either port: PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC.
+    /// What to copy: `[LIVE_IP:]LIVE_PORT-TARGET_IP:TARGET_PORT`, several separated by commas. With
+    /// -o, MAC addresses may follow either port: `PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC`.
     #[arg(short = 'x', long = "services", value_name = "LIST")]
     pub services: Mappings,
 
-    /// Interceptors: HOST[:PORT], several separated by commas.
+    /// Interceptors: `HOST[:PORT]`, several separated by commas.
     #[arg(short = 's', long, value_name = "LIST")]
     pub interceptors: Interceptors,
 

@@ -194,6 +194,8 @@ pub struct Stats {
     pub replicas_completed: u64,
     /// Replicas that ended otherwise, by reason.
     pub replicas_aborted: Aborts,
+    /// Replicas moved to another port because another copier owned their flow.
+    pub replicas_moved: u64,
     /// Handshakes completed with targets.
     pub replicas_established: u64,
 
@@ -266,6 +268,7 @@ impl Stats {
             replicas_completed: 0,
             replicas_aborted: Aborts::default(),
             replicas_established: 0,
+            replicas_moved: 0,
             bytes_captured: 0,
             bytes_refused: 0,
             bytes_sent: 0,

@@ -201,17 +201,23 @@ impl ClientStream {
     }
 
     /// Ends it where it is: what is missing will never come, nor what lies behind it.
-    pub(crate) fn cut_short(&mut self) {
+    /// Gives the bytes that are given up with it.
+    pub(crate) fn cut_short(&mut self) -> u64 {
         self.end_kind = Some(EndKind::Severed);
         self.end_offset = self.next;
+        let held = self.held_bytes() as u64;
         self.held = None;
+        held
     }
 
-    /// Stops storing: whatever comes is counted and thrown away.
-    pub(crate) fn discard(&mut self, pool: &mut BlockPool) {
+    /// Stops storing: whatever comes is counted and thrown away. Gives the bytes that were held
+    /// behind a hole, and were not part of the stream yet.
+    pub(crate) fn discard(&mut self, pool: &mut BlockPool) -> u64 {
         self.discarding = true;
+        let held = self.held_bytes() as u64;
         self.held = None;
         self.release(pool, u64::MAX);
+        held
     }
 
     /// Takes the bytes of a segment that begins at `offset`. `on_run` is told of every run that
@@ -227,6 +233,14 @@ impl ClientStream {
         let mut accepted = Accepted::default();
         // Bytes behind an end that was announced are garbage: the receiver ignores them too.
         let bytes = clip(bytes, self.end_offset.saturating_sub(offset));
+        if self.discarding {
+            // Nothing of it will be delivered, so holes do not matter: what was seen counts.
+            let end = offset + bytes.len() as u64;
+            accepted.new = end.saturating_sub(self.next.max(offset));
+            accepted.repeated = bytes.len() as u64 - accepted.new;
+            self.next = self.next.max(end);
+            return Ok(accepted);
+        }
         if self.held.is_some() || offset > self.next {
             // What is held came first and wins, so even a segment that fits the end of the stream
             // goes between the held runs.

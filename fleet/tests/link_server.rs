@@ -150,7 +150,7 @@ impl TestLink {
                     owner,
                 } => return (code, reason, owner),
                 LinkEvent::Down { .. } | LinkEvent::Up { .. } => {}
-                LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } => panic!("{event:?}"),
+                LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } => panic!("headers"),
             }
         }
     }

@@ -68,13 +68,20 @@ impl Owners {
             .filter_map(move |flow| {
                 let copier = self.copiers.get_mut(&conn)?;
                 let tuple = FourTuple::new(flow.client.into(), flow.target.into());
-                if self.by_flow.get(&tuple).is_some_and(|(owner, _)| *owner != conn) {
+                if self
+                    .by_flow
+                    .get(&tuple)
+                    .is_some_and(|(owner, _)| *owner != conn)
+                {
                     self.conflicts += 1;
                     copier.who.queue.conflict(flow.id);
                     return None;
                 }
                 // A replica that was moved to another port keeps its id.
-                if let Some(old) = copier.flows.insert(flow.id, tuple).filter(|old| *old != tuple)
+                if let Some(old) = copier
+                    .flows
+                    .insert(flow.id, tuple)
+                    .filter(|old| *old != tuple)
                     && self.by_flow.get(&old) == Some(&(conn, flow.id))
                 {
                     self.by_flow.remove(&old);
@@ -289,7 +296,11 @@ mod tests {
         let moved = announce(&mut owners, 2, 77, 1001);
         assert_eq!(owners.find(&moved), Some((ConnId(2), FlowKey::Id(77))));
         let again = announce(&mut owners, 2, 77, 1002);
-        assert_eq!(owners.find(&moved), None, "the old place of a moved replica is free");
+        assert_eq!(
+            owners.find(&moved),
+            None,
+            "the old place of a moved replica is free"
+        );
         assert_eq!(owners.find(&again), Some((ConnId(2), FlowKey::Id(77))));
         owners.detach(ConnId(1));
         assert_eq!(owners.find(&tuple), None);

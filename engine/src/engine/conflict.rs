@@ -19,7 +19,7 @@ impl Engine {
         if !replica.is_waiting() && !replica.is_connecting() {
             return;
         }
-        let (client, service) = (replica.source(), replica.service);
+        let client = replica.source();
         let target = self.target_of(replica);
         let tuple = replica.tuple(target);
         let salt = self.hasher.hash_one((now, key));
@@ -31,18 +31,17 @@ impl Engine {
         if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
-        let iss = self.initial_sequence(now, source, service);
         let Some(replica) = self.replicas.get_mut(key) else {
             return;
         };
         let begun = replica.is_connecting();
-        replica.move_to(source, iss);
+        replica.move_to(source);
         let tuple = replica.tuple(target);
         self.enter_flow(key, &tuple);
         self.stats.replicas_moved += 1;
         self.events.push_back(Event::FlowOpened { key, tuple });
         if begun {
-            self.with_replica(now, key, |replica, cx| replica.connect(cx.now));
+            self.connect(now, key);
         }
     }
 }

@@ -42,8 +42,10 @@ impl Engine {
         self.stats.sessions_ended += u64::from(session.end(now));
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
-            session.stream.cut_short();
+            let before = (session.heap_size(), session.stream.stored());
+            self.stats.bytes_captured += session.stream.cut_short();
             session.mark_end();
+            self.account(key, before);
         }
         self.unlist_session(key);
         self.advance_replicas(now, key);
@@ -71,7 +73,10 @@ impl Engine {
             return;
         };
         let before = (session.heap_size(), session.stream.stored());
-        session.stream.discard(&mut self.pool);
+        let unordered = session.stream.discard(&mut self.pool);
+        if matches!(session.phase, Phase::Active) {
+            self.stats.bytes_captured += unordered;
+        }
         session.turns.clear();
         self.account(key, before);
         self.sessions.remove(key);
@@ -120,7 +125,7 @@ impl Engine {
         stand_in.map(|ip| Endpoint::new(*ip, client.port)).ok_or(())
     }
 
-    fn choose_source(
+    pub(super) fn choose_source(
         &mut self,
         now: Time,
         client: Endpoint,
@@ -154,13 +159,7 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(session) {
             session.first_replica = Some(key);
         }
-        let hash = self.hasher.hash_one(tuple);
-        let mut by_flow = std::mem::take(&mut self.by_flow);
-        by_flow.insert_unique(hash, key, |key| {
-            self.flow(*key)
-                .map_or(0, |tuple| self.hasher.hash_one(tuple))
-        });
-        self.by_flow = by_flow;
+        self.enter_flow(key, &tuple);
         self.stats.replicas_opened += 1;
         self.events.push_back(Event::FlowOpened { key, tuple });
         if self.open && self.waiting.is_empty() {
@@ -177,12 +176,22 @@ impl Engine {
         }
     }
 
-    fn connect(&mut self, now: Time, key: ReplicaKey) {
+    pub(super) fn connect(&mut self, now: Time, key: ReplicaKey) {
         let Some(replica) = self.replicas.get(key) else {
             return;
         };
         let iss = self.initial_sequence(now, replica.source(), replica.service);
         self.with_replica(now, key, |replica, cx| replica.connect(cx.now, iss));
+    }
+
+    pub(super) fn enter_flow(&mut self, key: ReplicaKey, tuple: &FourTuple) {
+        let hash = self.hasher.hash_one(tuple);
+        let mut by_flow = std::mem::take(&mut self.by_flow);
+        by_flow.insert_unique(hash, key, |key| {
+            self.flow(*key)
+                .map_or(0, |tuple| self.hasher.hash_one(tuple))
+        });
+        self.by_flow = by_flow;
     }
 
     /// RFC 9293 3.4.1: a clock of 4 µs ticks and a keyed hash of the flow, so that a flow that is
@@ -309,7 +318,6 @@ impl Engine {
         let active = matches!(session.phase, Phase::Active);
         if active && session.gap_is_final(now) {
             session.gap_since = Time::NEVER;
-            session.stream.discard(&mut self.pool);
             self.abort_session(now, key, AbortReason::CaptureGap);
             return;
         }

@@ -4,7 +4,6 @@ use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
 use crate::session::Phase;
-use crate::stream::{End, EndKind};
 use crate::time::Time;
 
 impl Engine {
@@ -46,17 +45,16 @@ impl Engine {
             .live
             .on_segment(at, packet, |ack| stream.offset_of(ack));
         session.check_gap(now);
+        let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
         if severed {
-            let offset = session.stream.len();
-            session.stream.set_end(End {
-                offset,
-                kind: EndKind::Severed,
-            });
+            let before = (session.heap_size(), session.stream.stored());
+            self.stats.bytes_captured += session.stream.cut_short();
             self.stats.sessions_ended += u64::from(session.end(now));
             session.mark_end();
+            self.account(key, before);
         }
-        if severed || session.live.finished != finished {
+        if severed || closed {
             self.advance_replicas(now, key);
         }
         let urgent = self

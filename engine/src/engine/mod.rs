@@ -1,6 +1,7 @@
 //! The engine: all sessions and replicas of one shard, its inputs and its outputs.
 
 mod client;
+mod conflict;
 mod life;
 mod live;
 mod output;
@@ -443,7 +444,8 @@ impl Engine {
         let before = (session.heap_size(), session.stream.stored());
         match needed {
             Some(from) => session.stream.release(&mut self.pool, from),
-            None => session.stream.discard(&mut self.pool),
+            // What cannot be delivered any more was captured all the same.
+            None => self.stats.bytes_captured += session.stream.discard(&mut self.pool),
         }
         session
             .turns

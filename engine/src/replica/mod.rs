@@ -181,6 +181,11 @@ impl Replica {
         }
     }
 
+    /// Takes another source, before the handshake is done.
+    pub(crate) const fn move_to(&mut self, source: Endpoint) {
+        self.source = source;
+    }
+
     /// Begins the handshake; `iss` is the number of its SYN.
     pub(crate) fn connect(&mut self, now: Time, iss: Seq) {
         self.phase = Phase::SynSent(Box::new(Handshake::new(now, iss)));
