@@ -19,6 +19,8 @@ need redis-cli redis-tools
 need redis-benchmark redis-tools
 need wrk wrk
 need unshare util-linux
+# -F expressions are compiled by libpcap, which is loaded when one is given.
+/sbin/ldconfig -p 2>/dev/null | grep -q 'libpcap\.so\.' || missing="$missing libpcap0.8"
 
 [ -n "$missing" ] || exit 0
 
