@@ -72,5 +72,14 @@ impl Engine {
         {
             replica.on_smaller_path(max_packet);
         }
+        if let Some(replica) = self.replicas.get_mut(key) {
+            replica.on_too_long();
+            if !std::mem::replace(&mut replica.queued, true) {
+                self.ready.push_back(key);
+            }
+            // The owner may be about to sleep: the packets are there already.
+            self.replica_timers
+                .arm(key, Time::ORIGIN, &mut replica.armed);
+        }
     }
 }

@@ -9,6 +9,8 @@ use crate::time::Time;
 /// How long a finished connection answers retransmissions of the target's FIN, in microseconds.
 /// Much shorter than TIME-WAIT (RFC 9293 3.6.1): the target is near, and its stack remembers too.
 const LINGER: u32 = 1_000_000;
+/// No FIN is answered for longer than this, in microseconds: twice the MSL that Linux assumes.
+const LONGEST_LINGER: u32 = 60_000_000;
 /// A RST is repeated this often while lingering, since nothing acknowledges it.
 const RESET_REPEATS: u8 = 2;
 /// Time between two of them, in microseconds.
@@ -17,6 +19,7 @@ const REPEAT_AFTER: u32 = LINGER / 4;
 /// A connection that is over.
 #[derive(Debug)]
 pub(super) struct Linger {
+    since: Time,
     until: Time,
     /// Sequence number to send from.
     seq: Seq,
@@ -36,6 +39,7 @@ impl Linger {
     /// not acknowledged yet.
     pub(super) fn closed(now: Time, seq: Seq, ack: Seq, echo: Option<u32>, owes_ack: bool) -> Self {
         Self {
+            since: now,
             until: now.plus_micros(LINGER),
             seq,
             ack,
@@ -64,6 +68,7 @@ impl Linger {
 
     const fn answering(now: Time, seq: Seq, ack: Seq, reply: Option<Seq>) -> Self {
         Self {
+            since: now,
             until: now.plus_micros(LINGER),
             seq,
             ack,
@@ -93,8 +98,13 @@ impl Linger {
         } else if len > 0 || header.flags.has(Flags::FIN) || header.seq.before(self.ack) {
             self.reply = Some(self.seq);
             if header.flags.has(Flags::FIN) {
-                // RFC 9293 3.10.7.4, TIME-WAIT: acknowledge, and start the time again.
-                self.until = now.plus_micros(LINGER);
+                // RFC 9293 3.10.7.4, TIME-WAIT: acknowledge, and start the time again. The target
+                // backs off, so its next FIN may take as long as all before it, and as much more.
+                let waited = now.micros_since(self.since);
+                let wait = LINGER.saturating_add(waited.saturating_mul(2));
+                self.until = now
+                    .plus_micros(wait)
+                    .min(self.since.plus_micros(LONGEST_LINGER));
             }
         }
     }

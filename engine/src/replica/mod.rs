@@ -286,6 +286,13 @@ impl Replica {
         }
     }
 
+    /// A packet of it was too long for the path, which is known to be smaller by now.
+    pub(crate) fn on_too_long(&mut self) {
+        if let Phase::Open(connection) = &mut self.phase {
+            connection.sender.send_again();
+        }
+    }
+
     /// The next packet to send, if there is one.
     pub(crate) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         match &mut self.phase {

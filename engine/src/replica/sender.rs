@@ -491,6 +491,19 @@ impl Sender {
         true
     }
 
+    /// What is outstanding did not fit the path: it is sent again in smaller pieces, at once and
+    /// without any consequence for the congestion window (RFC 1191 6.5).
+    pub(crate) fn send_again(&mut self) {
+        if self.has_flight() {
+            let una = self.una;
+            let recovery = self
+                .recovery
+                .get_or_insert_with(|| Box::new(Recovery::new(una)));
+            recovery.enter_timeout(una, self.max);
+            self.timed_at = Time::NEVER;
+        }
+    }
+
     /// The way to or from the target is open again after an outage that had nothing to do with
     /// congestion: whatever is outstanding is tried again at `at`.
     pub(crate) fn on_path_restored(&mut self, at: Time) {

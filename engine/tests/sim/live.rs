@@ -47,7 +47,7 @@ pub struct Live {
     pub delay: Duration,
     /// Whether the handshake is part of the capture.
     pub handshake: bool,
-    now: Time,
+    pub now: Time,
     sent: u32,
     answered: u32,
     seen: u32,

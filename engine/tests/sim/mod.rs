@@ -7,6 +7,7 @@
     unreachable_pub,
     unused_imports,
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic
 )]

@@ -46,6 +46,16 @@ pub struct Behaviour {
     pub keepalive: Option<Duration>,
     /// Segments with a larger payload than this vanish on the way.
     pub path_payload: Option<usize>,
+    /// What the target's timestamp clock adds to the milliseconds of simulated time.
+    pub timestamp_base: u32,
+    /// Data for a side that the application has closed altogether is answered with RST.
+    pub reset_when_closed: bool,
+    /// The window shrinks to the second number once so many bytes were received.
+    pub shrink: Option<(u64, u32)>,
+    /// Of this many segments only the first half is taken.
+    pub halve: u32,
+    /// The application says so many bytes after every such time, so often, asked or not.
+    pub chatter: Option<(Duration, u64, u32)>,
 }
 
 impl Default for Behaviour {
@@ -70,6 +80,11 @@ impl Default for Behaviour {
             stale: None,
             keepalive: None,
             path_payload: None,
+            timestamp_base: 12_345,
+            reset_when_closed: false,
+            shrink: None,
+            halve: 0,
+            chatter: None,
         }
     }
 }
@@ -94,6 +109,14 @@ pub struct Target {
     pub largest_payload: usize,
     pub syn: Option<TcpHeader>,
     pub keepalives_answered: u64,
+    /// Timestamps that were echoed, in order, without repetition.
+    pub echoes: Vec<u32>,
+    /// Bytes of the application that the other side has acknowledged.
+    pub una: u64,
+    now: Time,
+    chatter_at: Option<Time>,
+    /// Where the latest segment began.
+    latest: u64,
     isn: Seq,
     client_isn: Seq,
     established: bool,
@@ -103,7 +126,6 @@ pub struct Target {
     /// Application's answer stream.
     planned: u64,
     produced: u64,
-    una: u64,
     nxt: u64,
     fin_planned: bool,
     fin_acked: bool,
@@ -133,6 +155,10 @@ impl Target {
             largest_payload: 0,
             syn: None,
             keepalives_answered: 0,
+            echoes: Vec::new(),
+            now: Time::NEVER,
+            latest: 0,
+            chatter_at: None,
             // Near the wrap for many ports: wrapping must not matter.
             isn: Seq(0u32.wrapping_sub(port % 3000)),
             client_isn: Seq(0),
@@ -174,6 +200,7 @@ impl Target {
             self.idle_at,
             self.keepalive_at,
             self.stalled_until,
+            self.chatter_at,
             pending,
         ]
         .into_iter()
@@ -182,6 +209,7 @@ impl Target {
     }
 
     pub fn on_packet(&mut self, now: Time, header: &TcpHeader, payload: &[u8]) {
+        self.now = now;
         if self
             .behaviour
             .path_payload
@@ -252,19 +280,34 @@ impl Target {
         self.on_time(now);
     }
 
-    fn on_segment(&mut self, now: Time, header: &TcpHeader, payload: &[u8]) {
+    fn on_segment(&mut self, now: Time, header: &TcpHeader, mut payload: &[u8]) {
+        let closed = self.fin_planned && self.behaviour.reset_when_closed;
+        if closed && self.ended == Ended::Open && !payload.is_empty() {
+            self.ended = Ended::Reset;
+            self.push(Flags::RST, header.ack, Seq(0), 0, TcpOptions::default());
+            self.quiesce();
+            return;
+        }
+        if self.behaviour.halve > 0 && payload.len() > 1 {
+            self.behaviour.halve -= 1;
+            payload = &payload[..payload.len() / 2];
+        }
         if self.keepalive_waiting {
             self.keepalive_waiting = false;
             self.keepalives_answered += 1;
         }
-        if let Some((value, _)) = header.options.timestamps {
+        if let Some((value, echo)) = header.options.timestamps {
             self.ts_recent = value;
+            if self.echoes.last() != Some(&echo) {
+                self.echoes.push(echo);
+            }
         }
         if !self.established {
             self.established = true;
             self.syn_ack_at = None;
             self.idle_at = self.behaviour.close_idle.map(|idle| now + idle);
             self.keepalive_at = self.behaviour.keepalive.map(|idle| now + idle);
+            self.chatter_at = self.behaviour.chatter.map(|(period, _, _)| now + period);
         }
         self.on_ack(now, header);
         let next = self.next_expected();
@@ -282,10 +325,17 @@ impl Target {
         if header.flags.has(Flags::FIN) {
             self.client_fin.get_or_insert(end);
         }
+        if let Some((after, window)) = self.behaviour.shrink
+            && self.received.len() as u64 >= after
+        {
+            self.behaviour.window = window;
+            self.behaviour.shrink = None;
+        }
         let had = self.received.len() as u64;
         if !payload.is_empty() {
             self.idle_at = self.behaviour.close_idle.map(|idle| now + idle);
             self.keepalive_at = self.behaviour.keepalive.map(|idle| now + idle);
+            self.latest = start;
             self.out_of_order
                 .entry(start)
                 .or_insert_with(|| payload.to_vec());
@@ -366,6 +416,7 @@ impl Target {
     }
 
     pub fn on_time(&mut self, now: Time) {
+        self.now = now;
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         if due(self.syn_ack_at) {
             self.syn_ack_at = Some(now + Duration::from_secs(1));
@@ -384,6 +435,14 @@ impl Target {
                 }
             } else {
                 i += 1;
+            }
+        }
+        if due(self.chatter_at) {
+            self.chatter_at = None;
+            if let Some((period, len, times)) = &mut self.behaviour.chatter {
+                self.planned += *len;
+                *times -= 1;
+                self.chatter_at = (*times > 0).then(|| now + *period);
             }
         }
         if due(self.idle_at) {
@@ -460,12 +519,30 @@ impl Target {
         let ack = self.ack_number();
         let mut options = self.options();
         if self.behaviour.sack {
-            for (start, data) in self.out_of_order.iter().take(3) {
-                let left = self.client_isn.add(1).add(*start as u32);
-                options.sack.push(left, left.add(data.len() as u32));
+            let first = self.client_isn.add(1);
+            for (start, end) in self.sack_blocks() {
+                options
+                    .sack
+                    .push(first.add(start as u32), first.add(end as u32));
             }
         }
         self.push(Flags::ACK, seq, ack, 0, options);
+    }
+
+    /// What came out of order, in whole runs: the latest first, the others as they lie, three in
+    /// all (RFC 2018 4).
+    fn sack_blocks(&self) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (start, data) in &self.out_of_order {
+            let end = start + data.len() as u64;
+            match runs.last_mut() {
+                Some(last) if last.1 >= *start => last.1 = last.1.max(end),
+                _ => runs.push((*start, end)),
+            }
+        }
+        runs.sort_by_key(|(start, end)| !(*start..*end).contains(&self.latest));
+        runs.truncate(3);
+        runs
     }
 
     fn send_syn_ack(&mut self) {
@@ -500,7 +577,12 @@ impl Target {
     fn timestamps(&self) -> Option<(u32, u32)> {
         self.behaviour
             .timestamps
-            .then_some((12_345, self.ts_recent))
+            .then(|| (self.timestamp_clock(), self.ts_recent))
+    }
+
+    fn timestamp_clock(&self) -> u32 {
+        let millis = (self.now.as_micros() / 1000) as u32;
+        self.behaviour.timestamp_base.wrapping_add(millis)
     }
 
     fn options(&self) -> TcpOptions {
@@ -555,5 +637,6 @@ impl Target {
         self.idle_at = None;
         self.keepalive_at = None;
         self.stalled_until = None;
+        self.chatter_at = None;
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
-use millrace_engine::{Config, Engine, Event, FlowRef, ReplicaKey, Time};
+use millrace_engine::{Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_wire::FourTuple;
 
 use super::rng::Rng;
@@ -41,6 +41,16 @@ enum What {
     Call(Box<dyn FnOnce(&mut World)>),
 }
 
+/// Length of a packet, headers of IP and TCP included.
+fn packet_len(packet: &Packet) -> usize {
+    let options = if packet.header.options.timestamps.is_some() {
+        12
+    } else {
+        0
+    };
+    millrace_wire::build::headers_len(&packet.tuple.source.ip) + options + packet.payload_len
+}
+
 /// The whole simulated world.
 pub struct World {
     pub engine: Engine,
@@ -59,6 +69,15 @@ pub struct World {
     pub drop_to_target: Vec<u64>,
     pub drop_to_copier: Vec<u64>,
     pub interceptor_up: bool,
+    /// Packets that are longer than this, IP header included, are refused with EMSGSIZE.
+    pub mtu: Option<usize>,
+    /// So many packets from now on are refused for another reason (EPERM, ENOBUFS).
+    pub refuse_sends: u64,
+    /// How often the engine was woken.
+    pub wakeups: u64,
+    /// Flows that are open, as interceptors know them.
+    pub flows: HashMap<ReplicaKey, FourTuple>,
+    owners: HashMap<FourTuple, ReplicaKey>,
     counts: (u64, u64),
     by_flow: HashMap<FourTuple, usize>,
     queue: BTreeMap<(Time, u64), What>,
@@ -84,6 +103,11 @@ impl World {
             drop_to_target: Vec::new(),
             drop_to_copier: Vec::new(),
             interceptor_up: true,
+            mtu: None,
+            refuse_sends: 0,
+            wakeups: 0,
+            flows: HashMap::new(),
+            owners: HashMap::new(),
             counts: (0, 0),
             by_flow: HashMap::new(),
             queue: BTreeMap::new(),
@@ -152,6 +176,7 @@ impl World {
             self.flush();
         }
         if self.engine.poll_timeout().is_some_and(|time| time <= now) {
+            self.wakeups += 1;
             self.engine.timeout(now);
         }
         while self
@@ -206,6 +231,12 @@ impl World {
     }
 
     fn flush(&mut self) {
+        while self.flush_once() {}
+    }
+
+    /// Sends what is there; says whether some of it was refused, which may lead to more.
+    fn flush_once(&mut self) -> bool {
+        let mut failed = Vec::new();
         while let Some(transmit) = self.engine.poll_transmit(self.now) {
             let payload = transmit.payload.concat();
             let payload_len = payload.len();
@@ -215,6 +246,16 @@ impl World {
                 payload,
                 payload_len,
             };
+            let len = packet_len(&packet);
+            if self.mtu.is_some_and(|mtu| len > mtu) {
+                failed.push((transmit.key, SendFailure::TooLong, len));
+                continue;
+            }
+            if self.refuse_sends > 0 {
+                self.refuse_sends -= 1;
+                failed.push((transmit.key, SendFailure::Lost, len));
+                continue;
+            }
             if self.keep_sent {
                 self.sent.push((self.now, packet.clone()));
             }
@@ -224,12 +265,25 @@ impl World {
                 self.carry(self.to_target, packet, What::ToTarget);
             }
         }
+        for (key, failure, len) in &failed {
+            self.engine.send_failed(*key, *failure, *len);
+        }
         while let Some(event) = self.engine.poll_event() {
-            // Interceptors are not simulated: headers are matched by their four-tuple.
             match event {
-                Event::FlowOpened { .. } | Event::FlowClosed { .. } => {}
+                Event::FlowOpened { key, tuple } => {
+                    let owner = self.owners.insert(tuple, key);
+                    assert_eq!(owner, None, "two replicas share {tuple:?}");
+                    if let Some(before) = self.flows.insert(key, tuple) {
+                        self.owners.remove(&before);
+                    }
+                }
+                Event::FlowClosed { key } => {
+                    let tuple = self.flows.remove(&key).expect("closed twice");
+                    self.owners.remove(&tuple);
+                }
             }
         }
+        !failed.is_empty()
     }
 
     fn carry(&mut self, link: Link, packet: Packet, wrap: fn(Packet) -> What) {
@@ -303,9 +357,20 @@ impl World {
             "left over: {gauges:?}"
         );
         assert_eq!(
-            (gauges.memory, gauges.backlog),
-            (0, 0),
+            (gauges.memory, gauges.backlog, gauges.replicas_waiting),
+            (0, 0, 0),
             "memory left: {gauges:?}"
+        );
+        assert_eq!(self.engine.poll_timeout(), None, "a timer is left");
+        assert!(self.flows.is_empty(), "flows left: {:?}", self.flows);
+        // Whatever began has ended, and was counted once.
+        let stats = self.engine.stats();
+        assert_eq!(stats.sessions_ended, stats.sessions_captured, "sessions");
+        assert_eq!(
+            stats.replicas_opened,
+            stats.replicas_completed + stats.replicas_aborted.total(),
+            "replicas: {:?}",
+            stats.replicas_aborted
         );
     }
 }

@@ -1,0 +1,22 @@
+//! Every TCP situation that a replay must get right, one line after the other: see the table in
+//! README.md. Simulated, deterministic and instant; each test reads like a conversation.
+#![allow(
+    missing_docs,
+    unused_crate_dependencies,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+#[path = "../sim/mod.rs"]
+mod sim;
+
+mod capture;
+mod ends;
+mod flows;
+mod limits;
+mod path;
+mod table;
+mod talk;
+mod turns;
