@@ -1,6 +1,6 @@
 //! The daemon: opens everything in the right order, and ends it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use millrace_capture::{
     Device, Expression, Filter, ResponseFilter, Ring, RingConfig, Waker, check_privilege,
@@ -39,10 +39,7 @@ pub fn run() -> Result<(), ExitError> {
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
     let admin_listener = admin::bind(admin_address(&options)?)?;
-    let listener = listen::bind(
-        SocketAddr::new(options.bind, options.port),
-        "--bind and --port",
-    )?;
+    let listener = listen_for_copiers(&options)?;
     let rings = open_rings(ring_configs)?;
     let _pid_file = options
         .common
@@ -109,6 +106,21 @@ fn admin_address(options: &Options) -> Result<SocketAddr, ExitError> {
             .parse()
             .map_err(|_| ExitError::start(format!("no such address: {ADMIN}"))),
     }
+}
+
+/// Listens where the operator says, or on all addresses: of both families, or of IPv4 on a host
+/// without IPv6.
+fn listen_for_copiers(options: &Options) -> Result<TcpListener, ExitError> {
+    let bind = |ip| listen::bind(SocketAddr::new(ip, options.port), "--bind and --port");
+    match options.bind {
+        Some(ip) => bind(ip),
+        None if has_ipv6() => bind(Ipv6Addr::UNSPECIFIED.into()),
+        None => bind(Ipv4Addr::UNSPECIFIED.into()),
+    }
+}
+
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
 
 fn host_name() -> String {

@@ -27,9 +27,9 @@ pub struct Options {
     #[arg(short = 'F', long, value_name = "EXPRESSION")]
     pub filter: Option<String>,
 
-    /// Address to listen on for copiers.
-    #[arg(short = 'b', long, value_name = "ADDR", default_value = "::")]
-    pub bind: IpAddr,
+    /// Address to listen on for copiers; by default all, IPv4 and IPv6.
+    #[arg(short = 'b', long, value_name = "ADDR")]
+    pub bind: Option<IpAddr>,
 
     /// Port to listen on for copiers.
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = PORT,

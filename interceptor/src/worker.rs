@@ -24,7 +24,7 @@ const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a device that has gone is looked for.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Blocks taken from one ring before the others, and route info, get their turn.
-const BLOCKS_IN_A_ROW: usize = 8;
+const BLOCKS_IN_A_ROW: usize = 64;
 /// Route info messages taken before the rings get their turn.
 const EVENTS_IN_A_ROW: usize = 64;
 

@@ -17,8 +17,10 @@ use crate::sys::option::{
     set_receive_ring,
 };
 
-/// Small enough that a ring has many of them: each may be used up by a time-out alone.
-const MIN_BLOCK: usize = 32 * 1024;
+/// A page. A block reaches the reader when it is full or its time-out is over, so the smaller it is
+/// the sooner under load; and a ring has many of them, which it needs, since each may be used up by
+/// a time-out alone.
+const MIN_BLOCK: usize = 4096;
 /// One block is with the reader while the kernel fills the next.
 const MIN_BLOCKS: usize = 2;
 /// Of no meaning in version 3, where frames have any length, but checked by the kernel.
@@ -145,7 +147,7 @@ mod tests {
     fn a_block_holds_the_longest_frame() {
         let default = config(RingConfig::DEFAULT_BUFFER, RingConfig::DEFAULT_SNAP_LEN);
         assert_eq!(geometry(&default).unwrap(), (128 * 1024, 128));
-        assert_eq!(geometry(&config(1 << 20, 192)).unwrap(), (32 * 1024, 32));
+        assert_eq!(geometry(&config(1 << 20, 192)).unwrap(), (4096, 256));
         let (block, _) = geometry(&config(16 << 20, 524_280)).unwrap();
         assert_eq!(block, 1 << 20);
     }
