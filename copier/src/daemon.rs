@@ -1,5 +1,7 @@
 //! The daemon: opens everything in the right order, and ends it.
 
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
@@ -43,6 +45,7 @@ pub fn run() -> Result<(), ExitError> {
         tracing::info!("-L is not needed: a copier always survives the loss of an interceptor");
     }
     let admin_listener = admin::bind(admin_address(&options)?)?;
+    check_report_file(&plan)?;
     let rings = open_rings(&plan)?;
     let sender = open_sender(&plan)?;
     let _pid_file = options
@@ -206,19 +209,36 @@ fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<Report, ExitEr
     })
 }
 
+/// A report that cannot be written at the end of a long run would be lost: better to say so now.
+fn check_report_file(plan: &Plan) -> Result<(), ExitError> {
+    let Some(path) = &plan.report else {
+        return Ok(());
+    };
+    let opened = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path);
+    opened.map(drop).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> ExitError {
+    let what = format!("cannot write the report to {} (--report)", path.display());
+    ExitError::caused(what, error)
+}
+
+/// Prints the report, and writes it where the operator wants it.
 fn finish(plan: &Plan, report: &Report) -> Result<(), ExitError> {
-    for line in report.to_string().lines() {
-        tracing::info!("{line}");
-    }
+    tracing::info!(
+        "{} sessions captured, fidelity {:.6}",
+        report.sessions.captured,
+        report.fidelity
+    );
+    // Whoever reads stdout may be gone by now; that is no reason to fail.
+    let _ = write!(std::io::stdout(), "{report}");
     let Some(path) = &plan.report else {
         return Ok(());
     };
     let text = serde_json::to_string_pretty(report)
         .map_err(|error| ExitError::caused("cannot write the report", &error))?;
-    std::fs::write(path, text + "\n").map_err(|error| {
-        ExitError::caused(
-            format!("cannot write the report to {}", path.display()),
-            &error,
-        )
-    })
+    std::fs::write(path, text + "\n").map_err(|error| cannot_write(path, &error))
 }
