@@ -86,6 +86,11 @@ impl TurnClock {
         self.last_at = at;
     }
 
+    /// Whether the answer has begun.
+    pub(crate) const fn has_answer(&self) -> bool {
+        self.first != UNANSWERED
+    }
+
     /// When the last thing of this turn happened.
     pub(crate) fn latest(&self) -> Time {
         self.asked_at.max(self.last_at)

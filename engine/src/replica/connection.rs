@@ -130,9 +130,9 @@ impl Connection {
         let received = self.receiver.on_segment(cx.now, header, len, offered);
         cx.stats.bytes_answered += received.bytes;
         if received.bytes > 0 || received.finished {
-            let grown = received.bytes + u64::from(received.finished);
             let acked = self.sender.una();
-            let premature = self.gate.on_answer(cx.now, grown, acked, cx.floor);
+            let (bytes, fin) = (received.bytes, received.finished);
+            let premature = self.gate.on_answer(cx.now, bytes, fin, acked, cx.floor);
             cx.stats.gate_premature += u64::from(premature);
             progress |= self.completed;
         }
@@ -194,8 +194,11 @@ impl Connection {
                 finished: self.receiver.finished(),
                 acked: self.sender.una(),
             };
+            // A client that reset its connection did not listen any more.
+            let end = cx.stream.end().filter(|end| end.offset <= mark.start);
+            let hear_out = end.is_none_or(|end| end.kind != EndKind::Reset);
             let verdict = if cx.config.gate {
-                self.gate.check(cx.now, mark, progress, *cx.floor)
+                self.gate.check(cx.now, mark, progress, *cx.floor, hear_out)
             } else {
                 Verdict::Open(Passed::Answered)
             };

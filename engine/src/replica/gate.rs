@@ -93,8 +93,8 @@ pub(crate) struct Gate {
     skew: i64,
     /// Offset at which the turn under way begins.
     turn_start: u64,
-    /// Bytes answered when the turn under way was let through.
-    answered_before: u64,
+    /// When the answer to the turn under way was found complete.
+    settled_at: Time,
     /// Overrides in a row.
     overrides: u8,
     /// The turn under way was let through by a quiet time, which is to be confirmed or refuted.
@@ -112,7 +112,7 @@ impl Gate {
             clock: TurnClock::starting(now),
             skew: 0,
             turn_start: 0,
-            answered_before: 0,
+            settled_at: Time::NEVER,
             overrides: 0,
             on_trial: false,
             lockstep: false,
@@ -125,12 +125,14 @@ impl Gate {
     }
 
     /// Whether the turn at `mark` may go at `now`.
+    /// `hear_out`: while the target goes on beyond the live answer, it is heard out.
     pub(crate) fn check(
-        &self,
+        &mut self,
         now: Time,
         mark: &Mark,
         progress: Progress,
         floor: QuietFloor,
+        hear_out: bool,
     ) -> Verdict {
         let latest = self.clock.latest();
         let thought = latest.plus_micros(mark.think);
@@ -143,25 +145,43 @@ impl Gate {
         };
         let needed = mark.answer.saturating_add_signed(self.skew);
         if progress.answered >= needed || progress.finished {
-            return at(thought, Passed::Answered);
+            if self.settled_at == Time::NEVER {
+                self.settled_at = latest.min(now);
+            }
+            let settled = self.settled_at.plus_micros(mark.think);
+            let limit = match hear_out {
+                true => settled.max(self.settled_at.plus_micros(self.patience(mark))),
+                false => settled,
+            };
+            return if thought <= limit {
+                at(thought, Passed::Answered)
+            } else if hear_out {
+                // It talks all the time: waiting for silence would be waiting for ever.
+                at(limit, Passed::Overridden)
+            } else {
+                at(limit, Passed::Answered)
+            };
         }
         if progress.acked < mark.start {
             // The target has not even received the turn before: retransmission is at work.
             return Verdict::Wait(Time::NEVER);
         }
-        if progress.answered > self.answered_before {
+        if self.clock.has_answer() {
             let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
                 .max(mark.live_gap.saturating_mul(LIVE_PAUSES));
             let quiet = latest.plus_micros(pauses.min(longest(mark.live_gap)).max(floor.0));
             return at(quiet.max(thought), Passed::Quiet);
         }
-        let patience = PATIENCE.max(mark.live_latency.saturating_mul(LIVE_PAUSES));
-        let patience = patience.min(longest(mark.live_latency));
-        let patience = (patience >> self.overrides.min(31)).max(LEAST_PATIENCE);
-        at(
-            latest.plus_micros(patience).max(thought),
-            Passed::Overridden,
-        )
+        let patience = latest.plus_micros(self.patience(mark));
+        at(patience.max(thought), Passed::Overridden)
+    }
+
+    /// How long a target that does not do as the live server did is waited for.
+    fn patience(&self, mark: &Mark) -> u32 {
+        let patience = PATIENCE
+            .max(mark.live_latency.saturating_mul(LIVE_PAUSES))
+            .min(longest(mark.live_latency));
+        (patience >> self.overrides.min(31)).max(LEAST_PATIENCE)
     }
 
     /// The turn at `mark` goes out. Gives the latency of the turn before.
@@ -186,26 +206,27 @@ impl Gate {
         self.on_trial = passed == Passed::Quiet;
         self.lockstep = mark.lockstep;
         self.turn_start = mark.start;
-        self.answered_before = progress.answered;
+        self.settled_at = Time::NEVER;
         self.next += 1;
         self.clock.finish()
     }
 
-    /// The target answered `bytes` more in a segment that acknowledged the client's stream up to
-    /// `acked`. Says whether that refutes a quiet time.
+    /// The target answered `bytes` more, and perhaps its FIN, in a segment that acknowledged the
+    /// client's stream up to `acked`. Says whether that refutes a quiet time.
     pub(crate) fn on_answer(
         &mut self,
         at: Time,
         bytes: u64,
+        fin: bool,
         acked: u64,
         floor: &mut QuietFloor,
     ) -> bool {
         let late = self.lockstep && acked <= self.turn_start;
         if late {
             // Sent before the target knew of the turn under way: the tail of the last answer.
-            self.skew = self.skew.saturating_add_unsigned(bytes);
-            self.answered_before += bytes;
-        } else {
+            let grown = bytes + u64::from(fin);
+            self.skew = self.skew.saturating_add_unsigned(grown);
+        } else if bytes > 0 {
             self.clock.answer(at);
         }
         let refuted = late && self.on_trial;
@@ -261,13 +282,13 @@ mod tests {
         gate.clock.ask(at(0));
         let second = mark(10, 500, 700);
         assert!(matches!(
-            gate.check(at(10), &second, progress(0, 10), floor),
+            gate.check(at(10), &second, progress(0, 10), floor, true),
             Verdict::Wait(_)
         ));
-        gate.on_answer(at(1000), 500, 10, &mut floor);
-        let verdict = gate.check(at(1000), &second, progress(500, 10), floor);
+        gate.on_answer(at(1000), 500, false, 10, &mut floor);
+        let verdict = gate.check(at(1000), &second, progress(500, 10), floor, true);
         assert_eq!(verdict, Verdict::Wait(at(1700)));
-        let verdict = gate.check(at(1700), &second, progress(500, 10), floor);
+        let verdict = gate.check(at(1700), &second, progress(500, 10), floor, true);
         assert_eq!(verdict, Verdict::Open(Passed::Answered));
     }
 
@@ -284,9 +305,10 @@ mod tests {
             now = now.plus_micros(100);
             answered += 400;
             live += 500;
-            gate.on_answer(now, 400, turn * 10, &mut floor);
+            gate.on_answer(now, 400, false, turn * 10, &mut floor);
             let next = mark(turn * 10, live, 0);
-            let Verdict::Wait(until) = gate.check(now, &next, progress(answered, turn * 10), floor)
+            let Verdict::Wait(until) =
+                gate.check(now, &next, progress(answered, turn * 10), floor, true)
             else {
                 panic!("did not wait");
             };
@@ -294,7 +316,7 @@ mod tests {
             now = until;
             let progress = progress(answered, turn * 10);
             assert_eq!(
-                gate.check(now, &next, progress, floor),
+                gate.check(now, &next, progress, floor, true),
                 Verdict::Open(Passed::Quiet)
             );
             gate.pass(&next, Passed::Quiet, progress);
@@ -310,16 +332,16 @@ mod tests {
         let mut floor = QuietFloor::default();
         gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
         gate.clock.ask(T0);
-        gate.on_answer(at(10), 100, 10, &mut floor);
+        gate.on_answer(at(10), 100, false, 10, &mut floor);
         gate.pass(&mark(10, 300, 0), Passed::Quiet, progress(100, 10));
-        assert!(gate.on_answer(at(20), 200, 10, &mut floor));
+        assert!(gate.on_answer(at(20), 200, false, 10, &mut floor));
         assert_eq!(floor.0, FIRST_QUIET * 4);
         // The tail belongs to the first turn: the second still needs its own 50 bytes.
         let third = mark(20, 350, 0);
-        let verdict = gate.check(at(30), &third, progress(300, 20), floor);
+        let verdict = gate.check(at(30), &third, progress(300, 20), floor, true);
         assert!(matches!(verdict, Verdict::Wait(_)));
         assert_eq!(
-            gate.check(at(30), &third, progress(350, 20), floor),
+            gate.check(at(30), &third, progress(350, 20), floor, true),
             Verdict::Open(Passed::Answered)
         );
     }
@@ -334,12 +356,13 @@ mod tests {
         let mut waits = Vec::new();
         for turn in 1..10u64 {
             let next = mark(turn * 10, turn * 100, 0);
-            let Verdict::Wait(until) = gate.check(now, &next, progress(0, turn * 10), floor) else {
+            let Verdict::Wait(until) = gate.check(now, &next, progress(0, turn * 10), floor, true)
+            else {
                 panic!("did not wait");
             };
             waits.push(until.micros_since(now));
             now = until;
-            let verdict = gate.check(now, &next, progress(0, turn * 10), floor);
+            let verdict = gate.check(now, &next, progress(0, turn * 10), floor, true);
             assert_eq!(verdict, Verdict::Open(Passed::Overridden));
             gate.pass(&next, Passed::Overridden, progress(0, turn * 10));
             gate.clock.ask(now);

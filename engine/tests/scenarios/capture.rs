@@ -744,6 +744,8 @@ fn keepalive_probes_of_the_client_send_no_byte() {
     world.assert_nothing_left();
 }
 
+// Other traffic.
+
 #[test]
 fn a_tuple_of_no_service_is_not_copied() {
     let mut wire = Wire::new(PORT);

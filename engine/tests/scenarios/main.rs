@@ -2,6 +2,7 @@
 //! README.md. Simulated, deterministic and instant; each test reads like a conversation.
 #![allow(
     missing_docs,
+    unreachable_pub,
     unused_crate_dependencies,
     clippy::unwrap_used,
     clippy::expect_used,

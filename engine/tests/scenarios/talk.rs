@@ -154,15 +154,6 @@ impl Wire {
         self.server(Flags::SYN | Flags::ACK, -1, 0, 0)
     }
 
-    /// SYN, SYN-ACK and ACK, from `start` milliseconds on.
-    pub fn handshake(&self, start: u64) -> Vec<(Time, Packet)> {
-        vec![
-            (at(ms(start)), self.syn()),
-            (at(ms(start)), self.syn_ack()),
-            (at(ms(start + 1)), self.ack(0, 0)),
-        ]
-    }
-
     pub fn ack(&self, offset: i32, ack: u32) -> Packet {
         self.client(Flags::ACK, offset, ack, b"")
     }

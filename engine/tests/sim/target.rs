@@ -188,6 +188,23 @@ impl Target {
         }
     }
 
+    /// Its initial sequence number.
+    pub fn isn(&self) -> Seq {
+        self.isn
+    }
+
+    /// Whether its FIN was sent and acknowledged.
+    pub fn fin_acked(&self) -> bool {
+        self.fin_acked
+    }
+
+    /// The application closes its side, once it has said what it is about to say.
+    pub fn close(&mut self, now: Time) {
+        let last = self.pending.iter().map(|(time, _)| *time).max();
+        self.pending.push((last.unwrap_or(now), u64::MAX));
+        self.on_time(now);
+    }
+
     pub fn take_output(&mut self) -> Vec<Packet> {
         std::mem::take(&mut self.out)
     }

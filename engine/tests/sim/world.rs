@@ -298,6 +298,17 @@ impl World {
         }
     }
 
+    /// The target's application closes the connection from this client port.
+    pub fn close_target(&mut self, port: u16) {
+        let index = self
+            .targets
+            .iter()
+            .position(|t| t.tuple.source.port == port);
+        let index = index.expect("a connection");
+        self.targets[index].close(self.now);
+        self.after_target(index);
+    }
+
     pub fn replica_keys(&self) -> Vec<ReplicaKey> {
         self.engine.flows().map(|(key, _)| key).collect()
     }
