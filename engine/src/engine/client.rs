@@ -112,8 +112,13 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        session.last_seen = session.last_seen.max(at);
         let flags = packet.header.flags;
+        if !flags.has(Flags::ACK) && !flags.has(Flags::SYN) && !flags.has(Flags::RST) {
+            // RFC 9293 3.10.7.4, fifth: without ACK a segment is dropped.
+            self.stats.segments_unowned += 1;
+            return;
+        }
+        session.last_seen = session.last_seen.max(at);
         match &mut session.phase {
             Phase::Midway(midway) => {
                 let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
@@ -272,7 +277,10 @@ impl Engine {
                 });
                 changed = true;
             }
-        } else if flags.has(Flags::FIN) && wire_end >= session.stream.len() {
+        } else if flags.has(Flags::FIN)
+            && !flags.has(Flags::SYN)
+            && wire_end >= session.stream.len()
+        {
             session.stream.set_end(End {
                 offset: wire_end,
                 kind: EndKind::Fin,
