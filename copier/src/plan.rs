@@ -99,16 +99,9 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
             target: mapping.target.into(),
         })
         .collect();
-    for (service, mapping) in services.iter().zip(&options.services) {
-        let live = service
-            .live_ip
-            .map(|ip| millrace_wire::Endpoint::new(ip, service.live_port));
-        if live == Some(service.target) {
-            return Err(ExitError::usage(format!(
-                "-x {mapping}: live service and target are the same; name the host that is to \
-                 receive the copy"
-            )));
-        }
+    let local = local_addresses();
+    for mapping in &options.services {
+        check_target(mapping, options, &local)?;
     }
     let sources = match &options.client_pool {
         None => SourcePool::Clients,
@@ -121,7 +114,7 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
     };
     Ok(Config {
         services,
-        local_addresses: local_addresses(),
+        local_addresses: local,
         sources,
         loopback_clients: options.loopback_clients.clone(),
         replicas: options.replicas,
@@ -134,6 +127,26 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         idle_timeout: Duration::from_secs(options.limits.idle_timeout),
         seed: random_u64(),
     })
+}
+
+/// A target that is a live service of this host would be copied again, and again.
+fn check_target(mapping: &Mapping, options: &Options, local: &[IpAddr]) -> Result<(), ExitError> {
+    let target = mapping.target;
+    let here = target.ip().is_loopback() || local.contains(&target.ip());
+    let is_live = |other: &Mapping| {
+        other.live_port == target.port()
+            && match other.live_ip {
+                Some(ip) => ip == target.ip(),
+                None => here,
+            }
+    };
+    match options.services.iter().find(|other| is_live(other)) {
+        Some(other) => Err(ExitError::usage(format!(
+            "-x {mapping}: the target is itself the live service of {other}: name the host and port \
+             that are to receive the copy"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A target must be reachable with the source addresses that its replicas will bear.
@@ -168,7 +181,14 @@ fn local_addresses() -> Vec<IpAddr> {
 }
 
 fn devices(options: &Options) -> Result<Vec<Device>, ExitError> {
-    let names = &options.capture.devices;
+    let mut names = options.capture.devices.clone();
+    if names.iter().any(|name| name.trim().is_empty()) {
+        return Err(ExitError::usage(
+            "-i: a device's name is missing; write DEV or DEV,DEV,...",
+        ));
+    }
+    names.sort();
+    names.dedup();
     if !names.is_empty() {
         return names
             .iter()
@@ -196,10 +216,13 @@ fn rings(options: &Options, devices: &[Device]) -> Result<Vec<RingConfig>, ExitE
         .services
         .iter()
         .map(|mapping| mapping.target)
-        // A target that is itself a live service of this list is copied on purpose.
-        .filter(|target| !options.services.iter().any(|m| is_live(m, target)))
         .collect();
     let filter = match &options.capture.filter {
+        Some(text) if text.trim().is_empty() => {
+            return Err(ExitError::usage(
+                "-F: the expression is empty; leave -F out to capture what -x names",
+            ));
+        }
         Some(text) => Filter::Expression(Expression {
             text: text.clone(),
             exclude,
@@ -233,10 +256,6 @@ fn rings(options: &Options, devices: &[Device]) -> Result<Vec<RingConfig>, ExitE
             ..RingConfig::new(device.name.clone(), filter.clone())
         })
         .collect())
-}
-
-fn is_live(mapping: &Mapping, address: &std::net::SocketAddr) -> bool {
-    mapping.live_port == address.port() && mapping.live_ip == Some(address.ip())
 }
 
 fn next_hops(options: &Options) -> Result<Option<NextHopConfig>, ExitError> {
@@ -291,14 +310,32 @@ fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
     Ok(ClaimSet { ranges, targets })
 }
 
-/// Two copiers on one host copy different services, so the ports tell them apart.
+/// The same at every start and different from every other copier's. Namespaces and containers may
+/// share the host's name, so an address goes with it; copiers on one host copy different ports.
 fn default_id(engine: &Config) -> String {
     let name = rustix::system::uname();
     let host = name.nodename().to_string_lossy();
-    let ports: Vec<String> = engine
+    let mut ports: Vec<u16> = engine
         .services
         .iter()
-        .map(|service| service.live_port.to_string())
+        .map(|service| service.live_port)
         .collect();
-    format!("{host}:{}", ports.join("+"))
+    ports.sort_unstable();
+    ports.dedup();
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let named = engine.services.iter().filter_map(|service| service.live_ip);
+    let others = engine.local_addresses.iter().copied();
+    let is_own = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    let address = named
+        .filter(is_own)
+        .min()
+        .or_else(|| others.filter(is_own).min());
+    let address = address.map(|ip| format!("/{ip}")).unwrap_or_default();
+    // Interceptors take names of at most 128 bytes.
+    let mut id = format!("{host}{address}:{}", ports.join("+"));
+    id.truncate(128);
+    id
 }

@@ -10,7 +10,8 @@ use crate::source::SourcePool;
 /// A live service and the target that its sessions are copied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Address of the live service; `None`: any of [`Config::local_addresses`].
+    /// Address of the live service; `None`: any of [`Config::local_addresses`] that is of the
+    /// target's family, or of either family when replicas get addresses of a pool.
     pub live_ip: Option<IpAddr>,
     /// Port of the live service.
     pub live_port: u16,
@@ -21,7 +22,7 @@ pub struct Service {
 /// Everything an engine is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What is copied, and where to. The first that fits a segment counts.
+    /// What is copied, and where to. One with an address goes before one without.
     pub services: Vec<Service>,
     /// The host's own addresses, for services without one; empty: any address.
     pub local_addresses: Vec<IpAddr>,
@@ -82,8 +83,8 @@ pub enum Direction {
 }
 
 impl Config {
-    /// Which way a segment with these ends goes. Packets to or from a target are never taken for
-    /// live traffic, or a copier would copy its own packets again.
+    /// Which way a segment with these ends goes. Packets to or from the target of a service without
+    /// an address are never taken for live traffic, or a copier would copy its own packets again.
     pub fn direction(&self, tuple: &FourTuple) -> Direction {
         if self.service_of(tuple.destination).is_some() {
             Direction::ToLive
@@ -96,16 +97,17 @@ impl Config {
 
     /// The index of the service at this address.
     pub(crate) fn service_of(&self, at: Endpoint) -> Option<usize> {
-        self.services.iter().position(|service| {
-            service.live_port == at.port
-                && match service.live_ip {
-                    Some(ip) => ip == at.ip,
-                    None => {
-                        service.target != at
-                            && (self.local_addresses.is_empty()
-                                || self.local_addresses.contains(&at.ip))
-                    }
-                }
-        })
+        let find = |fits: &dyn Fn(&Service) -> bool| {
+            let of_port = |service: &Service| service.live_port == at.port && fits(service);
+            self.services.iter().position(of_port)
+        };
+        let local = self.local_addresses.is_empty() || self.local_addresses.contains(&at.ip);
+        let any = |service: &Service| service.live_ip.is_none() && service.target != at && local;
+        let same_family = |service: &Service| service.target.ip.is_ipv4() == at.ip.is_ipv4();
+        // Replicas of clients of the other family need addresses of the target's.
+        let pool = !matches!(self.sources, SourcePool::Clients);
+        find(&|service| service.live_ip == Some(at.ip))
+            .or_else(|| find(&|service| any(service) && same_family(service)))
+            .or_else(|| find(&|service| any(service) && pool))
     }
 }

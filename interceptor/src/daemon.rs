@@ -134,6 +134,11 @@ fn ring_configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
     let headers = ResponseFilter::default();
     let snap_len = headers.snap_len;
     let filter = match &options.filter {
+        Some(text) if text.trim().is_empty() => {
+            return Err(ExitError::usage(
+                "-F: the expression is empty; leave -F out to capture all responses",
+            ));
+        }
         Some(text) => Filter::Expression(Expression {
             text: text.clone(),
             exclude: Vec::new(),
@@ -143,8 +148,15 @@ fn ring_configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
     filter
         .compile(millrace_wire::LinkType::Ethernet, snap_len)
         .map_err(|error| ExitError::usage(error.to_string()))?;
-    options
-        .devices
+    let mut names = options.devices.clone();
+    if names.iter().any(|name| name.trim().is_empty()) {
+        return Err(ExitError::usage(
+            "-i: a device's name is missing; write DEV or DEV,DEV,...",
+        ));
+    }
+    names.sort();
+    names.dedup();
+    names
         .iter()
         .map(|name| {
             Device::find(name).map_err(failed)?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use super::{AddressError, Mac, parse_port, parse_socket_address, split_port};
+use super::{AddressError, Family, Mac, parse_port, parse_socket_address, split_port};
 
 /// `[live ip:]live port[@MAC]-target ip:target port[@MAC]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,6 +117,13 @@ fn check_single(ip: IpAddr) -> Result<(), AddressError> {
     Ok(())
 }
 
+impl Mapping {
+    /// The family of the live service; one without an address is of the target's family.
+    fn live_family(&self) -> Family {
+        Family::of(self.live_ip.unwrap_or(self.target.ip()))
+    }
+}
+
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.live_ip {
@@ -168,6 +175,7 @@ impl FromStr for Mappings {
             let mapping: Mapping = item.parse()?;
             let same = |it: &&Mapping| {
                 it.live_port == mapping.live_port
+                    && it.live_family() == mapping.live_family()
                     && (it.live_ip == mapping.live_ip
                         || it.live_ip.is_none()
                         || mapping.live_ip.is_none())

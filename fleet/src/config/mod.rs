@@ -94,6 +94,8 @@ pub fn parse_from<T: Parser>(
 #[derive(Debug, Default)]
 struct Layers {
     list: Vec<Layer>,
+    /// Flags that a higher layer has switched off: lower layers do not count.
+    off: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -106,7 +108,7 @@ struct Layer {
 
 impl Layers {
     fn has(&self, long: &str) -> bool {
-        self.list.iter().any(|layer| layer.long == long)
+        self.list.iter().any(|layer| layer.long == long) || self.off.iter().any(|it| it == long)
     }
 
     fn place(&self, long: &str) -> Option<&str> {
@@ -128,7 +130,10 @@ impl Layers {
         } else {
             match value.to_str().map(str::to_ascii_lowercase).as_deref() {
                 Some("true" | "yes" | "on" | "1") => {}
-                Some("false" | "no" | "off" | "0") => return Ok(()),
+                Some("false" | "no" | "off" | "0") => {
+                    self.off.push(long.to_owned());
+                    return Ok(());
+                }
                 Some(_) | None => {
                     return Err(ExitError::usage(format!(
                         "{place}: '{}' is neither true nor false, as --{long} needs",

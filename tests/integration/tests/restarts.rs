@@ -101,7 +101,7 @@ fn three_copiers_on_one_interceptor_each_get_their_own() {
         ..StageOptions::default()
     });
     for live in 0..3 {
-        scene.start_copier_only(live, &["--id", &format!("copier-{live}")]);
+        scene.start_copier_only(live, &[]);
         if live == 1 {
             scene.start_interceptor();
         }
@@ -127,7 +127,7 @@ fn a_copier_killed_takes_only_its_own_sessions_with_it() {
     });
     scene.start_interceptor();
     for live in 0..2 {
-        scene.start_copier(live, &["--id", &format!("copier-{live}")]);
+        scene.start_copier(live, &[]);
     }
     let loads: Vec<_> = (0..2)
         .flat_map(|live| load_in_background(&scene, live, Duration::from_secs(8)))
