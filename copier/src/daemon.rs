@@ -158,7 +158,10 @@ fn note_readiness(task: &Task, event: &LinkEvent) {
     match event {
         LinkEvent::Up { .. } => task.set(true),
         LinkEvent::Down { .. } => task.set(false),
-        LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Refused { .. } => {}
+        LinkEvent::Headers { .. }
+        | LinkEvent::Conflict { .. }
+        | LinkEvent::Granted
+        | LinkEvent::Refused { .. } => {}
     }
 }
 

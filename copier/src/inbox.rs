@@ -56,7 +56,10 @@ impl Inbox {
                 while queue.bytes > MAX_BYTES && queue.drop_oldest_headers() {}
             }
             LinkEvent::Conflict { ids } => queue.inputs.push_back(Input::Conflict(ids)),
-            LinkEvent::Up { .. } | LinkEvent::Down { .. } | LinkEvent::Refused { .. } => {
+            LinkEvent::Up { .. }
+            | LinkEvent::Down { .. }
+            | LinkEvent::Granted
+            | LinkEvent::Refused { .. } => {
                 queue.inputs.push_back(Input::Link(link, event));
             }
         }

@@ -31,6 +31,8 @@ pub struct LinkRoutes {
     /// Number of this link among those to the same interceptor, and how many there are.
     share: (u64, u64),
     claim: Option<ClaimSet>,
+    /// Whether the claim was granted in this epoch.
+    granted: bool,
     state: State,
     announce: Batch,
     forget: Batch,
@@ -43,6 +45,7 @@ impl LinkRoutes {
             handle,
             share: (u64::from(link), u64::from(links.max(1))),
             claim,
+            granted: false,
             state: State::Down,
             announce: Batch::new(),
             forget: Batch::new(),
@@ -54,11 +57,14 @@ impl LinkRoutes {
         &self.handle
     }
 
-    /// Whether responses can come back on this link.
+    /// Whether responses can come back on this link. With a claim that is not granted, what would
+    /// be sent would bear addresses of another copier.
     pub fn is_up(&self) -> bool {
         match self.state {
             State::Down => false,
-            State::Resyncing(..) | State::Synced(_) | State::Behind(_) => true,
+            State::Resyncing(..) | State::Synced(_) | State::Behind(_) => {
+                self.claim.is_none() || self.granted
+            }
         }
     }
 
@@ -72,7 +78,13 @@ impl LinkRoutes {
 
     /// The stream is up, in a new epoch: all flows are to be sent.
     pub fn on_up(&mut self, epoch: Epoch, engine: &Engine) {
+        self.granted = false;
         self.begin_resync(epoch, engine);
+    }
+
+    /// The claim is granted.
+    pub fn on_granted(&mut self) {
+        self.granted = true;
     }
 
     /// The stream is down.

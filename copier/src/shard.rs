@@ -282,6 +282,10 @@ impl Shard {
                 // Whatever is outstanding is tried again: its answers may have gone unseen.
                 self.engine.set_open(now, false);
             }
+            LinkEvent::Granted => {
+                link.on_granted();
+                self.engine.set_open(now, false);
+            }
             LinkEvent::Down { epoch, .. } => link.on_down(epoch),
             // Headers and conflicts come as inputs of their own; refusals are logged and shown by the link.
             LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Refused { .. } => {}

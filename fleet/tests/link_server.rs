@@ -150,7 +150,9 @@ impl TestLink {
                     owner,
                 } => return (code, reason, owner),
                 LinkEvent::Down { .. } | LinkEvent::Up { .. } => {}
-                LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } => panic!("headers"),
+                LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Granted => {
+                    panic!("headers")
+                }
             }
         }
     }

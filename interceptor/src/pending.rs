@@ -17,12 +17,21 @@ const CAPACITY: usize = 65_536;
 /// How many of one flow may wait: more than a target's first window of small answers.
 const PER_FLOW: usize = 32;
 
+/// The headers of one flow.
+#[derive(Debug, Default)]
+struct Waiting {
+    wait: u64,
+    headers: Vec<HeaderRecord>,
+}
+
 /// The waiting headers.
 #[derive(Debug, Default)]
 pub struct Pending {
-    by_flow: HashMap<FourTuple, Vec<HeaderRecord>, RandomState>,
-    /// Flows in the order in which their first header came.
-    order: VecDeque<(Instant, FourTuple)>,
+    by_flow: HashMap<FourTuple, Waiting, RandomState>,
+    /// Flows in the order in which their first header came, with the number of that wait: a flow
+    /// that was taken leaves its place behind.
+    order: VecDeque<(Instant, FourTuple, u64)>,
+    waits: u64,
     count: usize,
     expired: u64,
 }
@@ -31,10 +40,15 @@ impl Pending {
     /// Keeps a header of a flow that nobody owns yet.
     pub fn keep(&mut self, now: Instant, tuple: FourTuple, header: HeaderRecord) {
         while self.count >= CAPACITY && self.drop_oldest() {}
-        let headers = self.by_flow.entry(tuple).or_default();
-        if headers.is_empty() {
-            self.order.push_back((now, tuple));
+        // Places left behind are bounded too.
+        while self.order.len() >= 2 * CAPACITY && self.drop_oldest() {}
+        let waiting = self.by_flow.entry(tuple).or_default();
+        if waiting.headers.is_empty() {
+            self.waits += 1;
+            waiting.wait = self.waits;
+            self.order.push_back((now, tuple, self.waits));
         }
+        let headers = &mut waiting.headers;
         if headers.len() >= PER_FLOW {
             self.expired += 1;
             return;
@@ -48,7 +62,7 @@ impl Pending {
         if self.count == 0 {
             return Vec::new();
         }
-        let headers = self.by_flow.remove(tuple).unwrap_or_default();
+        let headers = self.by_flow.remove(tuple).unwrap_or_default().headers;
         self.count -= headers.len();
         headers
     }
@@ -57,12 +71,15 @@ impl Pending {
     pub fn take_all(&mut self) -> Vec<(FourTuple, Vec<HeaderRecord>)> {
         self.count = 0;
         self.order.clear();
-        self.by_flow.drain().collect()
+        self.by_flow
+            .drain()
+            .map(|(tuple, waiting)| (tuple, waiting.headers))
+            .collect()
     }
 
     /// Gives up what has waited too long.
     pub fn expire(&mut self, now: Instant) {
-        while let Some((since, _)) = self.order.front()
+        while let Some((since, ..)) = self.order.front()
             && now.saturating_duration_since(*since) > PATIENCE
         {
             self.drop_oldest();
@@ -85,13 +102,17 @@ impl Pending {
     }
 
     fn drop_oldest(&mut self) -> bool {
-        let Some((_, tuple)) = self.order.pop_front() else {
+        let Some((_, tuple, wait)) = self.order.pop_front() else {
             return false;
         };
-        // A flow that was taken meanwhile has left its place in the order.
-        if let Some(headers) = self.by_flow.remove(&tuple) {
-            self.count -= headers.len();
-            self.expired += headers.len() as u64;
+        if self
+            .by_flow
+            .get(&tuple)
+            .is_some_and(|waiting| waiting.wait == wait)
+            && let Some(waiting) = self.by_flow.remove(&tuple)
+        {
+            self.count -= waiting.headers.len();
+            self.expired += waiting.headers.len() as u64;
         }
         true
     }
@@ -151,6 +172,17 @@ mod tests {
         assert_eq!(pending.len(), 1);
         pending.expire(now + PATIENCE * 2);
         assert_eq!((pending.len(), pending.expired()), (0, 1));
+    }
+
+    #[test]
+    fn a_flow_that_was_taken_and_waits_again_has_its_full_time() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        pending.keep(now, tuple(1), header(1));
+        pending.take(&tuple(1));
+        pending.keep(now + PATIENCE, tuple(1), header(2));
+        pending.expire(now + PATIENCE + PATIENCE / 2);
+        assert_eq!(pending.len(), 1);
     }
 
     #[test]

@@ -148,6 +148,9 @@ impl Worker {
             AttachEvent::ResyncEnd { conn } => self.owners.end_resync(conn),
             AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
                 Ok(()) => {
+                    if let Some(who) = self.owners.stream(conn) {
+                        who.queue.grant();
+                    }
                     for (tuple, late) in self.pending.take_all() {
                         self.return_late(&tuple, late);
                     }

@@ -134,7 +134,8 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
             welcome
         }
         Some(Answer::Refused(refused)) => return End::Refused(refused),
-        Some(Answer::Headers(_) | Answer::Pong(_) | Answer::Conflict(_)) | None => {
+        Some(Answer::Headers(_) | Answer::Pong(_) | Answer::Conflict(_) | Answer::Granted(_))
+        | None => {
             return End::Failed("its first message is not Welcome".to_owned());
         }
     };
@@ -211,6 +212,7 @@ async fn pump(
                                 dropped: headers.dropped,
                             });
                         }
+                        Some(Answer::Granted(_)) => (shared.on_event)(LinkEvent::Granted),
                         Some(Answer::Conflict(conflict)) => {
                             let ids = conflict.flow_ids;
                             (shared.on_event)(LinkEvent::Conflict { ids });

@@ -125,6 +125,8 @@ pub enum LinkEvent {
         /// Their ids, unchecked: read them with [`millrace_proto::FlowIds`].
         ids: Bytes,
     },
+    /// The claim of this epoch is granted: until then nothing may be sent to the targets.
+    Granted,
     /// The interceptor refused; the link tries again by itself, at its slowest pace.
     Refused {
         /// Why.

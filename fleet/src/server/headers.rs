@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use millrace_proto::flow::{FLOW_ID_BYTES, FlowId, encode_flow_id};
 use millrace_proto::v1::interceptor_message::Kind;
 use millrace_proto::v1::refused::Code;
-use millrace_proto::v1::{Conflict, Headers, InterceptorMessage, Pong, Refused, Welcome};
+use millrace_proto::v1::{Conflict, Granted, Headers, InterceptorMessage, Pong, Refused, Welcome};
 use millrace_proto::{BATCH_BYTES, MAX_MESSAGE_BYTES};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
@@ -52,6 +52,7 @@ struct Inner {
     welcome: Option<Welcome>,
     pong: Option<u64>,
     conflicts: Vec<u8>,
+    granted: bool,
     refused: Option<Refused>,
     batches: VecDeque<Batch>,
     status: QueueStatus,
@@ -80,6 +81,7 @@ impl HeaderQueue {
                 welcome: None,
                 pong: None,
                 conflicts: Vec::new(),
+                granted: false,
                 refused: None,
                 batches: VecDeque::new(),
                 status: QueueStatus::default(),
@@ -147,6 +149,13 @@ impl HeaderQueue {
         if !inner.closed && inner.conflicts.len() + FLOW_ID_BYTES <= BATCH_BYTES {
             encode_flow_id(flow, &mut inner.conflicts);
         }
+        wake(inner);
+    }
+
+    /// Tells the copier that its claim is granted.
+    pub fn grant(&self) {
+        let mut inner = lock(&self.inner);
+        inner.granted = !inner.closed;
         wake(inner);
     }
 
@@ -220,6 +229,9 @@ impl Inner {
         if let Some(nonce) = self.pong.take() {
             return Some(Kind::Pong(Pong { nonce }));
         }
+        if std::mem::take(&mut self.granted) {
+            return Some(Kind::Granted(Granted {}));
+        }
         if !self.conflicts.is_empty() {
             let flow_ids = std::mem::take(&mut self.conflicts).into();
             return Some(Kind::Conflict(Conflict { flow_ids }));
@@ -284,7 +296,11 @@ mod tests {
     fn headers(kind: Kind) -> (Vec<u8>, u32, u64) {
         match kind {
             Kind::Headers(it) => (it.records.to_vec(), it.count, it.dropped),
-            Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_) | Kind::Conflict(_) => {
+            Kind::Welcome(_)
+            | Kind::Refused(_)
+            | Kind::Pong(_)
+            | Kind::Conflict(_)
+            | Kind::Granted(_) => {
                 panic!("{kind:?}")
             }
         }

@@ -86,7 +86,7 @@ fn from_interceptor(bytes: &[u8]) {
     match message.kind {
         Some(Kind::Headers(batch)) => headers(&batch.records),
         Some(Kind::Conflict(conflict)) => flow_ids(&conflict.flow_ids),
-        Some(Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_)) | None => {}
+        Some(Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_) | Kind::Granted(_)) | None => {}
     }
 }
 
