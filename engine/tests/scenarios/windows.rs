@@ -147,8 +147,28 @@ fn what_was_lost_beyond_a_window_that_shrank_to_nothing_is_sent_again_when_it_op
 }
 
 #[test]
+fn what_a_target_threw_away_while_its_window_was_closed_is_sent_again_when_it_opens() {
+    let talk = [says(60_000), Server(50), ClientFin, ServerFin];
+    let mut world = replay(
+        Behaviour {
+            window: 10_000,
+            stall: Some((5000, secs(20))),
+            drops_while_stalled: true,
+            // And it opens less wide than before.
+            shrink: Some((5000, 2000)),
+            ..answers_like(&talk)
+        },
+        &talk,
+    );
+    let last = elapsed(arrived_at(&world, PORT, 59_999));
+    assert!((20_000..21_000).contains(&last), "{last}");
+    assert_complete(&mut world, &talk);
+}
+
+#[test]
 fn a_window_that_is_closed_when_the_client_speaks_after_a_long_silence_is_waited_for() {
-    // The window closed with the last answer; five minutes later the client goes on.
+    // The window closed with the last answer; five minutes later the client goes on, and five
+    // minutes later still the window opens. The wait begins when there is something to wait for.
     let talk = [
         says(5000),
         Server(50),
@@ -156,17 +176,24 @@ fn a_window_that_is_closed_when_the_client_speaks_after_a_long_silence_is_waited
         says(700),
         Server(5),
         ClientFin,
+        ServerFin,
     ];
-    let mut world = stage(
-        Behaviour {
-            stall: Some((5000, secs(310))),
-            ..answers_like(&talk)
+    let mut world = World::new(
+        Config {
+            answer_timeout: secs(20),
+            idle_timeout: secs(400),
+            ..config()
         },
-        &talk,
+        1,
     );
-    world.run(secs(400));
+    world.behaviour = Behaviour {
+        stall: Some((5000, secs(600))),
+        ..answers_like(&talk)
+    };
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(secs(700));
     let arrived = elapsed(arrived_at(&world, PORT, 5000));
-    assert!((310_000..312_000).contains(&arrived), "{arrived}");
+    assert!((600_000..601_000).contains(&arrived), "{arrived}");
     assert_complete(&mut world, &talk);
 }
 

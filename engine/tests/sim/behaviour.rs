@@ -15,6 +15,8 @@ pub struct Behaviour {
     pub window: u32,
     /// The application stops reading for this long once it has this many bytes.
     pub stall: Option<(u64, Duration)>,
+    /// What arrives while the application does not read is thrown away.
+    pub drops_while_stalled: bool,
     /// Bytes sent before the client has said anything.
     pub greeting: u64,
     /// (client bytes received, bytes of answer), ascending.
@@ -62,6 +64,7 @@ impl Default for Behaviour {
             sack: true,
             window: 1 << 20,
             stall: None,
+            drops_while_stalled: false,
             greeting: 0,
             answers: Vec::new(),
             answer_delay: Duration::from_micros(200),

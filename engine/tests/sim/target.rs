@@ -225,6 +225,12 @@ impl Target {
             self.quiesce();
             return;
         }
+        if self.behaviour.drops_while_stalled && self.stalled_until.is_some() && !payload.is_empty()
+        {
+            self.on_ack(now, header);
+            self.ack(now);
+            return;
+        }
         if self.behaviour.halve > 0 && payload.len() > 1 {
             self.behaviour.halve -= 1;
             payload = &payload[..payload.len() / 2];
@@ -286,8 +292,8 @@ impl Target {
         if self.client_fin == Some(self.received.len() as u64) && self.ended == Ended::Open {
             self.ended = Ended::Fin;
             self.idle_at = None;
-            self.keepalive_at = None;
             if self.behaviour.closes_after_client {
+                self.keepalive_at = None;
                 self.fin_planned = true;
             }
         }
