@@ -489,6 +489,28 @@ fn after_an_outage_everything_outstanding_is_tried_again_within_a_fraction_of_a_
 }
 
 #[test]
+fn an_outage_almost_as_long_as_the_answer_timeout_leaves_time_for_the_retry() {
+    // Nothing comes from the target unless it is asked again.
+    let talk = [says(100), Pause(secs(200)), ClientFin, ServerFin];
+    let mut world = world_of(1);
+    world.behaviour = answers_like(&talk);
+    world.to_copier.delay = secs(1);
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    world.call(at(ms(1200)), |world| {
+        world.interceptor_up = false;
+        let now = world.now;
+        world.engine.set_open(now, false);
+    });
+    world.call(at(ms(120_500)), |world| {
+        world.interceptor_up = true;
+        let now = world.now;
+        world.engine.set_open(now, true);
+    });
+    world.run(secs(400));
+    assert_complete(&mut world, &talk);
+}
+
+#[test]
 fn the_targets_own_address_is_never_taken_for_a_live_service() {
     // Target and live service on one port; the copier's own packets pass its capture.
     let mut config = config();

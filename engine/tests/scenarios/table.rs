@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 8] = [
     ("capture", include_str!("capture.rs")),
+    ("identity", include_str!("identity.rs")),
     ("path", include_str!("path.rs")),
+    ("windows", include_str!("windows.rs")),
     ("turns", include_str!("turns.rs")),
     ("ends", include_str!("ends.rs")),
     ("flows", include_str!("flows.rs")),

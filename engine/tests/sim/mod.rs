@@ -12,6 +12,7 @@
     clippy::panic
 )]
 
+pub mod behaviour;
 pub mod live;
 pub mod rng;
 pub mod target;
@@ -23,9 +24,10 @@ use std::time::Duration;
 use millrace_engine::{Config, Service, Time};
 use millrace_wire::{Endpoint, FourTuple, TcpHeader, TcpPacket};
 
+pub use behaviour::Behaviour;
 pub use live::{Action, Live, bytes};
 pub use rng::Rng;
-pub use target::{Behaviour, Target};
+pub use target::Target;
 pub use world::{Link, World};
 
 /// A packet on its own, as it would stand in a frame.

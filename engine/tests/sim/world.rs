@@ -8,7 +8,7 @@ use millrace_engine::{Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, T
 use millrace_wire::FourTuple;
 
 use super::rng::Rng;
-use super::target::{Behaviour, Target};
+use super::{Behaviour, Target};
 use super::{Packet, START};
 
 /// One direction of the network between copier and target.
