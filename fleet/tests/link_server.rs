@@ -701,7 +701,14 @@ async fn a_slow_reader_loses_its_oldest_headers_and_slows_nobody() {
     );
     config.keepalive_timeout = PATIENCE;
     let gate = std::sync::Mutex::new(gate);
-    let _slow = link::spawn(config, &Handle::current(), move |event| {
+    // On a runtime of its own: a worker that is blocked keeps the tasks that it was to run next,
+    // and one of them could be the server's or the test's.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let _slow = link::spawn(config, runtime.handle(), move |event| {
         if matches!(event, LinkEvent::Headers { .. }) {
             let _ = gate.lock().unwrap().recv_timeout(PATIENCE);
         }
@@ -754,6 +761,7 @@ async fn a_slow_reader_loses_its_oldest_headers_and_slows_nobody() {
         (got + told, told),
         (pushed + 1, slow.queue.status().dropped)
     );
+    runtime.shutdown_background();
 }
 
 #[tokio::test(flavor = "multi_thread")]
