@@ -28,6 +28,8 @@ pub(super) struct Work {
     pub(super) captured: u64,
     /// Frames that found the ring full.
     pub(super) dropped: u64,
+    /// Headers of the target's packets that it took in.
+    pub(super) headers: u64,
     /// Packets that the kernel took for the target.
     pub(super) sent: u64,
     /// Seconds from the first packet to the last.
@@ -39,9 +41,9 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Packets captured and packets sent.
+    /// All that it had to do with: packets captured, headers of the target's packets, and packets sent.
     pub(super) fn packets(&self) -> f64 {
-        (self.captured + self.sent) as f64
+        (self.captured + self.headers + self.sent) as f64
     }
 }
 
@@ -163,6 +165,7 @@ impl<'a> Copier<'a> {
         let work = Work {
             captured: number("/capture/received"),
             dropped: number("/capture/dropped"),
+            headers: number("/packets/response_headers"),
             sent: number("/send/packets"),
             seconds,
             shard: shard.saturating_sub(self.used.0).as_secs_f64(),
@@ -231,6 +234,7 @@ fn reflected(line: &str) -> Option<Work> {
     Some(Work {
         captured: value("captured")?.parse().ok()?,
         dropped: value("dropped")?.parse().ok()?,
+        headers: 0,
         sent: value("packets")?.parse().ok()?,
         seconds: value("seconds")?.parse().ok()?,
         shard: cpu,

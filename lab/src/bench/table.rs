@@ -18,10 +18,9 @@ pub(super) fn table(contests: &[Contest], sessions: &Sessions) -> String {
     }
     line(
         &mut text,
-        "\nPackets: captured (clients and live server) and sent to the target; medians of the rounds. CPU is user\n\
-         and system time, the kernel's way of each sent packet up to the target's stack included, since here that is\n\
-         walked within the system call. The reflector's packets are dropped there; the copier's reach a server, and\n\
-         the copier also takes in the target's response headers, which are not counted as packets.",
+        "\nPackets: captured (of clients and the live server), taken in as the target's response headers (the reflector\n\
+         has none), and sent to the target. Medians of the rounds. CPU is user and system time up to the device that\n\
+         sends; the rest of a packet's way is another thread's.",
     );
     let name = format!(
         "One-request sessions ({} at {:.0}/s)",
@@ -68,6 +67,7 @@ fn versus(text: &mut String, contest: &Contest) {
         row(text, name, [&reflector, &copier, ""]);
     };
     counts("captured, all rounds", |work| work.captured);
+    counts("response headers, all rounds", |work| work.headers);
     counts("sent, all rounds", |work| work.sent);
     counts("dropped by capture, all rounds", |work| work.dropped);
     let shard = per(|work| work.shard);
