@@ -1,9 +1,10 @@
 //! What capturing and sending cost by themselves: every packet to a service is sent on to another
 //! address, on one thread, with nothing in between. The copier is measured against this.
 //!
-//! `reflector --device DEV --from IP:PORT --to IP:PORT --seconds N`
+//! `reflector --device DEV --from IP:PORT --to IP:PORT --seconds N [--quiet MS]`
 //!
-//! Prints one line at the end. Rates are of the time from the first packet to the last.
+//! Ends after N seconds, or once no packet has come for MS milliseconds after the first one. Prints one line then.
+//! Rates are of the time from the first packet to the last; CPU seconds are those of the loop, user and system.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +29,7 @@ struct Arguments {
     from: SocketAddr,
     to: SocketAddr,
     duration: Duration,
+    quiet: Option<Duration>,
 }
 
 fn main() -> ExitCode {
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn arguments() -> Result<Arguments, Failure> {
-    let (mut device, mut from, mut to, mut seconds) = (None, None, None, None);
+    let (mut device, mut from, mut to, mut seconds, mut quiet) = (None, None, None, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments
@@ -58,6 +60,7 @@ fn arguments() -> Result<Arguments, Failure> {
             "--from" => from = Some(value.parse()?),
             "--to" => to = Some(value.parse()?),
             "--seconds" => seconds = Some(value.parse()?),
+            "--quiet" => quiet = Some(Duration::from_millis(value.parse()?)),
             _ => return Err(format!("unknown option {name}").into()),
         }
     }
@@ -67,6 +70,7 @@ fn arguments() -> Result<Arguments, Failure> {
         from: from.ok_or_else(|| missing("--from"))?,
         to: to.ok_or_else(|| missing("--to"))?,
         duration: Duration::from_secs(seconds.ok_or_else(|| missing("--seconds"))?),
+        quiet,
     };
     if arguments.from.is_ipv4() != arguments.to.is_ipv4() {
         return Err("--from and --to have to be of one address family".into());
@@ -93,10 +97,14 @@ fn reflect(arguments: &Arguments) -> Result<String, Failure> {
     })?;
     let link = ring.link_type();
     let start = Instant::now();
+    let used = cpu_time();
     let mut active: Option<(Instant, Instant)> = None;
     let mut seen = 0u64;
     loop {
-        let left = arguments.duration.saturating_sub(start.elapsed());
+        let mut left = arguments.duration.saturating_sub(start.elapsed());
+        if let (Some(quiet), Some((_, last))) = (arguments.quiet, active) {
+            left = left.min(quiet.saturating_sub(last.elapsed()));
+        }
         if left.is_zero() {
             break;
         }
@@ -123,6 +131,7 @@ fn reflect(arguments: &Arguments) -> Result<String, Failure> {
             return Err(error.into());
         }
     }
+    let used = cpu_time().saturating_sub(used);
     let statistics = ring.statistics()?;
     let sent = sender.counters();
     let seconds = active.map_or(0.0, |(first, last)| (last - first).as_secs_f64());
@@ -131,17 +140,24 @@ fn reflect(arguments: &Arguments) -> Result<String, Failure> {
         .map(|kind| sent.failures(*kind))
         .sum();
     Ok(format!(
-        "captured={seen} dropped={} packets={} bytes={} failed={failed} seconds={seconds:.3} \
+        "captured={seen} dropped={} packets={} bytes={} failed={failed} seconds={seconds:.3} cpu={:.3} \
          packets_per_second={:.0}",
         statistics.dropped,
         sent.packets,
         sent.bytes,
+        used.as_secs_f64(),
         if seconds > 0.0 {
             sent.packets as f64 / seconds
         } else {
             0.0
         },
     ))
+}
+
+/// Processor time of this process, user and system.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn reflect_frame(link: LinkType, frame: &[u8], arguments: &Arguments, sender: &mut Sender) {

@@ -76,6 +76,8 @@ struct Source {
     config: RingConfig,
     ring: Option<Ring>,
     reopen_at: Instant,
+    /// Whether the ring is to be asked for an error: costs system calls that most rounds need not make.
+    suspect: bool,
     /// Counts of rings that are gone.
     before: RingStatistics,
 }
@@ -147,6 +149,7 @@ impl Shard {
             config,
             ring: Some(ring),
             reopen_at: now,
+            suspect: true,
             before: RingStatistics::default(),
         });
         Self {
@@ -220,7 +223,9 @@ impl Shard {
         let link = ring.link_type();
         for _ in 0..BLOCKS_IN_A_ROW {
             let Some(block) = ring.next_block() else {
-                if let Some(error) = ring.take_error() {
+                if std::mem::take(&mut source.suspect)
+                    && let Some(error) = ring.take_error()
+                {
                     source.lost(&error);
                 }
                 return false;
@@ -382,17 +387,33 @@ impl Shard {
             .map(AsFd::as_fd)
             .collect();
         fds.push(self.waker.as_fd());
-        if let Err(error) = wait(&fds, Some(timer.min(longest))) {
-            tracing::error!("cannot wait for packets: {error}");
-            std::thread::sleep(RETRY_SLEEP);
+        let waker = fds.len() - 1;
+        match wait(&fds, Some(timer.min(longest))) {
+            Ok(readiness) => {
+                // In the order of `fds`.
+                let open = self.sources.iter_mut().filter(|one| one.ring.is_some());
+                for (position, source) in open.enumerate() {
+                    source.suspect |= readiness.is_failed(position);
+                }
+                if readiness.is_ready(waker) {
+                    self.waker.clear();
+                }
+            }
+            Err(error) => {
+                tracing::error!("cannot wait for packets: {error}");
+                std::thread::sleep(RETRY_SLEEP);
+            }
         }
-        self.waker.clear();
     }
 
     fn publish(&mut self, now: bool) {
         let time = Instant::now();
         if now || time >= self.report_at {
             self.report_at = time + REPORT_INTERVAL;
+            // A ring that fails while others keep this thread from sleeping is found here.
+            for source in &mut self.sources {
+                source.suspect = true;
+            }
             let report = self.report();
             self.shared.replace(report);
         }

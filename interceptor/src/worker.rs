@@ -33,6 +33,8 @@ struct Source {
     config: RingConfig,
     ring: Option<Ring>,
     reopen_at: Instant,
+    /// Whether the ring is to be asked for an error: costs system calls that most rounds need not make.
+    suspect: bool,
     received_before: u64,
     dropped_before: u64,
 }
@@ -77,6 +79,7 @@ impl Worker {
             config,
             ring: Some(ring),
             reopen_at: now,
+            suspect: true,
             received_before: 0,
             dropped_before: 0,
         });
@@ -207,7 +210,9 @@ impl Worker {
         let link = ring.link_type();
         for _ in 0..BLOCKS_IN_A_ROW {
             let Some(block) = ring.next_block() else {
-                if let Some(error) = ring.take_error() {
+                if std::mem::take(&mut source.suspect)
+                    && let Some(error) = ring.take_error()
+                {
                     source.lost(&error);
                 }
                 return false;
@@ -243,17 +248,33 @@ impl Worker {
             .map(AsFd::as_fd)
             .collect();
         fds.push(self.waker.as_fd());
-        if let Err(error) = wait(&fds, Some(LONGEST_SLEEP)) {
-            tracing::error!("cannot wait for packets: {error}");
-            std::thread::sleep(LONGEST_SLEEP);
+        let waker = fds.len() - 1;
+        match wait(&fds, Some(LONGEST_SLEEP)) {
+            Ok(readiness) => {
+                // In the order of `fds`.
+                let open = self.sources.iter_mut().filter(|one| one.ring.is_some());
+                for (position, source) in open.enumerate() {
+                    source.suspect |= readiness.is_failed(position);
+                }
+                if readiness.is_ready(waker) {
+                    self.waker.clear();
+                }
+            }
+            Err(error) => {
+                tracing::error!("cannot wait for packets: {error}");
+                std::thread::sleep(LONGEST_SLEEP);
+            }
         }
-        self.waker.clear();
     }
 
     fn show(&mut self) {
         let now = Instant::now();
         if now >= self.show_at {
             self.show_at = now + SHOW_INTERVAL;
+            // A ring that fails while others keep this thread from sleeping is found here.
+            for source in &mut self.sources {
+                source.suspect = true;
+            }
             self.count_up();
             self.shared.set(self.counters);
         }

@@ -13,7 +13,7 @@ use millrace_lab::load::{Kind, Load};
 use millrace_lab::recorder::{Manners, RecorderConfig, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::demo;
+use crate::{bench, demo};
 
 /// Exit status when a check of the lab found a difference or an error.
 const FAILED: u8 = 1;
@@ -30,6 +30,8 @@ pub(crate) struct Arguments {
 enum Part {
     /// Copies live traffic of several kinds in a lab of its own, and shows what arrived
     Demo(demo::Options),
+    /// Measures copier and interceptor, side by side with a bare loop from capture to sending
+    Bench(bench::Options),
     /// A server that hashes the byte stream of every connection
     Recorder(RecorderArguments),
     /// Client traffic in which every answer is checked; prints a summary as JSON
@@ -196,6 +198,7 @@ struct HopArguments {
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let outcome = match arguments.part {
         Part::Demo(options) => demo::run(&options),
+        Part::Bench(options) => bench::run(&options),
         Part::Recorder(arguments) => recorder(arguments),
         Part::Load(arguments) => load(arguments),
         Part::Hop(arguments) => hop(&arguments),

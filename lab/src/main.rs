@@ -1,5 +1,6 @@
-//! The lab's program: the demo, and the parts of the lab that run as programs of their own.
+//! The lab's program: the demo, the benchmark, and the parts of the lab that run as programs of their own.
 
+mod bench;
 mod cli;
 mod demo;
 

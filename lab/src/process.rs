@@ -121,7 +121,29 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let stat = self.proc_file("stat")?;
+        self.ticks("stat")
+    }
+
+    /// Processor time used so far, user and system, of its threads with this name.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn thread_cpu_time(&self, name: &str) -> Result<Duration> {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let reading = || format!("reading {tasks} of {}", self.label);
+        let mut total = Duration::ZERO;
+        for task in std::fs::read_dir(&tasks).doing(reading)? {
+            let task = task.doing(reading)?.file_name();
+            let task = format!("task/{}", task.to_string_lossy());
+            if self.proc_file(&format!("{task}/comm"))?.trim_end() == name {
+                total += self.ticks(&format!("{task}/stat"))?;
+            }
+        }
+        Ok(total)
+    }
+
+    fn ticks(&self, file: &str) -> Result<Duration> {
+        let stat = self.proc_file(file)?;
         // proc_pid_stat(5): the name, in parentheses, may hold anything; fields 14 and 15 are utime and stime.
         let ticks = stat.rsplit_once(')').and_then(|(_, rest)| {
             let mut fields = rest
@@ -130,7 +152,7 @@ impl Process {
                 .map(|field| field.parse::<u64>().ok());
             Some(fields.next()?? + fields.next()??)
         });
-        let ticks = ticks.ok_or_else(|| self.malformed("stat"))?;
+        let ticks = ticks.ok_or_else(|| self.malformed(file))?;
         let per_second = rustix::param::clock_ticks_per_second().max(1);
         Ok(Duration::from_micros(
             ticks.saturating_mul(1_000_000) / per_second,
@@ -198,6 +220,8 @@ mod tests {
                 .is_ok_and(|time| time > Duration::from_millis(30))
         };
         crate::wait::wait_for("processor time", Duration::from_secs(10), busy).unwrap();
+        assert!(process.thread_cpu_time("sh").unwrap() > Duration::from_millis(30));
+        assert!(process.thread_cpu_time("other").unwrap().is_zero());
         assert!(process.resident_bytes().unwrap() > 100_000);
         assert!(process.is_running());
         assert!(!process.kill().unwrap().success());

@@ -122,7 +122,8 @@ impl Daemons {
     }
 }
 
-fn ready(host: &Host, process: &mut Process) -> Result<()> {
+/// Waits until a daemon says that it is ready.
+pub(crate) fn ready(host: &Host, process: &mut Process) -> Result<()> {
     let what = format!("{} to be ready", process.label());
     let outcome = wait_for(&what, PATIENCE, || {
         !process.is_running()
@@ -137,7 +138,8 @@ fn ready(host: &Host, process: &mut Process) -> Result<()> {
     }
 }
 
-fn admin() -> SocketAddr {
+/// Where daemons say how they are, on the loopback of their own hosts.
+pub(crate) fn admin() -> SocketAddr {
     ([127, 0, 0, 1], ADMIN).into()
 }
 

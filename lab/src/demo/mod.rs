@@ -2,8 +2,8 @@
 //! arrived.
 
 mod daemons;
-mod report;
-mod table;
+pub(crate) mod report;
+pub(crate) mod table;
 mod traffic;
 
 use std::io::{IsTerminal, Write};
@@ -13,6 +13,8 @@ use clap::Args;
 use millrace_lab::apps::{Nginx, Redis};
 use millrace_lab::recorder::{Recorder, RecorderConfig};
 use millrace_lab::{Error, Place, Result, Stage, StageOptions};
+
+pub(crate) use daemons::{admin, ready};
 
 use daemons::Daemons;
 use report::Report;
@@ -155,7 +157,7 @@ fn how_to_look(stage: &Stage) {
     say(&format!("  logs       {}", stage.lab.directory().display()));
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // As above.
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -6,17 +6,17 @@ use millrace_lab::{Error, Result};
 use serde_json::Value;
 
 /// A report; what it lacks reads as nothing.
-#[derive(Debug)]
-pub(super) struct Report(Value);
+#[derive(Debug, Default)]
+pub(crate) struct Report(Value);
 
 impl Report {
     /// Out of the answer of `/status`.
-    pub(super) fn in_status(status: &Value) -> Self {
+    pub(crate) fn in_status(status: &Value) -> Self {
         Self(status.get("report").cloned().unwrap_or_default())
     }
 
     /// Out of the file that the copier leaves.
-    pub(super) fn load(file: &Path) -> Result<Self> {
+    pub(crate) fn load(file: &Path) -> Result<Self> {
         let what = || format!("the copier's report {}", file.display());
         let text = std::fs::read_to_string(file).map_err(|source| Error::Io {
             what: what(),
@@ -29,37 +29,37 @@ impl Report {
         Ok(Self(report))
     }
 
-    pub(super) fn sessions(&self) -> u64 {
+    pub(crate) fn sessions(&self) -> u64 {
         self.number("/sessions/captured").unwrap_or_default()
     }
 
-    pub(super) fn captured(&self) -> u64 {
+    pub(crate) fn captured(&self) -> u64 {
         self.number("/bytes/captured").unwrap_or_default()
     }
 
-    pub(super) fn delivered(&self) -> u64 {
+    pub(crate) fn delivered(&self) -> u64 {
         self.number("/bytes/delivered").unwrap_or_default()
     }
 
     /// Delivered of what should have been, 0 to 1.
-    pub(super) fn fidelity(&self) -> Option<f64> {
+    pub(crate) fn fidelity(&self) -> Option<f64> {
         self.0.get("fidelity").and_then(Value::as_f64)
     }
 
     /// The number at a JSON pointer (RFC 6901).
-    pub(super) fn number(&self, pointer: &str) -> Option<u64> {
+    pub(crate) fn number(&self, pointer: &str) -> Option<u64> {
         self.0.pointer(pointer).and_then(Value::as_u64)
     }
 
     /// A percentile in microseconds, which may be written as any number.
-    pub(super) fn latency(&self, byte: &str, side: &str, percentile: &str) -> Option<f64> {
+    pub(crate) fn latency(&self, byte: &str, side: &str, percentile: &str) -> Option<f64> {
         self.0
             .pointer(&format!("/latency/{byte}/{side}/{percentile}"))
             .and_then(Value::as_f64)
     }
 
     /// Replicas that were given up, by reason.
-    pub(super) fn aborted(&self) -> Vec<(String, u64)> {
+    pub(crate) fn aborted(&self) -> Vec<(String, u64)> {
         let reasons = self
             .0
             .pointer("/replicas/aborted")

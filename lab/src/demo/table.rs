@@ -188,7 +188,7 @@ fn line(text: &mut String, content: &str) {
 }
 
 /// With a comma after each three digits.
-pub(super) fn number(number: u64) -> String {
+pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

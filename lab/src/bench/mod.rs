@@ -1,0 +1,119 @@
+//! The benchmark from end to end, on a stage of its own: one copier shard against a bare loop from capture to
+//! sending, and what copier and interceptor use for sessions of one request.
+
+mod contest;
+mod programs;
+mod sessions;
+mod table;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use millrace_lab::apps::Nginx;
+use millrace_lab::recorder::{Recorder, RecorderConfig};
+use millrace_lab::{DEVICE, Result, Stage, StageOptions};
+
+use crate::demo::say;
+use contest::{Contest, Traffic};
+use sessions::Sessions;
+
+const NGINX: u16 = 80;
+const RECORDER: u16 = 8080;
+/// Where reflected packets go: the target drops them unseen.
+const NOTHING: u16 = 9;
+
+/// How the benchmark runs.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How often copier and reflector take turns, for each kind of traffic
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    rounds: u32,
+    /// Seconds of traffic for each of them in a round
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=30))]
+    seconds: u64,
+    /// Sessions of one request
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=100_000))]
+    sessions: u64,
+}
+
+/// Where a service is, and where its copy goes.
+#[derive(Clone, Copy, Debug)]
+struct Service {
+    live: SocketAddr,
+    target: SocketAddr,
+    /// On the target, where the reflector sends.
+    nothing: SocketAddr,
+}
+
+impl Service {
+    fn new(stage: &Stage, port: u16) -> Result<Self> {
+        let target = stage.target.address.v4;
+        Ok(Self {
+            live: (stage.live()?.address.v4, port).into(),
+            target: (target, port).into(),
+            nothing: (target, NOTHING).into(),
+        })
+    }
+}
+
+/// Runs it and prints its table.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    millrace_lab::enter()?;
+    programs::check_built()?;
+    say("building the lab, with nginx and a recording server on the live server and on the target");
+    let stage = Stage::new(StageOptions::default())?;
+    prepare(&stage)?;
+    let live = &stage.live()?.host;
+    let recorder = RecorderConfig {
+        http: vec![RECORDER],
+        ..RecorderConfig::default()
+    };
+    let _servers = [
+        (
+            Nginx::start(live, NGINX)?,
+            Recorder::start(live, &recorder)?,
+        ),
+        (
+            Nginx::start(&stage.target.host, NGINX)?,
+            Recorder::start(&stage.target.host, &recorder)?,
+        ),
+    ];
+    let interceptor = programs::interceptor(&stage)?;
+    let lasting = Duration::from_secs(options.seconds);
+    let mut contests = Vec::new();
+    for (traffic, port) in [(Traffic::KeepAlive, NGINX), (Traffic::Uploads, RECORDER)] {
+        say(&format!(
+            "copier and reflector in turn, {} rounds: {}",
+            options.rounds,
+            traffic.name()
+        ));
+        let service = Service::new(&stage, port)?;
+        let contest = Contest::run(&stage, &service, traffic, options.rounds, lasting)?;
+        contests.push(contest);
+    }
+    say(&format!("{} sessions of one request", options.sessions));
+    let service = Service::new(&stage, NGINX)?;
+    let sessions = Sessions::run(&stage, &service, &interceptor, options.sessions)?;
+    say(&table::table(&contests, &sessions));
+    Ok(true)
+}
+
+/// Makes both contestants' work the same.
+fn prepare(stage: &Stage) -> Result<()> {
+    // The reflector cannot cut the 64 KB segments that come from a sender with TSO: clients send what fits the MTU.
+    let segments = format!("link set dev {DEVICE} gso_max_segs 1");
+    stage.client()?.host.ip(&[segments])?;
+    // What happens to a sent packet beyond the device is not in the sender's time.
+    stage.live()?.link.receive_in_thread()?;
+    // Reflected packets belong to no connection: resets for them would only take processor time from all others.
+    let rules = format!("add rule ip bench in tcp dport {NOTHING} drop");
+    for command in [
+        "add table ip bench",
+        "add chain ip bench in { type filter hook prerouting priority -300; }",
+        &rules,
+    ] {
+        stage.target.host.check("nft", &[command])?;
+    }
+    Ok(())
+}

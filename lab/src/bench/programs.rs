@@ -1,0 +1,259 @@
+//! The programs that are measured, on their hosts.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use millrace_lab::{DEVICE, Error, Process, Result, Stage, binary, wait_for};
+
+use super::Service;
+use crate::demo::report::Report;
+use crate::demo::{admin, ended, ready};
+
+const COPIER: &str = "millrace-copier";
+const INTERCEPTOR: &str = "millrace-interceptor";
+const REFLECTOR: &str = "examples/reflector";
+/// Where the interceptor listens for copiers.
+const PORT: u16 = 36_524;
+/// The copier's capture buffer in MB: as much as the reflector's.
+const BUFFER: &str = "16";
+/// Silence after which a measurement is over.
+const QUIET: Duration = Duration::from_millis(500);
+/// How long what was captured may take to be delivered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one program did with one run of traffic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work {
+    /// Frames that the kernel put into its ring: of clients and of the live server.
+    pub(super) captured: u64,
+    /// Frames that found the ring full.
+    pub(super) dropped: u64,
+    /// Headers of the target's packets that it took in.
+    pub(super) headers: u64,
+    /// Packets that the kernel took for the target.
+    pub(super) sent: u64,
+    /// Seconds from the first packet to the last.
+    pub(super) seconds: f64,
+    /// Processor seconds of the thread that captures and sends.
+    pub(super) shard: f64,
+    /// Processor seconds of the whole process.
+    pub(super) process: f64,
+}
+
+impl Work {
+    /// All that it had to do with: packets captured, headers of the target's packets, and packets sent.
+    pub(super) fn packets(&self) -> f64 {
+        (self.captured + self.headers + self.sent) as f64
+    }
+}
+
+/// Fails early, with the right advice, when something has not been built.
+pub(super) fn check_built() -> Result<()> {
+    binary(COPIER)?;
+    binary(INTERCEPTOR)?;
+    binary(REFLECTOR).map(drop).map_err(|_| {
+        Error::Unsupported(
+            "the reflector is not built: cargo build --release -p millrace-capture --example reflector"
+                .to_owned(),
+        )
+    })
+}
+
+/// The interceptor, on the assistant.
+pub(super) fn interceptor(stage: &Stage) -> Result<Process> {
+    let place = &stage.assistant;
+    let (listen, port) = (place.address.v4.to_string(), PORT.to_string());
+    let admin = admin().to_string();
+    let arguments = [
+        "-i",
+        DEVICE,
+        "-b",
+        &listen,
+        "-p",
+        &port,
+        "--insecure",
+        "--admin",
+        &admin,
+    ];
+    let log = place.host.file("interceptor.log");
+    let mut process = place
+        .host
+        .spawn(binary(INTERCEPTOR)?, &arguments, &[], &log)?;
+    ready(&place.host, &mut process)?;
+    Ok(process)
+}
+
+/// The copier, on the live server.
+pub(super) struct Copier<'a> {
+    stage: &'a Stage,
+    process: Process,
+    report: PathBuf,
+    started: Instant,
+    /// Shard and process at the start of the measurement: getting ready does not count.
+    used: (Duration, Duration),
+}
+
+impl<'a> Copier<'a> {
+    pub(super) fn start(stage: &'a Stage, service: &Service) -> Result<Self> {
+        let live = stage.live()?;
+        let report = live.host.file("report.json");
+        let services = format!("{}-{}", service.live, service.target);
+        let interceptor = format!("{}:{PORT}", stage.assistant.address.v4);
+        let (report_file, admin) = (report.display().to_string(), admin().to_string());
+        let arguments = [
+            "-x",
+            &services,
+            "-s",
+            &interceptor,
+            "-i",
+            DEVICE,
+            "-B",
+            BUFFER,
+            "--insecure",
+            "--admin",
+            &admin,
+            "--report",
+            &report_file,
+        ];
+        let log = live.host.file("copier.log");
+        let mut process = live.host.spawn(binary(COPIER)?, &arguments, &[], &log)?;
+        ready(&live.host, &mut process)?;
+        let used = (process.thread_cpu_time("shard")?, process.cpu_time()?);
+        Ok(Self {
+            stage,
+            process,
+            report,
+            started: Instant::now(),
+            used,
+        })
+    }
+
+    /// Waits until all that was captured is delivered, and ends it. What was not delivered is an error: a copier
+    /// that sends less is not faster.
+    pub(super) fn finish(mut self) -> Result<(Work, Report)> {
+        let host = &self.stage.live()?.host;
+        let mut last = Report::default();
+        let delivered = wait_for("all bytes to be delivered", PATIENCE, || {
+            let Ok(status) = host.get_json(admin(), "/status") else {
+                return !self.process.is_running();
+            };
+            last = Report::in_status(&status);
+            last.captured() > 0
+                && last.captured() == last.delivered()
+                && last.number("/replicas/open") == Some(0)
+        });
+        if !self.process.is_running() {
+            return Err(ended(self.process.label(), &self.process.log()));
+        }
+        delivered.map_err(|_| {
+            Error::Unsupported(format!(
+                "the copier captured {} bytes and delivered {}, {} replicas are still open after {PATIENCE:?}: {last:?}",
+                last.captured(),
+                last.delivered(),
+                last.number("/replicas/open").unwrap_or_default(),
+            ))
+        })?;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let shard = self.process.thread_cpu_time("shard")?;
+        let process = self.process.cpu_time()?;
+        let status = self.process.terminate(PATIENCE)?;
+        if !status.success() {
+            return Err(ended(self.process.label(), &self.process.log()));
+        }
+        let report = Report::load(&self.report)?;
+        let number = |pointer| report.number(pointer).unwrap_or_default();
+        let work = Work {
+            captured: number("/capture/received"),
+            dropped: number("/capture/dropped"),
+            headers: number("/packets/response_headers"),
+            sent: number("/send/packets"),
+            seconds,
+            shard: shard.saturating_sub(self.used.0).as_secs_f64(),
+            process: process.saturating_sub(self.used.1).as_secs_f64(),
+        };
+        Ok((work, report))
+    }
+}
+
+/// The bare loop from capture to sending, on the live server.
+pub(super) struct Reflector(Process);
+
+impl Reflector {
+    pub(super) fn start(stage: &Stage, service: &Service) -> Result<Self> {
+        let host = &stage.live()?.host;
+        let (from, to) = (service.live.to_string(), service.nothing.to_string());
+        let quiet = QUIET.as_millis().to_string();
+        let arguments = [
+            "--device",
+            DEVICE,
+            "--from",
+            &from,
+            "--to",
+            &to,
+            "--seconds",
+            "60",
+            "--quiet",
+            &quiet,
+        ];
+        let log = host.file("reflector.log");
+        let mut process = host.spawn(binary(REFLECTOR)?, &arguments, &[], &log)?;
+        // It captures as soon as the namespace has a packet socket, below the heading of that list.
+        let sockets = format!("/proc/{}/net/packet", process.pid());
+        wait_for("the reflector to capture", PATIENCE, || {
+            !process.is_running()
+                || std::fs::read_to_string(&sockets).is_ok_and(|list| list.lines().count() > 1)
+        })?;
+        if !process.is_running() {
+            return Err(ended(process.label(), &process.log()));
+        }
+        Ok(Self(process))
+    }
+
+    pub(super) fn finish(mut self) -> Result<Work> {
+        let status = self.0.wait(Duration::from_secs(90))?;
+        let log = self.0.log();
+        if !status.success() {
+            return Err(ended(self.0.label(), &log));
+        }
+        reflected(&log).ok_or_else(|| Error::Malformed {
+            what: "the output of the reflector".to_owned(),
+            detail: log,
+        })
+    }
+}
+
+/// Its line: `captured=N dropped=N packets=N ... seconds=S cpu=S ...`.
+fn reflected(line: &str) -> Option<Work> {
+    let value = |name: &str| {
+        line.split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    };
+    let cpu = value("cpu")?.parse().ok()?;
+    // A packet that was refused was not reflected: with any of those, the comparison would be of different work.
+    value("failed").filter(|failed| *failed == "0")?;
+    Some(Work {
+        captured: value("captured")?.parse().ok()?,
+        dropped: value("dropped")?.parse().ok()?,
+        headers: 0,
+        sent: value("packets")?.parse().ok()?,
+        seconds: value("seconds")?.parse().ok()?,
+        shard: cpu,
+        process: cpu,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reflected;
+
+    #[test]
+    fn the_reflectors_line_is_read_unless_a_packet_was_refused() {
+        let line = "captured=10 dropped=1 packets=4 bytes=99 failed=0 seconds=1.500 cpu=0.250 packets_per_second=3";
+        let work = reflected(line).unwrap();
+        assert_eq!((work.captured, work.dropped, work.sent), (10, 1, 4));
+        assert_eq!((work.seconds, work.shard), (1.5, 0.25));
+        assert!((work.packets() - 14.0).abs() < 1e-9);
+        assert!(reflected(&line.replace("failed=0", "failed=3")).is_none());
+        assert!(reflected("reflector: no such device").is_none());
+    }
+}

@@ -1,0 +1,101 @@
+//! What copier and interceptor use for sessions of one request each.
+
+use millrace_lab::load::{Kind, Load};
+use millrace_lab::{Error, Process, Result, Stage};
+
+use super::Service;
+use super::programs::{Copier, Work};
+
+/// Sessions per second: few enough for two processors to serve, copy and answer them all.
+const RATE: f64 = 1500.0;
+const AT_A_TIME: u64 = 64;
+/// What the figures are scaled to.
+const SCALE: f64 = 100_000.0;
+
+/// The outcome.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    /// Sessions that were copied and completed.
+    pub(super) completed: u64,
+    pub(super) per_second: f64,
+    pub(super) copier: Work,
+    /// Processor seconds of the interceptor.
+    interceptor: f64,
+}
+
+impl Sessions {
+    pub(super) fn run(
+        stage: &Stage,
+        service: &Service,
+        interceptor: &Process,
+        count: u64,
+    ) -> Result<Self> {
+        let client = stage.client()?;
+        let copier = Copier::start(stage, service)?;
+        let before = interceptor.cpu_time()?;
+        let kind = Kind::OneRequest {
+            count,
+            rate: Some(RATE),
+            path: "/".to_owned(),
+        };
+        let from: Vec<_> = client.addresses.iter().map(|pair| pair.v4.into()).collect();
+        let load = Load::new(kind, service.live)
+            .from(&from)
+            .concurrency(AT_A_TIME);
+        let summary = client.host.enter_async(move || load.run())?;
+        let (copier, report) = copier.finish()?;
+        let used = interceptor.cpu_time()?.saturating_sub(before);
+        let completed = report.number("/replicas/completed").unwrap_or_default();
+        // Figures of sessions that were not copied would be too good.
+        if summary.errors > 0 || completed != count {
+            return Err(Error::Unsupported(format!(
+                "of {count} sessions {} failed for the clients ({:?}) and {completed} were completed at the target",
+                summary.errors, summary.examples
+            )));
+        }
+        Ok(Self {
+            completed,
+            per_second: count as f64 / summary.seconds.max(0.001),
+            copier,
+            interceptor: used.as_secs_f64(),
+        })
+    }
+
+    /// Processor seconds of the copier for 100,000 sessions: of its shard, and of all.
+    pub(super) fn copier_seconds(&self) -> (f64, f64) {
+        (
+            self.scaled(self.copier.shard),
+            self.scaled(self.copier.process),
+        )
+    }
+
+    /// Processor seconds of the interceptor for 100,000 sessions.
+    pub(super) fn interceptor_seconds(&self) -> f64 {
+        self.scaled(self.interceptor)
+    }
+
+    fn scaled(&self, seconds: f64) -> f64 {
+        seconds * SCALE / (self.completed.max(1) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_scaled_to_100_000_sessions() {
+        let sessions = Sessions {
+            completed: 20_000,
+            per_second: RATE,
+            copier: Work {
+                shard: 1.0,
+                process: 1.5,
+                ..Work::default()
+            },
+            interceptor: 0.5,
+        };
+        assert_eq!(sessions.copier_seconds(), (5.0, 7.5));
+        assert!((sessions.interceptor_seconds() - 2.5).abs() < 1e-9);
+    }
+}
