@@ -188,7 +188,7 @@ impl Link {
         Ok(())
     }
 
-    /// host --veth-- port(moved to the hop, renamed) [hop] HOP_SWITCH --veth-- port(new).
+    /// `host --veth-- port(moved to the hop, renamed) [hop] HOP_SWITCH --veth-- port(new)`.
     fn insert_hop(&self, switch: &Host, port: &str, namespace: &str) -> Result<String> {
         self.offloads("off")?;
         let switch_namespace = switch.namespace();
