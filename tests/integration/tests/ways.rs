@@ -1,0 +1,135 @@
+//! Other ways to copy: with a client pool, at the link layer, with several replicas of each
+//! session, over several links, and from the middle of sessions.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::time::Duration;
+
+use millrace_integration::{Family, HTTP, Scene, can_run, number};
+use millrace_lab::StageOptions;
+use millrace_lab::load::{Kind, Load};
+
+/// A scene whose copier was started with more options.
+fn scene_with(options: &[&str]) -> Scene {
+    let mut scene = Scene::new(StageOptions::default());
+    // Answers to the pool take the way of all answers: to the assistant.
+    let assistant = scene.stage.assistant.address;
+    let routes = [
+        format!("route add 198.18.9.0/24 via {}", assistant.v4),
+        format!("route add 2001:db8:9::/64 via {}", assistant.v6),
+    ];
+    scene.stage.target.host.ip(&routes).unwrap();
+    scene.start_interceptor();
+    scene.start_copier(0, options);
+    scene
+}
+
+fn some_load(scene: &Scene) {
+    for family in Family::BOTH {
+        let to = scene.live_service(0, family, HTTP);
+        let from = scene.client_addresses(family);
+        let path = "/bytes/500".to_owned();
+        for kind in [
+            Kind::OneRequest {
+                count: 300,
+                rate: None,
+                path,
+            },
+            Kind::Upload {
+                size: 100_000,
+                count: 30,
+            },
+        ] {
+            scene.load(Load::new(kind, to).from(&from));
+        }
+    }
+}
+
+#[test]
+fn a_client_pool_replaces_the_clients_addresses() {
+    if !can_run() {
+        return;
+    }
+    let scene = scene_with(&["-c", "198.18.9.x,2001:db8:9::10-2001:db8:9::20"]);
+    some_load(&scene);
+    let status = scene.interceptor_status();
+    assert_eq!(
+        number(&status, "/report/flows"),
+        0,
+        "claims announce no flows"
+    );
+    scene.finish_exact(Duration::from_secs(30));
+}
+
+#[test]
+fn packets_sent_at_the_link_layer_find_their_way() {
+    if !can_run() {
+        return;
+    }
+    let scene = scene_with(&["-o", "eth0"]);
+    some_load(&scene);
+    scene.finish_exact(Duration::from_secs(30));
+}
+
+#[test]
+fn three_links_to_one_interceptor_share_the_flows() {
+    if !can_run() {
+        return;
+    }
+    let scene = scene_with(&["-C", "3"]);
+    some_load(&scene);
+    scene.finish_exact(Duration::from_secs(30));
+}
+
+#[test]
+fn three_replicas_of_each_session_arrive_three_times() {
+    if !can_run() {
+        return;
+    }
+    let scene = scene_with(&["-n", "3", "-c", "198.18.9.x,2001:db8:9::10-2001:db8:9::20"]);
+    some_load(&scene);
+    scene.settle(Duration::from_secs(30));
+    let outcome = scene.finish();
+    let report = &outcome.reports[0];
+    assert_eq!(report["fidelity"], 1.0, "{report:#}");
+    assert_eq!(
+        report["replicas"]["completed"],
+        3 * number(report, "/sessions/captured")
+    );
+    let difference = outcome.live[0].compare_times(&outcome.target, 3);
+    assert!(difference.is_none(), "{difference}");
+}
+
+#[test]
+fn sessions_that_were_open_before_the_copier_are_picked_up_at_a_turn() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let to = scene.live_service(0, Family::V4, HTTP);
+    let (lasting, pause) = (Duration::from_secs(6), Duration::from_millis(20));
+    let kind = Kind::KeepAlive {
+        lasting,
+        pause,
+        path: "/bytes/100".to_owned(),
+    };
+    let load = Load::new(kind, to)
+        .from(&scene.client_addresses(Family::V4))
+        .concurrency(8);
+    let running = scene.stage.client().unwrap().host.start(move || load.run());
+    std::thread::sleep(Duration::from_secs(2));
+    scene.start_copier(0, &[]);
+    let summary = running.join().unwrap().unwrap();
+    assert_eq!(summary.errors, 0, "{:?}", summary.examples);
+    scene.settle(Duration::from_secs(20));
+    let outcome = scene.finish();
+    let report = &outcome.reports[0];
+    assert_eq!(number(report, "/sessions/midway"), 8, "{report:#}");
+    assert_eq!(number(report, "/replicas/completed"), 8, "{report:#}");
+    assert_eq!(report["fidelity"], 1.0, "{report:#}");
+    let (live, target) = (outcome.live[0].requests(), outcome.target.requests());
+    assert!(
+        target > 0 && target < live,
+        "only whole requests: {target} of {live}"
+    );
+}
