@@ -82,7 +82,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Name of this copier towards interceptors; by default the host's name and the live ports.
+    /// Name of this copier towards interceptors; by default the host's name, one of its addresses and the
+    /// live ports.
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,
 
