@@ -23,6 +23,8 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM: usize = 16;
+/// As the copier's default.
+const BUFFER: usize = 64 << 20;
 
 struct Arguments {
     device: String,
@@ -90,7 +92,10 @@ fn reflect(arguments: &Arguments) -> Result<String, Failure> {
         // As the copier: it needs the headers of the live server's packets.
         server_snap_len: millrace_capture::filter::HEADERS_ONLY,
     });
-    let mut ring = Ring::open(&RingConfig::new(&arguments.device, filter))?;
+    let mut ring = Ring::open(&RingConfig {
+        buffer_bytes: BUFFER,
+        ..RingConfig::new(&arguments.device, filter)
+    })?;
     let mut sender = Sender::raw(&SenderConfig {
         max_packet: 65_535,
         ..SenderConfig::default()

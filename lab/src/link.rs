@@ -144,7 +144,10 @@ impl Link {
                 "only the end of a cable at a switch receives in a thread".to_owned(),
             ));
         };
-        // A veth device has a NAPI of its own, which can be threaded, only with GRO.
+        // A veth device has a NAPI of its own, which can be threaded, only with GRO; and only packets of a device
+        // that cuts its segments itself take that way.
+        self.host
+            .check("ethtool", &["-K", &self.device, "tso", "off"])?;
         switch.check("ethtool", &["-K", port, "gro", "on"])?;
         let threaded = format!("echo 1 > /sys/class/net/{port}/threaded");
         switch.check("sh", &["-c", &threaded]).map(drop)

@@ -7,6 +7,7 @@ use millrace_lab::{Error, Result, Stage};
 
 use super::Service;
 use super::programs::{Copier, Reflector, Work};
+use crate::demo::say;
 
 /// Connections of wrk, which asks for the next page as soon as it has one.
 const KEEP_ALIVE_CONNECTIONS: &str = "-c32";
@@ -15,6 +16,9 @@ const UPLOAD: u64 = 1_000_000;
 const UPLOADS_AT_A_TIME: u64 = 4;
 /// Uploads for each second that a run is meant to take.
 const UPLOADS_PER_SECOND: u64 = 60;
+
+/// How often one run of the copier is tried.
+const ATTEMPTS: u32 = 3;
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,9 +126,18 @@ fn reflect(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration
 }
 
 fn copy(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration) -> Result<Work> {
-    let copier = Copier::start(stage, service)?;
-    traffic.run(stage, service, lasting)?;
-    copier.finish().map(|(work, _)| work)
+    let mut attempt = 1;
+    loop {
+        let copier = Copier::start(stage, service)?;
+        traffic.run(stage, service, lasting)?;
+        match copier.finish() {
+            Ok((work, _)) => return Ok(work),
+            // On a machine that is busy with something else, capture may lose packets.
+            Err(error) if attempt < ATTEMPTS => say(&format!("once more: {error}")),
+            Err(error) => return Err(error),
+        }
+        attempt += 1;
+    }
 }
 
 #[cfg(test)]

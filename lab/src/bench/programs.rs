@@ -15,11 +15,11 @@ const REFLECTOR: &str = "examples/reflector";
 /// Where the interceptor listens for copiers.
 const PORT: u16 = 36_524;
 /// The copier's capture buffer in MB: as much as the reflector's.
-const BUFFER: &str = "16";
+const BUFFER: &str = "64";
 /// Silence after which a measurement is over.
 const QUIET: Duration = Duration::from_millis(500);
 /// How long what was captured may take to be delivered.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one program did with one run of traffic.
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,10 +147,12 @@ impl<'a> Copier<'a> {
         }
         delivered.map_err(|_| {
             Error::Unsupported(format!(
-                "the copier captured {} bytes and delivered {}, {} replicas are still open after {PATIENCE:?}: {last:?}",
+                "the copier captured {} bytes and delivered {}, {} replicas are still open after {PATIENCE:?}; capture \
+                 dropped {} packets (is this machine busy with something else?)",
                 last.captured(),
                 last.delivered(),
                 last.number("/replicas/open").unwrap_or_default(),
+                last.number("/capture/dropped").unwrap_or_default(),
             ))
         })?;
         let seconds = self.started.elapsed().as_secs_f64();
