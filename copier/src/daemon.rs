@@ -61,6 +61,7 @@ pub fn run() -> Result<(), ExitError> {
     signals::install(runtime.handle(), trigger, log)?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+    plan.security.keep_fresh(runtime.handle())?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
     let handles = start_links(&plan, runtime.handle(), &inbox, &readiness);
@@ -141,7 +142,7 @@ fn start_links(
                 link,
                 links: plan.connections,
                 claims: plan.claim.is_some(),
-                ..LinkConfig::new(address.clone(), plan.security, plan.id.clone())
+                ..LinkConfig::new(address.clone(), plan.security.clone(), plan.id.clone())
             };
             let index = handles.len();
             let inbox = inbox.clone();

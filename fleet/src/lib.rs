@@ -54,6 +54,7 @@ pub mod pidfile;
 pub mod readiness;
 pub mod server;
 pub mod signals;
+pub mod tls;
 pub mod transport;
 
 mod sync;

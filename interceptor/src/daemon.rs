@@ -11,6 +11,7 @@ use millrace_fleet::exit::ExitError;
 use millrace_fleet::pidfile::PidFile;
 use millrace_fleet::readiness::Readiness;
 use millrace_fleet::server::{self, ServerConfig, ServerHandle};
+use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_fleet::{config, drain, listen, logging, signals};
 use serde_json::json;
@@ -30,7 +31,7 @@ const ADMIN: &str = "127.0.0.1:36531";
 /// One line that says what is wrong: exit code 64 for the command line, 1 for the rest.
 pub fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
-    let security = Security::from_options(options.common.insecure)?;
+    let security = Security::from_options(&options.common, Role::Interceptor)?;
     let ring_configs = ring_configs(&options)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
@@ -53,6 +54,7 @@ pub fn run() -> Result<(), ExitError> {
     let (trigger, watch) = drain::channel();
     signals::install(runtime.handle(), trigger, log)?;
 
+    security.keep_fresh(runtime.handle())?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let wake = waker.clone();
     let config = ServerConfig::new(security, options.id.clone().unwrap_or_else(host_name));
