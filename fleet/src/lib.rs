@@ -51,6 +51,7 @@ pub mod listen;
 pub mod logging;
 pub mod options;
 pub mod pidfile;
+pub mod privileges;
 pub mod readiness;
 pub mod server;
 pub mod signals;

@@ -47,6 +47,14 @@ pub struct CommonOptions {
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 
+    /// Become this user once what needs root is open: NAME or NAME:GROUP.
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    pub user: Option<String>,
+
+    /// Do not confine the daemon to its own files (landlock).
+    #[arg(long)]
+    pub no_landlock: bool,
+
     /// Talk to other Millrace daemons in plain text, without authentication.
     #[arg(long)]
     pub insecure: bool,

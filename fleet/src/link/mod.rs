@@ -18,10 +18,10 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_proto::{ClaimSet, TraceReport, TraceRequest};
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd, Trace};
+use millrace_proto::{ClaimSet, TraceReport, TraceRequest};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
