@@ -253,6 +253,11 @@ impl LinkHandle {
         self.shared.outbound.queued_bytes()
     }
 
+    /// Where the interceptor is.
+    pub fn address(&self) -> &HostPort {
+        &self.shared.config.address
+    }
+
     /// The link as an operator wants to see it.
     pub fn status(&self) -> LinkStatus {
         self.shared

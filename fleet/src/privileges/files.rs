@@ -22,6 +22,8 @@ pub(super) struct Paths {
     own: Vec<PathBuf>,
     /// Read by name later.
     must_read: Vec<PathBuf>,
+    /// Read at SIGHUP.
+    config: Option<PathBuf>,
     /// In these, a file is made again when logs are rotated.
     log_dir: Option<PathBuf>,
 }
@@ -33,6 +35,7 @@ impl Paths {
             write: needs.write.clone(),
             own: needs.own.clone(),
             must_read: Vec::new(),
+            config: None,
             log_dir: options.log_file.as_deref().map(directory),
         };
         let certificates = [&options.ca, &options.cert, &options.key];
@@ -45,6 +48,7 @@ impl Paths {
                 paths.read.push(directory(&real));
             }
         }
+        paths.config.clone_from(&options.config);
         paths.read.extend(options.config.as_deref().map(directory));
         paths.own.extend(options.log_file.clone());
         paths.own.extend(options.pid_file.clone());
@@ -96,6 +100,15 @@ impl Paths {
                     path.display()
                 )));
             }
+        }
+        if let Some(config) = &self.config
+            && let Err(error) = File::open(config)
+        {
+            tracing::warn!(
+                "user {} (--user) cannot read {}: {error}; SIGHUP will change nothing",
+                rustix::process::geteuid().as_raw(),
+                config.display()
+            );
         }
         if let Some(dir) = &self.log_dir
             && access(dir, Access::WRITE_OK | Access::EXEC_OK).is_err()
