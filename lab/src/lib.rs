@@ -11,6 +11,7 @@
 
 mod admin;
 pub mod apps;
+mod certs;
 mod command;
 mod error;
 pub mod fault;
@@ -28,6 +29,7 @@ mod sockets;
 mod stage;
 mod wait;
 
+pub use certs::{CertificateFiles, Certificates};
 pub use command::find as find_program;
 pub use error::{Error, Result};
 pub use host::Host;
