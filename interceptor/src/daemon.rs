@@ -244,13 +244,13 @@ fn open_sources(
         // The sink belongs to router-agent, which makes it when a copier asks.
         Mode::Sink => Ok(configs
             .into_iter()
-            .map(|config| Source::Device(Tap::waiting(config), Direction::Any))
+            .map(|config| Source::Device(Box::new(Tap::waiting(config)), Direction::Any))
             .collect()),
         Mode::Link => configs
             .into_iter()
             .map(|config| {
                 let tap = Tap::open(config).map_err(failed)?;
-                Ok(Source::Device(tap, Direction::Incoming))
+                Ok(Source::Device(Box::new(tap), Direction::Incoming))
             })
             .collect(),
     }

@@ -24,7 +24,7 @@ pub enum Direction {
 #[derive(Debug)]
 pub enum Source {
     /// A device.
-    Device(Tap, Direction),
+    Device(Box<Tap>, Direction),
     /// A queue.
     Queue(Heads, VecDeque<Head>),
 }

@@ -263,3 +263,98 @@ impl fmt::Display for Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(sight: Sight) -> TraceReport {
+        TraceReport {
+            sights: vec![sight],
+            ..TraceReport::default()
+        }
+    }
+
+    fn verdict(answered: usize, reports: &[(&str, TraceReport)]) -> Verdict {
+        Verdict::of(&Evidence {
+            target: Endpoint::new("198.18.9.9".parse().unwrap(), 80),
+            client: Some(Endpoint::new("198.18.1.1".parse().unwrap(), 1000)),
+            probes: 4,
+            answered,
+            refused: 0,
+            silent: Vec::new(),
+            asked: vec!["rs1".to_owned(), "rs2".to_owned()],
+            reports: reports
+                .iter()
+                .map(|(host, report)| ((*host).to_owned(), report))
+                .collect(),
+            unsent: None,
+        })
+    }
+
+    fn came_in() -> Sight {
+        Sight {
+            syn_device: "eth0".to_owned(),
+            ..Sight::default()
+        }
+    }
+
+    #[test]
+    fn each_missing_hop_is_named_with_a_command_that_shows_it() {
+        let leak = Sight {
+            leaked_device: "eth0".to_owned(),
+            ..came_in()
+        };
+        let captured = Sight {
+            captured: true,
+            ..came_in()
+        };
+        for (reports, hop, command) in [
+            (vec![], "not received", "tcpdump -ni any 'host 198.18.1.1"),
+            (
+                vec![("rs1", report(came_in()))],
+                "not answered",
+                "ss -ltn 'sport = :80'",
+            ),
+            (
+                vec![("rs1", report(came_in())), ("rs2", report(leak))],
+                "not diverted",
+                "ip route get 198.18.1.1 from 198.18.9.9 ipproto tcp sport 80",
+            ),
+            (
+                vec![("rs1", report(captured))],
+                "not owned",
+                "curl -s http://127.0.0.1:36531/status",
+            ),
+        ] {
+            let verdict = verdict(0, &reports);
+            let line = verdict.to_string();
+            assert!(!verdict.is_open(), "{line}");
+            assert!(line.starts_with(hop), "{line}");
+            assert!(line.contains(command), "{line}");
+            assert!(!line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn one_real_server_that_answers_a_client_keeps_the_target_closed() {
+        let leak = Sight {
+            leaked_device: "eth0".to_owned(),
+            ..came_in()
+        };
+        assert!(verdict(4, &[]).is_open());
+        let doubtful = verdict(3, &[]);
+        assert!(doubtful.is_open() && doubtful.is_doubtful());
+        assert!(!verdict(3, &[("rs2", report(leak))]).is_open());
+    }
+
+    #[test]
+    fn an_assistant_that_saw_nothing_is_no_proof_that_nothing_came() {
+        let nothing = TraceReport {
+            assistant: true,
+            ..TraceReport::default()
+        };
+        let line = verdict(0, &[("assistant", nothing)]).to_string();
+        assert!(line.starts_with("not diverted or not received"), "{line}");
+    }
+}

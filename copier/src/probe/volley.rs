@@ -283,3 +283,92 @@ fn reset_of(probe: &Probe) -> (u64, FourTuple, TcpHeader) {
     };
     (probe.id, probe.tuple, header)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::from_micros(1_000_000_000);
+
+    fn volley() -> Volley {
+        let target = Endpoint::new("198.18.9.9".parse().unwrap(), 80);
+        let source = |port| Endpoint::new("198.18.1.1".parse().unwrap(), port);
+        Volley::begin(START, target, 7, &[source(1000), source(1001)], vec![0, 1])
+    }
+
+    fn sent(volley: &mut Volley) -> Vec<(u64, Flags)> {
+        std::iter::from_fn(|| volley.poll_transmit())
+            .map(|(id, _, header)| (id, header.flags))
+            .collect()
+    }
+
+    fn answer(volley: &Volley, id: u64, flags: Flags) -> TcpHeader {
+        let probe = volley.probes.iter().find(|probe| probe.id == id).unwrap();
+        TcpHeader {
+            seq: Seq(99),
+            ack: probe.iss.add(1),
+            flags,
+            window: 1000,
+            urgent: 0,
+            options: TcpOptions::default(),
+        }
+    }
+
+    #[test]
+    fn an_answered_probe_is_reset_and_never_completes_a_handshake() {
+        let mut volley = volley();
+        assert_eq!(sent(&mut volley), [(7, Flags::SYN), (8, Flags::SYN)]);
+        let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
+        assert!(volley.on_header(0, FlowRef::Id(7), &header));
+        assert_eq!(sent(&mut volley), [(7, Flags::RST)]);
+        let routes = RouteInfo::default();
+        assert!(!volley.advance(START, &routes));
+        let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
+        assert!(volley.on_header(1, FlowRef::Id(8), &header));
+        assert!(volley.advance(START, &routes), "all have answered");
+        let verdict = volley.verdict(&routes);
+        assert!(verdict.is_open() && !verdict.is_doubtful(), "{verdict}");
+    }
+
+    #[test]
+    fn a_forged_answer_does_not_open_a_target() {
+        let mut volley = volley();
+        let mut header = answer(&volley, 7, Flags::SYN | Flags::ACK);
+        header.ack = header.ack.add(1);
+        volley.on_header(0, FlowRef::Id(7), &header);
+        assert_eq!(volley.answered().count(), 0);
+    }
+
+    #[test]
+    fn silence_is_repeated_asked_after_and_ends_with_resets() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        sent(&mut volley);
+        let mut syns = 0;
+        let mut over = false;
+        for _ in 0..SCHEDULE.len() {
+            over = volley.advance(volley.due(), &routes);
+            let packets = sent(&mut volley);
+            if over {
+                assert_eq!(packets, [(7, Flags::RST), (8, Flags::RST)]);
+                break;
+            }
+            syns += packets.len();
+        }
+        assert!(over, "a volley is bounded");
+        assert_eq!(syns, 8, "four times two");
+        assert!(!volley.verdict(&routes).is_open());
+    }
+
+    #[test]
+    fn a_target_that_resets_every_probe_is_refusing() {
+        let mut volley = volley();
+        for id in [7, 8] {
+            let header = answer(&volley, id, Flags::RST | Flags::ACK);
+            volley.on_header(0, FlowRef::Id(id), &header);
+        }
+        let verdict = volley.verdict(&RouteInfo::default());
+        assert!(matches!(verdict, Verdict::Refused { .. }), "{verdict}");
+        assert!(!verdict.is_open());
+    }
+}
