@@ -341,7 +341,9 @@ impl Engine {
         let wanted = self.identity(tuple);
         let is_it = |key: &ReplicaKey| self.flow(*key).map(|flow| self.identity(&flow));
         self.by_flow
-            .find(self.hasher.hash_one(wanted), |key| is_it(key) == Some(wanted))
+            .find(self.hasher.hash_one(wanted), |key| {
+                is_it(key) == Some(wanted)
+            })
             .copied()
     }
 

@@ -18,10 +18,10 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_proto::{ClaimSet, TraceReport, TraceRequest};
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd, Trace};
+use millrace_proto::{ClaimSet, TraceReport, TraceRequest};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
@@ -251,6 +251,11 @@ impl LinkHandle {
     /// Bytes that wait to be sent.
     pub fn queued_bytes(&self) -> usize {
         self.shared.outbound.queued_bytes()
+    }
+
+    /// Where the interceptor is.
+    pub fn address(&self) -> &HostPort {
+        &self.shared.config.address
     }
 
     /// The link as an operator wants to see it.
