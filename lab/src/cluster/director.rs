@@ -49,8 +49,7 @@ impl Director {
         members: Vec<(Addresses, String)>,
     ) -> Result<Self> {
         let host = &place.host;
-        host.add_address(DEVICE, vip.v4.into(), 32)?;
-        host.add_address(DEVICE, vip.v6.into(), 128)?;
+        super::add_vip(host, DEVICE, vip)?;
         host.sysctl("net/ipv4/ip_forward", "1")?;
         host.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         let ruleset = Ruleset {

@@ -217,6 +217,16 @@ fn vip() -> Addresses {
     Network::Servers.address(VIP)
 }
 
+/// Gives a host the virtual addresses, of which it must not make connections of its own: RFC 6724, section 5, would
+/// choose the IPv6 one for some destinations unless it is deprecated.
+fn add_vip(host: &Host, device: &str, vip: Addresses) -> Result<()> {
+    host.add_address(device, vip.v4.into(), 32)?;
+    host.ip(&[format!(
+        "address add {}/128 dev {device} nodad preferred_lft 0",
+        vip.v6
+    )])
+}
+
 /// All addresses that a response can come from.
 fn sources(real_servers: &[Place]) -> Vec<Addresses> {
     let own = real_servers.iter().map(|place| place.address);
@@ -249,8 +259,7 @@ fn real_server(
             host.sysctl("net/ipv4/conf/all/arp_announce", "2")?;
             host.sysctl(&format!("net/ipv4/conf/{DEVICE}/arp_ignore"), "1")?;
             host.sysctl(&format!("net/ipv4/conf/{DEVICE}/arp_announce"), "2")?;
-            host.add_address("lo", vip().v4.into(), 32)?;
-            host.add_address("lo", vip().v6.into(), 128)?;
+            add_vip(host, "lo", vip())?;
         }
         Forwarding::AddressTranslation => {}
     }
