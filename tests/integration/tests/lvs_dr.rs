@@ -5,15 +5,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use millrace_integration::cluster::{ClusterScene, Mode, join};
+use millrace_integration::cluster::{ClusterScene, Mode, POOLS, join};
 use millrace_integration::{Family, GREETING, RESP, can_run, number};
 use millrace_lab::load::{Kind, Load};
-
-/// Client pools of the two copiers: disjoint, of both families.
-const POOLS: [&str; 2] = [
-    "198.18.9.10-198.18.9.49,2001:db8:9::10-2001:db8:9::2f",
-    "198.18.9.50-198.18.9.89,2001:db8:9::30-2001:db8:9::4f",
-];
 
 const SETTLE: Duration = Duration::from_secs(40);
 
@@ -48,6 +42,7 @@ fn copied_exactly(mode: Mode, arguments: [&[&str]; 2]) {
     }
     let mut scene = ClusterScene::new(ClusterScene::options(), mode);
     scene.start_checks();
+    scene.start_tester();
     for (live, arguments) in arguments.into_iter().enumerate() {
         scene.start_copier(live, arguments);
     }

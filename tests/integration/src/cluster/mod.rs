@@ -9,13 +9,13 @@ mod divert;
 mod outcome;
 mod real;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use millrace_lab::cluster::{Cluster, ClusterOptions, HealthChecks};
+use millrace_lab::cluster::{Cluster, ClusterOptions, Forwarding, HealthChecks};
 use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder};
-use millrace_lab::wait_for;
+use millrace_lab::{Host, wait_for};
 use serde_json::Value;
 
 use crate::{Family, HTTP, PORTS, number, recorder};
@@ -24,10 +24,16 @@ pub use divert::Mode;
 pub use outcome::{ClusterOutcome, assert_faithful};
 pub use real::Real;
 
+/// Client pools for two copiers: disjoint, of both families.
+pub const POOLS: [&str; 2] = [
+    "198.18.9.10-198.18.9.49,2001:db8:9::10-2001:db8:9::2f",
+    "198.18.9.50-198.18.9.89,2001:db8:9::30-2001:db8:9::4f",
+];
+
 /// A cluster with recording servers, and daemons as they are started.
 pub struct ClusterScene {
     /// Checks of each real server by the director, and of the service by the tester.
-    checks: Option<HealthChecks>,
+    checks: Vec<HealthChecks>,
     /// What runs at the real servers.
     pub real: Vec<Real>,
     /// The interceptor at the assistant, in mode link.
@@ -61,7 +67,7 @@ impl ClusterScene {
             .map(|index| Real::start(&cluster, index, mode))
             .collect();
         let mut scene = Self {
-            checks: None,
+            checks: Vec::new(),
             real,
             assistant: None,
             copiers: Vec::new(),
@@ -76,16 +82,29 @@ impl ClusterScene {
         scene
     }
 
-    /// Starts health checks of everything, once a second: the director's of each real server's own address, and a
-    /// tester's of the service behind the virtual addresses.
+    /// Starts the director's health checks: of each real server's own addresses, once a second.
     pub fn start_checks(&mut self) {
         let own = self.cluster.real_servers.iter().map(|real| real.address);
-        let servers: Vec<SocketAddr> = own
-            .flat_map(|pair| pair.both())
-            .map(|ip| SocketAddr::new(ip, HTTP))
-            .collect();
-        let director = &self.cluster.director.place().host;
-        self.checks = Some(HealthChecks::start(director, &servers));
+        let servers = own.flat_map(|pair| pair.both());
+        let director = self.cluster.director.place().host.clone();
+        self.check_from(&director, servers.collect());
+    }
+
+    /// Starts a tester's checks: of the virtual addresses, whichever real server it is that answers. Behind address
+    /// translation nobody would translate the answers back.
+    pub fn start_tester(&mut self) {
+        match self.cluster.forwarding() {
+            Forwarding::DirectRouting => {
+                let tester = self.cluster.tester.host.clone();
+                self.check_from(&tester, self.cluster.vip().both().to_vec());
+            }
+            Forwarding::AddressTranslation => {}
+        }
+    }
+
+    fn check_from(&mut self, host: &Host, servers: Vec<IpAddr>) {
+        let servers: Vec<_> = servers.into_iter().map(|ip| (ip, HTTP).into()).collect();
+        self.checks.push(HealthChecks::start(host, &servers));
     }
 
     /// The interceptors' addresses, as `-s` names them.
@@ -207,7 +226,10 @@ impl ClusterScene {
         }
         // What a real server's kernel has received, its application must have read.
         std::thread::sleep(Duration::from_millis(200));
-        let checks = self.checks.take().map(|checks| checks.stop().unwrap());
+        let checks = std::mem::take(&mut self.checks)
+            .into_iter()
+            .flat_map(|checks| checks.stop().unwrap())
+            .collect();
         let live = std::mem::take(&mut self.live_recorders)
             .into_iter()
             .map(|recorder| recorder.stop().unwrap().without_empty())
@@ -222,7 +244,7 @@ impl ClusterScene {
             reports,
             live,
             real,
-            checks: checks.unwrap_or_default(),
+            checks,
             leaks: self.cluster.leaks.seen().unwrap(),
         }
     }
