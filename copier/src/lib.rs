@@ -7,6 +7,7 @@
 //!   interceptors ──▶ inbox ────┘    with an engine     └──▶ route info ──▶ links to interceptors
 //! ```
 //!
+//! - [`cli`]: which command is run; without one it is the daemon.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
@@ -14,6 +15,7 @@
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+pub mod cli;
 pub mod daemon;
 pub mod inbox;
 pub mod metrics;

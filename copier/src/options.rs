@@ -13,7 +13,8 @@ pub const INTERCEPTOR_PORT: u16 = 36_524;
 
 /// Copies live TCP sessions to a target.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "millrace-copier", version, max_term_width = 100)]
+#[command(name = "millrace-copier", version, max_term_width = 100,
+          after_help = crate::cli::listed())]
 pub struct Options {
     /// What to copy: `[LIVE_IP:]LIVE_PORT-TARGET_IP:TARGET_PORT`, several separated by commas. With
     /// -o, MAC addresses may follow either port: `PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC`.
