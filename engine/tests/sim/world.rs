@@ -334,7 +334,7 @@ impl World {
     /// Everything captured was delivered, every replica is complete, and nothing is left over.
     pub fn assert_all_delivered(&self) {
         let stats = self.engine.stats();
-        let replicas = u64::from(self.engine.config().replicas);
+        let replicas = self.engine.config().intensity.as_ratio() as u64;
         assert_eq!(
             stats.replicas_aborted.total(),
             0,
