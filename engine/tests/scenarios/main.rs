@@ -17,6 +17,7 @@ mod capture;
 mod ends;
 mod flows;
 mod identity;
+mod intensity;
 mod limits;
 mod path;
 mod table;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 9] = [
     ("capture", include_str!("capture.rs")),
     ("identity", include_str!("identity.rs")),
     ("path", include_str!("path.rs")),
@@ -12,6 +12,7 @@ const SOURCES: [(&str, &str); 8] = [
     ("ends", include_str!("ends.rs")),
     ("flows", include_str!("flows.rs")),
     ("limits", include_str!("limits.rs")),
+    ("intensity", include_str!("intensity.rs")),
 ];
 
 /// The tests of all files, as `file::name`.
