@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::Router;
 use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
@@ -16,6 +17,7 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
@@ -57,7 +59,7 @@ pub fn run() -> Result<(), ExitError> {
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    let hang_ups = signals::install(runtime.handle(), trigger, log)?;
+    let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
@@ -70,8 +72,20 @@ pub fn run() -> Result<(), ExitError> {
     );
     runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
-    serve_admin(admin_listener, &runtime, readiness, &shared, interceptors)?;
+    let commands = Commands::default();
+    let control = control::routes(shared.clone(), commands.clone(), trigger);
+    serve_admin(
+        admin_listener,
+        &runtime,
+        readiness,
+        &shared,
+        interceptors,
+        control,
+    )?;
 
+    for line in plan.capacity() {
+        tracing::info!("{line}");
+    }
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
@@ -80,6 +94,8 @@ pub fn run() -> Result<(), ExitError> {
         rings,
         sender,
         probe: plan.probe,
+        pilot: plan.pilot.clone(),
+        commands,
         inbox,
         waker,
         drain: watch,
@@ -134,6 +150,7 @@ fn serve_admin(
     readiness: Readiness,
     shared: &Shared,
     interceptors: Interceptors,
+    control: Router,
 ) -> Result<(), ExitError> {
     let reports = shared.clone();
     let status = move || {
@@ -144,11 +161,9 @@ fn serve_admin(
         })
     };
     // It ends with the runtime: while the copier drains, its state is of interest.
-    Admin::new(readiness, metrics::registry(shared.clone()), status).serve(
-        listener,
-        runtime.handle(),
-        std::future::pending(),
-    )
+    Admin::new(readiness, metrics::registry(shared.clone()), status)
+        .merge(control)
+        .serve(listener, runtime.handle(), std::future::pending())
 }
 
 fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<Report, ExitError> {

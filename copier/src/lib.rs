@@ -15,16 +15,21 @@
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
+//! - [`ramp`], [`guard`] and [`control`]: how much is copied at each moment, and who decides it.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
 pub mod cli;
+pub mod control;
 pub mod daemon;
+pub mod guard;
 pub mod inbox;
 pub mod interceptors;
 pub mod metrics;
 pub mod options;
 pub mod plan;
 pub mod probe;
+pub mod ramp;
 pub mod report;
 pub mod route_info;
 pub mod shard;
+pub mod units;
