@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace_wire::{Endpoint, FourTuple};
 
+use crate::recorded::Recorded;
 use crate::source::SourcePool;
 
 /// A live service and the target that its sessions are copied to.
@@ -47,6 +48,9 @@ pub struct Config {
     pub answer_timeout: Duration,
     /// A session without a segment from client or live server for this long is given up.
     pub idle_timeout: Duration,
+    /// The segments come from a recording, and their times are its own; `None`: they come as they
+    /// are captured.
+    pub recorded: Option<Recorded>,
     /// Seed of all that is random: hash keys and initial sequence numbers.
     pub seed: u64,
 }
@@ -66,6 +70,7 @@ impl Default for Config {
             memory_limit: 512 << 20,
             answer_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(3600),
+            recorded: None,
             seed: 0,
         }
     }

@@ -25,6 +25,7 @@ mod engine;
 mod live;
 mod pool;
 mod ranges;
+mod recorded;
 mod replica;
 mod session;
 mod source;
@@ -36,6 +37,7 @@ mod turns;
 
 pub use config::{Config, Direction, Service};
 pub use engine::{Engine, Event, FlowRef, Gauges, SendFailure, Transmit};
+pub use recorded::Recorded;
 pub use replica::ReplicaKey;
 pub use session::SessionKey;
 pub use source::SourcePool;

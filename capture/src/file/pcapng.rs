@@ -111,7 +111,7 @@ impl PcapNg {
             }
             let kind = self.order.u32(head, 0);
             let length = self.order.u32(head, 4);
-            if (length as usize) < FRAMING || length % 4 != 0 {
+            if (length as usize) < FRAMING || !length.is_multiple_of(4) {
                 let what = "a block whose length makes no sense";
                 return Err(Problem::Corrupt { offset, what });
             }

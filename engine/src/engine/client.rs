@@ -3,6 +3,7 @@
 use millrace_wire::{Flags, Seq, TcpPacket};
 
 use super::Engine;
+use crate::recorded::Recorded;
 use crate::session::{Course, Midway, Phase, Session, SessionKey};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
@@ -178,9 +179,11 @@ impl Engine {
 
     fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         let flags = packet.header.flags;
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let recorded = self.config.recorded;
         let before = (session.heap_size(), session.stream.stored());
         let syn = flags.has(Flags::SYN);
         let seq = if syn {
@@ -212,7 +215,7 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(mark(live, start, info, &mut self.stats));
+                turns.push(mark(live, start, info, recorded, &mut self.stats));
             }
             live.clock.ask(info.at);
         });
@@ -236,7 +239,7 @@ impl Engine {
         }
         if let Some(session) = self.sessions.get_mut(key) {
             if session.gap_since != Time::NEVER {
-                session.check_gap(now);
+                session.check_gap(clock);
             }
             let copied = matches!(session.phase, Phase::Active);
             if copied && session.first_replica.is_none() {
@@ -259,6 +262,7 @@ impl Engine {
         offset: u64,
         wire_end: u64,
     ) -> bool {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
@@ -286,11 +290,11 @@ impl Engine {
                 kind: EndKind::Fin,
             });
         }
-        if session.stream.announced_end().is_some() && session.end(now) {
+        if session.stream.announced_end().is_some() && session.end(clock) {
             self.stats.sessions_ended += 1;
             changed = true;
             if flags.has(Flags::RST) {
-                session.check_gap(now);
+                session.check_gap(clock);
             }
         }
         if let Some(end) = session
@@ -304,7 +308,8 @@ impl Engine {
             let info = RunInfo { at, answer };
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(mark(live, end.offset, info, &mut self.stats));
+                let recorded = self.config.recorded;
+                turns.push(mark(live, end.offset, info, recorded, &mut self.stats));
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }
@@ -357,6 +362,7 @@ fn mark(
     live: &mut crate::live::LiveView,
     start: u64,
     info: RunInfo,
+    recorded: Option<Recorded>,
     stats: &mut crate::stats::Stats,
 ) -> Mark {
     let clock = &mut live.clock;
@@ -369,7 +375,7 @@ fn mark(
     Mark {
         start,
         answer: info.answer,
-        think,
+        think: recorded.map_or(think, |recorded| recorded.think(think)),
         live_latency: latency.map_or(0, |latency| latency.first),
         live_gap,
         lockstep: live.in_step() && live.acked >= start,

@@ -32,6 +32,7 @@ impl Engine {
 
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -39,7 +40,7 @@ impl Engine {
             self.remove_session(key);
             return;
         }
-        self.stats.sessions_ended += u64::from(session.end(now));
+        self.stats.sessions_ended += u64::from(session.end(clock));
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
             let before = (session.heap_size(), session.stream.stored());
@@ -74,8 +75,10 @@ impl Engine {
         };
         let before = (session.heap_size(), session.stream.stored());
         let unordered = session.stream.discard(&mut self.pool);
-        if matches!(session.phase, Phase::Active) {
-            self.stats.bytes_captured += unordered;
+        match session.phase {
+            Phase::Active => self.stats.bytes_captured += unordered,
+            Phase::Opening => self.stats.sessions_unopened += 1,
+            Phase::Midway(_) => self.stats.sessions_unpicked += 1,
         }
         session.turns.clear();
         self.account(key, before);
@@ -238,13 +241,21 @@ impl Engine {
             .connecting
             .saturating_sub(usize::from(replica.is_connecting()));
         self.events.push_back(Event::FlowClosed { key });
+        self.lingering = self
+            .lingering
+            .saturating_sub(usize::from(replica.is_lingering()));
         self.unlink_replica(&replica, key);
+        let clock = self.live_now(now);
         self.trim(replica.session);
         if let Some(session) = self.sessions.get_mut(replica.session)
             && session.first_replica.is_none()
         {
-            session.last_seen = session.last_seen.max(now);
-            self.arm_session(replica.session);
+            session.last_seen = session.last_seen.max(clock);
+            if self.recorded.over {
+                self.remove_session(replica.session);
+            } else {
+                self.arm_session(replica.session);
+            }
         }
     }
 
@@ -304,6 +315,7 @@ impl Engine {
     }
 
     pub(super) fn on_session_timer(&mut self, now: Time, fired: Time, key: SessionKey) {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -311,12 +323,12 @@ impl Engine {
             return;
         }
         session.armed = Time::NEVER;
-        if session.deadline(&self.config) > now {
+        if session.deadline(&self.config) > clock {
             self.arm_session(key);
             return;
         }
         let active = matches!(session.phase, Phase::Active);
-        if active && session.gap_is_final(now) {
+        if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
             self.abort_session(now, key, AbortReason::CaptureGap);
             return;
@@ -324,11 +336,11 @@ impl Engine {
         match session.phase {
             Phase::Opening | Phase::Midway(_) => self.remove_session(key),
             Phase::Active if session.first_replica.is_none() => {
-                self.stats.sessions_ended += u64::from(session.end(now));
+                self.stats.sessions_ended += u64::from(session.end(clock));
                 self.remove_session(key);
             }
             Phase::Active => {
-                self.stats.sessions_ended += u64::from(session.end(now));
+                self.stats.sessions_ended += u64::from(session.end(clock));
                 self.abort_session(now, key, AbortReason::Idle);
             }
         }

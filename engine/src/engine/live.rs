@@ -12,6 +12,7 @@ impl Engine {
             self.stats.segments_unowned += 1;
             return;
         };
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -44,13 +45,13 @@ impl Engine {
         session
             .live
             .on_segment(at, packet, |ack| stream.offset_of(ack));
-        session.check_gap(now);
+        session.check_gap(clock);
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
         if severed {
             let before = (session.heap_size(), session.stream.stored());
             self.stats.bytes_captured += session.stream.cut_short();
-            self.stats.sessions_ended += u64::from(session.end(now));
+            self.stats.sessions_ended += u64::from(session.end(clock));
             session.mark_end();
             self.account(key, before);
         }
