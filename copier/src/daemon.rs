@@ -19,6 +19,8 @@ use tokio::runtime::Runtime;
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
+use crate::offline::feed::Feed;
+use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::report::Report;
@@ -72,12 +74,17 @@ pub fn run() -> Result<(), ExitError> {
     let shared = Shared::default();
     serve_admin(admin_listener, &runtime, readiness, &shared, interceptors)?;
 
+    let feed = plan.feed.clone();
+    let feed = feed
+        .map(|config| Feed::open(config, waker.clone()))
+        .transpose()?;
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
         rings,
+        feed,
         sender,
         probe: plan.probe,
         inbox,
@@ -87,7 +94,8 @@ pub fn run() -> Result<(), ExitError> {
         shared,
     });
     let report = run_shard(shard, startup)?;
-    finish(&plan, &report)
+    finish(&plan, &report)?;
+    outcome::judge(&report, plan.min_fidelity)
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {

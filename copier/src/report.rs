@@ -10,6 +10,8 @@ use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::DecodeCounters;
 use serde::Serialize;
 
+use crate::offline::outcome::Recording;
+
 use crate::probe::ProbeStatus;
 
 /// Counts by reason or kind; names are those of the metrics.
@@ -20,6 +22,9 @@ pub type Counts = BTreeMap<&'static str, u64>;
 pub struct Report {
     /// Seconds since the start.
     pub duration_seconds: f64,
+    /// The recording, where one is replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Recording>,
     /// Client connections to the live services.
     pub sessions: Sessions,
     /// Copied connections.
@@ -51,6 +56,12 @@ pub struct Sessions {
     pub midway: u64,
     /// Ended on the live side.
     pub ended: u64,
+    /// Cut by the end of their recording.
+    pub cut: u64,
+    /// Connections met midway that came to no turn from which they could be copied.
+    pub unpicked: u64,
+    /// Connections whose handshake was not completed.
+    pub unopened: u64,
     /// Held at the moment.
     pub open: u64,
     /// Refused, by reason.
@@ -235,6 +246,8 @@ pub struct Sources<'a> {
     pub dropped_batches: u64,
     /// First contact with each target.
     pub probes: Vec<ProbeStatus>,
+    /// The recording, where one is replayed.
+    pub recording: Option<Recording>,
 }
 
 impl Report {
@@ -250,13 +263,22 @@ impl Report {
         let wanted = stats
             .bytes_captured
             .saturating_mul(u64::from(from.replicas));
+        // What could not be copied at all would have had as many replicas as the rest.
+        let recorded = wanted + stats.bytes_refused.saturating_mul(u64::from(from.replicas));
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
+            recording: from.recording.clone().map(|recording| Recording {
+                delivered: share(stats.bytes_delivered, recorded),
+                ..recording
+            }),
             targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
                 ended: stats.sessions_ended,
+                cut: stats.sessions_cut,
+                unpicked: stats.sessions_unpicked,
+                unopened: stats.sessions_unopened,
                 open: gauges.sessions as u64,
                 refused: refusals(&stats.sessions_refused),
             },
@@ -286,11 +308,7 @@ impl Report {
                 differing: stats.bytes_differing,
                 refused: stats.bytes_refused,
             },
-            fidelity: if wanted == 0 {
-                1.0
-            } else {
-                stats.bytes_delivered as f64 / wanted as f64
-            },
+            fidelity: share(stats.bytes_delivered, wanted),
             packets: Packets {
                 client_segments: stats.client_segments,
                 live_segments: stats.live_segments,
@@ -345,6 +363,14 @@ impl Report {
     }
 }
 
+/// 1 when nothing was wanted.
+fn share(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 1.0,
+        _ => part as f64 / whole as f64,
+    }
+}
+
 fn refusals(refusals: &millrace_engine::Refusals) -> Counts {
     RefusalReason::ALL
         .into_iter()
@@ -377,13 +403,20 @@ impl fmt::Display for Report {
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
+        if let Some(recording) = &self.recording {
+            write!(f, "{recording}")?;
+        }
         writeln!(
             f,
-            "  sessions  {} captured ({} met midway), {} open, refused: {}",
+            "  sessions  {} captured ({} met midway, {} cut at the end), {} open, refused: {}; {} never \
+             opened, {} begun before capture and not picked up",
             sessions.captured,
             sessions.midway,
+            sessions.cut,
             sessions.open,
-            list(&sessions.refused)
+            list(&sessions.refused),
+            sessions.unopened,
+            sessions.unpicked
         )?;
         writeln!(
             f,

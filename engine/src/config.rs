@@ -112,7 +112,10 @@ impl Config {
             self.services.iter().position(of_port)
         };
         let local = self.local_addresses.is_empty() || self.local_addresses.contains(&at.ip);
-        let any = |service: &Service| service.live_ip.is_none() && service.target != at && local;
+        let offline = self.recorded.is_some();
+        let any = |service: &Service| {
+            service.live_ip.is_none() && (offline || service.target != at) && local
+        };
         let same_family = |service: &Service| service.target.ip.is_ipv4() == at.ip.is_ipv4();
         // Replicas of clients of the other family need addresses of the target's.
         let pool = !matches!(self.sources, SourcePool::Clients);

@@ -74,13 +74,13 @@ impl Merged {
         self.files.iter().map(|file| &file.file)
     }
 
-    /// Where files could not be read to their end, so far.
-    pub fn problems(&self) -> &[FileError] {
-        &self.problems
+    /// Where files could not be read to their end, as far as that was not taken yet.
+    pub fn take_problems(&mut self) -> Vec<FileError> {
+        std::mem::take(&mut self.problems)
     }
 
     /// The next packet, with the number of its file; `None` when all files have ended. A file that
-    /// is broken ends there, and [`Merged::problems`] says so.
+    /// is broken ends there, and [`Merged::take_problems`] says so.
     pub fn next_packet(&mut self) -> Option<(usize, Recorded<'_>)> {
         if self.files.len() == 1 {
             // Without a copy.

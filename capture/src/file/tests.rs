@@ -240,7 +240,7 @@ fn several_files_are_one_by_time_and_a_broken_one_does_not_stop_the_others() {
     }
     let expected = [(0, 1), (2, 2), (2, 2), (1, 3), (0, 5), (0, 9), (2, 10)];
     assert_eq!(seen, expected);
-    assert_eq!(merged.problems().len(), 1);
+    assert_eq!(merged.take_problems().len(), 1);
 }
 
 /// Blocks by hand, in big-endian order, with what our own writer never writes: a resolution in

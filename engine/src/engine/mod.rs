@@ -71,6 +71,8 @@ pub struct Gauges {
     pub replicas: usize,
     /// Replicas that are over and only answer the target's last retransmissions.
     pub replicas_lingering: usize,
+    /// Replicas whose handshake is under way.
+    pub replicas_connecting: usize,
     /// Replicas that wait for an interceptor before they begin.
     pub replicas_waiting: usize,
     /// Memory of sessions, replicas and payload, in bytes.
@@ -323,6 +325,7 @@ impl Engine {
             sessions: self.sessions.len(),
             replicas: self.replicas.len(),
             replicas_lingering: self.lingering,
+            replicas_connecting: self.connecting,
             replicas_waiting: self.held_back,
             memory: self.memory(),
             backlog: self.backlog,
