@@ -16,6 +16,7 @@
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
+//! - [`record`]: live traffic into files.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod offline;
 pub mod options;
 pub mod plan;
 pub mod probe;
+pub mod record;
 pub mod report;
 pub mod route_info;
 pub mod shard;
