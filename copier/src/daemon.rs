@@ -21,6 +21,8 @@ use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
+use crate::offline::feed::Feed;
+use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::report::Report;
@@ -91,12 +93,17 @@ pub fn run() -> Result<(), ExitError> {
     for line in plan.capacity() {
         tracing::info!("{line}");
     }
+    let feed = plan.feed.clone();
+    let feed = feed
+        .map(|config| Feed::open(config, waker.clone()))
+        .transpose()?;
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
         rings,
+        feed,
         sender,
         probe: plan.probe,
         pilot: plan.pilot.clone(),
@@ -108,7 +115,8 @@ pub fn run() -> Result<(), ExitError> {
         shared,
     });
     let report = run_shard(shard, startup)?;
-    finish(&plan, &report)
+    finish(&plan, &report)?;
+    outcome::judge(&report, plan.min_fidelity)
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {

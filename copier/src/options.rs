@@ -10,6 +10,7 @@ use clap::builder::RangedU64ValueParser;
 use millrace_fleet::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
 use millrace_fleet::options::CommonOptions;
 
+use crate::offline::options::OfflineOptions;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 
 /// The port on which interceptors listen, as TCPCopy's did.
@@ -83,6 +84,10 @@ pub struct Options {
     #[command(flatten)]
     pub capture: CaptureOptions,
 
+    /// Recordings.
+    #[command(flatten)]
+    pub offline: OfflineOptions,
+
     /// Sending.
     #[command(flatten)]
     pub sending: SendOptions,
@@ -110,7 +115,8 @@ pub struct Options {
 #[command(next_help_heading = "Capture")]
 pub struct CaptureOptions {
     /// Devices to capture on, separated by commas; by default those that carry the live services.
-    #[arg(short = 'i', long, value_name = "DEV", value_delimiter = ',')]
+    /// Or recordings to replay: pcap and pcapng files, gzip and zstd too, and - for standard input.
+    #[arg(short = 'i', long, value_name = "DEV|FILE", value_delimiter = ',')]
     pub devices: Vec<String>,
 
     /// A pcap-filter(7) expression in place of the filter made from -x.

@@ -20,6 +20,7 @@ use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, Tc
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
+use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
@@ -110,6 +111,9 @@ pub struct Shard {
     clock: Clock,
     engine: Engine,
     sources: Vec<Source>,
+    feed: Option<Feed>,
+    /// When the feed's next packet is due.
+    feed_at: Time,
     decoder: Decoder,
     builder: PacketBuilder,
     sender: Sender,
@@ -134,6 +138,8 @@ pub struct Parts {
     pub engine: Engine,
     /// Open rings with what they were opened from.
     pub rings: Vec<(RingConfig, Ring)>,
+    /// A recording in place of what rings capture.
+    pub feed: Option<Feed>,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
@@ -171,6 +177,8 @@ impl Shard {
             clock,
             engine: parts.engine,
             sources: sources.collect(),
+            feed: parts.feed,
+            feed_at: Time::NEVER,
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
             sender: parts.sender,
@@ -199,6 +207,9 @@ impl Shard {
                 Stage::Draining => {
                     let deadline = *end_by.get_or_insert_with(|| {
                         self.engine.drain();
+                        if let Some(feed) = &mut self.feed {
+                            feed.interrupt(self.clock.now(), &mut self.engine);
+                        }
                         tracing::info!("draining: no new sessions, open ones finish");
                         Instant::now() + self.grace
                     });
@@ -211,17 +222,42 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
+            let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
             let unsent = self.put_out(now);
             self.flush();
             self.steer();
             self.publish(false);
-            if !captured && !unsent {
+            if self.is_finished(now) {
+                break;
+            }
+            if !captured && !fed && !unsent {
                 self.sleep();
             }
         }
         self.end()
+    }
+
+    /// Takes in what is due of a recording. Says whether there is more.
+    fn feed(&mut self, now: Time) -> bool {
+        let Some(feed) = &mut self.feed else {
+            return false;
+        };
+        let step = feed.step(now, &mut self.engine, &mut self.decoder);
+        feed.show(&self.engine);
+        self.feed_at = match step {
+            Step::At(time) => time,
+            Step::More | Step::Waiting | Step::Over => Time::NEVER,
+        };
+        step == Step::More
+    }
+
+    /// Whether a recording is replayed to its end.
+    fn is_finished(&mut self, now: Time) -> bool {
+        self.feed
+            .as_mut()
+            .is_some_and(|feed| feed.is_finished(now, &self.engine))
     }
 
     /// Takes in what the rings hold. Says whether there is more.
@@ -413,7 +449,8 @@ impl Shard {
         let timer = self
             .engine
             .poll_timeout()
-            .map_or(LONGEST_SLEEP, |time| time.since(now));
+            .map_or(LONGEST_SLEEP, |time| time.since(now))
+            .min(self.feed_at.since(now));
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
@@ -490,12 +527,16 @@ impl Shard {
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),
             probes: self.prober.status(),
+            recording: self.feed.as_ref().map(Feed::recording),
         })
     }
 
     /// Resets what is still open, so that targets need not wait for time-outs.
     fn end(mut self) -> Report {
         let now = self.clock.now();
+        if let Some(feed) = &mut self.feed {
+            feed.end_show();
+        }
         self.engine.shutdown(now);
         self.engine.timeout(now);
         while self.put_out(now) {

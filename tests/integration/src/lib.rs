@@ -13,6 +13,8 @@
 )]
 
 pub mod cluster;
+pub mod replay;
+pub mod traffic;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -261,6 +263,25 @@ impl Scene {
             reports.push(serde_json::from_str(&text).unwrap());
         }
         reports
+    }
+
+    /// Takes what the target has recorded, and has it record anew.
+    pub fn take_target(&mut self) -> RecordedStreams {
+        // What the target's kernel has received, its application must have read.
+        std::thread::sleep(Duration::from_millis(200));
+        let before = self.target_recorder.take().unwrap();
+        let streams = before.stop().unwrap().without_empty();
+        self.target_recorder = Some(recorder(&self.stage.target.host, Manners::default()));
+        streams
+    }
+
+    /// Takes what the live servers have recorded so far.
+    pub fn take_live(&mut self) -> RecordedStreams {
+        let mut all = RecordedStreams::default();
+        for recorder in std::mem::take(&mut self.live_recorders) {
+            all.extend(&recorder.stop().unwrap().without_empty());
+        }
+        all
     }
 
     /// Ends everything and demands that all was delivered, exactly: fidelity 1, and the streams
