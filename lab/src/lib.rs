@@ -4,6 +4,7 @@
 //! namespaces that the lab made itself; everything it made goes with it.
 //!
 //! - [`Lab`], [`Host`], [`Switch`], [`Link`] and [`Process`] are the parts; [`Stage`] is the standard layout.
+//! - [`cluster`] is the layout with a director and real servers in place of the one target.
 //! - [`fault`] makes cables lose, duplicate, reorder and delay.
 //! - [`recorder`] is a server that hashes what it receives; [`records`] compares what two of them received.
 //! - [`load`] is client traffic of several kinds in which every answer is checked.
@@ -12,6 +13,7 @@
 mod admin;
 pub mod apps;
 mod certs;
+pub mod cluster;
 mod command;
 mod error;
 pub mod fault;
