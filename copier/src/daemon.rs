@@ -17,6 +17,7 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
@@ -60,7 +61,7 @@ pub fn run() -> Result<(), ExitError> {
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    let hang_ups = signals::install(runtime.handle(), trigger, log)?;
+    let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     plan.security.keep_fresh(runtime.handle())?;
@@ -74,6 +75,7 @@ pub fn run() -> Result<(), ExitError> {
     );
     runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
+    let commands = Commands::default();
     let admin = Admin::new(
         readiness,
         metrics::registry(shared.clone()),
@@ -83,8 +85,12 @@ pub fn run() -> Result<(), ExitError> {
     admin
         .security(plan.security.clone())
         .privileges(privileges)
+        .merge(control::routes(shared.clone(), commands.clone(), trigger))
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
 
+    for line in plan.capacity() {
+        tracing::info!("{line}");
+    }
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
@@ -93,6 +99,8 @@ pub fn run() -> Result<(), ExitError> {
         rings,
         sender,
         probe: plan.probe,
+        pilot: plan.pilot.clone(),
+        commands,
         inbox,
         waker,
         drain: watch,

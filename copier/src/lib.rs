@@ -7,6 +7,7 @@
 //!   interceptors ──▶ inbox ────┘    with an engine     └──▶ route info ──▶ links to interceptors
 //! ```
 //!
+//! - [`cli`]: which command is run; without one it is the daemon.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
@@ -14,15 +15,21 @@
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
+//! - [`ramp`], [`guard`] and [`control`]: how much is copied at each moment, and who decides it.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+pub mod cli;
+pub mod control;
 pub mod daemon;
+pub mod guard;
 pub mod inbox;
 pub mod interceptors;
 pub mod metrics;
 pub mod options;
 pub mod plan;
 pub mod probe;
+pub mod ramp;
 pub mod report;
 pub mod route_info;
 pub mod shard;
+pub mod units;

@@ -1,5 +1,7 @@
 //! From options to a plan: everything that can be wrong is found here, before a socket is opened.
 
+mod intensity;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use millrace_capture::{
     Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig, RingConfig, SenderConfig,
     ServiceFilter, StaticHop,
 };
-use millrace_engine::{Config, Service, SourcePool};
+use millrace_engine::{Caps, Config, Service, SourcePool};
 use millrace_fleet::address::{HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
@@ -17,6 +19,7 @@ use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_proto::{ClaimSet, ClientRange};
 
+use crate::control::PilotConfig;
 use crate::options::Options;
 use crate::route_info::FlowTarget;
 
@@ -48,6 +51,8 @@ pub struct Plan {
     pub known_by: FlowTarget,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// How much is copied, and when.
+    pub pilot: PilotConfig,
     /// Time for open sessions to finish.
     pub grace: Duration,
     /// Where the report goes.
@@ -97,10 +102,18 @@ impl Plan {
                 FlowTarget::Exact
             },
             probe: !options.no_probe,
+            pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
             engine,
         })
+    }
+}
+
+impl Plan {
+    /// What the sources can hold at the same time, in words.
+    pub fn capacity(&self) -> Vec<String> {
+        intensity::capacity(&self.engine)
     }
 }
 
@@ -133,7 +146,16 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        replicas: options.replicas,
+        share: options.intensity.share.map(|share| share.0),
+        port_rest: Duration::from_secs(options.intensity.port_rest),
+        intensity: intensity::constant(&options.intensity)?,
+        intensity_key: intensity::key(&options.intensity),
+        spread: Duration::from_millis(options.intensity.spread),
+        caps: Caps {
+            new_sessions: options.limits.max_new_sessions,
+            open_sessions: options.limits.max_open,
+            bandwidth: options.limits.max_bandwidth,
+        },
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,
@@ -310,12 +332,12 @@ fn mac(mac: Mac) -> MacAddress {
 }
 
 fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
-    let SourcePool::Ranges(ranges) = &engine.sources else {
-        return Err(ExitError::usage("a claim needs a client pool"));
-    };
-    let ranges = ranges
-        .iter()
-        .map(|(first, last)| ClientRange::new(*first, *last, 1, u16::MAX))
+    // Of the families that targets have, what is this copier's own and nobody else's.
+    let ranges = [true, false]
+        .into_iter()
+        .filter(|v4| engine.services.iter().any(|s| s.target.ip.is_ipv4() == *v4))
+        .flat_map(|v4| engine.space(v4).blocks().collect::<Vec<_>>())
+        .map(|(first, last, ports)| ClientRange::new(first, last, ports.first, ports.last))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| ExitError::usage(format!("-c: {error}")))?;
     // Behind address translation the target's address is another one.
@@ -357,7 +379,14 @@ fn default_id(engine: &Config, security: &Security) -> String {
         .or_else(|| others.filter(is_own).min());
     let address = address.map(|ip| format!("/{ip}")).unwrap_or_default();
     // Interceptors take names of at most 128 bytes.
-    let mut id = format!("{host}{address}:{}", ports.join("+"));
+    let share = engine
+        .share
+        .map(|share| format!("/share{}of{}", share.index(), share.of()));
+    let mut id = format!(
+        "{host}{address}:{}{}",
+        ports.join("+"),
+        share.unwrap_or_default()
+    );
     id.truncate(128);
     id
 }

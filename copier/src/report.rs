@@ -10,6 +10,7 @@ use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::DecodeCounters;
 use serde::Serialize;
 
+use crate::control::IntensityStatus;
 use crate::probe::ProbeStatus;
 
 /// Counts by reason or kind; names are those of the metrics.
@@ -20,13 +21,15 @@ pub type Counts = BTreeMap<&'static str, u64>;
 pub struct Report {
     /// Seconds since the start.
     pub duration_seconds: f64,
+    /// How much is copied, and why.
+    pub intensity: IntensityStatus,
     /// Client connections to the live services.
     pub sessions: Sessions,
     /// Copied connections.
     pub replicas: Replicas,
     /// Payload of clients.
     pub bytes: Bytes,
-    /// Bytes delivered / (bytes captured x replicas); 1 when nothing was captured.
+    /// Bytes delivered / bytes wanted; 1 when nothing was wanted.
     pub fidelity: f64,
     /// Segments and packets.
     pub packets: Packets,
@@ -53,6 +56,8 @@ pub struct Sessions {
     pub ended: u64,
     /// Held at the moment.
     pub open: u64,
+    /// Left out by the intensity, counted by their SYN.
+    pub unchosen: u64,
     /// Refused, by reason.
     pub refused: Counts,
 }
@@ -60,12 +65,14 @@ pub struct Sessions {
 /// Replicas.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Replicas {
-    /// Of each session.
-    pub per_session: u16,
     /// Opened.
     pub opened: u64,
     /// Connected to the target.
     pub established: u64,
+    /// Whose first SYN the target did not answer in time.
+    pub slow_connects: u64,
+    /// Begun from a port that had not rested, since no other was free.
+    pub ports_reused_early: u64,
     /// Moved to another source port, since another copier owned their flow.
     pub moved: u64,
     /// Every byte delivered, and ended as the client's connection did.
@@ -85,6 +92,8 @@ pub struct Replicas {
 pub struct Bytes {
     /// Sent by clients to live services.
     pub captured: u64,
+    /// Of these, each as often as its session is copied: what targets should get.
+    pub wanted: u64,
     /// Sent to targets, each once.
     pub sent: u64,
     /// Acknowledged by targets.
@@ -101,6 +110,8 @@ pub struct Bytes {
     pub differing: u64,
     /// Of sessions that were not copied: refused, or met in their middle.
     pub refused: u64,
+    /// Of sessions that the intensity leaves out.
+    pub unchosen: u64,
 }
 
 /// Packets.
@@ -223,8 +234,8 @@ pub struct Sources<'a> {
     pub stats: &'a Stats,
     /// What the engine holds.
     pub gauges: Gauges,
-    /// Replicas of each session.
-    pub replicas: u16,
+    /// How much is copied.
+    pub intensity: IntensityStatus,
     /// The rings' counters, summed.
     pub ring: RingStatistics,
     /// The decoder's counters.
@@ -247,23 +258,24 @@ impl Report {
             decode,
             ..
         } = from;
-        let wanted = stats
-            .bytes_captured
-            .saturating_mul(u64::from(from.replicas));
+        let wanted = stats.bytes_wanted;
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
+            intensity: from.intensity.clone(),
             targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
                 ended: stats.sessions_ended,
                 open: gauges.sessions as u64,
+                unchosen: stats.sessions_unchosen,
                 refused: refusals(&stats.sessions_refused),
             },
             replicas: Replicas {
-                per_session: from.replicas,
                 opened: stats.replicas_opened,
                 established: stats.replicas_established,
+                slow_connects: stats.connects_unanswered,
+                ports_reused_early: stats.ports_reused_early,
                 moved: stats.replicas_moved,
                 completed: stats.replicas_completed,
                 open: gauges.replicas as u64,
@@ -277,6 +289,7 @@ impl Report {
             },
             bytes: Bytes {
                 captured: stats.bytes_captured,
+                wanted: stats.bytes_wanted,
                 sent: stats.bytes_sent,
                 delivered: stats.bytes_delivered,
                 retransmitted: stats.bytes_retransmitted,
@@ -285,6 +298,7 @@ impl Report {
                 repeated: stats.bytes_repeated,
                 differing: stats.bytes_differing,
                 refused: stats.bytes_refused,
+                unchosen: stats.bytes_unchosen,
             },
             fidelity: if wanted == 0 {
                 1.0
@@ -379,10 +393,11 @@ impl fmt::Display for Report {
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
         writeln!(
             f,
-            "  sessions  {} captured ({} met midway), {} open, refused: {}",
+            "  sessions  {} captured ({} met midway), {} open, {} left out, refused: {}",
             sessions.captured,
             sessions.midway,
             sessions.open,
+            sessions.unchosen,
             list(&sessions.refused)
         )?;
         writeln!(

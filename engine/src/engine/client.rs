@@ -3,6 +3,7 @@
 use millrace_wire::{Flags, Seq, TcpPacket};
 
 use super::Engine;
+use super::admission::Admission;
 use crate::session::{Course, Midway, Phase, Session, SessionKey};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
@@ -12,9 +13,6 @@ use crate::turns::Mark;
 /// Numbers further ahead of the stream than this are not those of this connection: the largest
 /// window that TCP knows.
 const PLAUSIBLE: u64 = 1 << 30;
-/// New sessions are refused above this share of the memory limit, in percent: what remains is
-/// for sessions that are open.
-const REFUSE_ABOVE: u64 = 90;
 /// One session may hold this share of the memory limit, in percent.
 const SESSION_SHARE: u64 = 25;
 
@@ -43,6 +41,10 @@ impl Engine {
 
     /// A SYN: the session waits for the end of its handshake.
     fn begin(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        if self.is_unchosen(packet) {
+            self.stats.sessions_unchosen += 1;
+            return;
+        }
         if self.refuses(packet) {
             return;
         }
@@ -61,6 +63,9 @@ impl Engine {
     fn meet_midway(&mut self, at: Time, packet: &TcpPacket<'_>) {
         let flags = packet.header.flags;
         if packet.payload_len == 0 || flags.has(Flags::RST) || flags.has(Flags::FIN) {
+            return;
+        }
+        if self.is_unchosen(packet) {
             return;
         }
         self.stats.bytes_refused += packet.payload_len as u64;
@@ -89,24 +94,6 @@ impl Engine {
         Some(key)
     }
 
-    /// Whether a new session must be refused; counts it.
-    fn refuses(&mut self, packet: &TcpPacket<'_>) -> bool {
-        let reason = if self.draining {
-            RefusalReason::Draining
-        } else if self.is_nearly_full() {
-            RefusalReason::Memory
-        } else {
-            return false;
-        };
-        self.stats.sessions_refused.add(reason);
-        self.stats.bytes_refused += packet.payload_len as u64;
-        true
-    }
-
-    fn is_nearly_full(&self) -> bool {
-        self.memory() > self.config.memory_limit / 100 * REFUSE_ABOVE
-    }
-
     fn on_session_segment(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         let over_limit = packet.payload_len > 0 && self.is_over_limit(key);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -122,20 +109,23 @@ impl Engine {
         match &mut session.phase {
             Phase::Midway(midway) => {
                 let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
-                if midway.on_client(packet) {
-                    session.stream = ClientStream::new(packet.header.seq);
-                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
-                    session.phase = Phase::Active;
-                    self.stats.sessions_midway += 1;
-                    self.stats.sessions_captured += 1;
-                    self.open_replicas(now, key);
-                } else {
+                // What is not admitted now may be at its next turn.
+                let admission = midway.on_client(packet).then(|| self.admit(now, key));
+                let Some(Admission::Copied(copies)) = admission else {
                     self.stats.bytes_refused += packet.payload_len as u64;
                     if ended {
                         self.remove_session(key);
                     }
                     return;
+                };
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.stream = ClientStream::new(packet.header.seq);
+                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
+                    session.phase = Phase::Active(copies);
                 }
+                self.stats.sessions_midway += 1;
+                self.stats.sessions_captured += 1;
+                self.open_replicas(now, key);
             }
             Phase::Opening => {
                 if flags.has(Flags::RST) {
@@ -160,13 +150,11 @@ impl Engine {
                     self.remove_session(key);
                     return;
                 }
-                if flags.has(Flags::ACK) {
-                    session.phase = Phase::Active;
-                    self.stats.sessions_captured += 1;
-                    self.open_replicas(now, key);
+                if flags.has(Flags::ACK) && !self.activate(now, key, packet) {
+                    return;
                 }
             }
-            Phase::Active => {}
+            Phase::Active(_) => {}
         }
         if over_limit {
             self.abort_session(now, key, AbortReason::Memory);
@@ -174,6 +162,34 @@ impl Engine {
             self.abort_session(now, key, AbortReason::Urgent);
         }
         self.take_client_data(now, at, key, packet);
+    }
+
+    /// The client has acknowledged the handshake: the session is copied from now on, unless it
+    /// is not admitted. Says whether it is.
+    fn activate(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
+        let bytes = packet.payload_len as u64;
+        match self.admit(now, key) {
+            Admission::Copied(copies) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.phase = Phase::Active(copies);
+                    // What came with the SYN.
+                    self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
+                }
+                self.stats.sessions_captured += 1;
+                self.open_replicas(now, key);
+                return true;
+            }
+            Admission::Unchosen => {
+                self.stats.sessions_unchosen += 1;
+                self.stats.bytes_unchosen += bytes;
+            }
+            Admission::Refused(reason) => {
+                self.stats.sessions_refused.add(reason);
+                self.stats.bytes_refused += bytes;
+            }
+        }
+        self.remove_session(key);
+        false
     }
 
     fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
@@ -212,13 +228,15 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(mark(live, start, info, &mut self.stats));
+                turns.push(info.at, mark(live, start, info, &mut self.stats));
+                self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
         });
         let grown = match result {
             Ok(accepted) => {
                 self.stats.bytes_captured += accepted.new;
+                self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
                 self.stats.bytes_repeated += accepted.repeated;
                 self.stats.bytes_differing += accepted.differing;
                 accepted.new > 0
@@ -238,7 +256,7 @@ impl Engine {
             if session.gap_since != Time::NEVER {
                 session.check_gap(now);
             }
-            let copied = matches!(session.phase, Phase::Active);
+            let copied = matches!(session.phase, Phase::Active(_));
             if copied && session.first_replica.is_none() {
                 self.trim(key);
             }
@@ -304,7 +322,7 @@ impl Engine {
             let info = RunInfo { at, answer };
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(mark(live, end.offset, info, &mut self.stats));
+                turns.push(info.at, mark(live, end.offset, info, &mut self.stats));
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }
