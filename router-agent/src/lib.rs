@@ -12,6 +12,12 @@
 
 pub mod cidr;
 pub mod host;
+pub mod install;
 pub mod kernel;
+pub mod leases;
 pub mod need;
+pub mod plan;
+pub mod settings;
+pub mod state;
 pub mod step;
+pub mod verify;

@@ -95,7 +95,10 @@ pub(super) fn lookup(netlink: &mut Netlink, what: &Lookup) -> io::Result<Answer>
     if let Some(from) = what.from {
         attributes = attributes.with(RTA_SRC, &octets(from));
     }
-    attributes = attributes.with(RTA_IP_PROTO, &[IPPROTO_TCP]);
+    // A look-up without ports is that of a packet whose protocol nobody has looked at.
+    if what.source_port.is_some() || what.destination_port.is_some() {
+        attributes = attributes.with(RTA_IP_PROTO, &[IPPROTO_TCP]);
+    }
     if let Some(port) = what.source_port {
         attributes = attributes.with(RTA_SPORT, &port.to_be_bytes());
     }
