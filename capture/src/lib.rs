@@ -2,6 +2,7 @@
 //!
 //! - [`ring`]: packets are captured through a ring that is mapped into this process
 //!   (`TPACKET_V3`), so that reading them costs no system call and no copy.
+//! - [`queue`]: packets that a firewall rule hands over (NFQUEUE).
 //! - [`filter`]: which packets the kernel puts into that ring, as classic BPF: made from a list
 //!   of services, or by libpcap from an expression of the operator.
 //! - [`send`]: complete IP packets with any source address are sent in batches, through the
@@ -18,6 +19,7 @@ pub mod error;
 pub mod filter;
 mod netlink;
 pub mod next_hop;
+pub mod queue;
 pub mod ring;
 pub mod send;
 mod sys;
@@ -29,6 +31,7 @@ pub use filter::{
     Expression, Filter, FilterError, FilterSpec, Program, ResponseFilter, ServiceFilter,
 };
 pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
-pub use ring::{Block, Fanout, Frame, Frames, Ring, RingConfig, RingStatistics};
+pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
+pub use ring::{Block, Fanout, Frame, Frames, Ring, RingConfig, RingStatistics, Tap};
 pub use send::{SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
 pub use wait::{Readiness, Waker, wait};

@@ -10,19 +10,18 @@ use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
 use millrace_fleet::drain;
 use millrace_fleet::exit::ExitError;
-use millrace_fleet::link::{self, LinkConfig, LinkEvent, LinkHandle};
 use millrace_fleet::pidfile::PidFile;
-use millrace_fleet::readiness::{Readiness, Task};
+use millrace_fleet::readiness::Readiness;
 use millrace_fleet::{config, logging, signals};
 use serde_json::json;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::inbox::Inbox;
+use crate::interceptors::Interceptors;
 use crate::metrics;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::route_info::LinkRoutes;
 use crate::shard::{Parts, Shard, Shared};
 
 /// Default of `--admin`.
@@ -34,7 +33,7 @@ const ADMIN: &str = "127.0.0.1:36530";
 /// One line that says what is wrong: exit code 64 for the command line, 1 for the rest.
 pub fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
-    let plan = Plan::new(&options)?;
+    let plan = Arc::new(Plan::new(&options)?);
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
@@ -58,14 +57,20 @@ pub fn run() -> Result<(), ExitError> {
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    signals::install(runtime.handle(), trigger, log)?;
+    let hang_ups = signals::install(runtime.handle(), trigger, log)?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
-    let handles = start_links(&plan, runtime.handle(), &inbox, &readiness);
+    let interceptors = Interceptors::start(
+        plan.clone(),
+        runtime.handle().clone(),
+        inbox.clone(),
+        readiness.clone(),
+    );
+    runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
-    serve_admin(admin_listener, &runtime, readiness, &shared, &handles)?;
+    serve_admin(admin_listener, &runtime, readiness, &shared, interceptors)?;
 
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
@@ -74,7 +79,7 @@ pub fn run() -> Result<(), ExitError> {
         engine: Engine::new(plan.engine.clone()),
         rings,
         sender,
-        links: routes(&plan, &handles),
+        probe: plan.probe,
         inbox,
         waker,
         drain: watch,
@@ -123,74 +128,19 @@ fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
     Sender::link(&plan.sender, &hops).map_err(failed)
 }
 
-/// Starts all links; each is a part of the daemon's readiness.
-fn start_links(
-    plan: &Plan,
-    runtime: &Handle,
-    inbox: &Arc<Inbox>,
-    readiness: &Readiness,
-) -> Vec<LinkHandle> {
-    let mut handles = Vec::new();
-    for address in &plan.interceptors {
-        for link in 0..plan.connections {
-            let task = readiness.register(match plan.connections {
-                1 => format!("interceptor {address}"),
-                _ => format!("interceptor {address} link {link}"),
-            });
-            let config = LinkConfig {
-                link,
-                links: plan.connections,
-                claims: plan.claim.is_some(),
-                ..LinkConfig::new(address.clone(), plan.security, plan.id.clone())
-            };
-            let index = handles.len();
-            let inbox = inbox.clone();
-            handles.push(link::spawn(config, runtime, move |event| {
-                note_readiness(&task, &event);
-                inbox.push(index, event);
-            }));
-        }
-    }
-    handles
-}
-
-fn note_readiness(task: &Task, event: &LinkEvent) {
-    match event {
-        LinkEvent::Up { .. } => task.set(true),
-        LinkEvent::Down { .. } => task.set(false),
-        LinkEvent::Headers { .. }
-        | LinkEvent::Conflict { .. }
-        | LinkEvent::Granted
-        | LinkEvent::Refused { .. } => {}
-    }
-}
-
-fn routes(plan: &Plan, handles: &[LinkHandle]) -> Vec<LinkRoutes> {
-    handles
-        .iter()
-        .enumerate()
-        .map(|(index, handle)| {
-            // Links of one interceptor follow each other; connections are at most 64.
-            let link = (index % plan.connections.max(1) as usize) as u32;
-            LinkRoutes::new(handle.clone(), link, plan.connections, plan.claim.clone())
-        })
-        .collect()
-}
-
 fn serve_admin(
     listener: std::net::TcpListener,
     runtime: &Runtime,
     readiness: Readiness,
     shared: &Shared,
-    handles: &[LinkHandle],
+    interceptors: Interceptors,
 ) -> Result<(), ExitError> {
-    let (reports, links) = (shared.clone(), handles.to_vec());
+    let reports = shared.clone();
     let status = move || {
-        let links: Vec<_> = links.iter().map(LinkHandle::status).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "report": reports.report(),
-            "interceptors": links,
+            "interceptors": interceptors.status(),
         })
     };
     // It ends with the runtime: while the copier drains, its state is of interest.

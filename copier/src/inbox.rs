@@ -5,7 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use millrace_capture::Waker;
 use millrace_fleet::link::LinkEvent;
+use millrace_proto::TraceReport;
 use tonic::codegen::Bytes;
+
+use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
 
 /// Bytes of response headers that may wait. More means that the shard is far behind, and the
 /// oldest are of least use: TCP will repeat them.
@@ -14,12 +17,18 @@ const MAX_BYTES: usize = 16 << 20;
 /// Something for the shard.
 #[derive(Debug)]
 pub enum Input {
-    /// Packed response headers.
-    Headers(Bytes),
+    /// Packed response headers, and the interceptor they came from.
+    Headers(InterceptorId, Bytes),
     /// Packed ids of flows that another copier owns.
     Conflict(Bytes),
-    /// A link with this number is up or down, or was refused.
-    Link(usize, LinkEvent),
+    /// What an interceptor's host saw of probes.
+    Traced(InterceptorId, TraceReport),
+    /// A link is up or down, or was refused.
+    Link(LinkId, LinkEvent),
+    /// A new link. Comes before its events.
+    Add(Box<LinkRoutes>),
+    /// An interceptor that is none any more.
+    Remove(InterceptorId),
 }
 
 #[derive(Debug, Default)]
@@ -46,23 +55,36 @@ impl Inbox {
     }
 
     /// Hands an event of a link over. Headers that find the queue full push out the oldest.
-    pub fn push(&self, link: usize, event: LinkEvent) {
-        let mut queue = self.lock();
-        let was_empty = queue.inputs.is_empty();
-        match event {
-            LinkEvent::Headers { bytes, .. } => {
-                queue.bytes += bytes.len();
-                queue.inputs.push_back(Input::Headers(bytes));
-                while queue.bytes > MAX_BYTES && queue.drop_oldest_headers() {}
-            }
-            LinkEvent::Conflict { ids } => queue.inputs.push_back(Input::Conflict(ids)),
+    pub fn push(&self, link: LinkId, event: LinkEvent) {
+        self.put(match event {
+            LinkEvent::Headers { bytes, .. } => Input::Headers(link.interceptor, bytes),
+            LinkEvent::Conflict { ids } => Input::Conflict(ids),
+            LinkEvent::Traced(report) => Input::Traced(link.interceptor, report),
             LinkEvent::Up { .. }
             | LinkEvent::Down { .. }
             | LinkEvent::Granted
-            | LinkEvent::Refused { .. } => {
-                queue.inputs.push_back(Input::Link(link, event));
-            }
+            | LinkEvent::Refused { .. } => Input::Link(link, event),
+        });
+    }
+
+    /// Hands a new link over; its events come after it.
+    pub fn add(&self, link: LinkRoutes) {
+        self.put(Input::Add(Box::new(link)));
+    }
+
+    /// Says that an interceptor is none any more.
+    pub fn remove(&self, interceptor: InterceptorId) {
+        self.put(Input::Remove(interceptor));
+    }
+
+    fn put(&self, input: Input) {
+        let mut queue = self.lock();
+        let was_empty = queue.inputs.is_empty();
+        if let Input::Headers(_, bytes) = &input {
+            queue.bytes += bytes.len();
         }
+        queue.inputs.push_back(input);
+        while queue.bytes > MAX_BYTES && queue.drop_oldest_headers() {}
         drop(queue);
         if was_empty {
             self.waker.wake();
@@ -92,14 +114,21 @@ impl Queue {
         let oldest = self
             .inputs
             .iter()
-            .position(|input| matches!(input, Input::Headers(_)));
+            .position(|input| matches!(input, Input::Headers(..)));
         match oldest.and_then(|index| self.inputs.remove(index)) {
-            Some(Input::Headers(bytes)) => {
+            Some(Input::Headers(_, bytes)) => {
                 self.bytes -= bytes.len();
                 self.dropped_batches += 1;
                 true
             }
-            Some(Input::Link(..) | Input::Conflict(_)) | None => false,
+            Some(
+                Input::Link(..)
+                | Input::Conflict(_)
+                | Input::Traced(..)
+                | Input::Add(_)
+                | Input::Remove(_),
+            )
+            | None => false,
         }
     }
 }
@@ -116,22 +145,26 @@ mod tests {
             count: 1,
             dropped: 0,
         };
-        inbox.push(0, headers(1));
+        let link = LinkId {
+            interceptor: 0,
+            link: 0,
+        };
+        inbox.push(link, headers(1));
         inbox.push(
-            0,
+            link,
             LinkEvent::Down {
                 epoch: 1,
                 reason: "gone".to_owned(),
             },
         );
-        inbox.push(0, headers(2));
+        inbox.push(link, headers(2));
         let mut taken = VecDeque::new();
         inbox.take(&mut taken);
         assert_eq!(inbox.dropped_batches(), 1);
         assert!(matches!(
             taken.pop_front(),
-            Some(Input::Link(0, LinkEvent::Down { .. }))
+            Some(Input::Link(_, LinkEvent::Down { .. }))
         ));
-        assert!(matches!(taken.pop_front(), Some(Input::Headers(bytes)) if bytes[0] == 2));
+        assert!(matches!(taken.pop_front(), Some(Input::Headers(_, bytes)) if bytes[0] == 2));
     }
 }

@@ -10,15 +10,19 @@
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
+//! - [`interceptors`]: the links to them, and how they change at SIGHUP.
+//! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
 pub mod daemon;
 pub mod inbox;
+pub mod interceptors;
 pub mod metrics;
 pub mod options;
 pub mod plan;
+pub mod probe;
 pub mod report;
 pub mod route_info;
 pub mod shard;

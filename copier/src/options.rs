@@ -54,6 +54,15 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=1023))]
     pub replicas: u16,
 
+    /// The target's address or port changes on the way (destination NAT): know answers by the copied
+    /// connection's own side alone.
+    #[arg(long)]
+    pub nat: bool,
+
+    /// Replay at once, without waiting until a probe's answer has come back from each target.
+    #[arg(long)]
+    pub no_probe: bool,
+
     /// Do not wait for the target's answer to one turn before sending the next.
     #[arg(short = 'W', long)]
     pub no_wait: bool,

@@ -17,6 +17,7 @@ use millrace_fleet::transport::Security;
 use millrace_proto::{ClaimSet, ClientRange};
 
 use crate::options::Options;
+use crate::route_info::FlowTarget;
 
 /// Bytes kept of packets of the live server: headers, with some room.
 const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
@@ -42,6 +43,10 @@ pub struct Plan {
     pub id: String,
     /// What is claimed in place of announcing flows.
     pub claim: Option<ClaimSet>,
+    /// By what interceptors are to know a flow.
+    pub known_by: FlowTarget,
+    /// Whether targets are held back until a probe has come back.
+    pub probe: bool,
     /// Time for open sessions to finish.
     pub grace: Duration,
     /// Where the report goes.
@@ -82,6 +87,12 @@ impl Plan {
             security,
             id: options.id.clone().unwrap_or_else(|| default_id(&engine)),
             claim,
+            known_by: if options.nat {
+                FlowTarget::Any
+            } else {
+                FlowTarget::Exact
+            },
+            probe: !options.no_probe,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
             engine,
@@ -116,6 +127,7 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         services,
         local_addresses: local,
         sources,
+        nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
         replicas: options.replicas,
         gate: !options.no_wait,
@@ -302,9 +314,11 @@ fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
         .map(|(first, last)| ClientRange::new(*first, *last, 1, u16::MAX))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| ExitError::usage(format!("-c: {error}")))?;
+    // Behind address translation the target's address is another one.
     let targets = engine
         .services
         .iter()
+        .filter(|_| !engine.nat)
         .map(|service| service.target.into())
         .collect();
     Ok(ClaimSet { ranges, targets })

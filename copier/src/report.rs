@@ -10,6 +10,8 @@ use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::DecodeCounters;
 use serde::Serialize;
 
+use crate::probe::ProbeStatus;
+
 /// Counts by reason or kind; names are those of the metrics.
 pub type Counts = BTreeMap<&'static str, u64>;
 
@@ -36,6 +38,8 @@ pub struct Report {
     pub gate: Gate,
     /// Latencies of turns, live and target side by side.
     pub latency: Latency,
+    /// First contact with each target.
+    pub targets: Vec<ProbeStatus>,
 }
 
 /// Sessions.
@@ -229,6 +233,8 @@ pub struct Sources<'a> {
     pub send: &'a SendCounters,
     /// Batches of headers dropped by the inbox.
     pub dropped_batches: u64,
+    /// First contact with each target.
+    pub probes: Vec<ProbeStatus>,
 }
 
 impl Report {
@@ -246,6 +252,7 @@ impl Report {
             .saturating_mul(u64::from(from.replicas));
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
+            targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,

@@ -18,8 +18,9 @@ use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
 use crate::inbox::{Inbox, Input};
+use crate::probe::Prober;
 use crate::report::{Report, Sources};
-use crate::route_info::LinkRoutes;
+use crate::route_info::{LinkId, RouteInfo};
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -108,7 +109,8 @@ pub struct Shard {
     decoder: Decoder,
     builder: PacketBuilder,
     sender: Sender,
-    links: Vec<LinkRoutes>,
+    routes: RouteInfo,
+    prober: Prober,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     waker: Waker,
@@ -127,8 +129,8 @@ pub struct Parts {
     pub rings: Vec<(RingConfig, Ring)>,
     /// The sender.
     pub sender: Sender,
-    /// Route info to the interceptors, in the order of the links' numbers.
-    pub links: Vec<LinkRoutes>,
+    /// Whether targets are held back until a probe has come back.
+    pub probe: bool,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -143,8 +145,10 @@ pub struct Parts {
 
 impl Shard {
     /// A shard that will begin with [`Shard::run`].
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
         let now = Instant::now();
+        let clock = Clock::start();
+        let prober = Prober::new(clock.now(), &mut parts.engine, parts.probe);
         let sources = parts.rings.into_iter().map(|(config, ring)| Source {
             config,
             ring: Some(ring),
@@ -153,13 +157,14 @@ impl Shard {
             before: RingStatistics::default(),
         });
         Self {
-            clock: Clock::start(),
+            clock,
             engine: parts.engine,
             sources: sources.collect(),
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
             sender: parts.sender,
-            links: parts.links,
+            routes: RouteInfo::default(),
+            prober,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             waker: parts.waker,
@@ -193,6 +198,7 @@ impl Shard {
             self.take_inputs();
             let now = self.clock.now();
             self.engine.timeout(now);
+            self.prober.advance(now, &mut self.engine, &mut self.routes);
             let unsent = self.put_out(now);
             self.flush();
             self.publish(false);
@@ -255,7 +261,7 @@ impl Shard {
         let now = self.clock.now();
         while let Some(input) = self.inputs.pop_front() {
             match input {
-                Input::Headers(bytes) => {
+                Input::Headers(interceptor, bytes) => {
                     for record in HeaderRecords::new(&bytes) {
                         let Ok(record) = record else {
                             tracing::warn!(
@@ -264,6 +270,13 @@ impl Shard {
                             break;
                         };
                         let (flow, header, len) = response(&record);
+                        if self.prober.on_header(interceptor, flow, &header) {
+                            continue;
+                        }
+                        if let FlowRef::Id(id) = flow {
+                            let key = ReplicaKey::from_flow_id(id);
+                            self.routes.heard(interceptor, key, &self.engine);
+                        }
                         self.engine.target_header(now, flow, &header, len);
                     }
                 }
@@ -272,31 +285,28 @@ impl Shard {
                         self.engine.flow_conflict(now, ReplicaKey::from_flow_id(id));
                     }
                 }
-                Input::Link(link, event) => self.on_link(now, link, event),
+                Input::Traced(interceptor, report) => {
+                    self.prober.on_traced(interceptor, &report);
+                }
+                Input::Link(link, event) => self.on_link(now, link, &event),
+                Input::Add(link) => self.routes.add(*link),
+                Input::Remove(interceptor) => {
+                    self.routes.remove(interceptor);
+                    self.engine.set_open(now, self.routes.is_open());
+                }
             }
         }
     }
 
-    fn on_link(&mut self, now: Time, index: usize, event: LinkEvent) {
-        let Some(link) = self.links.get_mut(index) else {
-            return;
-        };
-        match event {
-            LinkEvent::Up { epoch, .. } => {
-                link.on_up(epoch, &self.engine);
-                // Whatever is outstanding is tried again: its answers may have gone unseen.
-                self.engine.set_open(now, false);
-            }
-            LinkEvent::Granted => {
-                link.on_granted();
-                self.engine.set_open(now, false);
-            }
-            LinkEvent::Down { epoch, .. } => link.on_down(epoch),
-            // Headers and conflicts come as inputs of their own; refusals are logged and shown by the link.
-            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Refused { .. } => {}
+    fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
+        let restored = self.routes.on_event(link, event, &self.engine);
+        if restored && self.engine.is_open() {
+            // Whatever is outstanding is tried again: its answers may have gone unseen.
+            let routes = &self.routes;
+            self.engine
+                .path_restored(now, |key| routes.may_own(link.interceptor, key));
         }
-        let open = self.links.iter().any(LinkRoutes::is_up);
-        self.engine.set_open(now, open);
+        self.engine.set_open(now, self.routes.is_open());
     }
 
     /// Puts out what the engine wants to say: flows to the interceptors, and some packets to the
@@ -326,29 +336,40 @@ impl Shard {
                 },
             );
         }
+        while let Some((id, tuple, header)) = self.prober.poll_transmit() {
+            let Self {
+                builder, sender, ..
+            } = self;
+            sender.push(id, tuple.destination.ip, |room| {
+                builder
+                    .build(&tuple, &header, [&[], &[]], room)
+                    .unwrap_or_default()
+            });
+        }
         while let Some(event) = self.engine.poll_event() {
-            for link in &mut self.links {
-                match event {
-                    Event::FlowOpened { key, tuple } => link.announce(key, &tuple),
-                    Event::FlowClosed { key } => link.forget(key),
-                }
+            match event {
+                Event::FlowOpened { key, tuple } => self.routes.flow_opened(key, &tuple),
+                Event::FlowClosed { key } => self.routes.flow_closed(key),
             }
         }
         unsent
     }
 
     fn flush(&mut self) {
-        // Interceptors are told of a flow before its first packet leaves.
-        for link in &mut self.links {
-            link.flush(&self.engine);
-        }
+        // Interceptors are told of a flow before its first packet leaves, as long as there are few.
+        self.routes.flush(self.clock.now(), &self.engine);
         let Self {
             sender,
             engine,
+            prober,
             too_long_said,
             ..
         } = self;
         sender.flush(|failure| {
+            if Prober::is_probe(failure.cookie) {
+                prober.on_send_failure(failure.cookie, failure.kind, failure.errno);
+                return;
+            }
             let too_long = failure.kind == SendErrorKind::MessageTooLong;
             if too_long && !*too_long_said {
                 *too_long_said = true;
@@ -378,8 +399,9 @@ impl Shard {
             .engine
             .poll_timeout()
             .map_or(LONGEST_SLEEP, |time| time.since(now));
-        let busy = self.links.iter().any(LinkRoutes::is_pending);
-        let longest = if busy { RETRY_SLEEP } else { LONGEST_SLEEP };
+        let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
+        let next = others.into_iter().flatten().min();
+        let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
         let mut fds: Vec<_> = self
             .sources
             .iter()
@@ -433,6 +455,7 @@ impl Shard {
             decode: self.decoder.counters(),
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),
+            probes: self.prober.status(),
         })
     }
 

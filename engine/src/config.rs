@@ -28,6 +28,10 @@ pub struct Config {
     pub local_addresses: Vec<IpAddr>,
     /// Source addresses of replicas.
     pub sources: SourcePool,
+    /// Whether the target's address and port change on the way (destination NAT between director
+    /// and real server): answers are then known by the replica's side alone, and no two replicas
+    /// share a source, whatever their target.
+    pub nat: bool,
     /// Stands in for clients on the live host's loopback address, one for each family.
     pub loopback_clients: Vec<IpAddr>,
     /// Replicas of each session.
@@ -57,6 +61,7 @@ impl Default for Config {
             services: Vec::new(),
             local_addresses: Vec::new(),
             sources: SourcePool::Clients,
+            nat: false,
             loopback_clients: Vec::new(),
             replicas: 1,
             gate: true,

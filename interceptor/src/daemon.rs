@@ -1,9 +1,11 @@
 //! The daemon: opens everything in the right order, and ends it.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use millrace_capture::{
-    Device, Expression, Filter, ResponseFilter, Ring, RingConfig, Waker, check_privilege,
+    Device, Expression, Filter, PacketQueue, ResponseFilter, RingConfig, Tap, Waker,
+    check_privilege,
 };
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -18,7 +20,10 @@ use tokio::runtime::Runtime;
 
 use crate::counters::Shared;
 use crate::metrics;
-use crate::options::Options;
+use crate::options::{Mode, Options, SINK};
+use crate::queue;
+use crate::source::{Direction, Source};
+use crate::tracer::{Setting, Tracer};
 use crate::worker::{Parts, Worker};
 
 /// Default of `--admin`.
@@ -31,7 +36,8 @@ const ADMIN: &str = "127.0.0.1:36531";
 pub fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
     let security = Security::from_options(options.common.insecure)?;
-    let ring_configs = ring_configs(&options)?;
+    let mode = options.mode();
+    let ring_configs = ring_configs(&options, mode)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
@@ -40,7 +46,9 @@ pub fn run() -> Result<(), ExitError> {
     let log = logging::init(&options.common.logging())?;
     let admin_listener = admin::bind(admin_address(&options)?)?;
     let listener = listen_for_copiers(&options)?;
-    let rings = open_rings(ring_configs)?;
+    let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+    let devices = ring_configs.iter().map(|it| it.device.clone()).collect();
+    let sources = open_sources(&options, mode, ring_configs, &waker)?;
     let _pid_file = options
         .common
         .pid_file
@@ -53,20 +61,25 @@ pub fn run() -> Result<(), ExitError> {
     let (trigger, watch) = drain::channel();
     signals::install(runtime.handle(), trigger, log)?;
 
-    let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let wake = waker.clone();
     let config = ServerConfig::new(security, options.id.clone().unwrap_or_else(host_name));
     let (server, events) = server::spawn(config, listener, runtime.handle(), move || wake.wake())?;
     let shared = Shared::default();
     serve_admin(admin_listener, &runtime, &shared, &server)?;
     tracing::info!(
-        "capturing responses on {}, listening for copiers on {}",
-        options.devices.join(", "),
+        "taking responses from {}, listening for copiers on {}",
+        shown(&options, mode),
         server.local_addr()
     );
 
+    let tracer = Tracer::start(Setting {
+        devices,
+        assistant: mode == Mode::Link,
+    })
+    .map_err(|error| ExitError::caused("cannot start the tracer's thread", &error))?;
     let worker = Worker::new(Parts {
-        rings,
+        sources,
+        tracer,
         events,
         local: Device::list()
             .into_iter()
@@ -130,7 +143,16 @@ fn host_name() -> String {
         .into_owned()
 }
 
-fn ring_configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
+fn shown(options: &Options, mode: Mode) -> String {
+    match mode {
+        Mode::Sink if options.devices.is_empty() => format!("the sink {SINK}"),
+        Mode::Sink => format!("the sink {}", options.devices.join(", ")),
+        Mode::Link => options.devices.join(", "),
+        Mode::Nfqueue => format!("NFQUEUE {}", options.queue),
+    }
+}
+
+fn ring_configs(options: &Options, mode: Mode) -> Result<Vec<RingConfig>, ExitError> {
     let headers = ResponseFilter::default();
     let snap_len = headers.snap_len;
     let filter = match &options.filter {
@@ -149,6 +171,25 @@ fn ring_configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
         .compile(millrace_wire::LinkType::Ethernet, snap_len)
         .map_err(|error| ExitError::usage(error.to_string()))?;
     let mut names = options.devices.clone();
+    match mode {
+        Mode::Sink if names.is_empty() => names.push(SINK.to_owned()),
+        Mode::Link if names.is_empty() => {
+            return Err(ExitError::usage(
+                "--mode link: name the device on which other hosts' responses arrive with -i",
+            ));
+        }
+        Mode::Nfqueue if !names.is_empty() => {
+            return Err(ExitError::usage(
+                "--mode nfqueue takes packets from a queue, not from a device: leave -i out",
+            ));
+        }
+        Mode::Sink | Mode::Link | Mode::Nfqueue => {}
+    }
+    if mode == Mode::Nfqueue && options.filter.is_some() {
+        return Err(ExitError::usage(
+            "-F: with --mode nfqueue the firewall's rule says which packets are responses",
+        ));
+    }
     if names.iter().any(|name| name.trim().is_empty()) {
         return Err(ExitError::usage(
             "-i: a device's name is missing; write DEV or DEV,DEV,...",
@@ -159,7 +200,9 @@ fn ring_configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
     names
         .iter()
         .map(|name| {
-            Device::find(name).map_err(failed)?;
+            if mode == Mode::Link {
+                Device::find(name).map_err(failed)?;
+            }
             Ok(RingConfig {
                 buffer_bytes: (options.buffer_mb as usize) << 20,
                 snap_len,
@@ -169,14 +212,32 @@ fn ring_configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
         .collect()
 }
 
-fn open_rings(configs: Vec<RingConfig>) -> Result<Vec<(RingConfig, Ring)>, ExitError> {
-    configs
-        .into_iter()
-        .map(|config| {
-            let ring = Ring::open(&config).map_err(failed)?;
-            Ok((config, ring))
-        })
-        .collect()
+fn open_sources(
+    options: &Options,
+    mode: Mode,
+    configs: Vec<RingConfig>,
+    waker: &Waker,
+) -> Result<Vec<Source>, ExitError> {
+    match mode {
+        Mode::Nfqueue => {
+            let queue = PacketQueue::open(options.queue).map_err(failed)?;
+            let heads = queue::start(queue, options.pass_list.clone(), waker.clone())
+                .map_err(|error| ExitError::caused("cannot start the queue's thread", &error))?;
+            Ok(vec![Source::Queue(heads, VecDeque::new())])
+        }
+        // The sink belongs to router-agent, which makes it when a copier asks.
+        Mode::Sink => Ok(configs
+            .into_iter()
+            .map(|config| Source::Device(Box::new(Tap::waiting(config)), Direction::Any))
+            .collect()),
+        Mode::Link => configs
+            .into_iter()
+            .map(|config| {
+                let tap = Tap::open(config).map_err(failed)?;
+                Ok(Source::Device(Box::new(tap), Direction::Incoming))
+            })
+            .collect(),
+    }
 }
 
 fn serve_admin(

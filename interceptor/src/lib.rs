@@ -4,12 +4,14 @@
 //! ```text
 //!   copiers ──▶ route info ──▶ owners ─┐
 //!                                      ├──▶ response headers ──▶ copiers
-//!   devices ──▶ capture rings ─────────┘
+//!   devices, queue ──▶ sources ────────┘
 //! ```
 //!
 //! - [`options`]: the command line.
 //! - [`daemon`]: puts the parts together, and ends them.
-//! - [`worker`]: the one thread that owns rings and owners.
+//! - [`worker`]: the one thread that owns sources and owners.
+//! - [`source`] and [`queue`]: devices and an NFQUEUE as sources of responses.
+//! - [`tracer`]: looks for copiers' probes that stay unanswered.
 //! - [`owners`]: who owns a flow: announced flows and claimed ranges.
 //! - [`pending`]: headers that came before their route info.
 //! - [`outgoing`]: headers on their way, one batch for each stream.
@@ -22,4 +24,7 @@ pub mod options;
 pub mod outgoing;
 pub mod owners;
 pub mod pending;
+pub mod queue;
+pub mod source;
+pub mod tracer;
 pub mod worker;

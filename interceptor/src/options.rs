@@ -3,24 +3,51 @@
 use std::net::IpAddr;
 
 use clap::builder::RangedU64ValueParser;
+use millrace_fleet::address::ClientPool;
 use millrace_fleet::options::CommonOptions;
 
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const PORT: u16 = 36_524;
 
+/// The queue that router-agent's rules hand packets to.
+pub const QUEUE: u16 = 36_524;
+
+/// The device that router-agent makes.
+pub const SINK: &str = "millrace0";
+
+/// Where responses are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// A sink device of this host, into which routes divert them.
+    Sink,
+    /// A device of this host, an assistant, to which other hosts' routes divert them.
+    Link,
+    /// A firewall queue of this host, whose packets end here.
+    Nfqueue,
+}
+
 /// Returns the headers of a target's responses to the copiers that own them.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "millrace-interceptor", version, max_term_width = 100)]
 pub struct Options {
-    /// Devices on which the target's responses arrive, separated by commas.
-    #[arg(
-        short = 'i',
-        long,
-        value_name = "DEV",
-        value_delimiter = ',',
-        required = true
-    )]
+    /// How responses are diverted to here: to a sink device of this host, to this host as an
+    /// assistant (link), or by an NFQUEUE rule. By default link with -i, else sink.
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Mode>,
+
+    /// Devices on which responses are captured, separated by commas; with --mode sink by default
+    /// millrace0, the one that router-agent makes.
+    #[arg(short = 'i', long, value_name = "DEV", value_delimiter = ',')]
     pub devices: Vec<String>,
+
+    /// Number of the queue that is read with --mode nfqueue.
+    #[arg(long, value_name = "N", default_value_t = QUEUE)]
+    pub queue: u16,
+
+    /// Addresses whose packets are let through with --mode nfqueue, besides the rule's own
+    /// pass-list: directors and testers. Addresses, ranges FIRST-LAST and CIDR, separated by commas.
+    #[arg(short = 'x', long, value_name = "LIST")]
+    pub pass_list: Option<ClientPool>,
 
     /// A pcap-filter(7) expression: which packets are responses. By default all TCP that is not
     /// for this host itself.
@@ -50,6 +77,17 @@ pub struct Options {
     pub common: CommonOptions,
 }
 
+impl Options {
+    /// The mode that was asked for, or that -i implies.
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or(if self.devices.is_empty() {
+            Mode::Sink
+        } else {
+            Mode::Link
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +106,8 @@ mod tests {
         assert_eq!(options.devices, ["eth0", "eth1"]);
         assert_eq!(options.port, 4000);
         assert!(options.common.daemon);
-        assert!(Options::try_parse_from(["millrace-interceptor"]).is_err());
+        assert_eq!(options.mode(), Mode::Link);
+        let bare = Options::try_parse_from(["millrace-interceptor"]).unwrap();
+        assert_eq!(bare.mode(), Mode::Sink);
     }
 }

@@ -1,7 +1,7 @@
 //! Who owns a flow: the copier that announced it, or the one that claimed its client's address.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use foldhash::fast::RandomState;
 use millrace_fleet::server::{Attached, ConnId};
@@ -163,7 +163,12 @@ impl Owners {
 
     /// The stream that owns a flow, and the name that its copier has for it.
     pub fn find(&self, tuple: &FourTuple) -> Option<(ConnId, FlowKey)> {
-        if let Some((conn, id)) = self.by_flow.get(tuple) {
+        let announced = self.by_flow.get(tuple).or_else(|| {
+            // Known by its client alone.
+            let any = FourTuple::new(tuple.source, any_target(tuple.destination.ip));
+            self.by_flow.get(&any)
+        });
+        if let Some((conn, id)) = announced {
             return Some((*conn, FlowKey::Id(*id)));
         }
         let (target, client) = (address(tuple.destination), address(tuple.source));
@@ -204,6 +209,21 @@ impl Owners {
             self.by_flow.remove(tuple);
         }
     }
+}
+
+/// How copiers announce flows whose target's address changes on the way: see
+/// [`millrace_proto::flow`].
+fn any_target(like: IpAddr) -> Endpoint {
+    let ip = match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Endpoint::new(ip, 0)
+}
+
+/// Whether a flow is known by its client alone.
+pub fn is_any_target(flow: &FourTuple) -> bool {
+    flow.destination.port == 0 && flow.destination.ip.is_unspecified()
 }
 
 fn address(endpoint: Endpoint) -> SocketAddr {
@@ -264,6 +284,24 @@ mod tests {
         owners.detach(ConnId(1));
         assert_eq!(owners.find(&two), None);
         assert_eq!(owners.flow_count(), 0);
+    }
+
+    #[test]
+    fn behind_address_translation_the_client_alone_names_a_flow() {
+        let mut owners = Owners::default();
+        owners.attach(ConnId(1), attached("a"));
+        let record = FlowRecord {
+            id: 5,
+            target: "0.0.0.0:0".parse().unwrap(),
+            client: "198.18.1.1:1000".parse().unwrap(),
+        };
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).unwrap();
+        let announced: Vec<_> = owners.announce(ConnId(1), &bytes).collect();
+        assert!(is_any_target(&announced[0]));
+        let (_, seen) = flow(0, 1000);
+        assert_eq!(owners.find(&seen), Some((ConnId(1), FlowKey::Id(5))));
+        assert_eq!(owners.find(&flow(0, 1001).1), None);
     }
 
     #[test]

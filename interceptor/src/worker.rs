@@ -1,48 +1,37 @@
-//! The worker: one thread that owns the capture rings and knows who owns which flow.
+//! The worker: one thread that owns the sources of responses and knows who owns which flow.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{CaptureError, Ring, RingConfig, Waker, wait};
+use millrace_capture::{Waker, wait};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::server::{AttachEvent, AttachEvents};
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowKey, HeaderRecord};
-use millrace_wire::{Decoder, TcpPacket, Verify};
+use millrace_wire::{Decoder, TcpPacket};
 
 use crate::counters::{Counters, Shared};
 use crate::outgoing::Outgoing;
-use crate::owners::Owners;
+use crate::owners::{self, Owners};
 use crate::pending::Pending;
+use crate::source::Source;
+use crate::tracer::Tracer;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// How often the counters are shown.
 const SHOW_INTERVAL: Duration = Duration::from_millis(250);
-/// How often a device that has gone is looked for.
-const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
-/// Blocks taken from one ring before the others, and route info, get their turn.
-const BLOCKS_IN_A_ROW: usize = 64;
 /// Route info messages taken before the rings get their turn.
 const EVENTS_IN_A_ROW: usize = 64;
 
-/// A ring that may have to be opened again.
-struct Source {
-    config: RingConfig,
-    ring: Option<Ring>,
-    reopen_at: Instant,
-    /// Whether the ring is to be asked for an error: costs system calls that most rounds need not make.
-    suspect: bool,
-    received_before: u64,
-    dropped_before: u64,
-}
-
 /// The parts of a worker, open and ready.
 pub struct Parts {
-    /// Open rings with what they were opened from.
-    pub rings: Vec<(RingConfig, Ring)>,
+    /// Where responses come from.
+    pub sources: Vec<Source>,
+    /// Looks for probes.
+    pub tracer: Tracer,
     /// Route info.
     pub events: AttachEvents,
     /// This host's own addresses: what goes to them is no response to a copied flow.
@@ -67,6 +56,7 @@ pub struct Worker {
     waker: Waker,
     drain: DrainWatch,
     shared: Shared,
+    tracer: Tracer,
     counters: Counters,
     show_at: Instant,
 }
@@ -75,16 +65,9 @@ impl Worker {
     /// A worker that will begin with [`Worker::run`].
     pub fn new(parts: Parts) -> Self {
         let now = Instant::now();
-        let sources = parts.rings.into_iter().map(|(config, ring)| Source {
-            config,
-            ring: Some(ring),
-            reopen_at: now,
-            suspect: true,
-            received_before: 0,
-            dropped_before: 0,
-        });
         Self {
-            sources: sources.collect(),
+            sources: parts.sources,
+            tracer: parts.tracer,
             decoder: Decoder::new(),
             owners: Owners::default(),
             pending: Pending::default(),
@@ -139,14 +122,24 @@ impl Worker {
             }
             AttachEvent::Announce { conn, flows, .. } => {
                 let tuples: Vec<_> = self.owners.announce(conn, &flows).collect();
-                if !self.pending.is_empty() {
-                    for tuple in tuples {
-                        let late = self.pending.take(&tuple);
-                        self.return_late(&tuple, late);
-                    }
+                if self.pending.is_empty() {
+                    return;
+                }
+                if tuples.iter().any(owners::is_any_target) {
+                    self.return_all_late();
+                    return;
+                }
+                for tuple in tuples {
+                    let late = self.pending.take(&tuple);
+                    self.return_late(&tuple, late);
                 }
             }
             AttachEvent::Forget { conn, ids, .. } => self.owners.forget(conn, &ids),
+            AttachEvent::Trace { conn, request } => {
+                if let Some(who) = self.owners.stream(conn) {
+                    self.tracer.ask(request, who.queue.clone());
+                }
+            }
             AttachEvent::ResyncBegin { conn } => self.owners.begin_resync(conn),
             AttachEvent::ResyncEnd { conn } => self.owners.end_resync(conn),
             AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
@@ -154,9 +147,7 @@ impl Worker {
                     if let Some(who) = self.owners.stream(conn) {
                         who.queue.grant();
                     }
-                    for (tuple, late) in self.pending.take_all() {
-                        self.return_late(&tuple, late);
-                    }
+                    self.return_all_late();
                 }
                 Err(conflict) => {
                     self.counters.claim_conflicts += 1;
@@ -171,6 +162,13 @@ impl Worker {
                     }
                 }
             },
+        }
+    }
+
+    /// Route info came that may own any of what waits.
+    fn return_all_late(&mut self) {
+        for (tuple, late) in self.pending.take_all() {
+            self.return_late(&tuple, late);
         }
     }
 
@@ -203,58 +201,35 @@ impl Worker {
         let Some(source) = sources.get_mut(index) else {
             return false;
         };
-        let Some(ring) = &mut source.ring else {
-            source.reopen();
-            return false;
-        };
-        let link = ring.link_type();
-        for _ in 0..BLOCKS_IN_A_ROW {
-            let Some(block) = ring.next_block() else {
-                if std::mem::take(&mut source.suspect)
-                    && let Some(error) = ring.take_error()
-                {
-                    source.lost(&error);
-                }
-                return false;
-            };
-            let now = Instant::now();
-            for frame in &block {
-                let len = frame.original_len as usize;
-                let decoded =
-                    decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
-                let Ok(packet) = decoded else { continue };
-                if frame.outgoing || local.contains(&packet.tuple.destination.ip) {
-                    counters.ignored += 1;
-                    continue;
-                }
-                let flow = packet.tuple.reversed();
-                match owners.find(&flow) {
-                    Some((conn, key)) => {
-                        counters.returned += 1;
-                        outgoing.push(owners, conn, &record(key, &packet));
-                    }
-                    None => pending.keep(now, flow, record(FlowKey::Id(0), &packet)),
-                }
+        let now = Instant::now();
+        source.read(decoder, |packet, may_be_response| {
+            if !may_be_response || local.contains(&packet.tuple.destination.ip) {
+                counters.ignored += 1;
+                return;
             }
-        }
-        true
+            let flow = packet.tuple.reversed();
+            match owners.find(&flow) {
+                Some((conn, key)) => {
+                    counters.returned += 1;
+                    outgoing.push(owners, conn, &record(key, packet));
+                }
+                None => pending.keep(now, flow, record(FlowKey::Id(0), packet)),
+            }
+        })
     }
 
     fn sleep(&mut self) {
-        let mut fds: Vec<BorrowedFd<'_>> = self
-            .sources
-            .iter()
-            .filter_map(|source| source.ring.as_ref())
-            .map(AsFd::as_fd)
-            .collect();
+        let mut fds: Vec<BorrowedFd<'_>> = self.sources.iter().filter_map(Source::fd).collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;
         match wait(&fds, Some(LONGEST_SLEEP)) {
             Ok(readiness) => {
                 // In the order of `fds`.
-                let open = self.sources.iter_mut().filter(|one| one.ring.is_some());
+                let open = self.sources.iter_mut().filter(|one| one.fd().is_some());
                 for (position, source) in open.enumerate() {
-                    source.suspect |= readiness.is_failed(position);
+                    if readiness.is_failed(position) {
+                        source.suspect();
+                    }
                 }
                 if readiness.is_ready(waker) {
                     self.waker.clear();
@@ -273,7 +248,7 @@ impl Worker {
             self.show_at = now + SHOW_INTERVAL;
             // A ring that fails while others keep this thread from sleeping is found here.
             for source in &mut self.sources {
-                source.suspect = true;
+                source.suspect();
             }
             self.count_up();
             self.shared.set(self.counters);
@@ -322,42 +297,5 @@ fn record(key: FlowKey, packet: &TcpPacket<'_>) -> HeaderRecord {
         sack,
         // At most four.
         sack_count: blocks.len() as u8,
-    }
-}
-
-impl Source {
-    fn lost(&mut self, error: &CaptureError) {
-        if matches!(error, CaptureError::DeviceRemoved { .. }) {
-            tracing::warn!("{error}; capturing goes on when it is back");
-            (self.received_before, self.dropped_before) = self.counts();
-            self.ring = None;
-            self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-        } else {
-            // A device that is down recovers by itself.
-            tracing::warn!("{error}");
-        }
-    }
-
-    fn reopen(&mut self) {
-        if Instant::now() < self.reopen_at {
-            return;
-        }
-        self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-        if let Ok(ring) = Ring::open(&self.config) {
-            tracing::info!("capturing on {} again", self.config.device);
-            self.ring = Some(ring);
-        }
-    }
-
-    fn counts(&mut self) -> (u64, u64) {
-        let now = self
-            .ring
-            .as_mut()
-            .and_then(|ring| ring.statistics().ok())
-            .unwrap_or_default();
-        (
-            self.received_before + now.received,
-            self.dropped_before + now.dropped,
-        )
     }
 }

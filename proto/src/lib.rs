@@ -4,7 +4,7 @@
 //! document every message. What
 //! travels in large numbers is packed by hand into `bytes` fields of those messages: [`flow`]
 //! (route info, copier to interceptor) and [`header`] (response headers, interceptor to copier).
-//! [`claim`] turns claims into checked types and back.
+//! [`claim`] and [`trace`] turn claims and traces into checked types and back.
 //!
 //! Every decoder here is total: any bytes give a value or an error, never a panic, and what they
 //! accept encodes back to the same bytes.
@@ -13,10 +13,12 @@ mod bytes;
 pub mod claim;
 pub mod flow;
 pub mod header;
+pub mod trace;
 
 pub use claim::{ClaimError, ClaimSet, ClientRange};
 pub use flow::{FlowId, FlowIds, FlowRecord, FlowRecords};
 pub use header::{FlowKey, HeaderRecord, HeaderRecords};
+pub use trace::{Sight, TraceReport, TraceRequest};
 
 /// The version of the contract that this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;

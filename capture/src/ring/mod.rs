@@ -8,6 +8,7 @@
 mod block;
 mod layout;
 mod open;
+mod tap;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ use millrace_wire::LinkType;
 use rustix::net::sockopt::socket_error;
 
 pub use block::{Block, Frame, Frames};
+pub use tap::Tap;
 
 use crate::error::CaptureError;
 use crate::filter::Filter;
@@ -88,6 +90,14 @@ pub struct RingStatistics {
     pub freezes: u64,
 }
 
+impl std::ops::AddAssign for RingStatistics {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.dropped += other.dropped;
+        self.freezes += other.freezes;
+    }
+}
+
 /// A mapped capture ring on one device.
 #[derive(Debug)]
 pub struct Ring {
@@ -126,6 +136,11 @@ impl Ring {
     pub fn next_block(&mut self) -> Option<Block<'_>> {
         self.blocks.block(self.current)?;
         Some(Block::new(self))
+    }
+
+    /// Whether [`Ring::next_block`] has one.
+    pub fn has_block(&self) -> bool {
+        self.blocks.block(self.current).is_some()
     }
 
     /// Counters since the ring was opened.

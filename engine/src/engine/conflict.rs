@@ -27,7 +27,7 @@ impl Engine {
         let Some(source) = self.choose_source(now, client, target, salt) else {
             return;
         };
-        let hash = self.hasher.hash_one(tuple);
+        let hash = self.flow_hash(&tuple);
         if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
             entry.remove();
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use millrace_wire::{Endpoint, FourTuple, Seq};
 
-use super::{Engine, Event};
+use super::{Engine, Event, TargetState};
 use crate::config::Service;
 use crate::replica::{Replica, ReplicaKey};
 use crate::session::{Phase, SessionKey};
@@ -18,6 +18,8 @@ use crate::time::Time;
 const RELEASE_BATCH: usize = 16;
 const RELEASE_TICK: u32 = 1_000;
 const RELEASE_CONNECTING: usize = 512;
+/// Probes come from these ports, first included, last not.
+const PROBE_PORTS: (u16, u16) = (1024, 65_535);
 
 impl Engine {
     pub(super) fn enter_session(&mut self, key: SessionKey, tuple: &FourTuple) {
@@ -162,17 +164,22 @@ impl Engine {
         self.enter_flow(key, &tuple);
         self.stats.replicas_opened += 1;
         self.events.push_back(Event::FlowOpened { key, tuple });
-        if self.open && self.waiting.is_empty() {
+        let Some(target) = self.targets.get_mut(usize::from(service)) else {
+            return;
+        };
+        // It waits until it connects, if only for a moment.
+        self.held_back += 1;
+        if self.open && target.open && target.waiting.is_empty() {
             self.connect(now, key);
         } else {
-            self.held_back += 1;
-            if self.waiting.len() > 2 * self.held_back {
+            if target.waiting.len() > 2 * self.held_back {
                 // Replicas that were given up while they waited.
                 let replicas = &self.replicas;
-                self.waiting
+                target
+                    .waiting
                     .retain(|key| replicas.get(*key).is_some_and(Replica::is_waiting));
             }
-            self.waiting.push_back(key);
+            target.waiting.push_back(key);
         }
     }
 
@@ -185,11 +192,10 @@ impl Engine {
     }
 
     pub(super) fn enter_flow(&mut self, key: ReplicaKey, tuple: &FourTuple) {
-        let hash = self.hasher.hash_one(tuple);
+        let hash = self.flow_hash(tuple);
         let mut by_flow = std::mem::take(&mut self.by_flow);
         by_flow.insert_unique(hash, key, |key| {
-            self.flow(*key)
-                .map_or(0, |tuple| self.hasher.hash_one(tuple))
+            self.flow(*key).map_or(0, |tuple| self.flow_hash(&tuple))
         });
         self.by_flow = by_flow;
     }
@@ -204,29 +210,56 @@ impl Engine {
     /// Lets go of replicas that were held back.
     pub(super) fn release_waiting(&mut self, now: Time) {
         self.release_at = Time::NEVER;
-        if !self.open || self.waiting.is_empty() {
+        if !self.open {
             return;
         }
         let batch = RELEASE_CONNECTING
             .saturating_sub(self.connecting)
             .max(RELEASE_BATCH);
-        for _ in 0..batch {
-            let Some(key) = self.waiting.pop_front() else {
-                return;
-            };
-            if self.replicas.get(key).is_some_and(Replica::is_waiting) {
-                self.connect(now, key);
+        for index in 0..self.targets.len() {
+            for _ in 0..batch {
+                let Some(key) = self.next_waiting(index) else {
+                    break;
+                };
+                if self.replicas.get(key).is_some_and(Replica::is_waiting) {
+                    self.connect(now, key);
+                }
             }
         }
-        if !self.waiting.is_empty() {
+        let left = |target: &TargetState| target.open && !target.waiting.is_empty();
+        if self.targets.iter().any(left) {
             self.release_at = now.plus_micros(RELEASE_TICK);
         }
+    }
+
+    fn next_waiting(&mut self, target: usize) -> Option<ReplicaKey> {
+        let target = self.targets.get_mut(target).filter(|target| target.open)?;
+        target.waiting.pop_front()
+    }
+
+    /// A source address and port for a probe of this service's target (its place in
+    /// [`crate::Config::services`]): one that no replica uses, of the kind that replicas bear.
+    /// None while it would have to be a client's and none is known.
+    pub fn probe_source(&mut self, now: Time, service: usize) -> Option<Endpoint> {
+        let target = self.config.services.get(service)?.target;
+        let hash = self.hasher.hash_one((now, service));
+        // Not the client's own port: that is the replica's.
+        let port = PROBE_PORTS.0 + (hash % u64::from(PROBE_PORTS.1 - PROBE_PORTS.0)) as u16;
+        let client = match self.config.sources {
+            source::SourcePool::Ranges(_) => Endpoint::new(target.ip, port),
+            source::SourcePool::Clients => {
+                let waiting = &self.targets.get(service)?.waiting;
+                let known = waiting.iter().find_map(|key| self.replicas.get(*key))?;
+                Endpoint::new(known.source().ip, port)
+            }
+        };
+        self.choose_source(now, client, target, hash)
     }
 
     /// Forgets a replica.
     pub(super) fn remove_replica(&mut self, now: Time, key: ReplicaKey) {
         let Some(tuple) = self.flow(key) else { return };
-        let hash = self.hasher.hash_one(tuple);
+        let hash = self.flow_hash(&tuple);
         if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
             entry.remove();
         }

@@ -84,10 +84,14 @@ const SESSION_COST: usize = size_of::<Session>() + ENTRY_COST;
 const REPLICA_COST: usize = size_of::<Replica>() + ENTRY_COST - size_of::<(Time, ReplicaKey)>();
 
 /// What the engine knows of one service's target.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct TargetState {
     floor: QuietFloor,
     max_packet: u16,
+    /// Whether replicas may begin.
+    open: bool,
+    /// Replicas that are held back, in their order; some may have been given up since.
+    waiting: VecDeque<ReplicaKey>,
 }
 
 /// The replay engine of one shard.
@@ -102,8 +106,6 @@ pub struct Engine {
     session_timers: Timers<SessionKey>,
     replica_timers: Timers<ReplicaKey>,
     ready: VecDeque<ReplicaKey>,
-    /// Replicas that are held back, in their order; some may have been given up since.
-    waiting: VecDeque<ReplicaKey>,
     held_back: usize,
     release_at: Time,
     connecting: usize,
@@ -122,6 +124,8 @@ impl Engine {
         let target = TargetState {
             floor: QuietFloor::default(),
             max_packet: config.max_packet,
+            open: true,
+            waiting: VecDeque::new(),
         };
         Self {
             targets: vec![target; config.services.len()],
@@ -135,7 +139,6 @@ impl Engine {
             session_timers: Timers::default(),
             replica_timers: Timers::default(),
             ready: VecDeque::new(),
-            waiting: VecDeque::new(),
             held_back: 0,
             release_at: Time::NEVER,
             connecting: 0,
@@ -231,10 +234,26 @@ impl Engine {
         }
         self.open = open;
         if open {
-            self.retry_outstanding(now);
+            self.path_restored(now, |_| true);
             self.release_waiting(now);
         } else {
             self.release_at = Time::NEVER;
+        }
+    }
+
+    /// Says whether answers of targets can reach the engine: see [`Engine::set_open`].
+    pub const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Says whether replicas towards the target of this service (its place in
+    /// [`Config::services`]) may begin. Until then they are held back; those that have begun go on.
+    pub fn set_target_open(&mut self, now: Time, service: usize, open: bool) {
+        if let Some(target) = self.targets.get_mut(service) {
+            target.open = open;
+            if open {
+                self.release_waiting(now);
+            }
         }
     }
 
@@ -319,10 +338,26 @@ impl Engine {
     }
 
     fn find_flow(&self, tuple: &FourTuple) -> Option<ReplicaKey> {
-        let hash = self.hasher.hash_one(tuple);
+        let wanted = self.identity(tuple);
+        let is_it = |key: &ReplicaKey| self.flow(*key).map(|flow| self.identity(&flow));
         self.by_flow
-            .find(hash, |key| self.flow(*key).as_ref() == Some(tuple))
+            .find(self.hasher.hash_one(wanted), |key| {
+                is_it(key) == Some(wanted)
+            })
             .copied()
+    }
+
+    /// What tells a flow from all others.
+    fn identity(&self, tuple: &FourTuple) -> FourTuple {
+        if self.config.nat {
+            FourTuple::new(tuple.source, tuple.source)
+        } else {
+            *tuple
+        }
+    }
+
+    fn flow_hash(&self, tuple: &FourTuple) -> u64 {
+        self.hasher.hash_one(self.identity(tuple))
     }
 
     /// Runs `f` on a replica with all it must see, and then does what its new state demands.

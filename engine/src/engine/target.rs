@@ -38,9 +38,10 @@ impl Engine {
         }
     }
 
-    /// Everything outstanding is tried again within a fraction of a second.
-    pub(super) fn retry_outstanding(&mut self, now: Time) {
-        let keys: Vec<ReplicaKey> = self.replicas.keys().collect();
+    /// Answers that went unseen can be seen again: what these replicas have outstanding is tried
+    /// again within a fraction of a second.
+    pub fn path_restored(&mut self, now: Time, affected: impl Fn(ReplicaKey) -> bool) {
+        let keys: Vec<ReplicaKey> = self.replicas.keys().filter(|key| affected(*key)).collect();
         let count = keys.len().max(1) as u64;
         for (i, key) in keys.into_iter().enumerate() {
             let at = now.plus_micros((i as u64 * RETRY_SPREAD / count) as u32);

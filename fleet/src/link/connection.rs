@@ -134,7 +134,13 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
             welcome
         }
         Some(Answer::Refused(refused)) => return End::Refused(refused),
-        Some(Answer::Headers(_) | Answer::Pong(_) | Answer::Conflict(_) | Answer::Granted(_))
+        Some(
+            Answer::Headers(_)
+            | Answer::Pong(_)
+            | Answer::Conflict(_)
+            | Answer::Granted(_)
+            | Answer::Traced(_),
+        )
         | None => {
             return End::Failed("its first message is not Welcome".to_owned());
         }
@@ -213,6 +219,9 @@ async fn pump(
                             });
                         }
                         Some(Answer::Granted(_)) => (shared.on_event)(LinkEvent::Granted),
+                        Some(Answer::Traced(traced)) => {
+                            (shared.on_event)(LinkEvent::Traced(traced.into()));
+                        }
                         Some(Answer::Conflict(conflict)) => {
                             let ids = conflict.flow_ids;
                             (shared.on_event)(LinkEvent::Conflict { ids });

@@ -18,10 +18,10 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_proto::ClaimSet;
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::refused::Code;
-use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd};
+use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd, Trace};
+use millrace_proto::{ClaimSet, TraceReport, TraceRequest};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
@@ -127,6 +127,8 @@ pub enum LinkEvent {
     },
     /// The claim of this epoch is granted: until then nothing may be sent to the targets.
     Granted,
+    /// What the interceptor's host saw of some probes.
+    Traced(TraceReport),
     /// The interceptor refused; the link tries again by itself, at its slowest pace.
     Refused {
         /// Why.
@@ -230,6 +232,14 @@ impl LinkHandle {
         self.send(epoch, Kind::ResyncEnd(ResyncEnd {}))
     }
 
+    /// Queues a question after probes, answered by [`LinkEvent::Traced`].
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub fn try_trace(&self, epoch: Epoch, request: &TraceRequest) -> Result<(), SendError> {
+        self.send(epoch, Kind::Trace(Trace::from(request)))
+    }
+
     fn send(&self, epoch: Epoch, kind: Kind) -> Result<(), SendError> {
         let result = self.shared.outbound.push(epoch, kind);
         if result == Err(SendError::Full) {
@@ -241,6 +251,11 @@ impl LinkHandle {
     /// Bytes that wait to be sent.
     pub fn queued_bytes(&self) -> usize {
         self.shared.outbound.queued_bytes()
+    }
+
+    /// Where the interceptor is.
+    pub fn address(&self) -> &HostPort {
+        &self.shared.config.address
     }
 
     /// The link as an operator wants to see it.

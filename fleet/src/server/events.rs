@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use millrace_proto::ClaimSet;
+use millrace_proto::{ClaimSet, TraceRequest};
 use tokio::sync::mpsc;
 use tonic::codegen::Bytes;
 
@@ -78,6 +78,13 @@ pub enum AttachEvent {
     ResyncEnd {
         /// The stream.
         conn: ConnId,
+    },
+    /// It asks what becomes of its probes: to be answered with [`HeaderQueue::traced`].
+    Trace {
+        /// The stream.
+        conn: ConnId,
+        /// The question, checked.
+        request: TraceRequest,
     },
     /// The stream is gone.
     Detached {

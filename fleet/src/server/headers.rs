@@ -13,7 +13,7 @@ use millrace_proto::flow::{FLOW_ID_BYTES, FlowId, encode_flow_id};
 use millrace_proto::v1::interceptor_message::Kind;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Conflict, Granted, Headers, InterceptorMessage, Pong, Refused, Welcome};
-use millrace_proto::{BATCH_BYTES, MAX_MESSAGE_BYTES};
+use millrace_proto::{BATCH_BYTES, MAX_MESSAGE_BYTES, TraceReport};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
@@ -53,6 +53,7 @@ struct Inner {
     pong: Option<u64>,
     conflicts: Vec<u8>,
     granted: bool,
+    traced: Option<TraceReport>,
     refused: Option<Refused>,
     batches: VecDeque<Batch>,
     status: QueueStatus,
@@ -82,6 +83,7 @@ impl HeaderQueue {
                 pong: None,
                 conflicts: Vec::new(),
                 granted: false,
+                traced: None,
                 refused: None,
                 batches: VecDeque::new(),
                 status: QueueStatus::default(),
@@ -159,6 +161,13 @@ impl HeaderQueue {
         wake(inner);
     }
 
+    /// Answers a trace. Only the latest answer is kept.
+    pub fn traced(&self, report: TraceReport) {
+        let mut inner = lock(&self.inner);
+        inner.traced = Some(report).filter(|_| !inner.closed);
+        wake(inner);
+    }
+
     /// Only the latest Pong is kept: a peer that pings without reading costs nothing.
     pub(super) fn pong(&self, nonce: u64) {
         let mut inner = lock(&self.inner);
@@ -232,6 +241,9 @@ impl Inner {
         if std::mem::take(&mut self.granted) {
             return Some(Kind::Granted(Granted {}));
         }
+        if let Some(report) = self.traced.take() {
+            return Some(Kind::Traced(report.into()));
+        }
         if !self.conflicts.is_empty() {
             let flow_ids = std::mem::take(&mut self.conflicts).into();
             return Some(Kind::Conflict(Conflict { flow_ids }));
@@ -300,7 +312,8 @@ mod tests {
             | Kind::Refused(_)
             | Kind::Pong(_)
             | Kind::Conflict(_)
-            | Kind::Granted(_) => {
+            | Kind::Granted(_)
+            | Kind::Traced(_) => {
                 panic!("{kind:?}")
             }
         }

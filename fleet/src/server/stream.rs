@@ -7,7 +7,7 @@ use millrace_proto::flow::{check_flow_ids, check_flows};
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{CopierMessage, Hello, Limits, Refused, Welcome};
-use millrace_proto::{ClaimSet, MAX_MESSAGE_BYTES};
+use millrace_proto::{ClaimSet, MAX_MESSAGE_BYTES, TraceRequest};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -17,6 +17,10 @@ use super::rate::Rate;
 use super::registry::Open;
 use super::{AttachEvent, Attached, ConnId, HeaderQueue, Shared};
 use crate::incarnation::Incarnation;
+
+/// What a trace counts as towards the limit of bytes per second: it has the interceptor open
+/// sockets, which is to stay rare.
+const TRACE_COST: usize = 1 << 20;
 
 /// Why a stream ended.
 enum End {
@@ -240,6 +244,11 @@ fn check_message(
         }
         Some(Kind::ResyncBegin(_)) => (Some(AttachEvent::ResyncBegin { conn }), 0),
         Some(Kind::ResyncEnd(_)) => (Some(AttachEvent::ResyncEnd { conn }), 0),
+        Some(Kind::Trace(trace)) => {
+            let request =
+                TraceRequest::try_from(&trace).map_err(|it| malformed(format!("Trace: {it}")))?;
+            (Some(AttachEvent::Trace { conn, request }), TRACE_COST)
+        }
         Some(Kind::Ping(ping)) => {
             queue.pong(ping.nonce);
             (None, 0)

@@ -1,0 +1,189 @@
+//! The links to all interceptors, and how they change while the copier runs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use millrace_fleet::address::HostPort;
+use millrace_fleet::config;
+use millrace_fleet::link::{self, LinkConfig, LinkEvent, LinkHandle, LinkStatus};
+use millrace_fleet::readiness::{Readiness, Task};
+use millrace_fleet::signals::HangUps;
+use tokio::runtime::Handle;
+
+use crate::inbox::Inbox;
+use crate::options::Options;
+use crate::plan::Plan;
+use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
+
+/// One interceptor and the links to it.
+struct Interceptor {
+    id: InterceptorId,
+    address: HostPort,
+    links: Vec<Link>,
+}
+
+struct Link {
+    handle: LinkHandle,
+    task: Arc<Task>,
+}
+
+/// All interceptors. Cheap to clone.
+#[derive(Clone)]
+pub struct Interceptors {
+    plan: Arc<Plan>,
+    runtime: Handle,
+    inbox: Arc<Inbox>,
+    readiness: Readiness,
+    current: Arc<Mutex<Current>>,
+}
+
+#[derive(Default)]
+struct Current {
+    list: Vec<Interceptor>,
+    next_id: InterceptorId,
+}
+
+impl Interceptors {
+    /// Starts the links to the plan's interceptors. Each is a part of the daemon's readiness.
+    pub fn start(
+        plan: Arc<Plan>,
+        runtime: Handle,
+        inbox: Arc<Inbox>,
+        readiness: Readiness,
+    ) -> Self {
+        let interceptors = Self {
+            plan,
+            runtime,
+            inbox,
+            readiness,
+            current: Arc::default(),
+        };
+        interceptors.set(&interceptors.plan.interceptors);
+        interceptors
+    }
+
+    /// Keeps the links to `wanted`, starts those that are new and closes the others.
+    fn set(&self, wanted: &[HostPort]) {
+        let mut current = self.lock();
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut current.list)
+            .into_iter()
+            .partition(|one| wanted.contains(&one.address));
+        current.list = kept;
+        for one in gone {
+            tracing::info!("interceptor {} is none any more", one.address);
+            for link in one.links {
+                link.handle.close();
+                link.task.set(true);
+            }
+            self.inbox.remove(one.id);
+        }
+        for address in wanted {
+            if !current.list.iter().any(|one| one.address == *address) {
+                let id = current.next_id;
+                current.next_id += 1;
+                let links = (0..self.plan.connections)
+                    .map(|link| {
+                        self.start_link(
+                            LinkId {
+                                interceptor: id,
+                                link,
+                            },
+                            address,
+                        )
+                    })
+                    .collect();
+                current.list.push(Interceptor {
+                    id,
+                    address: address.clone(),
+                    links,
+                });
+            }
+        }
+    }
+
+    fn start_link(&self, id: LinkId, address: &HostPort) -> Link {
+        let plan = &self.plan;
+        let task = Arc::new(self.readiness.register(match plan.connections {
+            1 => format!("interceptor {address}"),
+            _ => format!("interceptor {address} link {}", id.link),
+        }));
+        let config = LinkConfig {
+            link: id.link,
+            links: plan.connections,
+            claims: plan.claim.is_some(),
+            ..LinkConfig::new(address.clone(), plan.security.clone(), plan.id.clone())
+        };
+        // The shard must know the link before its first event, which may come at once: what comes
+        // before that waits behind this lock.
+        let gate = Arc::new(Mutex::new(()));
+        let held = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let (inbox, ready, waits) = (self.inbox.clone(), task.clone(), gate.clone());
+        let handle = link::spawn(config, &self.runtime, move |event| {
+            drop(waits.lock().unwrap_or_else(PoisonError::into_inner));
+            note_readiness(&ready, &event);
+            inbox.push(id, event);
+        });
+        self.inbox.add(LinkRoutes::new(
+            id,
+            handle.clone(),
+            plan.connections,
+            plan.claim.clone(),
+            plan.known_by,
+        ));
+        drop(held);
+        Link { handle, task }
+    }
+
+    /// The links as an operator wants to see them.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        let current = self.lock();
+        let links = current.list.iter().flat_map(|one| &one.links);
+        links.map(|link| link.handle.status()).collect()
+    }
+
+    /// Reads the options again at every SIGHUP, and takes over which interceptors they name.
+    pub async fn follow(self, mut hang_ups: HangUps, begun_with: Options) {
+        while hang_ups.next().await {
+            match self.reread(&begun_with) {
+                Ok(wanted) => self.set(&wanted),
+                Err(error) => tracing::warn!("SIGHUP: {error}; nothing was changed"),
+            }
+        }
+    }
+
+    fn reread(&self, begun_with: &Options) -> Result<Vec<HostPort>, String> {
+        let options: Options = config::parse().map_err(|error| error.to_string())?;
+        let wanted = options
+            .interceptors
+            .with_port(options.port)
+            .map_err(|error| error.to_string())?;
+        let comparable = |options: &Options| {
+            let mut options = options.clone();
+            options.interceptors.clone_from(&begun_with.interceptors);
+            options.port = begun_with.port;
+            format!("{options:?}")
+        };
+        if comparable(&options) != comparable(begun_with) {
+            tracing::warn!(
+                "SIGHUP: more than the interceptors (-s, -p) has changed: the rest takes effect \
+                 at the next start"
+            );
+        }
+        Ok(wanted)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn note_readiness(task: &Task, event: &LinkEvent) {
+    match event {
+        LinkEvent::Up { .. } => task.set(true),
+        LinkEvent::Down { .. } => task.set(false),
+        LinkEvent::Headers { .. }
+        | LinkEvent::Conflict { .. }
+        | LinkEvent::Granted
+        | LinkEvent::Traced(_)
+        | LinkEvent::Refused { .. } => {}
+    }
+}

@@ -1,0 +1,254 @@
+//! First contact: nothing is replayed to a target until the answer to a probe has come back.
+//!
+//! A probe is a SYN that bears an address of the kind that replicas bear, and a RST once it is
+//! answered: the application never sees it. A *volley* of them goes out, so that a director shows
+//! several real servers. Probes that stay unanswered are asked after at every interceptor's host,
+//! which finds the hop that is missing: see [`verdict`]. A target whose answers leave towards real
+//! clients is never opened; the volley is repeated until it is put right.
+
+mod table;
+pub mod verdict;
+mod volley;
+
+use std::time::Duration;
+
+use millrace_capture::SendErrorKind;
+use millrace_engine::{Engine, FlowRef, Time};
+use millrace_proto::TraceReport;
+use millrace_wire::{Endpoint, FourTuple, TcpHeader};
+
+use crate::route_info::{InterceptorId, RouteInfo};
+pub use table::{ProbeState, ProbeStatus};
+use verdict::Verdict;
+use volley::Volley;
+
+/// Pause before a volley is repeated: doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause before a volley is repeated.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How often an unchanged verdict is said again.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// Ids of replicas are larger (a slot map's version is never 0), so a probe's can be told.
+const LARGEST_ID: u64 = u32::MAX as u64;
+
+/// What is known of one target.
+#[derive(Debug)]
+enum State {
+    /// A volley is to begin; after this time.
+    Waiting(Time),
+    /// A volley is under way.
+    Asking(Volley),
+    /// An answer came back.
+    Proven,
+}
+
+#[derive(Debug)]
+struct Target {
+    address: Endpoint,
+    /// Places in the engine's list of services.
+    services: Vec<usize>,
+    state: State,
+    volleys: u32,
+    verdict: Option<Verdict>,
+    said_at: Time,
+}
+
+/// The probes of all targets.
+#[derive(Debug)]
+pub struct Prober {
+    targets: Vec<Target>,
+    next_id: u64,
+    now: Time,
+}
+
+impl Prober {
+    /// Holds all targets of the engine back until their probes are answered; none with
+    /// `enabled` off.
+    pub fn new(now: Time, engine: &mut Engine, enabled: bool) -> Self {
+        let mut targets: Vec<Target> = Vec::new();
+        let services: Vec<Endpoint> = engine.config().services.iter().map(|s| s.target).collect();
+        for (index, address) in services.into_iter().enumerate().filter(|_| enabled) {
+            engine.set_target_open(now, index, false);
+            match targets.iter_mut().find(|target| target.address == address) {
+                Some(target) => target.services.push(index),
+                None => targets.push(Target {
+                    address,
+                    services: vec![index],
+                    state: State::Waiting(now),
+                    volleys: 0,
+                    verdict: None,
+                    said_at: Time::default(),
+                }),
+            }
+        }
+        Self {
+            targets,
+            next_id: 1,
+            now,
+        }
+    }
+
+    /// Whether an id is that of a probe.
+    pub const fn is_probe(id: u64) -> bool {
+        id <= LARGEST_ID
+    }
+
+    /// Begins and ends volleys. To be called often: it costs little while nothing is due.
+    pub fn advance(&mut self, now: Time, engine: &mut Engine, routes: &mut RouteInfo) {
+        self.now = now;
+        for target in &mut self.targets {
+            match &mut target.state {
+                State::Proven => {}
+                State::Waiting(at) => {
+                    if now >= *at && routes.is_open() {
+                        target.begin(now, &mut self.next_id, engine, routes);
+                    }
+                }
+                State::Asking(volley) => {
+                    if volley.advance(now, routes) {
+                        target.conclude(now, engine, routes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When [`Prober::advance`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.targets
+            .iter()
+            .filter_map(|target| match &target.state {
+                State::Proven => None,
+                // While it would need a client, there is nothing to wake up for but now and then.
+                State::Waiting(at) => Some((*at).max(self.now + WATCH)),
+                State::Asking(volley) => Some(volley.due()),
+            })
+            .min()
+    }
+
+    /// The next packet to send: its id for [`Prober::on_send_failure`], ends and header.
+    pub fn poll_transmit(&mut self) -> Option<(u64, FourTuple, TcpHeader)> {
+        self.volleys().find_map(Volley::poll_transmit)
+    }
+
+    /// A response header came from an interceptor. Says whether it belongs to a probe.
+    pub fn on_header(
+        &mut self,
+        interceptor: InterceptorId,
+        flow: FlowRef,
+        header: &TcpHeader,
+    ) -> bool {
+        let mine = self
+            .volleys()
+            .any(|volley| volley.on_header(interceptor, flow, header));
+        mine || matches!(flow, FlowRef::Id(id) if Self::is_probe(id))
+    }
+
+    /// An interceptor's host says what it saw.
+    pub fn on_traced(&mut self, interceptor: InterceptorId, report: &TraceReport) {
+        for volley in self.volleys() {
+            volley.on_traced(interceptor, report);
+        }
+    }
+
+    /// A probe could not be sent.
+    pub fn on_send_failure(&mut self, id: u64, kind: SendErrorKind, errno: i32) {
+        for volley in self.volleys() {
+            volley.on_send_failure(id, kind, errno);
+        }
+    }
+
+    /// All targets, for /status and the report.
+    pub fn status(&self) -> Vec<ProbeStatus> {
+        let target = |target: &Target| ProbeStatus {
+            target: target.address.to_string(),
+            state: match &target.state {
+                State::Proven => ProbeState::Open,
+                State::Asking(_) => ProbeState::Asking,
+                State::Waiting(_) if target.verdict.is_some() => ProbeState::Failed,
+                State::Waiting(_) => ProbeState::Waiting,
+            },
+            volleys: target.volleys,
+            finding: target.verdict.as_ref().map(ToString::to_string),
+        };
+        self.targets.iter().map(target).collect()
+    }
+
+    fn volleys(&mut self) -> impl Iterator<Item = &mut Volley> {
+        self.targets
+            .iter_mut()
+            .filter_map(|target| match &mut target.state {
+                State::Asking(volley) => Some(volley),
+                State::Waiting(_) | State::Proven => None,
+            })
+    }
+}
+
+/// How often a target without a client's address to probe from is looked at.
+const WATCH: Duration = Duration::from_millis(2);
+
+impl Target {
+    fn begin(&mut self, now: Time, next_id: &mut u64, engine: &mut Engine, routes: &mut RouteInfo) {
+        let interceptors = routes.connected();
+        let mut sources: Vec<Endpoint> = Vec::new();
+        for attempt in 0..2 * volley::size(interceptors.len()) {
+            let service = self.services.first().copied().unwrap_or_default();
+            let at = now + Duration::from_micros(attempt as u64);
+            match engine.probe_source(at, service) {
+                Some(source) if !sources.contains(&source) => sources.push(source),
+                Some(_) => {}
+                None => break,
+            }
+            if sources.len() == volley::size(interceptors.len()) {
+                break;
+            }
+        }
+        if sources.is_empty() {
+            return;
+        }
+        self.volleys += 1;
+        let first_id = *next_id;
+        *next_id += sources.len() as u64;
+        if *next_id > LARGEST_ID / 2 {
+            *next_id = 1;
+        }
+        let volley = Volley::begin(now, self.address, first_id, &sources, interceptors);
+        for (id, tuple) in volley.flows() {
+            routes.open(id, &tuple);
+        }
+        self.state = State::Asking(volley);
+    }
+
+    fn conclude(&mut self, now: Time, engine: &mut Engine, routes: &mut RouteInfo) {
+        let State::Asking(volley) = &mut self.state else {
+            return;
+        };
+        for (id, _) in volley.flows() {
+            routes.close(id);
+        }
+        let verdict = volley.verdict(routes);
+        let open = verdict.is_open();
+        let changed = self.verdict.as_ref() != Some(&verdict);
+        if changed || now >= self.said_at + SAY_AGAIN {
+            self.said_at = now;
+            match (open, verdict.is_doubtful()) {
+                (true, false) => tracing::info!("target {}: {verdict}", self.address),
+                (true, true) => tracing::warn!("target {}: {verdict}", self.address),
+                (false, _) => tracing::warn!(
+                    "target {}: nothing is replayed yet: {verdict}",
+                    self.address
+                ),
+            }
+        }
+        self.verdict = Some(verdict);
+        if open {
+            self.state = State::Proven;
+            for service in &self.services {
+                engine.set_target_open(now, *service, true);
+            }
+            return;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.volleys.min(6)) / 2;
+        self.state = State::Waiting(now + pause.min(LONGEST_PAUSE));
+    }
+}

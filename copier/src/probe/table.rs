@@ -1,0 +1,31 @@
+//! First contact as an operator sees it.
+
+use serde::Serialize;
+
+/// How far first contact with a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeState {
+    /// No probe yet: no interceptor is connected, or no client is known whose address it could
+    /// bear.
+    Waiting,
+    /// Probes are on their way.
+    Asking,
+    /// Probes did not come back; they are repeated.
+    Failed,
+    /// A probe came back: sessions are replayed.
+    Open,
+}
+
+/// First contact with one target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProbeStatus {
+    /// The target.
+    pub target: String,
+    /// How far it is.
+    pub state: ProbeState,
+    /// Volleys begun.
+    pub volleys: u32,
+    /// What the last volley showed, in one line.
+    pub finding: Option<String>,
+}

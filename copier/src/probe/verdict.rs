@@ -1,0 +1,360 @@
+//! What probes showed: whether a target may be opened, or which hop is missing and how to see it.
+
+use std::fmt;
+
+use millrace_capture::SendErrorKind;
+use millrace_proto::{Sight, TraceReport};
+use millrace_wire::Endpoint;
+
+/// All that is known at the end of a volley.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// The target.
+    pub target: Endpoint,
+    /// The own end of an unanswered probe, or of any.
+    pub client: Option<Endpoint>,
+    /// How many probes there were.
+    pub probes: usize,
+    /// How many came back.
+    pub answered: usize,
+    /// How many of these were refused with a reset: nobody listens.
+    pub refused: usize,
+    /// Interceptors through which none came back.
+    pub silent: Vec<String>,
+    /// Interceptors that were asked.
+    pub asked: Vec<String>,
+    /// What the hosts of interceptors saw, by their names.
+    pub reports: Vec<(String, &'a TraceReport)>,
+    /// Why a probe could not be sent.
+    pub unsent: Option<(SendErrorKind, i32)>,
+}
+
+/// What a volley showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Probes came back; interceptors through which none did are named.
+    Open {
+        /// How many of how many came back.
+        answered: (usize, usize),
+        /// Interceptors through which none came back.
+        silent: Vec<String>,
+        /// Whether some probes got no answer at all.
+        doubtful: bool,
+    },
+    /// The target's host refuses connections.
+    Refused {
+        /// The target.
+        target: Endpoint,
+    },
+    /// An answer left towards the client.
+    NotDiverted {
+        /// The real server.
+        host: String,
+        /// The device on which it left.
+        device: String,
+        /// The flow, for the command that shows the route.
+        flow: (Endpoint, Endpoint),
+    },
+    /// The interceptor had the answer and did not return it.
+    NotOwned {
+        /// The real server.
+        host: String,
+    },
+    /// The SYN came in, and nothing went out.
+    NotAnswered {
+        /// The real server.
+        host: String,
+        /// The device on which it came in.
+        device: String,
+        /// The target.
+        target: Endpoint,
+    },
+    /// This host could not send.
+    NotSent {
+        /// Why.
+        kind: SendErrorKind,
+        /// The error number.
+        errno: i32,
+        /// The flow.
+        flow: (Endpoint, Endpoint),
+    },
+    /// No host saw the SYN.
+    NotReceived {
+        /// The interceptors whose hosts looked.
+        asked: Vec<String>,
+        /// Those that could not look, and why.
+        blind: Vec<String>,
+        /// The flow.
+        flow: (Endpoint, Endpoint),
+    },
+    /// Only assistants were asked: they see answers, and saw none.
+    NotAtAssistant {
+        /// The assistants.
+        asked: Vec<String>,
+        /// The flow.
+        flow: (Endpoint, Endpoint),
+    },
+}
+
+impl Verdict {
+    /// What the evidence shows; the gravest finding first.
+    pub fn of(evidence: &Evidence<'_>) -> Self {
+        let flow = (evidence.client.unwrap_or(evidence.target), evidence.target);
+        let find = |what: &dyn Fn(&Sight) -> bool| {
+            evidence.reports.iter().find_map(|(host, report)| {
+                let sight = report.sights.iter().find(|sight| what(sight))?;
+                Some((host.clone(), sight.clone()))
+            })
+        };
+        if let Some((host, sight)) = find(&|sight| !sight.leaked_device.is_empty()) {
+            let device = sight.leaked_device;
+            return Self::NotDiverted { host, device, flow };
+        }
+        if evidence.refused > 0 && evidence.refused == evidence.answered {
+            let target = evidence.target;
+            return Self::Refused { target };
+        }
+        if evidence.answered > 0 {
+            return Self::Open {
+                answered: (evidence.answered, evidence.probes),
+                silent: evidence.silent.clone(),
+                doubtful: evidence.answered < evidence.probes,
+            };
+        }
+        if let Some((host, _)) = find(&|sight| sight.captured) {
+            return Self::NotOwned { host };
+        }
+        if let Some((host, sight)) = find(&|sight| !sight.syn_device.is_empty()) {
+            return Self::NotAnswered {
+                host,
+                device: sight.syn_device,
+                target: evidence.target,
+            };
+        }
+        if let Some((kind, errno)) = evidence.unsent {
+            return Self::NotSent { kind, errno, flow };
+        }
+        let all_assistants = evidence.reports.iter().all(|(_, report)| report.assistant);
+        let asked = evidence.asked.clone();
+        if !evidence.reports.is_empty() && all_assistants {
+            return Self::NotAtAssistant { asked, flow };
+        }
+        let blind = evidence
+            .reports
+            .iter()
+            .filter(|(_, report)| !report.problem.is_empty())
+            .map(|(host, report)| format!("{host}: {}", report.problem))
+            .collect();
+        Self::NotReceived { asked, blind, flow }
+    }
+
+    /// Whether sessions may be replayed.
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+
+    /// Whether an operator should look, though sessions are replayed.
+    pub const fn is_doubtful(&self) -> bool {
+        matches!(self, Self::Open { doubtful: true, .. })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open {
+                answered: (answered, probes),
+                silent,
+                doubtful,
+            } => {
+                write!(f, "first contact: {answered} of {probes} probes came back")?;
+                if !silent.is_empty() {
+                    write!(f, ", none of them through {}", silent.join(", "))?;
+                }
+                if *doubtful {
+                    write!(
+                        f,
+                        "; the others went unanswered: is there a real server without an \
+                         interceptor?"
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Refused { target } => write!(
+                f,
+                "refused: the target's host resets the probes: nothing listens on {target}; see \
+                 there `ss -ltn 'sport = :{}'`",
+                target.port
+            ),
+            Self::NotDiverted {
+                host,
+                device,
+                flow: (client, target),
+            } => write!(
+                f,
+                "not diverted: the real server of interceptor {host} answered on {device}, towards \
+                 the real client; see there `ip route get {} from {} ipproto tcp sport {}` and \
+                 `millrace-router-agent show`",
+                client.ip, target.ip, target.port
+            ),
+            Self::NotOwned { host } => write!(
+                f,
+                "not owned: interceptor {host} captured the answer and gave it to no one or to \
+                 another copier; see there `curl -s http://127.0.0.1:36531/status`"
+            ),
+            Self::NotAnswered {
+                host,
+                device,
+                target,
+            } => write!(
+                f,
+                "not answered: the probe came in on {device} of interceptor {host}'s host and \
+                 nothing went out; see there `ss -ltn 'sport = :{}'`, `ip route get {}` (is the \
+                 VIP local?) and `sysctl net.ipv4.conf.{device}.rp_filter`",
+                target.port, target.ip
+            ),
+            Self::NotSent {
+                kind,
+                errno,
+                flow: (client, target),
+            } => write!(
+                f,
+                "not sent: this host could not send the probe ({}, errno {errno}); see `ip route \
+                 get {} from {} iif lo` and `nft list ruleset`, or send at the link layer with -o",
+                kind.name(),
+                target.ip,
+                client.ip
+            ),
+            Self::NotReceived {
+                asked,
+                blind,
+                flow: (client, target),
+            } => {
+                write!(
+                    f,
+                    "not received: no host of {} saw a probe come in; see here `ip route get {}`, \
+                     on the director `ipvsadm -Ln`, on a real server `tcpdump -ni any 'host {} and \
+                     tcp port {}'`: rp_filter, firewalls and anti-spoofing drop foreign sources",
+                    asked.join(", "),
+                    target.ip,
+                    client.ip,
+                    target.port
+                )?;
+                if !blind.is_empty() {
+                    write!(f, " (could not look: {})", blind.join("; "))?;
+                }
+                Ok(())
+            }
+            Self::NotAtAssistant {
+                asked,
+                flow: (client, target),
+            } => write!(
+                f,
+                "not diverted or not received: no answer came to the assistant {}; see on the \
+                 target `tcpdump -ni any 'host {} and tcp port {}'` and `ip route get {} from {} \
+                 ipproto tcp sport {}`",
+                asked.join(", "),
+                client.ip,
+                target.port,
+                client.ip,
+                target.ip,
+                target.port
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(sight: Sight) -> TraceReport {
+        TraceReport {
+            sights: vec![sight],
+            ..TraceReport::default()
+        }
+    }
+
+    fn verdict(answered: usize, reports: &[(&str, TraceReport)]) -> Verdict {
+        Verdict::of(&Evidence {
+            target: Endpoint::new("198.18.9.9".parse().unwrap(), 80),
+            client: Some(Endpoint::new("198.18.1.1".parse().unwrap(), 1000)),
+            probes: 4,
+            answered,
+            refused: 0,
+            silent: Vec::new(),
+            asked: vec!["rs1".to_owned(), "rs2".to_owned()],
+            reports: reports
+                .iter()
+                .map(|(host, report)| ((*host).to_owned(), report))
+                .collect(),
+            unsent: None,
+        })
+    }
+
+    fn came_in() -> Sight {
+        Sight {
+            syn_device: "eth0".to_owned(),
+            ..Sight::default()
+        }
+    }
+
+    #[test]
+    fn each_missing_hop_is_named_with_a_command_that_shows_it() {
+        let leak = Sight {
+            leaked_device: "eth0".to_owned(),
+            ..came_in()
+        };
+        let captured = Sight {
+            captured: true,
+            ..came_in()
+        };
+        for (reports, hop, command) in [
+            (vec![], "not received", "tcpdump -ni any 'host 198.18.1.1"),
+            (
+                vec![("rs1", report(came_in()))],
+                "not answered",
+                "ss -ltn 'sport = :80'",
+            ),
+            (
+                vec![("rs1", report(came_in())), ("rs2", report(leak))],
+                "not diverted",
+                "ip route get 198.18.1.1 from 198.18.9.9 ipproto tcp sport 80",
+            ),
+            (
+                vec![("rs1", report(captured))],
+                "not owned",
+                "curl -s http://127.0.0.1:36531/status",
+            ),
+        ] {
+            let verdict = verdict(0, &reports);
+            let line = verdict.to_string();
+            assert!(!verdict.is_open(), "{line}");
+            assert!(line.starts_with(hop), "{line}");
+            assert!(line.contains(command), "{line}");
+            assert!(!line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn one_real_server_that_answers_a_client_keeps_the_target_closed() {
+        let leak = Sight {
+            leaked_device: "eth0".to_owned(),
+            ..came_in()
+        };
+        assert!(verdict(4, &[]).is_open());
+        let doubtful = verdict(3, &[]);
+        assert!(doubtful.is_open() && doubtful.is_doubtful());
+        assert!(!verdict(3, &[("rs2", report(leak))]).is_open());
+    }
+
+    #[test]
+    fn an_assistant_that_saw_nothing_is_no_proof_that_nothing_came() {
+        let nothing = TraceReport {
+            assistant: true,
+            ..TraceReport::default()
+        };
+        let line = verdict(0, &[("assistant", nothing)]).to_string();
+        assert!(line.starts_with("not diverted or not received"), "{line}");
+    }
+}

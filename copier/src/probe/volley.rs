@@ -1,0 +1,374 @@
+//! Some probes to one target, from their first SYN to what they showed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use millrace_capture::SendErrorKind;
+use millrace_engine::{FlowRef, Time};
+use millrace_proto::trace::MAX_PROBES;
+use millrace_proto::{TraceReport, TraceRequest};
+use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions};
+
+use super::verdict::{Evidence, Verdict};
+use crate::route_info::{InterceptorId, RouteInfo};
+
+/// Probes for each interceptor: a director that spreads by hash shows each of its real servers
+/// with a probability of about 98%.
+const PER_INTERCEPTOR: usize = 4;
+/// SYNs are sent again after these times while they are unanswered.
+const SEND_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
+/// When the interceptors' hosts are asked.
+const ASK_AFTER: Duration = Duration::from_millis(600);
+/// SYNs that go out while those hosts look, after the question.
+const SHOW_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
+/// How long those hosts look.
+const LOOK: Duration = Duration::from_millis(1500);
+/// A volley ends this long after the question, whoever has answered.
+const END_AFTER: Duration = Duration::from_millis(2500);
+/// Maximum segment size that a probe offers, as any host on an Ethernet would. Bytes.
+const MSS: u16 = 1460;
+
+/// How many probes a volley has.
+pub(super) fn size(interceptors: usize) -> usize {
+    (PER_INTERCEPTOR * interceptors.max(1)).min(MAX_PROBES)
+}
+
+#[derive(Debug)]
+struct Probe {
+    id: u64,
+    tuple: FourTuple,
+    iss: Seq,
+    answered_by: Option<InterceptorId>,
+    refused: bool,
+}
+
+/// The probes of one volley.
+#[derive(Debug)]
+pub(super) struct Volley {
+    target: Endpoint,
+    probes: Vec<Probe>,
+    /// The interceptors that were connected when it began.
+    interceptors: Vec<InterceptorId>,
+    began: Time,
+    /// Steps of the schedule that are behind it.
+    step: usize,
+    trace: u64,
+    reports: Vec<(InterceptorId, TraceReport)>,
+    unsent: Option<(SendErrorKind, i32)>,
+    outgoing: VecDeque<(u64, FourTuple, TcpHeader)>,
+}
+
+/// What is done at one time after the begin of a volley.
+#[derive(Clone, Copy)]
+enum Step {
+    Send,
+    Ask,
+    End,
+}
+
+const SCHEDULE: [(Duration, Step); 6] = [
+    (SEND_AGAIN[0], Step::Send),
+    (SEND_AGAIN[1], Step::Send),
+    (ASK_AFTER, Step::Ask),
+    (ASK_AFTER.saturating_add(SHOW_AGAIN[0]), Step::Send),
+    (ASK_AFTER.saturating_add(SHOW_AGAIN[1]), Step::Send),
+    (ASK_AFTER.saturating_add(END_AFTER), Step::End),
+];
+
+impl Volley {
+    pub(super) fn begin(
+        now: Time,
+        target: Endpoint,
+        first_id: u64,
+        sources: &[Endpoint],
+        interceptors: Vec<InterceptorId>,
+    ) -> Self {
+        let probe = |(id, source): (u64, &Endpoint)| Probe {
+            id,
+            tuple: FourTuple::new(*source, target),
+            // A clock, as RFC 9293 3.4.1 has it: later connections of the flow are above it.
+            iss: Seq((now.as_micros() / 4) as u32),
+            answered_by: None,
+            refused: false,
+        };
+        let mut volley = Self {
+            target,
+            probes: (first_id..).zip(sources).map(probe).collect(),
+            interceptors,
+            began: now,
+            step: 0,
+            trace: first_id,
+            reports: Vec::new(),
+            unsent: None,
+            outgoing: VecDeque::new(),
+        };
+        volley.send();
+        volley
+    }
+
+    /// The probes' flows, under their ids.
+    pub(super) fn flows(&self) -> impl Iterator<Item = (u64, FourTuple)> {
+        self.probes.iter().map(|probe| (probe.id, probe.tuple))
+    }
+
+    /// Does what is due. Says whether the volley is over.
+    pub(super) fn advance(&mut self, now: Time, routes: &RouteInfo) -> bool {
+        if self.is_complete() {
+            return true;
+        }
+        while let Some((after, step)) = SCHEDULE.get(self.step)
+            && now >= self.began + *after
+        {
+            self.step += 1;
+            match step {
+                Step::Send => self.send(),
+                Step::Ask => self.ask(routes),
+                Step::End => {
+                    self.reset_unanswered();
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// When [`Volley::advance`] is to be called next.
+    pub(super) fn due(&self) -> Time {
+        if self.is_complete() {
+            return self.began;
+        }
+        let next = SCHEDULE.get(self.step);
+        next.map_or(self.began, |(after, _)| self.began + *after)
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<(u64, FourTuple, TcpHeader)> {
+        self.outgoing.pop_front()
+    }
+
+    /// Takes in an answer. Says whether it is one.
+    pub(super) fn on_header(
+        &mut self,
+        interceptor: InterceptorId,
+        flow: FlowRef,
+        header: &TcpHeader,
+    ) -> bool {
+        let is_its = |probe: &&mut Probe| match flow {
+            FlowRef::Id(id) => probe.id == id,
+            // Behind address translation the target's side is another one.
+            FlowRef::Tuple(tuple) => probe.tuple.source == tuple.source,
+        };
+        let Some(probe) = self.probes.iter_mut().find(is_its) else {
+            return false;
+        };
+        let syn = header.flags.has(Flags::SYN);
+        let reset = header.flags.has(Flags::RST);
+        let mine = header.ack == probe.iss.add(1);
+        if (syn || reset) && mine && probe.answered_by.is_none() {
+            probe.answered_by = Some(interceptor);
+            probe.refused = reset;
+            if syn {
+                let reset = reset_of(probe);
+                self.outgoing.push_back(reset);
+            }
+        }
+        true
+    }
+
+    pub(super) fn on_traced(&mut self, interceptor: InterceptorId, report: &TraceReport) {
+        let known = self.reports.iter().any(|(id, _)| *id == interceptor);
+        if report.id == self.trace && !known {
+            self.reports.push((interceptor, report.clone()));
+        }
+    }
+
+    pub(super) fn on_send_failure(&mut self, id: u64, kind: SendErrorKind, errno: i32) {
+        if self.probes.iter().any(|probe| probe.id == id) {
+            self.unsent = Some((kind, errno));
+        }
+    }
+
+    /// What it showed.
+    pub(super) fn verdict(&self, routes: &RouteInfo) -> Verdict {
+        let name = |id: &InterceptorId| routes.name(*id).unwrap_or_else(|| format!("#{id}"));
+        let silent = self
+            .interceptors
+            .iter()
+            .filter(|id| !self.probes.iter().any(|p| p.answered_by == Some(**id)));
+        Verdict::of(&Evidence {
+            target: self.target,
+            client: self
+                .probes
+                .iter()
+                .find(|probe| probe.answered_by.is_none())
+                .or(self.probes.first())
+                .map(|probe| probe.tuple.source),
+            probes: self.probes.len(),
+            answered: self.answered().count(),
+            refused: self.answered().filter(|probe| probe.refused).count(),
+            silent: silent.map(name).collect(),
+            asked: self.interceptors.iter().map(name).collect(),
+            reports: self
+                .reports
+                .iter()
+                .map(|(id, report)| (name(id), report))
+                .collect(),
+            unsent: self.unsent,
+        })
+    }
+
+    fn answered(&self) -> impl Iterator<Item = &Probe> {
+        self.probes
+            .iter()
+            .filter(|probe| probe.answered_by.is_some())
+    }
+
+    /// All that can be asked for: every probe is answered, or every interceptor has shown itself,
+    /// or every host that was asked has said what it saw.
+    fn is_complete(&self) -> bool {
+        if self.step < SCHEDULE.len() && self.step > ASK_STEP {
+            return self.reports.len() >= self.interceptors.len().max(1);
+        }
+        self.answered().count() == self.probes.len()
+    }
+
+    fn send(&mut self) {
+        for probe in self.probes.iter().filter(|it| it.answered_by.is_none()) {
+            let header = TcpHeader {
+                seq: probe.iss,
+                ack: Seq(0),
+                flags: Flags::SYN,
+                window: u16::MAX,
+                urgent: 0,
+                options: TcpOptions {
+                    mss: Some(MSS),
+                    sack_permitted: true,
+                    ..TcpOptions::default()
+                },
+            };
+            self.outgoing.push_back((probe.id, probe.tuple, header));
+        }
+    }
+
+    fn ask(&self, routes: &RouteInfo) {
+        let unanswered = self.probes.iter().filter(|it| it.answered_by.is_none());
+        let request = TraceRequest {
+            id: self.trace,
+            clients: unanswered.map(|probe| probe.tuple.source.into()).collect(),
+            wait: LOOK,
+        };
+        routes.trace(&request);
+    }
+
+    /// A real server may hold a half-open connection whose answer was lost on the way.
+    fn reset_unanswered(&mut self) {
+        let unanswered = self.probes.iter().filter(|it| it.answered_by.is_none());
+        let resets: Vec<_> = unanswered.map(reset_of).collect();
+        self.outgoing.extend(resets);
+    }
+}
+
+/// Place in the schedule of the first step after the question.
+const ASK_STEP: usize = 2;
+
+/// Ends a half-open connection at the target (RFC 9293 3.10.7.4: the sequence number is the one
+/// that is expected next).
+fn reset_of(probe: &Probe) -> (u64, FourTuple, TcpHeader) {
+    let header = TcpHeader {
+        seq: probe.iss.add(1),
+        ack: Seq(0),
+        flags: Flags::RST,
+        window: 0,
+        urgent: 0,
+        options: TcpOptions::default(),
+    };
+    (probe.id, probe.tuple, header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::from_micros(1_000_000_000);
+
+    fn volley() -> Volley {
+        let target = Endpoint::new("198.18.9.9".parse().unwrap(), 80);
+        let source = |port| Endpoint::new("198.18.1.1".parse().unwrap(), port);
+        Volley::begin(START, target, 7, &[source(1000), source(1001)], vec![0, 1])
+    }
+
+    fn sent(volley: &mut Volley) -> Vec<(u64, Flags)> {
+        std::iter::from_fn(|| volley.poll_transmit())
+            .map(|(id, _, header)| (id, header.flags))
+            .collect()
+    }
+
+    fn answer(volley: &Volley, id: u64, flags: Flags) -> TcpHeader {
+        let probe = volley.probes.iter().find(|probe| probe.id == id).unwrap();
+        TcpHeader {
+            seq: Seq(99),
+            ack: probe.iss.add(1),
+            flags,
+            window: 1000,
+            urgent: 0,
+            options: TcpOptions::default(),
+        }
+    }
+
+    #[test]
+    fn an_answered_probe_is_reset_and_never_completes_a_handshake() {
+        let mut volley = volley();
+        assert_eq!(sent(&mut volley), [(7, Flags::SYN), (8, Flags::SYN)]);
+        let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
+        assert!(volley.on_header(0, FlowRef::Id(7), &header));
+        assert_eq!(sent(&mut volley), [(7, Flags::RST)]);
+        let routes = RouteInfo::default();
+        assert!(!volley.advance(START, &routes));
+        let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
+        assert!(volley.on_header(1, FlowRef::Id(8), &header));
+        assert!(volley.advance(START, &routes), "all have answered");
+        let verdict = volley.verdict(&routes);
+        assert!(verdict.is_open() && !verdict.is_doubtful(), "{verdict}");
+    }
+
+    #[test]
+    fn a_forged_answer_does_not_open_a_target() {
+        let mut volley = volley();
+        let mut header = answer(&volley, 7, Flags::SYN | Flags::ACK);
+        header.ack = header.ack.add(1);
+        volley.on_header(0, FlowRef::Id(7), &header);
+        assert_eq!(volley.answered().count(), 0);
+    }
+
+    #[test]
+    fn silence_is_repeated_asked_after_and_ends_with_resets() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        sent(&mut volley);
+        let mut syns = 0;
+        let mut over = false;
+        for _ in 0..SCHEDULE.len() {
+            over = volley.advance(volley.due(), &routes);
+            let packets = sent(&mut volley);
+            if over {
+                assert_eq!(packets, [(7, Flags::RST), (8, Flags::RST)]);
+                break;
+            }
+            syns += packets.len();
+        }
+        assert!(over, "a volley is bounded");
+        assert_eq!(syns, 8, "four times two");
+        assert!(!volley.verdict(&routes).is_open());
+    }
+
+    #[test]
+    fn a_target_that_resets_every_probe_is_refusing() {
+        let mut volley = volley();
+        for id in [7, 8] {
+            let header = answer(&volley, id, Flags::RST | Flags::ACK);
+            volley.on_header(0, FlowRef::Id(id), &header);
+        }
+        let verdict = volley.verdict(&RouteInfo::default());
+        assert!(matches!(verdict, Verdict::Refused { .. }), "{verdict}");
+        assert!(!verdict.is_open());
+    }
+}

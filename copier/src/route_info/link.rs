@@ -1,0 +1,295 @@
+//! Route info on one link: what goes out as it happens, and all of it again when the link is up.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use millrace_engine::{Engine, ReplicaKey};
+use millrace_fleet::link::{Batch, Epoch, LinkHandle, SendError};
+use millrace_proto::{ClaimSet, FlowId, FlowRecord};
+use millrace_wire::FourTuple;
+use tonic::codegen::Bytes;
+
+use super::LinkId;
+use super::owners::FlowOwners;
+
+/// A resync pauses while this much waits in the link's queue, in bytes, so that the flows that
+/// begin meanwhile find room.
+const RESYNC_QUEUE: usize = 1 << 20;
+
+/// By what interceptors are to know a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowTarget {
+    /// Client and target.
+    #[default]
+    Exact,
+    /// The client's side alone: the target's address changes on the way (`--nat`).
+    Any,
+}
+
+/// What is known of the route info on one link.
+#[derive(Debug)]
+enum State {
+    /// The stream is down; it will come up with a new epoch.
+    Down,
+    /// Everything is being sent again: the flows that are still to go.
+    Resyncing(Epoch, Vec<ReplicaKey>),
+    /// The interceptor knows everything.
+    Synced(Epoch),
+    /// Something could not be queued: all is to be sent again as soon as there is room.
+    Behind(Epoch),
+}
+
+/// Whether the claim of this copier holds on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClaimState {
+    /// Not answered in this epoch.
+    Open,
+    Granted,
+    /// Another copier holds a part of it: stays so until it is granted.
+    Refused,
+}
+
+/// Route info on one link.
+#[derive(Debug)]
+pub struct LinkRoutes {
+    id: LinkId,
+    handle: LinkHandle,
+    /// How many links there are to the same interceptor.
+    links: u32,
+    claim: Option<ClaimSet>,
+    claim_state: ClaimState,
+    by: FlowTarget,
+    state: State,
+    forgotten: Batch,
+}
+
+impl LinkRoutes {
+    /// Route info on `handle`, one of `links` to its interceptor. With a `claim` no flows are
+    /// announced.
+    pub fn new(
+        id: LinkId,
+        handle: LinkHandle,
+        links: u32,
+        claim: Option<ClaimSet>,
+        by: FlowTarget,
+    ) -> Self {
+        Self {
+            id,
+            handle,
+            links: links.max(1),
+            claim,
+            claim_state: ClaimState::Open,
+            by,
+            state: State::Down,
+            forgotten: Batch::new(),
+        }
+    }
+
+    /// Which link it is.
+    pub fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// The link itself.
+    pub fn handle(&self) -> &LinkHandle {
+        &self.handle
+    }
+
+    /// Whether responses can come back on this link. With a claim that is not granted, what would
+    /// be sent would bear addresses of another copier.
+    pub fn is_up(&self) -> bool {
+        self.epoch().is_some() && (self.announces() || self.claim_state == ClaimState::Granted)
+    }
+
+    /// The epoch, while the stream is up.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self.state {
+            State::Down => None,
+            State::Resyncing(epoch, _) | State::Synced(epoch) | State::Behind(epoch) => Some(epoch),
+        }
+    }
+
+    /// Number of this link among those to the same interceptor, and how many there are.
+    pub(super) fn share(&self) -> (u64, u64) {
+        (self.id.link.into(), self.links.into())
+    }
+
+    pub(super) fn is_claim_refused(&self) -> bool {
+        self.claim_state == ClaimState::Refused
+    }
+
+    /// Whether flows are announced here, rather than a pool claimed.
+    pub(super) fn announces(&self) -> bool {
+        self.claim.is_none()
+    }
+
+    /// Whether this flow is told of on this link.
+    pub(super) fn carries(&self, id: FlowId) -> bool {
+        id % u64::from(self.links) == u64::from(self.id.link)
+    }
+
+    /// Whether something waits for room in the link's queue.
+    pub(super) fn is_pending(&self) -> bool {
+        match self.state {
+            State::Resyncing(..) | State::Behind(_) => true,
+            State::Down | State::Synced(_) => false,
+        }
+    }
+
+    /// How a flow is announced.
+    pub(super) fn record(&self, id: FlowId, tuple: &FourTuple) -> FlowRecord {
+        FlowRecord {
+            id,
+            target: match self.by {
+                FlowTarget::Exact => tuple.destination.into(),
+                FlowTarget::Any => any_target(tuple.destination.ip),
+            },
+            client: tuple.source.into(),
+        }
+    }
+
+    pub(super) fn on_up(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners) {
+        if self.claim_state == ClaimState::Granted {
+            self.claim_state = ClaimState::Open;
+        }
+        self.begin_resync(epoch, engine, owners);
+    }
+
+    pub(super) fn on_granted(&mut self) {
+        self.claim_state = ClaimState::Granted;
+    }
+
+    pub(super) fn on_claim_refused(&mut self) {
+        self.claim_state = ClaimState::Refused;
+    }
+
+    pub(super) fn on_down(&mut self, epoch: Epoch) {
+        if self.epoch() == Some(epoch) {
+            self.state = State::Down;
+        }
+    }
+
+    /// All is to be sent again: flows of another interceptor may be this one's.
+    pub(super) fn resync_soon(&mut self) {
+        if let Some(epoch) = self.epoch() {
+            self.state = State::Behind(epoch);
+        }
+    }
+
+    /// Queues announced flows.
+    pub(super) fn announce(&mut self, flows: Bytes) {
+        if let State::Resyncing(epoch, _) | State::Synced(epoch) = self.state {
+            let result = self.handle.try_announce(epoch, flows);
+            self.note(epoch, result);
+        }
+    }
+
+    /// Adds a flow to be forgotten; gives a batch that is full.
+    pub(super) fn push_forgotten(&mut self, id: FlowId) -> Option<Vec<u8>> {
+        match self.state {
+            // A resync names what there is.
+            State::Down | State::Behind(_) => None,
+            State::Resyncing(..) | State::Synced(_) => self.forgotten.push_id(id),
+        }
+    }
+
+    /// Queues flows to be forgotten.
+    pub(super) fn forget(&mut self, ids: Vec<u8>) {
+        if let State::Resyncing(epoch, _) | State::Synced(epoch) = self.state {
+            let result = self.handle.try_forget(epoch, ids);
+            self.note(epoch, result);
+        }
+    }
+
+    pub(super) fn flush_forgotten(&mut self) {
+        if let Some(rest) = self.forgotten.take() {
+            self.forget(rest);
+        }
+    }
+
+    /// Goes on with a resync as far as there is room.
+    pub(super) fn go_on(&mut self, engine: &Engine, owners: &FlowOwners) {
+        match self.state {
+            State::Down | State::Synced(_) => {}
+            State::Behind(epoch) => {
+                if self.handle.queued_bytes() < RESYNC_QUEUE {
+                    self.begin_resync(epoch, engine, owners);
+                }
+            }
+            State::Resyncing(..) => self.resync(engine, owners),
+        }
+    }
+
+    fn begin_resync(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners) {
+        self.forgotten = Batch::new();
+        let keys = match &self.claim {
+            Some(_) => Vec::new(),
+            None => engine
+                .flows()
+                .map(|(key, _)| key)
+                .filter(|key| self.carries(key.flow_id()))
+                .collect(),
+        };
+        self.state = State::Resyncing(epoch, keys);
+        let mut result = self.handle.try_resync_begin(epoch);
+        if let (Ok(()), Some(claim)) = (&result, &self.claim) {
+            result = self.handle.try_claim(epoch, claim);
+        }
+        self.note(epoch, result);
+        self.resync(engine, owners);
+    }
+
+    fn resync(&mut self, engine: &Engine, owners: &FlowOwners) {
+        let State::Resyncing(epoch, keys) = &mut self.state else {
+            return;
+        };
+        let epoch = *epoch;
+        let mut keys = std::mem::take(keys);
+        let mut batch = Batch::new();
+        let mut result = Ok(());
+        while result.is_ok() && self.handle.queued_bytes() < RESYNC_QUEUE {
+            let Some(key) = keys.pop() else {
+                if let Some(rest) = batch.take() {
+                    result = self.handle.try_announce(epoch, rest);
+                }
+                result = result.and_then(|()| self.handle.try_resync_end(epoch));
+                if result.is_ok() {
+                    self.state = State::Synced(epoch);
+                    return;
+                }
+                break;
+            };
+            let elsewhere = owners
+                .get(key)
+                .is_some_and(|owner| owner != self.id.interceptor);
+            // Flows that have ended meanwhile are simply not named.
+            let Some(tuple) = engine.flow(key).filter(|_| !elsewhere) else {
+                continue;
+            };
+            if let Ok(Some(full)) = batch.push_flow(&self.record(key.flow_id(), &tuple)) {
+                result = self.handle.try_announce(epoch, full);
+            }
+        }
+        if let Some(rest) = batch.take().filter(|_| result.is_ok()) {
+            result = self.handle.try_announce(epoch, rest);
+        }
+        self.state = State::Resyncing(epoch, keys);
+        self.note(epoch, result);
+    }
+
+    fn note(&mut self, epoch: Epoch, result: Result<(), SendError>) {
+        match result {
+            Ok(()) => {}
+            // The link's own event will say so; until then nothing can be sent.
+            Err(SendError::NotConnected) => self.state = State::Down,
+            Err(SendError::Full | SendError::TooLarge) => self.state = State::Behind(epoch),
+        }
+    }
+}
+
+/// The target of a flow that is known by its client's side alone.
+fn any_target(like: IpAddr) -> SocketAddr {
+    match like {
+        IpAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        IpAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
+}

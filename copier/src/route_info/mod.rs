@@ -1,0 +1,280 @@
+//! Which interceptors are told of which flows.
+//!
+//! Only the director knows which real server gets a copied connection, so a flow is announced to
+//! every interceptor when it begins. The first response shows whose it is; the others are told to
+//! forget it, and hear no more of it. With a client pool the pool is claimed from each interceptor
+//! once instead, and no flow is announced.
+//!
+//! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.
+
+mod link;
+mod owners;
+
+use std::time::Duration;
+
+use millrace_engine::{Engine, ReplicaKey, Time};
+use millrace_fleet::link::{Batch, LinkEvent};
+use millrace_proto::v1::refused::Code;
+use millrace_proto::{FlowId, TraceRequest};
+use millrace_wire::FourTuple;
+
+pub use link::{FlowTarget, LinkRoutes};
+
+use owners::FlowOwners;
+
+/// Number of an interceptor, never used again for another one while the copier runs.
+pub type InterceptorId = u32;
+
+/// One link to one interceptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId {
+    /// The interceptor.
+    pub interceptor: InterceptorId,
+    /// Number of the link among those to it (`-C`), from 0.
+    pub link: u32,
+}
+
+/// Under load announcements gather for this long for each interceptor but the first, so that the
+/// number of messages does not grow with the number of new flows times that of interceptors. A
+/// response that comes before its announcement waits at the interceptor.
+const PACE_PER_INTERCEPTOR: Duration = Duration::from_micros(250);
+/// The longest that an announcement waits for others.
+const LONGEST_PACE: Duration = Duration::from_millis(4);
+/// How long flows to be forgotten gather: nobody waits for these.
+const FORGET_PACE: Duration = Duration::from_millis(20);
+
+/// Route info on all links.
+#[derive(Debug, Default)]
+pub struct RouteInfo {
+    links: Vec<LinkRoutes>,
+    owners: FlowOwners,
+    /// What is to be announced: one batch for each number of a link (`-C`), the same for every
+    /// interceptor, so that a flow is encoded once.
+    announcements: Vec<Batch>,
+    announced_at: Time,
+    forgotten_at: Time,
+    /// Whether something waits in a batch for more of its kind.
+    gathering: bool,
+}
+
+impl RouteInfo {
+    /// Takes in a link. Its flows go out when it is up.
+    pub fn add(&mut self, link: LinkRoutes) {
+        let shares = link.share().1 as usize;
+        if self.announcements.len() < shares {
+            self.announcements.resize_with(shares, Batch::new);
+        }
+        self.links.push(link);
+    }
+
+    /// Lets go of an interceptor: what was its own may now be anybody's.
+    pub fn remove(&mut self, interceptor: InterceptorId) {
+        self.links
+            .retain(|link| link.id().interceptor != interceptor);
+        if self.owners.forget_interceptor(interceptor) {
+            for link in &mut self.links {
+                link.resync_soon();
+            }
+        }
+    }
+
+    /// The interceptors through which responses can come back now.
+    pub fn connected(&self) -> Vec<InterceptorId> {
+        let up = self.links.iter().filter(|link| link.is_up());
+        let mut interceptors: Vec<_> = up.map(|link| link.id().interceptor).collect();
+        interceptors.dedup();
+        interceptors
+    }
+
+    /// Where an interceptor is, as the operator wrote it.
+    pub fn name(&self, interceptor: InterceptorId) -> Option<String> {
+        let mut links = self.links.iter();
+        let link = links.find(|link| link.id().interceptor == interceptor)?;
+        Some(link.handle().address().to_string())
+    }
+
+    /// Asks every interceptor after probes.
+    pub fn trace(&self, request: &TraceRequest) {
+        for link in self.links.iter().filter(|link| link.id().link == 0) {
+            if let Some(epoch) = link.epoch() {
+                // One that cannot be asked does not answer: the volley ends without it.
+                let _ = link.handle().try_trace(epoch, request);
+            }
+        }
+    }
+
+    /// Something happened on a link. Says whether answers that went unseen can come back now.
+    pub fn on_event(&mut self, id: LinkId, event: &LinkEvent, engine: &Engine) -> bool {
+        let Some(link) = self.links.iter_mut().find(|link| link.id() == id) else {
+            return false;
+        };
+        match event {
+            LinkEvent::Up { epoch, .. } => {
+                link.on_up(*epoch, engine, &self.owners);
+                true
+            }
+            LinkEvent::Granted => {
+                link.on_granted();
+                true
+            }
+            LinkEvent::Down { epoch, .. } => {
+                link.on_down(*epoch);
+                false
+            }
+            LinkEvent::Refused { code, .. } => {
+                if *code == Code::ClaimConflict {
+                    link.on_claim_refused();
+                }
+                false
+            }
+            // Inputs of their own.
+            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Traced(_) => false,
+        }
+    }
+
+    /// Whether responses can come back at all, and no interceptor would give them to another
+    /// copier.
+    pub fn is_open(&self) -> bool {
+        self.links.iter().any(LinkRoutes::is_up)
+            && !self.links.iter().any(LinkRoutes::is_claim_refused)
+    }
+
+    /// Whether this flow's responses may have come back on a link of `interceptor`.
+    pub fn may_own(&self, interceptor: InterceptorId, key: ReplicaKey) -> bool {
+        self.owners
+            .get(key)
+            .is_none_or(|owner| owner == interceptor)
+    }
+
+    /// When [`RouteInfo::flush`] is to be called next.
+    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+        if self.links.iter().any(LinkRoutes::is_pending) {
+            return Some(now + RETRY);
+        }
+        // Forgetting can wait for the next packet.
+        self.gathering.then(|| self.announced_at + self.pace())
+    }
+
+    /// A replica's flow begins.
+    pub fn flow_opened(&mut self, key: ReplicaKey, tuple: &FourTuple) {
+        // A replica that moves to another port begins anew.
+        self.owners.remove(key);
+        self.open(key.flow_id(), tuple);
+    }
+
+    /// A flow with this id begins: a replica's, or a probe's.
+    pub fn open(&mut self, id: FlowId, tuple: &FourTuple) {
+        let Some(first) = self.links.first().filter(|link| link.announces()) else {
+            return;
+        };
+        let record = first.record(id, tuple);
+        let share = (id % first.share().1) as usize;
+        let Some(batch) = self.announcements.get_mut(share) else {
+            return;
+        };
+        // Both ends of a replica's flow are of one family, so encoding cannot fail.
+        if let Ok(Some(full)) = batch.push_flow(&record) {
+            announce(&mut self.links, share, full);
+        }
+        self.gathering = true;
+    }
+
+    /// A flow is over.
+    pub fn flow_closed(&mut self, key: ReplicaKey) {
+        let owner = self.owners.remove(key);
+        self.forget_at(key.flow_id(), |interceptor| {
+            owner.is_none_or(|owner| owner == interceptor)
+        });
+    }
+
+    /// A probe's flow is over.
+    pub fn close(&mut self, id: FlowId) {
+        self.forget_at(id, |_| true);
+    }
+
+    /// A response to a flow came back through an interceptor: it is the flow's real server.
+    pub fn heard(&mut self, interceptor: InterceptorId, key: ReplicaKey, engine: &Engine) {
+        // With one interceptor there is nobody else to tell.
+        let several = self
+            .links
+            .first()
+            .zip(self.links.last())
+            .is_some_and(|(first, last)| first.id().interceptor != last.id().interceptor);
+        if several
+            && self.links.first().is_some_and(LinkRoutes::announces)
+            && self.owners.get(key).is_none()
+            && engine.flow(key).is_some()
+            && self.owners.learn(key, interceptor)
+        {
+            self.forget_at(key.flow_id(), |other| other != interceptor);
+        }
+    }
+
+    /// Queues what has gathered for long enough, and goes on with resyncs as far as there is room.
+    pub fn flush(&mut self, now: Time, engine: &Engine) {
+        if self.gathering && now >= self.announced_at + self.pace() {
+            self.announced_at = now;
+            self.gathering = false;
+            self.flush_announcements();
+        }
+        if now >= self.forgotten_at + FORGET_PACE {
+            self.forgotten_at = now;
+            // What was announced must not be overtaken by its end.
+            self.flush_announcements();
+            for link in &mut self.links {
+                link.flush_forgotten();
+            }
+        }
+        for link in &mut self.links {
+            link.go_on(engine, &self.owners);
+        }
+    }
+
+    fn flush_announcements(&mut self) {
+        for (share, batch) in self.announcements.iter_mut().enumerate() {
+            if let Some(rest) = batch.take() {
+                announce(&mut self.links, share, rest);
+            }
+        }
+    }
+
+    fn forget_at(&mut self, id: FlowId, whom: impl Fn(InterceptorId) -> bool) {
+        let mut announced = false;
+        for index in 0..self.links.len() {
+            let Some(link) = self.links.get_mut(index) else {
+                return;
+            };
+            if !link.announces() || !link.carries(id) || !whom(link.id().interceptor) {
+                continue;
+            }
+            if let Some(full) = link.push_forgotten(id) {
+                if !std::mem::replace(&mut announced, true) {
+                    self.flush_announcements();
+                }
+                if let Some(link) = self.links.get_mut(index) {
+                    link.forget(full);
+                }
+            }
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        let others = u32::try_from(self.links.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        PACE_PER_INTERCEPTOR
+            .saturating_mul(others)
+            .min(LONGEST_PACE)
+    }
+}
+
+/// How soon a full queue is looked at again.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Queues announced flows on every link with this number.
+fn announce(links: &mut [LinkRoutes], share: usize, flows: Vec<u8>) {
+    let flows = tonic::codegen::Bytes::from(flows);
+    for link in links {
+        if link.share().0 == share as u64 {
+            link.announce(flows.clone());
+        }
+    }
+}

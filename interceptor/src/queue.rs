@@ -1,0 +1,145 @@
+//! The thread that reads an NFQUEUE: it drops what is a response to a copied flow, and hands its
+//! header to the worker.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use millrace_capture::filter::HEADERS_ONLY;
+use millrace_capture::{CaptureError, PacketQueue, QueueStatistics, QueuedPacket, Verdict, Waker};
+use millrace_fleet::address::ClientPool;
+use millrace_wire::{Decoder, LinkType, Verify};
+
+/// Headers that may wait for the worker; the oldest are dropped then, and targets repeat what
+/// matters.
+const CAPACITY: usize = 65_536;
+/// Pause before a broken queue is opened again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The beginning of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    bytes: [u8; HEADERS_ONLY as usize],
+    len: u8,
+    /// Length of the whole packet in bytes.
+    pub original_len: usize,
+}
+
+impl Head {
+    fn new(packet: &QueuedPacket<'_>) -> Self {
+        let mut bytes = [0; HEADERS_ONLY as usize];
+        let len = packet.data.len().min(bytes.len());
+        for (to, from) in bytes.iter_mut().zip(packet.data) {
+            *to = *from;
+        }
+        Self {
+            bytes,
+            // Less than 256: see HEADERS_ONLY.
+            len: len as u8,
+            original_len: packet.original_len,
+        }
+    }
+
+    /// The bytes, from the IP header on.
+    pub fn data(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    heads: VecDeque<Head>,
+    dropped: u64,
+    statistics: QueueStatistics,
+}
+
+/// The worker's end: packets that were taken off the queue.
+#[derive(Clone, Debug, Default)]
+pub struct Heads(Arc<Mutex<Inner>>);
+
+impl Heads {
+    /// Takes all, in order, into `into`, which must be empty.
+    pub fn take(&self, into: &mut VecDeque<Head>) {
+        std::mem::swap(&mut self.lock().heads, into);
+    }
+
+    /// Packets read, and packets that were lost on the way here.
+    pub fn counts(&self) -> (u64, u64) {
+        let inner = self.lock();
+        let statistics = inner.statistics;
+        (statistics.received, statistics.overruns + inner.dropped)
+    }
+
+    fn push(&self, head: Head, statistics: QueueStatistics) -> bool {
+        let mut inner = self.lock();
+        let was_empty = inner.heads.is_empty();
+        if inner.heads.len() >= CAPACITY {
+            inner.heads.pop_front();
+            inner.dropped += 1;
+        }
+        inner.heads.push_back(head);
+        inner.statistics = statistics;
+        was_empty
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts to read `queue`. What is for an address of `pass` goes on its way.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn start(queue: PacketQueue, pass: Option<ClientPool>, waker: Waker) -> std::io::Result<Heads> {
+    let heads = Heads::default();
+    let to = heads.clone();
+    std::thread::Builder::new()
+        .name("nfqueue".to_owned())
+        .spawn(move || read(queue, pass.as_ref(), &to, &waker))?;
+    Ok(heads)
+}
+
+fn read(mut queue: PacketQueue, pass: Option<&ClientPool>, heads: &Heads, waker: &Waker) {
+    let mut decoder = Decoder::new();
+    loop {
+        let mut head = None;
+        let result = queue.next(|packet| {
+            if passes(&mut decoder, pass, packet) {
+                return Verdict::Accept;
+            }
+            head = Some(Head::new(packet));
+            Verdict::Drop
+        });
+        if let Err(error) = result {
+            queue = reopen(queue.number(), &error);
+            continue;
+        }
+        if let Some(head) = head
+            && heads.push(head, queue.statistics())
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Whether a packet is none of ours: the rule's pass-list is a rule of its own, and this is the
+/// second lock on the same door.
+fn passes(decoder: &mut Decoder, pass: Option<&ClientPool>, packet: &QueuedPacket<'_>) -> bool {
+    let Some(pass) = pass else { return false };
+    let len = packet.original_len;
+    decoder
+        .decode(0, LinkType::RawIp, packet.data, len, Verify::Nothing)
+        .is_ok_and(|decoded| pass.contains(decoded.tuple.destination.ip))
+}
+
+fn reopen(number: u16, error: &CaptureError) -> PacketQueue {
+    tracing::error!("{error}; opening the queue again");
+    loop {
+        std::thread::sleep(PAUSE);
+        match PacketQueue::open(number) {
+            Ok(queue) => return queue,
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+}

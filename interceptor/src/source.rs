@@ -1,0 +1,106 @@
+//! Where responses come from: a device, or a queue.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+
+use millrace_capture::Tap;
+use millrace_wire::{Decoder, LinkType, TcpPacket, Verify};
+
+use crate::queue::{Head, Heads};
+
+/// Blocks taken from one ring before the others, and route info, get their turn.
+const BLOCKS_IN_A_ROW: usize = 64;
+
+/// Which frames of a device are responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Those that come in: others sent them here, to an assistant.
+    Incoming,
+    /// All: nothing else is on a sink.
+    Any,
+}
+
+/// A source of responses.
+#[derive(Debug)]
+pub enum Source {
+    /// A device.
+    Device(Box<Tap>, Direction),
+    /// A queue.
+    Queue(Heads, VecDeque<Head>),
+}
+
+impl Source {
+    /// Hands over what has come, decoded, for as long as a turn lasts. The second argument of
+    /// `take` says whether the frame may be a response. Says whether there is more.
+    pub fn read(
+        &mut self,
+        decoder: &mut Decoder,
+        mut take: impl FnMut(&TcpPacket<'_>, bool),
+    ) -> bool {
+        match self {
+            Self::Device(tap, direction) => {
+                for _ in 0..BLOCKS_IN_A_ROW {
+                    let Some((link, block)) = tap.next_block() else {
+                        return false;
+                    };
+                    for frame in &block {
+                        let len = frame.original_len as usize;
+                        let decoded =
+                            decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
+                        if let Ok(packet) = decoded {
+                            take(&packet, *direction == Direction::Any || !frame.outgoing);
+                        }
+                    }
+                }
+                true
+            }
+            Self::Queue(heads, taken) => {
+                heads.take(taken);
+                for head in taken.drain(..) {
+                    let len = head.original_len;
+                    let decoded =
+                        decoder.decode(0, LinkType::RawIp, head.data(), len, Verify::Nothing);
+                    if let Ok(packet) = decoded {
+                        take(&packet, true);
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// What to sleep on; a queue's thread wakes the worker itself.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Device(tap, _) => tap.fd(),
+            Self::Queue(..) => None,
+        }
+    }
+
+    /// Says that the source may have failed.
+    pub fn suspect(&mut self) {
+        match self {
+            Self::Device(tap, _) => tap.suspect(),
+            Self::Queue(..) => {}
+        }
+    }
+
+    /// Packets that came, and packets that were lost before they could be read.
+    pub fn counts(&mut self) -> (u64, u64) {
+        match self {
+            Self::Device(tap, _) => {
+                let statistics = tap.statistics();
+                (statistics.received, statistics.dropped)
+            }
+            Self::Queue(heads, _) => heads.counts(),
+        }
+    }
+
+    /// Its name and whether it delivers, for /status.
+    pub fn state(&self) -> (String, bool) {
+        match self {
+            Self::Device(tap, _) => (tap.device().to_owned(), tap.is_open()),
+            Self::Queue(..) => ("nfqueue".to_owned(), true),
+        }
+    }
+}

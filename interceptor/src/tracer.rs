@@ -1,0 +1,214 @@
+//! Looks at all devices of this host for a copier's probes: which hop do they miss?
+//!
+//! A thread of its own does this, one question after the other, with small rings that see nothing
+//! but the probes.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use millrace_capture::filter::HEADERS_ONLY;
+use millrace_capture::wait::MAX_SOURCES;
+use millrace_capture::{Device, Filter, FilterSpec, Ring, RingConfig, ServiceFilter, wait};
+use millrace_fleet::server::HeaderQueue;
+use millrace_proto::{Sight, TraceReport, TraceRequest};
+use millrace_wire::{Decoder, Flags, TcpPacket, Verify};
+
+/// Questions that may wait.
+const WAITING: usize = 4;
+/// Size of each ring in bytes: a probe is a few small packets.
+const BUFFER: usize = 64 << 10;
+/// Longest sleep, so that rings are read in turn.
+const NAP: Duration = Duration::from_millis(50);
+
+/// What the tracer has to know of the interceptor.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The devices on which responses are captured.
+    pub devices: Vec<String>,
+    /// Whether this host is an assistant.
+    pub assistant: bool,
+}
+
+/// Asks the tracer's thread.
+#[derive(Debug)]
+pub struct Tracer {
+    jobs: SyncSender<(TraceRequest, HeaderQueue)>,
+    assistant: bool,
+}
+
+impl Tracer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When none can be started.
+    pub fn start(setting: Setting) -> std::io::Result<Self> {
+        let (jobs, waiting) = sync_channel(WAITING);
+        let assistant = setting.assistant;
+        std::thread::Builder::new()
+            .name("tracer".to_owned())
+            .spawn(move || serve(&waiting, &setting))?;
+        Ok(Self { jobs, assistant })
+    }
+
+    /// Has a question answered to `queue`; never waits.
+    pub fn ask(&self, request: TraceRequest, queue: HeaderQueue) {
+        let refused = match self.jobs.try_send((request, queue)) {
+            Ok(()) => return,
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+        };
+        let (request, queue) = refused;
+        queue.traced(TraceReport {
+            id: request.id,
+            problem: "busy with the probes of other copiers".to_owned(),
+            assistant: self.assistant,
+            ..TraceReport::default()
+        });
+    }
+}
+
+fn serve(jobs: &Receiver<(TraceRequest, HeaderQueue)>, setting: &Setting) {
+    while let Ok((request, queue)) = jobs.recv() {
+        let mut report = TraceReport {
+            id: request.id,
+            assistant: setting.assistant,
+            ..TraceReport::default()
+        };
+        match look(&request, setting) {
+            Ok(sights) => report.sights = sights,
+            Err(problem) => report.problem = problem,
+        }
+        queue.traced(report);
+    }
+}
+
+/// One probe under observation.
+struct Watched {
+    client: SocketAddr,
+    sight: Sight,
+}
+
+impl Watched {
+    fn is_seen(&self) -> bool {
+        self.sight.captured || !self.sight.leaked_device.is_empty()
+    }
+}
+
+fn look(request: &TraceRequest, setting: &Setting) -> Result<Vec<Sight>, String> {
+    let devices = Device::list();
+    let local: HashSet<IpAddr> = devices
+        .iter()
+        .flat_map(|device| device.addresses.iter().copied())
+        .collect();
+    let mut rings = open(request, &devices)?;
+    let mut watched: Vec<Watched> = (0..)
+        .zip(&request.clients)
+        .map(|(number, client)| Watched {
+            client: *client,
+            sight: Sight {
+                client: number,
+                ..Sight::default()
+            },
+        })
+        .collect();
+    let mut decoder = Decoder::new();
+    let deadline = Instant::now() + request.wait;
+    while !watched.iter().all(Watched::is_seen) {
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            break;
+        };
+        let fds: Vec<_> = rings.iter().map(|(_, ring)| ring.as_fd()).collect();
+        wait(&fds, Some(left.min(NAP))).map_err(|error| error.to_string())?;
+        for (device, ring) in &mut rings {
+            let link = ring.link_type();
+            while let Some(block) = ring.next_block() {
+                for frame in &block {
+                    let len = frame.original_len as usize;
+                    let decoded =
+                        decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
+                    if let Ok(packet) = decoded {
+                        let seen = Seen {
+                            device,
+                            captured_here: setting.devices.contains(device),
+                            outgoing: frame.outgoing,
+                            local: &local,
+                        };
+                        seen.note(&packet, &mut watched);
+                    }
+                }
+            }
+        }
+    }
+    let sights = watched.into_iter().map(|it| it.sight);
+    Ok(sights
+        .filter(|sight| {
+            sight.captured || !sight.syn_device.is_empty() || !sight.leaked_device.is_empty()
+        })
+        .collect())
+}
+
+fn open(request: &TraceRequest, devices: &[Device]) -> Result<Vec<(String, Ring)>, String> {
+    let services = request.clients.iter().map(|client| ServiceFilter {
+        address: Some(client.ip()),
+        port: client.port(),
+    });
+    let filter = Filter::Services(FilterSpec {
+        services: services.collect(),
+        local_addresses: Vec::new(),
+        exclude: Vec::new(),
+        client_snap_len: HEADERS_ONLY,
+        server_snap_len: HEADERS_ONLY,
+    });
+    let mut rings = Vec::new();
+    let mut problem = "no device is up".to_owned();
+    let up = devices
+        .iter()
+        .filter(|device| device.up && !device.loopback);
+    for device in up.take(MAX_SOURCES) {
+        let config = RingConfig {
+            buffer_bytes: BUFFER,
+            snap_len: HEADERS_ONLY,
+            ..RingConfig::new(device.name.clone(), filter.clone())
+        };
+        match Ring::open(&config) {
+            Ok(ring) => rings.push((device.name.clone(), ring)),
+            // It may have gone meanwhile, or carry no IP.
+            Err(error) => problem = error.to_string(),
+        }
+    }
+    if rings.is_empty() {
+        return Err(problem);
+    }
+    Ok(rings)
+}
+
+/// A frame, and where it was seen.
+struct Seen<'a> {
+    device: &'a str,
+    captured_here: bool,
+    outgoing: bool,
+    local: &'a HashSet<IpAddr>,
+}
+
+impl Seen<'_> {
+    fn note(&self, packet: &TcpPacket<'_>, watched: &mut [Watched]) {
+        let (source, destination) = (packet.tuple.source, packet.tuple.destination);
+        for one in watched {
+            let sight = &mut one.sight;
+            if SocketAddr::from(source) == one.client {
+                if !self.outgoing && packet.header.flags.has(Flags::SYN) {
+                    sight.syn_device = self.device.to_owned();
+                }
+            } else if SocketAddr::from(destination) == one.client {
+                if self.captured_here {
+                    sight.captured = true;
+                } else if self.outgoing && self.local.contains(&source.ip) {
+                    // What this host merely forwards is another host's to divert.
+                    sight.leaked_device = self.device.to_owned();
+                }
+            }
+        }
+    }
+}
