@@ -122,7 +122,10 @@ impl HostConfig {
 
     /// Which port of this host must stay reachable, if `local` is one.
     pub fn own_port(&self, local: SocketAddr) -> Option<&'static str> {
-        let mut found = self.own_ports.iter().filter(|(port, _)| *port == local.port());
+        let mut found = self
+            .own_ports
+            .iter()
+            .filter(|(port, _)| *port == local.port());
         found.next().map(|(_, what)| *what)
     }
 }

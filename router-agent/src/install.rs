@@ -187,7 +187,9 @@ impl Installer {
             &sockets,
             &[&before, wanted],
         )?;
-        let done = self.take(&steps).and_then(|()| self.verify(&layout, wanted, &baseline));
+        let done = self
+            .take(&steps)
+            .and_then(|()| self.verify(&layout, wanted, &baseline));
         match done {
             Ok(lookups) => Ok(Verified {
                 lookups,

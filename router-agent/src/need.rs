@@ -83,7 +83,9 @@ impl Need {
     pub fn selectors(&self) -> Result<Selectors, NeedError> {
         let refuse = |text: String| Err(NeedError(text));
         if self.services.is_empty() && self.pool.is_empty() {
-            return refuse("nothing is asked for: name services, a client pool, or both".to_owned());
+            return refuse(
+                "nothing is asked for: name services, a client pool, or both".to_owned(),
+            );
         }
         if self.services.len() > MAX_SERVICES || self.pool.len() > MAX_PREFIXES {
             return refuse(format!(
@@ -105,7 +107,11 @@ impl Need {
                 continue;
             }
             let ipv4 = service.is_some_and(|it| it.is_ipv4());
-            let mut fitting = self.pool.iter().filter(|to| to.is_ipv4() == ipv4).peekable();
+            let mut fitting = self
+                .pool
+                .iter()
+                .filter(|to| to.is_ipv4() == ipv4)
+                .peekable();
             if fitting.peek().is_none() {
                 return refuse(format!(
                     "the client pool has no {} address for the service {}",

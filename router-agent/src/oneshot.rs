@@ -44,7 +44,8 @@ fn installer(host: HostConfig, command: &str) -> Result<Installer, ExitError> {
             "a router-agent{} works with {}: while it runs it alone changes routes here; `show` \
              and `plan` work beside it; stop it before `{command}` (what is installed stays), or \
              use another --state-dir, --table, --priority, --protocol and --sink-device",
-            pid.map(|pid| format!(" (process {pid})")).unwrap_or_default(),
+            pid.map(|pid| format!(" (process {pid})"))
+                .unwrap_or_default(),
             host.state_dir.display()
         ))),
     }
@@ -206,7 +207,10 @@ fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
         let up = if link.up { "up" } else { "down" };
         format!("{} ({}, {up})", link.name, link.kind)
     });
-    let chains = [("iptables", &snapshot.chain_v4), ("ip6tables", &snapshot.chain_v6)];
+    let chains = [
+        ("iptables", &snapshot.chain_v4),
+        ("ip6tables", &snapshot.chain_v6),
+    ];
     let firewall = chains.iter().flat_map(|(program, chain)| {
         let rules = chain.rules.iter();
         rules.map(move |rule| format!("{program} -t mangle -A MILLRACE {rule}"))
@@ -241,7 +245,10 @@ fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
         ("settings", &installed.settings),
     ];
     for (name, list) in lists {
-        say(format_args!("{name}:{}", if list.is_empty() { " none" } else { "" }));
+        say(format_args!(
+            "{name}:{}",
+            if list.is_empty() { " none" } else { "" }
+        ));
         for line in list {
             say(format_args!("  {line}"));
         }

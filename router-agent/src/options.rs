@@ -141,7 +141,12 @@ pub struct HostOptions {
     pub keep_ports: Vec<u16>,
 
     /// Directory for what must outlive the process.
-    #[arg(long, value_name = "DIR", default_value = "/run/millrace", global = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/millrace",
+        global = true
+    )]
     pub state_dir: PathBuf,
 }
 
@@ -263,7 +268,12 @@ mod tests {
             assert_eq!(error.code(), 64);
             assert!(error.to_string().contains(said), "{line}: {error}");
         }
-        for line in ["--priority 0", "--protocol 4", "apply -s rs1:80", "apply -c 1.2.3.4/33"] {
+        for line in [
+            "--priority 0",
+            "--protocol 4",
+            "apply -s rs1:80",
+            "apply -c 1.2.3.4/33",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

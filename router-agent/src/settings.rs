@@ -40,7 +40,10 @@ impl std::fmt::Display for Finding {
             wanted,
             why,
         } = self;
-        write!(f, "{key} is {found}: {why}; mend it with: sysctl -w {key}={wanted}")
+        write!(
+            f,
+            "{key} is {found}: {why}; mend it with: sysctl -w {key}={wanted}"
+        )
     }
 }
 

@@ -44,7 +44,9 @@ impl Baseline {
             let services = selectors.iter().flat_map(|set| set.iter());
             let fitting = services
                 .filter_map(|selector| selector.service)
-                .find(|service| service.is_ipv4() == to.is_ipv4() && snapshot.is_local(service.ip()));
+                .find(|service| {
+                    service.is_ipv4() == to.is_ipv4() && snapshot.is_local(service.ip())
+                });
             if let Some(service) = fitting {
                 questions.push((response(service, to), "a member of the pass-list"));
             }

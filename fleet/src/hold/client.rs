@@ -7,7 +7,7 @@ use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::hold_reply::Kind as Reply;
 use millrace_proto::v1::hold_request::Kind;
 use millrace_proto::v1::router_agent_client::RouterAgentClient;
-use millrace_proto::v1::{HoldPing, HoldReply, HoldRefused, HoldRequest, Holder, Holding, Need};
+use millrace_proto::v1::{HoldPing, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Need};
 use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -19,8 +19,9 @@ use tonic::Streaming;
 use super::status::{HoldStatus, Tracker};
 use crate::address::HostPort;
 use crate::incarnation::Incarnation;
-use crate::link::{Backoff, open_channel, printable, said};
-use crate::transport::Security;
+use crate::link::{Backoff, printable};
+use crate::tls::Role;
+use crate::transport::{self, Diagnosis, Opened, Security, Timeouts};
 
 /// How often the agent is asked whether it is alive.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -46,12 +47,8 @@ pub struct HoldConfig {
     pub need: Need,
     /// The waits between attempts.
     pub backoff: Backoff,
-    /// Bound of connecting.
-    pub connect_timeout: Duration,
-    /// HTTP/2 ping interval.
-    pub keepalive_interval: Duration,
-    /// An unanswered ping ends the connection after this.
-    pub keepalive_timeout: Duration,
+    /// How long the agent may be silent.
+    pub timeouts: Timeouts,
 }
 
 impl HoldConfig {
@@ -69,9 +66,7 @@ impl HoldConfig {
             incarnation: Incarnation::of_this_process(),
             need,
             backoff: Backoff::default(),
-            connect_timeout: Duration::from_secs(3),
-            keepalive_interval: Duration::from_secs(2),
-            keepalive_timeout: Duration::from_secs(3),
+            timeouts: Timeouts::default(),
         }
     }
 }
@@ -255,23 +250,25 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
     };
     let (requests, outbound) = mpsc::channel(OUTBOUND);
     let open = async {
-        let channel = open_channel(
+        let Opened { channel, diagnosis } = transport::channel(
             &config.address,
-            config.security,
-            config.connect_timeout,
-            (config.keepalive_interval, config.keepalive_timeout),
+            &config.security,
+            Role::RouterAgent,
+            &config.timeouts,
         )
         .await?;
+        let said = |status: tonic::Status| diagnosis.explain(&status);
         let mut client =
             RouterAgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         // The channel has room: it is new.
         let _ = requests.send(request(Kind::Holder(holder))).await;
         let response = client.hold(ReceiverStream::new(outbound)).await;
-        let mut inbound = response.map_err(|it| said(&it, AGENT))?.into_inner();
-        let first = inbound.message().await.map_err(|it| said(&it, AGENT))?;
-        Ok::<_, String>((inbound, first))
+        let mut inbound = response.map_err(said)?.into_inner();
+        let first = inbound.message().await.map_err(said)?;
+        Ok::<_, String>((inbound, first, diagnosis))
     };
-    let (inbound, first) = match timeout(config.connect_timeout + ANSWER_TIMEOUT, open).await {
+    let limit = config.timeouts.connect + ANSWER_TIMEOUT;
+    let (inbound, first, diagnosis) = match timeout(limit, open).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(reason)) => return End::Failed(reason),
         Err(_) => {
@@ -292,7 +289,7 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
             return End::Failed("its first message is neither Holding nor Refused".to_owned());
         }
     }
-    pump(shared, inbound, &requests, &mut need).await
+    pump(shared, inbound, &requests, &mut need, &diagnosis).await
 }
 
 /// The program's name, for messages.
@@ -341,6 +338,7 @@ async fn pump(
     mut inbound: Streaming<HoldReply>,
     requests: &mpsc::Sender<HoldRequest>,
     need: &mut watch::Receiver<Need>,
+    diagnosis: &Diagnosis,
 ) -> End {
     let mut ping = interval(PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -361,7 +359,7 @@ async fn pump(
                     Some(Reply::Pong(_)) | None => {}
                 },
                 Ok(None) => return End::Failed("the agent ended the stream".to_owned()),
-                Err(status) => return End::Failed(said(&status, AGENT)),
+                Err(status) => return End::Failed(diagnosis.explain(&status)),
             },
             changed = need.changed() => {
                 if changed.is_err() {

@@ -19,12 +19,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::exit::ExitError;
 use crate::sync::lock;
-use crate::transport::{self, Peer, Security};
+use crate::tls::{Identity, Role, Roles};
+use crate::transport::{self, Handshakes, Peer, Security};
 
 /// Replies that may wait for a holder.
 const OUTBOUND: usize = 8;
@@ -128,6 +128,7 @@ struct Shared {
     holders: Mutex<HashMap<String, Open>>,
     next: AtomicU64,
     counters: Counters,
+    handshakes: Handshakes,
     stop: CancellationToken,
 }
 
@@ -169,6 +170,7 @@ pub fn spawn(
         holders: Mutex::default(),
         next: AtomicU64::new(1),
         counters: Counters::default(),
+        handshakes: Handshakes::new(),
         stop: stop.clone(),
     });
     runtime.spawn(serve(shared.clone(), listener));
@@ -198,6 +200,11 @@ impl HoldServer {
         }
     }
 
+    /// Who was let in and who was not, before any stream.
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.shared.handshakes
+    }
+
     /// Tells every holder that this agent ends, and stops serving.
     pub fn stop(&self) {
         self.shared.stop.cancel();
@@ -206,13 +213,16 @@ impl HoldServer {
 
 async fn serve(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
     let config = &shared.config;
-    let incoming = transport::incoming(listener, config.security, config.max_connections);
+    let incoming = transport::incoming(
+        listener,
+        config.security.clone(),
+        Roles::of(&[Role::Copier, Role::Operator]),
+        config.max_connections,
+        &shared.handshakes,
+    );
     let service = RouterAgentServer::new(Service(shared.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(config.keepalive_interval))
-        .http2_keepalive_timeout(Some(config.keepalive_timeout))
-        .max_concurrent_streams(8)
+    let server = transport::server_builder(config.keepalive_interval, config.keepalive_timeout)
         .serve_with_incoming_shutdown(service, incoming, shared.stop.clone().cancelled_owned());
     let stopped = async {
         shared.stop.cancelled().await;
@@ -240,11 +250,10 @@ impl RouterAgent for Service {
     ) -> Result<Response<Self::HoldStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         if let Some(peer) = &peer {
-            peer.attached.store(true, Ordering::Relaxed);
+            peer.vouch();
         }
-        let from = peer.and_then(|peer| peer.address);
         let (outbound, replies) = mpsc::channel(OUTBOUND);
-        tokio::spawn(run(self.0.clone(), request.into_inner(), outbound, from));
+        tokio::spawn(run(self.0.clone(), request.into_inner(), outbound, peer));
         Ok(Response::new(ReceiverStream::new(replies)))
     }
 }
@@ -254,9 +263,11 @@ async fn run(
     shared: Arc<Shared>,
     mut inbound: Streaming<HoldRequest>,
     outbound: Outbound,
-    from: Option<SocketAddr>,
+    peer: Option<Peer>,
 ) {
     shared.counters.opened.fetch_add(1, Ordering::Relaxed);
+    let from = peer.as_ref().and_then(Peer::address);
+    let identity = peer.as_ref().and_then(Peer::identity);
     let shown = from.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
     let cancel = shared.stop.child_token();
     let first = tokio::select! {
@@ -266,7 +277,7 @@ async fn run(
     let holder = match first {
         Ok(Ok(Some(HoldRequest {
             kind: Some(Kind::Holder(holder)),
-        }))) => check(holder),
+        }))) => check(holder, identity),
         Ok(Ok(Some(_))) => Err(malformed("its first message does not say who it is")),
         Ok(Ok(None)) => return,
         Ok(Err(status)) => match broken(&status) {
@@ -285,7 +296,16 @@ async fn run(
     };
     let name = holder.holder_id.clone();
     tracing::info!("holder {name} at {shown}: stream opened");
-    let end = attend(&shared, &mut inbound, &outbound, holder, stream, from, &cancel).await;
+    let end = attend(
+        &shared,
+        &mut inbound,
+        &outbound,
+        holder,
+        stream,
+        from,
+        &cancel,
+    )
+    .await;
     match end {
         Some(refused) => refuse(&shared, &outbound, &name, &shown, refused).await,
         None => tracing::info!("holder {name} at {shown}: stream ended"),
@@ -393,7 +413,7 @@ async fn refuse(shared: &Shared, outbound: &Outbound, who: &str, at: &str, refus
     say(outbound, Reply::Refused(refused)).await;
 }
 
-fn check(holder: Holder) -> Result<Holder, HoldRefused> {
+fn check(holder: Holder, identity: Option<&Identity>) -> Result<Holder, HoldRefused> {
     if holder.protocol_version < OLDEST_PROTOCOL_VERSION {
         return Err(refused(
             Code::Version,
@@ -408,6 +428,15 @@ fn check(holder: Holder) -> Result<Holder, HoldRefused> {
     if id.is_empty() || id.len() > MAX_ID || !id.iter().all(u8::is_ascii_graphic) {
         return Err(malformed(format!(
             "a holder's name must be 1 to {MAX_ID} printable characters without blanks"
+        )));
+    }
+    if let Some(identity) = identity
+        && !identity.may_be_called(&holder.holder_id)
+    {
+        return Err(malformed(format!(
+            "its certificate is for {identity}, so it may not call itself '{}': give it an --id \
+             that is, or begins with, the certificate's name and '/' or ':'",
+            holder.holder_id
         )));
     }
     if holder.need.is_none() {

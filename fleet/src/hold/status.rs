@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millrace_proto::v1::{DivertMode, Holding};
 
@@ -120,9 +120,9 @@ impl Tracker {
 
     /// How long the stream may stay away before what it held is not in force any more.
     #[cfg(test)]
-    pub(super) fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> std::time::Duration {
         let until = self.held_until.load(Ordering::Relaxed);
-        Duration::from_millis(until.saturating_sub(self.now_ms()))
+        std::time::Duration::from_millis(until.saturating_sub(self.now_ms()))
     }
 
     pub(super) fn status(&self, address: &HostPort) -> HoldStatus {
@@ -152,6 +152,8 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn holding() -> Holding {

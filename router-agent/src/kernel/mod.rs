@@ -219,7 +219,10 @@ impl Kernel {
         if let Some(name) = device {
             let index = self.index(name)?;
             route.link = Some(index.ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, format!("there is no device {name}"))
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("there is no device {name}"),
+                )
             })?);
         }
         Ok(route)

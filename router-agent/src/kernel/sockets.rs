@@ -6,9 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::model::Socket;
 use super::netlink::Netlink;
 use super::netlink::message::{Attributes, u8_at};
-use super::numbers::{
-    AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, SOCKID,
-};
+use super::numbers::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, SOCKID};
 use super::read::ip;
 
 /// Every state.

@@ -33,8 +33,17 @@ mod tests {
     #[test]
     fn only_network_settings_are_touched() {
         assert!(read("net/ipv4/ip_forward").is_ok());
-        for key in ["kernel/hostname", "net/../kernel/hostname", "net//x", "/etc/passwd"] {
-            assert_eq!(read(key).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{key}");
+        for key in [
+            "kernel/hostname",
+            "net/../kernel/hostname",
+            "net//x",
+            "/etc/passwd",
+        ] {
+            assert_eq!(
+                read(key).unwrap_err().kind(),
+                io::ErrorKind::InvalidInput,
+                "{key}"
+            );
         }
     }
 }

@@ -178,4 +178,3 @@ fn chain(ipv4: bool, wanted: Option<&[String]>, now: &Chain) -> Option<Step> {
     };
     Some(Step::Firewall { ipv4, lines })
 }
-

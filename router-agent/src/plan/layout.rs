@@ -117,24 +117,21 @@ impl Layout {
             table: crate::kernel::model::TABLE_MAIN,
             ..rule(host, ipv4, host.priority)
         }));
-        self.divert_rules
-            .extend(selectors.iter().map(|selector| Rule {
+        self.divert_rules.extend(selectors.iter().map(|selector| {
+            Rule {
                 from: selector.service.map(|service| Cidr::host(service.ip())),
                 to: selector.to,
                 source_port: selector
                     .service
                     .map(|service| (service.port(), service.port())),
                 ..rule(host, ipv4, host.divert_priority())
-            }));
+            }
+        }));
     }
 }
 
 fn default_route(host: &HostConfig, ipv4: bool, kind: RouteKind, metric: u32) -> Route {
-    let any: std::net::IpAddr = if ipv4 {
-        [0; 4].into()
-    } else {
-        [0; 16].into()
-    };
+    let any: std::net::IpAddr = if ipv4 { [0; 4].into() } else { [0; 16].into() };
     Route {
         to: Cidr::truncated(any, 0),
         table: host.table,

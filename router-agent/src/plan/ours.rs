@@ -72,7 +72,9 @@ fn selector(
 fn parse(rule: &str) -> Option<Selector> {
     let words: Vec<&str> = rule.split_whitespace().collect();
     let after = |option: &str| {
-        let mut pairs = words.windows(2).filter(|pair| pair.first() == Some(&option));
+        let mut pairs = words
+            .windows(2)
+            .filter(|pair| pair.first() == Some(&option));
         pairs.next().and_then(|pair| pair.get(1)).copied()
     };
     if after("-j") != Some("NFQUEUE") {

@@ -229,9 +229,8 @@ fn pool(host: &HostConfig, need: &Need, around: &Circumstances<'_>) -> Result<()
 /// What kind of address a prefix holds that no client can have (RFC 6890).
 fn special(cidr: &Cidr) -> Option<&'static str> {
     let v4 = |a, b, length| Cidr::truncated(Ipv4Addr::new(a, b, 0, 0).into(), length);
-    let v6 = |first, length| {
-        Cidr::truncated(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0).into(), length)
-    };
+    let v6 =
+        |first, length| Cidr::truncated(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0).into(), length);
     let table = [
         (v4(127, 0, 8), "loopback"),
         (v4(224, 0, 4), "multicast"),
@@ -379,10 +378,7 @@ fn wins(rule: &Rule, selector: &Selector) -> bool {
 }
 
 fn table(host: &HostConfig, snapshot: &Snapshot) -> Result<(), Refusal> {
-    if matches!(
-        host.table,
-        0 | TABLE_DEFAULT | TABLE_MAIN | TABLE_LOCAL
-    ) {
+    if matches!(host.table, 0 | TABLE_DEFAULT | TABLE_MAIN | TABLE_LOCAL) {
         return refuse(
             Danger::Table,
             format!(
@@ -392,8 +388,7 @@ fn table(host: &HostConfig, snapshot: &Snapshot) -> Result<(), Refusal> {
         );
     }
     let others = snapshot.routes.iter();
-    let mut others =
-        others.filter(|route| route.table == host.table && !ours::route(host, route));
+    let mut others = others.filter(|route| route.table == host.table && !ours::route(host, route));
     match others.next() {
         Some(route) => refuse(
             Danger::Table,
