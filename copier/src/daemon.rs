@@ -17,6 +17,7 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::agents::Agents;
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
@@ -72,12 +73,13 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
+    let agents = Agents::start(&plan, runtime.handle(), &waker, &readiness);
     runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
     let admin = Admin::new(
         readiness,
-        metrics::registry(shared.clone()),
-        status(&shared, interceptors),
+        metrics::registry(shared.clone(), agents.clone()),
+        status(&shared, interceptors, agents.clone()),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
@@ -93,6 +95,7 @@ pub fn run() -> Result<(), ExitError> {
         rings,
         sender,
         probe: plan.probe,
+        agents,
         inbox,
         waker,
         drain: watch,
@@ -154,6 +157,7 @@ fn needs(plan: &Plan) -> Needs {
 fn status(
     shared: &Shared,
     interceptors: Interceptors,
+    agents: Agents,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
     move || {
@@ -161,6 +165,7 @@ fn status(
             "version": env!("CARGO_PKG_VERSION"),
             "report": reports.report(),
             "interceptors": interceptors.status(),
+            "router_agents": agents.status(),
         })
     }
 }

@@ -11,11 +11,13 @@
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
 //! - [`interceptors`]: the links to them, and how they change at SIGHUP.
+//! - [`agents`]: router-agents, without whose hold nothing is sent.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+pub mod agents;
 pub mod daemon;
 pub mod inbox;
 pub mod interceptors;

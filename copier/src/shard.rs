@@ -17,6 +17,7 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
+use crate::agents::Agents;
 use crate::inbox::{Inbox, Input};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
@@ -111,6 +112,7 @@ pub struct Shard {
     sender: Sender,
     routes: RouteInfo,
     prober: Prober,
+    agents: Agents,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     waker: Waker,
@@ -131,6 +133,8 @@ pub struct Parts {
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// Who keeps responses from the real clients.
+    pub agents: Agents,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -165,6 +169,7 @@ impl Shard {
             sender: parts.sender,
             routes: RouteInfo::default(),
             prober,
+            agents: parts.agents,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             waker: parts.waker,
@@ -197,6 +202,7 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
+            self.ask_agents(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
             let unsent = self.put_out(now);
@@ -207,6 +213,20 @@ impl Shard {
             }
         }
         self.end()
+    }
+
+    /// While responses are not kept from the real clients, nothing begins and nothing is sent.
+    fn ask_agents(&mut self, now: Time) {
+        let held = self.agents.all_held();
+        if self.routes.set_held(held) {
+            if !held {
+                tracing::error!(
+                    "nothing is sent any more: not all router-agents keep the targets' responses \
+                     from the real clients (/status names them)"
+                );
+            }
+            self.engine.set_open(now, self.routes.is_open());
+        }
     }
 
     /// Takes in what the rings hold. Says whether there is more.
@@ -313,9 +333,10 @@ impl Shard {
     /// sender. Says whether there are more packets.
     fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
+        let held = self.routes.is_held();
         for count in 0.. {
-            unsent = count >= PACKETS_IN_A_ROW;
-            if unsent {
+            unsent = held && count >= PACKETS_IN_A_ROW;
+            if unsent || !held {
                 break;
             }
             let Some(transmit) = self.engine.poll_transmit(now) else {
@@ -336,7 +357,7 @@ impl Shard {
                 },
             );
         }
-        while let Some((id, tuple, header)) = self.prober.poll_transmit() {
+        while held && let Some((id, tuple, header)) = self.prober.poll_transmit() {
             let Self {
                 builder, sender, ..
             } = self;

@@ -137,6 +137,7 @@ impl Installer {
         }
         let findings = settings::findings(&self.host, &mut self.kernel, &snapshot, &selectors)?;
         let mut warnings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        warnings.extend(refusal::elsewhere(need, &snapshot));
         let cut = sockets.iter().filter(|socket| {
             let (local, remote) = (socket.local, socket.remote.ip());
             socket.may_speak()

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`options`], [`daemon`], [`oneshot`]: the program.
-//! - [`host`], [`need`], [`cidr`]: what the operator has set, and what is asked for.
+//! - [`host`], [`need`]: what the operator has set, and what is asked for.
 //! - [`plan`]: pure: which steps lead from the kernel's state to the one wanted, and which plans
 //!   are refused.
 //! - [`step`], [`kernel`]: one change, and making it.
@@ -19,7 +19,6 @@
 //! - [`status`], [`metrics`]: what an operator sees.
 
 pub mod agent;
-pub mod cidr;
 pub mod daemon;
 pub mod host;
 pub mod install;

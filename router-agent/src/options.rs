@@ -9,9 +9,9 @@ use millrace_fleet::address::parse_socket_address;
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::options::CommonOptions;
 
-use crate::cidr::{Cidr, parse_list};
 use crate::host::{HostConfig, Mode};
 use crate::need::Need;
+use millrace_fleet::address::cidr::{Cidr, parse_list};
 
 /// The port on which agents listen.
 pub const PORT: u16 = 36_526;
@@ -154,7 +154,7 @@ pub struct HostOptions {
 #[derive(Debug, Clone, Default)]
 pub struct Pool(pub Vec<Cidr>);
 
-fn parse_pool(text: &str) -> Result<Pool, crate::cidr::CidrError> {
+fn parse_pool(text: &str) -> Result<Pool, millrace_fleet::address::AddressError> {
     parse_list(text).map(Pool)
 }
 

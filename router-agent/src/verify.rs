@@ -141,6 +141,11 @@ fn response(service: SocketAddr, to: IpAddr) -> Lookup {
 
 /// Packets that stand for those that a selector takes.
 fn samples(host: &HostConfig, snapshot: &Snapshot, selector: &Selector) -> Vec<Lookup> {
+    // This host sends nothing from an address that it does not have, and the kernel answers nothing.
+    let elsewhere = |service: SocketAddr| !snapshot.is_local(service.ip());
+    if selector.service.is_some_and(elsewhere) {
+        return Vec::new();
+    }
     let fits = |ip: &IpAddr| stands_for_clients(host, snapshot, *ip);
     let clients: Vec<IpAddr> = match selector.to {
         Some(to) if to.is_host() => vec![to.first()],

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::cidr::Cidr;
+use millrace_fleet::address::Cidr;
 
 /// `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;

@@ -5,10 +5,10 @@
 //! dissected. Together they keep it out of reverse path filtering (`rp_filter`): the look-up that
 //! the kernel makes there has no protocol, so it finds the ways that were there before.
 
-use crate::cidr::Cidr;
 use crate::host::{BLACKHOLE_METRIC, HostConfig, METRIC, Mode, SINK_HOP_V4, SINK_HOP_V6};
 use crate::kernel::model::{Route, RouteKind, Rule};
 use crate::need::{Selector, Selectors};
+use millrace_fleet::address::Cidr;
 
 /// `iif lo`: packets of this host itself.
 const OWN_PACKETS: &str = "lo";

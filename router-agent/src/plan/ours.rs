@@ -56,8 +56,8 @@ pub fn diverted(host: &HostConfig, snapshot: &Snapshot) -> Selectors {
 }
 
 fn selector(
-    from: Option<crate::cidr::Cidr>,
-    to: Option<crate::cidr::Cidr>,
+    from: Option<millrace_fleet::address::Cidr>,
+    to: Option<millrace_fleet::address::Cidr>,
     port: Option<(u16, u16)>,
 ) -> Option<Selector> {
     let service = match (from, port) {

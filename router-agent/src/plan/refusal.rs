@@ -1,14 +1,14 @@
 //! Plans that would hurt this host are refused before anything is touched.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::cidr::Cidr;
 use crate::host::{GROUP, HostConfig, Mode};
 use crate::kernel::model::{
     Link, RouteKind, Rule, Snapshot, Socket, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
 };
 use crate::need::{Need, Selector, Selectors};
 use crate::plan::ours;
+use millrace_fleet::address::Cidr;
 
 /// Shortest prefix of a pool without services: shorter ones are everything, or nearly.
 const SHORTEST_V4: u8 = 8;
@@ -152,19 +152,43 @@ fn services(host: &HostConfig, need: &Need, around: &Circumstances<'_>) -> Resul
                 ),
             );
         }
-        if !around.snapshot.is_local(ip) {
-            return refuse(
-                Danger::NotLocal,
-                format!(
-                    "service {service}: this host does not have the address {ip}, so it sends no \
-                     responses from it: add it (ip address add {ip}/{} dev lo), or name the \
-                     address that the service has here",
-                    if ip.is_ipv4() { 32 } else { 128 }
-                ),
-            );
-        }
     }
-    Ok(())
+    // Several targets may be held by different hosts: what this one lacks is a warning, as long as
+    // it has some of them.
+    let here = |service: &&SocketAddr| around.snapshot.is_local(service.ip());
+    match need.services.first() {
+        Some(first) if !need.services.iter().any(|service| here(&service)) => refuse(
+            Danger::NotLocal,
+            format!(
+                "service {first}: this host does not have that address, so it sends no responses \
+                 from it: add it (ip address add {} dev lo), or name the address that the service \
+                 has here",
+                prefixed(first.ip())
+            ),
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Services that this host does not have.
+pub fn elsewhere(need: &Need, snapshot: &Snapshot) -> Vec<String> {
+    let missing = need
+        .services
+        .iter()
+        .filter(|service| !snapshot.is_local(service.ip()));
+    missing
+        .map(|service| {
+            format!(
+                "this host does not have the address of {service}: if it is a real server of that \
+                 service, add it (ip address add {} dev lo)",
+                prefixed(service.ip())
+            )
+        })
+        .collect()
+}
+
+fn prefixed(ip: IpAddr) -> String {
+    format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 })
 }
 
 fn pool(host: &HostConfig, need: &Need, around: &Circumstances<'_>) -> Result<(), Refusal> {

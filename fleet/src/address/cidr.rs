@@ -6,10 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a prefix or a range, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct CidrError(String);
+use super::AddressError;
 
 /// An address prefix (RFC 4632); the bits behind it are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,16 +48,16 @@ impl Cidr {
     ///
     /// # Errors
     /// When there are not so many bits, or bits behind the prefix are set.
-    pub fn new(address: IpAddr, length: u8) -> Result<Self, CidrError> {
+    pub fn new(address: IpAddr, length: u8) -> Result<Self, AddressError> {
         let all = bits(address);
         if length > all {
-            return Err(CidrError(format!(
+            return Err(AddressError::new(format!(
                 "{address}/{length}: a prefix length is a number from 0 to {all}"
             )));
         }
         let truncated = Self::truncated(address, length);
         if truncated.address != address {
-            return Err(CidrError(format!(
+            return Err(AddressError::new(format!(
                 "{address}/{length} has bits set behind its prefix: write {truncated}"
             )));
         }
@@ -91,6 +88,21 @@ impl Cidr {
     pub fn last(&self) -> IpAddr {
         let rest = low_bits(bits(self.address) - self.length);
         address(number(self.address) | rest, self.address)
+    }
+
+    /// First and last of its addresses that hosts have: all but the network and broadcast addresses
+    /// of IPv4 (RFC 1122, 3.2.1.3) and the router anycast address of IPv6 (RFC 4291, 2.6.1), as
+    /// [`super::ClientPool`] reads a prefix. Prefixes of one or two addresses are taken whole.
+    pub fn hosts(&self) -> (IpAddr, IpAddr) {
+        if bits(self.address) - self.length < 2 {
+            return (self.first(), self.last());
+        }
+        let first = address(number(self.first()).saturating_add(1), self.address);
+        let last = match self.last() {
+            IpAddr::V4(_) => address(number(self.last()).saturating_sub(1), self.address),
+            IpAddr::V6(last) => last.into(),
+        };
+        (first, last)
     }
 
     /// Length of the prefix in bits.
@@ -136,17 +148,17 @@ impl From<Cidr> for String {
 }
 
 impl TryFrom<String> for Cidr {
-    type Error = CidrError;
+    type Error = AddressError;
 
-    fn try_from(text: String) -> Result<Self, CidrError> {
+    fn try_from(text: String) -> Result<Self, AddressError> {
         text.parse()
     }
 }
 
 impl FromStr for Cidr {
-    type Err = CidrError;
+    type Err = AddressError;
 
-    fn from_str(text: &str) -> Result<Self, CidrError> {
+    fn from_str(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
         let (ip, length) = match text.split_once('/') {
             None => (parse_ip(text)?, None),
@@ -157,7 +169,7 @@ impl FromStr for Cidr {
         };
         let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
         let length = length.parse().ok().filter(|_| digits).ok_or_else(|| {
-            CidrError(format!(
+            AddressError::new(format!(
                 "'{text}': a prefix length is a number from 0 to {}",
                 bits(ip)
             ))
@@ -166,9 +178,9 @@ impl FromStr for Cidr {
     }
 }
 
-fn parse_ip(text: &str) -> Result<IpAddr, CidrError> {
+fn parse_ip(text: &str) -> Result<IpAddr, AddressError> {
     text.trim().parse().map_err(|_| {
-        CidrError(format!(
+        AddressError::new(format!(
             "'{text}' is not an IP address; host names are not accepted here"
         ))
     })
@@ -179,7 +191,7 @@ fn parse_ip(text: &str) -> Result<IpAddr, CidrError> {
 ///
 /// # Errors
 /// One line that says what to write instead.
-pub fn parse_list(text: &str) -> Result<Vec<Cidr>, CidrError> {
+pub fn parse_list(text: &str) -> Result<Vec<Cidr>, AddressError> {
     let ranges = text
         .split(',')
         .map(|item| parse_range(item.trim()))
@@ -187,7 +199,7 @@ pub fn parse_list(text: &str) -> Result<Vec<Cidr>, CidrError> {
     Ok(cover(&ranges))
 }
 
-fn parse_range(text: &str) -> Result<(IpAddr, IpAddr), CidrError> {
+fn parse_range(text: &str) -> Result<(IpAddr, IpAddr), AddressError> {
     if let Some(prefix) = text.strip_suffix(".x") {
         let at = |last: &str| parse_ip(&format!("{prefix}.{last}"));
         return Ok((at("1")?, at("254")?));
@@ -198,12 +210,12 @@ fn parse_range(text: &str) -> Result<(IpAddr, IpAddr), CidrError> {
     };
     let (first, last) = (parse_ip(first)?, parse_ip(last)?);
     if first.is_ipv4() != last.is_ipv4() {
-        return Err(CidrError(format!(
+        return Err(AddressError::new(format!(
             "'{text}' goes from one address family to the other"
         )));
     }
     if first > last {
-        return Err(CidrError(format!(
+        return Err(AddressError::new(format!(
             "'{text}' is backwards: write {last}-{first}"
         )));
     }
