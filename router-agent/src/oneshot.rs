@@ -24,8 +24,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub fn run(options: &Options, command: &Command) -> Result<(), ExitError> {
     let host = options.host_config()?;
     match command {
-        Command::Apply(wanted) => apply(host, &wanted.need()),
-        Command::Remove => remove(host),
+        Command::Apply(wanted) => apply(&mut installer(host, "apply")?, &wanted.need()),
+        Command::Remove => remove(&mut installer(host, "remove")?),
         Command::Show(shown) => show(host, shown.json),
         Command::Plan(wanted) => plan(host, &wanted.need()),
     }
@@ -58,9 +58,12 @@ fn looker(host: HostConfig) -> Result<Installer, ExitError> {
     Ok(Installer::new(host, kernel, state))
 }
 
-fn apply(host: HostConfig, need: &Need) -> Result<(), ExitError> {
-    let manage = host.manage_sysctl;
-    let mut installer = installer(host, "apply")?;
+/// Diverts what is needed, until [`remove`].
+///
+/// # Errors
+/// One line that says what is wrong; then all is as it was before.
+pub fn apply(installer: &mut Installer, need: &Need) -> Result<(), ExitError> {
+    let manage = installer.host().manage_sysctl;
     let Judged {
         selectors,
         warnings,
@@ -106,9 +109,12 @@ fn apply(host: HostConfig, need: &Need) -> Result<(), ExitError> {
     Ok(())
 }
 
-fn remove(host: HostConfig) -> Result<(), ExitError> {
-    let grace = host.grace;
-    let mut installer = installer(host, "remove")?;
+/// Removes all that is installed, once no copied connection can speak any more.
+///
+/// # Errors
+/// One line that says what is wrong.
+pub fn remove(installer: &mut Installer) -> Result<(), ExitError> {
+    let grace = installer.host().grace;
     let there = installer.diverted().map_err(failed)?;
     let deadline = Instant::now() + grace;
     let nothing = Selectors::new();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::kernel::ALIAS;
 use crate::kernel::firewall::program;
 use crate::kernel::model::{Route, RouteKind, Rule};
 
@@ -26,7 +27,13 @@ pub enum Step {
         /// Largest packet. Bytes.
         mtu: u32,
     },
-    /// Set a device of ours up; nothing if it is the other end of a sink that has none.
+    /// Have a device of ours make no address of IPv6 by itself, and name it for people; nothing if
+    /// it is the other end of a sink that has none.
+    Prepare {
+        /// Its name.
+        name: String,
+    },
+    /// Set a device of ours up, without ARP; nothing if it is the other end of a sink that has none.
     SetUp {
         /// Its name.
         name: String,
@@ -82,7 +89,10 @@ impl fmt::Display for Step {
                  {name} group {group} mtu {mtu} arp off type veth peer name {peer} group {group} \
                  mtu {mtu}"
             ),
-            Step::SetUp { name } => write!(f, "ip link set {name} addrgenmode none arp off up"),
+            Step::Prepare { name } => {
+                write!(f, "ip link set {name} addrgenmode none alias '{ALIAS}'")
+            }
+            Step::SetUp { name } => write!(f, "ip link set {name} arp off up"),
             Step::AddRoute { route, device } => {
                 write!(f, "{} route add ", ip(route.to.is_ipv4()))?;
                 show_route(f, route, device.as_deref())

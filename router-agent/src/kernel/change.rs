@@ -74,23 +74,28 @@ pub(super) fn make_sink(
     netlink.change(RTM_NEWLINK, CREATE | EXCLUSIVE, &fixed, &veth)
 }
 
-/// Sets a device of ours up, so that it neither asks for MAC addresses nor makes itself an address
-/// of IPv6.
-pub(super) fn set_up(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+/// Has a device make no address of IPv6 by itself, and names it for people.
+pub(super) fn prepare(netlink: &mut Netlink, index: u32) -> io::Result<()> {
     let mode = Attributes::new().with(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_NONE]);
     let inet6 = Attributes::new().with_nested(AF_INET6.into(), &mode);
-    let attributes = Attributes::new()
-        .with(IFLA_IFALIAS, ALIAS.as_bytes())
-        .with_nested(IFLA_AF_SPEC, &inet6);
-    match netlink.change(RTM_SETLINK, 0, &ifinfomsg(index, 0), &attributes) {
-        // Without IPv6 there is nothing to turn off.
+    let alias = Attributes::new().with(IFLA_IFALIAS, ALIAS.as_bytes());
+    let both = alias.clone().with_nested(IFLA_AF_SPEC, &inet6);
+    match netlink.change(RTM_SETLINK, 0, &ifinfomsg(index, 0), &both) {
+        // A kernel without IPv6 has nothing to turn off.
         Err(error)
             if matches!(
                 rustix::io::Errno::from_io_error(&error),
                 Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::OPNOTSUPP)
-            ) => {}
-        done => done?,
+            ) =>
+        {
+            netlink.change(RTM_SETLINK, 0, &ifinfomsg(index, 0), &alias)
+        }
+        done => done,
     }
+}
+
+/// Sets a device up, without ARP.
+pub(super) fn set_up(netlink: &mut Netlink, index: u32) -> io::Result<()> {
     let flags = ifinfomsg(index, IFF_UP | IFF_NOARP);
     netlink.change(RTM_SETLINK, 0, &flags, &Attributes::new())
 }

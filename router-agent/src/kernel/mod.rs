@@ -186,9 +186,13 @@ impl Kernel {
                 group,
                 mtu,
             } => change::make_sink(&mut self.route, name, peer, *group, *mtu),
+            // A dummy device has no other end.
+            Step::Prepare { name } => match self.index(name)? {
+                Some(index) => change::prepare(&mut self.route, index),
+                None => Ok(()),
+            },
             Step::SetUp { name } => match self.index(name)? {
                 Some(index) => change::set_up(&mut self.route, index),
-                // A dummy device has no other end.
                 None => Ok(()),
             },
             Step::AddRoute { route, device } => {

@@ -79,11 +79,12 @@ fn sink(host: &HostConfig, now: &Snapshot, steps: &mut Vec<Step>) {
     }
     let new = now.link(&name).is_none();
     // The other end first: without it a veth pair has no carrier.
-    if new || ready(&peer) == Some(false) {
-        steps.push(Step::SetUp { name: peer });
-    }
-    if ready(&name) != Some(true) {
-        steps.push(Step::SetUp { name });
+    for (name, missing_is_fine) in [(peer, !new), (name, false)] {
+        let ready = ready(&name).unwrap_or(missing_is_fine);
+        if !ready {
+            steps.push(Step::Prepare { name: name.clone() });
+            steps.push(Step::SetUp { name });
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 )]
 
 pub mod cluster;
+pub mod target_host;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
