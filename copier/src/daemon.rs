@@ -17,6 +17,7 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::agents::Agents;
 use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
@@ -75,13 +76,14 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
+    let agents = Agents::start(&plan, runtime.handle(), &waker, &readiness);
     runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
     let commands = Commands::default();
     let admin = Admin::new(
         readiness,
-        metrics::registry(shared.clone()),
-        status(&shared, interceptors),
+        metrics::registry(shared.clone(), agents.clone()),
+        status(&shared, interceptors, agents.clone()),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
@@ -108,6 +110,7 @@ pub fn run() -> Result<(), ExitError> {
         probe: plan.probe,
         pilot: plan.pilot.clone(),
         commands,
+        agents,
         inbox,
         waker,
         drain: watch,
@@ -170,6 +173,7 @@ fn needs(plan: &Plan) -> Needs {
 fn status(
     shared: &Shared,
     interceptors: Interceptors,
+    agents: Agents,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
     move || {
@@ -177,6 +181,7 @@ fn status(
             "version": env!("CARGO_PKG_VERSION"),
             "report": reports.report(),
             "interceptors": interceptors.status(),
+            "router_agents": agents.status(),
         })
     }
 }

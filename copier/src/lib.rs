@@ -13,6 +13,7 @@
 //! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
 //! - [`interceptors`]: the links to them, and how they change at SIGHUP.
+//! - [`agents`]: router-agents, without whose hold nothing is sent.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
@@ -20,6 +21,7 @@
 //! - [`record`]: live traffic into files.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+pub mod agents;
 pub mod cli;
 pub mod control;
 pub mod daemon;

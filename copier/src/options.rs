@@ -35,6 +35,11 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
     pub port: u16,
 
+    /// Router-agents on the targets' hosts: `HOST[:PORT]`, several separated by commas. Nothing is
+    /// sent before all of them keep the targets' responses from the real clients.
+    #[arg(long = "router-agent", value_name = "LIST")]
+    pub router_agents: Option<String>,
+
     /// Connections to each interceptor.
     #[arg(short = 'C', long, value_name = "N", default_value_t = 1,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=64))]

@@ -12,13 +12,15 @@ use millrace_capture::{
     ServiceFilter, Source, StaticHop,
 };
 use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
-use millrace_fleet::address::{HostPort, Mac, Mapping};
+use millrace_fleet::address::{DefaultPort, HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
 use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
+use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 
+use crate::agents;
 use crate::control::PilotConfig;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
@@ -28,6 +30,9 @@ use crate::route_info::FlowTarget;
 
 /// Bytes kept of packets of the live server: headers, with some room.
 const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
+
+/// Port of router-agents that are named without one.
+const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 
 /// What a copier will do.
 #[derive(Debug, Clone)]
@@ -46,6 +51,10 @@ pub struct Plan {
     pub next_hops: Option<NextHopConfig>,
     /// Interceptors.
     pub interceptors: Vec<HostPort>,
+    /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
+    pub router_agents: Vec<HostPort>,
+    /// What the router-agents are asked for.
+    pub diverted: Need,
     /// Links to each interceptor.
     pub connections: u32,
     /// How the links are protected.
@@ -81,6 +90,12 @@ impl Plan {
         let inputs = classify(&options.capture.devices)?;
         let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;
+        let router_agents = match &options.router_agents {
+            Some(list) => ROUTER_AGENT_PORT
+                .parse_list(list)
+                .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))?,
+            None => Vec::new(),
+        };
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => {
                 options.offline.refuse()?;
@@ -104,6 +119,12 @@ impl Plan {
             },
             next_hops,
             interceptors,
+            diverted: if router_agents.is_empty() {
+                Need::default()
+            } else {
+                agents::need(&engine.services, &engine.sources, options.nat)?
+            },
+            router_agents,
             connections: options.connections,
             id: options
                 .id

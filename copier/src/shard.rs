@@ -17,6 +17,7 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
+use crate::agents::Agents;
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
@@ -121,6 +122,7 @@ pub struct Shard {
     prober: Prober,
     pilot: Pilot,
     commands: Commands,
+    agents: Agents,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     waker: Waker,
@@ -148,6 +150,8 @@ pub struct Parts {
     pub pilot: PilotConfig,
     /// What operators ask for.
     pub commands: Commands,
+    /// Who keeps responses from the real clients.
+    pub agents: Agents,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -186,6 +190,7 @@ impl Shard {
             prober,
             pilot: Pilot::new(parts.pilot),
             commands: parts.commands,
+            agents: parts.agents,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             waker: parts.waker,
@@ -222,6 +227,7 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
+            self.ask_agents(now);
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
@@ -258,6 +264,20 @@ impl Shard {
         self.feed
             .as_mut()
             .is_some_and(|feed| feed.is_finished(now, &self.engine))
+    }
+
+    /// While responses are not kept from the real clients, nothing begins and nothing is sent.
+    fn ask_agents(&mut self, now: Time) {
+        let held = self.agents.all_held();
+        if self.routes.set_held(held) {
+            if !held {
+                tracing::error!(
+                    "nothing is sent any more: not all router-agents keep the targets' responses \
+                     from the real clients (/status names them)"
+                );
+            }
+            self.engine.set_open(now, self.routes.is_open());
+        }
     }
 
     /// Takes in what the rings hold. Says whether there is more.
@@ -364,9 +384,10 @@ impl Shard {
     /// sender. Says whether there are more packets.
     fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
+        let held = self.routes.is_held();
         for count in 0.. {
-            unsent = count >= PACKETS_IN_A_ROW;
-            if unsent {
+            unsent = held && count >= PACKETS_IN_A_ROW;
+            if unsent || !held {
                 break;
             }
             let Some(transmit) = self.engine.poll_transmit(now) else {
@@ -387,7 +408,7 @@ impl Shard {
                 },
             );
         }
-        while let Some((id, tuple, header)) = self.prober.poll_transmit() {
+        while held && let Some((id, tuple, header)) = self.prober.poll_transmit() {
             let Self {
                 builder, sender, ..
             } = self;

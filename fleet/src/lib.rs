@@ -45,6 +45,7 @@ pub mod config;
 pub mod daemonize;
 pub mod drain;
 pub mod exit;
+pub mod hold;
 pub mod incarnation;
 pub mod link;
 pub mod listen;

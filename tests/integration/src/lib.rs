@@ -14,6 +14,7 @@
 
 pub mod cluster;
 pub mod replay;
+pub mod target_host;
 pub mod traffic;
 
 use std::net::{IpAddr, SocketAddr};
