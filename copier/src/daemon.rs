@@ -26,6 +26,7 @@ use crate::offline::feed::Feed;
 use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
+use crate::reload;
 use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
 
@@ -76,8 +77,18 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
-    let agents = Agents::start(&plan, runtime.handle(), &waker, &readiness);
-    runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
+    let agents = Agents::start(
+        plan.clone(),
+        runtime.handle().clone(),
+        waker.clone(),
+        readiness.clone(),
+    );
+    runtime.spawn(reload::follow(
+        hang_ups,
+        options.clone(),
+        interceptors.clone(),
+        agents.clone(),
+    ));
     let shared = Shared::default();
     let commands = Commands::default();
     let admin = Admin::new(

@@ -271,9 +271,9 @@ impl Shard {
         let held = self.agents.all_held();
         if self.routes.set_held(held) {
             if !held {
-                tracing::error!(
-                    "nothing is sent any more: not all router-agents keep the targets' responses \
-                     from the real clients (/status names them)"
+                tracing::warn!(
+                    "no session begins: not all router-agents keep the targets' responses from \
+                     the real clients yet, or any more (/status names them)"
                 );
             }
             self.engine.set_open(now, self.routes.is_open());
