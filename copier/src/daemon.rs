@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
+use millrace_capture::{NextHops, RingConfig, Sender, Tap, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -51,7 +51,7 @@ pub fn run() -> Result<(), ExitError> {
     }
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
-    let rings = open_rings(&plan)?;
+    let taps = open_taps(&plan)?;
     let _pid_file = options
         .common
         .pid_file
@@ -115,7 +115,7 @@ pub fn run() -> Result<(), ExitError> {
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
-        rings,
+        taps,
         feed,
         sender,
         probe: plan.probe,
@@ -146,11 +146,9 @@ fn admin_address(options: &Options) -> Result<std::net::SocketAddr, ExitError> {
     }
 }
 
-fn open_rings(plan: &Plan) -> Result<Vec<(RingConfig, Ring)>, ExitError> {
-    plan.rings
-        .iter()
-        .map(|config| Ok((config.clone(), Ring::open(config).map_err(failed)?)))
-        .collect()
+fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {
+    let open = |config: &RingConfig| Tap::open(config.clone()).map_err(failed);
+    plan.rings.iter().map(open).collect()
 }
 
 fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
