@@ -18,10 +18,13 @@
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
 //! - [`record`]: live traffic into files.
+//! - [`ramp`], [`guard`] and [`control`]: how much is copied at each moment, and who decides it.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
 pub mod cli;
+pub mod control;
 pub mod daemon;
+pub mod guard;
 pub mod inbox;
 pub mod inspect;
 pub mod interceptors;
@@ -30,7 +33,9 @@ pub mod offline;
 pub mod options;
 pub mod plan;
 pub mod probe;
+pub mod ramp;
 pub mod record;
 pub mod report;
 pub mod route_info;
 pub mod shard;
+pub mod units;

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::probe::ProbeState;
 use crate::report::{Counts, Percentiles, Report};
 use crate::shard::Shared;
 
@@ -27,6 +28,7 @@ impl Collector for ReportCollector {
         let mut out = Output(&mut encoder);
         out.counters(&report)?;
         out.gauges(&report)?;
+        out.targets(&report)?;
         out.latencies(&report)
     }
 }
@@ -60,6 +62,11 @@ impl Output<'_, '_> {
             "Sessions ended on the live side",
             sessions.ended,
         )?;
+        self.counter(
+            "sessions_unchosen",
+            "Sessions that the intensity leaves out",
+            sessions.unchosen,
+        )?;
         self.by_reason("sessions_refused", "Sessions refused", &sessions.refused)?;
         self.counter(
             "replicas_opened",
@@ -70,6 +77,16 @@ impl Output<'_, '_> {
             "replicas_established",
             "Copied connections connected",
             replicas.established,
+        )?;
+        self.counter(
+            "slow_connects",
+            "Copied connections whose first SYN was not answered in time",
+            replicas.slow_connects,
+        )?;
+        self.counter(
+            "ports_reused_early",
+            "Source ports used again before their rest was over",
+            replicas.ports_reused_early,
         )?;
         self.counter(
             "replicas_completed",
@@ -92,6 +109,16 @@ impl Output<'_, '_> {
             &replicas.refused,
         )?;
         self.counter("captured_bytes", "Client payload captured", bytes.captured)?;
+        self.counter(
+            "wanted_bytes",
+            "Client payload captured, as often as it is to be copied",
+            bytes.wanted,
+        )?;
+        self.counter(
+            "unchosen_bytes",
+            "Payload of sessions that the intensity leaves out",
+            bytes.unchosen,
+        )?;
         self.counter(
             "sent_bytes",
             "Payload sent to targets, each byte once",
@@ -231,7 +258,7 @@ impl Output<'_, '_> {
         )?;
         self.gauge(
             "replicas_waiting",
-            "Copied connections that wait for an interceptor",
+            "Copied connections that wait for an interceptor or for first contact",
             report.replicas.waiting as f64,
         )?;
         self.gauge(
@@ -240,10 +267,31 @@ impl Output<'_, '_> {
             report.bytes.backlog as f64,
         )?;
         self.gauge(
-            "fidelity_ratio",
-            "Delivered / (captured x replicas)",
-            report.fidelity,
-        )
+            "intensity_ratio",
+            "Copied connections for each session that begins now",
+            report.intensity.now,
+        )?;
+        self.gauge(
+            "guards_broken",
+            "Guards whose rule is broken",
+            report.intensity.guards.iter().filter(|g| g.broken).count() as f64,
+        )?;
+        self.gauge("fidelity_ratio", "Delivered / wanted", report.fidelity)
+    }
+
+    fn targets(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "target_open",
+            "Whether a probe came back from the target, so that sessions are replayed",
+            None,
+            MetricType::Gauge,
+        )?;
+        for target in &report.targets {
+            let open = f64::from(u8::from(target.state == ProbeState::Open));
+            let labels = [("target", target.target.as_str())];
+            ConstGauge::new(open).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn latencies(&mut self, report: &Report) -> Result<(), std::fmt::Error> {

@@ -1,5 +1,7 @@
 //! The command line of the copier. TCPCopy's letters keep their meaning.
 
+mod intensity;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,6 +11,7 @@ use millrace_fleet::address::{AddressError, ClientPool, DefaultPort, HostPort, M
 use millrace_fleet::options::CommonOptions;
 
 use crate::offline::options::OfflineOptions;
+pub use intensity::{IntensityOptions, Percent, ShareOption};
 
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const INTERCEPTOR_PORT: u16 = 36_524;
@@ -52,11 +55,6 @@ pub struct Options {
     )]
     pub loopback_clients: Vec<IpAddr>,
 
-    /// Copied connections for each session.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1,
-          value_parser = RangedU64ValueParser::<u16>::new().range(1..=1023))]
-    pub replicas: u16,
-
     /// The target's address or port changes on the way (destination NAT): know answers by the copied
     /// connection's own side alone.
     #[arg(long)]
@@ -77,6 +75,10 @@ pub struct Options {
     /// Accepted for TCPCopy's sake: a copier always survives the loss of an interceptor.
     #[arg(short = 'L', long = "lonely", hide_short_help = true)]
     pub lonely: bool,
+
+    /// How much is copied.
+    #[command(flatten)]
+    pub intensity: IntensityOptions,
 
     /// Capture.
     #[command(flatten)]
@@ -169,6 +171,21 @@ pub struct LimitOptions {
     #[arg(short = 'k', long, value_name = "SECONDS", default_value_t = 3600,
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=604_800))]
     pub idle_timeout: u64,
+
+    /// Begin at most this many sessions a second; more are refused and counted (those of a recording wait).
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
+    pub max_new_sessions: Option<u32>,
+
+    /// Copy at most this many sessions at the same time; more are refused and counted (those of a recording wait).
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
+    pub max_open: Option<u32>,
+
+    /// Send at most this many bytes of payload a second, such as 100M; copied connections become
+    /// slower, and while more than a second's worth waits new sessions are refused and counted.
+    #[arg(long, value_name = "RATE", value_parser = crate::units::bytes_per_second)]
+    pub max_bandwidth: Option<u64>,
 
     /// After SIGTERM, let open sessions finish for this long, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,

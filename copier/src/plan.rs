@@ -1,5 +1,7 @@
 //! From options to a plan: everything that can be wrong is found here, before a socket is opened.
 
+mod intensity;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,13 +11,15 @@ use millrace_capture::{
     Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig, RingConfig, SenderConfig,
     ServiceFilter, Source, StaticHop,
 };
-use millrace_engine::{Config, Recorded, Service, SourcePool};
+use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
 use millrace_fleet::address::{HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
+use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_proto::{ClaimSet, ClientRange};
 
+use crate::control::PilotConfig;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
 use crate::offline::options::DEFAULT_MAX_OPEN;
@@ -54,6 +58,8 @@ pub struct Plan {
     pub known_by: FlowTarget,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// How much is copied, and when.
+    pub pilot: PilotConfig,
     /// Time for open sessions to finish.
     pub grace: Duration,
     /// Where the report goes.
@@ -67,7 +73,7 @@ impl Plan {
     /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
-        let security = Security::from_options(options.common.insecure)?;
+        let security = Security::from_options(&options.common, Role::Copier)?;
         let interceptors = options
             .interceptors
             .with_port(options.port)
@@ -99,8 +105,11 @@ impl Plan {
             next_hops,
             interceptors,
             connections: options.connections,
+            id: options
+                .id
+                .clone()
+                .unwrap_or_else(|| default_id(&engine, &security)),
             security,
-            id: options.id.clone().unwrap_or_else(|| default_id(&engine)),
             claim,
             known_by: if options.nat {
                 FlowTarget::Any
@@ -108,6 +117,7 @@ impl Plan {
                 FlowTarget::Exact
             },
             probe: !options.no_probe,
+            pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
             engine,
@@ -129,9 +139,20 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
         rounds: offline.repeat.unwrap_or(1),
         speed: offline.factor(),
         longest_pause: offline.pause(),
-        max_open: offline.asap.then_some(DEFAULT_MAX_OPEN),
+        max_open: options
+            .limits
+            .max_open
+            .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        max_new_sessions: options.limits.max_new_sessions,
         progress: !options.common.daemon,
     })
+}
+
+impl Plan {
+    /// What the sources can hold at the same time, in words.
+    pub fn capacity(&self) -> Vec<String> {
+        intensity::capacity(&self.engine)
+    }
 }
 
 fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError> {
@@ -176,7 +197,20 @@ fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        replicas: options.replicas,
+        share: options.intensity.share.map(|share| share.0),
+        port_rest: Duration::from_secs(options.intensity.port_rest),
+        intensity: intensity::constant(&options.intensity)?,
+        intensity_key: intensity::key(&options.intensity),
+        spread: Duration::from_millis(options.intensity.spread),
+        caps: Caps {
+            // A recording waits where live sessions are refused: see its feed.
+            new_sessions: options
+                .limits
+                .max_new_sessions
+                .filter(|_| recorded.is_none()),
+            open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
+            bandwidth: options.limits.max_bandwidth,
+        },
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,
@@ -348,12 +382,12 @@ fn mac(mac: Mac) -> MacAddress {
 }
 
 fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
-    let SourcePool::Ranges(ranges) = &engine.sources else {
-        return Err(ExitError::usage("a claim needs a client pool"));
-    };
-    let ranges = ranges
-        .iter()
-        .map(|(first, last)| ClientRange::new(*first, *last, 1, u16::MAX))
+    // Of the families that targets have, what is this copier's own and nobody else's.
+    let ranges = [true, false]
+        .into_iter()
+        .filter(|v4| engine.services.iter().any(|s| s.target.ip.is_ipv4() == *v4))
+        .flat_map(|v4| engine.space(v4).blocks().collect::<Vec<_>>())
+        .map(|(first, last, ports)| ClientRange::new(first, last, ports.first, ports.last))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| ExitError::usage(format!("-c: {error}")))?;
     // Behind address translation the target's address is another one.
@@ -368,9 +402,13 @@ fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
 
 /// The same at every start and different from every other copier's. Namespaces and containers may
 /// share the host's name, so an address goes with it; copiers on one host copy different ports.
-fn default_id(engine: &Config) -> String {
+fn default_id(engine: &Config, security: &Security) -> String {
     let name = rustix::system::uname();
-    let host = name.nodename().to_string_lossy();
+    // A certificate with a name allows only copier names that begin with it.
+    let host = match security.identity().and_then(|it| it.name) {
+        Some(name) => name.into(),
+        None => name.nodename().to_string_lossy(),
+    };
     let mut ports: Vec<u16> = engine
         .services
         .iter()
@@ -391,7 +429,14 @@ fn default_id(engine: &Config) -> String {
         .or_else(|| others.filter(is_own).min());
     let address = address.map(|ip| format!("/{ip}")).unwrap_or_default();
     // Interceptors take names of at most 128 bytes.
-    let mut id = format!("{host}{address}:{}", ports.join("+"));
+    let share = engine
+        .share
+        .map(|share| format!("/share{}of{}", share.index(), share.of()));
+    let mut id = format!(
+        "{host}{address}:{}{}",
+        ports.join("+"),
+        share.unwrap_or_default()
+    );
     id.truncate(128);
     id
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::offline::outcome::Recording;
 
+use crate::control::IntensityStatus;
 use crate::probe::ProbeStatus;
 
 /// Counts by reason or kind; names are those of the metrics.
@@ -25,13 +26,15 @@ pub struct Report {
     /// The recording, where one is replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recording: Option<Recording>,
+    /// How much is copied, and why.
+    pub intensity: IntensityStatus,
     /// Client connections to the live services.
     pub sessions: Sessions,
     /// Copied connections.
     pub replicas: Replicas,
     /// Payload of clients.
     pub bytes: Bytes,
-    /// Bytes delivered / (bytes captured x replicas); 1 when nothing was captured.
+    /// Bytes delivered / bytes wanted; 1 when nothing was wanted.
     pub fidelity: f64,
     /// Segments and packets.
     pub packets: Packets,
@@ -64,6 +67,8 @@ pub struct Sessions {
     pub unopened: u64,
     /// Held at the moment.
     pub open: u64,
+    /// Left out by the intensity, counted by their SYN.
+    pub unchosen: u64,
     /// Refused, by reason.
     pub refused: Counts,
 }
@@ -71,12 +76,14 @@ pub struct Sessions {
 /// Replicas.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Replicas {
-    /// Of each session.
-    pub per_session: u16,
     /// Opened.
     pub opened: u64,
     /// Connected to the target.
     pub established: u64,
+    /// Whose first SYN the target did not answer in time.
+    pub slow_connects: u64,
+    /// Begun from a port that had not rested, since no other was free.
+    pub ports_reused_early: u64,
     /// Moved to another source port, since another copier owned their flow.
     pub moved: u64,
     /// Every byte delivered, and ended as the client's connection did.
@@ -96,6 +103,8 @@ pub struct Replicas {
 pub struct Bytes {
     /// Sent by clients to live services.
     pub captured: u64,
+    /// Of these, each as often as its session is copied: what targets should get.
+    pub wanted: u64,
     /// Sent to targets, each once.
     pub sent: u64,
     /// Acknowledged by targets.
@@ -112,6 +121,8 @@ pub struct Bytes {
     pub differing: u64,
     /// Of sessions that were not copied: refused, or met in their middle.
     pub refused: u64,
+    /// Of sessions that the intensity leaves out.
+    pub unchosen: u64,
 }
 
 /// Packets.
@@ -234,8 +245,8 @@ pub struct Sources<'a> {
     pub stats: &'a Stats,
     /// What the engine holds.
     pub gauges: Gauges,
-    /// Replicas of each session.
-    pub replicas: u16,
+    /// How much is copied.
+    pub intensity: IntensityStatus,
     /// The rings' counters, summed.
     pub ring: RingStatistics,
     /// The decoder's counters.
@@ -260,17 +271,20 @@ impl Report {
             decode,
             ..
         } = from;
-        let wanted = stats
-            .bytes_captured
-            .saturating_mul(u64::from(from.replicas));
+        let wanted = stats.bytes_wanted;
         // What could not be copied at all would have had as many replicas as the rest.
-        let recorded = wanted + stats.bytes_refused.saturating_mul(u64::from(from.replicas));
+        let copies = match stats.bytes_captured {
+            0 => 1.0,
+            captured => wanted as f64 / captured as f64,
+        };
+        let recorded = wanted + (stats.bytes_refused as f64 * copies) as u64;
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
             recording: from.recording.clone().map(|recording| Recording {
                 delivered: share(stats.bytes_delivered, recorded),
                 ..recording
             }),
+            intensity: from.intensity.clone(),
             targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
@@ -280,12 +294,14 @@ impl Report {
                 unpicked: stats.sessions_unpicked,
                 unopened: stats.sessions_unopened,
                 open: gauges.sessions as u64,
+                unchosen: stats.sessions_unchosen,
                 refused: refusals(&stats.sessions_refused),
             },
             replicas: Replicas {
-                per_session: from.replicas,
                 opened: stats.replicas_opened,
                 established: stats.replicas_established,
+                slow_connects: stats.connects_unanswered,
+                ports_reused_early: stats.ports_reused_early,
                 moved: stats.replicas_moved,
                 completed: stats.replicas_completed,
                 open: gauges.replicas as u64,
@@ -299,6 +315,7 @@ impl Report {
             },
             bytes: Bytes {
                 captured: stats.bytes_captured,
+                wanted: stats.bytes_wanted,
                 sent: stats.bytes_sent,
                 delivered: stats.bytes_delivered,
                 retransmitted: stats.bytes_retransmitted,
@@ -307,6 +324,7 @@ impl Report {
                 repeated: stats.bytes_repeated,
                 differing: stats.bytes_differing,
                 refused: stats.bytes_refused,
+                unchosen: stats.bytes_unchosen,
             },
             fidelity: share(stats.bytes_delivered, wanted),
             packets: Packets {
@@ -408,12 +426,13 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "  sessions  {} captured ({} met midway, {} cut at the end), {} open, refused: {}; {} never \
-             opened, {} begun before capture and not picked up",
+            "  sessions  {} captured ({} met midway, {} cut at the end), {} open, {} left out, refused: \
+             {}; {} never opened, {} begun before capture and not picked up",
             sessions.captured,
             sessions.midway,
             sessions.cut,
             sessions.open,
+            sessions.unchosen,
             list(&sessions.refused),
             sessions.unopened,
             sessions.unpicked

@@ -17,6 +17,8 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
+use crate::control::{Commands, Pilot, PilotConfig};
+use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
 use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
@@ -29,6 +31,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
 /// How often the report is replaced.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
+const STEER_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a device that has gone is looked for.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Capture blocks taken from one ring before the others get their turn.
@@ -115,6 +119,8 @@ pub struct Shard {
     sender: Sender,
     routes: RouteInfo,
     prober: Prober,
+    pilot: Pilot,
+    commands: Commands,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     waker: Waker,
@@ -122,6 +128,7 @@ pub struct Shard {
     grace: Duration,
     shared: Shared,
     report_at: Instant,
+    steer_at: Instant,
     too_long_said: bool,
 }
 
@@ -137,6 +144,10 @@ pub struct Parts {
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// How much is copied, and when.
+    pub pilot: PilotConfig,
+    /// What operators ask for.
+    pub commands: Commands,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -173,6 +184,8 @@ impl Shard {
             sender: parts.sender,
             routes: RouteInfo::default(),
             prober,
+            pilot: Pilot::new(parts.pilot),
+            commands: parts.commands,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             waker: parts.waker,
@@ -180,6 +193,7 @@ impl Shard {
             grace: parts.grace,
             shared: parts.shared,
             report_at: now,
+            steer_at: now,
             too_long_said: false,
         }
     }
@@ -213,6 +227,7 @@ impl Shard {
             self.prober.advance(now, &mut self.engine, &mut self.routes);
             let unsent = self.put_out(now);
             self.flush();
+            self.steer();
             self.publish(false);
             if self.is_finished(now) {
                 break;
@@ -465,6 +480,25 @@ impl Shard {
         }
     }
 
+    /// Does what the pilot decides.
+    fn steer(&mut self) {
+        let time = Instant::now();
+        if time < self.steer_at {
+            return;
+        }
+        self.steer_at = time + STEER_INTERVAL;
+        while let Some(command) = self.commands.pop() {
+            self.pilot.command(command);
+        }
+        let sample = self.pilot.is_guarded();
+        let sample = sample.then(|| Sample::of(self.engine.stats()));
+        let tick = self.pilot.tick(self.clock.origin.elapsed(), sample);
+        self.engine.set_intensity(tick.intensity);
+        if tick.stop {
+            self.engine.stop_replicas(self.clock.now());
+        }
+    }
+
     fn publish(&mut self, now: bool) {
         let time = Instant::now();
         if now || time >= self.report_at {
@@ -487,7 +521,7 @@ impl Shard {
             elapsed: self.clock.origin.elapsed(),
             stats: self.engine.stats(),
             gauges: self.engine.gauges(),
-            replicas: self.engine.config().replicas,
+            intensity: self.pilot.status(),
             ring,
             decode: self.decoder.counters(),
             send: self.sender.counters(),

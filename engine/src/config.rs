@@ -1,12 +1,14 @@
 //! What an engine is told once, at the start.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use millrace_wire::{Endpoint, FourTuple};
 
+use crate::caps::Caps;
+use crate::intensity::{Intensity, IntensityKey};
 use crate::recorded::Recorded;
-use crate::source::SourcePool;
+use crate::source::{Share, SourcePool, Space};
 
 /// A live service and the target that its sessions are copied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,19 @@ pub struct Config {
     pub nat: bool,
     /// Stands in for clients on the live host's loopback address, one for each family.
     pub loopback_clients: Vec<IpAddr>,
-    /// Replicas of each session.
-    pub replicas: u16,
+    /// The part of all sources that is this engine's own, where several share them.
+    pub share: Option<Share>,
+    /// How long a source port rests before it is given out again, where there are others.
+    pub port_rest: Duration,
+    /// Replicas of each session to begin with: see [`crate::Engine::set_intensity`].
+    pub intensity: Intensity,
+    /// The key of the hash that chooses sessions; engines with the same one choose the same.
+    pub intensity_key: IntensityKey,
+    /// The second replica of a session and those after it begin up to this much later than the
+    /// first, and stay behind it.
+    pub spread: Duration,
+    /// Bounds on what targets get.
+    pub caps: Caps,
     /// Whether a turn waits for the target's answer to the turn before.
     pub gate: bool,
     /// Only copy sessions seen from their SYN.
@@ -67,7 +80,12 @@ impl Default for Config {
             sources: SourcePool::Clients,
             nat: false,
             loopback_clients: Vec::new(),
-            replicas: 1,
+            share: None,
+            port_rest: Duration::from_secs(60),
+            intensity: Intensity::ONE,
+            intensity_key: IntensityKey::default(),
+            spread: Duration::ZERO,
+            caps: Caps::default(),
             gate: true,
             only_from_syn: false,
             max_packet: 1500,
@@ -103,6 +121,15 @@ impl Config {
         } else {
             Direction::Other
         }
+    }
+
+    /// The sources that replicas towards IPv4 (or IPv6) targets may have.
+    pub fn space(&self, v4: bool) -> Space {
+        let like = match v4 {
+            true => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            false => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Space::new(&self.sources, self.share, &like)
     }
 
     /// The index of the service at this address.

@@ -3,6 +3,7 @@
 use millrace_wire::{Flags, Seq, TcpPacket};
 
 use super::Engine;
+use super::admission::Admission;
 use crate::recorded::Recorded;
 use crate::session::{Course, Midway, Phase, Session, SessionKey};
 use crate::stats::{AbortReason, RefusalReason};
@@ -13,9 +14,6 @@ use crate::turns::Mark;
 /// Numbers further ahead of the stream than this are not those of this connection: the largest
 /// window that TCP knows.
 const PLAUSIBLE: u64 = 1 << 30;
-/// New sessions are refused above this share of the memory limit, in percent: what remains is
-/// for sessions that are open.
-const REFUSE_ABOVE: u64 = 90;
 /// One session may hold this share of the memory limit, in percent.
 const SESSION_SHARE: u64 = 25;
 
@@ -44,6 +42,10 @@ impl Engine {
 
     /// A SYN: the session waits for the end of its handshake.
     fn begin(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        if self.is_unchosen(packet) {
+            self.stats.sessions_unchosen += 1;
+            return;
+        }
         if self.refuses(packet) {
             return;
         }
@@ -62,6 +64,9 @@ impl Engine {
     fn meet_midway(&mut self, at: Time, packet: &TcpPacket<'_>) {
         let flags = packet.header.flags;
         if packet.payload_len == 0 || flags.has(Flags::RST) || flags.has(Flags::FIN) {
+            return;
+        }
+        if self.is_unchosen(packet) {
             return;
         }
         self.stats.bytes_refused += packet.payload_len as u64;
@@ -90,24 +95,6 @@ impl Engine {
         Some(key)
     }
 
-    /// Whether a new session must be refused; counts it.
-    fn refuses(&mut self, packet: &TcpPacket<'_>) -> bool {
-        let reason = if self.draining {
-            RefusalReason::Draining
-        } else if self.is_nearly_full() {
-            RefusalReason::Memory
-        } else {
-            return false;
-        };
-        self.stats.sessions_refused.add(reason);
-        self.stats.bytes_refused += packet.payload_len as u64;
-        true
-    }
-
-    fn is_nearly_full(&self) -> bool {
-        self.memory() > self.config.memory_limit / 100 * REFUSE_ABOVE
-    }
-
     fn on_session_segment(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         let over_limit = packet.payload_len > 0 && self.is_over_limit(key);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -123,20 +110,23 @@ impl Engine {
         match &mut session.phase {
             Phase::Midway(midway) => {
                 let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
-                if midway.on_client(packet) {
-                    session.stream = ClientStream::new(packet.header.seq);
-                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
-                    session.phase = Phase::Active;
-                    self.stats.sessions_midway += 1;
-                    self.stats.sessions_captured += 1;
-                    self.open_replicas(now, key);
-                } else {
+                // What is not admitted now may be at its next turn.
+                let admission = midway.on_client(packet).then(|| self.admit(now, key));
+                let Some(Admission::Copied(copies)) = admission else {
                     self.stats.bytes_refused += packet.payload_len as u64;
                     if ended {
-                        self.remove_session(key);
+                        self.give_up_session(key);
                     }
                     return;
+                };
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.stream = ClientStream::new(packet.header.seq);
+                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
+                    session.phase = Phase::Active(copies);
                 }
+                self.stats.sessions_midway += 1;
+                self.stats.sessions_captured += 1;
+                self.open_replicas(now, key);
             }
             Phase::Opening => {
                 if flags.has(Flags::RST) {
@@ -147,7 +137,7 @@ impl Engine {
                     let own = seq.add(1) == stream.first_seq()
                         || stream.offset_of(seq).is_some_and(|o| o <= stream.len());
                     if own {
-                        self.remove_session(key);
+                        self.give_up_session(key);
                     }
                     return;
                 }
@@ -161,13 +151,11 @@ impl Engine {
                     self.remove_session(key);
                     return;
                 }
-                if flags.has(Flags::ACK) {
-                    session.phase = Phase::Active;
-                    self.stats.sessions_captured += 1;
-                    self.open_replicas(now, key);
+                if flags.has(Flags::ACK) && !self.activate(now, key, packet) {
+                    return;
                 }
             }
-            Phase::Active => {}
+            Phase::Active(_) => {}
         }
         if over_limit {
             self.abort_session(now, key, AbortReason::Memory);
@@ -175,6 +163,34 @@ impl Engine {
             self.abort_session(now, key, AbortReason::Urgent);
         }
         self.take_client_data(now, at, key, packet);
+    }
+
+    /// The client has acknowledged the handshake: the session is copied from now on, unless it
+    /// is not admitted. Says whether it is.
+    fn activate(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
+        let bytes = packet.payload_len as u64;
+        match self.admit(now, key) {
+            Admission::Copied(copies) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.phase = Phase::Active(copies);
+                    // What came with the SYN.
+                    self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
+                }
+                self.stats.sessions_captured += 1;
+                self.open_replicas(now, key);
+                return true;
+            }
+            Admission::Unchosen => {
+                self.stats.sessions_unchosen += 1;
+                self.stats.bytes_unchosen += bytes;
+            }
+            Admission::Refused(reason) => {
+                self.stats.sessions_refused.add(reason);
+                self.stats.bytes_refused += bytes;
+            }
+        }
+        self.remove_session(key);
+        false
     }
 
     fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
@@ -215,13 +231,17 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(mark(live, start, info, recorded, &mut self.stats));
+                // The age of a turn is counted on the clock of the run.
+                let begun = recorded.map_or(info.at, |_| now);
+                turns.push(begun, mark(live, start, info, recorded, &mut self.stats));
+                self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
         });
         let grown = match result {
             Ok(accepted) => {
                 self.stats.bytes_captured += accepted.new;
+                self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
                 self.stats.bytes_repeated += accepted.repeated;
                 self.stats.bytes_differing += accepted.differing;
                 accepted.new > 0
@@ -241,7 +261,7 @@ impl Engine {
             if session.gap_since != Time::NEVER {
                 session.check_gap(clock);
             }
-            let copied = matches!(session.phase, Phase::Active);
+            let copied = matches!(session.phase, Phase::Active(_));
             if copied && session.first_replica.is_none() {
                 self.trim(key);
             }
@@ -309,7 +329,10 @@ impl Engine {
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
                 let recorded = self.config.recorded;
-                turns.push(mark(live, end.offset, info, recorded, &mut self.stats));
+                turns.push(
+                    recorded.map_or(info.at, |_| now),
+                    mark(live, end.offset, info, recorded, &mut self.stats),
+                );
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }

@@ -22,7 +22,7 @@ impl Engine {
             Phase::Midway(midway) => {
                 midway.on_live(packet);
                 if reset {
-                    self.remove_session(key);
+                    self.give_up_session(key);
                 }
                 return;
             }
@@ -34,23 +34,28 @@ impl Engine {
                 let refused =
                     !header.flags.has(Flags::ACK) || header.ack == session.stream.first_seq();
                 if refused {
-                    self.remove_session(key);
+                    self.give_up_session(key);
                 }
                 return;
             }
-            Phase::Opening | Phase::Active => {}
+            Phase::Opening | Phase::Active(_) => {}
         }
         let stream = &session.stream;
         let finished = session.live.finished;
+        let asked = session.live.clock.is_asking();
         session
             .live
             .on_segment(at, packet, |ack| stream.offset_of(ack));
+        let answered = asked && !session.live.clock.is_asking();
+        self.stats.live_turns_answered += u64::from(answered);
         session.check_gap(clock);
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
         if severed {
             let before = (session.heap_size(), session.stream.stored());
-            self.stats.bytes_captured += session.stream.cut_short();
+            let unordered = session.stream.cut_short();
+            self.stats.bytes_captured += unordered;
+            self.stats.bytes_wanted += unordered * u64::from(session.copies());
             self.stats.sessions_ended += u64::from(session.end(clock));
             session.mark_end();
             self.account(key, before);

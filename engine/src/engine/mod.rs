@@ -1,5 +1,6 @@
 //! The engine: all sessions and replicas of one shard, its inputs and its outputs.
 
+mod admission;
 mod client;
 mod conflict;
 mod life;
@@ -17,12 +18,15 @@ use millrace_wire::{Endpoint, FourTuple, TcpHeader, TcpPacket};
 use slotmap::SlotMap;
 
 pub use self::output::Transmit;
+use crate::caps::Meter;
 use crate::config::{Config, Direction};
+use crate::intensity::Intensity;
 use crate::pool::{BLOCK_COST, BlockPool};
 use crate::recorded::RecordedClock;
 use crate::replica::gate::QuietFloor;
 use crate::replica::{Context, Replica, ReplicaKey};
 use crate::session::{Session, SessionKey};
+use crate::source::Allocator;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::timers::Timers;
@@ -67,6 +71,8 @@ pub enum SendFailure {
 pub struct Gauges {
     /// Sessions, those included that are only watched.
     pub sessions: usize,
+    /// Sessions with replicas.
+    pub sessions_copied: usize,
     /// Replicas.
     pub replicas: usize,
     /// Replicas that are over and only answer the target's last retransmissions.
@@ -118,6 +124,11 @@ pub struct Engine {
     lingering: usize,
     events: VecDeque<Event>,
     targets: Vec<TargetState>,
+    allocator: Allocator,
+    intensity: Intensity,
+    meter: Meter,
+    /// Sessions with replicas.
+    copied: usize,
     stats: Stats,
     open: bool,
     draining: bool,
@@ -139,6 +150,10 @@ impl Engine {
         Self {
             targets: vec![target; config.services.len()],
             hasher: FixedState::with_seed(config.seed),
+            allocator: Allocator::new(&config),
+            intensity: config.intensity,
+            meter: Meter::new(config.caps),
+            copied: 0,
             config,
             sessions: SlotMap::with_key(),
             replicas: SlotMap::with_key(),
@@ -236,6 +251,11 @@ impl Engine {
         let next = sessions
             .min(self.replica_timers.next())
             .min(self.release_at);
+        // While nothing may be sent, what is ready waits for the bandwidth.
+        let next = match self.ready.is_empty() {
+            true => next,
+            false => next.min(self.meter.sends_at()),
+        };
         (next != Time::NEVER).then_some(next)
     }
 
@@ -323,6 +343,7 @@ impl Engine {
     pub fn gauges(&self) -> Gauges {
         Gauges {
             sessions: self.sessions.len(),
+            sessions_copied: self.copied,
             replicas: self.replicas.len(),
             replicas_lingering: self.lingering,
             replicas_connecting: self.connecting,
@@ -422,16 +443,17 @@ impl Engine {
             reset_after_fin: session.reset_after_fin,
             live_over: session.is_over(),
             live_heard_at: session.last_seen.min(now),
+            shift: replica.shift_micros(&self.config),
         };
         let heap = replica.heap_size();
         let connecting = usize::from(replica.is_connecting());
-        let held_back = usize::from(replica.is_waiting());
+        let held_back = usize::from(replica.is_held_back());
         let lingering = usize::from(replica.is_lingering());
         let result = f(replica, &mut cx);
         self.connecting =
             (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
         self.held_back =
-            (self.held_back + usize::from(replica.is_waiting())).saturating_sub(held_back);
+            (self.held_back + usize::from(replica.is_held_back())).saturating_sub(held_back);
         self.lingering =
             (self.lingering + usize::from(replica.is_lingering())).saturating_sub(lingering);
         self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
@@ -503,7 +525,11 @@ impl Engine {
         match needed {
             Some(from) => session.stream.release(&mut self.pool, from),
             // What cannot be delivered any more was captured all the same.
-            None => self.stats.bytes_captured += session.stream.discard(&mut self.pool),
+            None => {
+                let unordered = session.stream.discard(&mut self.pool);
+                self.stats.bytes_captured += unordered;
+                self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            }
         }
         session
             .turns

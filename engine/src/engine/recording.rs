@@ -32,7 +32,7 @@ impl Engine {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
-            if matches!(session.phase, Phase::Active) {
+            if matches!(session.phase, Phase::Active(_)) {
                 // The live server's last words may lie beyond the end.
                 session.live.finished = true;
                 let running = session.course == Course::Running;

@@ -12,6 +12,7 @@
     reason = "a library for tests: whatever fails here fails a test"
 )]
 
+pub mod cluster;
 pub mod replay;
 pub mod traffic;
 
@@ -396,11 +397,11 @@ pub fn binary(name: &str) -> PathBuf {
     millrace_lab::binary(name).unwrap()
 }
 
-fn admin() -> SocketAddr {
+pub(crate) fn admin() -> SocketAddr {
     ([127, 0, 0, 1], ADMIN).into()
 }
 
-fn recorder(host: &Host, manners: Manners) -> Recorder {
+pub(crate) fn recorder(host: &Host, manners: Manners) -> Recorder {
     let config = RecorderConfig {
         http: vec![HTTP, HTTP_TOO],
         resp: vec![RESP],
@@ -411,7 +412,7 @@ fn recorder(host: &Host, manners: Manners) -> Recorder {
     Recorder::start(host, &config).unwrap()
 }
 
-fn ready(host: &Host, process: &mut Process) {
+pub(crate) fn ready(host: &Host, process: &mut Process) {
     let outcome = wait_for("the daemon to be ready", PATIENCE, || {
         !process.is_running()
             || host
