@@ -10,6 +10,7 @@
 //! - [`cli`]: which command is run; without one it is the daemon.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
+//! - [`inspect`]: what recordings hold.
 //! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
 //! - [`interceptors`]: the links to them.
@@ -28,6 +29,7 @@ pub mod control;
 pub mod daemon;
 pub mod guard;
 pub mod inbox;
+pub mod inspect;
 pub mod interceptors;
 pub mod metrics;
 pub mod offline;

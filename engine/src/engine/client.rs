@@ -231,7 +231,9 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(info.at, mark(live, start, info, recorded, &mut self.stats));
+                // The age of a turn is counted on the clock of the run.
+                let begun = recorded.map_or(info.at, |_| now);
+                turns.push(begun, mark(live, start, info, recorded, &mut self.stats));
                 self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
@@ -328,7 +330,7 @@ impl Engine {
             if turns.begins(info, live.clock.asked_at) {
                 let recorded = self.config.recorded;
                 turns.push(
-                    info.at,
+                    recorded.map_or(info.at, |_| now),
                     mark(live, end.offset, info, recorded, &mut self.stats),
                 );
             } else if let Some(latency) = live.clock.finish() {
