@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-code test-whole-system fuzz-replay fuzz bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs test test-code test-whole-system fuzz-replay fuzz bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -24,6 +24,9 @@ build: ## Release builds of copier, interceptor and lab, in target/release
 
 demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what arrived
 	$(CARGO) run --release --locked -q -p millrace-lab -- demo --seconds $(DEMO_SECONDS)
+
+certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copier/live1": others)
+	$(CARGO) run --locked -q -p millrace-lab -- certs $(CERTS)
 
 test: deps fmt-check clippy test-code fuzz-replay test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
 

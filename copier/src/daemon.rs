@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Router;
 use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
@@ -12,6 +11,7 @@ use millrace_fleet::daemonize::{self, Launch};
 use millrace_fleet::drain;
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::pidfile::PidFile;
+use millrace_fleet::privileges::{self, Capability, Needs};
 use millrace_fleet::readiness::Readiness;
 use millrace_fleet::{config, logging, signals};
 use serde_json::json;
@@ -27,7 +27,7 @@ use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
 
 /// Default of `--admin`.
-const ADMIN: &str = "127.0.0.1:36530";
+pub(crate) const ADMIN: &str = "127.0.0.1:36530";
 
 /// Runs the copier.
 ///
@@ -48,13 +48,15 @@ pub fn run() -> Result<(), ExitError> {
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
     let rings = open_rings(&plan)?;
-    let sender = open_sender(&plan)?;
     let _pid_file = options
         .common
         .pid_file
         .as_deref()
         .map(PidFile::create)
         .transpose()?;
+    let privileges = privileges::reduce(&options.common, &needs(&plan))?;
+    // It may start a thread, which must not keep privileges.
+    let sender = open_sender(&plan)?;
 
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
@@ -62,6 +64,7 @@ pub fn run() -> Result<(), ExitError> {
     let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+    plan.security.keep_fresh(runtime.handle())?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
     let interceptors = Interceptors::start(
@@ -73,15 +76,17 @@ pub fn run() -> Result<(), ExitError> {
     runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
     let commands = Commands::default();
-    let control = control::routes(shared.clone(), commands.clone(), trigger);
-    serve_admin(
-        admin_listener,
-        &runtime,
+    let admin = Admin::new(
         readiness,
-        &shared,
-        interceptors,
-        control,
-    )?;
+        metrics::registry(shared.clone()),
+        status(&shared, interceptors),
+    );
+    // It ends with the runtime: while the copier drains, its state is of interest.
+    admin
+        .merge(control::routes(shared.clone(), commands.clone(), trigger))
+        .security(plan.security.clone())
+        .privileges(privileges)
+        .serve(admin_listener, runtime.handle(), std::future::pending())?;
 
     for line in plan.capacity() {
         tracing::info!("{line}");
@@ -144,26 +149,28 @@ fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
     Sender::link(&plan.sender, &hops).map_err(failed)
 }
 
-fn serve_admin(
-    listener: std::net::TcpListener,
-    runtime: &Runtime,
-    readiness: Readiness,
+/// What the copier needs once its sockets are open.
+fn needs(plan: &Plan) -> Needs {
+    Needs {
+        // Rings are opened again when a device comes back.
+        keep: vec![Capability::NetRaw],
+        own: plan.report.iter().cloned().collect(),
+        ..Needs::default()
+    }
+}
+
+fn status(
     shared: &Shared,
     interceptors: Interceptors,
-    control: Router,
-) -> Result<(), ExitError> {
+) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
-    let status = move || {
+    move || {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "report": reports.report(),
             "interceptors": interceptors.status(),
         })
-    };
-    // It ends with the runtime: while the copier drains, its state is of interest.
-    Admin::new(readiness, metrics::registry(shared.clone()), status)
-        .merge(control)
-        .serve(listener, runtime.handle(), std::future::pending())
+    }
 }
 
 fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<Report, ExitError> {

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`cli`]: which command is run; without one it is the daemon.
+//! - [`ctl`]: the command that tells a running copier how much to copy.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
@@ -20,6 +21,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod inbox;

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::probe::ProbeState;
 use crate::report::{Counts, Percentiles, Report};
 use crate::shard::Shared;
 
@@ -27,6 +28,7 @@ impl Collector for ReportCollector {
         let mut out = Output(&mut encoder);
         out.counters(&report)?;
         out.gauges(&report)?;
+        out.targets(&report)?;
         out.latencies(&report)
     }
 }
@@ -256,7 +258,7 @@ impl Output<'_, '_> {
         )?;
         self.gauge(
             "replicas_waiting",
-            "Copied connections that wait for an interceptor",
+            "Copied connections that wait for an interceptor or for first contact",
             report.replicas.waiting as f64,
         )?;
         self.gauge(
@@ -275,6 +277,21 @@ impl Output<'_, '_> {
             report.intensity.guards.iter().filter(|g| g.broken).count() as f64,
         )?;
         self.gauge("fidelity_ratio", "Delivered / wanted", report.fidelity)
+    }
+
+    fn targets(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "target_open",
+            "Whether a probe came back from the target, so that sessions are replayed",
+            None,
+            MetricType::Gauge,
+        )?;
+        for target in &report.targets {
+            let open = f64::from(u8::from(target.state == ProbeState::Open));
+            let labels = [("target", target.target.as_str())];
+            ConstGauge::new(open).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn latencies(&mut self, report: &Report) -> Result<(), std::fmt::Error> {

@@ -15,6 +15,7 @@ use millrace_engine::{Caps, Config, Service, SourcePool};
 use millrace_fleet::address::{HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
+use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_proto::{ClaimSet, ClientRange};
 
@@ -65,7 +66,7 @@ impl Plan {
     /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
-        let security = Security::from_options(options.common.insecure)?;
+        let security = Security::from_options(&options.common, Role::Copier)?;
         let interceptors = options
             .interceptors
             .with_port(options.port)
@@ -89,8 +90,11 @@ impl Plan {
             next_hops,
             interceptors,
             connections: options.connections,
+            id: options
+                .id
+                .clone()
+                .unwrap_or_else(|| default_id(&engine, &security)),
             security,
-            id: options.id.clone().unwrap_or_else(|| default_id(&engine)),
             claim,
             known_by: if options.nat {
                 FlowTarget::Any
@@ -348,9 +352,13 @@ fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
 
 /// The same at every start and different from every other copier's. Namespaces and containers may
 /// share the host's name, so an address goes with it; copiers on one host copy different ports.
-fn default_id(engine: &Config) -> String {
+fn default_id(engine: &Config, security: &Security) -> String {
     let name = rustix::system::uname();
-    let host = name.nodename().to_string_lossy();
+    // A certificate with a name allows only copier names that begin with it.
+    let host = match security.identity().and_then(|it| it.name) {
+        Some(name) => name.into(),
+        None => name.nodename().to_string_lossy(),
+    };
     let mut ports: Vec<u16> = engine
         .services
         .iter()

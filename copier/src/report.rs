@@ -391,6 +391,9 @@ impl fmt::Display for Report {
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
+        for line in self.intensity.to_string().lines() {
+            writeln!(f, "  {line}")?;
+        }
         writeln!(
             f,
             "  sessions  {} captured ({} met midway), {} open, {} left out, refused: {}",

@@ -51,9 +51,11 @@ pub mod listen;
 pub mod logging;
 pub mod options;
 pub mod pidfile;
+pub mod privileges;
 pub mod readiness;
 pub mod server;
 pub mod signals;
+pub mod tls;
 pub mod transport;
 
 mod sync;

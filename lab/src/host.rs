@@ -237,6 +237,20 @@ impl Host {
         self.ip(&[address_command(device, address, prefix)])
     }
 
+    /// The link-layer address of a device of this host, as `ip` writes it.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn mac(&self, device: &str) -> Result<String> {
+        let text = self.check("ip", &["-j", "link", "show", "dev", device])?;
+        let links: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let address = links.pointer("/0/address").and_then(|mac| mac.as_str());
+        address.map(str::to_owned).ok_or_else(|| Error::Malformed {
+            what: format!("device {device} of {}", self.name()),
+            detail: text,
+        })
+    }
+
     /// What `GET path` at one of this host's own addresses answers, as JSON: for a daemon's admin port.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! namespaces that the lab made itself; everything it made goes with it.
 //!
 //! - [`Lab`], [`Host`], [`Switch`], [`Link`] and [`Process`] are the parts; [`Stage`] is the standard layout.
+//! - [`cluster`] is the layout with a director and real servers in place of the one target.
 //! - [`fault`] makes cables lose, duplicate, reorder and delay.
 //! - [`recorder`] is a server that hashes what it receives; [`records`] compares what two of them received.
 //! - [`load`] is client traffic of several kinds in which every answer is checked.
@@ -11,6 +12,8 @@
 
 mod admin;
 pub mod apps;
+mod certs;
+pub mod cluster;
 mod command;
 mod error;
 pub mod fault;
@@ -28,6 +31,7 @@ mod sockets;
 mod stage;
 mod wait;
 
+pub use certs::{CertificateFiles, Certificates};
 pub use command::find as find_program;
 pub use error::{Error, Result};
 pub use host::Host;

@@ -24,7 +24,7 @@ const PREFIX_V6: u8 = 64;
 const ROUTER: u8 = 1;
 const LIVE: u8 = 10;
 const TARGET: u8 = 20;
-const ASSISTANT: u8 = 30;
+pub(crate) const ASSISTANT: u8 = 30;
 const FIRST_CLIENT: u8 = 10;
 
 /// One of the two networks of a stage.
@@ -154,18 +154,7 @@ impl Stage {
         let server_switch = lab.switch("servers")?;
         let (router, router_client_link) = router(&lab, &client_switch, &server_switch)?;
         let clients = clients(&lab, &client_switch, options)?;
-        let live = (0..options.live_servers)
-            .map(|number| {
-                let name = if number == 0 {
-                    "live".to_owned()
-                } else {
-                    format!("live{}", number + 1)
-                };
-                let place = server(&lab, &server_switch, &name, LIVE + number)?;
-                route_clients(&place.host, router.address)?;
-                Ok(place)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let live = live_servers(&lab, &server_switch, options.live_servers, router.address)?;
         let assistant = server(&lab, &server_switch, "assistant", ASSISTANT)?;
         let target = server(&lab, &server_switch, "target", TARGET)?;
         route_clients(&target.host, assistant.address)?;
@@ -213,7 +202,7 @@ impl Stage {
     }
 }
 
-fn router(lab: &Lab, clients: &Switch, servers: &Switch) -> Result<(Place, Link)> {
+pub(crate) fn router(lab: &Lab, clients: &Switch, servers: &Switch) -> Result<(Place, Link)> {
     let host = lab.host("router")?;
     let address = Network::Servers.address(ROUTER);
     let link = servers.attach(&host, DEVICE, &address.with_prefixes())?;
@@ -232,7 +221,7 @@ fn router(lab: &Lab, clients: &Switch, servers: &Switch) -> Result<(Place, Link)
     ))
 }
 
-fn clients(lab: &Lab, switch: &Switch, options: StageOptions) -> Result<Vec<Place>> {
+pub(crate) fn clients(lab: &Lab, switch: &Switch, options: StageOptions) -> Result<Vec<Place>> {
     let mut last = FIRST_CLIENT;
     let mut clients = Vec::new();
     for number in 1..=options.clients {
@@ -261,7 +250,27 @@ fn clients(lab: &Lab, switch: &Switch, options: StageOptions) -> Result<Vec<Plac
     Ok(clients)
 }
 
-fn server(lab: &Lab, switch: &Switch, name: &str, last: u8) -> Result<Place> {
+pub(crate) fn live_servers(
+    lab: &Lab,
+    switch: &Switch,
+    count: u8,
+    router: Addresses,
+) -> Result<Vec<Place>> {
+    (0..count)
+        .map(|number| {
+            let name = if number == 0 {
+                "live".to_owned()
+            } else {
+                format!("live{}", number + 1)
+            };
+            let place = server(lab, switch, &name, LIVE + number)?;
+            route_clients(&place.host, router)?;
+            Ok(place)
+        })
+        .collect()
+}
+
+pub(crate) fn server(lab: &Lab, switch: &Switch, name: &str, last: u8) -> Result<Place> {
     let host = lab.host(name)?;
     let address = Network::Servers.address(last);
     let link = switch.attach(&host, DEVICE, &address.with_prefixes())?;
@@ -273,7 +282,7 @@ fn server(lab: &Lab, switch: &Switch, name: &str, last: u8) -> Result<Place> {
     })
 }
 
-fn route_clients(host: &Host, via: Addresses) -> Result<()> {
+pub(crate) fn route_clients(host: &Host, via: Addresses) -> Result<()> {
     route(host, Network::Clients, via)
 }
 

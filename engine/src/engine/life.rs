@@ -194,10 +194,11 @@ impl Engine {
         let Some(target) = self.targets.get_mut(usize::from(service)) else {
             return;
         };
+        // It waits until it connects, if only for a moment.
+        self.held_back += 1;
         if self.open && target.open && target.waiting.is_empty() {
             self.connect(now, key);
         } else {
-            self.held_back += 1;
             if target.waiting.len() > 2 * self.held_back {
                 // Replicas that were given up while they waited.
                 let replicas = &self.replicas;

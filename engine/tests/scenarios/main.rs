@@ -14,6 +14,7 @@
 mod sim;
 
 mod capture;
+mod contact;
 mod ends;
 mod flows;
 mod identity;

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("capture", include_str!("capture.rs")),
+    ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
     ("path", include_str!("path.rs")),
     ("windows", include_str!("windows.rs")),

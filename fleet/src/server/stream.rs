@@ -17,6 +17,7 @@ use super::rate::Rate;
 use super::registry::Open;
 use super::{AttachEvent, Attached, ConnId, HeaderQueue, Shared};
 use crate::incarnation::Incarnation;
+use crate::transport::Peer;
 
 /// What a trace counts as towards the limit of bytes per second: it has the interceptor open
 /// sockets, which is to stay rare.
@@ -39,8 +40,9 @@ pub(super) async fn run(
     mut inbound: Streaming<CopierMessage>,
     queue: HeaderQueue,
     cancel: CancellationToken,
-    address: Option<SocketAddr>,
+    peer: Option<Peer>,
 ) {
+    let address = peer.as_ref().and_then(Peer::address);
     let shown = address.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
     let refuse = |who: &str, refused: Refused| {
         shared.counters.refused(refused.code());
@@ -65,7 +67,8 @@ pub(super) async fn run(
         }
         Err(_) => return refuse("?", malformed("no Hello came in time")),
     };
-    let version = match check(&hello) {
+    let identity = peer.as_ref().and_then(Peer::identity);
+    let version = match check(&hello, identity) {
         Ok(version) => version,
         Err(refused) => return refuse("?", refused),
     };

@@ -12,6 +12,8 @@
     reason = "a library for tests: whatever fails here fails a test"
 )]
 
+pub mod cluster;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -374,11 +376,11 @@ pub fn binary(name: &str) -> PathBuf {
     millrace_lab::binary(name).unwrap()
 }
 
-fn admin() -> SocketAddr {
+pub(crate) fn admin() -> SocketAddr {
     ([127, 0, 0, 1], ADMIN).into()
 }
 
-fn recorder(host: &Host, manners: Manners) -> Recorder {
+pub(crate) fn recorder(host: &Host, manners: Manners) -> Recorder {
     let config = RecorderConfig {
         http: vec![HTTP, HTTP_TOO],
         resp: vec![RESP],
@@ -389,7 +391,7 @@ fn recorder(host: &Host, manners: Manners) -> Recorder {
     Recorder::start(host, &config).unwrap()
 }
 
-fn ready(host: &Host, process: &mut Process) {
+pub(crate) fn ready(host: &Host, process: &mut Process) {
     let outcome = wait_for("the daemon to be ready", PATIENCE, || {
         !process.is_running()
             || host

@@ -1,0 +1,224 @@
+//! The director's rules. A connection is known by client address and port, as IPVS knows it: its first SYN picks a
+//! real server, a map remembers which.
+
+use std::fmt::Write as _;
+
+use super::director::{Forwarding, Member, Scheduler};
+use crate::stage::{Addresses, DEVICE};
+
+/// How long a connection is remembered after its last packet.
+const REMEMBERED: &str = "5m";
+/// The hash's own seed: without one it would be another in each run.
+const SEED: &str = "0x5eed";
+
+/// What the rules are made of, apart from the real servers.
+#[derive(Clone, Debug)]
+pub(super) struct Ruleset {
+    pub(super) vip: Addresses,
+    pub(super) ports: Vec<u16>,
+    pub(super) forwarding: Forwarding,
+    pub(super) scheduler: Scheduler,
+    /// The director's own, which its frames must bear: a switch would else look for the sender at this port.
+    pub(super) mac: String,
+}
+
+/// A family's words in nftables.
+struct Family {
+    name: &'static str,
+    /// What tells its clients apart.
+    client: &'static str,
+    map: &'static str,
+    pick: &'static str,
+    forward: &'static str,
+}
+
+const V4: Family = Family {
+    name: "ip",
+    client: "ip saddr",
+    map: "flows4",
+    pick: "pick4",
+    forward: "forward4",
+};
+const V6: Family = Family {
+    name: "ip6",
+    // The last 32 bits of the source address (RFC 8200, section 3): nft 1.0.6 cannot add to a map by all of them.
+    client: "@nh,160,32",
+    map: "flows6",
+    pick: "pick6",
+    forward: "forward6",
+};
+
+impl Ruleset {
+    /// Tables, maps and empty chains: loaded once, so that later rules find the connections of earlier ones.
+    pub(super) fn tables(&self) -> String {
+        let table = self.table();
+        let hook = match self.forwarding {
+            Forwarding::DirectRouting => format!("ingress device \"{DEVICE}\""),
+            // Before connection tracking, which would take a connection without responses for an invalid one.
+            Forwarding::AddressTranslation => "prerouting".to_owned(),
+        };
+        let mut text = format!("table {table} {{\n");
+        for family in [V4, V6] {
+            let Family {
+                client,
+                map,
+                pick,
+                forward,
+                ..
+            } = family;
+            // Writing to memory cannot fail, here and below.
+            let _ = write!(
+                text,
+                "map {map} {{\n typeof {client} . tcp sport : meta mark\n flags dynamic,timeout\n \
+                 timeout {REMEMBERED}\n size 262144\n}}\nchain {pick} {{\n}}\nchain {forward} {{\n}}\n"
+            );
+        }
+        let _ = write!(
+            text,
+            "chain in {{\n type filter hook {hook} priority -300;\n}}\n}}\n"
+        );
+        text
+    }
+
+    /// The rules for these real servers, in place of all earlier ones.
+    pub(super) fn rules(&self, members: &[Member]) -> String {
+        let table = self.table();
+        let mut text = String::new();
+        for chain in ["in", V4.pick, V6.pick, V4.forward, V6.forward] {
+            let _ = writeln!(text, "flush chain {table} {chain}");
+        }
+        let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
+        let ports = ports.join(", ");
+        for (family, vip) in [(V4, self.vip.v4.to_string()), (V6, self.vip.v6.to_string())] {
+            let (name, map, pick, forward) = (family.name, family.map, family.pick, family.forward);
+            let mut rule = |chain: &str, rule: &str| {
+                let _ = writeln!(text, "add rule {table} {chain} {rule}");
+            };
+            let client = format!("{} . tcp sport", family.client);
+            rule(
+                "in",
+                &format!("{name} daddr {vip} tcp dport {{ {ports} }} goto {pick}"),
+            );
+            rule(
+                pick,
+                &format!(
+                    "meta mark set {client} map @{map} update @{map} {{ {client} : meta mark }} goto {forward}"
+                ),
+            );
+            rule(pick, "tcp flags & (syn | ack | rst) != syn drop");
+            rule(
+                pick,
+                &format!("meta mark set {}", self.choice(name, members)),
+            );
+            rule(
+                pick,
+                &format!("update @{map} {{ {client} : meta mark }} goto {forward}"),
+            );
+            rule(forward, &self.send(name, members));
+        }
+        text
+    }
+
+    fn table(&self) -> &'static str {
+        match self.forwarding {
+            Forwarding::DirectRouting => "netdev director",
+            Forwarding::AddressTranslation => "inet director",
+        }
+    }
+
+    /// The number of the real server of a new connection.
+    fn choice(&self, family: &str, members: &[Member]) -> String {
+        let active = members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.active)
+            .enumerate()
+            .map(|(slot, (number, _))| format!("{slot} : {number}"));
+        let slots: Vec<String> = active.collect();
+        let (count, slots) = (slots.len(), slots.join(", "));
+        match self.scheduler {
+            Scheduler::RoundRobin => format!("numgen inc mod {count} map {{ {slots} }}"),
+            Scheduler::SourceHash => {
+                format!("jhash {family} saddr mod {count} seed {SEED} map {{ {slots} }}")
+            }
+        }
+    }
+
+    fn send(&self, family: &str, members: &[Member]) -> String {
+        let map = |value: &dyn Fn(&Member) -> String| {
+            let entries: Vec<String> = members
+                .iter()
+                .enumerate()
+                .map(|(number, member)| format!("{number} : {}", value(member)))
+                .collect();
+            entries.join(", ")
+        };
+        match self.forwarding {
+            Forwarding::DirectRouting => format!(
+                "ether saddr set {} ether daddr set meta mark map {{ {} }} fwd to \"{DEVICE}\"",
+                self.mac,
+                map(&|member| member.mac.clone())
+            ),
+            Forwarding::AddressTranslation => format!(
+                "{family} daddr set meta mark map {{ {} }}",
+                map(&|member| match family {
+                    "ip6" => member.address.v6.to_string(),
+                    _ => member.address.v4.to_string(),
+                })
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Network;
+
+    fn ruleset(forwarding: Forwarding, scheduler: Scheduler) -> Ruleset {
+        Ruleset {
+            vip: Network::Servers.address(50),
+            ports: vec![80, 8080],
+            forwarding,
+            scheduler,
+            mac: "02:00:00:00:00:01".to_owned(),
+        }
+    }
+
+    fn members(active: &[bool]) -> Vec<Member> {
+        (101..)
+            .zip(active)
+            .map(|(last, active)| Member {
+                address: Network::Servers.address(last),
+                mac: format!("02:00:00:00:01:{:02x}", last),
+                active: *active,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_real_server_that_leaves_gets_nothing_new_and_keeps_what_it_has() {
+        let rules = ruleset(Forwarding::DirectRouting, Scheduler::RoundRobin)
+            .rules(&members(&[true, false, true]));
+        assert!(
+            rules.contains("numgen inc mod 2 map { 0 : 0, 1 : 2 }"),
+            "{rules}"
+        );
+        assert!(rules.contains("1 : 02:00:00:00:01:66"), "{rules}");
+    }
+
+    #[test]
+    fn address_translation_changes_the_address_of_each_family() {
+        let rules =
+            ruleset(Forwarding::AddressTranslation, Scheduler::SourceHash).rules(&members(&[true]));
+        assert!(
+            rules.contains("ip daddr set meta mark map { 0 : 198.18.2.101 }"),
+            "{rules}"
+        );
+        assert!(
+            rules.contains("ip6 daddr set meta mark map { 0 : 2001:db8:2::101 }"),
+            "{rules}"
+        );
+        assert!(rules.contains("jhash ip6 saddr mod 1 seed"), "{rules}");
+    }
+}

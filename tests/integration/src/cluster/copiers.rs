@@ -1,0 +1,111 @@
+//! The copiers of a cluster scene. Which interceptors there are stands in a configuration file, so that it can change.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_lab::cluster::{Cluster, Forwarding};
+use millrace_lab::{Host, Process};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{Family, PORTS, admin, binary, ready};
+
+/// A running copier.
+pub(super) struct Copier {
+    pub(super) live: usize,
+    process: Process,
+    config: PathBuf,
+    report: PathBuf,
+}
+
+impl Copier {
+    pub(super) fn start(
+        cluster: &Cluster,
+        live: usize,
+        interceptors: &[String],
+        more: &[&str],
+    ) -> Self {
+        let host = &cluster.live[live].host;
+        let config = host.file("copier.toml");
+        write(&config, interceptors);
+        let report = host.file("report.json");
+        let (services, admin) = (services(cluster, live), admin().to_string());
+        let (config_name, report_name) =
+            (config.display().to_string(), report.display().to_string());
+        let mut arguments = vec![
+            "-x",
+            &services,
+            "--config",
+            &config_name,
+            "--insecure",
+            "--admin",
+            &admin,
+            "--report",
+            &report_name,
+        ];
+        if cluster.forwarding() == Forwarding::AddressTranslation {
+            arguments.push("--nat");
+        }
+        arguments.extend(more);
+        let log = new_log(host, "copier");
+        let mut process = host
+            .spawn(binary("millrace-copier"), &arguments, &[], &log)
+            .unwrap();
+        ready(host, &mut process);
+        Self {
+            live,
+            process,
+            config,
+            report,
+        }
+    }
+
+    pub(super) fn status(&self, cluster: &Cluster) -> Value {
+        let host = &cluster.live[self.live].host;
+        host.get_json(admin(), "/status").unwrap()
+    }
+
+    /// Names other interceptors in its configuration, and tells it so.
+    pub(super) fn reread(&mut self, interceptors: &[String]) {
+        write(&self.config, interceptors);
+        self.process.signal(Signal::HUP).unwrap();
+    }
+
+    pub(super) fn kill(mut self) {
+        self.process.kill().unwrap();
+    }
+
+    /// Ends it with SIGTERM; gives its report.
+    pub(super) fn finish(mut self) -> Value {
+        let status = self.process.terminate(Duration::from_secs(60)).unwrap();
+        assert!(status.success(), "copier: {status}\n{}", self.process.log());
+        let text = std::fs::read_to_string(&self.report).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+/// A log file for the next start of a program on a host.
+pub(super) fn new_log(host: &Host, program: &str) -> PathBuf {
+    let mut names = (1..).map(|start| host.file(&format!("{program}-{start}.log")));
+    names.find(|file| !file.exists()).unwrap()
+}
+
+fn write(config: &PathBuf, interceptors: &[String]) {
+    let text = format!("interceptors = {interceptors:?}\n");
+    std::fs::write(config, text).unwrap();
+}
+
+/// What `-x` says: every service of both families, to the same port of the virtual address.
+fn services(cluster: &Cluster, live: usize) -> String {
+    let (live, vip) = (cluster.live[live].address, cluster.vip());
+    let mut services = Vec::new();
+    for port in PORTS {
+        for family in Family::BOTH {
+            let from = SocketAddr::new(family.of(live), port);
+            let to = SocketAddr::new(family.of(vip), port);
+            services.push(format!("{from}-{to}"));
+        }
+    }
+    services.join(",")
+}

@@ -1,0 +1,264 @@
+//! A cluster with the daemons and recording servers on it.
+//!
+//! Every test makes a [`ClusterScene`], lets clients talk to the live servers, and compares what these recorded with
+//! what all real servers recorded together. Responses at clients, router and director are counted over the whole
+//! scene, health checks run beside it; both are part of what it amounted to.
+
+mod copiers;
+mod divert;
+mod outcome;
+mod real;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use millrace_lab::cluster::{Cluster, ClusterOptions, Forwarding, HealthChecks};
+use millrace_lab::load::{Kind, Load, Summary};
+use millrace_lab::recorder::{Manners, Recorder};
+use millrace_lab::{Host, wait_for};
+use serde_json::Value;
+
+use crate::{Family, HTTP, PORTS, number, recorder};
+use copiers::Copier;
+pub use divert::Mode;
+pub use outcome::{ClusterOutcome, assert_faithful};
+pub use real::Real;
+
+/// Client pools for two copiers: disjoint, of both families.
+pub const POOLS: [&str; 2] = [
+    "198.18.9.10-198.18.9.49,2001:db8:9::10-2001:db8:9::2f",
+    "198.18.9.50-198.18.9.89,2001:db8:9::30-2001:db8:9::4f",
+];
+
+/// A cluster with recording servers, and daemons as they are started.
+pub struct ClusterScene {
+    /// Checks of each real server by the director, and of the service by the tester.
+    checks: Vec<HealthChecks>,
+    /// What runs at the real servers.
+    pub real: Vec<Real>,
+    /// The interceptor at the assistant, in mode link.
+    assistant: Option<real::Interceptor>,
+    copiers: Vec<Copier>,
+    live_recorders: Vec<Recorder>,
+    mode: Mode,
+    /// The hosts. Declared last: what runs on them ends before they go.
+    pub cluster: Cluster,
+}
+
+/// A load in the background.
+pub type Running = std::thread::JoinHandle<millrace_lab::Result<Summary>>;
+
+impl ClusterScene {
+    /// The usual size: two live servers, three real servers.
+    pub fn options() -> ClusterOptions {
+        ClusterOptions::new(&PORTS)
+    }
+
+    /// A cluster with recording servers, responses diverted, an interceptor wherever they are diverted to, and health
+    /// checks; no copier yet.
+    pub fn new(options: ClusterOptions, mode: Mode) -> Self {
+        let cluster = Cluster::new(options).unwrap();
+        let live_recorders = cluster
+            .live
+            .iter()
+            .map(|live| recorder(&live.host, Manners::default()))
+            .collect();
+        let real: Vec<Real> = (0..cluster.real_servers.len())
+            .map(|index| Real::start(&cluster, index, mode))
+            .collect();
+        let mut scene = Self {
+            checks: Vec::new(),
+            real,
+            assistant: None,
+            copiers: Vec::new(),
+            live_recorders,
+            mode,
+            cluster,
+        };
+        if mode == Mode::Link {
+            let host = &scene.cluster.assistant.host;
+            scene.assistant = Some(real::Interceptor::start(host, mode));
+        }
+        scene
+    }
+
+    /// Starts the director's health checks: of each real server's own addresses, once a second.
+    pub fn start_checks(&mut self) {
+        let own = self.cluster.real_servers.iter().map(|real| real.address);
+        let servers = own.flat_map(|pair| pair.both());
+        let director = self.cluster.director.place().host.clone();
+        self.check_from(&director, servers.collect());
+    }
+
+    /// Starts a tester's checks: of the virtual addresses, whichever real server it is that answers. Behind address
+    /// translation nobody would translate the answers back.
+    pub fn start_tester(&mut self) {
+        match self.cluster.forwarding() {
+            Forwarding::DirectRouting => {
+                let tester = self.cluster.tester.host.clone();
+                self.check_from(&tester, self.cluster.vip().both().to_vec());
+            }
+            Forwarding::AddressTranslation => {}
+        }
+    }
+
+    fn check_from(&mut self, host: &Host, servers: Vec<IpAddr>) {
+        let servers: Vec<_> = servers.into_iter().map(|ip| (ip, HTTP).into()).collect();
+        self.checks.push(HealthChecks::start(host, &servers));
+    }
+
+    /// The interceptors' addresses, as `-s` names them.
+    fn interceptors(&self) -> Vec<String> {
+        match self.mode {
+            Mode::Sink | Mode::Nfqueue => {
+                let real = self.cluster.real_servers.iter();
+                let shown = real.zip(&self.real).filter(|(_, real)| real.is_named);
+                shown
+                    .map(|(place, _)| place.address.v4.to_string())
+                    .collect()
+            }
+            Mode::Link => vec![self.cluster.assistant.address.v4.to_string()],
+        }
+    }
+
+    /// Starts a copier on live server number `live` with more arguments, and waits until it is ready.
+    pub fn start_copier(&mut self, live: usize, more: &[&str]) {
+        let copier = Copier::start(&self.cluster, live, &self.interceptors(), more);
+        self.copiers.push(copier);
+    }
+
+    /// Ends the copier on live server number `live` by SIGKILL.
+    pub fn kill_copier(&mut self, live: usize) {
+        let index = self.copiers.iter().position(|copier| copier.live == live);
+        self.copiers.remove(index.unwrap()).kill();
+    }
+
+    /// Lets every copier read again which interceptors there are.
+    pub fn name_interceptors(&mut self) {
+        let interceptors = self.interceptors();
+        for copier in &mut self.copiers {
+            copier.reread(&interceptors);
+        }
+    }
+
+    /// The state of the copier on live server number `live`.
+    pub fn status(&self, live: usize) -> Value {
+        let copier = self.copiers.iter().find(|copier| copier.live == live);
+        copier.unwrap().status(&self.cluster)
+    }
+
+    /// Runs a load from the first client host; no client may see an error.
+    pub fn load(&self, load: Load) {
+        join(vec![self.load_in_background(load)]);
+    }
+
+    /// Starts a load from the first client host, from all of its addresses.
+    pub fn load_in_background(&self, load: Load) -> Running {
+        let client = self.cluster.client().unwrap();
+        let from: Vec<_> = client
+            .addresses
+            .iter()
+            .flat_map(|pair| pair.both())
+            .collect();
+        let load = load.from(&from);
+        client.host.start(move || load.run())
+    }
+
+    /// Mixed load on live server number `live` in the background, over both families: new sessions all the time,
+    /// uploads, and sessions that stay. No two streams of a scene are the same.
+    pub fn mixed_load(&self, live: usize, lasting: Duration) -> Vec<Running> {
+        let seconds = lasting.as_secs();
+        let address = self.cluster.live[live].address;
+        let loads = Family::BOTH
+            .into_iter()
+            .enumerate()
+            .flat_map(|(n, family)| {
+                let to = SocketAddr::new(family.of(address), HTTP);
+                // The size tells the streams of one live server and family from those of the others.
+                let mark = 300 + 10 * live + n;
+                let path = format!("/bytes/{mark}");
+                [
+                    Kind::OneRequest {
+                        count: 50 * seconds,
+                        rate: Some(50.0),
+                        path: path.clone(),
+                    },
+                    Kind::KeepAlive {
+                        lasting,
+                        pause: Duration::from_millis(10),
+                        path,
+                    },
+                    Kind::Upload {
+                        size: 100_000 + mark as u64,
+                        count: 4 * seconds,
+                    },
+                ]
+                .map(|kind| Load::new(kind, to).concurrency(4))
+            });
+        loads.map(|load| self.load_in_background(load)).collect()
+    }
+
+    /// Waits until the copiers hold no replica that still has something to do.
+    pub fn settle(&self, limit: Duration) {
+        for copier in &self.copiers {
+            // In vain is an answer too: the comparison will show it.
+            drop(wait_for("all replicas to end", limit, || {
+                number(&copier.status(&self.cluster), "/report/replicas/open") == 0
+            }));
+        }
+    }
+
+    /// Ends everything and demands that all was delivered, exactly, and that nothing got out.
+    pub fn finish_exact(self, settle: Duration) -> ClusterOutcome {
+        self.settle(settle);
+        let outcome = self.finish();
+        outcome.assert_exact();
+        outcome.assert_safe();
+        outcome
+    }
+
+    /// Ends everything and collects what was recorded and counted. The leaks are counted last: with the copiers and
+    /// interceptors gone, the real servers' kernels still send for connections that nobody ended.
+    pub fn finish(mut self) -> ClusterOutcome {
+        let mut reports = Vec::new();
+        for copier in std::mem::take(&mut self.copiers) {
+            reports.push(copier.finish());
+        }
+        // What a real server's kernel has received, its application must have read.
+        std::thread::sleep(Duration::from_millis(200));
+        let checks = std::mem::take(&mut self.checks)
+            .into_iter()
+            .flat_map(|checks| checks.stop().unwrap())
+            .collect();
+        let live = std::mem::take(&mut self.live_recorders)
+            .into_iter()
+            .map(|recorder| recorder.stop().unwrap().without_empty())
+            .collect();
+        drop(self.assistant.take());
+        let real = std::mem::take(&mut self.real)
+            .into_iter()
+            .map(Real::finish)
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        ClusterOutcome {
+            reports,
+            live,
+            real,
+            checks,
+            leaks: self.cluster.leaks.seen().unwrap(),
+        }
+    }
+}
+
+/// Waits for loads to end; no client may have seen an error.
+pub fn join(loads: Vec<Running>) {
+    for load in loads {
+        let summary = load.join().unwrap().unwrap();
+        assert_eq!(
+            summary.errors, 0,
+            "live clients saw errors: {:?}",
+            summary.examples
+        );
+        assert!(summary.sessions > 0, "a load without a session");
+    }
+}

@@ -1,0 +1,124 @@
+//! What runs at a real server: the recording application and the interceptor.
+
+use std::path::PathBuf;
+
+use millrace_lab::cluster::Cluster;
+use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
+use millrace_lab::records::RecordedStreams;
+use millrace_lab::{DEVICE, Host, Process};
+use serde_json::Value;
+
+use super::copiers::new_log;
+use super::divert::{self, Mode};
+use crate::{GREETING, HTTP, HTTP_TOO, RESP, admin, binary, ready};
+
+/// One real server.
+pub struct Real {
+    host: Host,
+    application: Option<Recorder>,
+    /// The records of every start of the application.
+    files: Vec<PathBuf>,
+    interceptor: Option<Interceptor>,
+    mode: Mode,
+    /// Whether the copiers are told of its interceptor.
+    pub is_named: bool,
+}
+
+impl Real {
+    pub(super) fn start(cluster: &Cluster, index: usize, mode: Mode) -> Self {
+        let place = &cluster.real_servers[index];
+        let mut real = Self {
+            host: place.host.clone(),
+            application: None,
+            files: Vec::new(),
+            interceptor: None,
+            mode,
+            is_named: true,
+        };
+        real.start_application();
+        divert::install(cluster, place, mode);
+        match mode {
+            Mode::Sink | Mode::Nfqueue => real.start_interceptor(),
+            Mode::Link => {}
+        }
+        real
+    }
+
+    /// Starts the application, which is not running.
+    pub fn start_application(&mut self) {
+        let file = self
+            .host
+            .file(&format!("records-{}.json", self.files.len()));
+        let config = RecorderConfig {
+            http: vec![HTTP, HTTP_TOO],
+            resp: vec![RESP],
+            greeting: vec![GREETING],
+            out: file.clone(),
+            manners: Manners::default(),
+        };
+        self.files.push(file);
+        self.application = Some(Recorder::start(&self.host, &config).unwrap());
+    }
+
+    /// Ends the application by SIGKILL: what it had open is reset.
+    pub fn kill_application(&mut self) {
+        self.application.take().unwrap().process().kill().unwrap();
+    }
+
+    /// Starts the interceptor, which is not running.
+    pub fn start_interceptor(&mut self) {
+        self.interceptor = Some(Interceptor::start(&self.host, self.mode));
+    }
+
+    /// Ends the interceptor by SIGKILL.
+    pub fn kill_interceptor(&mut self) {
+        self.interceptor.take().unwrap().0.kill().unwrap();
+    }
+
+    /// Ends the interceptor by SIGTERM.
+    pub fn stop_interceptor(&mut self) {
+        let mut interceptor = self.interceptor.take().unwrap();
+        let status = interceptor
+            .0
+            .terminate(std::time::Duration::from_secs(10))
+            .unwrap();
+        assert!(status.success(), "{status}: {}", interceptor.0.log());
+    }
+
+    /// The state of its interceptor.
+    pub fn interceptor_status(&self) -> Value {
+        self.host.get_json(admin(), "/status").unwrap()
+    }
+
+    /// Ends all that runs; what the application recorded, in all of its lives.
+    pub(super) fn finish(mut self) -> RecordedStreams {
+        if let Some(application) = self.application.take() {
+            application.stop().unwrap();
+        }
+        let mut all = RecordedStreams::default();
+        for file in &self.files {
+            all.extend(&RecordedStreams::load(file).unwrap());
+        }
+        all.without_empty()
+    }
+}
+
+/// A running interceptor.
+pub(super) struct Interceptor(Process);
+
+impl Interceptor {
+    pub(super) fn start(host: &Host, mode: Mode) -> Self {
+        let admin = admin().to_string();
+        let mut arguments = vec!["--insecure", "--admin", &admin];
+        arguments.extend(match mode {
+            Mode::Sink => &["--mode", "sink"][..],
+            Mode::Link => &["--mode", "link", "-i", DEVICE],
+            Mode::Nfqueue => &["--mode", "nfqueue"],
+        });
+        let log = new_log(host, "interceptor");
+        let program = binary("millrace-interceptor");
+        let mut process = host.spawn(program, &arguments, &[], &log).unwrap();
+        ready(host, &mut process);
+        Self(process)
+    }
+}
