@@ -188,7 +188,7 @@ fn glance(command: &Command, arguments: &[OsString]) -> Option<ArgMatches> {
 
 fn config_path(given: Option<&ArgMatches>, layers: &Layers) -> Option<PathBuf> {
     let flag = given
-        .and_then(|it| it.get_raw(CONFIG).ok_or(()).ok())
+        .and_then(|it| it.try_get_raw(CONFIG).ok().flatten())
         .and_then(|mut values| values.next_back())
         .map(PathBuf::from);
     flag.or_else(|| {

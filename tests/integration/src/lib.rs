@@ -14,6 +14,8 @@
 
 pub mod cluster;
 
+pub mod plot;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
