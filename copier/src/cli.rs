@@ -10,7 +10,7 @@ use clap::Parser;
 use millrace_fleet::config;
 use millrace_fleet::exit::ExitError;
 
-use crate::{ctl, daemon};
+use crate::{ctl, daemon, record};
 
 /// The arguments of a command, the program's name first and the command itself left out.
 pub type Arguments = Vec<OsString>;
@@ -23,11 +23,18 @@ struct Command {
 }
 
 /// All commands, in the order in which the help lists them.
-const COMMANDS: &[Command] = &[Command {
-    name: "ctl",
-    about: "Tell a running copier how much to copy",
-    run: ctl::run,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "record",
+        about: "Record live traffic into files",
+        run: record::run,
+    },
+    Command {
+        name: "ctl",
+        about: "Tell a running copier how much to copy",
+        run: ctl::run,
+    },
+];
 
 /// Runs what the process's own command line asks for.
 ///

@@ -17,10 +17,13 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::agents::Agents;
 use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
+use crate::offline::feed::Feed;
+use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::report::Report;
@@ -73,13 +76,14 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
+    let agents = Agents::start(&plan, runtime.handle(), &waker, &readiness);
     runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
     let commands = Commands::default();
     let admin = Admin::new(
         readiness,
-        metrics::registry(shared.clone()),
-        status(&shared, interceptors),
+        metrics::registry(shared.clone(), agents.clone()),
+        status(&shared, interceptors, agents.clone()),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
@@ -91,16 +95,22 @@ pub fn run() -> Result<(), ExitError> {
     for line in plan.capacity() {
         tracing::info!("{line}");
     }
+    let feed = plan.feed.clone();
+    let feed = feed
+        .map(|config| Feed::open(config, waker.clone()))
+        .transpose()?;
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
         rings,
+        feed,
         sender,
         probe: plan.probe,
         pilot: plan.pilot.clone(),
         commands,
+        agents,
         inbox,
         waker,
         drain: watch,
@@ -108,7 +118,8 @@ pub fn run() -> Result<(), ExitError> {
         shared,
     });
     let report = run_shard(shard, startup)?;
-    finish(&plan, &report)
+    finish(&plan, &report)?;
+    outcome::judge(&report, plan.min_fidelity)
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {
@@ -162,6 +173,7 @@ fn needs(plan: &Plan) -> Needs {
 fn status(
     shared: &Shared,
     interceptors: Interceptors,
+    agents: Agents,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
     move || {
@@ -169,6 +181,7 @@ fn status(
             "version": env!("CARGO_PKG_VERSION"),
             "report": reports.report(),
             "interceptors": interceptors.status(),
+            "router_agents": agents.status(),
         })
     }
 }

@@ -10,6 +10,7 @@ use clap::builder::RangedU64ValueParser;
 use millrace_fleet::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
 use millrace_fleet::options::CommonOptions;
 
+use crate::offline::options::OfflineOptions;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 
 /// The port on which interceptors listen, as TCPCopy's did.
@@ -33,6 +34,11 @@ pub struct Options {
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = INTERCEPTOR_PORT,
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
     pub port: u16,
+
+    /// Router-agents on the targets' hosts: `HOST[:PORT]`, several separated by commas. Nothing is
+    /// sent before all of them keep the targets' responses from the real clients.
+    #[arg(long = "router-agent", value_name = "LIST")]
+    pub router_agents: Option<String>,
 
     /// Connections to each interceptor.
     #[arg(short = 'C', long, value_name = "N", default_value_t = 1,
@@ -83,6 +89,10 @@ pub struct Options {
     #[command(flatten)]
     pub capture: CaptureOptions,
 
+    /// Recordings.
+    #[command(flatten)]
+    pub offline: OfflineOptions,
+
     /// Sending.
     #[command(flatten)]
     pub sending: SendOptions,
@@ -110,7 +120,8 @@ pub struct Options {
 #[command(next_help_heading = "Capture")]
 pub struct CaptureOptions {
     /// Devices to capture on, separated by commas; by default those that carry the live services.
-    #[arg(short = 'i', long, value_name = "DEV", value_delimiter = ',')]
+    /// Or recordings to replay: pcap and pcapng files, gzip and zstd too, and - for standard input.
+    #[arg(short = 'i', long, value_name = "DEV|FILE", value_delimiter = ',')]
     pub devices: Vec<String>,
 
     /// A pcap-filter(7) expression in place of the filter made from -x.

@@ -9,22 +9,30 @@ use std::time::Duration;
 
 use millrace_capture::{
     Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig, RingConfig, SenderConfig,
-    ServiceFilter, StaticHop,
+    ServiceFilter, Source, StaticHop,
 };
-use millrace_engine::{Caps, Config, Service, SourcePool};
-use millrace_fleet::address::{HostPort, Mac, Mapping};
+use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
+use millrace_fleet::address::{DefaultPort, HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
 use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
+use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 
+use crate::agents;
 use crate::control::PilotConfig;
+use crate::offline::feed::FeedConfig;
+use crate::offline::inputs::{Inputs, classify};
+use crate::offline::options::DEFAULT_MAX_OPEN;
 use crate::options::Options;
 use crate::route_info::FlowTarget;
 
 /// Bytes kept of packets of the live server: headers, with some room.
 const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
+
+/// Port of router-agents that are named without one.
+const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 
 /// What a copier will do.
 #[derive(Debug, Clone)]
@@ -33,12 +41,20 @@ pub struct Plan {
     pub engine: Config,
     /// The rings to open, one for each device.
     pub rings: Vec<RingConfig>,
+    /// The recording that is replayed instead.
+    pub feed: Option<FeedConfig>,
+    /// The share of a recording that must be delivered.
+    pub min_fidelity: f64,
     /// How packets are sent.
     pub sender: SenderConfig,
     /// Sending at the link layer, from this device.
     pub next_hops: Option<NextHopConfig>,
     /// Interceptors.
     pub interceptors: Vec<HostPort>,
+    /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
+    pub router_agents: Vec<HostPort>,
+    /// What the router-agents are asked for.
+    pub diverted: Need,
     /// Links to each interceptor.
     pub connections: u32,
     /// How the links are protected.
@@ -71,10 +87,22 @@ impl Plan {
             .interceptors
             .with_port(options.port)
             .map_err(|error| usage(&error))?;
-        let engine = engine_config(options)?;
+        let inputs = classify(&options.capture.devices)?;
+        let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;
-        let devices = devices(options)?;
-        let rings = rings(options, &devices)?;
+        let router_agents = match &options.router_agents {
+            Some(list) => ROUTER_AGENT_PORT
+                .parse_list(list)
+                .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))?,
+            None => Vec::new(),
+        };
+        let (rings, feed) = match inputs {
+            Inputs::Devices(names) => {
+                options.offline.refuse()?;
+                (rings(options, &devices(options, names)?)?, None)
+            }
+            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
+        };
         let next_hops = next_hops(options)?;
         let claim = options
             .client_pool
@@ -83,12 +111,20 @@ impl Plan {
             .transpose()?;
         Ok(Self {
             rings,
+            feed,
+            min_fidelity: options.offline.min_fidelity.unwrap_or(1.0),
             sender: SenderConfig {
                 max_packet: usize::from(options.sending.mtu),
                 ..SenderConfig::default()
             },
             next_hops,
             interceptors,
+            diverted: if router_agents.is_empty() {
+                Need::default()
+            } else {
+                agents::need(&engine.services, &engine.sources, options.nat)?
+            },
+            router_agents,
             connections: options.connections,
             id: options
                 .id
@@ -117,7 +153,28 @@ impl Plan {
     }
 }
 
-fn engine_config(options: &Options) -> Result<Config, ExitError> {
+/// What is replayed, and how.
+fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
+    if options.capture.filter.is_some() {
+        return Err(ExitError::usage(
+            "-F is for capturing on devices: take out of a file what you want with `tcpdump -r FILE \
+             -w NEW EXPRESSION`",
+        ));
+    }
+    let offline = &options.offline;
+    Ok(FeedConfig {
+        sources,
+        rounds: offline.repeat.unwrap_or(1),
+        speed: offline.factor(),
+        longest_pause: offline.pause(),
+        // A recording waits where live clients would be refused.
+        max_open: (options.limits.max_open.map(u64::from))
+            .or_else(|| offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        progress: !options.common.daemon,
+    })
+}
+
+fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError> {
     let services: Vec<Service> = options
         .services
         .iter()
@@ -127,9 +184,22 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
             target: mapping.target.into(),
         })
         .collect();
-    let local = local_addresses();
-    for mapping in &options.services {
-        check_target(mapping, options, &local)?;
+    let offline = &options.offline;
+    let (local, recorded) = match inputs {
+        Inputs::Devices(_) => (local_addresses(), None),
+        // What is in a file went to the live server, whatever address it has.
+        Inputs::Files(_) => (
+            Vec::new(),
+            Some(Recorded {
+                speed: offline.factor(),
+                longest_pause: offline.pause(),
+            }),
+        ),
+    };
+    if recorded.is_none() {
+        for mapping in &options.services {
+            check_target(mapping, options, &local)?;
+        }
     }
     let sources = match &options.client_pool {
         None => SourcePool::Clients,
@@ -153,7 +223,7 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         spread: Duration::from_millis(options.intensity.spread),
         caps: Caps {
             new_sessions: options.limits.max_new_sessions,
-            open_sessions: options.limits.max_open,
+            open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
             bandwidth: options.limits.max_bandwidth,
         },
         gate: !options.no_wait,
@@ -163,6 +233,7 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         memory_limit: options.limits.memory_mb << 20,
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
         idle_timeout: Duration::from_secs(options.limits.idle_timeout),
+        recorded,
         seed: random_u64(),
     })
 }
@@ -218,13 +289,7 @@ fn local_addresses() -> Vec<IpAddr> {
         .collect()
 }
 
-fn devices(options: &Options) -> Result<Vec<Device>, ExitError> {
-    let mut names = options.capture.devices.clone();
-    if names.iter().any(|name| name.trim().is_empty()) {
-        return Err(ExitError::usage(
-            "-i: a device's name is missing; write DEV or DEV,DEV,...",
-        ));
-    }
+fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, ExitError> {
     names.sort();
     names.dedup();
     if !names.is_empty() {

@@ -11,6 +11,8 @@ use millrace_wire::DecodeCounters;
 use serde::Serialize;
 
 use crate::control::IntensityStatus;
+use crate::offline::outcome::Recording;
+
 use crate::probe::ProbeStatus;
 
 /// Counts by reason or kind; names are those of the metrics.
@@ -23,6 +25,9 @@ pub struct Report {
     pub duration_seconds: f64,
     /// How much is copied, and why.
     pub intensity: IntensityStatus,
+    /// The recording, where one is replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Recording>,
     /// Client connections to the live services.
     pub sessions: Sessions,
     /// Copied connections.
@@ -54,6 +59,12 @@ pub struct Sessions {
     pub midway: u64,
     /// Ended on the live side.
     pub ended: u64,
+    /// Cut by the end of their recording.
+    pub cut: u64,
+    /// Connections met midway that came to no turn from which they could be copied.
+    pub unpicked: u64,
+    /// Connections whose handshake was not completed.
+    pub unopened: u64,
     /// Held at the moment.
     pub open: u64,
     /// Left out by the intensity, counted by their SYN.
@@ -246,6 +257,8 @@ pub struct Sources<'a> {
     pub dropped_batches: u64,
     /// First contact with each target.
     pub probes: Vec<ProbeStatus>,
+    /// The recording, where one is replayed.
+    pub recording: Option<Recording>,
 }
 
 impl Report {
@@ -259,14 +272,24 @@ impl Report {
             ..
         } = from;
         let wanted = stats.bytes_wanted;
+        // What could not be copied at all would have had as many replicas as the rest.
+        let refused = stats.bytes_refused as f64 * from.intensity.now;
+        let recorded = wanted.saturating_add(refused.round() as u64);
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
             intensity: from.intensity.clone(),
+            recording: from.recording.clone().map(|recording| Recording {
+                delivered: share(stats.bytes_delivered, recorded),
+                ..recording
+            }),
             targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
                 ended: stats.sessions_ended,
+                cut: stats.sessions_cut,
+                unpicked: stats.sessions_unpicked,
+                unopened: stats.sessions_unopened,
                 open: gauges.sessions as u64,
                 unchosen: stats.sessions_unchosen,
                 refused: refusals(&stats.sessions_refused),
@@ -300,11 +323,7 @@ impl Report {
                 refused: stats.bytes_refused,
                 unchosen: stats.bytes_unchosen,
             },
-            fidelity: if wanted == 0 {
-                1.0
-            } else {
-                stats.bytes_delivered as f64 / wanted as f64
-            },
+            fidelity: share(stats.bytes_delivered, wanted),
             packets: Packets {
                 client_segments: stats.client_segments,
                 live_segments: stats.live_segments,
@@ -359,6 +378,14 @@ impl Report {
     }
 }
 
+/// 1 when nothing was wanted.
+fn share(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 1.0,
+        _ => part as f64 / whole as f64,
+    }
+}
+
 fn refusals(refusals: &millrace_engine::Refusals) -> Counts {
     RefusalReason::ALL
         .into_iter()
@@ -394,14 +421,21 @@ impl fmt::Display for Report {
         for line in self.intensity.to_string().lines() {
             writeln!(f, "  {line}")?;
         }
+        if let Some(recording) = &self.recording {
+            write!(f, "{recording}")?;
+        }
         writeln!(
             f,
-            "  sessions  {} captured ({} met midway), {} open, {} left out, refused: {}",
+            "  sessions  {} captured ({} met midway, {} cut at the end), {} open, {} left out, refused: \
+             {}; {} never opened, {} begun before capture and not picked up",
             sessions.captured,
             sessions.midway,
+            sessions.cut,
             sessions.open,
             sessions.unchosen,
-            list(&sessions.refused)
+            list(&sessions.refused),
+            sessions.unopened,
+            sessions.unpicked
         )?;
         writeln!(
             f,

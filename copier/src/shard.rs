@@ -17,9 +17,11 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
+use crate::agents::Agents;
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
+use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
@@ -110,6 +112,9 @@ pub struct Shard {
     clock: Clock,
     engine: Engine,
     sources: Vec<Source>,
+    feed: Option<Feed>,
+    /// When the feed's next packet is due.
+    feed_at: Time,
     decoder: Decoder,
     builder: PacketBuilder,
     sender: Sender,
@@ -117,6 +122,7 @@ pub struct Shard {
     prober: Prober,
     pilot: Pilot,
     commands: Commands,
+    agents: Agents,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     waker: Waker,
@@ -134,6 +140,8 @@ pub struct Parts {
     pub engine: Engine,
     /// Open rings with what they were opened from.
     pub rings: Vec<(RingConfig, Ring)>,
+    /// A recording in place of what rings capture.
+    pub feed: Option<Feed>,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
@@ -142,6 +150,8 @@ pub struct Parts {
     pub pilot: PilotConfig,
     /// What operators ask for.
     pub commands: Commands,
+    /// Who keeps responses from the real clients.
+    pub agents: Agents,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -171,6 +181,8 @@ impl Shard {
             clock,
             engine: parts.engine,
             sources: sources.collect(),
+            feed: parts.feed,
+            feed_at: Time::NEVER,
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
             sender: parts.sender,
@@ -178,6 +190,7 @@ impl Shard {
             prober,
             pilot: Pilot::new(parts.pilot),
             commands: parts.commands,
+            agents: parts.agents,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             waker: parts.waker,
@@ -199,6 +212,9 @@ impl Shard {
                 Stage::Draining => {
                     let deadline = *end_by.get_or_insert_with(|| {
                         self.engine.drain();
+                        if let Some(feed) = &mut self.feed {
+                            feed.interrupt(self.clock.now(), &mut self.engine);
+                        }
                         tracing::info!("draining: no new sessions, open ones finish");
                         Instant::now() + self.grace
                     });
@@ -211,17 +227,57 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
+            self.ask_agents(now);
+            let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
             let unsent = self.put_out(now);
             self.flush();
             self.steer();
             self.publish(false);
-            if !captured && !unsent {
+            if self.is_finished(now) {
+                break;
+            }
+            if !captured && !fed && !unsent {
                 self.sleep();
             }
         }
         self.end()
+    }
+
+    /// Takes in what is due of a recording. Says whether there is more.
+    fn feed(&mut self, now: Time) -> bool {
+        let Some(feed) = &mut self.feed else {
+            return false;
+        };
+        let step = feed.step(now, &mut self.engine, &mut self.decoder);
+        feed.show(&self.engine);
+        self.feed_at = match step {
+            Step::At(time) => time,
+            Step::More | Step::Waiting | Step::Over => Time::NEVER,
+        };
+        step == Step::More
+    }
+
+    /// Whether a recording is replayed to its end.
+    fn is_finished(&mut self, now: Time) -> bool {
+        self.feed
+            .as_mut()
+            .is_some_and(|feed| feed.is_finished(now, &self.engine))
+    }
+
+    /// While responses are not kept from the real clients, nothing begins and nothing is sent.
+    fn ask_agents(&mut self, now: Time) {
+        let held = self.agents.all_held();
+        if self.routes.set_held(held) {
+            if !held {
+                tracing::error!(
+                    "nothing is sent any more: not all router-agents keep the targets' responses \
+                     from the real clients (/status names them)"
+                );
+            }
+            self.engine.set_open(now, self.routes.is_open());
+        }
     }
 
     /// Takes in what the rings hold. Says whether there is more.
@@ -328,9 +384,10 @@ impl Shard {
     /// sender. Says whether there are more packets.
     fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
+        let held = self.routes.is_held();
         for count in 0.. {
-            unsent = count >= PACKETS_IN_A_ROW;
-            if unsent {
+            unsent = held && count >= PACKETS_IN_A_ROW;
+            if unsent || !held {
                 break;
             }
             let Some(transmit) = self.engine.poll_transmit(now) else {
@@ -351,7 +408,7 @@ impl Shard {
                 },
             );
         }
-        while let Some((id, tuple, header)) = self.prober.poll_transmit() {
+        while held && let Some((id, tuple, header)) = self.prober.poll_transmit() {
             let Self {
                 builder, sender, ..
             } = self;
@@ -413,7 +470,8 @@ impl Shard {
         let timer = self
             .engine
             .poll_timeout()
-            .map_or(LONGEST_SLEEP, |time| time.since(now));
+            .map_or(LONGEST_SLEEP, |time| time.since(now))
+            .min(self.feed_at.since(now));
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
@@ -490,12 +548,16 @@ impl Shard {
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),
             probes: self.prober.status(),
+            recording: self.feed.as_ref().map(Feed::recording),
         })
     }
 
     /// Resets what is still open, so that targets need not wait for time-outs.
     fn end(mut self) -> Report {
         let now = self.clock.now();
+        if let Some(feed) = &mut self.feed {
+            feed.end_show();
+        }
         self.engine.shutdown(now);
         self.engine.timeout(now);
         while self.put_out(now) {

@@ -7,6 +7,7 @@ use millrace_wire::{Endpoint, FourTuple};
 
 use crate::caps::Caps;
 use crate::intensity::{Intensity, IntensityKey};
+use crate::recorded::Recorded;
 use crate::source::{Share, SourcePool, Space};
 
 /// A live service and the target that its sessions are copied to.
@@ -64,6 +65,9 @@ pub struct Config {
     pub answer_timeout: Duration,
     /// A session without a segment from client or live server for this long is given up.
     pub idle_timeout: Duration,
+    /// The segments come from a recording, and their times are its own; `None`: they come as they
+    /// are captured.
+    pub recorded: Option<Recorded>,
     /// Seed of all that is random: hash keys and initial sequence numbers.
     pub seed: u64,
 }
@@ -89,6 +93,7 @@ impl Default for Config {
             memory_limit: 512 << 20,
             answer_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(3600),
+            recorded: None,
             seed: 0,
         }
     }
@@ -134,7 +139,10 @@ impl Config {
             self.services.iter().position(of_port)
         };
         let local = self.local_addresses.is_empty() || self.local_addresses.contains(&at.ip);
-        let any = |service: &Service| service.live_ip.is_none() && service.target != at && local;
+        let offline = self.recorded.is_some();
+        let any = |service: &Service| {
+            service.live_ip.is_none() && (offline || service.target != at) && local
+        };
         let same_family = |service: &Service| service.target.ip.is_ipv4() == at.ip.is_ipv4();
         // Replicas of clients of the other family need addresses of the target's.
         let pool = !matches!(self.sources, SourcePool::Clients);

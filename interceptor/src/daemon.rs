@@ -103,6 +103,7 @@ pub fn run() -> Result<(), ExitError> {
             .collect(),
         waker,
         drain: watch,
+        max_flows: options.max_flows as usize,
         shared,
     });
     let thread = std::thread::Builder::new()

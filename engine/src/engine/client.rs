@@ -4,6 +4,7 @@ use millrace_wire::{Flags, Seq, TcpPacket};
 
 use super::Engine;
 use super::admission::Admission;
+use crate::recorded::Recorded;
 use crate::session::{Course, Midway, Phase, Session, SessionKey};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
@@ -147,7 +148,7 @@ impl Engine {
                 if over_limit {
                     self.stats.sessions_refused.add(RefusalReason::Memory);
                     self.stats.bytes_refused += packet.payload_len as u64;
-                    self.remove_session(key);
+                    self.forget_session(key);
                     return;
                 }
                 if flags.has(Flags::ACK) && !self.activate(now, key, packet) {
@@ -188,15 +189,17 @@ impl Engine {
                 self.stats.bytes_refused += bytes;
             }
         }
-        self.remove_session(key);
+        self.forget_session(key);
         false
     }
 
     fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         let flags = packet.header.flags;
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let recorded = self.config.recorded;
         let before = (session.heap_size(), session.stream.stored());
         let syn = flags.has(Flags::SYN);
         let seq = if syn {
@@ -228,7 +231,7 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(info.at, mark(live, start, info, &mut self.stats));
+                turns.push(now, mark(live, start, info, recorded, &mut self.stats));
                 self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
@@ -254,7 +257,7 @@ impl Engine {
         }
         if let Some(session) = self.sessions.get_mut(key) {
             if session.gap_since != Time::NEVER {
-                session.check_gap(now);
+                session.check_gap(clock);
             }
             let copied = matches!(session.phase, Phase::Active(_));
             if copied && session.first_replica.is_none() {
@@ -277,6 +280,7 @@ impl Engine {
         offset: u64,
         wire_end: u64,
     ) -> bool {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
@@ -304,11 +308,11 @@ impl Engine {
                 kind: EndKind::Fin,
             });
         }
-        if session.stream.announced_end().is_some() && session.end(now) {
+        if session.stream.announced_end().is_some() && session.end(clock) {
             self.stats.sessions_ended += 1;
             changed = true;
             if flags.has(Flags::RST) {
-                session.check_gap(now);
+                session.check_gap(clock);
             }
         }
         if let Some(end) = session
@@ -322,7 +326,8 @@ impl Engine {
             let info = RunInfo { at, answer };
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(info.at, mark(live, end.offset, info, &mut self.stats));
+                let recorded = self.config.recorded;
+                turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }
@@ -375,6 +380,7 @@ fn mark(
     live: &mut crate::live::LiveView,
     start: u64,
     info: RunInfo,
+    recorded: Option<Recorded>,
     stats: &mut crate::stats::Stats,
 ) -> Mark {
     let clock = &mut live.clock;
@@ -387,7 +393,7 @@ fn mark(
     Mark {
         start,
         answer: info.answer,
-        think,
+        think: recorded.map_or(think, |recorded| recorded.think(think)),
         live_latency: latency.map_or(0, |latency| latency.first),
         live_gap,
         lockstep: live.in_step() && live.acked >= start,

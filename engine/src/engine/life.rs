@@ -34,6 +34,7 @@ impl Engine {
 
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -41,7 +42,7 @@ impl Engine {
             self.remove_session(key);
             return;
         }
-        self.stats.sessions_ended += u64::from(session.end(now));
+        self.stats.sessions_ended += u64::from(session.end(clock));
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
             let before = (session.heap_size(), session.stream.stored());
@@ -70,8 +71,18 @@ impl Engine {
         }
     }
 
-    /// Forgets a session; it must have no replicas.
+    /// Forgets a session whose course is over; it must have no replicas.
     pub(super) fn remove_session(&mut self, key: SessionKey) {
+        match self.sessions.get(key).map(|session| &session.phase) {
+            Some(Phase::Opening) => self.stats.sessions_unopened += 1,
+            Some(Phase::Midway(_)) => self.stats.sessions_unpicked += 1,
+            Some(Phase::Active(_)) | None => {}
+        }
+        self.forget_session(key);
+    }
+
+    /// Forgets a session whose outcome is counted already; it must have no replicas.
+    pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -304,14 +315,22 @@ impl Engine {
         self.allocator
             .release(now, replica.service, replica.source());
         self.events.push_back(Event::FlowClosed { key });
+        self.lingering = self
+            .lingering
+            .saturating_sub(usize::from(replica.is_lingering()));
         self.unlink_replica(&replica, key);
+        let clock = self.live_now(now);
         self.trim(replica.session);
         if let Some(session) = self.sessions.get_mut(replica.session)
             && session.first_replica.is_none()
         {
-            session.last_seen = session.last_seen.max(now);
+            session.last_seen = session.last_seen.max(clock);
             self.copied = self.copied.saturating_sub(1);
-            self.arm_session(replica.session);
+            if self.recorded.over {
+                self.remove_session(replica.session);
+            } else {
+                self.arm_session(replica.session);
+            }
         }
     }
 
@@ -375,6 +394,7 @@ impl Engine {
     }
 
     pub(super) fn on_session_timer(&mut self, now: Time, fired: Time, key: SessionKey) {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -382,12 +402,12 @@ impl Engine {
             return;
         }
         session.armed = Time::NEVER;
-        if session.deadline(&self.config) > now {
+        if session.deadline(&self.config) > clock {
             self.arm_session(key);
             return;
         }
         let active = matches!(session.phase, Phase::Active(_));
-        if active && session.gap_is_final(now) {
+        if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
             self.abort_session(now, key, AbortReason::CaptureGap);
             return;
@@ -395,11 +415,11 @@ impl Engine {
         match session.phase {
             Phase::Opening | Phase::Midway(_) => self.remove_session(key),
             Phase::Active(_) if session.first_replica.is_none() => {
-                self.stats.sessions_ended += u64::from(session.end(now));
+                self.stats.sessions_ended += u64::from(session.end(clock));
                 self.remove_session(key);
             }
             Phase::Active(_) => {
-                self.stats.sessions_ended += u64::from(session.end(now));
+                self.stats.sessions_ended += u64::from(session.end(clock));
                 self.abort_session(now, key, AbortReason::Idle);
             }
         }

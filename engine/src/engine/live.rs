@@ -12,6 +12,7 @@ impl Engine {
             self.stats.segments_unowned += 1;
             return;
         };
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -47,7 +48,7 @@ impl Engine {
             .on_segment(at, packet, |ack| stream.offset_of(ack));
         let answered = asked && !session.live.clock.is_asking();
         self.stats.live_turns_answered += u64::from(answered);
-        session.check_gap(now);
+        session.check_gap(clock);
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
         if severed {
@@ -55,7 +56,7 @@ impl Engine {
             let unordered = session.stream.cut_short();
             self.stats.bytes_captured += unordered;
             self.stats.bytes_wanted += unordered * u64::from(session.copies());
-            self.stats.sessions_ended += u64::from(session.end(now));
+            self.stats.sessions_ended += u64::from(session.end(clock));
             session.mark_end();
             self.account(key, before);
         }

@@ -6,6 +6,7 @@ mod conflict;
 mod life;
 mod live;
 mod output;
+mod recording;
 mod target;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::caps::Meter;
 use crate::config::{Config, Direction};
 use crate::intensity::Intensity;
 use crate::pool::{BLOCK_COST, BlockPool};
+use crate::recorded::RecordedClock;
 use crate::replica::gate::QuietFloor;
 use crate::replica::{Context, Replica, ReplicaKey};
 use crate::session::{Session, SessionKey};
@@ -73,6 +75,10 @@ pub struct Gauges {
     pub sessions_copied: usize,
     /// Replicas.
     pub replicas: usize,
+    /// Replicas that are over and only answer the target's last retransmissions.
+    pub replicas_lingering: usize,
+    /// Replicas whose handshake is under way.
+    pub replicas_connecting: usize,
     /// Replicas that wait for an interceptor before they begin.
     pub replicas_waiting: usize,
     /// Memory of sessions, replicas and payload, in bytes.
@@ -115,6 +121,7 @@ pub struct Engine {
     held_back: usize,
     release_at: Time,
     connecting: usize,
+    lingering: usize,
     events: VecDeque<Event>,
     targets: Vec<TargetState>,
     allocator: Allocator,
@@ -125,6 +132,8 @@ pub struct Engine {
     stats: Stats,
     open: bool,
     draining: bool,
+    /// How far the recording was taken in, if there is one.
+    recorded: RecordedClock,
     heap: usize,
     backlog: u64,
 }
@@ -157,17 +166,19 @@ impl Engine {
             held_back: 0,
             release_at: Time::NEVER,
             connecting: 0,
+            lingering: 0,
             events: VecDeque::new(),
             stats: Stats::new(),
             open: false,
             draining: false,
+            recorded: RecordedClock::default(),
             heap: 0,
             backlog: 0,
         }
     }
 
     /// Takes a captured segment, whichever way it goes. `at` is when it was captured, `now` the
-    /// present time, `at <= now`.
+    /// present time, `at <= now`. With [`Config::recorded`], `at` is a time of the recording.
     pub fn segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
         match self.config.direction(&packet.tuple) {
             Direction::ToLive => self.client_segment(now, at, packet),
@@ -179,14 +190,16 @@ impl Engine {
     /// Takes a segment from a client to the live server, captured at `at`.
     pub fn client_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
         self.stats.client_segments += 1;
-        self.on_client_segment(now, at.min(now), packet);
+        let at = self.seen_at(now, at);
+        self.on_client_segment(now, at, packet);
     }
 
     /// Takes a segment from the live server to a client, captured at `at`. Only its header
     /// counts.
     pub fn live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
         self.stats.live_segments += 1;
-        self.on_live_segment(now, at.min(now), packet);
+        let at = self.seen_at(now, at);
+        self.on_live_segment(now, at, packet);
     }
 
     /// Takes the header of a segment with `payload_len` bytes from a target to a replica.
@@ -207,7 +220,7 @@ impl Engine {
         // What is armed again for a time that has come already waits for the next call: a fault
         // in one deadline must not keep everybody else waiting.
         for _ in 0..self.session_timers.len() {
-            let Some((time, key)) = self.session_timers.pop_due(now) else {
+            let Some((time, key)) = self.session_timers.pop_due(self.live_now(now)) else {
                 break;
             };
             self.on_session_timer(now, time, key);
@@ -230,7 +243,12 @@ impl Engine {
 
     /// When [`Engine::timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let next = (self.session_timers.next())
+        // Those of a recording's sessions come with its segments.
+        let sessions = match self.config.recorded {
+            Some(_) => Time::NEVER,
+            None => self.session_timers.next(),
+        };
+        let next = sessions
             .min(self.replica_timers.next())
             .min(self.release_at);
         // While nothing may be sent, what is ready waits for the bandwidth.
@@ -327,6 +345,8 @@ impl Engine {
             sessions: self.sessions.len(),
             sessions_copied: self.copied,
             replicas: self.replicas.len(),
+            replicas_lingering: self.lingering,
+            replicas_connecting: self.connecting,
             replicas_waiting: self.held_back,
             memory: self.memory(),
             backlog: self.backlog,
@@ -422,17 +442,20 @@ impl Engine {
             turns: &session.turns,
             reset_after_fin: session.reset_after_fin,
             live_over: session.is_over(),
-            live_heard_at: session.last_seen,
+            live_heard_at: session.last_seen.min(now),
             shift: replica.shift_micros(&self.config),
         };
         let heap = replica.heap_size();
         let connecting = usize::from(replica.is_connecting());
         let held_back = usize::from(replica.is_held_back());
+        let lingering = usize::from(replica.is_lingering());
         let result = f(replica, &mut cx);
         self.connecting =
             (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
         self.held_back =
             (self.held_back + usize::from(replica.is_held_back())).saturating_sub(held_back);
+        self.lingering =
+            (self.lingering + usize::from(replica.is_lingering())).saturating_sub(lingering);
         self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
         Some(result)
     }
