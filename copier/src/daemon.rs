@@ -45,8 +45,8 @@ pub fn run() -> Result<(), ExitError> {
     };
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
-    if options.lonely {
-        tracing::info!("-L is not needed: a copier always survives the loss of an interceptor");
+    for line in options.tcpcopy.needless() {
+        tracing::info!("{line}");
     }
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;

@@ -82,7 +82,7 @@ pub fn parse_from<T: Parser>(
     all.extend(arguments.next());
     all.extend(layers.list.iter().map(|layer| layer.argument.clone()));
     all.extend(arguments);
-    let explain = |error: &clap::Error| error::explain(error, |long| layers.place(long));
+    let explain = |error: &clap::Error| error::explain(error, &command, |long| layers.place(long));
     let matches = command
         .clone()
         .try_get_matches_from(all)
