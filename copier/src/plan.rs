@@ -87,6 +87,7 @@ impl Plan {
             .interceptors
             .with_port(options.port)
             .map_err(|error| usage(&error))?;
+        options.tcpcopy.check()?;
         let inputs = classify(&options.capture.devices)?;
         let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;

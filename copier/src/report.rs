@@ -421,6 +421,9 @@ impl fmt::Display for Report {
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
+        for line in self.intensity.to_string().lines() {
+            writeln!(f, "  {line}")?;
+        }
         if let Some(recording) = &self.recording {
             write!(f, "{recording}")?;
         }

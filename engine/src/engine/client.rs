@@ -231,9 +231,7 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                // The age of a turn is counted on the clock of the run.
-                let begun = recorded.map_or(info.at, |_| now);
-                turns.push(begun, mark(live, start, info, recorded, &mut self.stats));
+                turns.push(now, mark(live, start, info, recorded, &mut self.stats));
                 self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
@@ -329,10 +327,7 @@ impl Engine {
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
                 let recorded = self.config.recorded;
-                turns.push(
-                    recorded.map_or(info.at, |_| now),
-                    mark(live, end.offset, info, recorded, &mut self.stats),
-                );
+                turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }
