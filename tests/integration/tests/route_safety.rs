@@ -121,12 +121,12 @@ fn after_remove_the_host_is_as_it_was_compared_in_full() {
             plan.contains("sysctl -w net/ipv4/conf/eth0/arp_ignore=1"),
             "{plan}"
         );
-        assert_eq!(scene.picture(), before, "{name}: plan touches nothing");
+        assert!(scene.picture() == before, "{name}: plan touches nothing");
         scene
             .agent(&with(&["apply", "-s", SERVICES, "--manage-sysctl"], mode))
             .unwrap();
         let applied = scene.picture();
-        assert_ne!(applied, before);
+        assert!(applied != before);
         for (key, value) in [
             ("rp_filter", "2"),
             ("arp_ignore", "1"),
