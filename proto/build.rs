@@ -1,10 +1,7 @@
 //! Compiles the `.proto` files in Rust, so that a build needs no `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const FILES: [&str; 2] = [
-        "millrace/v1/interceptor.proto",
-        "millrace/v1/router.proto",
-    ];
+    const FILES: [&str; 2] = ["millrace/v1/interceptor.proto", "millrace/v1/router.proto"];
     for file in FILES {
         println!("cargo:rerun-if-changed={file}");
     }

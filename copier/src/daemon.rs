@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
+use millrace_capture::{NextHops, RingConfig, Sender, Source, Tap, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -18,16 +18,20 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::agents::Agents;
+use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
+use crate::offline::feed::Feed;
+use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
+use crate::reload;
 use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
 
 /// Default of `--admin`.
-const ADMIN: &str = "127.0.0.1:36530";
+pub(crate) const ADMIN: &str = "127.0.0.1:36530";
 
 /// Runs the copier.
 ///
@@ -42,12 +46,12 @@ pub fn run() -> Result<(), ExitError> {
     };
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
-    if options.lonely {
-        tracing::info!("-L is not needed: a copier always survives the loss of an interceptor");
+    for line in options.tcpcopy.needless() {
+        tracing::info!("{line}");
     }
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
-    let rings = open_rings(&plan)?;
+    let taps = open_taps(&plan)?;
     let _pid_file = options
         .common
         .pid_file
@@ -61,7 +65,7 @@ pub fn run() -> Result<(), ExitError> {
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    let hang_ups = signals::install(runtime.handle(), trigger, log)?;
+    let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     plan.security.keep_fresh(runtime.handle())?;
@@ -73,9 +77,20 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
-    let agents = Agents::start(&plan, runtime.handle(), &waker, &readiness);
-    runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
+    let agents = Agents::start(
+        plan.clone(),
+        runtime.handle().clone(),
+        waker.clone(),
+        readiness.clone(),
+    );
+    runtime.spawn(reload::follow(
+        hang_ups,
+        options.clone(),
+        interceptors.clone(),
+        agents.clone(),
+    ));
     let shared = Shared::default();
+    let commands = Commands::default();
     let admin = Admin::new(
         readiness,
         metrics::registry(shared.clone(), agents.clone()),
@@ -83,18 +98,29 @@ pub fn run() -> Result<(), ExitError> {
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
+        .merge(control::routes(shared.clone(), commands.clone(), trigger))
         .security(plan.security.clone())
         .privileges(privileges)
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
 
+    for line in plan.capacity() {
+        tracing::info!("{line}");
+    }
+    let feed = plan.feed.clone();
+    let feed = feed
+        .map(|config| Feed::open(config, waker.clone()))
+        .transpose()?;
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
-        rings,
+        taps,
+        feed,
         sender,
         probe: plan.probe,
+        pilot: plan.pilot.clone(),
+        commands,
         agents,
         inbox,
         waker,
@@ -103,7 +129,8 @@ pub fn run() -> Result<(), ExitError> {
         shared,
     });
     let report = run_shard(shard, startup)?;
-    finish(&plan, &report)
+    finish(&plan, &report)?;
+    outcome::judge(&report, plan.min_fidelity)
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {
@@ -119,11 +146,9 @@ fn admin_address(options: &Options) -> Result<std::net::SocketAddr, ExitError> {
     }
 }
 
-fn open_rings(plan: &Plan) -> Result<Vec<(RingConfig, Ring)>, ExitError> {
-    plan.rings
-        .iter()
-        .map(|config| Ok((config.clone(), Ring::open(config).map_err(failed)?)))
-        .collect()
+fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {
+    let open = |config: &RingConfig| Tap::open(config.clone()).map_err(failed);
+    plan.rings.iter().map(open).collect()
 }
 
 fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
@@ -150,6 +175,16 @@ fn needs(plan: &Plan) -> Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
+        // Opened again for each round.
+        read: plan
+            .feed
+            .iter()
+            .flat_map(|feed| &feed.sources)
+            .filter_map(|source| match source {
+                Source::Path(path) => Some(path.clone()),
+                Source::StandardInput => None,
+            })
+            .collect(),
         ..Needs::default()
     }
 }

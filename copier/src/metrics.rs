@@ -64,6 +64,11 @@ impl Output<'_, '_> {
             "Sessions ended on the live side",
             sessions.ended,
         )?;
+        self.counter(
+            "sessions_unchosen",
+            "Sessions that the intensity leaves out",
+            sessions.unchosen,
+        )?;
         self.by_reason("sessions_refused", "Sessions refused", &sessions.refused)?;
         self.counter(
             "replicas_opened",
@@ -74,6 +79,16 @@ impl Output<'_, '_> {
             "replicas_established",
             "Copied connections connected",
             replicas.established,
+        )?;
+        self.counter(
+            "slow_connects",
+            "Copied connections whose first SYN was not answered in time",
+            replicas.slow_connects,
+        )?;
+        self.counter(
+            "ports_reused_early",
+            "Source ports used again before their rest was over",
+            replicas.ports_reused_early,
         )?;
         self.counter(
             "replicas_completed",
@@ -96,6 +111,16 @@ impl Output<'_, '_> {
             &replicas.refused,
         )?;
         self.counter("captured_bytes", "Client payload captured", bytes.captured)?;
+        self.counter(
+            "wanted_bytes",
+            "Client payload captured, as often as it is to be copied",
+            bytes.wanted,
+        )?;
+        self.counter(
+            "unchosen_bytes",
+            "Payload of sessions that the intensity leaves out",
+            bytes.unchosen,
+        )?;
         self.counter(
             "sent_bytes",
             "Payload sent to targets, each byte once",
@@ -244,10 +269,16 @@ impl Output<'_, '_> {
             report.bytes.backlog as f64,
         )?;
         self.gauge(
-            "fidelity_ratio",
-            "Delivered / (captured x replicas)",
-            report.fidelity,
-        )
+            "intensity_ratio",
+            "Copied connections for each session that begins now",
+            report.intensity.now,
+        )?;
+        self.gauge(
+            "guards_broken",
+            "Guards whose rule is broken",
+            report.intensity.guards.iter().filter(|g| g.broken).count() as f64,
+        )?;
+        self.gauge("fidelity_ratio", "Delivered / wanted", report.fidelity)
     }
 
     fn targets(&mut self, report: &Report) -> Result<(), std::fmt::Error> {

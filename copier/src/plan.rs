@@ -1,5 +1,7 @@
 //! From options to a plan: everything that can be wrong is found here, before a socket is opened.
 
+mod intensity;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,9 +9,9 @@ use std::time::Duration;
 
 use millrace_capture::{
     Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig, RingConfig, SenderConfig,
-    ServiceFilter, StaticHop,
+    ServiceFilter, Source, StaticHop,
 };
-use millrace_engine::{Config, Service, SourcePool};
+use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
 use millrace_fleet::address::{DefaultPort, HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
@@ -19,6 +21,10 @@ use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 
 use crate::agents;
+use crate::control::PilotConfig;
+use crate::offline::feed::FeedConfig;
+use crate::offline::inputs::{Inputs, classify};
+use crate::offline::options::DEFAULT_MAX_OPEN;
 use crate::options::Options;
 use crate::route_info::FlowTarget;
 
@@ -35,6 +41,10 @@ pub struct Plan {
     pub engine: Config,
     /// The rings to open, one for each device.
     pub rings: Vec<RingConfig>,
+    /// The recording that is replayed instead.
+    pub feed: Option<FeedConfig>,
+    /// The share of a recording that must be delivered.
+    pub min_fidelity: f64,
     /// How packets are sent.
     pub sender: SenderConfig,
     /// Sending at the link layer, from this device.
@@ -57,6 +67,8 @@ pub struct Plan {
     pub known_by: FlowTarget,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// How much is copied, and when.
+    pub pilot: PilotConfig,
     /// Time for open sessions to finish.
     pub grace: Duration,
     /// Where the report goes.
@@ -75,16 +87,18 @@ impl Plan {
             .interceptors
             .with_port(options.port)
             .map_err(|error| usage(&error))?;
-        let engine = engine_config(options)?;
+        options.tcpcopy.check()?;
+        let inputs = classify(&options.capture.devices)?;
+        let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;
-        let router_agents = match &options.router_agents {
-            Some(list) => ROUTER_AGENT_PORT
-                .parse_list(list)
-                .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))?,
-            None => Vec::new(),
+        let router_agents = router_agents(options)?;
+        let (rings, feed) = match inputs {
+            Inputs::Devices(names) => {
+                options.offline.refuse()?;
+                (rings(options, &devices(options, names)?)?, None)
+            }
+            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
         };
-        let devices = devices(options)?;
-        let rings = rings(options, &devices)?;
         let next_hops = next_hops(options)?;
         let claim = options
             .client_pool
@@ -93,6 +107,8 @@ impl Plan {
             .transpose()?;
         Ok(Self {
             rings,
+            feed,
+            min_fidelity: options.offline.min_fidelity.unwrap_or(1.0),
             sender: SenderConfig {
                 max_packet: usize::from(options.sending.mtu),
                 ..SenderConfig::default()
@@ -118,6 +134,7 @@ impl Plan {
                 FlowTarget::Exact
             },
             probe: !options.no_probe,
+            pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
             engine,
@@ -125,7 +142,50 @@ impl Plan {
     }
 }
 
-fn engine_config(options: &Options) -> Result<Config, ExitError> {
+impl Plan {
+    /// What the sources can hold at the same time, in words.
+    pub fn capacity(&self) -> Vec<String> {
+        intensity::capacity(&self.engine)
+    }
+}
+
+/// The router-agents that the options name.
+///
+/// # Errors
+/// What is wrong with them, with exit code 64.
+pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
+    let Some(list) = &options.router_agents else {
+        return Ok(Vec::new());
+    };
+    ROUTER_AGENT_PORT
+        .parse_list(list)
+        .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))
+}
+
+/// What is replayed, and how.
+fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
+    if options.capture.filter.is_some() {
+        return Err(ExitError::usage(
+            "-F is for capturing on devices: take out of a file what you want with `tcpdump -r FILE \
+             -w NEW EXPRESSION`",
+        ));
+    }
+    let offline = &options.offline;
+    Ok(FeedConfig {
+        sources,
+        rounds: offline.repeat.unwrap_or(1),
+        speed: offline.factor(),
+        longest_pause: offline.pause(),
+        max_open: options
+            .limits
+            .max_open
+            .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        max_new_sessions: options.limits.max_new_sessions,
+        progress: !options.common.daemon,
+    })
+}
+
+fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError> {
     let services: Vec<Service> = options
         .services
         .iter()
@@ -135,9 +195,22 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
             target: mapping.target.into(),
         })
         .collect();
-    let local = local_addresses();
-    for mapping in &options.services {
-        check_target(mapping, options, &local)?;
+    let offline = &options.offline;
+    let (local, recorded) = match inputs {
+        Inputs::Devices(_) => (local_addresses(), None),
+        // What is in a file went to the live server, whatever address it has.
+        Inputs::Files(_) => (
+            Vec::new(),
+            Some(Recorded {
+                speed: offline.factor(),
+                longest_pause: offline.pause(),
+            }),
+        ),
+    };
+    if recorded.is_none() {
+        for mapping in &options.services {
+            check_target(mapping, options, &local)?;
+        }
     }
     let sources = match &options.client_pool {
         None => SourcePool::Clients,
@@ -154,7 +227,20 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        replicas: options.replicas,
+        share: options.intensity.share.map(|share| share.0),
+        port_rest: Duration::from_secs(options.intensity.port_rest),
+        intensity: intensity::constant(&options.intensity)?,
+        intensity_key: intensity::key(&options.intensity),
+        spread: Duration::from_millis(options.intensity.spread),
+        caps: Caps {
+            // A recording waits where live sessions are refused: see its feed.
+            new_sessions: options
+                .limits
+                .max_new_sessions
+                .filter(|_| recorded.is_none()),
+            open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
+            bandwidth: options.limits.max_bandwidth,
+        },
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,
@@ -162,6 +248,7 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         memory_limit: options.limits.memory_mb << 20,
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
         idle_timeout: Duration::from_secs(options.limits.idle_timeout),
+        recorded,
         seed: random_u64(),
     })
 }
@@ -217,13 +304,7 @@ fn local_addresses() -> Vec<IpAddr> {
         .collect()
 }
 
-fn devices(options: &Options) -> Result<Vec<Device>, ExitError> {
-    let mut names = options.capture.devices.clone();
-    if names.iter().any(|name| name.trim().is_empty()) {
-        return Err(ExitError::usage(
-            "-i: a device's name is missing; write DEV or DEV,DEV,...",
-        ));
-    }
+fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, ExitError> {
     names.sort();
     names.dedup();
     if !names.is_empty() {
@@ -331,12 +412,12 @@ fn mac(mac: Mac) -> MacAddress {
 }
 
 fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
-    let SourcePool::Ranges(ranges) = &engine.sources else {
-        return Err(ExitError::usage("a claim needs a client pool"));
-    };
-    let ranges = ranges
-        .iter()
-        .map(|(first, last)| ClientRange::new(*first, *last, 1, u16::MAX))
+    // Of the families that targets have, what is this copier's own and nobody else's.
+    let ranges = [true, false]
+        .into_iter()
+        .filter(|v4| engine.services.iter().any(|s| s.target.ip.is_ipv4() == *v4))
+        .flat_map(|v4| engine.space(v4).blocks().collect::<Vec<_>>())
+        .map(|(first, last, ports)| ClientRange::new(first, last, ports.first, ports.last))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| ExitError::usage(format!("-c: {error}")))?;
     // Behind address translation the target's address is another one.
@@ -378,7 +459,14 @@ fn default_id(engine: &Config, security: &Security) -> String {
         .or_else(|| others.filter(is_own).min());
     let address = address.map(|ip| format!("/{ip}")).unwrap_or_default();
     // Interceptors take names of at most 128 bytes.
-    let mut id = format!("{host}{address}:{}", ports.join("+"));
+    let share = engine
+        .share
+        .map(|share| format!("/share{}of{}", share.index(), share.of()));
+    let mut id = format!(
+        "{host}{address}:{}{}",
+        ports.join("+"),
+        share.unwrap_or_default()
+    );
     id.truncate(128);
     id
 }

@@ -8,9 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use millrace_capture::{
-    CaptureError, Ring, RingConfig, RingStatistics, SendErrorKind, Sender, Waker, wait,
-};
+use millrace_capture::{RingStatistics, SendErrorKind, Sender, Tap, Waker, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
@@ -18,7 +16,10 @@ use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
 use crate::agents::Agents;
+use crate::control::{Commands, Pilot, PilotConfig};
+use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
+use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
@@ -29,8 +30,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
 /// How often the report is replaced.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-/// How often a device that has gone is looked for.
-const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
+const STEER_INTERVAL: Duration = Duration::from_millis(100);
 /// Capture blocks taken from one ring before the others get their turn.
 const BLOCKS_IN_A_ROW: usize = 8;
 /// Packets sent before the rings are looked at again. What capture drops is lost for good, while
@@ -73,17 +74,6 @@ impl Clock {
     }
 }
 
-/// A ring that may have to be opened again.
-struct Source {
-    config: RingConfig,
-    ring: Option<Ring>,
-    reopen_at: Instant,
-    /// Whether the ring is to be asked for an error: costs system calls that most rounds need not make.
-    suspect: bool,
-    /// Counts of rings that are gone.
-    before: RingStatistics,
-}
-
 /// What the rest of the daemon sees of the shard.
 #[derive(Clone, Debug, Default)]
 pub struct Shared(Arc<Mutex<Report>>);
@@ -106,12 +96,17 @@ impl Shared {
 pub struct Shard {
     clock: Clock,
     engine: Engine,
-    sources: Vec<Source>,
+    taps: Vec<Tap>,
+    feed: Option<Feed>,
+    /// When the feed's next packet is due.
+    feed_at: Time,
     decoder: Decoder,
     builder: PacketBuilder,
     sender: Sender,
     routes: RouteInfo,
     prober: Prober,
+    pilot: Pilot,
+    commands: Commands,
     agents: Agents,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
@@ -120,6 +115,7 @@ pub struct Shard {
     grace: Duration,
     shared: Shared,
     report_at: Instant,
+    steer_at: Instant,
     too_long_said: bool,
 }
 
@@ -127,12 +123,18 @@ pub struct Shard {
 pub struct Parts {
     /// The engine.
     pub engine: Engine,
-    /// Open rings with what they were opened from.
-    pub rings: Vec<(RingConfig, Ring)>,
+    /// The devices that carry the live services.
+    pub taps: Vec<Tap>,
+    /// A recording in place of what rings capture.
+    pub feed: Option<Feed>,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// How much is copied, and when.
+    pub pilot: PilotConfig,
+    /// What operators ask for.
+    pub commands: Commands,
     /// Who keeps responses from the real clients.
     pub agents: Agents,
     /// What the links hand over.
@@ -153,22 +155,19 @@ impl Shard {
         let now = Instant::now();
         let clock = Clock::start();
         let prober = Prober::new(clock.now(), &mut parts.engine, parts.probe);
-        let sources = parts.rings.into_iter().map(|(config, ring)| Source {
-            config,
-            ring: Some(ring),
-            reopen_at: now,
-            suspect: true,
-            before: RingStatistics::default(),
-        });
         Self {
             clock,
             engine: parts.engine,
-            sources: sources.collect(),
+            taps: parts.taps,
+            feed: parts.feed,
+            feed_at: Time::NEVER,
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
             sender: parts.sender,
             routes: RouteInfo::default(),
             prober,
+            pilot: Pilot::new(parts.pilot),
+            commands: parts.commands,
             agents: parts.agents,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
@@ -177,6 +176,7 @@ impl Shard {
             grace: parts.grace,
             shared: parts.shared,
             report_at: now,
+            steer_at: now,
             too_long_said: false,
         }
     }
@@ -190,6 +190,9 @@ impl Shard {
                 Stage::Draining => {
                     let deadline = *end_by.get_or_insert_with(|| {
                         self.engine.drain();
+                        if let Some(feed) = &mut self.feed {
+                            feed.interrupt(self.clock.now(), &mut self.engine);
+                        }
                         tracing::info!("draining: no new sessions, open ones finish");
                         Instant::now() + self.grace
                     });
@@ -203,16 +206,42 @@ impl Shard {
             self.take_inputs();
             let now = self.clock.now();
             self.ask_agents(now);
+            let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
             let unsent = self.put_out(now);
             self.flush();
+            self.steer();
             self.publish(false);
-            if !captured && !unsent {
+            if self.is_finished(now) {
+                break;
+            }
+            if !captured && !fed && !unsent {
                 self.sleep();
             }
         }
         self.end()
+    }
+
+    /// Takes in what is due of a recording. Says whether there is more.
+    fn feed(&mut self, now: Time) -> bool {
+        let Some(feed) = &mut self.feed else {
+            return false;
+        };
+        let step = feed.step(now, &mut self.engine, &mut self.decoder);
+        feed.show(&self.engine);
+        self.feed_at = match step {
+            Step::At(time) => time,
+            Step::More | Step::Waiting | Step::Over => Time::NEVER,
+        };
+        step == Step::More
+    }
+
+    /// Whether a recording is replayed to its end.
+    fn is_finished(&mut self, now: Time) -> bool {
+        self.feed
+            .as_mut()
+            .is_some_and(|feed| feed.is_finished(now, &self.engine))
     }
 
     /// While responses are not kept from the real clients, nothing begins and nothing is sent.
@@ -220,9 +249,9 @@ impl Shard {
         let held = self.agents.all_held();
         if self.routes.set_held(held) {
             if !held {
-                tracing::error!(
-                    "nothing is sent any more: not all router-agents keep the targets' responses \
-                     from the real clients (/status names them)"
+                tracing::warn!(
+                    "no session begins: not all router-agents keep the targets' responses from \
+                     the real clients yet, or any more (/status names them)"
                 );
             }
             self.engine.set_open(now, self.routes.is_open());
@@ -232,28 +261,18 @@ impl Shard {
     /// Takes in what the rings hold. Says whether there is more.
     fn capture(&mut self) -> bool {
         let mut more = false;
-        for index in 0..self.sources.len() {
+        for index in 0..self.taps.len() {
             more |= self.capture_from(index);
         }
         more
     }
 
     fn capture_from(&mut self, index: usize) -> bool {
-        let Some(source) = self.sources.get_mut(index) else {
+        let Some(tap) = self.taps.get_mut(index) else {
             return false;
         };
-        let Some(ring) = &mut source.ring else {
-            source.reopen();
-            return false;
-        };
-        let link = ring.link_type();
         for _ in 0..BLOCKS_IN_A_ROW {
-            let Some(block) = ring.next_block() else {
-                if std::mem::take(&mut source.suspect)
-                    && let Some(error) = ring.take_error()
-                {
-                    source.lost(&error);
-                }
+            let Some((link, block)) = tap.next_block() else {
                 return false;
             };
             let now = self.clock.now();
@@ -419,24 +438,22 @@ impl Shard {
         let timer = self
             .engine
             .poll_timeout()
-            .map_or(LONGEST_SLEEP, |time| time.since(now));
+            .map_or(LONGEST_SLEEP, |time| time.since(now))
+            .min(self.feed_at.since(now));
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
-        let mut fds: Vec<_> = self
-            .sources
-            .iter()
-            .filter_map(|source| source.ring.as_ref())
-            .map(AsFd::as_fd)
-            .collect();
+        let mut fds: Vec<_> = self.taps.iter().filter_map(Tap::fd).collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;
         match wait(&fds, Some(timer.min(longest))) {
             Ok(readiness) => {
                 // In the order of `fds`.
-                let open = self.sources.iter_mut().filter(|one| one.ring.is_some());
-                for (position, source) in open.enumerate() {
-                    source.suspect |= readiness.is_failed(position);
+                let open = self.taps.iter_mut().filter(|tap| tap.is_open());
+                for (position, tap) in open.enumerate() {
+                    if readiness.is_failed(position) {
+                        tap.suspect();
+                    }
                 }
                 if readiness.is_ready(waker) {
                     self.waker.clear();
@@ -449,14 +466,31 @@ impl Shard {
         }
     }
 
+    /// Does what the pilot decides.
+    fn steer(&mut self) {
+        let time = Instant::now();
+        if time < self.steer_at {
+            return;
+        }
+        self.steer_at = time + STEER_INTERVAL;
+        while let Some(command) = self.commands.pop() {
+            self.pilot.command(command);
+        }
+        let sample = self.pilot.is_guarded();
+        let sample = sample.then(|| Sample::of(self.engine.stats()));
+        let tick = self.pilot.tick(self.clock.origin.elapsed(), sample);
+        self.engine.set_intensity(tick.intensity);
+        if tick.stop {
+            self.engine.stop_replicas(self.clock.now());
+        }
+    }
+
     fn publish(&mut self, now: bool) {
         let time = Instant::now();
         if now || time >= self.report_at {
             self.report_at = time + REPORT_INTERVAL;
             // A ring that fails while others keep this thread from sleeping is found here.
-            for source in &mut self.sources {
-                source.suspect = true;
-            }
+            self.taps.iter_mut().for_each(Tap::suspect);
             let report = self.report();
             self.shared.replace(report);
         }
@@ -464,25 +498,29 @@ impl Shard {
 
     fn report(&mut self) -> Report {
         let mut ring = RingStatistics::default();
-        for source in &mut self.sources {
-            add(&mut ring, &source.statistics());
+        for tap in &mut self.taps {
+            ring += tap.statistics();
         }
         Report::new(&Sources {
             elapsed: self.clock.origin.elapsed(),
             stats: self.engine.stats(),
             gauges: self.engine.gauges(),
-            replicas: self.engine.config().replicas,
+            intensity: self.pilot.status(),
             ring,
             decode: self.decoder.counters(),
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),
             probes: self.prober.status(),
+            recording: self.feed.as_ref().map(Feed::recording),
         })
     }
 
     /// Resets what is still open, so that targets need not wait for time-outs.
     fn end(mut self) -> Report {
         let now = self.clock.now();
+        if let Some(feed) = &mut self.feed {
+            feed.end_show();
+        }
         self.engine.shutdown(now);
         self.engine.timeout(now);
         while self.put_out(now) {
@@ -521,44 +559,4 @@ fn response(record: &HeaderRecord) -> (FlowRef, TcpHeader, u32) {
         options,
     };
     (flow, header, record.payload_len)
-}
-
-impl Source {
-    fn lost(&mut self, error: &CaptureError) {
-        match error {
-            CaptureError::DeviceRemoved { .. } => {
-                tracing::warn!("{error}; capturing goes on when it is back");
-                self.before = self.statistics();
-                self.ring = None;
-                self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-            }
-            // A device that is down recovers by itself.
-            _ => tracing::warn!("{error}"),
-        }
-    }
-
-    fn reopen(&mut self) {
-        if Instant::now() < self.reopen_at {
-            return;
-        }
-        self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-        if let Ok(ring) = Ring::open(&self.config) {
-            tracing::info!("capturing on {} again", self.config.device);
-            self.ring = Some(ring);
-        }
-    }
-
-    fn statistics(&mut self) -> RingStatistics {
-        let mut sum = self.before;
-        if let Some(Ok(now)) = self.ring.as_mut().map(Ring::statistics) {
-            add(&mut sum, &now);
-        }
-        sum
-    }
-}
-
-fn add(sum: &mut RingStatistics, other: &RingStatistics) {
-    sum.received += other.received;
-    sum.dropped += other.dropped;
-    sum.freezes += other.freezes;
 }

@@ -8,6 +8,9 @@ use std::process::ExitCode;
 /// (sysexits.h: EX_USAGE).
 pub const USAGE: u8 = 64;
 
+/// What was asked for was done, but not all of it succeeded.
+pub const INCOMPLETE: u8 = 2;
+
 /// The options are right, but the daemon cannot start or go on.
 pub const FAILURE: u8 = 1;
 
@@ -39,13 +42,18 @@ impl ExitError {
         Self::line(FAILURE, message)
     }
 
+    /// Done, but not all of what was asked for: exit code 2.
+    pub fn incomplete(message: impl Into<String>) -> Self {
+        Self::line(INCOMPLETE, message)
+    }
+
     /// `what: error`, exit code 1, with every cause of `error`.
     pub fn caused(what: impl fmt::Display, error: &dyn std::error::Error) -> Self {
         Self::start(format!("{what}: {}", causes(error)))
     }
 
     /// Text that was asked for: stdout, exit code 0.
-    pub(crate) fn text(text: String) -> Self {
+    pub fn text(text: String) -> Self {
         ExitError {
             code: 0,
             message: Message::Text(text),

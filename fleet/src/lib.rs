@@ -59,4 +59,5 @@ pub mod signals;
 pub mod tls;
 pub mod transport;
 
+mod quiet;
 mod sync;

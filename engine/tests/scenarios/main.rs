@@ -18,6 +18,7 @@ mod contact;
 mod ends;
 mod flows;
 mod identity;
+mod intensity;
 mod limits;
 mod path;
 mod table;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -13,6 +13,7 @@ const SOURCES: [(&str, &str); 9] = [
     ("ends", include_str!("ends.rs")),
     ("flows", include_str!("flows.rs")),
     ("limits", include_str!("limits.rs")),
+    ("intensity", include_str!("intensity.rs")),
 ];
 
 /// The tests of all files, as `file::name`.
