@@ -1,6 +1,6 @@
 #!/bin/sh
 # In the guest, as its only process: runs the test programs of a directory and leaves their output and exit status.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp CI=true
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp CI=true MILLRACE_VM=1
 mkdir -p /run/tmp /run/netns /dev/shm /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t devpts pts /dev/pts

@@ -5,7 +5,7 @@
 modules="virtio_pci virtio_console 9pnet_virtio 9p overlay
     crc32c_generic ip_vs ip_vs_rr ip_vs_wlc ip_vs_sh
     veth bridge dummy sch_netem
-    nf_tables nft_fwd_netdev nft_numgen nft_hash nft_compat
+    nf_tables nft_objref nft_ct nft_log nft_limit nft_fwd_netdev nft_numgen nft_hash nft_compat
     nfnetlink_queue xt_NFQUEUE xt_multiport xt_tcpudp xt_comment"
 
 # Unpacks the newest kernel package into a directory, and sets: version, tree, kernel (an uncompressed image, which

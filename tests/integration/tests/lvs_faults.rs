@@ -113,7 +113,7 @@ fn an_application_killed_ends_only_the_sessions_of_its_real_server() {
     outcome.assert_no_leak();
     for report in &outcome.reports {
         let aborted = &report["replicas"]["aborted"];
-        let ended: u64 = ["target_reset", "refused"]
+        let ended: u64 = ["target_reset", "target_closed", "refused"]
             .iter()
             .map(|reason| number(aborted, &format!("/{reason}")))
             .sum();

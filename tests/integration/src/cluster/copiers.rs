@@ -9,7 +9,7 @@ use millrace_lab::{Host, Process};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{Family, PORTS, admin, binary, ready};
+use crate::{Family, admin, binary, ready};
 
 /// A running copier.
 pub(super) struct Copier {
@@ -100,7 +100,7 @@ fn write(config: &PathBuf, interceptors: &[String]) {
 fn services(cluster: &Cluster, live: usize) -> String {
     let (live, vip) = (cluster.live[live].address, cluster.vip());
     let mut services = Vec::new();
-    for port in PORTS {
+    for port in cluster.ports().iter().copied() {
         for family in Family::BOTH {
             let from = SocketAddr::new(family.of(live), port);
             let to = SocketAddr::new(family.of(vip), port);

@@ -3,8 +3,6 @@
 use millrace_lab::cluster::Cluster;
 use millrace_lab::{Addresses, Host, Place};
 
-use crate::PORTS;
-
 /// Where responses are diverted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -27,15 +25,15 @@ pub(super) fn install(cluster: &Cluster, place: &Place, mode: Mode) {
         Mode::Sink => {
             sink(&place.host);
             routes(&place.host, &format!("dev {SINK}"), &format!("dev {SINK}"));
-            rules(&place.host, source, &passed);
+            rules(&place.host, cluster.ports(), source, &passed);
         }
         Mode::Link => {
             let assistant = cluster.assistant.address;
             let (v4, v6) = (assistant.v4.to_string(), assistant.v6.to_string());
             routes(&place.host, &format!("via {v4}"), &format!("via {v6}"));
-            rules(&place.host, source, &passed);
+            rules(&place.host, cluster.ports(), source, &passed);
         }
-        Mode::Nfqueue => queue(&place.host, source, &passed),
+        Mode::Nfqueue => queue(&place.host, cluster.ports(), source, &passed),
     }
 }
 
@@ -59,13 +57,13 @@ fn routes(host: &Host, v4: &str, v6: &str) {
     .unwrap();
 }
 
-fn rules(host: &Host, source: Addresses, passed: &[Addresses]) {
+fn rules(host: &Host, ports: &[u16], source: Addresses, passed: &[Addresses]) {
     let mut rules = Vec::new();
     for passed in passed {
         rules.push(format!("-4 rule add pref 900 to {} lookup main", passed.v4));
         rules.push(format!("-6 rule add pref 900 to {} lookup main", passed.v6));
     }
-    for port in PORTS {
+    for port in ports {
         let what = format!("ipproto tcp sport {port} lookup {TABLE}");
         rules.push(format!("-4 rule add pref 1000 from {} {what}", source.v4));
         rules.push(format!("-6 rule add pref 1000 from {} {what}", source.v6));
@@ -76,8 +74,9 @@ fn rules(host: &Host, source: Addresses, passed: &[Addresses]) {
     }
 }
 
-fn queue(host: &Host, source: Addresses, passed: &[Addresses]) {
-    let ports = PORTS.map(|port| port.to_string()).join(",");
+fn queue(host: &Host, ports: &[u16], source: Addresses, passed: &[Addresses]) {
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    let ports = ports.join(",");
     for (program, source, passed) in [
         (
             "iptables",

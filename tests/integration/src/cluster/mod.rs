@@ -57,7 +57,7 @@ impl ClusterScene {
     /// A cluster with recording servers, responses diverted, an interceptor wherever they are diverted to, and health
     /// checks; no copier yet.
     pub fn new(options: ClusterOptions, mode: Mode) -> Self {
-        let cluster = Cluster::new(options).unwrap();
+        let mut cluster = Cluster::new(options).unwrap();
         let live_recorders = cluster
             .live
             .iter()
@@ -66,6 +66,7 @@ impl ClusterScene {
         let real: Vec<Real> = (0..cluster.real_servers.len())
             .map(|index| Real::start(&cluster, index, mode))
             .collect();
+        cluster.director.start().unwrap();
         let mut scene = Self {
             checks: Vec::new(),
             real,
@@ -125,6 +126,14 @@ impl ClusterScene {
     pub fn start_copier(&mut self, live: usize, more: &[&str]) {
         let copier = Copier::start(&self.cluster, live, &self.interceptors(), more);
         self.copiers.push(copier);
+    }
+
+    /// Ends the interceptor at the assistant by SIGKILL, and starts it again after a pause.
+    pub fn kill_assistant(&mut self, pause: Duration) {
+        drop(self.assistant.take().unwrap());
+        std::thread::sleep(pause);
+        let host = &self.cluster.assistant.host;
+        self.assistant = Some(real::Interceptor::start(host, self.mode));
     }
 
     /// Ends the copier on live server number `live` by SIGKILL.
@@ -234,6 +243,8 @@ impl ClusterScene {
             .into_iter()
             .map(|recorder| recorder.stop().unwrap().without_empty())
             .collect();
+        // Before the applications end.
+        let taken_out = self.cluster.director.taken_out();
         drop(self.assistant.take());
         let real = std::mem::take(&mut self.real)
             .into_iter()
@@ -245,6 +256,7 @@ impl ClusterScene {
             live,
             real,
             checks,
+            taken_out,
             leaks: self.cluster.leaks.seen().unwrap(),
         }
     }

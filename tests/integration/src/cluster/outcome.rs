@@ -14,6 +14,8 @@ pub struct ClusterOutcome {
     pub real: Vec<RecordedStreams>,
     /// What the health checks saw.
     pub checks: Vec<Checked>,
+    /// Real servers that keepalived has taken out.
+    pub taken_out: Vec<String>,
     /// Responses where there may be none, by host.
     pub leaks: Vec<(String, u64)>,
 }
@@ -52,9 +54,10 @@ impl ClusterOutcome {
         assert!(!live.is_empty(), "nothing was recorded at all");
     }
 
-    /// No response got out, no health check failed.
+    /// No response got out, no health check failed, no real server was taken out.
     pub fn assert_safe(&self) {
         self.assert_no_leak();
+        assert_eq!(self.taken_out, [] as [String; 0]);
         for checked in &self.checks {
             assert!(checked.failed.is_empty(), "{checked:?}");
             assert!(checked.passed > 0, "{checked:?}");

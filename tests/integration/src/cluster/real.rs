@@ -65,6 +65,12 @@ impl Real {
         self.application.take().unwrap().process().kill().unwrap();
     }
 
+    /// How many connections with something in them the application has recorded so far, those that ended.
+    pub fn recorded(&self) -> usize {
+        let application = self.application.as_ref().unwrap();
+        application.records().unwrap().without_empty().len()
+    }
+
     /// Starts the interceptor, which is not running.
     pub fn start_interceptor(&mut self) {
         self.interceptor = Some(Interceptor::start(&self.host, self.mode));
