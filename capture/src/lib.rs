@@ -8,6 +8,7 @@
 //! - [`send`]: complete IP packets with any source address are sent in batches, through the
 //!   kernel's routing ([`Sender::raw`]) or at the link layer of one device ([`Sender::link`]).
 //! - [`next_hop`]: where the link layer sends to, kept up to date in the background.
+//! - [`file`]: packets are read from and written to files.
 //! - [`device`]: which devices there are, and what may be done with them.
 //! - [`mod@wait`]: sleep until a ring has packets or another thread asks for attention.
 //!
@@ -16,6 +17,7 @@
 
 pub mod device;
 pub mod error;
+pub mod file;
 pub mod filter;
 mod netlink;
 pub mod next_hop;
@@ -27,6 +29,7 @@ pub mod wait;
 
 pub use device::{Device, check_privilege};
 pub use error::CaptureError;
+pub use file::{FileError, Merged, PacketFile, PacketWriter, Recorded, Source};
 pub use filter::{
     Expression, Filter, FilterError, FilterSpec, Program, ResponseFilter, ServiceFilter,
 };

@@ -11,14 +11,19 @@ use millrace_fleet::daemonize::{self, Launch};
 use millrace_fleet::drain;
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::pidfile::PidFile;
+use millrace_fleet::privileges::{self, Capability, Needs};
 use millrace_fleet::readiness::Readiness;
 use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::agents::Agents;
+use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::metrics;
+use crate::offline::feed::Feed;
+use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::report::Report;
@@ -46,20 +51,23 @@ pub fn run() -> Result<(), ExitError> {
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
     let rings = open_rings(&plan)?;
-    let sender = open_sender(&plan)?;
     let _pid_file = options
         .common
         .pid_file
         .as_deref()
         .map(PidFile::create)
         .transpose()?;
+    let privileges = privileges::reduce(&options.common, &needs(&plan))?;
+    // It may start a thread, which must not keep privileges.
+    let sender = open_sender(&plan)?;
 
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    let hang_ups = signals::install(runtime.handle(), trigger, log)?;
+    let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+    plan.security.keep_fresh(runtime.handle())?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
     let interceptors = Interceptors::start(
@@ -68,18 +76,41 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
+    let agents = Agents::start(&plan, runtime.handle(), &waker, &readiness);
     runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
     let shared = Shared::default();
-    serve_admin(admin_listener, &runtime, readiness, &shared, interceptors)?;
+    let commands = Commands::default();
+    let admin = Admin::new(
+        readiness,
+        metrics::registry(shared.clone(), agents.clone()),
+        status(&shared, interceptors, agents.clone()),
+    );
+    // It ends with the runtime: while the copier drains, its state is of interest.
+    admin
+        .security(plan.security.clone())
+        .privileges(privileges)
+        .merge(control::routes(shared.clone(), commands.clone(), trigger))
+        .serve(admin_listener, runtime.handle(), std::future::pending())?;
 
+    for line in plan.capacity() {
+        tracing::info!("{line}");
+    }
+    let feed = plan.feed.clone();
+    let feed = feed
+        .map(|config| Feed::open(config, waker.clone()))
+        .transpose()?;
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
         rings,
+        feed,
         sender,
         probe: plan.probe,
+        pilot: plan.pilot.clone(),
+        commands,
+        agents,
         inbox,
         waker,
         drain: watch,
@@ -87,7 +118,8 @@ pub fn run() -> Result<(), ExitError> {
         shared,
     });
     let report = run_shard(shard, startup)?;
-    finish(&plan, &report)
+    finish(&plan, &report)?;
+    outcome::judge(&report, plan.min_fidelity)
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {
@@ -128,27 +160,30 @@ fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
     Sender::link(&plan.sender, &hops).map_err(failed)
 }
 
-fn serve_admin(
-    listener: std::net::TcpListener,
-    runtime: &Runtime,
-    readiness: Readiness,
+/// What the copier needs once its sockets are open.
+fn needs(plan: &Plan) -> Needs {
+    Needs {
+        // Rings are opened again when a device comes back.
+        keep: vec![Capability::NetRaw],
+        own: plan.report.iter().cloned().collect(),
+        ..Needs::default()
+    }
+}
+
+fn status(
     shared: &Shared,
     interceptors: Interceptors,
-) -> Result<(), ExitError> {
+    agents: Agents,
+) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
-    let status = move || {
+    move || {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "report": reports.report(),
             "interceptors": interceptors.status(),
+            "router_agents": agents.status(),
         })
-    };
-    // It ends with the runtime: while the copier drains, its state is of interest.
-    Admin::new(readiness, metrics::registry(shared.clone()), status).serve(
-        listener,
-        runtime.handle(),
-        std::future::pending(),
-    )
+    }
 }
 
 fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<Report, ExitError> {

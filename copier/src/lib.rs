@@ -7,22 +7,35 @@
 //!   interceptors ──▶ inbox ────┘    with an engine     └──▶ route info ──▶ links to interceptors
 //! ```
 //!
+//! - [`cli`]: which command is run; without one it is the daemon.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
+//! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
 //! - [`interceptors`]: the links to them, and how they change at SIGHUP.
+//! - [`agents`]: router-agents, without whose hold nothing is sent.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
+//! - [`ramp`], [`guard`] and [`control`]: how much is copied at each moment, and who decides it.
+//! - [`record`]: live traffic into files.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+pub mod agents;
+pub mod cli;
+pub mod control;
 pub mod daemon;
+pub mod guard;
 pub mod inbox;
 pub mod interceptors;
 pub mod metrics;
+pub mod offline;
 pub mod options;
 pub mod plan;
 pub mod probe;
+pub mod ramp;
+pub mod record;
 pub mod report;
 pub mod route_info;
 pub mod shard;
+pub mod units;

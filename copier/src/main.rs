@@ -1,10 +1,10 @@
-//! The copier daemon.
+//! The copier: a daemon, and commands beside it.
 
 use std::process::ExitCode;
 
-use millrace_copier::daemon;
+use millrace_copier::cli;
 use millrace_fleet::exit::main_with;
 
 fn main() -> ExitCode {
-    main_with("millrace-copier", daemon::run)
+    main_with("millrace-copier", cli::run)
 }

@@ -7,17 +7,19 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::agents::Agents;
+use crate::probe::ProbeState;
 use crate::report::{Counts, Percentiles, Report};
 use crate::shard::Shared;
 
 /// Collects from the latest report whenever it is asked.
 #[derive(Debug)]
-struct ReportCollector(Shared);
+struct ReportCollector(Shared, Agents);
 
 /// A registry with all metrics of the copier.
-pub fn registry(shared: Shared) -> Registry {
+pub fn registry(shared: Shared, agents: Agents) -> Registry {
     let mut registry = Registry::with_prefix("millrace_copier");
-    registry.register_collector(Box::new(ReportCollector(shared)));
+    registry.register_collector(Box::new(ReportCollector(shared, agents)));
     registry
 }
 
@@ -27,7 +29,9 @@ impl Collector for ReportCollector {
         let mut out = Output(&mut encoder);
         out.counters(&report)?;
         out.gauges(&report)?;
-        out.latencies(&report)
+        out.targets(&report)?;
+        out.latencies(&report)?;
+        out.agents(&self.1)
     }
 }
 
@@ -60,6 +64,11 @@ impl Output<'_, '_> {
             "Sessions ended on the live side",
             sessions.ended,
         )?;
+        self.counter(
+            "sessions_unchosen",
+            "Sessions that the intensity leaves out",
+            sessions.unchosen,
+        )?;
         self.by_reason("sessions_refused", "Sessions refused", &sessions.refused)?;
         self.counter(
             "replicas_opened",
@@ -70,6 +79,16 @@ impl Output<'_, '_> {
             "replicas_established",
             "Copied connections connected",
             replicas.established,
+        )?;
+        self.counter(
+            "slow_connects",
+            "Copied connections whose first SYN was not answered in time",
+            replicas.slow_connects,
+        )?;
+        self.counter(
+            "ports_reused_early",
+            "Source ports used again before their rest was over",
+            replicas.ports_reused_early,
         )?;
         self.counter(
             "replicas_completed",
@@ -92,6 +111,16 @@ impl Output<'_, '_> {
             &replicas.refused,
         )?;
         self.counter("captured_bytes", "Client payload captured", bytes.captured)?;
+        self.counter(
+            "wanted_bytes",
+            "Client payload captured, as often as it is to be copied",
+            bytes.wanted,
+        )?;
+        self.counter(
+            "unchosen_bytes",
+            "Payload of sessions that the intensity leaves out",
+            bytes.unchosen,
+        )?;
         self.counter(
             "sent_bytes",
             "Payload sent to targets, each byte once",
@@ -231,7 +260,7 @@ impl Output<'_, '_> {
         )?;
         self.gauge(
             "replicas_waiting",
-            "Copied connections that wait for an interceptor",
+            "Copied connections that wait for an interceptor or for first contact",
             report.replicas.waiting as f64,
         )?;
         self.gauge(
@@ -240,10 +269,31 @@ impl Output<'_, '_> {
             report.bytes.backlog as f64,
         )?;
         self.gauge(
-            "fidelity_ratio",
-            "Delivered / (captured x replicas)",
-            report.fidelity,
-        )
+            "intensity_ratio",
+            "Copied connections for each session that begins now",
+            report.intensity.now,
+        )?;
+        self.gauge(
+            "guards_broken",
+            "Guards whose rule is broken",
+            report.intensity.guards.iter().filter(|g| g.broken).count() as f64,
+        )?;
+        self.gauge("fidelity_ratio", "Delivered / wanted", report.fidelity)
+    }
+
+    fn targets(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "target_open",
+            "Whether a probe came back from the target, so that sessions are replayed",
+            None,
+            MetricType::Gauge,
+        )?;
+        for target in &report.targets {
+            let open = f64::from(u8::from(target.state == ProbeState::Open));
+            let labels = [("target", target.target.as_str())];
+            ConstGauge::new(open).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn latencies(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
@@ -259,6 +309,21 @@ impl Output<'_, '_> {
             for (side, values) in [("live", &sides.live), ("target", &sides.target)] {
                 quantiles(&mut encoder, byte, side, values)?;
             }
+        }
+        Ok(())
+    }
+
+    fn agents(&mut self, agents: &Agents) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "router_agent_held",
+            "1 while the router-agent keeps responses from the real clients",
+            None,
+            MetricType::Gauge,
+        )?;
+        for agent in agents.status() {
+            let labels = [("agent", agent.address.as_str())];
+            let held = f64::from(u8::from(agent.held));
+            ConstGauge::new(held).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The command line of the copier. TCPCopy's letters keep their meaning.
 
+mod intensity;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,12 +10,16 @@ use clap::builder::RangedU64ValueParser;
 use millrace_fleet::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
 use millrace_fleet::options::CommonOptions;
 
+use crate::offline::options::OfflineOptions;
+pub use intensity::{IntensityOptions, Percent, ShareOption};
+
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const INTERCEPTOR_PORT: u16 = 36_524;
 
 /// Copies live TCP sessions to a target.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "millrace-copier", version, max_term_width = 100)]
+#[command(name = "millrace-copier", version, max_term_width = 100,
+          after_help = crate::cli::listed())]
 pub struct Options {
     /// What to copy: `[LIVE_IP:]LIVE_PORT-TARGET_IP:TARGET_PORT`, several separated by commas. With
     /// -o, MAC addresses may follow either port: `PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC`.
@@ -28,6 +34,11 @@ pub struct Options {
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = INTERCEPTOR_PORT,
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
     pub port: u16,
+
+    /// Router-agents on the targets' hosts: `HOST[:PORT]`, several separated by commas. Nothing is
+    /// sent before all of them keep the targets' responses from the real clients.
+    #[arg(long = "router-agent", value_name = "LIST")]
+    pub router_agents: Option<String>,
 
     /// Connections to each interceptor.
     #[arg(short = 'C', long, value_name = "N", default_value_t = 1,
@@ -48,11 +59,6 @@ pub struct Options {
         value_delimiter = ','
     )]
     pub loopback_clients: Vec<IpAddr>,
-
-    /// Copied connections for each session.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1,
-          value_parser = RangedU64ValueParser::<u16>::new().range(1..=1023))]
-    pub replicas: u16,
 
     /// The target's address or port changes on the way (destination NAT): know answers by the copied
     /// connection's own side alone.
@@ -75,9 +81,17 @@ pub struct Options {
     #[arg(short = 'L', long = "lonely", hide_short_help = true)]
     pub lonely: bool,
 
+    /// How much is copied.
+    #[command(flatten)]
+    pub intensity: IntensityOptions,
+
     /// Capture.
     #[command(flatten)]
     pub capture: CaptureOptions,
+
+    /// Recordings.
+    #[command(flatten)]
+    pub offline: OfflineOptions,
 
     /// Sending.
     #[command(flatten)]
@@ -106,7 +120,8 @@ pub struct Options {
 #[command(next_help_heading = "Capture")]
 pub struct CaptureOptions {
     /// Devices to capture on, separated by commas; by default those that carry the live services.
-    #[arg(short = 'i', long, value_name = "DEV", value_delimiter = ',')]
+    /// Or recordings to replay: pcap and pcapng files, gzip and zstd too, and - for standard input.
+    #[arg(short = 'i', long, value_name = "DEV|FILE", value_delimiter = ',')]
     pub devices: Vec<String>,
 
     /// A pcap-filter(7) expression in place of the filter made from -x.
@@ -161,6 +176,21 @@ pub struct LimitOptions {
     #[arg(short = 'k', long, value_name = "SECONDS", default_value_t = 3600,
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=604_800))]
     pub idle_timeout: u64,
+
+    /// Begin at most this many sessions a second; more are refused and counted.
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
+    pub max_new_sessions: Option<u32>,
+
+    /// Copy at most this many sessions at the same time; more are refused and counted.
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
+    pub max_open: Option<u32>,
+
+    /// Send at most this many bytes of payload a second, such as 100M; copied connections become
+    /// slower, and while more than a second's worth waits new sessions are refused and counted.
+    #[arg(long, value_name = "RATE", value_parser = crate::units::bytes_per_second)]
+    pub max_bandwidth: Option<u64>,
 
     /// After SIGTERM, let open sessions finish for this long, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,

@@ -1,5 +1,7 @@
 //! From options to a plan: everything that can be wrong is found here, before a socket is opened.
 
+mod intensity;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,20 +9,30 @@ use std::time::Duration;
 
 use millrace_capture::{
     Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig, RingConfig, SenderConfig,
-    ServiceFilter, StaticHop,
+    ServiceFilter, Source, StaticHop,
 };
-use millrace_engine::{Config, Service, SourcePool};
-use millrace_fleet::address::{HostPort, Mac, Mapping};
+use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
+use millrace_fleet::address::{DefaultPort, HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
+use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
+use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 
+use crate::agents;
+use crate::control::PilotConfig;
+use crate::offline::feed::FeedConfig;
+use crate::offline::inputs::{Inputs, classify};
+use crate::offline::options::DEFAULT_MAX_OPEN;
 use crate::options::Options;
 use crate::route_info::FlowTarget;
 
 /// Bytes kept of packets of the live server: headers, with some room.
 const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
+
+/// Port of router-agents that are named without one.
+const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 
 /// What a copier will do.
 #[derive(Debug, Clone)]
@@ -29,12 +41,20 @@ pub struct Plan {
     pub engine: Config,
     /// The rings to open, one for each device.
     pub rings: Vec<RingConfig>,
+    /// The recording that is replayed instead.
+    pub feed: Option<FeedConfig>,
+    /// The share of a recording that must be delivered.
+    pub min_fidelity: f64,
     /// How packets are sent.
     pub sender: SenderConfig,
     /// Sending at the link layer, from this device.
     pub next_hops: Option<NextHopConfig>,
     /// Interceptors.
     pub interceptors: Vec<HostPort>,
+    /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
+    pub router_agents: Vec<HostPort>,
+    /// What the router-agents are asked for.
+    pub diverted: Need,
     /// Links to each interceptor.
     pub connections: u32,
     /// How the links are protected.
@@ -47,6 +67,8 @@ pub struct Plan {
     pub known_by: FlowTarget,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// How much is copied, and when.
+    pub pilot: PilotConfig,
     /// Time for open sessions to finish.
     pub grace: Duration,
     /// Where the report goes.
@@ -60,15 +82,27 @@ impl Plan {
     /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
-        let security = Security::from_options(options.common.insecure)?;
+        let security = Security::from_options(&options.common, Role::Copier)?;
         let interceptors = options
             .interceptors
             .with_port(options.port)
             .map_err(|error| usage(&error))?;
-        let engine = engine_config(options)?;
+        let inputs = classify(&options.capture.devices)?;
+        let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;
-        let devices = devices(options)?;
-        let rings = rings(options, &devices)?;
+        let router_agents = match &options.router_agents {
+            Some(list) => ROUTER_AGENT_PORT
+                .parse_list(list)
+                .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))?,
+            None => Vec::new(),
+        };
+        let (rings, feed) = match inputs {
+            Inputs::Devices(names) => {
+                options.offline.refuse()?;
+                (rings(options, &devices(options, names)?)?, None)
+            }
+            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
+        };
         let next_hops = next_hops(options)?;
         let claim = options
             .client_pool
@@ -77,15 +111,26 @@ impl Plan {
             .transpose()?;
         Ok(Self {
             rings,
+            feed,
+            min_fidelity: options.offline.min_fidelity.unwrap_or(1.0),
             sender: SenderConfig {
                 max_packet: usize::from(options.sending.mtu),
                 ..SenderConfig::default()
             },
             next_hops,
             interceptors,
+            diverted: if router_agents.is_empty() {
+                Need::default()
+            } else {
+                agents::need(&engine.services, &engine.sources, options.nat)?
+            },
+            router_agents,
             connections: options.connections,
+            id: options
+                .id
+                .clone()
+                .unwrap_or_else(|| default_id(&engine, &security)),
             security,
-            id: options.id.clone().unwrap_or_else(|| default_id(&engine)),
             claim,
             known_by: if options.nat {
                 FlowTarget::Any
@@ -93,6 +138,7 @@ impl Plan {
                 FlowTarget::Exact
             },
             probe: !options.no_probe,
+            pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
             engine,
@@ -100,7 +146,35 @@ impl Plan {
     }
 }
 
-fn engine_config(options: &Options) -> Result<Config, ExitError> {
+impl Plan {
+    /// What the sources can hold at the same time, in words.
+    pub fn capacity(&self) -> Vec<String> {
+        intensity::capacity(&self.engine)
+    }
+}
+
+/// What is replayed, and how.
+fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
+    if options.capture.filter.is_some() {
+        return Err(ExitError::usage(
+            "-F is for capturing on devices: take out of a file what you want with `tcpdump -r FILE \
+             -w NEW EXPRESSION`",
+        ));
+    }
+    let offline = &options.offline;
+    Ok(FeedConfig {
+        sources,
+        rounds: offline.repeat.unwrap_or(1),
+        speed: offline.factor(),
+        longest_pause: offline.pause(),
+        // A recording waits where live clients would be refused.
+        max_open: (options.limits.max_open.map(u64::from))
+            .or_else(|| offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        progress: !options.common.daemon,
+    })
+}
+
+fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError> {
     let services: Vec<Service> = options
         .services
         .iter()
@@ -110,9 +184,22 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
             target: mapping.target.into(),
         })
         .collect();
-    let local = local_addresses();
-    for mapping in &options.services {
-        check_target(mapping, options, &local)?;
+    let offline = &options.offline;
+    let (local, recorded) = match inputs {
+        Inputs::Devices(_) => (local_addresses(), None),
+        // What is in a file went to the live server, whatever address it has.
+        Inputs::Files(_) => (
+            Vec::new(),
+            Some(Recorded {
+                speed: offline.factor(),
+                longest_pause: offline.pause(),
+            }),
+        ),
+    };
+    if recorded.is_none() {
+        for mapping in &options.services {
+            check_target(mapping, options, &local)?;
+        }
     }
     let sources = match &options.client_pool {
         None => SourcePool::Clients,
@@ -129,7 +216,16 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        replicas: options.replicas,
+        share: options.intensity.share.map(|share| share.0),
+        port_rest: Duration::from_secs(options.intensity.port_rest),
+        intensity: intensity::constant(&options.intensity)?,
+        intensity_key: intensity::key(&options.intensity),
+        spread: Duration::from_millis(options.intensity.spread),
+        caps: Caps {
+            new_sessions: options.limits.max_new_sessions,
+            open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
+            bandwidth: options.limits.max_bandwidth,
+        },
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,
@@ -137,6 +233,7 @@ fn engine_config(options: &Options) -> Result<Config, ExitError> {
         memory_limit: options.limits.memory_mb << 20,
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
         idle_timeout: Duration::from_secs(options.limits.idle_timeout),
+        recorded,
         seed: random_u64(),
     })
 }
@@ -192,13 +289,7 @@ fn local_addresses() -> Vec<IpAddr> {
         .collect()
 }
 
-fn devices(options: &Options) -> Result<Vec<Device>, ExitError> {
-    let mut names = options.capture.devices.clone();
-    if names.iter().any(|name| name.trim().is_empty()) {
-        return Err(ExitError::usage(
-            "-i: a device's name is missing; write DEV or DEV,DEV,...",
-        ));
-    }
+fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, ExitError> {
     names.sort();
     names.dedup();
     if !names.is_empty() {
@@ -306,12 +397,12 @@ fn mac(mac: Mac) -> MacAddress {
 }
 
 fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
-    let SourcePool::Ranges(ranges) = &engine.sources else {
-        return Err(ExitError::usage("a claim needs a client pool"));
-    };
-    let ranges = ranges
-        .iter()
-        .map(|(first, last)| ClientRange::new(*first, *last, 1, u16::MAX))
+    // Of the families that targets have, what is this copier's own and nobody else's.
+    let ranges = [true, false]
+        .into_iter()
+        .filter(|v4| engine.services.iter().any(|s| s.target.ip.is_ipv4() == *v4))
+        .flat_map(|v4| engine.space(v4).blocks().collect::<Vec<_>>())
+        .map(|(first, last, ports)| ClientRange::new(first, last, ports.first, ports.last))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| ExitError::usage(format!("-c: {error}")))?;
     // Behind address translation the target's address is another one.
@@ -326,9 +417,13 @@ fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
 
 /// The same at every start and different from every other copier's. Namespaces and containers may
 /// share the host's name, so an address goes with it; copiers on one host copy different ports.
-fn default_id(engine: &Config) -> String {
+fn default_id(engine: &Config, security: &Security) -> String {
     let name = rustix::system::uname();
-    let host = name.nodename().to_string_lossy();
+    // A certificate with a name allows only copier names that begin with it.
+    let host = match security.identity().and_then(|it| it.name) {
+        Some(name) => name.into(),
+        None => name.nodename().to_string_lossy(),
+    };
     let mut ports: Vec<u16> = engine
         .services
         .iter()
@@ -349,7 +444,14 @@ fn default_id(engine: &Config) -> String {
         .or_else(|| others.filter(is_own).min());
     let address = address.map(|ip| format!("/{ip}")).unwrap_or_default();
     // Interceptors take names of at most 128 bytes.
-    let mut id = format!("{host}{address}:{}", ports.join("+"));
+    let share = engine
+        .share
+        .map(|share| format!("/share{}of{}", share.index(), share.of()));
+    let mut id = format!(
+        "{host}{address}:{}{}",
+        ports.join("+"),
+        share.unwrap_or_default()
+    );
     id.truncate(128);
     id
 }

@@ -10,6 +10,9 @@ use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::DecodeCounters;
 use serde::Serialize;
 
+use crate::control::IntensityStatus;
+use crate::offline::outcome::Recording;
+
 use crate::probe::ProbeStatus;
 
 /// Counts by reason or kind; names are those of the metrics.
@@ -20,13 +23,18 @@ pub type Counts = BTreeMap<&'static str, u64>;
 pub struct Report {
     /// Seconds since the start.
     pub duration_seconds: f64,
+    /// How much is copied, and why.
+    pub intensity: IntensityStatus,
+    /// The recording, where one is replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Recording>,
     /// Client connections to the live services.
     pub sessions: Sessions,
     /// Copied connections.
     pub replicas: Replicas,
     /// Payload of clients.
     pub bytes: Bytes,
-    /// Bytes delivered / (bytes captured x replicas); 1 when nothing was captured.
+    /// Bytes delivered / bytes wanted; 1 when nothing was wanted.
     pub fidelity: f64,
     /// Segments and packets.
     pub packets: Packets,
@@ -51,8 +59,16 @@ pub struct Sessions {
     pub midway: u64,
     /// Ended on the live side.
     pub ended: u64,
+    /// Cut by the end of their recording.
+    pub cut: u64,
+    /// Connections met midway that came to no turn from which they could be copied.
+    pub unpicked: u64,
+    /// Connections whose handshake was not completed.
+    pub unopened: u64,
     /// Held at the moment.
     pub open: u64,
+    /// Left out by the intensity, counted by their SYN.
+    pub unchosen: u64,
     /// Refused, by reason.
     pub refused: Counts,
 }
@@ -60,12 +76,14 @@ pub struct Sessions {
 /// Replicas.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Replicas {
-    /// Of each session.
-    pub per_session: u16,
     /// Opened.
     pub opened: u64,
     /// Connected to the target.
     pub established: u64,
+    /// Whose first SYN the target did not answer in time.
+    pub slow_connects: u64,
+    /// Begun from a port that had not rested, since no other was free.
+    pub ports_reused_early: u64,
     /// Moved to another source port, since another copier owned their flow.
     pub moved: u64,
     /// Every byte delivered, and ended as the client's connection did.
@@ -85,6 +103,8 @@ pub struct Replicas {
 pub struct Bytes {
     /// Sent by clients to live services.
     pub captured: u64,
+    /// Of these, each as often as its session is copied: what targets should get.
+    pub wanted: u64,
     /// Sent to targets, each once.
     pub sent: u64,
     /// Acknowledged by targets.
@@ -101,6 +121,8 @@ pub struct Bytes {
     pub differing: u64,
     /// Of sessions that were not copied: refused, or met in their middle.
     pub refused: u64,
+    /// Of sessions that the intensity leaves out.
+    pub unchosen: u64,
 }
 
 /// Packets.
@@ -223,8 +245,8 @@ pub struct Sources<'a> {
     pub stats: &'a Stats,
     /// What the engine holds.
     pub gauges: Gauges,
-    /// Replicas of each session.
-    pub replicas: u16,
+    /// How much is copied.
+    pub intensity: IntensityStatus,
     /// The rings' counters, summed.
     pub ring: RingStatistics,
     /// The decoder's counters.
@@ -235,6 +257,8 @@ pub struct Sources<'a> {
     pub dropped_batches: u64,
     /// First contact with each target.
     pub probes: Vec<ProbeStatus>,
+    /// The recording, where one is replayed.
+    pub recording: Option<Recording>,
 }
 
 impl Report {
@@ -247,23 +271,34 @@ impl Report {
             decode,
             ..
         } = from;
-        let wanted = stats
-            .bytes_captured
-            .saturating_mul(u64::from(from.replicas));
+        let wanted = stats.bytes_wanted;
+        // What could not be copied at all would have had as many replicas as the rest.
+        let refused = stats.bytes_refused as f64 * from.intensity.now;
+        let recorded = wanted.saturating_add(refused.round() as u64);
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
+            intensity: from.intensity.clone(),
+            recording: from.recording.clone().map(|recording| Recording {
+                delivered: share(stats.bytes_delivered, recorded),
+                ..recording
+            }),
             targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
                 ended: stats.sessions_ended,
+                cut: stats.sessions_cut,
+                unpicked: stats.sessions_unpicked,
+                unopened: stats.sessions_unopened,
                 open: gauges.sessions as u64,
+                unchosen: stats.sessions_unchosen,
                 refused: refusals(&stats.sessions_refused),
             },
             replicas: Replicas {
-                per_session: from.replicas,
                 opened: stats.replicas_opened,
                 established: stats.replicas_established,
+                slow_connects: stats.connects_unanswered,
+                ports_reused_early: stats.ports_reused_early,
                 moved: stats.replicas_moved,
                 completed: stats.replicas_completed,
                 open: gauges.replicas as u64,
@@ -277,6 +312,7 @@ impl Report {
             },
             bytes: Bytes {
                 captured: stats.bytes_captured,
+                wanted: stats.bytes_wanted,
                 sent: stats.bytes_sent,
                 delivered: stats.bytes_delivered,
                 retransmitted: stats.bytes_retransmitted,
@@ -285,12 +321,9 @@ impl Report {
                 repeated: stats.bytes_repeated,
                 differing: stats.bytes_differing,
                 refused: stats.bytes_refused,
+                unchosen: stats.bytes_unchosen,
             },
-            fidelity: if wanted == 0 {
-                1.0
-            } else {
-                stats.bytes_delivered as f64 / wanted as f64
-            },
+            fidelity: share(stats.bytes_delivered, wanted),
             packets: Packets {
                 client_segments: stats.client_segments,
                 live_segments: stats.live_segments,
@@ -345,6 +378,14 @@ impl Report {
     }
 }
 
+/// 1 when nothing was wanted.
+fn share(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 1.0,
+        _ => part as f64 / whole as f64,
+    }
+}
+
 fn refusals(refusals: &millrace_engine::Refusals) -> Counts {
     RefusalReason::ALL
         .into_iter()
@@ -377,13 +418,21 @@ impl fmt::Display for Report {
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
+        if let Some(recording) = &self.recording {
+            write!(f, "{recording}")?;
+        }
         writeln!(
             f,
-            "  sessions  {} captured ({} met midway), {} open, refused: {}",
+            "  sessions  {} captured ({} met midway, {} cut at the end), {} open, {} left out, refused: \
+             {}; {} never opened, {} begun before capture and not picked up",
             sessions.captured,
             sessions.midway,
+            sessions.cut,
             sessions.open,
-            list(&sessions.refused)
+            sessions.unchosen,
+            list(&sessions.refused),
+            sessions.unopened,
+            sessions.unpicked
         )?;
         writeln!(
             f,

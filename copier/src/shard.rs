@@ -17,7 +17,11 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
+use crate::agents::Agents;
+use crate::control::{Commands, Pilot, PilotConfig};
+use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
+use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
@@ -28,6 +32,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
 /// How often the report is replaced.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
+const STEER_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a device that has gone is looked for.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Capture blocks taken from one ring before the others get their turn.
@@ -106,11 +112,17 @@ pub struct Shard {
     clock: Clock,
     engine: Engine,
     sources: Vec<Source>,
+    feed: Option<Feed>,
+    /// When the feed's next packet is due.
+    feed_at: Time,
     decoder: Decoder,
     builder: PacketBuilder,
     sender: Sender,
     routes: RouteInfo,
     prober: Prober,
+    pilot: Pilot,
+    commands: Commands,
+    agents: Agents,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     waker: Waker,
@@ -118,6 +130,7 @@ pub struct Shard {
     grace: Duration,
     shared: Shared,
     report_at: Instant,
+    steer_at: Instant,
     too_long_said: bool,
 }
 
@@ -127,10 +140,18 @@ pub struct Parts {
     pub engine: Engine,
     /// Open rings with what they were opened from.
     pub rings: Vec<(RingConfig, Ring)>,
+    /// A recording in place of what rings capture.
+    pub feed: Option<Feed>,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
     pub probe: bool,
+    /// How much is copied, and when.
+    pub pilot: PilotConfig,
+    /// What operators ask for.
+    pub commands: Commands,
+    /// Who keeps responses from the real clients.
+    pub agents: Agents,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -160,11 +181,16 @@ impl Shard {
             clock,
             engine: parts.engine,
             sources: sources.collect(),
+            feed: parts.feed,
+            feed_at: Time::NEVER,
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
             sender: parts.sender,
             routes: RouteInfo::default(),
             prober,
+            pilot: Pilot::new(parts.pilot),
+            commands: parts.commands,
+            agents: parts.agents,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             waker: parts.waker,
@@ -172,6 +198,7 @@ impl Shard {
             grace: parts.grace,
             shared: parts.shared,
             report_at: now,
+            steer_at: now,
             too_long_said: false,
         }
     }
@@ -185,6 +212,9 @@ impl Shard {
                 Stage::Draining => {
                     let deadline = *end_by.get_or_insert_with(|| {
                         self.engine.drain();
+                        if let Some(feed) = &mut self.feed {
+                            feed.interrupt(self.clock.now(), &mut self.engine);
+                        }
                         tracing::info!("draining: no new sessions, open ones finish");
                         Instant::now() + self.grace
                     });
@@ -197,16 +227,57 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
+            self.ask_agents(now);
+            let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
             let unsent = self.put_out(now);
             self.flush();
+            self.steer();
             self.publish(false);
-            if !captured && !unsent {
+            if self.is_finished(now) {
+                break;
+            }
+            if !captured && !fed && !unsent {
                 self.sleep();
             }
         }
         self.end()
+    }
+
+    /// Takes in what is due of a recording. Says whether there is more.
+    fn feed(&mut self, now: Time) -> bool {
+        let Some(feed) = &mut self.feed else {
+            return false;
+        };
+        let step = feed.step(now, &mut self.engine, &mut self.decoder);
+        feed.show(&self.engine);
+        self.feed_at = match step {
+            Step::At(time) => time,
+            Step::More | Step::Waiting | Step::Over => Time::NEVER,
+        };
+        step == Step::More
+    }
+
+    /// Whether a recording is replayed to its end.
+    fn is_finished(&mut self, now: Time) -> bool {
+        self.feed
+            .as_mut()
+            .is_some_and(|feed| feed.is_finished(now, &self.engine))
+    }
+
+    /// While responses are not kept from the real clients, nothing begins and nothing is sent.
+    fn ask_agents(&mut self, now: Time) {
+        let held = self.agents.all_held();
+        if self.routes.set_held(held) {
+            if !held {
+                tracing::error!(
+                    "nothing is sent any more: not all router-agents keep the targets' responses \
+                     from the real clients (/status names them)"
+                );
+            }
+            self.engine.set_open(now, self.routes.is_open());
+        }
     }
 
     /// Takes in what the rings hold. Says whether there is more.
@@ -313,9 +384,10 @@ impl Shard {
     /// sender. Says whether there are more packets.
     fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
+        let held = self.routes.is_held();
         for count in 0.. {
-            unsent = count >= PACKETS_IN_A_ROW;
-            if unsent {
+            unsent = held && count >= PACKETS_IN_A_ROW;
+            if unsent || !held {
                 break;
             }
             let Some(transmit) = self.engine.poll_transmit(now) else {
@@ -336,7 +408,7 @@ impl Shard {
                 },
             );
         }
-        while let Some((id, tuple, header)) = self.prober.poll_transmit() {
+        while held && let Some((id, tuple, header)) = self.prober.poll_transmit() {
             let Self {
                 builder, sender, ..
             } = self;
@@ -398,7 +470,8 @@ impl Shard {
         let timer = self
             .engine
             .poll_timeout()
-            .map_or(LONGEST_SLEEP, |time| time.since(now));
+            .map_or(LONGEST_SLEEP, |time| time.since(now))
+            .min(self.feed_at.since(now));
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
@@ -428,6 +501,25 @@ impl Shard {
         }
     }
 
+    /// Does what the pilot decides.
+    fn steer(&mut self) {
+        let time = Instant::now();
+        if time < self.steer_at {
+            return;
+        }
+        self.steer_at = time + STEER_INTERVAL;
+        while let Some(command) = self.commands.pop() {
+            self.pilot.command(command);
+        }
+        let sample = self.pilot.is_guarded();
+        let sample = sample.then(|| Sample::of(self.engine.stats()));
+        let tick = self.pilot.tick(self.clock.origin.elapsed(), sample);
+        self.engine.set_intensity(tick.intensity);
+        if tick.stop {
+            self.engine.stop_replicas(self.clock.now());
+        }
+    }
+
     fn publish(&mut self, now: bool) {
         let time = Instant::now();
         if now || time >= self.report_at {
@@ -450,18 +542,22 @@ impl Shard {
             elapsed: self.clock.origin.elapsed(),
             stats: self.engine.stats(),
             gauges: self.engine.gauges(),
-            replicas: self.engine.config().replicas,
+            intensity: self.pilot.status(),
             ring,
             decode: self.decoder.counters(),
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),
             probes: self.prober.status(),
+            recording: self.feed.as_ref().map(Feed::recording),
         })
     }
 
     /// Resets what is still open, so that targets need not wait for time-outs.
     fn end(mut self) -> Report {
         let now = self.clock.now();
+        if let Some(feed) = &mut self.feed {
+            feed.end_show();
+        }
         self.engine.shutdown(now);
         self.engine.timeout(now);
         while self.put_out(now) {

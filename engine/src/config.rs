@@ -1,11 +1,14 @@
 //! What an engine is told once, at the start.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use millrace_wire::{Endpoint, FourTuple};
 
-use crate::source::SourcePool;
+use crate::caps::Caps;
+use crate::intensity::{Intensity, IntensityKey};
+use crate::recorded::Recorded;
+use crate::source::{Share, SourcePool, Space};
 
 /// A live service and the target that its sessions are copied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +37,19 @@ pub struct Config {
     pub nat: bool,
     /// Stands in for clients on the live host's loopback address, one for each family.
     pub loopback_clients: Vec<IpAddr>,
-    /// Replicas of each session.
-    pub replicas: u16,
+    /// The part of all sources that is this engine's own, where several share them.
+    pub share: Option<Share>,
+    /// How long a source port rests before it is given out again, where there are others.
+    pub port_rest: Duration,
+    /// Replicas of each session to begin with: see [`crate::Engine::set_intensity`].
+    pub intensity: Intensity,
+    /// The key of the hash that chooses sessions; engines with the same one choose the same.
+    pub intensity_key: IntensityKey,
+    /// The second replica of a session and those after it begin up to this much later than the
+    /// first, and stay behind it.
+    pub spread: Duration,
+    /// Bounds on what targets get.
+    pub caps: Caps,
     /// Whether a turn waits for the target's answer to the turn before.
     pub gate: bool,
     /// Only copy sessions seen from their SYN.
@@ -51,6 +65,9 @@ pub struct Config {
     pub answer_timeout: Duration,
     /// A session without a segment from client or live server for this long is given up.
     pub idle_timeout: Duration,
+    /// The segments come from a recording, and their times are its own; `None`: they come as they
+    /// are captured.
+    pub recorded: Option<Recorded>,
     /// Seed of all that is random: hash keys and initial sequence numbers.
     pub seed: u64,
 }
@@ -63,7 +80,12 @@ impl Default for Config {
             sources: SourcePool::Clients,
             nat: false,
             loopback_clients: Vec::new(),
-            replicas: 1,
+            share: None,
+            port_rest: Duration::from_secs(60),
+            intensity: Intensity::ONE,
+            intensity_key: IntensityKey::default(),
+            spread: Duration::ZERO,
+            caps: Caps::default(),
             gate: true,
             only_from_syn: false,
             max_packet: 1500,
@@ -71,6 +93,7 @@ impl Default for Config {
             memory_limit: 512 << 20,
             answer_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(3600),
+            recorded: None,
             seed: 0,
         }
     }
@@ -100,6 +123,15 @@ impl Config {
         }
     }
 
+    /// The sources that replicas towards IPv4 (or IPv6) targets may have.
+    pub fn space(&self, v4: bool) -> Space {
+        let like = match v4 {
+            true => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            false => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Space::new(&self.sources, self.share, &like)
+    }
+
     /// The index of the service at this address.
     pub(crate) fn service_of(&self, at: Endpoint) -> Option<usize> {
         let find = |fits: &dyn Fn(&Service) -> bool| {
@@ -107,7 +139,10 @@ impl Config {
             self.services.iter().position(of_port)
         };
         let local = self.local_addresses.is_empty() || self.local_addresses.contains(&at.ip);
-        let any = |service: &Service| service.live_ip.is_none() && service.target != at && local;
+        let offline = self.recorded.is_some();
+        let any = |service: &Service| {
+            service.live_ip.is_none() && (offline || service.target != at) && local
+        };
         let same_family = |service: &Service| service.target.ip.is_ipv4() == at.ip.is_ipv4();
         // Replicas of clients of the other family need addresses of the target's.
         let pool = !matches!(self.sources, SourcePool::Clients);

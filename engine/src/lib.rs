@@ -20,11 +20,14 @@
 //! Read first: RFC 9293 (TCP), RFC 6298 (retransmission timer), RFC 5681 (congestion control),
 //! RFC 6675 (loss recovery with SACK), RFC 7323 (timestamps and window scale), RFC 2018 (SACK).
 
+mod caps;
 mod config;
 mod engine;
+mod intensity;
 mod live;
 mod pool;
 mod ranges;
+mod recorded;
 mod replica;
 mod session;
 mod source;
@@ -34,10 +37,13 @@ mod time;
 mod timers;
 mod turns;
 
+pub use caps::Caps;
 pub use config::{Config, Direction, Service};
 pub use engine::{Engine, Event, FlowRef, Gauges, SendFailure, Transmit};
+pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
+pub use recorded::Recorded;
 pub use replica::ReplicaKey;
 pub use session::SessionKey;
-pub use source::SourcePool;
+pub use source::{Block, Capacity, Share, SourcePool, Space};
 pub use stats::{AbortReason, Aborts, Latencies, PerReason, RefusalReason, Refusals, Stats};
 pub use time::Time;

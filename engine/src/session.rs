@@ -33,8 +33,8 @@ pub(crate) enum Phase {
     Opening,
     /// Met in its middle, and not yet at a turn from which it can be copied.
     Midway(Midway),
-    /// It is copied.
-    Active,
+    /// It is copied, so many times.
+    Active(u16),
 }
 
 /// How far the client's side has come.
@@ -131,6 +131,14 @@ impl Session {
         }
     }
 
+    /// How many replicas it is to have.
+    pub(crate) const fn copies(&self) -> u16 {
+        match self.phase {
+            Phase::Active(copies) => copies,
+            Phase::Opening | Phase::Midway(_) => 0,
+        }
+    }
+
     /// Memory besides the structure and its blocks, in bytes.
     pub(crate) fn heap_size(&self) -> usize {
         self.turns.heap_size() + self.stream.held_bytes()
@@ -181,10 +189,10 @@ impl Session {
         let gap = self.gap_since + GAP_GRACE;
         let end = match self.phase {
             Phase::Opening => self.last_seen + OPENING_TIMEOUT.min(config.idle_timeout),
-            Phase::Midway(_) | Phase::Active if self.course == Course::Running => {
+            Phase::Midway(_) | Phase::Active(_) if self.course == Course::Running => {
                 self.last_seen + config.idle_timeout
             }
-            Phase::Midway(_) | Phase::Active => {
+            Phase::Midway(_) | Phase::Active(_) => {
                 if self.first_replica.is_none() {
                     self.last_seen + ENDED_LINGER
                 } else if self.stream.end().is_some() {

@@ -28,11 +28,13 @@ pub enum AbortReason {
     Idle,
     /// The copier stopped first.
     Shutdown,
+    /// All replicas were stopped, by command or by a guard.
+    Stopped,
 }
 
 impl AbortReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::TargetReset,
         Self::TargetClosed,
@@ -42,6 +44,7 @@ impl AbortReason {
         Self::Memory,
         Self::Idle,
         Self::Shutdown,
+        Self::Stopped,
     ];
 
     /// The name that reports and metrics use.
@@ -56,6 +59,7 @@ impl AbortReason {
             Self::Memory => "memory",
             Self::Idle => "idle",
             Self::Shutdown => "shutdown",
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -72,11 +76,25 @@ pub enum RefusalReason {
     Loopback,
     /// The copier was draining.
     Draining,
+    /// More sessions began in a second than was allowed.
+    MaxNewSessions,
+    /// As many sessions were open as was allowed.
+    MaxOpen,
+    /// More bytes waited to be sent than the allowed bandwidth takes in a second.
+    MaxBandwidth,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Sources, Self::Loopback, Self::Draining];
+    pub const ALL: [Self; 7] = [
+        Self::Memory,
+        Self::Sources,
+        Self::Loopback,
+        Self::Draining,
+        Self::MaxNewSessions,
+        Self::MaxOpen,
+        Self::MaxBandwidth,
+    ];
 
     /// The name that reports and metrics use.
     pub const fn name(self) -> &'static str {
@@ -85,6 +103,9 @@ impl RefusalReason {
             Self::Sources => "sources",
             Self::Loopback => "loopback",
             Self::Draining => "draining",
+            Self::MaxNewSessions => "max_new_sessions",
+            Self::MaxOpen => "max_open",
+            Self::MaxBandwidth => "max_bandwidth",
         }
     }
 }
@@ -184,6 +205,14 @@ pub struct Stats {
     pub sessions_midway: u64,
     /// Sessions that have ended on the live side.
     pub sessions_ended: u64,
+    /// Connections that the intensity does not choose, counted by their SYN.
+    pub sessions_unchosen: u64,
+    /// Sessions that were running when their recording ended.
+    pub sessions_cut: u64,
+    /// Connections whose handshake was not completed.
+    pub sessions_unopened: u64,
+    /// Connections met midway that came to no turn at which they could be picked up.
+    pub sessions_unpicked: u64,
     /// Sessions refused, by reason.
     pub sessions_refused: Refusals,
     /// Replicas opened.
@@ -198,9 +227,17 @@ pub struct Stats {
     pub replicas_moved: u64,
     /// Handshakes completed with targets.
     pub replicas_established: u64,
+    /// Handshakes whose first SYN was not answered in time.
+    pub connects_unanswered: u64,
+    /// Source ports that were given out before their rest was over, since no other was free.
+    pub ports_reused_early: u64,
 
     /// Client payload bytes captured, each once.
     pub bytes_captured: u64,
+    /// Of these, each as often as its session was to be copied: what targets should get.
+    pub bytes_wanted: u64,
+    /// Client payload bytes of sessions that the intensity does not choose.
+    pub bytes_unchosen: u64,
     /// Client payload bytes of sessions that were refused.
     pub bytes_refused: u64,
     /// Payload bytes sent to targets for the first time.
@@ -250,6 +287,15 @@ pub struct Stats {
     /// Quiet answers that went on after all.
     pub gate_premature: u64,
 
+    /// Turns of clients towards live servers that ask for an answer.
+    pub live_turns: u64,
+    /// Of these, turns whose answer has begun.
+    pub live_turns_answered: u64,
+    /// Turns sent to targets that ask for an answer.
+    pub target_turns: u64,
+    /// Of these, turns whose answer has begun.
+    pub target_turns_answered: u64,
+
     /// Latencies at the live server.
     pub live_latency: Latencies,
     /// Latencies at the target.
@@ -262,14 +308,22 @@ impl Stats {
             sessions_captured: 0,
             sessions_midway: 0,
             sessions_ended: 0,
+            sessions_unchosen: 0,
+            sessions_cut: 0,
+            sessions_unopened: 0,
+            sessions_unpicked: 0,
             sessions_refused: Refusals::default(),
             replicas_opened: 0,
             replicas_refused: Refusals::default(),
             replicas_completed: 0,
             replicas_aborted: Aborts::default(),
             replicas_established: 0,
+            connects_unanswered: 0,
+            ports_reused_early: 0,
             replicas_moved: 0,
             bytes_captured: 0,
+            bytes_wanted: 0,
+            bytes_unchosen: 0,
             bytes_refused: 0,
             bytes_sent: 0,
             bytes_retransmitted: 0,
@@ -293,6 +347,10 @@ impl Stats {
             gate_quiet: 0,
             gate_overridden: 0,
             gate_premature: 0,
+            live_turns: 0,
+            live_turns_answered: 0,
+            target_turns: 0,
+            target_turns_answered: 0,
             live_latency: Latencies::new(),
             target_latency: Latencies::new(),
         }

@@ -172,7 +172,7 @@ fn settings() -> impl Strategy<Value = Config> {
     )
         .prop_map(|(replicas, gate, only_from_syn, pool, max_packet)| {
             let mut config = Config {
-                replicas,
+                intensity: millrace_engine::Intensity::replicas(replicas),
                 gate,
                 only_from_syn,
                 max_packet,
@@ -398,7 +398,7 @@ impl Siege {
             stats.replicas_opened,
             stats.replicas_completed + stats.replicas_aborted.total()
         );
-        let replicas = u64::from(self.engine.config().replicas);
+        let replicas = self.engine.config().intensity.as_ratio() as u64;
         assert!(stats.bytes_delivered <= stats.bytes_captured * replicas);
     }
 }

@@ -13,8 +13,8 @@ pub enum Stage {
     Exit,
 }
 
-/// Starts the drain and the end.
-#[derive(Debug)]
+/// Starts the drain and the end. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct DrainTrigger(watch::Sender<Stage>);
 
 /// Sees the drain and the end. Cheap to clone, usable from threads and tasks.

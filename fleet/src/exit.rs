@@ -8,6 +8,9 @@ use std::process::ExitCode;
 /// (sysexits.h: EX_USAGE).
 pub const USAGE: u8 = 64;
 
+/// What was asked for was done, but not all of it succeeded.
+pub const INCOMPLETE: u8 = 2;
+
 /// The options are right, but the daemon cannot start or go on.
 pub const FAILURE: u8 = 1;
 
@@ -37,6 +40,11 @@ impl ExitError {
     /// A start or run-time error: exit code 1.
     pub fn start(message: impl Into<String>) -> Self {
         Self::line(FAILURE, message)
+    }
+
+    /// Done, but not all of what was asked for: exit code 2.
+    pub fn incomplete(message: impl Into<String>) -> Self {
+        Self::line(INCOMPLETE, message)
     }
 
     /// `what: error`, exit code 1, with every cause of `error`.

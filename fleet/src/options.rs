@@ -34,6 +34,27 @@ pub struct CommonOptions {
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
 
+    /// Mutual TLS: the CAs whose certificates other Millrace daemons must show (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// Mutual TLS: this daemon's certificate, then its intermediate CAs (PEM). Its URI says what
+    /// the daemon may do: spiffe://TRUST_DOMAIN/millrace/ROLE[/NAME].
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// Mutual TLS: the key of --cert (PEM). All three files are read again when they change.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// Become this user once what needs root is open: NAME or NAME:GROUP.
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    pub user: Option<String>,
+
+    /// Do not confine the daemon to its own files (landlock).
+    #[arg(long)]
+    pub no_landlock: bool,
+
     /// Talk to other Millrace daemons in plain text, without authentication.
     #[arg(long)]
     pub insecure: bool,

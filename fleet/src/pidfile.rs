@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 10;
 pub struct PidFile {
     path: PathBuf,
     // Holds the lock.
-    _file: File,
+    file: File,
 }
 
 impl PidFile {
@@ -83,7 +83,7 @@ impl PidFile {
             write(&mut file).map_err(|error| cannot(&error))?;
             return Ok(PidFile {
                 path: path.to_owned(),
-                _file: file,
+                file,
             });
         }
         Err(ExitError::start(format!(
@@ -102,7 +102,13 @@ fn read(file: &mut File) -> std::io::Result<String> {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        let Err(error) = fs::remove_file(&self.path) else {
+            return;
+        };
+        // After --user the directory may be closed to us. An empty file is taken over next time,
+        // and names nobody until then.
+        let emptied = self.file.set_len(0);
+        if error.kind() != std::io::ErrorKind::PermissionDenied || emptied.is_err() {
             tracing::warn!(
                 "cannot remove the PID file {}: {error}",
                 self.path.display()

@@ -18,6 +18,7 @@ use clap::Parser;
 use millrace_fleet::daemonize::{self, Launch};
 use millrace_fleet::exit::{ExitError, main_with};
 use millrace_fleet::options::CommonOptions;
+use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_fleet::{config, drain, logging, pidfile, signals};
 use rustix::process::{Pid, Signal, getsid, kill_process, test_kill_process};
@@ -40,7 +41,7 @@ struct Options {
 
 fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
-    Security::from_options(options.common.insecure)?;
+    Security::from_options(&options.common, Role::Copier)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
@@ -135,12 +136,12 @@ fn usage_errors_are_one_line_and_code_64() {
             &["--insecur"][..],
             "millrace-test: unexpected argument '--insecur'",
         ),
-        (&[], "millrace-test: this version has no TLS yet"),
+        (&[], "millrace-test: who may connect?"),
         (
             &["--insecure", "--log-level", "=x"],
             "millrace-test: --log-level '=x'",
         ),
-        (&["-d"], "millrace-test: this version has no TLS yet"),
+        (&["-d"], "millrace-test: who may connect?"),
     ] {
         let output = output(arguments);
         let text = stderr(&output);

@@ -150,7 +150,10 @@ impl TestLink {
                     owner,
                 } => return (code, reason, owner),
                 LinkEvent::Down { .. } | LinkEvent::Up { .. } => {}
-                LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Granted => {
+                LinkEvent::Headers { .. }
+                | LinkEvent::Conflict { .. }
+                | LinkEvent::Traced(_)
+                | LinkEvent::Granted => {
                     panic!("headers")
                 }
             }

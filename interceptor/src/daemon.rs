@@ -11,8 +11,10 @@ use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::pidfile::PidFile;
+use millrace_fleet::privileges::{self, Capability, Needs};
 use millrace_fleet::readiness::Readiness;
 use millrace_fleet::server::{self, ServerConfig, ServerHandle};
+use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_fleet::{config, drain, listen, logging, signals};
 use serde_json::json;
@@ -35,7 +37,7 @@ const ADMIN: &str = "127.0.0.1:36531";
 /// One line that says what is wrong: exit code 64 for the command line, 1 for the rest.
 pub fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
-    let security = Security::from_options(options.common.insecure)?;
+    let security = Security::from_options(&options.common, Role::Interceptor)?;
     let mode = options.mode();
     let ring_configs = ring_configs(&options, mode)?;
     let startup = match daemonize::launch(options.common.daemon)? {
@@ -47,25 +49,39 @@ pub fn run() -> Result<(), ExitError> {
     let admin_listener = admin::bind(admin_address(&options)?)?;
     let listener = listen_for_copiers(&options)?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
-    let devices = ring_configs.iter().map(|it| it.device.clone()).collect();
-    let sources = open_sources(&options, mode, ring_configs, &waker)?;
     let _pid_file = options
         .common
         .pid_file
         .as_deref()
         .map(PidFile::create)
         .transpose()?;
+    let privileges = privileges::reduce(&options.common, &needs(mode))?;
+    // They may start a thread, which must not keep privileges.
+    let devices = ring_configs.iter().map(|it| it.device.clone()).collect();
+    let sources = open_sources(&options, mode, ring_configs, &waker)?;
 
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
     signals::install(runtime.handle(), trigger, log)?;
 
+    security.keep_fresh(runtime.handle())?;
     let wake = waker.clone();
-    let config = ServerConfig::new(security, options.id.clone().unwrap_or_else(host_name));
+    let config = ServerConfig::new(
+        security.clone(),
+        options.id.clone().unwrap_or_else(host_name),
+    );
     let (server, events) = server::spawn(config, listener, runtime.handle(), move || wake.wake())?;
     let shared = Shared::default();
-    serve_admin(admin_listener, &runtime, &shared, &server)?;
+    Admin::new(
+        Readiness::new(),
+        metrics::registry(shared.clone()),
+        status(&shared, &server),
+    )
+    .security(security)
+    .handshakes(server.handshakes().clone())
+    .privileges(privileges)
+    .serve(admin_listener, runtime.handle(), std::future::pending())?;
     tracing::info!(
         "taking responses from {}, listening for copiers on {}",
         shown(&options, mode),
@@ -87,6 +103,7 @@ pub fn run() -> Result<(), ExitError> {
             .collect(),
         waker,
         drain: watch,
+        max_flows: options.max_flows as usize,
         shared,
     });
     let thread = std::thread::Builder::new()
@@ -240,23 +257,28 @@ fn open_sources(
     }
 }
 
-fn serve_admin(
-    listener: std::net::TcpListener,
-    runtime: &Runtime,
+/// What the interceptor needs once its sockets are open.
+fn needs(mode: Mode) -> Needs {
+    Needs {
+        // Rings and queues are opened again when they break.
+        keep: match mode {
+            Mode::Sink | Mode::Link => vec![Capability::NetRaw],
+            Mode::Nfqueue => vec![Capability::NetRaw, Capability::NetAdmin],
+        },
+        ..Needs::default()
+    }
+}
+
+fn status(
     shared: &Shared,
     server: &ServerHandle,
-) -> Result<(), ExitError> {
+) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let (counters, streams) = (shared.clone(), server.clone());
-    let status = move || {
+    move || {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "report": counters.get(),
             "copiers": streams.status(),
         })
-    };
-    Admin::new(Readiness::new(), metrics::registry(shared.clone()), status).serve(
-        listener,
-        runtime.handle(),
-        std::future::pending(),
-    )
+    }
 }

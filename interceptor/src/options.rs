@@ -63,6 +63,11 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
     pub port: u16,
 
+    /// Flows that copiers may announce, in all; each takes up to 200 bytes.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000,
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000_000))]
+    pub max_flows: u32,
+
     /// Capture buffer of each device, in MB.
     #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 16,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]

@@ -12,6 +12,7 @@
 
 mod admin;
 pub mod apps;
+mod certs;
 pub mod cluster;
 mod command;
 mod error;
@@ -30,6 +31,7 @@ mod sockets;
 mod stage;
 mod wait;
 
+pub use certs::{CertificateFiles, Certificates};
 pub use command::find as find_program;
 pub use error::{Error, Result};
 pub use host::Host;

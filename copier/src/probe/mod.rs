@@ -119,8 +119,8 @@ impl Prober {
             .iter()
             .filter_map(|target| match &target.state {
                 State::Proven => None,
-                // While it would need a client, there is nothing to wake up for but now and then.
-                State::Waiting(at) => Some((*at).max(self.now + WATCH)),
+                // One that is due waits for a client or an interceptor, which wake the caller.
+                State::Waiting(at) => Some(*at).filter(|at| *at > self.now),
                 State::Asking(volley) => Some(volley.due()),
             })
             .min()
@@ -183,9 +183,6 @@ impl Prober {
             })
     }
 }
-
-/// How often a target without a client's address to probe from is looked at.
-const WATCH: Duration = Duration::from_millis(2);
 
 impl Target {
     fn begin(&mut self, now: Time, next_id: &mut u64, engine: &mut Engine, routes: &mut RouteInfo) {

@@ -3,6 +3,8 @@
 use millrace_wire::{Flags, Seq, TcpPacket};
 
 use super::Engine;
+use super::admission::Admission;
+use crate::recorded::Recorded;
 use crate::session::{Course, Midway, Phase, Session, SessionKey};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
@@ -12,9 +14,6 @@ use crate::turns::Mark;
 /// Numbers further ahead of the stream than this are not those of this connection: the largest
 /// window that TCP knows.
 const PLAUSIBLE: u64 = 1 << 30;
-/// New sessions are refused above this share of the memory limit, in percent: what remains is
-/// for sessions that are open.
-const REFUSE_ABOVE: u64 = 90;
 /// One session may hold this share of the memory limit, in percent.
 const SESSION_SHARE: u64 = 25;
 
@@ -43,6 +42,10 @@ impl Engine {
 
     /// A SYN: the session waits for the end of its handshake.
     fn begin(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        if self.is_unchosen(packet) {
+            self.stats.sessions_unchosen += 1;
+            return;
+        }
         if self.refuses(packet) {
             return;
         }
@@ -61,6 +64,9 @@ impl Engine {
     fn meet_midway(&mut self, at: Time, packet: &TcpPacket<'_>) {
         let flags = packet.header.flags;
         if packet.payload_len == 0 || flags.has(Flags::RST) || flags.has(Flags::FIN) {
+            return;
+        }
+        if self.is_unchosen(packet) {
             return;
         }
         self.stats.bytes_refused += packet.payload_len as u64;
@@ -89,24 +95,6 @@ impl Engine {
         Some(key)
     }
 
-    /// Whether a new session must be refused; counts it.
-    fn refuses(&mut self, packet: &TcpPacket<'_>) -> bool {
-        let reason = if self.draining {
-            RefusalReason::Draining
-        } else if self.is_nearly_full() {
-            RefusalReason::Memory
-        } else {
-            return false;
-        };
-        self.stats.sessions_refused.add(reason);
-        self.stats.bytes_refused += packet.payload_len as u64;
-        true
-    }
-
-    fn is_nearly_full(&self) -> bool {
-        self.memory() > self.config.memory_limit / 100 * REFUSE_ABOVE
-    }
-
     fn on_session_segment(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         let over_limit = packet.payload_len > 0 && self.is_over_limit(key);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -122,20 +110,23 @@ impl Engine {
         match &mut session.phase {
             Phase::Midway(midway) => {
                 let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
-                if midway.on_client(packet) {
-                    session.stream = ClientStream::new(packet.header.seq);
-                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
-                    session.phase = Phase::Active;
-                    self.stats.sessions_midway += 1;
-                    self.stats.sessions_captured += 1;
-                    self.open_replicas(now, key);
-                } else {
+                // What is not admitted now may be at its next turn.
+                let admission = midway.on_client(packet).then(|| self.admit(now, key));
+                let Some(Admission::Copied(copies)) = admission else {
                     self.stats.bytes_refused += packet.payload_len as u64;
                     if ended {
                         self.remove_session(key);
                     }
                     return;
+                };
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.stream = ClientStream::new(packet.header.seq);
+                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
+                    session.phase = Phase::Active(copies);
                 }
+                self.stats.sessions_midway += 1;
+                self.stats.sessions_captured += 1;
+                self.open_replicas(now, key);
             }
             Phase::Opening => {
                 if flags.has(Flags::RST) {
@@ -157,16 +148,14 @@ impl Engine {
                 if over_limit {
                     self.stats.sessions_refused.add(RefusalReason::Memory);
                     self.stats.bytes_refused += packet.payload_len as u64;
-                    self.remove_session(key);
+                    self.forget_session(key);
                     return;
                 }
-                if flags.has(Flags::ACK) {
-                    session.phase = Phase::Active;
-                    self.stats.sessions_captured += 1;
-                    self.open_replicas(now, key);
+                if flags.has(Flags::ACK) && !self.activate(now, key, packet) {
+                    return;
                 }
             }
-            Phase::Active => {}
+            Phase::Active(_) => {}
         }
         if over_limit {
             self.abort_session(now, key, AbortReason::Memory);
@@ -176,11 +165,41 @@ impl Engine {
         self.take_client_data(now, at, key, packet);
     }
 
+    /// The client has acknowledged the handshake: the session is copied from now on, unless it
+    /// is not admitted. Says whether it is.
+    fn activate(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
+        let bytes = packet.payload_len as u64;
+        match self.admit(now, key) {
+            Admission::Copied(copies) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.phase = Phase::Active(copies);
+                    // What came with the SYN.
+                    self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
+                }
+                self.stats.sessions_captured += 1;
+                self.open_replicas(now, key);
+                return true;
+            }
+            Admission::Unchosen => {
+                self.stats.sessions_unchosen += 1;
+                self.stats.bytes_unchosen += bytes;
+            }
+            Admission::Refused(reason) => {
+                self.stats.sessions_refused.add(reason);
+                self.stats.bytes_refused += bytes;
+            }
+        }
+        self.forget_session(key);
+        false
+    }
+
     fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         let flags = packet.header.flags;
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let recorded = self.config.recorded;
         let before = (session.heap_size(), session.stream.stored());
         let syn = flags.has(Flags::SYN);
         let seq = if syn {
@@ -212,13 +231,15 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(mark(live, start, info, &mut self.stats));
+                turns.push(info.at, mark(live, start, info, recorded, &mut self.stats));
+                self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
         });
         let grown = match result {
             Ok(accepted) => {
                 self.stats.bytes_captured += accepted.new;
+                self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
                 self.stats.bytes_repeated += accepted.repeated;
                 self.stats.bytes_differing += accepted.differing;
                 accepted.new > 0
@@ -236,9 +257,9 @@ impl Engine {
         }
         if let Some(session) = self.sessions.get_mut(key) {
             if session.gap_since != Time::NEVER {
-                session.check_gap(now);
+                session.check_gap(clock);
             }
-            let copied = matches!(session.phase, Phase::Active);
+            let copied = matches!(session.phase, Phase::Active(_));
             if copied && session.first_replica.is_none() {
                 self.trim(key);
             }
@@ -259,6 +280,7 @@ impl Engine {
         offset: u64,
         wire_end: u64,
     ) -> bool {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
@@ -286,11 +308,11 @@ impl Engine {
                 kind: EndKind::Fin,
             });
         }
-        if session.stream.announced_end().is_some() && session.end(now) {
+        if session.stream.announced_end().is_some() && session.end(clock) {
             self.stats.sessions_ended += 1;
             changed = true;
             if flags.has(Flags::RST) {
-                session.check_gap(now);
+                session.check_gap(clock);
             }
         }
         if let Some(end) = session
@@ -304,7 +326,11 @@ impl Engine {
             let info = RunInfo { at, answer };
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(mark(live, end.offset, info, &mut self.stats));
+                let recorded = self.config.recorded;
+                turns.push(
+                    info.at,
+                    mark(live, end.offset, info, recorded, &mut self.stats),
+                );
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }
@@ -357,6 +383,7 @@ fn mark(
     live: &mut crate::live::LiveView,
     start: u64,
     info: RunInfo,
+    recorded: Option<Recorded>,
     stats: &mut crate::stats::Stats,
 ) -> Mark {
     let clock = &mut live.clock;
@@ -369,7 +396,7 @@ fn mark(
     Mark {
         start,
         answer: info.answer,
-        think,
+        think: recorded.map_or(think, |recorded| recorded.think(think)),
         live_latency: latency.map_or(0, |latency| latency.first),
         live_gap,
         lockstep: live.in_step() && live.acked >= start,

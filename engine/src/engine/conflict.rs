@@ -22,11 +22,12 @@ impl Engine {
         let client = replica.source();
         let target = self.target_of(replica);
         let tuple = replica.tuple(target);
-        let salt = self.hasher.hash_one((now, key));
-        // Its own flow is in use, so another one is chosen.
-        let Some(source) = self.choose_source(now, client, target, salt) else {
+        let (service, random) = (replica.service, self.hasher.hash_one((now, key)));
+        // Its own flow is in use, so another one is chosen; then its port rests.
+        let Some(source) = self.choose_source(now, client, service, random) else {
             return;
         };
+        self.allocator.release(now, service, client);
         let hash = self.flow_hash(&tuple);
         if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
             entry.remove();

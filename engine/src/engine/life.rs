@@ -9,7 +9,7 @@ use super::{Engine, Event, TargetState};
 use crate::config::Service;
 use crate::replica::{Replica, ReplicaKey};
 use crate::session::{Phase, SessionKey};
-use crate::source;
+use crate::source::SourcePool;
 use crate::stats::{AbortReason, RefusalReason};
 use crate::time::Time;
 
@@ -34,18 +34,21 @@ impl Engine {
 
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if !matches!(session.phase, Phase::Active) {
+        if !matches!(session.phase, Phase::Active(_)) {
             self.remove_session(key);
             return;
         }
-        self.stats.sessions_ended += u64::from(session.end(now));
+        self.stats.sessions_ended += u64::from(session.end(clock));
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
             let before = (session.heap_size(), session.stream.stored());
-            self.stats.bytes_captured += session.stream.cut_short();
+            let unordered = session.stream.cut_short();
+            self.stats.bytes_captured += unordered;
+            self.stats.bytes_wanted += unordered * u64::from(session.copies());
             session.mark_end();
             self.account(key, before);
         }
@@ -68,16 +71,27 @@ impl Engine {
         }
     }
 
-    /// Forgets a session; it must have no replicas.
+    /// Forgets a session whose course is over; it must have no replicas.
     pub(super) fn remove_session(&mut self, key: SessionKey) {
+        match self.sessions.get(key).map(|session| &session.phase) {
+            Some(Phase::Opening) => self.stats.sessions_unopened += 1,
+            Some(Phase::Midway(_)) => self.stats.sessions_unpicked += 1,
+            Some(Phase::Active(_)) | None => {}
+        }
+        self.forget_session(key);
+    }
+
+    /// Forgets a session whose outcome is counted already; it must have no replicas.
+    pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         let before = (session.heap_size(), session.stream.stored());
         let unordered = session.stream.discard(&mut self.pool);
-        if matches!(session.phase, Phase::Active) {
+        if matches!(session.phase, Phase::Active(_)) {
             self.stats.bytes_captured += unordered;
+            self.stats.bytes_wanted += unordered * u64::from(session.copies());
         }
         session.turns.clear();
         self.account(key, before);
@@ -89,23 +103,28 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        let index = session.service;
+        let (index, copies) = (session.service, session.copies());
         let Some(service) = self.config.services.get(usize::from(index)).copied() else {
             return;
         };
         let Ok(client) = self.apparent_client(session.tuple.source, &service) else {
-            for _ in 0..self.config.replicas {
+            for _ in 0..copies {
                 self.stats.replicas_refused.add(RefusalReason::Loopback);
             }
             return;
         };
-        for number in 0..self.config.replicas {
-            let hash = self.hasher.hash_one((client, index, number));
-            match self.choose_source(now, client, service.target, hash) {
-                Some(source) => self.open_replica(now, key, index, source),
-                None => self.stats.replicas_refused.add(RefusalReason::Sources),
-            }
+        for number in 0..copies {
+            let random = self.hasher.hash_one((client, index, number));
+            let Some(source) = self.choose_source(now, client, index, random) else {
+                self.stats.replicas_refused.add(RefusalReason::Sources);
+                continue;
+            };
+            // The first keeps to the client's own time.
+            let shift = if number == 0 { 0 } else { (random >> 24) as u8 };
+            self.open_replica(now, key, index, source, shift);
         }
+        let opened = self.replicas_of(key).is_some();
+        self.copied += usize::from(opened);
     }
 
     /// The client's address as the target may see it: one on the live host's loopback address
@@ -121,41 +140,51 @@ impl Engine {
             .loopback_clients
             .iter()
             .find(|ip| ip.is_ipv4() == v4);
-        if matches!(self.config.sources, source::SourcePool::Ranges(_)) {
+        if matches!(self.config.sources, SourcePool::Ranges(_)) {
             return Ok(client);
         }
         stand_in.map(|ip| Endpoint::new(*ip, client.port)).ok_or(())
     }
 
+    /// Takes a source for a replica of `client` towards the target of this service.
     pub(super) fn choose_source(
         &mut self,
         now: Time,
         client: Endpoint,
-        target: Endpoint,
-        hash: u64,
+        service: u16,
+        random: u64,
     ) -> Option<Endpoint> {
-        let choice = source::choose(
-            &self.config.sources,
-            client,
-            &target.ip,
-            hash,
-            |candidate| {
-                self.find_flow(&FourTuple::new(candidate, target))
-                    .and_then(|key| self.replicas.get(key))
-                    .is_none_or(Replica::is_lingering)
-            },
-        )?;
-        // A finished connection makes room at once: the target tells the new one from it by
+        let target = self.config.services.get(usize::from(service))?.target;
+        // A client that comes back with its port finds it free as soon as its last replica has
+        // nothing more to deliver: the target tells the new connection from the old one by
         // sequence number and timestamp, which only rise (RFC 6191).
-        if let Some(old) = self.find_flow(&FourTuple::new(choice, target)) {
+        let own = self.find_flow(&FourTuple::new(client, target));
+        if let Some(old) = own.filter(|key| self.is_lingering(*key)) {
             self.remove_replica(now, old);
         }
-        Some(choice)
+        let taken = self
+            .allocator
+            .take(now, client, service, &target.ip, random)?;
+        self.stats.ports_reused_early += u64::from(taken.early);
+        Some(taken.source)
     }
 
-    fn open_replica(&mut self, now: Time, session: SessionKey, service: u16, source: Endpoint) {
+    fn is_lingering(&self, key: ReplicaKey) -> bool {
+        self.replicas.get(key).is_some_and(Replica::is_lingering)
+    }
+
+    fn open_replica(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        service: u16,
+        source: Endpoint,
+        shift: u8,
+    ) {
         let mut replica = Replica::new(session, service, source);
         replica.sibling = self.replicas_of(session);
+        replica.delay(now, shift, &self.config);
+        let delayed = replica.is_delayed();
         let tuple = replica.tuple(self.target_of(&replica));
         let key = self.replicas.insert(replica);
         if let Some(session) = self.sessions.get_mut(session) {
@@ -164,19 +193,29 @@ impl Engine {
         self.enter_flow(key, &tuple);
         self.stats.replicas_opened += 1;
         self.events.push_back(Event::FlowOpened { key, tuple });
+        if delayed {
+            self.arm_replica(key);
+        } else {
+            self.begin_replica(now, key, service);
+        }
+    }
+
+    /// A replica connects, or waits until it may.
+    fn begin_replica(&mut self, now: Time, key: ReplicaKey, service: u16) {
         let Some(target) = self.targets.get_mut(usize::from(service)) else {
             return;
         };
+        // It waits until it connects, if only for a moment.
+        self.held_back += 1;
         if self.open && target.open && target.waiting.is_empty() {
             self.connect(now, key);
         } else {
-            self.held_back += 1;
             if target.waiting.len() > 2 * self.held_back {
                 // Replicas that were given up while they waited.
                 let replicas = &self.replicas;
                 target
                     .waiting
-                    .retain(|key| replicas.get(*key).is_some_and(Replica::is_waiting));
+                    .retain(|key| replicas.get(*key).is_some_and(Replica::is_held_back));
             }
             target.waiting.push_back(key);
         }
@@ -220,7 +259,7 @@ impl Engine {
                 let Some(key) = self.next_waiting(index) else {
                     break;
                 };
-                if self.replicas.get(key).is_some_and(Replica::is_waiting) {
+                if self.replicas.get(key).is_some_and(Replica::is_held_back) {
                     self.connect(now, key);
                 }
             }
@@ -242,17 +281,21 @@ impl Engine {
     pub fn probe_source(&mut self, now: Time, service: usize) -> Option<Endpoint> {
         let target = self.config.services.get(service)?.target;
         let hash = self.hasher.hash_one((now, service));
+        let (index, service) = (service, u16::try_from(service).ok()?);
         // Not the client's own port: that is the replica's.
         let port = PROBE_PORTS.0 + (hash % u64::from(PROBE_PORTS.1 - PROBE_PORTS.0)) as u16;
         let client = match self.config.sources {
-            source::SourcePool::Ranges(_) => Endpoint::new(target.ip, port),
-            source::SourcePool::Clients => {
-                let waiting = &self.targets.get(service)?.waiting;
+            SourcePool::Ranges(_) => Endpoint::new(target.ip, port),
+            SourcePool::Clients => {
+                let waiting = &self.targets.get(index)?.waiting;
                 let known = waiting.iter().find_map(|key| self.replicas.get(*key))?;
                 Endpoint::new(known.source().ip, port)
             }
         };
-        self.choose_source(now, client, target, hash)
+        let source = self.choose_source(now, client, service, hash)?;
+        // No replica holds it: it rests, and is not chosen again soon.
+        self.allocator.release(now, service, source);
+        Some(source)
     }
 
     /// Forgets a replica.
@@ -269,14 +312,25 @@ impl Engine {
         self.connecting = self
             .connecting
             .saturating_sub(usize::from(replica.is_connecting()));
+        self.allocator
+            .release(now, replica.service, replica.source());
         self.events.push_back(Event::FlowClosed { key });
+        self.lingering = self
+            .lingering
+            .saturating_sub(usize::from(replica.is_lingering()));
         self.unlink_replica(&replica, key);
+        let clock = self.live_now(now);
         self.trim(replica.session);
         if let Some(session) = self.sessions.get_mut(replica.session)
             && session.first_replica.is_none()
         {
-            session.last_seen = session.last_seen.max(now);
-            self.arm_session(replica.session);
+            session.last_seen = session.last_seen.max(clock);
+            self.copied = self.copied.saturating_sub(1);
+            if self.recorded.over {
+                self.remove_session(replica.session);
+            } else {
+                self.arm_session(replica.session);
+            }
         }
     }
 
@@ -314,7 +368,7 @@ impl Engine {
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for key in sessions {
             match self.sessions.get(key).map(|session| &session.phase) {
-                Some(Phase::Active) => self.abort_session(now, key, AbortReason::Shutdown),
+                Some(Phase::Active(_)) => self.abort_session(now, key, AbortReason::Shutdown),
                 Some(Phase::Opening | Phase::Midway(_)) | None => self.remove_session(key),
             }
         }
@@ -328,7 +382,11 @@ impl Engine {
             return;
         }
         replica.armed = Time::NEVER;
-        if replica.deadline(&self.config) <= now {
+        if replica.is_delayed() && replica.deadline(&self.config) <= now {
+            replica.end_delay();
+            let service = replica.service;
+            self.begin_replica(now, key, service);
+        } else if replica.deadline(&self.config) <= now {
             self.with_replica(now, key, Replica::on_timer);
         } else {
             self.arm_replica(key);
@@ -336,6 +394,7 @@ impl Engine {
     }
 
     pub(super) fn on_session_timer(&mut self, now: Time, fired: Time, key: SessionKey) {
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -343,24 +402,24 @@ impl Engine {
             return;
         }
         session.armed = Time::NEVER;
-        if session.deadline(&self.config) > now {
+        if session.deadline(&self.config) > clock {
             self.arm_session(key);
             return;
         }
-        let active = matches!(session.phase, Phase::Active);
-        if active && session.gap_is_final(now) {
+        let active = matches!(session.phase, Phase::Active(_));
+        if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
             self.abort_session(now, key, AbortReason::CaptureGap);
             return;
         }
         match session.phase {
             Phase::Opening | Phase::Midway(_) => self.remove_session(key),
-            Phase::Active if session.first_replica.is_none() => {
-                self.stats.sessions_ended += u64::from(session.end(now));
+            Phase::Active(_) if session.first_replica.is_none() => {
+                self.stats.sessions_ended += u64::from(session.end(clock));
                 self.remove_session(key);
             }
-            Phase::Active => {
-                self.stats.sessions_ended += u64::from(session.end(now));
+            Phase::Active(_) => {
+                self.stats.sessions_ended += u64::from(session.end(clock));
                 self.abort_session(now, key, AbortReason::Idle);
             }
         }

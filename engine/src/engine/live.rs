@@ -12,6 +12,7 @@ impl Engine {
             self.stats.segments_unowned += 1;
             return;
         };
+        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -37,20 +38,25 @@ impl Engine {
                 }
                 return;
             }
-            Phase::Opening | Phase::Active => {}
+            Phase::Opening | Phase::Active(_) => {}
         }
         let stream = &session.stream;
         let finished = session.live.finished;
+        let asked = session.live.clock.is_asking();
         session
             .live
             .on_segment(at, packet, |ack| stream.offset_of(ack));
-        session.check_gap(now);
+        let answered = asked && !session.live.clock.is_asking();
+        self.stats.live_turns_answered += u64::from(answered);
+        session.check_gap(clock);
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
         if severed {
             let before = (session.heap_size(), session.stream.stored());
-            self.stats.bytes_captured += session.stream.cut_short();
-            self.stats.sessions_ended += u64::from(session.end(now));
+            let unordered = session.stream.cut_short();
+            self.stats.bytes_captured += unordered;
+            self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            self.stats.sessions_ended += u64::from(session.end(clock));
             session.mark_end();
             self.account(key, before);
         }

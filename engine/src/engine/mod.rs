@@ -1,10 +1,12 @@
 //! The engine: all sessions and replicas of one shard, its inputs and its outputs.
 
+mod admission;
 mod client;
 mod conflict;
 mod life;
 mod live;
 mod output;
+mod recording;
 mod target;
 
 use std::collections::VecDeque;
@@ -16,11 +18,15 @@ use millrace_wire::{Endpoint, FourTuple, TcpHeader, TcpPacket};
 use slotmap::SlotMap;
 
 pub use self::output::Transmit;
+use crate::caps::Meter;
 use crate::config::{Config, Direction};
+use crate::intensity::Intensity;
 use crate::pool::{BLOCK_COST, BlockPool};
+use crate::recorded::RecordedClock;
 use crate::replica::gate::QuietFloor;
 use crate::replica::{Context, Replica, ReplicaKey};
 use crate::session::{Session, SessionKey};
+use crate::source::Allocator;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::timers::Timers;
@@ -65,8 +71,14 @@ pub enum SendFailure {
 pub struct Gauges {
     /// Sessions, those included that are only watched.
     pub sessions: usize,
+    /// Sessions with replicas.
+    pub sessions_copied: usize,
     /// Replicas.
     pub replicas: usize,
+    /// Replicas that are over and only answer the target's last retransmissions.
+    pub replicas_lingering: usize,
+    /// Replicas whose handshake is under way.
+    pub replicas_connecting: usize,
     /// Replicas that wait for an interceptor before they begin.
     pub replicas_waiting: usize,
     /// Memory of sessions, replicas and payload, in bytes.
@@ -109,11 +121,19 @@ pub struct Engine {
     held_back: usize,
     release_at: Time,
     connecting: usize,
+    lingering: usize,
     events: VecDeque<Event>,
     targets: Vec<TargetState>,
+    allocator: Allocator,
+    intensity: Intensity,
+    meter: Meter,
+    /// Sessions with replicas.
+    copied: usize,
     stats: Stats,
     open: bool,
     draining: bool,
+    /// How far the recording was taken in, if there is one.
+    recorded: RecordedClock,
     heap: usize,
     backlog: u64,
 }
@@ -130,6 +150,10 @@ impl Engine {
         Self {
             targets: vec![target; config.services.len()],
             hasher: FixedState::with_seed(config.seed),
+            allocator: Allocator::new(&config),
+            intensity: config.intensity,
+            meter: Meter::new(config.caps),
+            copied: 0,
             config,
             sessions: SlotMap::with_key(),
             replicas: SlotMap::with_key(),
@@ -142,17 +166,19 @@ impl Engine {
             held_back: 0,
             release_at: Time::NEVER,
             connecting: 0,
+            lingering: 0,
             events: VecDeque::new(),
             stats: Stats::new(),
             open: false,
             draining: false,
+            recorded: RecordedClock::default(),
             heap: 0,
             backlog: 0,
         }
     }
 
     /// Takes a captured segment, whichever way it goes. `at` is when it was captured, `now` the
-    /// present time, `at <= now`.
+    /// present time, `at <= now`. With [`Config::recorded`], `at` is a time of the recording.
     pub fn segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
         match self.config.direction(&packet.tuple) {
             Direction::ToLive => self.client_segment(now, at, packet),
@@ -164,14 +190,16 @@ impl Engine {
     /// Takes a segment from a client to the live server, captured at `at`.
     pub fn client_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
         self.stats.client_segments += 1;
-        self.on_client_segment(now, at.min(now), packet);
+        let at = self.seen_at(now, at);
+        self.on_client_segment(now, at, packet);
     }
 
     /// Takes a segment from the live server to a client, captured at `at`. Only its header
     /// counts.
     pub fn live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
         self.stats.live_segments += 1;
-        self.on_live_segment(now, at.min(now), packet);
+        let at = self.seen_at(now, at);
+        self.on_live_segment(now, at, packet);
     }
 
     /// Takes the header of a segment with `payload_len` bytes from a target to a replica.
@@ -192,7 +220,7 @@ impl Engine {
         // What is armed again for a time that has come already waits for the next call: a fault
         // in one deadline must not keep everybody else waiting.
         for _ in 0..self.session_timers.len() {
-            let Some((time, key)) = self.session_timers.pop_due(now) else {
+            let Some((time, key)) = self.session_timers.pop_due(self.live_now(now)) else {
                 break;
             };
             self.on_session_timer(now, time, key);
@@ -215,9 +243,19 @@ impl Engine {
 
     /// When [`Engine::timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let next = (self.session_timers.next())
+        // Those of a recording's sessions come with its segments.
+        let sessions = match self.config.recorded {
+            Some(_) => Time::NEVER,
+            None => self.session_timers.next(),
+        };
+        let next = sessions
             .min(self.replica_timers.next())
             .min(self.release_at);
+        // While nothing may be sent, what is ready waits for the bandwidth.
+        let next = match self.ready.is_empty() {
+            true => next,
+            false => next.min(self.meter.sends_at()),
+        };
         (next != Time::NEVER).then_some(next)
     }
 
@@ -305,7 +343,10 @@ impl Engine {
     pub fn gauges(&self) -> Gauges {
         Gauges {
             sessions: self.sessions.len(),
+            sessions_copied: self.copied,
             replicas: self.replicas.len(),
+            replicas_lingering: self.lingering,
+            replicas_connecting: self.connecting,
             replicas_waiting: self.held_back,
             memory: self.memory(),
             backlog: self.backlog,
@@ -401,16 +442,20 @@ impl Engine {
             turns: &session.turns,
             reset_after_fin: session.reset_after_fin,
             live_over: session.is_over(),
-            live_heard_at: session.last_seen,
+            live_heard_at: session.last_seen.min(now),
+            shift: replica.shift_micros(&self.config),
         };
         let heap = replica.heap_size();
         let connecting = usize::from(replica.is_connecting());
-        let held_back = usize::from(replica.is_waiting());
+        let held_back = usize::from(replica.is_held_back());
+        let lingering = usize::from(replica.is_lingering());
         let result = f(replica, &mut cx);
         self.connecting =
             (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
         self.held_back =
-            (self.held_back + usize::from(replica.is_waiting())).saturating_sub(held_back);
+            (self.held_back + usize::from(replica.is_held_back())).saturating_sub(held_back);
+        self.lingering =
+            (self.lingering + usize::from(replica.is_lingering())).saturating_sub(lingering);
         self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
         Some(result)
     }
@@ -480,7 +525,11 @@ impl Engine {
         match needed {
             Some(from) => session.stream.release(&mut self.pool, from),
             // What cannot be delivered any more was captured all the same.
-            None => self.stats.bytes_captured += session.stream.discard(&mut self.pool),
+            None => {
+                let unordered = session.stream.discard(&mut self.pool);
+                self.stats.bytes_captured += unordered;
+                self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            }
         }
         session
             .turns

@@ -29,6 +29,9 @@ impl Transmit<'_> {
 impl Engine {
     /// The next packet to send, if there is one.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit<'_>> {
+        if !self.meter.may_send(now) {
+            return None;
+        }
         let (key, outgoing) = loop {
             let key = *self.ready.front()?;
             let next = self.run_replica(now, key, |replica, cx| replica.next_outgoing(cx));
@@ -42,6 +45,7 @@ impl Engine {
             self.settle(now, key);
         };
         self.stats.packets_sent += 1;
+        self.meter.sent(outgoing.len);
         let replica = self.replicas.get_mut(key)?;
         let session = self.sessions.get(replica.session)?;
         let target = self

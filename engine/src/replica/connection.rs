@@ -130,10 +130,13 @@ impl Connection {
         let received = self.receiver.on_segment(cx.now, header, len, offered);
         cx.stats.bytes_answered += received.bytes;
         if received.bytes > 0 || received.finished {
+            let asking = self.gate.clock.is_asking();
             let acked = self.sender.una();
             let (bytes, fin) = (received.bytes, received.finished);
             let premature = self.gate.on_answer(cx.now, bytes, fin, acked, cx.floor);
             cx.stats.gate_premature += u64::from(premature);
+            let answered = asking && !self.gate.clock.is_asking();
+            cx.stats.target_turns_answered += u64::from(answered);
             progress |= self.completed;
         }
         progress |= probing && !self.sender.is_probing();
@@ -202,6 +205,13 @@ impl Connection {
             } else {
                 Verdict::Open(Passed::Answered)
             };
+            // Replicas of one session must not all say the same thing at once.
+            let age = cx.turns.age_of(self.gate.next_mark(), cx.now);
+            let early = age.map_or(0, |age| cx.shift.saturating_sub(age));
+            let verdict = match verdict {
+                Verdict::Open(_) if early > 0 => Verdict::Wait(cx.now.plus_micros(early)),
+                Verdict::Open(_) | Verdict::Wait(_) => verdict,
+            };
             match verdict {
                 Verdict::Wait(until) => {
                     self.look_at = until;
@@ -213,6 +223,8 @@ impl Connection {
                         Passed::Quiet => cx.stats.gate_quiet += 1,
                         Passed::Overridden => cx.stats.gate_overridden += 1,
                     }
+                    let asks = end.is_none_or(|end| mark.start < end.offset);
+                    cx.stats.target_turns += u64::from(asks);
                     if let Some(latency) = self.gate.pass(mark, passed, progress) {
                         cx.stats.target_latency.record(latency);
                     }

@@ -98,11 +98,12 @@ impl Replica {
             | AbortReason::Urgent
             | AbortReason::Memory
             | AbortReason::Idle
-            | AbortReason::Shutdown => false,
+            | AbortReason::Shutdown
+            | AbortReason::Stopped => false,
         };
         let left = match &self.phase {
             Phase::Lingering(_) | Phase::Done => return,
-            Phase::Waiting => None,
+            Phase::Waiting(_) => None,
             Phase::SynSent(handshake) => Some(Linger::abandoned(cx.now, handshake.first())),
             Phase::Open(c) => Some(c.reset(cx.now)),
         };

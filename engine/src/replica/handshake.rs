@@ -107,6 +107,11 @@ impl Handshake {
         true
     }
 
+    /// Whether the SYN went out once so far.
+    pub(super) const fn is_first_retry(&self) -> bool {
+        self.tries == 1
+    }
+
     pub(super) fn on_path_restored(&mut self, at: Time) {
         self.rtt.reset_backoff();
         self.rto_at = self.rto_at.min(at);

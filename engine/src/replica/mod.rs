@@ -47,8 +47,9 @@ pub(crate) const CONNECTION_SIZE: usize = size_of::<Connection>();
 /// How far a connection has come.
 #[derive(Debug)]
 enum Phase {
-    /// Not begun: no interceptor could see its answers.
-    Waiting,
+    /// Not begun: at this time it may, or, with [`Time::NEVER`], once an interceptor can see its
+    /// answers.
+    Waiting(Time),
     /// SYN-SENT.
     SynSent(Box<Handshake>),
     /// ESTABLISHED and what follows until both sides are done.
@@ -69,6 +70,8 @@ pub(crate) struct Replica {
     /// Index of its service.
     pub(crate) service: u16,
     source: Endpoint,
+    /// How far it stays behind the client: its part of [`Config::spread`], in 256ths.
+    shift: u8,
     phase: Phase,
     /// Earliest entry in the timers.
     pub(crate) armed: Time,
@@ -92,6 +95,8 @@ pub(crate) struct Context<'a> {
     pub(crate) live_over: bool,
     /// When either side of it was last heard.
     pub(crate) live_heard_at: Time,
+    /// How far the replica stays behind the client, in microseconds.
+    pub(crate) shift: u32,
 }
 
 /// A packet that a replica wants to send, but for its payload.
@@ -119,7 +124,8 @@ impl Replica {
             sibling: None,
             service,
             source,
-            phase: Phase::Waiting,
+            shift: 0,
+            phase: Phase::Waiting(Time::NEVER),
             armed: Time::NEVER,
             queued: false,
         }
@@ -140,9 +146,41 @@ impl Replica {
         matches!(self.phase, Phase::Done)
     }
 
+    /// Lets it begin later, and stay behind the client, by `shift` 256ths of the spread.
+    pub(crate) fn delay(&mut self, now: Time, shift: u8, config: &Config) {
+        self.shift = shift;
+        let micros = self.shift_micros(config);
+        if micros > 0 {
+            self.phase = Phase::Waiting(now.plus_micros(micros));
+        }
+    }
+
+    /// It may begin as far as its own delay goes.
+    pub(crate) fn end_delay(&mut self) {
+        if self.is_delayed() {
+            self.phase = Phase::Waiting(Time::NEVER);
+        }
+    }
+
+    /// How far it stays behind the client, in microseconds.
+    pub(crate) fn shift_micros(&self, config: &Config) -> u32 {
+        let spread = config.spread.as_micros() * u128::from(self.shift) / 256;
+        u32::try_from(spread).unwrap_or(u32::MAX)
+    }
+
     /// Whether it has not begun.
     pub(crate) const fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting)
+        matches!(self.phase, Phase::Waiting(_))
+    }
+
+    /// Whether it has not begun because its own time has not come.
+    pub(crate) const fn is_delayed(&self) -> bool {
+        matches!(self.phase, Phase::Waiting(at) if at.as_micros() < Time::NEVER.as_micros())
+    }
+
+    /// Whether it has not begun because it is held back.
+    pub(crate) const fn is_held_back(&self) -> bool {
+        self.is_waiting() && !self.is_delayed()
     }
 
     /// Whether its handshake is under way.
@@ -158,7 +196,7 @@ impl Replica {
     /// Bytes of the stream below this are not needed by it any more; `None`: none are.
     pub(crate) fn needs_from(&self) -> Option<u64> {
         match &self.phase {
-            Phase::Waiting | Phase::SynSent(_) => Some(0),
+            Phase::Waiting(_) | Phase::SynSent(_) => Some(0),
             Phase::Open(connection) => Some(connection.sender.una()),
             Phase::Lingering(_) | Phase::Done => None,
         }
@@ -167,7 +205,7 @@ impl Replica {
     /// Marks below this number are not needed by it any more.
     pub(crate) fn needs_mark(&self) -> u32 {
         match &self.phase {
-            Phase::Waiting | Phase::SynSent(_) => 0,
+            Phase::Waiting(_) | Phase::SynSent(_) => 0,
             Phase::Open(connection) => connection.gate.next_mark(),
             Phase::Lingering(_) | Phase::Done => u32::MAX,
         }
@@ -177,7 +215,7 @@ impl Replica {
     pub(crate) const fn cursor(&mut self) -> Option<&mut Cursor> {
         match &mut self.phase {
             Phase::Open(connection) => Some(&mut connection.sender.cursor),
-            Phase::Waiting | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => None,
+            Phase::Waiting(_) | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => None,
         }
     }
 
@@ -194,7 +232,7 @@ impl Replica {
     /// Memory besides the structure itself, in bytes.
     pub(crate) const fn heap_size(&self) -> usize {
         match self.phase {
-            Phase::Waiting | Phase::Done => 0,
+            Phase::Waiting(_) | Phase::Done => 0,
             Phase::SynSent(_) => size_of::<Handshake>(),
             Phase::Open(_) => CONNECTION_SIZE,
             Phase::Lingering(_) => size_of::<Linger>(),
@@ -204,7 +242,8 @@ impl Replica {
     /// When it must be looked at again.
     pub(crate) fn deadline(&self, config: &Config) -> Time {
         match &self.phase {
-            Phase::Waiting | Phase::Done => Time::NEVER,
+            Phase::Waiting(at) => *at,
+            Phase::Done => Time::NEVER,
             Phase::SynSent(handshake) => handshake.deadline(config),
             Phase::Open(connection) => connection.deadline(config),
             Phase::Lingering(linger) => linger.deadline(),
@@ -214,7 +253,7 @@ impl Replica {
     /// A header from the target.
     pub(crate) fn on_header(&mut self, cx: &mut Context<'_>, header: &TcpHeader, len: u32) {
         match &mut self.phase {
-            Phase::Waiting | Phase::Done => cx.stats.target_headers_unknown += 1,
+            Phase::Waiting(_) | Phase::Done => cx.stats.target_headers_unknown += 1,
             Phase::SynSent(handshake) => match handshake.on_header(cx, header) {
                 Heard::Nothing => {}
                 Heard::Refused => self.abort(cx, AbortReason::Refused),
@@ -246,12 +285,13 @@ impl Replica {
     pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
         match &mut self.phase {
-            Phase::Waiting | Phase::Done => {}
+            Phase::Waiting(_) | Phase::Done => {}
             Phase::SynSent(handshake) => {
                 if handshake.gives_up_at(cx.config) <= now {
                     self.abort(cx, AbortReason::Timeout);
                 } else if handshake.on_timer(now) {
                     cx.stats.retransmission_timeouts += 1;
+                    cx.stats.connects_unanswered += u64::from(handshake.is_first_retry());
                 }
             }
             Phase::Open(connection) => {
@@ -275,7 +315,7 @@ impl Replica {
         match &mut self.phase {
             Phase::SynSent(handshake) => handshake.on_path_restored(at),
             Phase::Open(connection) => connection.on_path_restored(at),
-            Phase::Waiting | Phase::Lingering(_) | Phase::Done => {}
+            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => {}
         }
     }
 
@@ -296,7 +336,7 @@ impl Replica {
     /// The next packet to send, if there is one.
     pub(crate) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         match &mut self.phase {
-            Phase::Waiting | Phase::Done => None,
+            Phase::Waiting(_) | Phase::Done => None,
             Phase::SynSent(handshake) => handshake.next_outgoing(cx, &self.source),
             Phase::Open(connection) => {
                 let outgoing = connection.next_outgoing(cx);

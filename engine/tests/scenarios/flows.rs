@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use millrace_engine::{AbortReason, Config, FlowRef, RefusalReason, ReplicaKey, SourcePool, Time};
+use millrace_engine::{
+    AbortReason, Config, FlowRef, Intensity, RefusalReason, ReplicaKey, SourcePool, Time,
+};
 use millrace_wire::{Endpoint, Flags, Seq, TcpOptions};
 
 use crate::sim::target::Ended;
@@ -27,7 +29,7 @@ fn talk() -> Vec<Action> {
 fn world_of(replicas: u16) -> World {
     let mut world = World::new(
         Config {
-            replicas,
+            intensity: Intensity::replicas(replicas),
             ..config()
         },
         1,
@@ -122,7 +124,7 @@ fn two_replicas_never_share_a_flow_however_many_clients_come_by() {
     // Two pool addresses, 40 clients with the same port, 3 replicas each, ports used again.
     let mut world = World::new(
         Config {
-            replicas: 3,
+            intensity: Intensity::replicas(3),
             sources: SourcePool::Ranges(vec![(v4(100), v4(101))]),
             ..config()
         },

@@ -14,9 +14,11 @@
 mod sim;
 
 mod capture;
+mod contact;
 mod ends;
 mod flows;
 mod identity;
+mod intensity;
 mod limits;
 mod path;
 mod table;

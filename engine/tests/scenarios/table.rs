@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 10] = [
     ("capture", include_str!("capture.rs")),
+    ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
     ("path", include_str!("path.rs")),
     ("windows", include_str!("windows.rs")),
@@ -12,6 +13,7 @@ const SOURCES: [(&str, &str); 8] = [
     ("ends", include_str!("ends.rs")),
     ("flows", include_str!("flows.rs")),
     ("limits", include_str!("limits.rs")),
+    ("intensity", include_str!("intensity.rs")),
 ];
 
 /// The tests of all files, as `file::name`.

@@ -1,26 +1,20 @@
 //! From one attempt to the next: connect, say Hello, pump until the stream ends, wait.
 
-use std::future::{Ready, ready};
-use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::interceptor_client::InterceptorClient;
 use millrace_proto::v1::interceptor_message::Kind as Answer;
 use millrace_proto::v1::{Hello, InterceptorMessage, Ping, Refused, Welcome};
 use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
-use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::queue::{OutboundControl, connection};
 use super::{LinkEvent, Shared};
-use crate::exit::causes;
-use crate::transport;
+use crate::tls::Role;
+use crate::transport::{self, Diagnosis, Opened, Timeouts};
 
 /// How often the round trip through the interceptor is measured.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -108,17 +102,16 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
     control.send(Kind::Hello(hello(shared)));
 
     let open = async {
-        let mut client = InterceptorClient::new(open_channel(shared).await?)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let response = client
-            .attach(outbound)
-            .await
-            .map_err(|status| said(&status))?;
+        let Opened { channel, diagnosis } = open_channel(shared).await?;
+        let said = |status: tonic::Status| diagnosis.explain(&status);
+        let mut client =
+            InterceptorClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let response = client.attach(outbound).await.map_err(said)?;
         let mut inbound = response.into_inner();
-        let first = inbound.message().await.map_err(|status| said(&status))?;
-        Ok::<_, String>((inbound, first))
+        let first = inbound.message().await.map_err(said)?;
+        Ok::<_, String>((inbound, first, diagnosis))
     };
-    let (inbound, first) = match timeout(limit * 2, open).await {
+    let (inbound, first, diagnosis) = match timeout(limit * 2, open).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(reason)) => return End::Failed(reason),
         Err(_) => {
@@ -167,7 +160,7 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
         interceptor_id: welcome.interceptor_id,
         incarnation: welcome.incarnation,
     });
-    pump(shared, inbound, &control).await
+    pump(shared, inbound, &control, &diagnosis).await
 }
 
 fn hello(shared: &Shared) -> Hello {
@@ -198,6 +191,7 @@ async fn pump(
     shared: &Shared,
     mut inbound: Streaming<InterceptorMessage>,
     control: &OutboundControl,
+    diagnosis: &Diagnosis,
 ) -> End {
     let mut ping = interval(PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -237,7 +231,7 @@ async fn pump(
                     }
                 }
                 Ok(None) => return End::Failed("the interceptor ended the stream".to_owned()),
-                Err(status) => return End::Failed(said(&status)),
+                Err(status) => return End::Failed(diagnosis.explain(&status)),
             },
             _ = ping.tick() => match awaited {
                 Some(sent) if sent.elapsed() > PONG_TIMEOUT => {
@@ -254,62 +248,27 @@ async fn pump(
     }
 }
 
-async fn open_channel(shared: &Shared) -> Result<Channel, String> {
+async fn open_channel(shared: &Shared) -> Result<Opened, String> {
     let config = &shared.config;
-    let stream =
-        transport::connect(&config.address, config.security, config.connect_timeout).await?;
-    // The connector below decides where this goes; the name is only what HTTP/2 wants to see.
-    Endpoint::from_static("http://millrace-interceptor")
-        .http2_keep_alive_interval(config.keepalive_interval)
-        .keep_alive_timeout(config.keepalive_timeout)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(1 << 21)
-        .connect_with_connector(OneConnection(Some(stream)))
-        .await
-        .map_err(|error| causes(&error))
-}
-
-/// Hands out the connection that is already open; a link opens the next one itself.
-struct OneConnection(Option<TcpStream>);
-
-impl tonic::codegen::Service<Uri> for OneConnection {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<TokioIo<TcpStream>>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let stream = self.0.take().map(TokioIo::new);
-        ready(stream.ok_or_else(|| io::Error::other("the connection was lost")))
-    }
+    let timeouts = Timeouts {
+        connect: config.connect_timeout,
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
+    };
+    transport::channel(
+        &config.address,
+        &config.security,
+        Role::Interceptor,
+        &timeouts,
+    )
+    .await
 }
 
 /// The longest text of a peer that is passed on. Characters.
 const MAX_TEXT: usize = 400;
 
 /// A peer's text, fit for one line of a log.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MAX_TEXT).map(shown).collect()
-}
-
-/// A gRPC status in the operator's words.
-fn said(status: &tonic::Status) -> String {
-    let mut text = match status.code() {
-        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
-            "the connection was lost".to_owned()
-        }
-        tonic::Code::Unimplemented => "it is a gRPC server, but no millrace-interceptor".to_owned(),
-        // A foreign enum: what the status says is the best there is.
-        _ => status.code().description().to_owned(),
-    };
-    let message = status.message();
-    if !message.is_empty() {
-        text = format!("{text} ({message})");
-    }
-    text
 }

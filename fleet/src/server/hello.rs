@@ -4,6 +4,8 @@ use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Hello, Refused};
 use millrace_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 
+use crate::tls::Identity;
+
 /// Longest copier_id. Bytes.
 const MAX_ID: usize = 128;
 
@@ -11,7 +13,7 @@ const MAX_ID: usize = 128;
 const MAX_LINKS: u32 = 64;
 
 /// The version that both sides speak, or why the stream is refused.
-pub(super) fn check(hello: &Hello) -> Result<u32, Refused> {
+pub(super) fn check(hello: &Hello, identity: Option<&Identity>) -> Result<u32, Refused> {
     if hello.protocol_version < OLDEST_PROTOCOL_VERSION {
         return Err(refused(
             Code::Version,
@@ -26,6 +28,15 @@ pub(super) fn check(hello: &Hello) -> Result<u32, Refused> {
     if id.is_empty() || id.len() > MAX_ID || !id.iter().all(u8::is_ascii_graphic) {
         return Err(malformed(format!(
             "the copier's name must be 1 to {MAX_ID} printable characters without blanks"
+        )));
+    }
+    if let Some(identity) = identity
+        && !identity.may_be_called(&hello.copier_id)
+    {
+        return Err(malformed(format!(
+            "its certificate is for {identity}, so it may not call itself '{}': give it an --id \
+             that is, or begins with, the certificate's name and '/' or ':'",
+            hello.copier_id
         )));
     }
     if hello.links == 0 || hello.links > MAX_LINKS || hello.link >= hello.links {
@@ -67,17 +78,35 @@ mod tests {
 
     #[test]
     fn a_newer_copier_is_spoken_to_in_our_version() {
-        assert_eq!(check(&hello()), Ok(PROTOCOL_VERSION));
+        assert_eq!(check(&hello(), None), Ok(PROTOCOL_VERSION));
         let newer = Hello {
             protocol_version: PROTOCOL_VERSION + 3,
             ..hello()
         };
-        assert_eq!(check(&newer), Ok(PROTOCOL_VERSION));
+        assert_eq!(check(&newer, None), Ok(PROTOCOL_VERSION));
         let none = Hello {
             protocol_version: 0,
             ..hello()
         };
-        assert_eq!(check(&none).map_err(|it| it.code()), Err(Code::Version));
+        assert_eq!(
+            check(&none, None).map_err(|it| it.code()),
+            Err(Code::Version)
+        );
+    }
+
+    #[test]
+    fn a_certificate_with_a_name_binds_the_copiers_name() {
+        let identity: Identity = "spiffe://example.test/millrace/copier/live-1"
+            .parse()
+            .unwrap();
+        assert_eq!(check(&hello(), Some(&identity)), Ok(PROTOCOL_VERSION));
+        let other = Hello {
+            copier_id: "live-2".to_owned(),
+            ..hello()
+        };
+        let refused = check(&other, Some(&identity)).unwrap_err();
+        assert_eq!(refused.code(), Code::Malformed);
+        assert!(refused.reason.contains("may not call itself 'live-2'"));
     }
 
     #[test]
@@ -110,7 +139,7 @@ mod tests {
             },
         ] {
             assert_eq!(
-                check(&bad).map_err(|it| it.code()),
+                check(&bad, None).map_err(|it| it.code()),
                 Err(Code::Malformed),
                 "{bad:?}"
             );

@@ -14,9 +14,8 @@ mod registry;
 mod status;
 mod stream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millrace_proto::v1::interceptor_server::{Interceptor, InterceptorServer};
@@ -25,11 +24,12 @@ use millrace_proto::v1::{CopierMessage, Refused};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::exit::ExitError;
-use crate::transport::{self, Peer};
+use crate::quiet::Quiet;
+use crate::tls::Role;
+use crate::transport::{self, Handshakes, Peer};
 
 pub use config::ServerConfig;
 pub use events::{AttachEvent, AttachEvents, Attached, ConnId};
@@ -50,6 +50,9 @@ struct Shared {
     registry: Registry,
     counters: Counters,
     stop: CancellationToken,
+    handshakes: Handshakes,
+    /// Refusals, by address and code.
+    said: Quiet<(Option<IpAddr>, i32)>,
 }
 
 /// A running server. It ends when this is dropped, or by [`ServerHandle::stop`].
@@ -90,6 +93,8 @@ pub fn spawn(
         registry: Registry::new(config.max_streams),
         counters: Counters::default(),
         stop: stop.clone(),
+        handshakes: Handshakes::new(),
+        said: Quiet::default(),
         config,
     });
     runtime.spawn(serve(shared.clone(), listener));
@@ -106,15 +111,16 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 async fn serve(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
     let config = &shared.config;
-    let incoming = transport::incoming(listener, config.security, config.max_connections);
+    let incoming = transport::incoming(
+        listener,
+        config.security.clone(),
+        Role::Copier.into(),
+        config.max_connections,
+        &shared.handshakes,
+    );
     let service = InterceptorServer::new(Service(shared.clone()))
         .max_decoding_message_size(config.max_message_bytes);
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(config.keepalive_interval))
-        .http2_keepalive_timeout(Some(config.keepalive_timeout))
-        .max_concurrent_streams(8)
-        .initial_stream_window_size(1 << 18)
-        .initial_connection_window_size(1 << 19)
+    let server = transport::server_builder(config.keepalive_interval, config.keepalive_timeout)
         .serve_with_incoming_shutdown(service, incoming, shared.stop.clone().cancelled_owned());
     let stopped = async {
         shared.stop.cancelled().await;
@@ -140,14 +146,13 @@ impl Interceptor for Service {
     ) -> Result<Response<HeaderStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         if let Some(peer) = &peer {
-            peer.attached.store(true, Ordering::Relaxed);
+            peer.vouch();
         }
-        let address = peer.and_then(|peer| peer.address);
         let cancel = self.0.stop.child_token();
         let queue = HeaderQueue::new(self.0.config.queue_bytes);
         let stream = queue.stream(cancel.clone());
         let inbound = request.into_inner();
-        tokio::spawn(stream::run(self.0.clone(), inbound, queue, cancel, address));
+        tokio::spawn(stream::run(self.0.clone(), inbound, queue, cancel, peer));
         Ok(Response::new(stream))
     }
 }
@@ -160,7 +165,14 @@ impl ServerHandle {
 
     /// The streams and counts, for /status and metrics.
     pub fn status(&self) -> ServerStatus {
-        self.shared.counters.status(&self.shared.registry)
+        self.shared
+            .counters
+            .status(&self.shared.registry, &self.shared.handshakes)
+    }
+
+    /// Who was let in and who was not, before any stream.
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.shared.handshakes
     }
 
     /// Tells every copier that this interceptor ends, and stops serving.

@@ -7,6 +7,7 @@ use millrace_proto::v1::refused::Code;
 
 use super::registry::Registry;
 use super::{ConnId, QueueStatus};
+use crate::transport::{HandshakeStatus, Handshakes};
 
 /// One open stream.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -48,6 +49,8 @@ pub struct ServerStatus {
     pub replaced: u64,
     /// Streams refused for any other reason.
     pub refused: u64,
+    /// Connections let in and refused before any stream.
+    pub handshakes: HandshakeStatus,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +101,7 @@ impl Counters {
         add(counter, 1);
     }
 
-    pub(super) fn status(&self, registry: &Registry) -> ServerStatus {
+    pub(super) fn status(&self, registry: &Registry, handshakes: &Handshakes) -> ServerStatus {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServerStatus {
             connections: registry.connections(),
@@ -110,6 +113,7 @@ impl Counters {
             malformed: load(&self.malformed),
             replaced: load(&self.replaced),
             refused: load(&self.refused),
+            handshakes: handshakes.status(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use millrace_proto::flow::{check_flow_ids, check_flows};
 use millrace_proto::v1::copier_message::Kind;
@@ -17,6 +18,8 @@ use super::rate::Rate;
 use super::registry::Open;
 use super::{AttachEvent, Attached, ConnId, HeaderQueue, Shared};
 use crate::incarnation::Incarnation;
+use crate::quiet::times_before;
+use crate::transport::Peer;
 
 /// What a trace counts as towards the limit of bytes per second: it has the interceptor open
 /// sockets, which is to stay rare.
@@ -39,12 +42,17 @@ pub(super) async fn run(
     mut inbound: Streaming<CopierMessage>,
     queue: HeaderQueue,
     cancel: CancellationToken,
-    address: Option<SocketAddr>,
+    peer: Option<Peer>,
 ) {
+    let address = peer.as_ref().and_then(Peer::address);
     let shown = address.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
     let refuse = |who: &str, refused: Refused| {
         shared.counters.refused(refused.code());
-        tracing::warn!("copier {who} at {shown} refused: {}", refused.reason);
+        let key = (address.map(|it| it.ip()), refused.code);
+        if let Some(more) = shared.said.say(key, Instant::now()) {
+            let more = times_before(more);
+            tracing::warn!("copier {who} at {shown} refused: {}{more}", refused.reason);
+        }
         queue.refuse_with(refused);
     };
     let first = tokio::select! {
@@ -65,7 +73,8 @@ pub(super) async fn run(
         }
         Err(_) => return refuse("?", malformed("no Hello came in time")),
     };
-    let version = match check(&hello) {
+    let identity = peer.as_ref().and_then(Peer::identity);
+    let version = match check(&hello, identity) {
         Ok(version) => version,
         Err(refused) => return refuse("?", refused),
     };

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use millrace_engine::{Config, Engine, Event, FlowRef, SendFailure, Service, SourcePool, Time};
+use millrace_engine::{
+    Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, SourcePool, Time,
+};
 use millrace_wire::{
     Decoder, Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket, Verify,
 };
@@ -346,7 +348,7 @@ impl Player {
             stats.replicas_completed,
             stats.replicas_aborted
         );
-        let replicas = u64::from(self.engine.config().replicas);
+        let replicas = self.engine.config().intensity.as_ratio() as u64;
         assert!(
             stats.bytes_delivered <= stats.bytes_captured * replicas,
             "{} bytes delivered of {} captured",
@@ -380,7 +382,7 @@ fn config(input: &mut Input<'_>) -> Config {
         loopback_clients: if flags & 2 == 0 { vec![v4(99)] } else { vec![] },
         gate: flags & 4 == 0,
         only_from_syn: flags & 8 != 0,
-        replicas: u16::from(flags >> 4) % 3 + 1,
+        intensity: Intensity::replicas(u16::from(flags >> 4) % 3 + 1),
         max_packet: [1500, 576, 1280, 9000, 65_535]
             .get(usize::from(sizes) % 8)
             .copied()

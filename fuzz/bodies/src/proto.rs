@@ -2,7 +2,7 @@
 
 use millrace_proto::flow::{check_flow_ids, check_flows, encode_flow_id};
 use millrace_proto::v1::{CopierMessage, InterceptorMessage, copier_message, interceptor_message};
-use millrace_proto::{ClaimSet, FlowIds, FlowRecords, HeaderRecords};
+use millrace_proto::{ClaimSet, FlowIds, FlowRecords, HeaderRecords, TraceReport, TraceRequest};
 use prost::Message;
 
 /// Decodes bytes as each of the things that travel between copier and interceptor.
@@ -72,6 +72,12 @@ fn from_copier(bytes: &[u8]) {
                 );
             }
         }
+        Some(Kind::Trace(trace)) => {
+            if let Ok(request) = TraceRequest::try_from(&trace) {
+                let again = TraceRequest::try_from(&millrace_proto::v1::Trace::from(&request));
+                assert_eq!(again, Ok(request), "a trace comes back");
+            }
+        }
         Some(Kind::Hello(_) | Kind::ResyncBegin(_) | Kind::ResyncEnd(_) | Kind::Ping(_)) | None => {
         }
     }
@@ -86,6 +92,11 @@ fn from_interceptor(bytes: &[u8]) {
     match message.kind {
         Some(Kind::Headers(batch)) => headers(&batch.records),
         Some(Kind::Conflict(conflict)) => flow_ids(&conflict.flow_ids),
+        Some(Kind::Traced(traced)) => {
+            let report = TraceReport::from(traced);
+            let again = TraceReport::from(millrace_proto::v1::Traced::from(report.clone()));
+            assert_eq!(again, report, "a report comes back");
+        }
         Some(Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_) | Kind::Granted(_)) | None => {}
     }
 }

@@ -1,5 +1,7 @@
 //! The admin port: /healthz, /readyz, /metrics, /status, and what a daemon adds.
 
+mod security_metrics;
+
 use std::fmt;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -9,12 +11,16 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
+use serde_json::json;
 use tokio::runtime::Handle;
 
 use crate::exit::ExitError;
 use crate::listen;
+use crate::privileges::PrivilegeStatus;
 use crate::readiness::Readiness;
+use crate::transport::{Handshakes, Security};
 
 /// The content type of OpenMetrics text, as prometheus-client writes it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,6 +33,9 @@ pub struct Admin {
     readiness: Readiness,
     metrics: Arc<Registry>,
     status: Arc<StatusFn>,
+    security: Option<Security>,
+    handshakes: Option<Handshakes>,
+    privileges: Option<PrivilegeStatus>,
     more: Router,
 }
 
@@ -50,8 +59,33 @@ impl Admin {
             readiness,
             metrics: Arc::new(metrics),
             status: Arc::new(status),
+            security: None,
+            handshakes: None,
+            privileges: None,
             more: Router::new(),
         }
+    }
+
+    /// Adds the daemon's certificate: `certificate` in /status (null with `--insecure`), and
+    /// `millrace_certificate_*` in /metrics.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = Some(security);
+        self
+    }
+
+    /// Adds connections refused before any stream: `millrace_connections_*` in /metrics.
+    #[must_use]
+    pub fn handshakes(mut self, handshakes: Handshakes) -> Self {
+        self.handshakes = Some(handshakes);
+        self
+    }
+
+    /// Adds what the process may still do: `privileges` in /status.
+    #[must_use]
+    pub fn privileges(mut self, privileges: PrivilegeStatus) -> Self {
+        self.privileges = Some(privileges);
+        self
     }
 
     /// Adds the daemon's own routes.
@@ -64,14 +98,44 @@ impl Admin {
     /// Everything as one router.
     pub fn router(&self) -> Router {
         let readiness = self.readiness.clone();
-        let metrics = self.metrics.clone();
-        let status = self.status.clone();
+        let (metrics, status) = (self.clone(), self.clone());
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(move || async move { readyz(&readiness) }))
-            .route("/metrics", get(move || async move { render(&metrics) }))
-            .route("/status", get(move || async move { axum::Json(status()) }))
+            .route("/metrics", get(move || async move { metrics.render() }))
+            .route(
+                "/status",
+                get(move || async move { axum::Json(status.status()) }),
+            )
             .merge(self.more.clone())
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let mut status = (self.status)();
+        if let Some(fields) = status.as_object_mut() {
+            if let Some(security) = &self.security {
+                fields.insert("certificate".to_owned(), json!(security.certificate()));
+            }
+            if let Some(privileges) = &self.privileges {
+                fields.insert("privileges".to_owned(), json!(privileges));
+            }
+        }
+        status
+    }
+
+    fn render(&self) -> Response {
+        let mut text = String::new();
+        let common = security_metrics::registry(self.security.as_ref(), self.handshakes.as_ref());
+        let encoded = encode_registry(&mut text, &self.metrics)
+            .and_then(|()| encode_registry(&mut text, &common))
+            .and_then(|()| encode_eof(&mut text));
+        match encoded {
+            Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+            Err(error) => {
+                let text = format!("cannot encode the metrics: {error}\n");
+                (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+            }
+        }
     }
 
     /// Serves on `listener` until `end`.
@@ -122,15 +186,4 @@ fn readyz(readiness: &Readiness) -> Response {
     }
     let text = format!("not ready, pending: {}\n", pending.join(", "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-}
-
-fn render(metrics: &Registry) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, metrics) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
-        Err(error) => {
-            let text = format!("cannot encode the metrics: {error}\n");
-            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
-        }
-    }
 }

@@ -1,0 +1,351 @@
+//! Hands the packets of a recording to the engine: when they are due, and no faster than the engine
+//! can take them. Live capture must read on or lose packets; a file waits.
+
+use std::time::Duration;
+
+use millrace_capture::{Source, Waker};
+use millrace_engine::{Engine, Time};
+use millrace_fleet::exit::ExitError;
+use millrace_wire::{Decoder, Verify};
+
+use super::outcome::Recording;
+use super::progress::Progress;
+use super::reader::{Batch, Next, Packet, Reader};
+use super::rounds::renumber;
+use super::timeline::{Position, Timeline};
+
+/// While payload waits for the target, packets are held back above this share of the memory limit,
+/// in percent: less than one session may hold, so that no session is given up for being fed faster
+/// than its target reads.
+const SOFT_LIMIT: u64 = 15;
+/// Packets are held back above this share in any case, in percent: below where sessions are refused.
+const HARD_LIMIT: u64 = 80;
+/// Packets handed over before what the engine wants to send gets its turn.
+const PACKETS_IN_A_ROW: usize = 64;
+/// When open sessions make no progress for this long, one more is let in beyond the bound: those
+/// that are open may wait for nothing but more of the recording.
+const STUCK: Duration = Duration::from_secs(1);
+/// When nothing has happened for this long while memory is full, gaps of the recording are final.
+const GAPS_FINAL: Duration = Duration::from_secs(5);
+
+/// What is replayed, and how.
+#[derive(Clone, Debug)]
+pub struct FeedConfig {
+    /// The files.
+    pub sources: Vec<Source>,
+    /// How often they are replayed.
+    pub rounds: u32,
+    /// How much faster than recorded; infinite: without pauses.
+    pub speed: f64,
+    /// The longest pause that is kept.
+    pub longest_pause: Option<Duration>,
+    /// Sessions that may be open at once; `None`: as many as were when they were recorded.
+    pub max_open: Option<u64>,
+    /// Show how far it is.
+    pub progress: bool,
+}
+
+/// What the feed is up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More can be handed over at once.
+    More,
+    /// The next packet is due then.
+    At(Time),
+    /// It waits for the files, the target or an interceptor.
+    Waiting,
+    /// All is handed over.
+    Over,
+}
+
+/// A recording on its way to the engine.
+#[derive(Debug)]
+pub struct Feed {
+    reader: Reader,
+    batch: Option<Batch>,
+    /// Where the next packet lies, once that is known.
+    next: Option<Position>,
+    speed: f64,
+    max_open: u64,
+    timeline: Timeline,
+    /// When the first packet was handed over: the replay's time 0.
+    origin: Option<Time>,
+    /// Stands for the first packet's time in the engine.
+    base: Time,
+    /// Since when no interceptor is there.
+    closed_since: Option<Time>,
+    held_since: Option<Time>,
+    watch: Watch,
+    over: bool,
+    recording: Recording,
+    progress: Option<Progress>,
+}
+
+/// Notices when nothing goes on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    done: u64,
+    since: Time,
+    /// Replicas that had been opened when one more was let in.
+    let_in: Option<u64>,
+}
+
+impl Watch {
+    /// How long nothing has come of what was handed over.
+    fn idle(&mut self, now: Time, engine: &Engine) -> Duration {
+        let stats = engine.stats();
+        let done = stats.bytes_delivered
+            + stats.bytes_answered
+            + stats.replicas_established
+            + stats.replicas_completed
+            + stats.replicas_aborted.total();
+        if done != self.done || self.since == Time::default() {
+            self.done = done;
+            self.since = now;
+            self.let_in = None;
+        }
+        now.since(self.since)
+    }
+}
+
+impl Feed {
+    /// Opens the files.
+    ///
+    /// # Errors
+    /// A file that cannot be read as often as wanted.
+    pub fn open(config: FeedConfig, waker: Waker) -> Result<Self, ExitError> {
+        let files = config.sources.len();
+        let reader = Reader::start(config.sources, config.rounds, waker)?;
+        let progress = config
+            .progress
+            .then(|| Progress::new(reader.progress(), config.rounds));
+        Ok(Self {
+            reader,
+            batch: None,
+            next: None,
+            speed: config.speed,
+            max_open: config.max_open.unwrap_or(u64::MAX),
+            timeline: Timeline::new(config.longest_pause),
+            origin: None,
+            base: Time::default(),
+            closed_since: None,
+            held_since: None,
+            watch: Watch::default(),
+            over: false,
+            recording: Recording {
+                files,
+                rounds: config.rounds,
+                ..Recording::default()
+            },
+            progress,
+        })
+    }
+
+    /// Hands over what is due and can be taken.
+    pub fn step(&mut self, now: Time, engine: &mut Engine, decoder: &mut Decoder) -> Step {
+        for _ in 0..PACKETS_IN_A_ROW {
+            match self.hand_over(now, engine, decoder) {
+                Step::More => {}
+                other => return other,
+            }
+        }
+        Step::More
+    }
+
+    fn hand_over(&mut self, now: Time, engine: &mut Engine, decoder: &mut Decoder) -> Step {
+        if self.over {
+            return Step::Over;
+        }
+        if !self.is_reachable(now, engine) {
+            return Step::Waiting;
+        }
+        if let Some(step) = self.fetch(now, engine) {
+            return step;
+        }
+        let Some(mut batch) = self.batch.take() else {
+            return Step::More;
+        };
+        let step = match batch.peek() {
+            Some(packet) => self.offer(now, engine, decoder, &packet),
+            None => Step::More,
+        };
+        if step == Step::More {
+            self.next = None;
+            batch.advance();
+        }
+        self.batch = Some(batch);
+        step
+    }
+
+    /// Hands this packet over, if it is due and can be taken.
+    fn offer(
+        &mut self,
+        now: Time,
+        engine: &mut Engine,
+        decoder: &mut Decoder,
+        packet: &Packet<'_>,
+    ) -> Step {
+        let position = match self.next {
+            Some(position) => position,
+            None => self.timeline.advance(packet.timestamp),
+        };
+        self.next = Some(position);
+        if self.origin.is_none() {
+            self.base = now;
+        }
+        let origin = *self.origin.get_or_insert(now);
+        // A float beyond the range becomes the largest number: that packet is never due.
+        let due = origin + Duration::from_nanos((position.replayed as f64 / self.speed) as u64);
+        if due > now {
+            return Step::At(due);
+        }
+        if self.is_held_back(now, engine) {
+            return Step::Waiting;
+        }
+        let at = self.base + Duration::from_nanos(position.recorded);
+        let decoded = decoder.decode(
+            position.recorded,
+            packet.link,
+            packet.data,
+            packet.original_len as usize,
+            // Recordings of the sending host hold checksums that its device was to fill in.
+            Verify::Nothing,
+        );
+        if let Ok(mut segment) = decoded {
+            let direction = engine.config().direction(&segment.tuple);
+            segment.tuple = renumber(segment.tuple, direction, self.recording.rounds_done);
+            engine.segment(now, at, &segment);
+        }
+        self.recording.packets += 1;
+        Step::More
+    }
+
+    /// Whether answers of targets can reach the engine. While they cannot, the replay stands still.
+    fn is_reachable(&mut self, now: Time, engine: &Engine) -> bool {
+        if !engine.is_open() {
+            self.closed_since.get_or_insert(now);
+            return false;
+        }
+        if let Some(since) = self.closed_since.take()
+            && let Some(origin) = &mut self.origin
+        {
+            *origin = *origin + now.since(since);
+        }
+        true
+    }
+
+    /// Makes sure that a packet is at hand; otherwise says what to do.
+    fn fetch(&mut self, now: Time, engine: &mut Engine) -> Option<Step> {
+        if self
+            .batch
+            .as_ref()
+            .is_some_and(|batch| batch.peek().is_some())
+        {
+            return None;
+        }
+        if let Some(used) = self.batch.take() {
+            if used.ends_round {
+                engine.end_of_recording(now);
+                self.timeline.begin_anew();
+                self.recording.rounds_done += 1;
+            }
+            self.reader.give_back(used);
+        }
+        match self.reader.next() {
+            Next::Batch(batch) => {
+                self.recording.packets += batch.foreign;
+                self.recording.foreign += batch.foreign;
+                for problem in &batch.problems {
+                    self.recording.note_problem(problem);
+                }
+                self.batch = Some(batch);
+                Some(Step::More)
+            }
+            Next::NotYet => Some(Step::Waiting),
+            Next::End => {
+                self.over = true;
+                // Should the reader have ended without a word.
+                engine.end_of_recording(now);
+                Some(Step::Over)
+            }
+        }
+    }
+
+    /// Whether the next packet has to wait until the target has taken more of what came before.
+    fn is_held_back(&mut self, now: Time, engine: &mut Engine) -> bool {
+        let gauges = engine.gauges();
+        let limit = engine.config().memory_limit;
+        let active = (gauges.replicas - gauges.replicas_lingering) as u64;
+        let busy = gauges.backlog > 0 || gauges.replicas_connecting > 0;
+        let full = gauges.memory > limit / 100 * HARD_LIMIT;
+        let many = busy && active >= self.max_open;
+        let held = full || many || (busy && gauges.memory > limit / 100 * SOFT_LIMIT);
+        if !held {
+            if let Some(since) = self.held_since.take() {
+                self.recording.held_back_seconds += now.since(since).as_secs_f64();
+            }
+            return false;
+        }
+        self.held_since.get_or_insert(now);
+        let idle = self.watch.idle(now, engine);
+        if full && idle > GAPS_FINAL {
+            engine.end_gaps(now);
+        } else if many && !full && idle > STUCK {
+            let opened = engine.stats().replicas_opened;
+            return *self.watch.let_in.get_or_insert(opened) != opened;
+        }
+        true
+    }
+
+    /// Stops: what was not handed over is left out.
+    pub fn interrupt(&mut self, now: Time, engine: &mut Engine) {
+        if !std::mem::replace(&mut self.over, true) {
+            self.recording.interrupted = true;
+            engine.end_of_recording(now);
+        }
+    }
+
+    /// Whether nothing is left to wait for: all sessions have ended, or what is left is stuck.
+    pub fn is_finished(&mut self, now: Time, engine: &Engine) -> bool {
+        let gauges = engine.gauges();
+        if !self.over {
+            return false;
+        }
+        if gauges.replicas == gauges.replicas_lingering {
+            return true;
+        }
+        let stuck = self.watch.idle(now, engine) > engine.config().answer_timeout * 2;
+        if stuck {
+            tracing::warn!(
+                "{} copied connections are stuck: nothing has come of them for {} s; ending them",
+                gauges.replicas - gauges.replicas_lingering,
+                engine.config().answer_timeout.as_secs() * 2
+            );
+        }
+        stuck
+    }
+
+    /// What to say of it in the report. `wanted` and `delivered` are bytes.
+    pub fn recording(&self) -> Recording {
+        Recording {
+            recorded_seconds: self.next.unwrap_or(self.timeline.position()).recorded as f64 / 1e9,
+            longest_pause_seconds: self.timeline.longest_seen().as_secs_f64(),
+            ..self.recording.clone()
+        }
+    }
+
+    /// Shows how far it is, if that is wanted and time.
+    pub fn show(&mut self, engine: &Engine) {
+        let rounds_done = self.recording.rounds_done;
+        if let Some(progress) = &mut self.progress {
+            progress.show(rounds_done, self.over, engine);
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub fn end_show(&mut self) {
+        if let Some(progress) = &mut self.progress {
+            progress.end();
+        }
+    }
+}

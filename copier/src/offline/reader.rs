@@ -1,0 +1,253 @@
+//! Reads a recording on a thread of its own, a bounded number of batches ahead of the feed.
+//!
+//! Disks and pipes may block; the shard must not, since its replicas have timers.
+
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+
+use millrace_capture::file::{Merged, PacketFile, Progress};
+use millrace_capture::{FileError, Source, Waker};
+use millrace_fleet::exit::ExitError;
+use millrace_wire::LinkType;
+
+/// Payload of one batch, about, in bytes.
+const BATCH_BYTES: usize = 256 << 10;
+/// Batches that may wait: 2 MB, and no more for a packet of any size than that packet.
+const BATCHES: usize = 8;
+
+/// A packet of a batch.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    timestamp: u64,
+    link: LinkType,
+    original_len: u32,
+    start: usize,
+    end: usize,
+}
+
+/// A packet as the feed takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Nanoseconds since 1970.
+    pub timestamp: u64,
+    /// How it begins.
+    pub link: LinkType,
+    /// Its length on the wire.
+    pub original_len: u32,
+    /// What was captured.
+    pub data: &'a [u8],
+}
+
+/// Packets in their order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+    next: usize,
+    /// Packets of link types that are not understood.
+    pub foreign: u64,
+    /// Files that could not be read to their end, each once.
+    pub problems: Vec<FileError>,
+    /// The files end with this batch.
+    pub ends_round: bool,
+}
+
+impl Batch {
+    /// The next packet, not taken yet.
+    pub fn peek(&self) -> Option<Packet<'_>> {
+        let place = self.places.get(self.next)?;
+        Some(Packet {
+            timestamp: place.timestamp,
+            link: place.link,
+            original_len: place.original_len,
+            data: self.bytes.get(place.start..place.end)?,
+        })
+    }
+
+    /// Takes it.
+    pub const fn advance(&mut self) {
+        self.next += 1;
+    }
+
+    fn push(&mut self, packet: &millrace_capture::Recorded<'_>) {
+        let Some(link) = packet.link_type() else {
+            self.foreign += 1;
+            return;
+        };
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(packet.data);
+        self.places.push(Place {
+            timestamp: packet.timestamp,
+            link,
+            original_len: packet.original_len,
+            start,
+            end: self.bytes.len(),
+        });
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.places.clear();
+        self.next = 0;
+        self.foreign = 0;
+        self.problems.clear();
+        self.ends_round = false;
+    }
+}
+
+/// What a reader has to give.
+#[derive(Debug)]
+pub enum Next {
+    /// Packets.
+    Batch(Batch),
+    /// Nothing at the moment.
+    NotYet,
+    /// Nothing any more.
+    End,
+}
+
+/// The receiving end of a reader.
+#[derive(Debug)]
+pub struct Reader {
+    batches: Receiver<Batch>,
+    used: SyncSender<Batch>,
+    progress: Vec<Progress>,
+}
+
+impl Reader {
+    /// Opens the files and begins to read them, `rounds` times. Whoever sleeps on `waker` is woken
+    /// for each batch.
+    ///
+    /// # Errors
+    /// A file that cannot be opened or is no packet file; or that is to be read twice and cannot
+    /// be.
+    pub fn start(sources: Vec<Source>, rounds: u32, waker: Waker) -> Result<Self, ExitError> {
+        if rounds > 1
+            && let Some(once) = sources.iter().find(|source| !source.is_repeatable())
+        {
+            return Err(ExitError::usage(format!(
+                "-T {rounds}: {} can be read only once; save it to a file first",
+                once.name()
+            )));
+        }
+        let files = open(&sources).map_err(|error| ExitError::start(format!("-i {error}")))?;
+        let progress = files.iter().map(PacketFile::progress).collect();
+        let (sender, batches) = sync_channel(BATCHES);
+        let (used, spare) = sync_channel(BATCHES);
+        let reading = Reading {
+            sources,
+            rounds,
+            sender,
+            spare,
+            waker,
+        };
+        std::thread::Builder::new()
+            .name("recording".to_owned())
+            .spawn(move || reading.run(files))
+            .map_err(|error| ExitError::caused("cannot start the reader's thread", &error))?;
+        Ok(Self {
+            batches,
+            used,
+            progress,
+        })
+    }
+
+    /// The next batch, without waiting for it.
+    pub fn next(&self) -> Next {
+        match self.batches.try_recv() {
+            Ok(batch) => Next::Batch(batch),
+            Err(TryRecvError::Empty) => Next::NotYet,
+            Err(TryRecvError::Disconnected) => Next::End,
+        }
+    }
+
+    /// Gives a batch back, so that its memory is used again.
+    pub fn give_back(&self, batch: Batch) {
+        // With no room for it, or nobody who needs it, its memory is simply free.
+        drop(self.used.try_send(batch));
+    }
+
+    /// How far the files were read in the first round.
+    pub fn progress(&self) -> Vec<Progress> {
+        self.progress.clone()
+    }
+}
+
+fn open(sources: &[Source]) -> Result<Vec<PacketFile>, FileError> {
+    sources.iter().map(PacketFile::open).collect()
+}
+
+/// The reading thread.
+struct Reading {
+    sources: Vec<Source>,
+    rounds: u32,
+    sender: SyncSender<Batch>,
+    spare: Receiver<Batch>,
+    waker: Waker,
+}
+
+impl Reading {
+    /// Reads until all rounds are read or nobody wants more.
+    fn run(self, files: Vec<PacketFile>) {
+        let mut files = Some(files);
+        for _ in 0..self.rounds {
+            let opened = match files.take() {
+                Some(files) => Ok(files),
+                None => open(&self.sources),
+            };
+            let goes_on = match opened {
+                Ok(files) => self.round(Merged::new(files)),
+                Err(error) => {
+                    // It was there a moment ago.
+                    let mut batch = self.batch();
+                    batch.problems.push(error);
+                    batch.ends_round = true;
+                    self.send(batch);
+                    false
+                }
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        // The sender goes first, so that whoever is woken sees the end.
+        let Self { sender, waker, .. } = self;
+        drop(sender);
+        waker.wake();
+    }
+
+    /// Says whether anybody wants more.
+    fn round(&self, mut files: Merged) -> bool {
+        loop {
+            let mut batch = self.batch();
+            while batch.bytes.len() < BATCH_BYTES && batch.places.len() < BATCH_BYTES / 64 {
+                match files.next_packet() {
+                    Some((_, packet)) => batch.push(&packet),
+                    None => {
+                        batch.ends_round = true;
+                        break;
+                    }
+                }
+            }
+            batch.problems = files.take_problems();
+            let last = batch.ends_round;
+            if !self.send(batch) {
+                return false;
+            }
+            if last {
+                return true;
+            }
+        }
+    }
+
+    fn batch(&self) -> Batch {
+        let mut batch = self.spare.try_recv().unwrap_or_default();
+        batch.clear();
+        batch
+    }
+
+    fn send(&self, batch: Batch) -> bool {
+        let sent = self.sender.send(batch).is_ok();
+        self.waker.wake();
+        sent
+    }
+}

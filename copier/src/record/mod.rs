@@ -1,0 +1,132 @@
+//! `millrace-copier record`: live traffic into files that `-i FILE` replays later.
+//!
+//! - [`options`]: what is recorded, and where to.
+//! - [`files`]: the files, how they follow each other and which are kept.
+//! - [`recorder`]: from the capture rings into the files, until it is told to end.
+
+pub mod files;
+pub mod options;
+pub mod recorder;
+
+use std::path::Path;
+
+use millrace_capture::{
+    Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter, Waker, check_privilege,
+};
+use millrace_fleet::drain;
+use millrace_fleet::exit::ExitError;
+use millrace_fleet::logging::{self, LogOptions};
+use millrace_fleet::signals;
+use tokio::runtime::Runtime;
+
+use self::files::Files;
+use self::options::RecordOptions;
+use self::recorder::{Recorder, Tape};
+use crate::cli::{self, Arguments};
+
+/// Runs the command.
+///
+/// # Errors
+/// Exit code 64 for the command line, 1 when recording cannot begin or go on.
+pub fn run(arguments: Arguments) -> Result<(), ExitError> {
+    let options: RecordOptions = cli::parse(arguments)?;
+    let rings = rings(&options)?;
+    check_privilege().map_err(|error| ExitError::start(error.to_string()))?;
+    let log = logging::init(&LogOptions {
+        file: options.log_file.clone(),
+        level: options.log_level.clone(),
+    })?;
+    let runtime =
+        Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+    let (trigger, watch) = drain::channel();
+    let mut hang_ups = signals::install(runtime.handle(), trigger, log)?;
+    let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+
+    let tapes = rings
+        .into_iter()
+        .map(Tape::open)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| ExitError::start(error.to_string()))?;
+    let files = Files::new(options.rotation()?);
+    let mut recorder = Recorder::new(tapes, files, watch.clone(), waker.clone())?;
+    let asked = recorder.asked_to_rotate();
+    let woken = waker.clone();
+    runtime.spawn(async move {
+        while hang_ups.next().await {
+            asked.ask();
+            woken.wake();
+        }
+    });
+    runtime.spawn(async move {
+        watch.draining().await;
+        waker.wake();
+    });
+    recorder.run()
+}
+
+fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {
+    let addresses: Vec<_> = options.services.iter().map(|one| one.0.address).collect();
+    let devices = if options.devices.is_empty() {
+        Device::carrying(&addresses)
+    } else {
+        options
+            .devices
+            .iter()
+            .map(|name| Device::find(name).map_err(|error| ExitError::start(error.to_string())))
+            .collect::<Result<_, _>>()?
+    };
+    if devices.is_empty() {
+        return Err(ExitError::start(
+            "no device carries the address of -x: check it with `ip address`, or name the devices \
+             with -i",
+        ));
+    }
+    let filter = filter(options)?;
+    filter
+        .compile(millrace_wire::LinkType::Ethernet, options.snap_length)
+        .map_err(|error| ExitError::usage(error.to_string()))?;
+    Ok(devices
+        .into_iter()
+        .map(|device| RingConfig {
+            buffer_bytes: (options.buffer_mb as usize) << 20,
+            snap_len: options.snap_length,
+            ..RingConfig::new(device.name, filter.clone())
+        })
+        .collect())
+}
+
+fn filter(options: &RecordOptions) -> Result<Filter, ExitError> {
+    match &options.filter {
+        Some(text) if text.trim().is_empty() => Err(ExitError::usage(
+            "-F: the expression is empty; leave -F out to record what -x names",
+        )),
+        Some(text) => Ok(Filter::Expression(Expression {
+            text: text.clone(),
+            exclude: Vec::new(),
+        })),
+        None if options.services.is_empty() => Err(ExitError::usage(
+            "nothing to record: name the services with -x PORT or -x IP:PORT",
+        )),
+        None => {
+            let services: Vec<ServiceFilter> = options.services.iter().map(|one| one.0).collect();
+            Ok(Filter::Services(FilterSpec {
+                services,
+                local_addresses: Device::list()
+                    .into_iter()
+                    .flat_map(|device| device.addresses)
+                    .collect(),
+                exclude: Vec::new(),
+                client_snap_len: options.snap_length,
+                server_snap_len: match options.whole {
+                    true => options.snap_length,
+                    false => millrace_capture::filter::HEADERS_ONLY,
+                },
+            }))
+        }
+    }
+}
+
+/// One line about a file that cannot be written.
+fn cannot_write(path: &Path, error: &std::io::Error) -> ExitError {
+    ExitError::caused(format!("cannot write {} (-w)", path.display()), error)
+}

@@ -1,0 +1,265 @@
+//! Route info to several interceptors, over real links on loopback: who is told what.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    unused_crate_dependencies
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_capture::Waker;
+use millrace_copier::inbox::{Inbox, Input};
+use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};
+use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, Time};
+use millrace_fleet::address::DefaultPort;
+use millrace_fleet::link::{self, LinkConfig, LinkEvent};
+use millrace_fleet::listen;
+use millrace_fleet::server::{self, AttachEvent, AttachEvents, ServerConfig, ServerHandle};
+use millrace_fleet::transport::Security;
+use millrace_proto::{FlowIds, FlowRecords};
+use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpPacket};
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
+
+/// Far longer than anything here takes: reached only when a test fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LIVE: &str = "198.18.2.10:80";
+const TARGET: &str = "198.18.2.20:8080";
+
+struct Interceptor {
+    server: ServerHandle,
+    events: AttachEvents,
+}
+
+impl Interceptor {
+    fn start(address: &str) -> Self {
+        let listener = listen::bind(address.parse().unwrap(), "-p").unwrap();
+        let config = ServerConfig::new(Security::Insecure, "rs");
+        let (server, events) = server::spawn(config, listener, &Handle::current(), || {}).unwrap();
+        Self { server, events }
+    }
+
+    /// What it hears next of flows: (announced ids, forgotten ids).
+    async fn hears(&mut self) -> (Vec<u64>, Vec<u64>) {
+        loop {
+            match timeout(PATIENCE, self.events.next())
+                .await
+                .unwrap()
+                .unwrap()
+            {
+                AttachEvent::Announce { flows, .. } => {
+                    let ids = FlowRecords::new(&flows).map(|flow| flow.unwrap().id);
+                    return (ids.collect(), Vec::new());
+                }
+                AttachEvent::Forget { ids, .. } => {
+                    let ids = FlowIds::new(&ids).map(Result::unwrap);
+                    return (Vec::new(), ids.collect());
+                }
+                AttachEvent::ResyncEnd { .. } => return (Vec::new(), Vec::new()),
+                AttachEvent::Attached { .. }
+                | AttachEvent::Detached { .. }
+                | AttachEvent::ResyncBegin { .. }
+                | AttachEvent::Claim { .. }
+                | AttachEvent::Trace { .. } => {}
+            }
+        }
+    }
+}
+
+/// A copier without a network: an engine with sessions, and route info to interceptors.
+struct Copier {
+    engine: Engine,
+    routes: RouteInfo,
+    inbox: Arc<Inbox>,
+    now: Time,
+}
+
+impl Copier {
+    fn new() -> Self {
+        let endpoint = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap());
+        let engine = Engine::new(Config {
+            services: vec![Service {
+                live_ip: Some(endpoint(LIVE).ip),
+                live_port: endpoint(LIVE).port,
+                target: endpoint(TARGET),
+            }],
+            ..Config::default()
+        });
+        Self {
+            engine,
+            routes: RouteInfo::default(),
+            inbox: Arc::new(Inbox::new(Waker::new().unwrap())),
+            now: Time::from_micros(1_700_000_000_000_000),
+        }
+    }
+
+    fn attach(&mut self, number: u32, interceptor: &Interceptor) {
+        let id = LinkId {
+            interceptor: number,
+            link: 0,
+        };
+        let address = interceptor.server.local_addr().to_string();
+        let address = DefaultPort(1).parse_list(&address).unwrap().remove(0);
+        let config = LinkConfig::new(address, Security::Insecure, "copier");
+        let inbox = self.inbox.clone();
+        let handle = link::spawn(config, &Handle::current(), move |event| {
+            inbox.push(id, event);
+        });
+        self.routes
+            .add(LinkRoutes::new(id, handle, 1, None, FlowTarget::Exact));
+    }
+
+    /// Takes in what the links say, until `count` streams came up.
+    async fn until_up(&mut self, mut count: usize) {
+        let mut inputs = std::collections::VecDeque::new();
+        for _ in 0..1000 {
+            self.inbox.take(&mut inputs);
+            for input in inputs.drain(..) {
+                if let Input::Link(id, event) = input {
+                    count -= usize::from(matches!(event, LinkEvent::Up { .. }));
+                    self.routes.on_event(id, &event, &self.engine);
+                }
+            }
+            if count == 0 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{count} links did not come up");
+    }
+
+    /// A client connects; the flow of its replica begins.
+    fn session(&mut self, port: u16) -> ReplicaKey {
+        let client = Endpoint::new("198.18.1.1".parse().unwrap(), port);
+        let live: SocketAddr = LIVE.parse().unwrap();
+        let there = FourTuple::new(client, live.into());
+        for (tuple, seq, ack, flags) in [
+            (there, 100, 0, Flags::SYN),
+            (there.reversed(), 500, 101, Flags::SYN | Flags::ACK),
+            (there, 101, 501, Flags::ACK),
+        ] {
+            let header = TcpHeader {
+                seq: Seq(seq),
+                ack: Seq(ack),
+                flags,
+                window: 1000,
+                ..TcpHeader::default()
+            };
+            let packet = TcpPacket {
+                tuple,
+                header,
+                payload: &[],
+                payload_len: 0,
+            };
+            self.engine.segment(self.now, self.now, &packet);
+        }
+        let mut opened = None;
+        while let Some(event) = self.engine.poll_event() {
+            if let Event::FlowOpened { key, tuple } = event {
+                self.routes.flow_opened(key, &tuple);
+                opened = Some(key);
+            }
+        }
+        opened.expect("a replica")
+    }
+
+    /// Time passes, and what has gathered goes out.
+    fn flush(&mut self) {
+        self.now = self.now + Duration::from_secs(1);
+        self.routes.flush(self.now, &self.engine);
+    }
+}
+
+async fn three() -> (Copier, Vec<Interceptor>) {
+    let mut copier = Copier::new();
+    let mut interceptors = Vec::new();
+    for number in 0..3 {
+        let interceptor = Interceptor::start("127.0.0.1:0");
+        copier.attach(number, &interceptor);
+        interceptors.push(interceptor);
+    }
+    copier.until_up(3).await;
+    for interceptor in &mut interceptors {
+        assert_eq!(
+            interceptor.hears().await,
+            (vec![], vec![]),
+            "a first resync"
+        );
+    }
+    (copier, interceptors)
+}
+
+#[tokio::test]
+async fn a_flow_is_announced_to_all_and_kept_by_the_one_that_answers() {
+    let (mut copier, mut interceptors) = three().await;
+    let key = copier.session(1000);
+    copier.flush();
+    for interceptor in &mut interceptors {
+        assert_eq!(interceptor.hears().await.0, [key.flow_id()]);
+    }
+
+    copier.routes.heard(1, key, &copier.engine);
+    copier.routes.heard(1, key, &copier.engine);
+    copier.flush();
+    assert_eq!(interceptors[0].hears().await.1, [key.flow_id()]);
+    assert_eq!(interceptors[2].hears().await.1, [key.flow_id()]);
+    assert!(copier.routes.may_own(1, key));
+    assert!(!copier.routes.may_own(0, key));
+
+    // The end is only of interest to the owner; the others hear of the next flow at once.
+    copier.routes.flow_closed(key);
+    let next = copier.session(1001);
+    copier.flush();
+    assert_eq!(interceptors[0].hears().await.0, [next.flow_id()]);
+    assert_eq!(interceptors[2].hears().await.0, [next.flow_id()]);
+    assert_eq!(interceptors[1].hears().await.0, [next.flow_id()]);
+    assert_eq!(interceptors[1].hears().await.1, [key.flow_id()]);
+}
+
+#[tokio::test]
+async fn an_interceptor_that_is_back_hears_of_its_own_flows_and_of_nobodys() {
+    let (mut copier, mut interceptors) = three().await;
+    let (mine, others, nobodys) = (
+        copier.session(1000),
+        copier.session(1001),
+        copier.session(1002),
+    );
+    copier.flush();
+    copier.routes.heard(0, mine, &copier.engine);
+    copier.routes.heard(2, others, &copier.engine);
+    copier.flush();
+
+    let address = interceptors[0].server.local_addr().to_string();
+    interceptors.remove(0).server.stop();
+    sleep(Duration::from_millis(50)).await;
+    let mut back = Interceptor::start(&address);
+    copier.until_up(1).await;
+    copier.flush();
+    let (mut announced, _) = back.hears().await;
+    announced.sort_unstable();
+    let mut wanted = [mine.flow_id(), nobodys.flow_id()];
+    wanted.sort_unstable();
+    assert_eq!(announced, wanted);
+}
+
+#[tokio::test]
+async fn when_an_interceptor_is_none_any_more_its_flows_are_offered_to_the_others() {
+    let (mut copier, mut interceptors) = three().await;
+    let key = copier.session(1000);
+    copier.flush();
+    for interceptor in &mut interceptors {
+        interceptor.hears().await;
+    }
+    copier.routes.heard(1, key, &copier.engine);
+    copier.flush();
+    interceptors[0].hears().await;
+
+    copier.routes.remove(1);
+    copier.flush();
+    assert_eq!(interceptors[0].hears().await.0, [key.flow_id()]);
+    assert_eq!(copier.routes.connected(), [0, 2]);
+}

@@ -1,0 +1,96 @@
+//! Which sessions are copied, and how often: intensity, bounds, draining.
+
+use millrace_wire::{Endpoint, TcpPacket};
+
+use super::Engine;
+use crate::intensity::{Intensity, Place};
+use crate::session::SessionKey;
+use crate::stats::{AbortReason, RefusalReason};
+use crate::time::Time;
+
+/// New sessions are refused above this share of the memory limit, in percent: what remains is
+/// for sessions that are open.
+const REFUSE_ABOVE: u64 = 90;
+
+/// What becomes of a session whose copy could begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is copied, so many times.
+    Copied(u16),
+    /// The intensity leaves it out.
+    Unchosen,
+    /// It is refused.
+    Refused(RefusalReason),
+}
+
+impl Engine {
+    /// From now on so many replicas are made of each session that begins. Open sessions keep the
+    /// replicas that they have. A session that was left out so far and is chosen now is picked up
+    /// at its next turn, unless only sessions seen from their SYN are copied.
+    pub const fn set_intensity(&mut self, intensity: Intensity) {
+        self.intensity = intensity;
+    }
+
+    /// Replicas per session at the moment.
+    pub const fn intensity(&self) -> Intensity {
+        self.intensity
+    }
+
+    /// Ends all replicas, counted as [`AbortReason::Stopped`]; their sessions are only watched
+    /// from now on. New sessions begin as before: set the intensity to zero first if they must
+    /// not.
+    pub fn stop_replicas(&mut self, now: Time) {
+        let copied = self.sessions.iter();
+        let copied = copied.filter(|(_, session)| session.first_replica.is_some());
+        let keys: Vec<SessionKey> = copied.map(|(key, _)| key).collect();
+        for key in keys {
+            self.abort_session(now, key, AbortReason::Stopped);
+        }
+    }
+
+    /// Whether the intensity leaves this client's session out; counts its bytes. Nothing is kept
+    /// of such a session: should the intensity rise, it is met midway.
+    pub(super) fn is_unchosen(&mut self, packet: &TcpPacket<'_>) -> bool {
+        let unchosen = self.copies(packet.tuple.source) == 0;
+        if unchosen {
+            self.stats.bytes_unchosen += packet.payload_len as u64;
+        }
+        unchosen
+    }
+
+    /// Decides on a session whose copy could begin now.
+    pub(super) fn admit(&mut self, now: Time, key: SessionKey) -> Admission {
+        let client = self.sessions.get(key).map(|session| session.tuple.source);
+        let copies = client.map_or(0, |client| self.copies(client));
+        if copies == 0 {
+            return Admission::Unchosen;
+        }
+        if let Err(reason) = self.meter.admit(now, self.copied, self.backlog) {
+            return Admission::Refused(reason);
+        }
+        Admission::Copied(copies)
+    }
+
+    fn copies(&self, client: Endpoint) -> u16 {
+        let place = Place::of(&self.config.intensity_key, client);
+        self.intensity.copies(place)
+    }
+
+    /// Whether a new session must be refused; counts it.
+    pub(super) fn refuses(&mut self, packet: &TcpPacket<'_>) -> bool {
+        let reason = if self.draining {
+            RefusalReason::Draining
+        } else if self.is_nearly_full() {
+            RefusalReason::Memory
+        } else {
+            return false;
+        };
+        self.stats.sessions_refused.add(reason);
+        self.stats.bytes_refused += packet.payload_len as u64;
+        true
+    }
+
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.memory() > self.config.memory_limit / 100 * REFUSE_ABOVE
+    }
+}

@@ -1,0 +1,62 @@
+//! Recordings: whose time the live side has, and what becomes of sessions when one ends.
+
+use super::Engine;
+use crate::session::{Course, Phase, SessionKey};
+use crate::stats::AbortReason;
+use crate::time::Time;
+
+impl Engine {
+    /// The time at which a segment was seen on the live side.
+    pub(super) fn seen_at(&mut self, now: Time, at: Time) -> Time {
+        match self.config.recorded {
+            Some(_) => self.recorded.meet(at),
+            None => at.min(now),
+        }
+    }
+
+    /// The present on the live side.
+    pub(super) fn live_now(&self, now: Time) -> Time {
+        match self.config.recorded {
+            Some(_) => self.recorded.now(),
+            None => now,
+        }
+    }
+
+    /// The recording ends here. Whatever is still open was cut by its end: its replicas deliver what
+    /// there is of it, and are then cut too. What follows, if anything does, is another recording:
+    /// its connections are others, even with the same addresses and ports.
+    pub fn end_of_recording(&mut self, now: Time) {
+        self.recorded.over = true;
+        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+        for key in keys {
+            let Some(session) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            if matches!(session.phase, Phase::Active(_)) {
+                // The live server's last words may lie beyond the end.
+                session.live.finished = true;
+                let running = session.course == Course::Running;
+                let missing = session.stream.has_hole() || session.gap_since != Time::NEVER;
+                self.stats.sessions_cut += u64::from(running);
+                if missing {
+                    self.abort_session(now, key, AbortReason::CaptureGap);
+                }
+            }
+            self.retire(now, key);
+        }
+    }
+
+    /// Gaps count as final now, however little of the recording has followed them: to be called when
+    /// nothing else goes on, since what waits behind a gap holds memory.
+    pub fn end_gaps(&mut self, now: Time) {
+        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+        for key in keys {
+            let gap = self.sessions.get(key).is_some_and(|session| {
+                session.gap_since != Time::NEVER || session.stream.has_hole()
+            });
+            if gap {
+                self.abort_session(now, key, AbortReason::CaptureGap);
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Gives out sources: no two replicas alive share source address, source port and target.
+
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use indexmap::IndexMap;
+use millrace_wire::Endpoint;
+
+use super::ports::{Ports, REST_PERIODS, split_mix};
+use super::share::{Block, Space};
+use crate::config::Config;
+use crate::time::Time;
+
+/// Addresses that are tried at random before the pool is walked through.
+const TRIES: u32 = 16;
+/// Addresses of a pool that are walked through before the space counts as used up. Each holds as
+/// many replicas as there are ports, so a larger pool does not get full.
+const WALK: u128 = 4096;
+/// Addresses of which only resting ports are known; the rest of more is cut short.
+const MAX_RESTING_ADDRESSES: usize = 1 << 18;
+/// Addresses that are looked after whenever a source is given out: one may be new, so it takes
+/// two to catch up.
+const SWEEP: usize = 2;
+
+/// A source that was given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The address and port.
+    pub(crate) source: Endpoint,
+    /// Its rest was cut short, since nothing else was free.
+    pub(crate) early: bool,
+}
+
+/// All sources of an engine.
+#[derive(Debug)]
+pub(crate) struct Allocator {
+    v4: Space,
+    v6: Space,
+    addresses: Addresses,
+}
+
+impl Allocator {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            v4: config.space(true),
+            v6: config.space(false),
+            addresses: Addresses::new(config),
+        }
+    }
+
+    /// Takes a source for a replica of `client` towards the target of this service, which is
+    /// `target`.
+    ///
+    /// The client's own port is kept where it is free, since that makes a replica easy to find in
+    /// a capture at the target. Without a pool a client that comes back with its own port gets it
+    /// even if it rests: the client has judged that its server will take it, and the target tells
+    /// the new connection from the old one by sequence number and timestamp, which only rise
+    /// (RFC 6191). `random` spreads clients over the pool and begins the search for a port. `None`
+    /// when the space is used up, or when the client's address family is not the target's and
+    /// there is no pool.
+    pub(crate) fn take(
+        &mut self,
+        now: Time,
+        client: Endpoint,
+        service: u16,
+        target: &IpAddr,
+        random: u64,
+    ) -> Option<Taken> {
+        let Self {
+            v4, v6, addresses, ..
+        } = self;
+        addresses.sweep(now);
+        let space: &Space = if target.is_ipv4() { v4 } else { v6 };
+        let block = space.block();
+        let own = space.allows(client.port);
+        if space.keeps_clients() {
+            if client.ip.is_ipv4() != target.is_ipv4() {
+                return None;
+            }
+            return addresses.take(now, service, client.ip, block, |ports| {
+                let kept = own && ports.take_own(client.port, true);
+                let kept = kept.then_some((client.port, false));
+                kept.or_else(|| Some((ports.take_free(random)?, false)))
+                    .or_else(|| Some((ports.take_early(random)?, true)))
+            });
+        }
+        let count = space.count();
+        if count == 0 {
+            return None;
+        }
+        let start = u128::from(random) % count;
+        if own {
+            let kept = addresses.take(now, service, space.nth(start)?, block, |ports| {
+                let kept = ports.take_own(client.port, false);
+                kept.then_some((client.port, false))
+            });
+            if kept.is_some() {
+                return kept;
+            }
+        }
+        let mut free = |ip, random| {
+            addresses.take(now, service, ip, block, |ports| {
+                Some((ports.take_free(random)?, false))
+            })
+        };
+        let mut state = random;
+        for _ in 0..TRIES {
+            let taken = free(space.nth(u128::from(state) % count)?, state);
+            if taken.is_some() {
+                return taken;
+            }
+            state = split_mix(state);
+        }
+        let walk = || {
+            let number = move |n| start.saturating_add(n) % count;
+            (0..WALK.min(count)).filter_map(move |n| space.nth(number(n)))
+        };
+        let taken = walk().find_map(|ip| free(ip, state));
+        taken.or_else(|| {
+            walk().find_map(|ip| {
+                addresses.take(now, service, ip, block, |ports| {
+                    Some((ports.take_early(state)?, true))
+                })
+            })
+        })
+    }
+
+    /// A source is not used any more: its port rests.
+    pub(crate) fn release(&mut self, now: Time, service: u16, source: Endpoint) {
+        self.addresses.release(now, service, source);
+    }
+}
+
+/// The addresses of which something is known.
+#[derive(Debug)]
+struct Addresses {
+    /// The number of each service's target: those with the same target share it.
+    targets: Vec<u16>,
+    /// Length of a period, in microseconds; 0: ports do not rest.
+    period: u64,
+    ports: IndexMap<(u16, IpAddr), Ports, FixedState>,
+    /// Addresses with ports in use.
+    used: usize,
+    sweep_at: usize,
+}
+
+impl Addresses {
+    fn new(config: &Config) -> Self {
+        let services = &config.services;
+        let number = |target: Endpoint| {
+            // With addresses that change on the way, the source alone tells flows apart.
+            let first = services
+                .iter()
+                .position(|s| config.nat || s.target == target);
+            first
+                .and_then(|first| u16::try_from(first).ok())
+                .unwrap_or(0)
+        };
+        let rest = u64::try_from(config.port_rest.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            targets: services.iter().map(|s| number(s.target)).collect(),
+            period: rest / REST_PERIODS,
+            ports: IndexMap::with_hasher(FixedState::with_seed(config.seed)),
+            used: 0,
+            sweep_at: 0,
+        }
+    }
+
+    /// Takes the port of this address that `choose` takes.
+    fn take(
+        &mut self,
+        now: Time,
+        service: u16,
+        ip: IpAddr,
+        block: Block,
+        choose: impl FnOnce(&mut Ports) -> Option<(u16, bool)>,
+    ) -> Option<Taken> {
+        let period = self.period_at(now);
+        let entry = self.ports.entry((self.target(service), ip));
+        let ports = entry.or_insert_with(|| Ports::new(block, period));
+        ports.age(period);
+        let unused = ports.is_unused();
+        let (port, early) = choose(ports)?;
+        self.used += usize::from(unused);
+        let source = Endpoint::new(ip, port);
+        Some(Taken { source, early })
+    }
+
+    fn release(&mut self, now: Time, service: u16, source: Endpoint) {
+        let period = self.period_at(now);
+        let key = (self.target(service), source.ip);
+        let Some(ports) = self.ports.get_mut(&key) else {
+            return;
+        };
+        ports.age(period);
+        let unused = ports.is_unused();
+        ports.release(source.port, self.period > 0);
+        self.used -= usize::from(!unused && ports.is_unused());
+        if ports.is_empty() {
+            self.ports.swap_remove(&key);
+        }
+    }
+
+    /// Forgets addresses whose ports have all rested, a few at a time.
+    fn sweep(&mut self, now: Time) {
+        let period = self.period_at(now);
+        let too_many = self.ports.len() > self.used + MAX_RESTING_ADDRESSES;
+        for _ in 0..SWEEP {
+            if self.sweep_at >= self.ports.len() {
+                self.sweep_at = 0;
+            }
+            let Some((_, ports)) = self.ports.get_index_mut(self.sweep_at) else {
+                return;
+            };
+            ports.age(period);
+            if ports.is_empty() || (too_many && ports.is_unused()) {
+                self.ports.swap_remove_index(self.sweep_at);
+            } else {
+                self.sweep_at += 1;
+            }
+        }
+    }
+
+    fn target(&self, service: u16) -> u16 {
+        let target = self.targets.get(usize::from(service));
+        target.copied().unwrap_or_default()
+    }
+
+    fn period_at(&self, now: Time) -> u64 {
+        now.as_micros().checked_div(self.period).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[path = "allocator_tests.rs"]
+mod tests;

@@ -1,0 +1,320 @@
+//! The part of address and port space that is this copier's own (`-f`).
+//!
+//! Copiers of one target must not give out the same source. Interceptors sort that out for those
+//! that share one, at the price of refused claims and moved replicas; a share each avoids it.
+//! Share K of N of a pool is every N-th part of its addresses, with all their ports. A pool with
+//! fewer addresses than shares is divided by ports too: each address is divided among the shares
+//! that fall on it. Without a pool, where the clients' own addresses are kept, every address is
+//! divided by ports among all shares.
+
+use std::net::IpAddr;
+
+use super::pool::{self, SourcePool};
+
+/// Ports that may stand in for a client's own, first and last. Privileged ports stay out: a
+/// service may treat them in another way.
+const SUBSTITUTE_PORTS: (u16, u16) = (1024, 65_535);
+/// The most shares: TCPCopy's instances.
+pub(super) const MAX_SHARES: u16 = 1024;
+
+/// One of several equal, disjoint parts of the space of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    index: u16,
+    of: u16,
+}
+
+impl Share {
+    /// Share number `index` (from 0) of `of`; `None` unless `index < of <= 1024`.
+    pub fn new(index: u16, of: u16) -> Option<Self> {
+        (index < of && of <= MAX_SHARES).then_some(Self { index, of })
+    }
+
+    /// Its number, from 0.
+    pub const fn index(self) -> u16 {
+        self.index
+    }
+
+    /// How many shares there are.
+    pub const fn of(self) -> u16 {
+        self.of
+    }
+}
+
+/// A block of ports, first and last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl Block {
+    /// How many ports.
+    pub fn len(self) -> u32 {
+        (u32::from(self.last) + 1).saturating_sub(u32::from(self.first))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this is one of them.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// Part number `index` of `of` equal parts; what does not divide is nobody's.
+    fn part(self, index: u16, of: u16) -> Self {
+        let size = self.len() / u32::from(of.max(1));
+        let first = u32::from(self.first) + size * u32::from(index);
+        // Inside the block, so below 65,536.
+        Self {
+            first: first as u16,
+            last: (first + size.max(1) - 1) as u16,
+        }
+    }
+}
+
+/// What a share can hold towards one target at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Addresses of the share; `None`: the clients' own.
+    pub addresses: Option<u128>,
+    /// Replicas from each address.
+    pub per_address: u32,
+}
+
+/// The sources of one address family that a copier may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Addresses; `None`: the clients' own.
+    addresses: Option<Vec<(IpAddr, IpAddr)>>,
+    count: u128,
+    /// Ports that may stand in for a client's own.
+    block: Block,
+    /// Whether ports outside the block belong to others.
+    confined: bool,
+}
+
+impl Space {
+    /// What of `pool` belongs to `share` (to one copier alone without one), for targets of the
+    /// family of `like`.
+    pub fn new(pool: &SourcePool, share: Option<Share>, like: &IpAddr) -> Self {
+        let (first, last) = SUBSTITUTE_PORTS;
+        let all = Block { first, last };
+        let share = share.filter(|share| share.of > 1);
+        let (index, of) = share.map_or((0, 1), |share| (share.index, share.of));
+        if matches!(pool, SourcePool::Clients) {
+            return Self {
+                addresses: None,
+                count: 0,
+                block: all.part(index, of),
+                confined: share.is_some(),
+            };
+        }
+        let count = pool.len(like);
+        let starts = |index: u16| part_start(count, index, of);
+        let (from, to) = (starts(index), starts(index + 1));
+        if count >= u128::from(of) {
+            return Self {
+                addresses: Some(pool.slice(like, from, to - from)),
+                count: to - from,
+                block: all,
+                confined: false,
+            };
+        }
+        // Fewer addresses than shares: those that begin on this address divide its ports.
+        let sharers = |other: &u16| starts(*other) == from;
+        let first = (0..of).find(sharers).unwrap_or(index);
+        let among = (0..of).filter(sharers).count() as u16;
+        let addresses = pool.slice(like, from, 1);
+        Self {
+            count: addresses.len() as u128,
+            addresses: Some(addresses),
+            block: all.part(index - first, among),
+            confined: true,
+        }
+    }
+
+    /// What it can hold towards one target.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            addresses: self.addresses.is_some().then_some(self.count),
+            per_address: self.block.len(),
+        }
+    }
+
+    /// The blocks of sources that no other share has: addresses, first and last, and the ports of
+    /// each. Empty for the clients' own addresses.
+    pub fn blocks(&self) -> impl Iterator<Item = (IpAddr, IpAddr, Block)> {
+        let ports = if self.confined {
+            self.block
+        } else {
+            // A client's own port is kept where it is free, whichever that is.
+            Block {
+                first: 1,
+                last: u16::MAX,
+            }
+        };
+        self.addresses
+            .iter()
+            .flatten()
+            .map(move |(first, last)| (*first, *last, ports))
+    }
+
+    /// Whether replicas bear their clients' addresses.
+    pub(super) const fn keeps_clients(&self) -> bool {
+        self.addresses.is_none()
+    }
+
+    /// How many addresses there are; 0 for the clients' own.
+    pub(super) const fn count(&self) -> u128 {
+        self.count
+    }
+
+    /// The address with this number.
+    pub(super) fn nth(&self, n: u128) -> Option<IpAddr> {
+        pool::nth(self.addresses.as_deref()?, n)
+    }
+
+    /// Ports that may stand in for a client's own.
+    pub(super) const fn block(&self) -> Block {
+        self.block
+    }
+
+    /// Whether a client's own port may be kept.
+    pub(super) const fn allows(&self, port: u16) -> bool {
+        !self.confined || self.block.contains(port)
+    }
+}
+
+/// Where part number `index` of `of` begins: `count * index / of`, without overflow.
+fn part_start(count: u128, index: u16, of: u16) -> u128 {
+    let (index, of) = (u128::from(index), u128::from(of.max(1)));
+    count / of * index + count % of * index / of
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn v4(n: u32) -> IpAddr {
+        Ipv4Addr::from(0xc612_0000 + n).into()
+    }
+
+    fn pool(addresses: u32) -> SourcePool {
+        SourcePool::Ranges(vec![(v4(1), v4(addresses))])
+    }
+
+    fn overlap(a: &(IpAddr, IpAddr, Block), b: &(IpAddr, IpAddr, Block)) -> bool {
+        a.0 <= b.1 && b.0 <= a.1 && a.2.first <= b.2.last && b.2.first <= a.2.last
+    }
+
+    #[test]
+    fn without_a_share_everything_is_ones_own() {
+        let space = Space::new(&pool(10), None, &v4(0));
+        assert_eq!(
+            space.capacity(),
+            Capacity {
+                addresses: Some(10),
+                per_address: 64_512
+            }
+        );
+        assert!(space.allows(80));
+        let clients = Space::new(&SourcePool::Clients, None, &v4(0));
+        assert_eq!(
+            clients.capacity(),
+            Capacity {
+                addresses: None,
+                per_address: 64_512
+            }
+        );
+    }
+
+    #[test]
+    fn a_share_of_the_clients_own_addresses_is_a_block_of_ports() {
+        let space = |k| Space::new(&SourcePool::Clients, Share::new(k, 1024), &v4(0));
+        assert_eq!(
+            space(0).block(),
+            Block {
+                first: 1024,
+                last: 1086
+            }
+        );
+        assert_eq!(
+            space(1023).block(),
+            Block {
+                first: 65_473,
+                last: 65_535
+            }
+        );
+        assert!(!space(0).allows(80));
+        assert!(space(0).allows(1030) && !space(1).allows(1030));
+    }
+
+    #[test]
+    fn a_pool_with_fewer_addresses_than_shares_is_divided_by_ports_too() {
+        let space = Space::new(&pool(2), Share::new(1, 4), &v4(0));
+        let blocks: Vec<_> = space.blocks().collect();
+        assert_eq!(
+            blocks,
+            [(
+                v4(1),
+                v4(1),
+                Block {
+                    first: 33_280,
+                    last: 65_535
+                }
+            )]
+        );
+    }
+
+    #[test]
+    fn the_whole_of_ipv6_is_divided_too() {
+        let all = (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::from(u128::MAX).into(),
+        );
+        let like = Ipv6Addr::LOCALHOST.into();
+        let space = Space::new(
+            &SourcePool::Ranges(vec![all]),
+            Share::new(1023, 1024),
+            &like,
+        );
+        assert!(space.capacity().addresses > Some(1 << 117));
+        assert!(space.nth(5).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_disjoint_and_none_is_empty(
+            addresses in 1..3000u32, of in 1..=1024u16, a in any::<u16>(), b in any::<u16>()
+        ) {
+            let pool = pool(addresses);
+            let space = |k| Space::new(&pool, Share::new(k, of), &v4(0));
+            let (a, b) = (a % of, b % of);
+            let (mine, theirs): (Vec<_>, Vec<_>) = (space(a).blocks().collect(), space(b).blocks().collect());
+            prop_assert!(!mine.is_empty() && mine.iter().all(|block| !block.2.is_empty()));
+            if a != b {
+                for one in &mine {
+                    prop_assert!(theirs.iter().all(|other| !overlap(one, other)));
+                }
+            }
+        }
+
+        #[test]
+        fn shares_by_ports_are_disjoint(of in 2..=1024u16, a in any::<u16>(), b in any::<u16>(), port in any::<u16>()) {
+            let space = |k| Space::new(&SourcePool::Clients, Share::new(k, of), &v4(0));
+            let (a, b) = (a % of, b % of);
+            prop_assert!(space(a).block().len() >= 63);
+            if a != b {
+                prop_assert!(!(space(a).allows(port) && space(b).allows(port)));
+            }
+        }
+    }
+}

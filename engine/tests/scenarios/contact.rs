@@ -1,0 +1,163 @@
+//! First contact and the ways behind a director: targets that are held back, addresses for probes,
+//! address translation, and interceptors that come back one by one.
+
+use millrace_engine::{Config, ReplicaKey, Service, SourcePool};
+use millrace_wire::Endpoint;
+
+use crate::sim::target::Ended;
+use crate::sim::{LIVE, Live, TARGET, World, at, client, config, ms, secs, v4};
+use crate::talk::*;
+
+fn talk() -> Vec<crate::sim::Action> {
+    use crate::sim::Action::*;
+    vec![
+        says(300),
+        Server(500),
+        says(5000),
+        Server(40),
+        ClientFin,
+        ServerFin,
+    ]
+}
+
+const LIVE_TOO: Endpoint = Endpoint::new(LIVE.ip, 81);
+const TARGET_TOO: Endpoint = Endpoint::new(v4(21), 8080);
+
+fn two_targets() -> Config {
+    let mut config = config();
+    config.services.push(Service {
+        live_ip: Some(LIVE_TOO.ip),
+        live_port: LIVE_TOO.port,
+        target: TARGET_TOO,
+    });
+    config
+}
+
+fn to_the_other(port: u16) -> Live {
+    let mut live = Live::new(at(ms(0)), port);
+    live.live = LIVE_TOO;
+    live
+}
+
+#[test]
+fn a_target_that_is_held_back_gets_nothing_and_then_everything() {
+    let mut world = World::new(two_targets(), 1);
+    world.behaviour = answers_like(&talk());
+    let now = world.now;
+    world.engine.set_target_open(now, 0, false);
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
+    world.capture(to_the_other(PORT + 1).play(&talk()));
+    world.run(secs(5));
+    assert_eq!(world.targets.len(), 1, "the other target is not held back");
+    assert_eq!(world.target(PORT + 1).tuple.destination, TARGET_TOO);
+    assert_eq!(world.engine.gauges().replicas_waiting, 1);
+    let now = world.now;
+    world.engine.set_target_open(now, 0, true);
+    world.run(secs(30));
+    assert_eq!(world.target(PORT).received, said(&talk()));
+    assert_eq!(world.target(PORT).ended, Ended::Fin);
+    world.assert_all_delivered();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_probe_bears_the_address_of_a_client_that_waits_and_never_a_replicas_port() {
+    let mut world = World::new(config(), 1);
+    let now = world.now;
+    world.engine.set_target_open(now, 0, false);
+    assert_eq!(
+        world.engine.probe_source(now, 0),
+        None,
+        "no client is known"
+    );
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
+    world.run(ms(100));
+    for micros in 0..500 {
+        let at = world.now + std::time::Duration::from_micros(micros);
+        let source = world.engine.probe_source(at, 0).unwrap();
+        assert_eq!(source.ip, client(PORT).ip);
+        assert_ne!(source.port, PORT);
+        assert!(source.port >= 1024);
+    }
+    assert_eq!(world.engine.probe_source(now, 9), None, "no such service");
+}
+
+#[test]
+fn a_probe_of_a_pool_needs_no_client() {
+    let pool = SourcePool::Ranges(vec![(v4(100), v4(101))]);
+    let mut world = World::new(
+        Config {
+            sources: pool,
+            ..config()
+        },
+        1,
+    );
+    let now = world.now;
+    let source = world.engine.probe_source(now, 0).unwrap();
+    assert!([v4(100), v4(101)].contains(&source.ip));
+}
+
+#[test]
+fn behind_address_translation_answers_are_known_by_the_replicas_side() {
+    let mut world = World::new(
+        Config {
+            nat: true,
+            ..config()
+        },
+        1,
+    );
+    world.behaviour = answers_like(&talk());
+    world.answers_from = Some(Endpoint::new(v4(77), 18_080));
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
+    world.run(secs(30));
+    assert_eq!(world.target(PORT).received, said(&talk()));
+    world.assert_all_delivered();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn behind_address_translation_no_two_replicas_share_a_source() {
+    let mut world = World::new(
+        Config {
+            nat: true,
+            ..two_targets()
+        },
+        1,
+    );
+    world.behaviour = answers_like(&talk());
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
+    world.capture(to_the_other(PORT).play(&talk()));
+    world.run(ms(5));
+    let sources: Vec<_> = world.targets.iter().map(|it| it.tuple.source).collect();
+    assert_eq!(sources.len(), 2);
+    assert_ne!(sources[0], sources[1], "one client's port at two targets");
+    world.run(secs(30));
+    world.assert_all_delivered();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn only_what_an_interceptor_may_have_missed_is_tried_again_when_it_is_back() {
+    let mut world = World::new(config(), 1);
+    // Neither answer reaches the copier.
+    world.interceptor_up = false;
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
+    world.capture(Live::new(at(ms(1)), PORT + 1).play(&talk()));
+    world.run(ms(500));
+    let keys: Vec<ReplicaKey> = world.replica_keys();
+    let mine = *keys
+        .iter()
+        .find(|key| world.flows[*key].source == client(PORT))
+        .unwrap();
+    let before = world.sent.len();
+    let now = world.now;
+    world.engine.path_restored(now, |key| key == mine);
+    world.run(ms(250));
+    let again = &world.sent[before..];
+    assert!(!again.is_empty());
+    assert_eq!(TARGET, again[0].1.tuple.destination);
+    assert!(
+        again.iter().all(|(_, it)| it.tuple.source == client(PORT)),
+        "the other waits for its timer"
+    );
+}

@@ -1,0 +1,130 @@
+//! Recording on the live host, and replaying from there.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use millrace_lab::records::RecordedStreams;
+use millrace_lab::{Process, wait_for};
+use serde_json::Value;
+
+use crate::{PORTS, Scene, binary};
+
+/// A recording that is under way on the live host.
+pub struct Recording {
+    /// Where it goes to.
+    pub file: PathBuf,
+    process: Process,
+}
+
+/// How a replay went.
+pub struct Replay {
+    /// How the copier ended.
+    pub status: ExitStatus,
+    /// Its report.
+    pub report: Value,
+    /// What it wrote.
+    pub log: String,
+    /// What the target received.
+    pub target: RecordedStreams,
+}
+
+impl Recording {
+    /// Begins a recording by `millrace-copier record` with more arguments.
+    pub fn by_copier(scene: &Scene, name: &str, more: &[&str]) -> Self {
+        let host = &scene.stage.live().unwrap().host;
+        let file = host.file(name);
+        let ports: Vec<String> = PORTS.iter().map(ToString::to_string).collect();
+        let (ports, path) = (ports.join(","), file.display().to_string());
+        let mut arguments = vec!["record", "-x", &ports, "-w", &path];
+        arguments.extend(more);
+        let log = host.file(&format!("{name}.log"));
+        let process = host
+            .spawn(binary("millrace-copier"), &arguments, &[], &log)
+            .unwrap();
+        wait_for("the recording to begin", Duration::from_secs(10), || {
+            process.log().contains("recording ")
+        })
+        .unwrap();
+        Self { file, process }
+    }
+
+    /// Begins a recording by tcpdump on a device.
+    pub fn by_tcpdump(scene: &Scene, name: &str, device: &str) -> Self {
+        let host = &scene.stage.live().unwrap().host;
+        let file = host.file(name);
+        let path = file.display().to_string();
+        // As root it would drop its privileges, and with them its access to the lab's directory.
+        let arguments = [
+            "-i", device, "-w", &path, "-B", "65536", "-Z", "root", "tcp",
+        ];
+        let log = host.file(&format!("{name}.log"));
+        let process = host.spawn("tcpdump", &arguments, &[], &log).unwrap();
+        wait_for("tcpdump to begin", Duration::from_secs(10), || {
+            process.log().contains("listening on")
+        })
+        .unwrap();
+        Self { file, process }
+    }
+
+    /// Ends it; gives the file and what the recorder said.
+    pub fn end(mut self) -> (PathBuf, String) {
+        // The last packets are on their way through the kernel.
+        std::thread::sleep(Duration::from_millis(500));
+        let status = self.process.terminate(Duration::from_secs(20)).unwrap();
+        assert!(status.success(), "{status}: {}", self.process.log());
+        (self.file, self.process.log())
+    }
+}
+
+impl Scene {
+    /// Replays files from the live host, with more arguments, and waits until that ends by itself.
+    pub fn replay(&mut self, files: &[&Path], more: &[&str], limit: Duration) -> Replay {
+        let names: Vec<String> = files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        let names = names.join(",");
+        let mut arguments = vec!["-i", &names];
+        arguments.extend(more);
+        drop(std::fs::remove_file(self.report_file(0)));
+        self.start_copier_only(0, &arguments);
+        let mut copier = self.copiers.pop().unwrap();
+        let status = copier.wait(limit);
+        let log = copier.log();
+        let status = status.unwrap_or_else(|error| panic!("{error}: {log}"));
+        let report = std::fs::read_to_string(self.report_file(0)).unwrap_or_default();
+        let report = serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {log}"));
+        Replay {
+            status,
+            report,
+            log,
+            target: self.take_target(),
+        }
+    }
+}
+
+impl Replay {
+    /// Everything that `live` received was delivered `times` times, and nothing else.
+    pub fn assert_exact(&self, live: &RecordedStreams, times: usize) {
+        assert!(self.status.success(), "{}: {}", self.status, self.log);
+        assert_eq!(self.report["fidelity"], 1.0, "{:#}", self.report);
+        assert_eq!(
+            self.report["recording"]["delivered"], 1.0,
+            "{:#}",
+            self.report
+        );
+        let mut wanted = RecordedStreams::default();
+        for _ in 0..times {
+            wanted.extend(live);
+        }
+        let difference = wanted.compare(&self.target);
+        assert!(
+            difference.is_none(),
+            "recorded and replayed differ: {difference}\n{:#}\n{}",
+            self.report,
+            self.log
+        );
+        assert!(!live.is_empty(), "nothing was recorded at all");
+    }
+}

@@ -1,0 +1,154 @@
+//! What was recorded arrives at a target as it was, whoever recorded it and however fast it is
+//! replayed.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use millrace_integration::replay::Recording;
+use millrace_integration::traffic::some_of_everything;
+use millrace_integration::{Family, HTTP, Path as Way, Scene, can_run, number};
+use millrace_lab::StageOptions;
+use millrace_lab::fault::Fault;
+use millrace_lab::load::{Kind, Load};
+
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// A scene without a copier.
+fn scene() -> Scene {
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    scene
+}
+
+/// A few requests on connections that stay open for a second.
+fn a_second_of_requests(scene: &Scene) {
+    for family in Family::BOTH {
+        let kind = Kind::KeepAlive {
+            lasting: Duration::from_secs(1),
+            pause: Duration::from_millis(20),
+            path: "/bytes/200".to_owned(),
+        };
+        let load = Load::new(kind, scene.live_service(0, family, HTTP))
+            .from(&scene.client_addresses(family))
+            .concurrency(8);
+        scene.load(load);
+    }
+}
+
+#[test]
+fn every_kind_of_traffic_recorded_by_three_recorders_arrives_as_it_was() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    let recordings = [
+        Recording::by_copier(&scene, "copier.pcapng", &[]),
+        Recording::by_tcpdump(&scene, "tcpdump.pcap", "eth0"),
+        Recording::by_tcpdump(&scene, "any.pcap", "any"),
+    ];
+    some_of_everything(&scene);
+    let files = recordings.map(|recording| {
+        let (file, said) = recording.end();
+        assert!(
+            said.contains(" 0 dropped") || said.contains("0 packets dropped"),
+            "{said}"
+        );
+        file
+    });
+    let live = scene.take_live();
+    for (file, more) in [
+        (&files[0], &[][..]),
+        (&files[0], &["-a", "10"]),
+        (&files[0], &["--asap"]),
+        (&files[1], &["-a", "2.5"]),
+        (&files[2], &["--asap", "-m", "32"]),
+    ] {
+        let replay = scene.replay(&[file.as_path()], more, LIMIT);
+        replay.assert_exact(&live, 1);
+    }
+    scene.set_faults(Way::CopierToTarget, Fault::loss(0.01), 7);
+    let replay = scene.replay(&[files[0].as_path()], &["-a", "10"], LIMIT);
+    replay.assert_exact(&live, 1);
+}
+
+#[test]
+fn a_repeated_recording_comes_from_other_ports_each_time() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    let recording = Recording::by_copier(&scene, "three.pcapng", &[]);
+    a_second_of_requests(&scene);
+    let (file, _) = recording.end();
+    let live = scene.take_live();
+    let replay = scene.replay(&[file.as_path()], &["-T", "3"], LIMIT);
+    replay.assert_exact(&live, 3);
+    assert_eq!(replay.report["recording"]["rounds_done"], 3);
+    assert_eq!(number(&replay.report, "/replicas/moved"), 0);
+}
+
+#[test]
+fn a_recording_in_rotated_files_is_replayed_as_one() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    let recording = Recording::by_copier(&scene, "many.pcapng", &["--rotate-time", "1"]);
+    a_second_of_requests(&scene);
+    let (file, _) = recording.end();
+    let mut parts: Vec<_> = std::fs::read_dir(file.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().contains("many-0"))
+        .collect();
+    parts.sort();
+    assert!(parts.len() > 1, "{parts:?}");
+    let live = scene.take_live();
+    // In whatever order they are named.
+    parts.reverse();
+    let parts: Vec<&Path> = parts.iter().map(AsRef::as_ref).collect();
+    let replay = scene.replay(&parts, &[], LIMIT);
+    replay.assert_exact(&live, 1);
+}
+
+#[test]
+fn what_was_not_delivered_is_exit_code_2() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    let recording = Recording::by_copier(&scene, "late.pcapng", &[]);
+    a_second_of_requests(&scene);
+    let (file, _) = recording.end();
+    // The target refuses connections: nothing listens there.
+    drop(scene.target_recorder.take().unwrap().stop());
+    let host = scene.stage.live().unwrap().host.clone();
+    let target = scene.stage.target.address.v4;
+    let live = scene.live_service(0, Family::V4, HTTP);
+    let interceptor = scene.stage.assistant.address.v4.to_string();
+    let service = format!("{live}-{target}:{HTTP}");
+    let file = file.display().to_string();
+    let arguments = [
+        "-i",
+        &file,
+        "-x",
+        &service,
+        "-s",
+        &interceptor,
+        "--insecure",
+        "--no-probe",
+        "--asap",
+    ];
+    let run = |more: &[&str]| {
+        let arguments = [&arguments[..], more].concat();
+        host.run(millrace_integration::binary("millrace-copier"), &arguments)
+            .unwrap()
+    };
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--min-fidelity"), "{said}");
+    let output = run(&["--min-fidelity", "0"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
