@@ -24,6 +24,7 @@ impl Copier {
         cluster: &Cluster,
         live: usize,
         interceptors: &[String],
+        agents: &[String],
         more: &[&str],
     ) -> Self {
         let host = &cluster.live[live].host;
@@ -46,6 +47,10 @@ impl Copier {
         ];
         if cluster.forwarding() == Forwarding::AddressTranslation {
             arguments.push("--nat");
+        }
+        let agents = agents.join(",");
+        if !agents.is_empty() {
+            arguments.extend(["--router-agent", &agents]);
         }
         arguments.extend(more);
         let log = new_log(host, "copier");

@@ -4,8 +4,8 @@
 //! what all real servers recorded together. Responses at clients, router and director are counted over the whole
 //! scene, health checks run beside it; both are part of what it amounted to.
 
+mod agent;
 mod copiers;
-mod divert;
 mod outcome;
 mod real;
 
@@ -19,8 +19,8 @@ use millrace_lab::{Host, wait_for};
 use serde_json::Value;
 
 use crate::{Family, HTTP, PORTS, number, recorder};
+pub use agent::Mode;
 use copiers::Copier;
-pub use divert::Mode;
 pub use outcome::{ClusterOutcome, assert_faithful};
 pub use real::Real;
 
@@ -54,8 +54,8 @@ impl ClusterScene {
         ClusterOptions::new(&PORTS)
     }
 
-    /// A cluster with recording servers, responses diverted, an interceptor wherever they are diverted to, and health
-    /// checks; no copier yet.
+    /// A cluster with recording servers, a router-agent at each real server, and an interceptor wherever responses are
+    /// diverted to; no copier yet.
     pub fn new(options: ClusterOptions, mode: Mode) -> Self {
         let mut cluster = Cluster::new(options).unwrap();
         let live_recorders = cluster
@@ -124,7 +124,12 @@ impl ClusterScene {
 
     /// Starts a copier on live server number `live` with more arguments, and waits until it is ready.
     pub fn start_copier(&mut self, live: usize, more: &[&str]) {
-        let copier = Copier::start(&self.cluster, live, &self.interceptors(), more);
+        let agents = self.cluster.real_servers.iter().zip(&self.real);
+        let agents = agents
+            .filter(|(_, real)| real.agent.status().is_some())
+            .map(|(place, _)| place.address.v4.to_string());
+        let agents: Vec<String> = agents.collect();
+        let copier = Copier::start(&self.cluster, live, &self.interceptors(), &agents, more);
         self.copiers.push(copier);
     }
 
@@ -226,15 +231,29 @@ impl ClusterScene {
         outcome
     }
 
-    /// Ends everything and collects what was recorded and counted. The leaks are counted last: with the copiers and
-    /// interceptors gone, the real servers' kernels still send for connections that nobody ended.
+    /// With all copiers gone, the agents divert nothing any more, after a time. Gives what some still divert then.
+    fn wait_undiverted(&self) -> Vec<String> {
+        let diverted = || -> Vec<String> {
+            let all = self.real.iter().filter_map(|real| real.agent.status());
+            all.filter(|status| status["diverted"] != serde_json::json!([]))
+                .map(|status| status.to_string())
+                .collect()
+        };
+        let limit = Duration::from_secs(30);
+        drop(wait_for("the leases to end", limit, || {
+            diverted().is_empty()
+        }));
+        diverted()
+    }
+
+    /// Ends everything and collects what was recorded and counted. The leaks are counted last: once the leases have
+    /// ended, nothing keeps the real servers' kernels from answering whoever they still know.
     pub fn finish(mut self) -> ClusterOutcome {
         let mut reports = Vec::new();
         for copier in std::mem::take(&mut self.copiers) {
             reports.push(copier.finish());
         }
-        // What a real server's kernel has received, its application must have read.
-        std::thread::sleep(Duration::from_millis(200));
+        let still_diverted = self.wait_undiverted();
         let checks = std::mem::take(&mut self.checks)
             .into_iter()
             .flat_map(|checks| checks.stop().unwrap())
@@ -257,6 +276,7 @@ impl ClusterScene {
             real,
             checks,
             taken_out,
+            still_diverted,
             leaks: self.cluster.leaks.seen().unwrap(),
         }
     }

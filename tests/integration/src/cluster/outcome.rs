@@ -16,6 +16,8 @@ pub struct ClusterOutcome {
     pub checks: Vec<Checked>,
     /// Real servers that keepalived has taken out.
     pub taken_out: Vec<String>,
+    /// What agents still divert a good while after the last copier, in their own words.
+    pub still_diverted: Vec<String>,
     /// Responses where there may be none, by host.
     pub leaks: Vec<(String, u64)>,
 }
@@ -51,6 +53,7 @@ impl ClusterOutcome {
             "live and real servers differ: {difference}\n{:#}",
             self.reports[0]
         );
+        assert_eq!(self.still_diverted, [] as [String; 0]);
         assert!(!live.is_empty(), "nothing was recorded at all");
     }
 
