@@ -12,8 +12,9 @@
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
-//! - [`interceptors`]: the links to them, and how they change at SIGHUP.
+//! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent.
+//! - [`reload`]: which of both there are may change at SIGHUP.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
@@ -35,6 +36,7 @@ pub mod plan;
 pub mod probe;
 pub mod ramp;
 pub mod record;
+pub mod reload;
 pub mod report;
 pub mod route_info;
 pub mod shard;

@@ -90,12 +90,7 @@ impl Plan {
         let inputs = classify(&options.capture.devices)?;
         let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;
-        let router_agents = match &options.router_agents {
-            Some(list) => ROUTER_AGENT_PORT
-                .parse_list(list)
-                .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))?,
-            None => Vec::new(),
-        };
+        let router_agents = router_agents(options)?;
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => {
                 options.offline.refuse()?;
@@ -151,6 +146,19 @@ impl Plan {
     pub fn capacity(&self) -> Vec<String> {
         intensity::capacity(&self.engine)
     }
+}
+
+/// The router-agents that the options name.
+///
+/// # Errors
+/// What is wrong with them, with exit code 64.
+pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
+    let Some(list) = &options.router_agents else {
+        return Ok(Vec::new());
+    };
+    ROUTER_AGENT_PORT
+        .parse_list(list)
+        .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))
 }
 
 /// What is replayed, and how.
