@@ -235,7 +235,7 @@ impl ClusterScene {
     fn wait_undiverted(&self) -> Vec<String> {
         let diverted = || -> Vec<String> {
             let all = self.real.iter().filter_map(|real| real.agent.status());
-            all.filter(|status| status["diverted"] != serde_json::json!([]))
+            all.filter(|status| status["agent"]["diverted"] != serde_json::json!([]))
                 .map(|status| status.to_string())
                 .collect()
         };
