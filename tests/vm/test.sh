@@ -15,7 +15,7 @@ sh tests/vm/install-deps.sh || {
     [ -z "${CI:-}" ]
     exit
 }
-daemons="millrace-copier millrace-interceptor millrace-lab"
+daemons="millrace-copier millrace-interceptor millrace-router-agent millrace-lab"
 # shellcheck disable=SC2046 # words on purpose
 $cargo build --locked -q $(printf -- '-p %s ' $daemons)
 rm -rf "$programs"

@@ -39,7 +39,8 @@ fn scene(mode: Mode) -> ClusterScene {
     scene
 }
 
-/// Each scheduler in turn, under load without a break; then each interceptor is killed and comes back.
+/// Each scheduler in turn, under load without a break; then each interceptor and each
+/// router-agent is killed and comes back.
 fn copied_exactly(mode: Mode) {
     if !has_ipvs() {
         return;
@@ -50,7 +51,7 @@ fn copied_exactly(mode: Mode) {
         Scheduler::LeastConnections,
         Scheduler::SourceHash,
     ] {
-        scene.cluster.director.set_scheduler(scheduler).unwrap();
+        scene.set_scheduler(scheduler);
         let before: Vec<usize> = scene.real.iter().map(|real| real.recorded()).collect();
         let loads = (0..2).flat_map(|live| scene.mixed_load(live, 4 * SECOND));
         join(loads.collect());
@@ -70,13 +71,21 @@ fn copied_exactly(mode: Mode) {
             for real in &mut scene.real {
                 sleep(SECOND);
                 real.kill_interceptor();
-                sleep(2 * SECOND);
+                sleep(SECOND);
+                real.kill_agent();
+                sleep(SECOND);
                 real.start_interceptor();
+                real.start_agent();
             }
         }
         Mode::Link => {
             sleep(SECOND);
             scene.kill_assistant(4 * SECOND);
+            for real in &mut scene.real {
+                real.kill_agent();
+                sleep(SECOND);
+                real.start_agent();
+            }
         }
     }
     join(loads);

@@ -12,7 +12,9 @@ mod real;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use millrace_lab::cluster::{Cluster, ClusterOptions, Forwarding, HealthChecks};
+use millrace_lab::cluster::{
+    Checked, Cluster, ClusterOptions, Forwarding, HealthChecks, Scheduler,
+};
 use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder};
 use millrace_lab::{Host, wait_for};
@@ -34,6 +36,8 @@ pub const POOLS: [&str; 2] = [
 pub struct ClusterScene {
     /// Checks of each real server by the director, and of the service by the tester.
     checks: Vec<HealthChecks>,
+    /// What checks that have ended saw.
+    checked: Vec<Checked>,
     /// What runs at the real servers.
     pub real: Vec<Real>,
     /// The interceptor at the assistant, in mode link.
@@ -69,6 +73,7 @@ impl ClusterScene {
         cluster.director.start().unwrap();
         let mut scene = Self {
             checks: Vec::new(),
+            checked: Vec::new(),
             real,
             assistant: None,
             copiers: Vec::new(),
@@ -101,6 +106,17 @@ impl ClusterScene {
             }
             Forwarding::AddressTranslation => {}
         }
+    }
+
+    /// Lets the director pick real servers in another way. Not while a tester connects: IPVS has no scheduler for a
+    /// moment and refuses what is new. Copied connections would try again.
+    pub fn set_scheduler(&mut self, scheduler: Scheduler) {
+        let paused: Vec<HealthChecks> = std::mem::take(&mut self.checks);
+        for checks in paused {
+            self.checked.extend(checks.stop().unwrap());
+        }
+        self.cluster.director.set_scheduler(scheduler).unwrap();
+        self.start_tester();
     }
 
     fn check_from(&mut self, host: &Host, servers: Vec<IpAddr>) {
@@ -254,10 +270,10 @@ impl ClusterScene {
             reports.push(copier.finish());
         }
         let still_diverted = self.wait_undiverted();
-        let checks = std::mem::take(&mut self.checks)
-            .into_iter()
-            .flat_map(|checks| checks.stop().unwrap())
-            .collect();
+        let mut checks = std::mem::take(&mut self.checked);
+        for running in std::mem::take(&mut self.checks) {
+            checks.extend(running.stop().unwrap());
+        }
         let live = std::mem::take(&mut self.live_recorders)
             .into_iter()
             .map(|recorder| recorder.stop().unwrap().without_empty())
