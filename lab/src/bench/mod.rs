@@ -10,14 +10,13 @@ mod table;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use millrace_lab::apps::Nginx;
 use millrace_lab::recorder::{Recorder, RecorderConfig};
 use millrace_lab::{DEVICE, Result, Stage, StageOptions};
 
 use crate::demo::say;
 use contest::{Contest, Traffic};
-use programs::Way;
 use sessions::Sessions;
 
 const NGINX: u16 = 80;
@@ -25,9 +24,19 @@ const RECORDER: u16 = 8080;
 /// Where reflected packets go: the target drops them unseen.
 const NOTHING: u16 = 9;
 
+/// Another benchmark in place of that of one copier.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// What one more interceptor costs a copier
+    Fanout(fanout::Options),
+}
+
 /// How the benchmark runs.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// How often copier and reflector take turns, for each kind of traffic
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     rounds: u32,
@@ -37,12 +46,6 @@ pub(crate) struct Options {
     /// Sessions of one request
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=100_000))]
     sessions: u64,
-    /// Sessions of one request in each step of the fan-out
-    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u64).range(100..=100_000))]
-    fan_out_sessions: u64,
-    /// Only the fan-out
-    #[arg(long)]
-    only_fan_out: bool,
 }
 
 /// Where a service is, and where its copy goes.
@@ -67,6 +70,9 @@ impl Service {
 
 /// Runs it and prints its table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
+    if let Some(Part::Fanout(options)) = &options.part {
+        return fanout::run(options);
+    }
     millrace_lab::enter()?;
     programs::check_built()?;
     say("building the lab, with nginx and a recording server on the live server and on the target");
@@ -87,10 +93,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             Recorder::start(&stage.target.host, &recorder)?,
         ),
     ];
-    let service = Service::new(&stage, NGINX)?;
-    if options.only_fan_out {
-        return fan_out(&stage, &service, options);
-    }
     let interceptor = programs::interceptor(&stage)?;
     let lasting = Duration::from_secs(options.seconds);
     let mut contests = Vec::new();
@@ -105,21 +107,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         contests.push(contest);
     }
     say(&format!("{} sessions of one request", options.sessions));
-    let way = Way::usual(&stage);
-    let sessions = Sessions::run(&stage, &service, &way, &interceptor, options.sessions)?;
+    let service = Service::new(&stage, NGINX)?;
+    let sessions = Sessions::run(&stage, &service, &interceptor, options.sessions)?;
     say(&table::table(&contests, &sessions));
-    drop(interceptor);
-    fan_out(&stage, &service, options)
-}
-
-fn fan_out(stage: &Stage, service: &Service, options: &Options) -> Result<bool> {
-    say(&format!(
-        "{} sessions of one request with {:?} interceptors each: flows announced, then a pool claimed",
-        options.fan_out_sessions,
-        fanout::STEPS
-    ));
-    let points = fanout::run(stage, service, options.fan_out_sessions)?;
-    say(&table::fan_out(&points));
     Ok(true)
 }
 
