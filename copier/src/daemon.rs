@@ -20,8 +20,9 @@ use tokio::runtime::Runtime;
 use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
+use crate::local::Local;
 use crate::metrics;
-use crate::offline::feed::Feed;
+use crate::offline::feed::{Feed, FeedConfig};
 use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
@@ -50,6 +51,13 @@ pub fn run() -> Result<(), ExitError> {
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
     let rings = open_rings(&plan)?;
+    let (_local, answers) = match &plan.local {
+        Some(local) => {
+            let (local, answers) = Local::set_up(local, &plan.engine)?;
+            (Some(local), Some(answers))
+        }
+        None => (None, None),
+    };
     let _pid_file = options
         .common
         .pid_file
@@ -104,6 +112,7 @@ pub fn run() -> Result<(), ExitError> {
         engine: Engine::new(plan.engine.clone()),
         rings,
         feed,
+        answers,
         sender,
         probe: plan.probe,
         pilot: plan.pilot.clone(),
@@ -163,6 +172,7 @@ fn needs(plan: &Plan) -> Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
+        read: plan.feed.iter().flat_map(FeedConfig::paths).collect(),
         ..Needs::default()
     }
 }

@@ -152,10 +152,7 @@ impl Interceptors {
 
     fn reread(&self, begun_with: &Options) -> Result<Vec<HostPort>, String> {
         let options: Options = config::parse().map_err(|error| error.to_string())?;
-        let wanted = options
-            .interceptors
-            .with_port(options.port)
-            .map_err(|error| error.to_string())?;
+        let wanted = options.interceptors().map_err(|error| error.to_string())?;
         let comparable = |options: &Options| {
             let mut options = options.clone();
             options.interceptors.clone_from(&begun_with.interceptors);

@@ -20,6 +20,7 @@ use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, Tc
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
+use crate::local::Answers;
 use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
@@ -112,6 +113,7 @@ pub struct Shard {
     engine: Engine,
     sources: Vec<Source>,
     feed: Option<Feed>,
+    answers: Option<Answers>,
     /// When the feed's next packet is due.
     feed_at: Time,
     decoder: Decoder,
@@ -140,6 +142,8 @@ pub struct Parts {
     pub rings: Vec<(RingConfig, Ring)>,
     /// A recording in place of what rings capture.
     pub feed: Option<Feed>,
+    /// Answers that this host catches itself.
+    pub answers: Option<Answers>,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
@@ -178,6 +182,7 @@ impl Shard {
             engine: parts.engine,
             sources: sources.collect(),
             feed: parts.feed,
+            answers: parts.answers,
             feed_at: Time::NEVER,
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
@@ -222,6 +227,7 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
+            let answered = self.take_answers(now);
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
@@ -232,7 +238,7 @@ impl Shard {
             if self.is_finished(now) {
                 break;
             }
-            if !captured && !fed && !unsent {
+            if !captured && !answered && !fed && !unsent {
                 self.sleep();
             }
         }
@@ -251,6 +257,15 @@ impl Shard {
             Step::More | Step::Waiting | Step::Over => Time::NEVER,
         };
         step == Step::More
+    }
+
+    /// Takes in what this host has caught of the targets' answers. Says whether there is more.
+    fn take_answers(&mut self, now: Time) -> bool {
+        let Some(answers) = &mut self.answers else {
+            return false;
+        };
+        self.engine.set_open(now, true);
+        answers.take(now, &mut self.engine)
     }
 
     /// Whether a recording is replayed to its end.
@@ -462,6 +477,7 @@ impl Shard {
             .collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;
+        fds.extend(self.answers.iter().flat_map(Answers::fds));
         match wait(&fds, Some(timer.min(longest))) {
             Ok(readiness) => {
                 // In the order of `fds`.
@@ -507,6 +523,9 @@ impl Shard {
             for source in &mut self.sources {
                 source.suspect = true;
             }
+            if let Some(answers) = &mut self.answers {
+                answers.suspect();
+            }
             let report = self.report();
             self.shared.replace(report);
         }
@@ -516,6 +535,9 @@ impl Shard {
         let mut ring = RingStatistics::default();
         for source in &mut self.sources {
             add(&mut ring, &source.statistics());
+        }
+        if let Some(answers) = &mut self.answers {
+            add(&mut ring, &answers.statistics());
         }
         Report::new(&Sources {
             elapsed: self.clock.origin.elapsed(),
