@@ -6,8 +6,9 @@ use clap::builder::RangedU64ValueParser;
 use millrace_fleet::address::ClientPool;
 use millrace_fleet::exit::ExitError;
 
-/// Open sessions with `--asap`, unless said otherwise.
-pub const DEFAULT_MAX_OPEN: u32 = 1000;
+/// Open sessions with `--asap`, unless said otherwise: fewer than a short accept queue holds, since
+/// all of them may begin at once.
+pub const DEFAULT_MAX_OPEN: u32 = 100;
 
 /// How a recording is replayed.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -23,7 +24,7 @@ pub struct OfflineOptions {
     pub longest_pause: Option<u64>,
 
     /// Replay as fast as the target answers: no pauses, and at most --max-open sessions at once
-    /// (1000 by default).
+    /// (100 by default).
     #[arg(long, conflicts_with = "speed")]
     pub asap: bool,
 
