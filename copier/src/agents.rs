@@ -2,59 +2,121 @@
 //! all of them hold what is needed, nor once one has been away for too long.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use millrace_capture::Waker;
 use millrace_engine::SourcePool;
+use millrace_fleet::address::HostPort;
 use millrace_fleet::address::cidr::{Cidr, cover};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::hold::{self, HoldConfig, HoldEvent, HoldHandle, HoldStatus};
-use millrace_fleet::readiness::Readiness;
+use millrace_fleet::readiness::{Readiness, Task};
 use millrace_proto::v1::{Need, Prefix, ServiceAddress};
 use tokio::runtime::Handle;
 
 use crate::plan::Plan;
 
 /// All router-agents. Cheap to clone; the leases are given up when the last clone is dropped.
-#[derive(Clone, Debug, Default)]
-pub struct Agents {
-    holds: Arc<[HoldHandle]>,
+#[derive(Clone, Debug)]
+pub struct Agents(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    plan: Arc<Plan>,
+    runtime: Handle,
+    waker: Waker,
+    readiness: Readiness,
+    holds: RwLock<Vec<Hold>>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    address: HostPort,
+    handle: HoldHandle,
+    task: Arc<Task>,
 }
 
 impl Agents {
     /// Asks the plan's agents for what it needs, for as long as this lives. Each is a part of the
     /// daemon's readiness; `waker` is woken whenever one holds or refuses.
-    pub fn start(plan: &Plan, runtime: &Handle, waker: &Waker, readiness: &Readiness) -> Self {
-        let holds = plan.router_agents.iter().map(|address| {
-            let task = readiness.register(format!("router-agent {address}"));
-            let waker = waker.clone();
-            let config = HoldConfig::new(
-                address.clone(),
-                plan.security.clone(),
-                plan.id.clone(),
-                plan.diverted.clone(),
-            );
-            hold::spawn(config, runtime, move |event| {
-                match event {
-                    HoldEvent::Held { .. } => task.set(true),
-                    HoldEvent::Refused { .. } | HoldEvent::Lost { .. } => task.set(false),
-                }
-                waker.wake();
-            })
+    pub fn start(plan: Arc<Plan>, runtime: Handle, waker: Waker, readiness: Readiness) -> Self {
+        let agents = Self(Arc::new(Inner {
+            plan,
+            runtime,
+            waker,
+            readiness,
+            holds: RwLock::default(),
+        }));
+        agents.set(&agents.0.plan.router_agents);
+        agents
+    }
+
+    /// Keeps the leases of `wanted`, asks those that are new, and gives the other leases up.
+    pub fn set(&self, wanted: &[HostPort]) {
+        let mut holds = self.0.holds.write().unwrap_or_else(PoisonError::into_inner);
+        holds.retain(|hold| {
+            let kept = wanted.contains(&hold.address);
+            if !kept {
+                tracing::info!("router-agent {} is asked no more", hold.address);
+                hold.handle.close();
+                hold.task.set(true);
+            }
+            kept
         });
-        Self {
-            holds: holds.collect(),
+        for address in wanted {
+            if !holds.iter().any(|hold| hold.address == *address) {
+                holds.push(self.ask(address));
+            }
+        }
+        drop(holds);
+        self.0.waker.wake();
+    }
+
+    fn ask(&self, address: &HostPort) -> Hold {
+        let Inner {
+            plan,
+            runtime,
+            waker,
+            readiness,
+            ..
+        } = &*self.0;
+        let task = Arc::new(readiness.register(format!("router-agent {address}")));
+        let config = HoldConfig::new(
+            address.clone(),
+            plan.security.clone(),
+            plan.id.clone(),
+            plan.diverted.clone(),
+        );
+        let (ready, waker) = (task.clone(), waker.clone());
+        let handle = hold::spawn(config, runtime, move |event| {
+            match event {
+                HoldEvent::Held { .. } => ready.set(true),
+                HoldEvent::Refused { .. } | HoldEvent::Lost { .. } => ready.set(false),
+            }
+            waker.wake();
+        });
+        Hold {
+            address: address.clone(),
+            handle,
+            task,
         }
     }
 
-    /// Whether every agent holds what is needed, or was lost a short time ago. Takes no lock.
+    /// Whether every agent holds what is needed, or was lost a short time ago.
     pub fn all_held(&self) -> bool {
-        self.holds.iter().all(HoldHandle::is_held)
+        self.holds().iter().all(|hold| hold.handle.is_held())
     }
 
     /// The agents as an operator wants to see them.
     pub fn status(&self) -> Vec<HoldStatus> {
-        self.holds.iter().map(HoldHandle::status).collect()
+        self.holds()
+            .iter()
+            .map(|hold| hold.handle.status())
+            .collect()
+    }
+
+    fn holds(&self) -> RwLockReadGuard<'_, Vec<Hold>> {
+        self.0.holds.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
+use millrace_capture::{NextHops, RingConfig, Sender, Source, Tap, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -26,6 +26,7 @@ use crate::offline::feed::Feed;
 use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
+use crate::reload;
 use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
 
@@ -50,7 +51,7 @@ pub fn run() -> Result<(), ExitError> {
     }
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
-    let rings = open_rings(&plan)?;
+    let taps = open_taps(&plan)?;
     let _pid_file = options
         .common
         .pid_file
@@ -76,8 +77,18 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
-    let agents = Agents::start(&plan, runtime.handle(), &waker, &readiness);
-    runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
+    let agents = Agents::start(
+        plan.clone(),
+        runtime.handle().clone(),
+        waker.clone(),
+        readiness.clone(),
+    );
+    runtime.spawn(reload::follow(
+        hang_ups,
+        options.clone(),
+        interceptors.clone(),
+        agents.clone(),
+    ));
     let shared = Shared::default();
     let commands = Commands::default();
     let admin = Admin::new(
@@ -104,7 +115,7 @@ pub fn run() -> Result<(), ExitError> {
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
-        rings,
+        taps,
         feed,
         sender,
         probe: plan.probe,
@@ -135,11 +146,9 @@ fn admin_address(options: &Options) -> Result<std::net::SocketAddr, ExitError> {
     }
 }
 
-fn open_rings(plan: &Plan) -> Result<Vec<(RingConfig, Ring)>, ExitError> {
-    plan.rings
-        .iter()
-        .map(|config| Ok((config.clone(), Ring::open(config).map_err(failed)?)))
-        .collect()
+fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {
+    let open = |config: &RingConfig| Tap::open(config.clone()).map_err(failed);
+    plan.rings.iter().map(open).collect()
 }
 
 fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
@@ -166,6 +175,16 @@ fn needs(plan: &Plan) -> Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
+        // Opened again for each round.
+        read: plan
+            .feed
+            .iter()
+            .flat_map(|feed| &feed.sources)
+            .filter_map(|source| match source {
+                Source::Path(path) => Some(path.clone()),
+                Source::StandardInput => None,
+            })
+            .collect(),
         ..Needs::default()
     }
 }

@@ -12,10 +12,12 @@
 //! - [`ctl`]: the command that tells a running copier how much to copy.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
+//! - [`inspect`]: what recordings hold.
 //! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
-//! - [`interceptors`]: the links to them, and how they change at SIGHUP.
+//! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent.
+//! - [`reload`]: which of both there are may change at SIGHUP.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
@@ -31,6 +33,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod inbox;
+pub mod inspect;
 pub mod interceptors;
 pub mod metrics;
 pub mod offline;
@@ -39,6 +42,7 @@ pub mod plan;
 pub mod probe;
 pub mod ramp;
 pub mod record;
+pub mod reload;
 pub mod report;
 pub mod route_info;
 pub mod shard;

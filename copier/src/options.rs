@@ -180,12 +180,12 @@ pub struct LimitOptions {
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=604_800))]
     pub idle_timeout: u64,
 
-    /// Begin at most this many sessions a second; more are refused and counted.
+    /// Begin at most this many sessions a second; more are refused and counted (those of a recording wait).
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub max_new_sessions: Option<u32>,
 
-    /// Copy at most this many sessions at the same time; more are refused and counted.
+    /// Copy at most this many sessions at the same time; more are refused and counted (those of a recording wait).
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub max_open: Option<u32>,

@@ -91,12 +91,7 @@ impl Plan {
         let inputs = classify(&options.capture.devices)?;
         let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;
-        let router_agents = match &options.router_agents {
-            Some(list) => ROUTER_AGENT_PORT
-                .parse_list(list)
-                .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))?,
-            None => Vec::new(),
-        };
+        let router_agents = router_agents(options)?;
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => {
                 options.offline.refuse()?;
@@ -154,6 +149,19 @@ impl Plan {
     }
 }
 
+/// The router-agents that the options name.
+///
+/// # Errors
+/// What is wrong with them, with exit code 64.
+pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
+    let Some(list) = &options.router_agents else {
+        return Ok(Vec::new());
+    };
+    ROUTER_AGENT_PORT
+        .parse_list(list)
+        .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))
+}
+
 /// What is replayed, and how.
 fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
     if options.capture.filter.is_some() {
@@ -168,9 +176,11 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
         rounds: offline.repeat.unwrap_or(1),
         speed: offline.factor(),
         longest_pause: offline.pause(),
-        // A recording waits where live clients would be refused.
-        max_open: (options.limits.max_open.map(u64::from))
-            .or_else(|| offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        max_open: options
+            .limits
+            .max_open
+            .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        max_new_sessions: options.limits.max_new_sessions,
         progress: !options.common.daemon,
     })
 }
@@ -223,7 +233,11 @@ fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError
         intensity_key: intensity::key(&options.intensity),
         spread: Duration::from_millis(options.intensity.spread),
         caps: Caps {
-            new_sessions: options.limits.max_new_sessions,
+            // A recording waits where live sessions are refused: see its feed.
+            new_sessions: options
+                .limits
+                .max_new_sessions
+                .filter(|_| recorded.is_none()),
             open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
             bandwidth: options.limits.max_bandwidth,
         },

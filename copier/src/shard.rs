@@ -8,9 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use millrace_capture::{
-    CaptureError, Ring, RingConfig, RingStatistics, SendErrorKind, Sender, Waker, wait,
-};
+use millrace_capture::{RingStatistics, SendErrorKind, Sender, Tap, Waker, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
@@ -34,8 +32,6 @@ const RETRY_SLEEP: Duration = Duration::from_millis(5);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
 const STEER_INTERVAL: Duration = Duration::from_millis(100);
-/// How often a device that has gone is looked for.
-const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Capture blocks taken from one ring before the others get their turn.
 const BLOCKS_IN_A_ROW: usize = 8;
 /// Packets sent before the rings are looked at again. What capture drops is lost for good, while
@@ -78,17 +74,6 @@ impl Clock {
     }
 }
 
-/// A ring that may have to be opened again.
-struct Source {
-    config: RingConfig,
-    ring: Option<Ring>,
-    reopen_at: Instant,
-    /// Whether the ring is to be asked for an error: costs system calls that most rounds need not make.
-    suspect: bool,
-    /// Counts of rings that are gone.
-    before: RingStatistics,
-}
-
 /// What the rest of the daemon sees of the shard.
 #[derive(Clone, Debug, Default)]
 pub struct Shared(Arc<Mutex<Report>>);
@@ -111,7 +96,7 @@ impl Shared {
 pub struct Shard {
     clock: Clock,
     engine: Engine,
-    sources: Vec<Source>,
+    taps: Vec<Tap>,
     feed: Option<Feed>,
     /// When the feed's next packet is due.
     feed_at: Time,
@@ -138,8 +123,8 @@ pub struct Shard {
 pub struct Parts {
     /// The engine.
     pub engine: Engine,
-    /// Open rings with what they were opened from.
-    pub rings: Vec<(RingConfig, Ring)>,
+    /// The devices that carry the live services.
+    pub taps: Vec<Tap>,
     /// A recording in place of what rings capture.
     pub feed: Option<Feed>,
     /// The sender.
@@ -170,17 +155,10 @@ impl Shard {
         let now = Instant::now();
         let clock = Clock::start();
         let prober = Prober::new(clock.now(), &mut parts.engine, parts.probe);
-        let sources = parts.rings.into_iter().map(|(config, ring)| Source {
-            config,
-            ring: Some(ring),
-            reopen_at: now,
-            suspect: true,
-            before: RingStatistics::default(),
-        });
         Self {
             clock,
             engine: parts.engine,
-            sources: sources.collect(),
+            taps: parts.taps,
             feed: parts.feed,
             feed_at: Time::NEVER,
             decoder: Decoder::new(),
@@ -271,9 +249,9 @@ impl Shard {
         let held = self.agents.all_held();
         if self.routes.set_held(held) {
             if !held {
-                tracing::error!(
-                    "nothing is sent any more: not all router-agents keep the targets' responses \
-                     from the real clients (/status names them)"
+                tracing::warn!(
+                    "no session begins: not all router-agents keep the targets' responses from \
+                     the real clients yet, or any more (/status names them)"
                 );
             }
             self.engine.set_open(now, self.routes.is_open());
@@ -283,28 +261,18 @@ impl Shard {
     /// Takes in what the rings hold. Says whether there is more.
     fn capture(&mut self) -> bool {
         let mut more = false;
-        for index in 0..self.sources.len() {
+        for index in 0..self.taps.len() {
             more |= self.capture_from(index);
         }
         more
     }
 
     fn capture_from(&mut self, index: usize) -> bool {
-        let Some(source) = self.sources.get_mut(index) else {
+        let Some(tap) = self.taps.get_mut(index) else {
             return false;
         };
-        let Some(ring) = &mut source.ring else {
-            source.reopen();
-            return false;
-        };
-        let link = ring.link_type();
         for _ in 0..BLOCKS_IN_A_ROW {
-            let Some(block) = ring.next_block() else {
-                if std::mem::take(&mut source.suspect)
-                    && let Some(error) = ring.take_error()
-                {
-                    source.lost(&error);
-                }
+            let Some((link, block)) = tap.next_block() else {
                 return false;
             };
             let now = self.clock.now();
@@ -475,20 +443,17 @@ impl Shard {
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
-        let mut fds: Vec<_> = self
-            .sources
-            .iter()
-            .filter_map(|source| source.ring.as_ref())
-            .map(AsFd::as_fd)
-            .collect();
+        let mut fds: Vec<_> = self.taps.iter().filter_map(Tap::fd).collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;
         match wait(&fds, Some(timer.min(longest))) {
             Ok(readiness) => {
                 // In the order of `fds`.
-                let open = self.sources.iter_mut().filter(|one| one.ring.is_some());
-                for (position, source) in open.enumerate() {
-                    source.suspect |= readiness.is_failed(position);
+                let open = self.taps.iter_mut().filter(|tap| tap.is_open());
+                for (position, tap) in open.enumerate() {
+                    if readiness.is_failed(position) {
+                        tap.suspect();
+                    }
                 }
                 if readiness.is_ready(waker) {
                     self.waker.clear();
@@ -525,9 +490,7 @@ impl Shard {
         if now || time >= self.report_at {
             self.report_at = time + REPORT_INTERVAL;
             // A ring that fails while others keep this thread from sleeping is found here.
-            for source in &mut self.sources {
-                source.suspect = true;
-            }
+            self.taps.iter_mut().for_each(Tap::suspect);
             let report = self.report();
             self.shared.replace(report);
         }
@@ -535,8 +498,8 @@ impl Shard {
 
     fn report(&mut self) -> Report {
         let mut ring = RingStatistics::default();
-        for source in &mut self.sources {
-            add(&mut ring, &source.statistics());
+        for tap in &mut self.taps {
+            ring += tap.statistics();
         }
         Report::new(&Sources {
             elapsed: self.clock.origin.elapsed(),
@@ -596,44 +559,4 @@ fn response(record: &HeaderRecord) -> (FlowRef, TcpHeader, u32) {
         options,
     };
     (flow, header, record.payload_len)
-}
-
-impl Source {
-    fn lost(&mut self, error: &CaptureError) {
-        match error {
-            CaptureError::DeviceRemoved { .. } => {
-                tracing::warn!("{error}; capturing goes on when it is back");
-                self.before = self.statistics();
-                self.ring = None;
-                self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-            }
-            // A device that is down recovers by itself.
-            _ => tracing::warn!("{error}"),
-        }
-    }
-
-    fn reopen(&mut self) {
-        if Instant::now() < self.reopen_at {
-            return;
-        }
-        self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-        if let Ok(ring) = Ring::open(&self.config) {
-            tracing::info!("capturing on {} again", self.config.device);
-            self.ring = Some(ring);
-        }
-    }
-
-    fn statistics(&mut self) -> RingStatistics {
-        let mut sum = self.before;
-        if let Some(Ok(now)) = self.ring.as_mut().map(Ring::statistics) {
-            add(&mut sum, &now);
-        }
-        sum
-    }
-}
-
-fn add(sum: &mut RingStatistics, other: &RingStatistics) {
-    sum.received += other.received;
-    sum.dropped += other.dropped;
-    sum.freezes += other.freezes;
 }

@@ -34,7 +34,12 @@ impl Paths {
             read: needs.read.clone(),
             write: needs.write.clone(),
             own: needs.own.clone(),
-            must_read: Vec::new(),
+            must_read: needs
+                .read
+                .iter()
+                .filter(|it| it.is_file())
+                .cloned()
+                .collect(),
             config: None,
             log_dir: options.log_file.as_deref().map(directory),
         };
@@ -85,8 +90,8 @@ impl Paths {
             if let Err(error) = File::open(path) {
                 let uid = rustix::process::geteuid().as_raw();
                 return Err(ExitError::start(format!(
-                    "user {uid} (--user) cannot read {} again when it changes: {error}; give it \
-                     the right, as by: chgrp, and chmod 640",
+                    "user {uid} (--user) cannot read {}, which is opened again later: {error}; \
+                     give it the right, as by chgrp and chmod 640",
                     path.display()
                 )));
             }
