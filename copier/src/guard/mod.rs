@@ -1,9 +1,9 @@
 //! Guards: what must not happen at the target, judged against the live server.
 //!
-//! - [`parse`]: how rules are written.
-//! - [`sample`]: what is counted, as sums since the start.
-//! - [`window`]: what of it happened lately.
-//! - [`measure`]: a rule's figure, from what happened lately.
+//! - `parse`: how rules are written.
+//! - `sample`: what is counted, as sums since the start.
+//! - `window`: what of it happened lately.
+//! - `measure`: a rule's figure, from what happened lately.
 //!
 //! A guard only ever judges and says what to do; [`crate::control`] does it. Nothing here can
 //! reach the live server.
