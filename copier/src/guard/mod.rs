@@ -29,8 +29,8 @@ pub enum Metric {
     ConnectFailures,
     /// Of the replicas that ended, the part that the target reset.
     Resets,
-    /// Of the turns sent, the part without an answer, beyond the part that the live server leaves
-    /// without one.
+    /// Of the turns sent before the last fifth of the window, the part without an answer, beyond the
+    /// part that the live server leaves without one.
     Unanswered,
     /// The time to the first byte of an answer, at this quantile.
     Latency(f64),
