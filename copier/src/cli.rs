@@ -10,7 +10,7 @@ use clap::Parser;
 use millrace_fleet::config;
 use millrace_fleet::exit::ExitError;
 
-use crate::{daemon, record};
+use crate::{check_config, ctl, daemon, inspect, record};
 
 /// The arguments of a command, the program's name first and the command itself left out.
 pub type Arguments = Vec<OsString>;
@@ -23,11 +23,28 @@ struct Command {
 }
 
 /// All commands, in the order in which the help lists them.
-const COMMANDS: &[Command] = &[Command {
-    name: "record",
-    about: "Record live traffic into files",
-    run: record::run,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "inspect",
+        about: "Say what recordings hold, and whether a replay will be complete",
+        run: inspect::run,
+    },
+    Command {
+        name: "record",
+        about: "Record live traffic into files",
+        run: record::run,
+    },
+    Command {
+        name: "check-config",
+        about: "Explain in words what the copier would do",
+        run: check_config::run,
+    },
+    Command {
+        name: "ctl",
+        about: "Tell a running copier how much to copy",
+        run: ctl::run,
+    },
+];
 
 /// Runs what the process's own command line asks for.
 ///

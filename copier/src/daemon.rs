@@ -31,7 +31,7 @@ use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
 
 /// Default of `--admin`.
-const ADMIN: &str = "127.0.0.1:36530";
+pub(crate) const ADMIN: &str = "127.0.0.1:36530";
 
 /// Runs the copier.
 ///
@@ -46,8 +46,8 @@ pub fn run() -> Result<(), ExitError> {
     };
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
-    if options.lonely {
-        tracing::info!("-L is not needed: a copier always survives the loss of an interceptor");
+    for line in options.tcpcopy.needless() {
+        tracing::info!("{line}");
     }
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
@@ -98,9 +98,9 @@ pub fn run() -> Result<(), ExitError> {
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
+        .merge(control::routes(shared.clone(), commands.clone(), trigger))
         .security(plan.security.clone())
         .privileges(privileges)
-        .merge(control::routes(shared.clone(), commands.clone(), trigger))
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
 
     for line in plan.capacity() {

@@ -8,8 +8,11 @@
 //! ```
 //!
 //! - [`cli`]: which command is run; without one it is the daemon.
+//! - [`check_config`]: the command that explains options in words.
+//! - [`ctl`]: the command that tells a running copier how much to copy.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
+//! - [`inspect`]: what recordings hold.
 //! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
 //! - [`interceptors`]: the links to them.
@@ -23,11 +26,14 @@
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
 pub mod agents;
+pub mod check_config;
 pub mod cli;
 pub mod control;
+pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod inbox;
+pub mod inspect;
 pub mod interceptors;
 pub mod metrics;
 pub mod offline;

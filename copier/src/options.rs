@@ -1,6 +1,7 @@
 //! The command line of the copier. TCPCopy's letters keep their meaning.
 
 mod intensity;
+mod tcpcopy;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use millrace_fleet::options::CommonOptions;
 
 use crate::offline::options::OfflineOptions;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
+pub use tcpcopy::TcpcopyOptions;
 
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const INTERCEPTOR_PORT: u16 = 36_524;
@@ -56,7 +58,8 @@ pub struct Options {
         short = 'H',
         long = "loopback-client",
         value_name = "IP",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = loopback_client
     )]
     pub loopback_clients: Vec<IpAddr>,
 
@@ -77,10 +80,6 @@ pub struct Options {
     #[arg(short = 'O', long)]
     pub only_from_syn: bool,
 
-    /// Accepted for TCPCopy's sake: a copier always survives the loss of an interceptor.
-    #[arg(short = 'L', long = "lonely", hide_short_help = true)]
-    pub lonely: bool,
-
     /// How much is copied.
     #[command(flatten)]
     pub intensity: IntensityOptions,
@@ -100,6 +99,10 @@ pub struct Options {
     /// Limits.
     #[command(flatten)]
     pub limits: LimitOptions,
+
+    /// Options of TCPCopy that mean nothing here.
+    #[command(flatten)]
+    pub tcpcopy: TcpcopyOptions,
 
     /// Write the report as JSON to FILE at the end.
     #[arg(long, value_name = "FILE")]
@@ -177,12 +180,12 @@ pub struct LimitOptions {
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=604_800))]
     pub idle_timeout: u64,
 
-    /// Begin at most this many sessions a second; more are refused and counted.
+    /// Begin at most this many sessions a second; more are refused and counted (those of a recording wait).
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub max_new_sessions: Option<u32>,
 
-    /// Copy at most this many sessions at the same time; more are refused and counted.
+    /// Copy at most this many sessions at the same time; more are refused and counted (those of a recording wait).
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub max_open: Option<u32>,
@@ -219,6 +222,12 @@ impl Interceptors {
     pub fn with_port(&self, port: u16) -> Result<Vec<HostPort>, AddressError> {
         DefaultPort(port).parse_list(&self.0)
     }
+}
+
+fn loopback_client(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("'{text}' is not an IP address: give one that the target's network knows")
+    })
 }
 
 #[cfg(test)]

@@ -87,6 +87,7 @@ impl Plan {
             .interceptors
             .with_port(options.port)
             .map_err(|error| usage(&error))?;
+        options.tcpcopy.check()?;
         let inputs = classify(&options.capture.devices)?;
         let engine = engine_config(options, &inputs)?;
         check_families(options, &engine)?;
@@ -175,9 +176,11 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
         rounds: offline.repeat.unwrap_or(1),
         speed: offline.factor(),
         longest_pause: offline.pause(),
-        // A recording waits where live clients would be refused.
-        max_open: (options.limits.max_open.map(u64::from))
-            .or_else(|| offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        max_open: options
+            .limits
+            .max_open
+            .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
+        max_new_sessions: options.limits.max_new_sessions,
         progress: !options.common.daemon,
     })
 }
@@ -230,7 +233,11 @@ fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError
         intensity_key: intensity::key(&options.intensity),
         spread: Duration::from_millis(options.intensity.spread),
         caps: Caps {
-            new_sessions: options.limits.max_new_sessions,
+            // A recording waits where live sessions are refused: see its feed.
+            new_sessions: options
+                .limits
+                .max_new_sessions
+                .filter(|_| recorded.is_none()),
             open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
             bandwidth: options.limits.max_bandwidth,
         },

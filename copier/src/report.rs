@@ -273,8 +273,11 @@ impl Report {
         } = from;
         let wanted = stats.bytes_wanted;
         // What could not be copied at all would have had as many replicas as the rest.
-        let refused = stats.bytes_refused as f64 * from.intensity.now;
-        let recorded = wanted.saturating_add(refused.round() as u64);
+        let copies = match stats.bytes_captured {
+            0 => 1.0,
+            captured => wanted as f64 / captured as f64,
+        };
+        let recorded = wanted + (stats.bytes_refused as f64 * copies) as u64;
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
             intensity: from.intensity.clone(),
@@ -418,6 +421,9 @@ impl fmt::Display for Report {
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
+        for line in self.intensity.to_string().lines() {
+            writeln!(f, "  {line}")?;
+        }
         if let Some(recording) = &self.recording {
             write!(f, "{recording}")?;
         }

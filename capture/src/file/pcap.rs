@@ -12,7 +12,7 @@ const PACKET_HEADER: usize = 16;
 /// What the "modified" format of some old systems has behind it.
 const MODIFIED_REST: usize = 8;
 /// The link type shares its field with the length of a frame check sequence (section 4).
-const LINK_TYPE: u32 = 0x0fff_ffff;
+const LINK_TYPE: u32 = 0x03ff_ffff;
 
 /// How the numbers of a file are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,9 @@ pub struct FeedConfig {
     /// The longest pause that is kept.
     pub longest_pause: Option<Duration>,
     /// Sessions that may be open at once; `None`: as many as were when they were recorded.
-    pub max_open: Option<u64>,
+    pub max_open: Option<u32>,
+    /// Sessions that may begin within a second.
+    pub max_new_sessions: Option<u32>,
     /// Show how far it is.
     pub progress: bool,
 }
@@ -67,6 +69,7 @@ pub struct Feed {
     next: Option<Position>,
     speed: f64,
     max_open: u64,
+    begun: Begun,
     timeline: Timeline,
     /// When the first packet was handed over: the replay's time 0.
     origin: Option<Time>,
@@ -79,6 +82,26 @@ pub struct Feed {
     over: bool,
     recording: Recording,
     progress: Option<Progress>,
+}
+
+/// Counts sessions that begin within a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Begun {
+    limit: u64,
+    since: Time,
+    before: u64,
+}
+
+impl Begun {
+    /// Whether this second has had its sessions.
+    fn is_used_up(&mut self, now: Time, engine: &Engine) -> bool {
+        let all = engine.stats().sessions_captured;
+        if now.since(self.since) >= Duration::from_secs(1) {
+            self.since = now;
+            self.before = all;
+        }
+        all - self.before >= self.limit
+    }
 }
 
 /// Notices when nothing goes on.
@@ -124,7 +147,11 @@ impl Feed {
             batch: None,
             next: None,
             speed: config.speed,
-            max_open: config.max_open.unwrap_or(u64::MAX),
+            max_open: config.max_open.map_or(u64::MAX, u64::from),
+            begun: Begun {
+                limit: config.max_new_sessions.map_or(u64::MAX, u64::from),
+                ..Begun::default()
+            },
             timeline: Timeline::new(config.longest_pause),
             origin: None,
             base: Time::default(),
@@ -198,6 +225,9 @@ impl Feed {
         let due = origin + Duration::from_nanos((position.replayed as f64 / self.speed) as u64);
         if due > now {
             return Step::At(due);
+        }
+        if self.begun.is_used_up(now, engine) {
+            return Step::At(self.begun.since + Duration::from_secs(1));
         }
         if self.is_held_back(now, engine) {
             return Step::Waiting;

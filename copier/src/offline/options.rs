@@ -6,7 +6,7 @@ use clap::builder::RangedU64ValueParser;
 use millrace_fleet::exit::ExitError;
 
 /// Open sessions with `--asap`, unless said otherwise.
-pub const DEFAULT_MAX_OPEN: u64 = 1000;
+pub const DEFAULT_MAX_OPEN: u32 = 1000;
 
 /// How a recording is replayed.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -231,7 +231,7 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(info.at, mark(live, start, info, recorded, &mut self.stats));
+                turns.push(now, mark(live, start, info, recorded, &mut self.stats));
                 self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
@@ -327,10 +327,7 @@ impl Engine {
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
                 let recorded = self.config.recorded;
-                turns.push(
-                    info.at,
-                    mark(live, end.offset, info, recorded, &mut self.stats),
-                );
+                turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }

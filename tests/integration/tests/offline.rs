@@ -21,11 +21,12 @@ fn scene() -> Scene {
     scene
 }
 
-/// A few requests on connections that stay open for a second.
-fn a_second_of_requests(scene: &Scene) {
+/// A few requests on connections that stay open for a while.
+fn a_few_requests(scene: &Scene) {
     for family in Family::BOTH {
         let kind = Kind::KeepAlive {
-            lasting: Duration::from_secs(1),
+            // The first connection of a new lab takes a second.
+            lasting: Duration::from_millis(2200),
             pause: Duration::from_millis(20),
             path: "/bytes/200".to_owned(),
         };
@@ -79,7 +80,7 @@ fn a_repeated_recording_comes_from_other_ports_each_time() {
     }
     let mut scene = scene();
     let recording = Recording::by_copier(&scene, "three.pcapng", &[]);
-    a_second_of_requests(&scene);
+    a_few_requests(&scene);
     let (file, _) = recording.end();
     let live = scene.take_live();
     let replay = scene.replay(&[file.as_path()], &["-T", "3"], LIMIT);
@@ -95,7 +96,7 @@ fn a_recording_in_rotated_files_is_replayed_as_one() {
     }
     let mut scene = scene();
     let recording = Recording::by_copier(&scene, "many.pcapng", &["--rotate-time", "1"]);
-    a_second_of_requests(&scene);
+    a_few_requests(&scene);
     let (file, _) = recording.end();
     let mut parts: Vec<_> = std::fs::read_dir(file.parent().unwrap())
         .unwrap()
@@ -119,7 +120,7 @@ fn what_was_not_delivered_is_exit_code_2() {
     }
     let mut scene = scene();
     let recording = Recording::by_copier(&scene, "late.pcapng", &[]);
-    a_second_of_requests(&scene);
+    a_few_requests(&scene);
     let (file, _) = recording.end();
     // The target refuses connections: nothing listens there.
     drop(scene.target_recorder.take().unwrap().stop());
