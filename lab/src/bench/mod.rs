@@ -1,6 +1,7 @@
 //! The benchmark from end to end, on a stage of its own: one copier shard against a bare loop from capture to
 //! sending, and what copier and interceptor use for sessions of one request.
 
+mod cluster;
 mod contest;
 mod fanout;
 mod programs;
@@ -27,8 +28,8 @@ const NOTHING: u16 = 9;
 /// Another benchmark in place of that of one copier.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// What one more interceptor costs a copier
-    Fanout(fanout::Options),
+    /// The fan-out to 1, 10 and 50 interceptors that all have answers, behind a director
+    Cluster(cluster::Options),
 }
 
 /// How the benchmark runs.
@@ -70,8 +71,8 @@ impl Service {
 
 /// Runs it and prints its table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::Fanout(options)) = &options.part {
-        return fanout::run(options);
+    if let Some(Part::Cluster(options)) = &options.part {
+        return cluster::run(options);
     }
     millrace_lab::enter()?;
     programs::check_built()?;
