@@ -19,8 +19,8 @@ DEVICES := millrace-capture millrace-lab
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Release builds of copier, interceptor and lab, in target/release
-	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-lab
+build: ## Release builds of the daemons and the lab, in target/release
+	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 
 demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what arrived
 	$(CARGO) run --release --locked -q -p millrace-lab -- demo --seconds $(DEMO_SECONDS)
@@ -40,7 +40,7 @@ fuzz-replay:
 
 # The daemons that the lab starts are built in the same profile as the tests.
 test-whole-system:
-	$(CARGO) build --locked -p millrace-copier -p millrace-interceptor -p millrace-lab
+	$(CARGO) build --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) test --locked $(foreach part,$(WHOLE_SYSTEM),-p $(part)) -- --test-threads=1
 
 captures: ## Inspects and replays capture files that others made, fetched from Debian's source packages
@@ -69,7 +69,7 @@ bench: ## Instructions per segment, bytes per idle session, and the copier end t
 		|| $(CARGO) install --locked gungraun-runner --version "$$wanted"
 	$(CARGO) bench --locked -p millrace-bench --bench engine
 	$(CARGO) run --release --locked -q -p millrace-bench --bin millrace-idle-memory
-	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-lab
+	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) build --release --locked -p millrace-capture --example reflector
 	$(CARGO) run --release --locked -q -p millrace-lab -- bench
 

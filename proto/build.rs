@@ -1,9 +1,11 @@
 //! Compiles the `.proto` files in Rust, so that a build needs no `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const FILE: &str = "millrace/v1/interceptor.proto";
-    println!("cargo:rerun-if-changed={FILE}");
-    let descriptors = protox::compile([FILE], ["."])?;
+    const FILES: [&str; 2] = ["millrace/v1/interceptor.proto", "millrace/v1/router.proto"];
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["."])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(descriptors)?;

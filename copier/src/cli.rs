@@ -10,7 +10,7 @@ use clap::Parser;
 use millrace_fleet::config;
 use millrace_fleet::exit::ExitError;
 
-use crate::{daemon, inspect, record};
+use crate::{check_config, ctl, daemon, inspect, record};
 
 /// The arguments of a command, the program's name first and the command itself left out.
 pub type Arguments = Vec<OsString>;
@@ -33,6 +33,16 @@ const COMMANDS: &[Command] = &[
         name: "record",
         about: "Record live traffic into files",
         run: record::run,
+    },
+    Command {
+        name: "check-config",
+        about: "Explain in words what the copier would do",
+        run: check_config::run,
+    },
+    Command {
+        name: "ctl",
+        about: "Tell a running copier how much to copy",
+        run: ctl::run,
     },
 ];
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_capture::{NextHops, Ring, RingConfig, Sender, Waker, check_privilege};
+use millrace_capture::{NextHops, RingConfig, Sender, Source, Tap, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -17,20 +17,22 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::agents::Agents;
 use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::local::Local;
 use crate::metrics;
-use crate::offline::feed::{Feed, FeedConfig};
+use crate::offline::feed::Feed;
 use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
+use crate::reload;
 use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
 
 /// Default of `--admin`.
-const ADMIN: &str = "127.0.0.1:36530";
+pub(crate) const ADMIN: &str = "127.0.0.1:36530";
 
 /// Runs the copier.
 ///
@@ -45,12 +47,12 @@ pub fn run() -> Result<(), ExitError> {
     };
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
-    if options.lonely {
-        tracing::info!("-L is not needed: a copier always survives the loss of an interceptor");
+    for line in options.tcpcopy.needless() {
+        tracing::info!("{line}");
     }
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
-    let rings = open_rings(&plan)?;
+    let taps = open_taps(&plan)?;
     let (_local, answers) = match &plan.local {
         Some(local) => {
             let (local, answers) = Local::set_up(local, &plan.engine)?;
@@ -83,40 +85,52 @@ pub fn run() -> Result<(), ExitError> {
         inbox.clone(),
         readiness.clone(),
     );
-    runtime.spawn(interceptors.clone().follow(hang_ups, options.clone()));
+    let agents = Agents::start(
+        plan.clone(),
+        runtime.handle().clone(),
+        waker.clone(),
+        readiness.clone(),
+    );
+    runtime.spawn(reload::follow(
+        hang_ups,
+        options.clone(),
+        interceptors.clone(),
+        agents.clone(),
+    ));
     let shared = Shared::default();
     let commands = Commands::default();
     let admin = Admin::new(
         readiness,
-        metrics::registry(shared.clone()),
-        status(&shared, interceptors),
+        metrics::registry(shared.clone(), agents.clone()),
+        status(&shared, interceptors, agents.clone()),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
+        .merge(control::routes(shared.clone(), commands.clone(), trigger))
         .security(plan.security.clone())
         .privileges(privileges)
-        .merge(control::routes(shared.clone(), commands.clone(), trigger))
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
 
+    for line in plan.capacity() {
+        tracing::info!("{line}");
+    }
     let feed = plan.feed.clone();
     let feed = feed
         .map(|config| Feed::open(config, waker.clone()))
         .transpose()?;
-    for line in plan.capacity() {
-        tracing::info!("{line}");
-    }
     for ring in &plan.rings {
         tracing::info!("capturing on {}", ring.device);
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
-        rings,
+        taps,
         feed,
         answers,
         sender,
         probe: plan.probe,
         pilot: plan.pilot.clone(),
         commands,
+        agents,
         inbox,
         waker,
         drain: watch,
@@ -141,11 +155,9 @@ fn admin_address(options: &Options) -> Result<std::net::SocketAddr, ExitError> {
     }
 }
 
-fn open_rings(plan: &Plan) -> Result<Vec<(RingConfig, Ring)>, ExitError> {
-    plan.rings
-        .iter()
-        .map(|config| Ok((config.clone(), Ring::open(config).map_err(failed)?)))
-        .collect()
+fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {
+    let open = |config: &RingConfig| Tap::open(config.clone()).map_err(failed);
+    plan.rings.iter().map(open).collect()
 }
 
 fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
@@ -172,7 +184,16 @@ fn needs(plan: &Plan) -> Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
-        read: plan.feed.iter().flat_map(FeedConfig::paths).collect(),
+        // Opened again for each round.
+        read: plan
+            .feed
+            .iter()
+            .flat_map(|feed| &feed.sources)
+            .filter_map(|source| match source {
+                Source::Path(path) => Some(path.clone()),
+                Source::StandardInput => None,
+            })
+            .collect(),
         ..Needs::default()
     }
 }
@@ -180,6 +201,7 @@ fn needs(plan: &Plan) -> Needs {
 fn status(
     shared: &Shared,
     interceptors: Interceptors,
+    agents: Agents,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
     move || {
@@ -187,6 +209,7 @@ fn status(
             "version": env!("CARGO_PKG_VERSION"),
             "report": reports.report(),
             "interceptors": interceptors.status(),
+            "router_agents": agents.status(),
         })
     }
 }

@@ -3,14 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_fleet::address::HostPort;
-use millrace_fleet::config;
 use millrace_fleet::link::{self, LinkConfig, LinkEvent, LinkHandle, LinkStatus};
 use millrace_fleet::readiness::{Readiness, Task};
-use millrace_fleet::signals::HangUps;
 use tokio::runtime::Handle;
 
 use crate::inbox::Inbox;
-use crate::options::Options;
 use crate::plan::Plan;
 use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
 
@@ -62,7 +59,7 @@ impl Interceptors {
     }
 
     /// Keeps the links to `wanted`, starts those that are new and closes the others.
-    fn set(&self, wanted: &[HostPort]) {
+    pub fn set(&self, wanted: &[HostPort]) {
         let mut current = self.lock();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut current.list)
             .into_iter()
@@ -138,34 +135,6 @@ impl Interceptors {
         let current = self.lock();
         let links = current.list.iter().flat_map(|one| &one.links);
         links.map(|link| link.handle.status()).collect()
-    }
-
-    /// Reads the options again at every SIGHUP, and takes over which interceptors they name.
-    pub async fn follow(self, mut hang_ups: HangUps, begun_with: Options) {
-        while hang_ups.next().await {
-            match self.reread(&begun_with) {
-                Ok(wanted) => self.set(&wanted),
-                Err(error) => tracing::warn!("SIGHUP: {error}; nothing was changed"),
-            }
-        }
-    }
-
-    fn reread(&self, begun_with: &Options) -> Result<Vec<HostPort>, String> {
-        let options: Options = config::parse().map_err(|error| error.to_string())?;
-        let wanted = options.interceptors().map_err(|error| error.to_string())?;
-        let comparable = |options: &Options| {
-            let mut options = options.clone();
-            options.interceptors.clone_from(&begun_with.interceptors);
-            options.port = begun_with.port;
-            format!("{options:?}")
-        };
-        if comparable(&options) != comparable(begun_with) {
-            tracing::warn!(
-                "SIGHUP: more than the interceptors (-s, -p) has changed: the rest takes effect \
-                 at the next start"
-            );
-        }
-        Ok(wanted)
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {

@@ -8,22 +8,29 @@
 //! ```
 //!
 //! - [`cli`]: which command is run; without one it is the daemon.
+//! - [`check_config`]: the command that explains options in words.
+//! - [`ctl`]: the command that tells a running copier how much to copy.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`inspect`]: what recordings hold.
 //! - [`local`]: a recording replayed without an interceptor elsewhere.
 //! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
-//! - [`interceptors`]: the links to them, and how they change at SIGHUP.
+//! - [`interceptors`]: the links to them.
+//! - [`agents`]: router-agents, without whose hold nothing is sent.
+//! - [`reload`]: which of both there are may change at SIGHUP.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
-//! - [`record`]: live traffic into files.
 //! - [`ramp`], [`guard`] and [`control`]: how much is copied at each moment, and who decides it.
+//! - [`record`]: live traffic into files.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+pub mod agents;
+pub mod check_config;
 pub mod cli;
 pub mod control;
+pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod inbox;
@@ -37,6 +44,7 @@ pub mod plan;
 pub mod probe;
 pub mod ramp;
 pub mod record;
+pub mod reload;
 pub mod report;
 pub mod route_info;
 pub mod shard;

@@ -7,18 +7,19 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::agents::Agents;
 use crate::probe::ProbeState;
 use crate::report::{Counts, Percentiles, Report};
 use crate::shard::Shared;
 
 /// Collects from the latest report whenever it is asked.
 #[derive(Debug)]
-struct ReportCollector(Shared);
+struct ReportCollector(Shared, Agents);
 
 /// A registry with all metrics of the copier.
-pub fn registry(shared: Shared) -> Registry {
+pub fn registry(shared: Shared, agents: Agents) -> Registry {
     let mut registry = Registry::with_prefix("millrace_copier");
-    registry.register_collector(Box::new(ReportCollector(shared)));
+    registry.register_collector(Box::new(ReportCollector(shared, agents)));
     registry
 }
 
@@ -29,7 +30,8 @@ impl Collector for ReportCollector {
         out.counters(&report)?;
         out.gauges(&report)?;
         out.targets(&report)?;
-        out.latencies(&report)
+        out.latencies(&report)?;
+        out.agents(&self.1)
     }
 }
 
@@ -307,6 +309,21 @@ impl Output<'_, '_> {
             for (side, values) in [("live", &sides.live), ("target", &sides.target)] {
                 quantiles(&mut encoder, byte, side, values)?;
             }
+        }
+        Ok(())
+    }
+
+    fn agents(&mut self, agents: &Agents) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "router_agent_held",
+            "1 while the router-agent keeps responses from the real clients",
+            None,
+            MetricType::Gauge,
+        )?;
+        for agent in agents.status() {
+            let labels = [("agent", agent.address.as_str())];
+            let held = f64::from(u8::from(agent.held));
+            ConstGauge::new(held).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }

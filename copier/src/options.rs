@@ -1,6 +1,7 @@
 //! The command line of the copier. TCPCopy's letters keep their meaning.
 
 mod intensity;
+mod tcpcopy;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use millrace_fleet::options::CommonOptions;
 
 use crate::offline::options::OfflineOptions;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
+pub use tcpcopy::TcpcopyOptions;
 
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const INTERCEPTOR_PORT: u16 = 36_524;
@@ -40,6 +42,11 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
     pub port: u16,
 
+    /// Router-agents on the targets' hosts: `HOST[:PORT]`, several separated by commas. Nothing is
+    /// sent before all of them keep the targets' responses from the real clients.
+    #[arg(long = "router-agent", value_name = "LIST")]
+    pub router_agents: Option<String>,
+
     /// Connections to each interceptor.
     #[arg(short = 'C', long, value_name = "N", default_value_t = 1,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=64))]
@@ -56,7 +63,8 @@ pub struct Options {
         short = 'H',
         long = "loopback-client",
         value_name = "IP",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = loopback_client
     )]
     pub loopback_clients: Vec<IpAddr>,
 
@@ -77,10 +85,6 @@ pub struct Options {
     #[arg(short = 'O', long)]
     pub only_from_syn: bool,
 
-    /// Accepted for TCPCopy's sake: a copier always survives the loss of an interceptor.
-    #[arg(short = 'L', long = "lonely", hide_short_help = true)]
-    pub lonely: bool,
-
     /// How much is copied.
     #[command(flatten)]
     pub intensity: IntensityOptions,
@@ -100,6 +104,10 @@ pub struct Options {
     /// Limits.
     #[command(flatten)]
     pub limits: LimitOptions,
+
+    /// Options of TCPCopy that mean nothing here.
+    #[command(flatten)]
+    pub tcpcopy: TcpcopyOptions,
 
     /// Write the report as JSON to FILE at the end.
     #[arg(long, value_name = "FILE")]
@@ -232,6 +240,12 @@ impl Interceptors {
     pub fn with_port(&self, port: u16) -> Result<Vec<HostPort>, AddressError> {
         DefaultPort(port).parse_list(&self.0)
     }
+}
+
+fn loopback_client(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("'{text}' is not an IP address: give one that the target's network knows")
+    })
 }
 
 #[cfg(test)]

@@ -12,13 +12,15 @@ use millrace_capture::{
     ServiceFilter, Source, StaticHop,
 };
 use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
-use millrace_fleet::address::{HostPort, Mac, Mapping};
+use millrace_fleet::address::{DefaultPort, HostPort, Mac, Mapping};
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::incarnation::random_u64;
 use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
+use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 
+use crate::agents;
 use crate::control::PilotConfig;
 use crate::local::LocalPlan;
 use crate::offline::feed::FeedConfig;
@@ -29,6 +31,9 @@ use crate::route_info::FlowTarget;
 
 /// Bytes kept of packets of the live server: headers, with some room.
 const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
+
+/// Port of router-agents that are named without one.
+const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 
 /// What a copier will do.
 #[derive(Debug, Clone)]
@@ -49,6 +54,10 @@ pub struct Plan {
     pub next_hops: Option<NextHopConfig>,
     /// Interceptors.
     pub interceptors: Vec<HostPort>,
+    /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
+    pub router_agents: Vec<HostPort>,
+    /// What the router-agents are asked for.
+    pub diverted: Need,
     /// Links to each interceptor.
     pub connections: u32,
     /// How the links are protected.
@@ -77,6 +86,7 @@ impl Plan {
     pub fn new(options: &Options) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
         let interceptors = options.interceptors().map_err(|error| usage(&error))?;
+        options.tcpcopy.check()?;
         let inputs = classify(&options.capture.devices)?;
         if matches!(inputs, Inputs::Devices(_)) {
             options.offline.refuse()?;
@@ -92,6 +102,7 @@ impl Plan {
         };
         let engine = engine_config(options, &inputs, local.as_ref())?;
         check_families(options, &engine)?;
+        let router_agents = router_agents(options)?;
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
             Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
@@ -112,6 +123,12 @@ impl Plan {
             },
             next_hops,
             interceptors,
+            diverted: if router_agents.is_empty() {
+                Need::default()
+            } else {
+                agents::need(&engine.services, &engine.sources, options.nat)?
+            },
+            router_agents,
             connections: options.connections,
             id: options
                 .id
@@ -132,6 +149,26 @@ impl Plan {
             engine,
         })
     }
+}
+
+impl Plan {
+    /// What the sources can hold at the same time, in words.
+    pub fn capacity(&self) -> Vec<String> {
+        intensity::capacity(&self.engine)
+    }
+}
+
+/// The router-agents that the options name.
+///
+/// # Errors
+/// What is wrong with them, with exit code 64.
+pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
+    let Some(list) = &options.router_agents else {
+        return Ok(Vec::new());
+    };
+    ROUTER_AGENT_PORT
+        .parse_list(list)
+        .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))
 }
 
 /// What is replayed, and how.
@@ -155,13 +192,6 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
         max_new_sessions: options.limits.max_new_sessions,
         progress: !options.common.daemon,
     })
-}
-
-impl Plan {
-    /// What the sources can hold at the same time, in words.
-    pub fn capacity(&self) -> Vec<String> {
-        intensity::capacity(&self.engine)
-    }
 }
 
 fn engine_config(

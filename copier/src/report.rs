@@ -10,9 +10,9 @@ use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::DecodeCounters;
 use serde::Serialize;
 
+use crate::control::IntensityStatus;
 use crate::offline::outcome::Recording;
 
-use crate::control::IntensityStatus;
 use crate::probe::ProbeStatus;
 
 /// Counts by reason or kind; names are those of the metrics.
@@ -23,11 +23,11 @@ pub type Counts = BTreeMap<&'static str, u64>;
 pub struct Report {
     /// Seconds since the start.
     pub duration_seconds: f64,
+    /// How much is copied, and why.
+    pub intensity: IntensityStatus,
     /// The recording, where one is replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recording: Option<Recording>,
-    /// How much is copied, and why.
-    pub intensity: IntensityStatus,
     /// Client connections to the live services.
     pub sessions: Sessions,
     /// Copied connections.
@@ -280,11 +280,11 @@ impl Report {
         let recorded = wanted + (stats.bytes_refused as f64 * copies) as u64;
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
+            intensity: from.intensity.clone(),
             recording: from.recording.clone().map(|recording| Recording {
                 delivered: share(stats.bytes_delivered, recorded),
                 ..recording
             }),
-            intensity: from.intensity.clone(),
             targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
@@ -421,6 +421,9 @@ impl fmt::Display for Report {
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
+        for line in self.intensity.to_string().lines() {
+            writeln!(f, "  {line}")?;
+        }
         if let Some(recording) = &self.recording {
             write!(f, "{recording}")?;
         }

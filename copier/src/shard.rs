@@ -8,15 +8,14 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use millrace_capture::{
-    CaptureError, Ring, RingConfig, RingStatistics, SendErrorKind, Sender, Waker, wait,
-};
+use millrace_capture::{RingStatistics, SendErrorKind, Sender, Tap, Waker, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
+use crate::agents::Agents;
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
@@ -34,8 +33,6 @@ const RETRY_SLEEP: Duration = Duration::from_millis(5);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
 const STEER_INTERVAL: Duration = Duration::from_millis(100);
-/// How often a device that has gone is looked for.
-const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Capture blocks taken from one ring before the others get their turn.
 const BLOCKS_IN_A_ROW: usize = 8;
 /// Packets sent before the rings are looked at again. What capture drops is lost for good, while
@@ -78,17 +75,6 @@ impl Clock {
     }
 }
 
-/// A ring that may have to be opened again.
-struct Source {
-    config: RingConfig,
-    ring: Option<Ring>,
-    reopen_at: Instant,
-    /// Whether the ring is to be asked for an error: costs system calls that most rounds need not make.
-    suspect: bool,
-    /// Counts of rings that are gone.
-    before: RingStatistics,
-}
-
 /// What the rest of the daemon sees of the shard.
 #[derive(Clone, Debug, Default)]
 pub struct Shared(Arc<Mutex<Report>>);
@@ -111,7 +97,7 @@ impl Shared {
 pub struct Shard {
     clock: Clock,
     engine: Engine,
-    sources: Vec<Source>,
+    taps: Vec<Tap>,
     feed: Option<Feed>,
     answers: Option<Answers>,
     /// When the feed's next packet is due.
@@ -123,6 +109,7 @@ pub struct Shard {
     prober: Prober,
     pilot: Pilot,
     commands: Commands,
+    agents: Agents,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     waker: Waker,
@@ -138,8 +125,8 @@ pub struct Shard {
 pub struct Parts {
     /// The engine.
     pub engine: Engine,
-    /// Open rings with what they were opened from.
-    pub rings: Vec<(RingConfig, Ring)>,
+    /// The devices that carry the live services.
+    pub taps: Vec<Tap>,
     /// A recording in place of what rings capture.
     pub feed: Option<Feed>,
     /// Answers that this host catches itself.
@@ -152,6 +139,8 @@ pub struct Parts {
     pub pilot: PilotConfig,
     /// What operators ask for.
     pub commands: Commands,
+    /// Who keeps responses from the real clients.
+    pub agents: Agents,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -170,17 +159,10 @@ impl Shard {
         let now = Instant::now();
         let clock = Clock::start();
         let prober = Prober::new(clock.now(), &mut parts.engine, parts.probe);
-        let sources = parts.rings.into_iter().map(|(config, ring)| Source {
-            config,
-            ring: Some(ring),
-            reopen_at: now,
-            suspect: true,
-            before: RingStatistics::default(),
-        });
         Self {
             clock,
             engine: parts.engine,
-            sources: sources.collect(),
+            taps: parts.taps,
             feed: parts.feed,
             answers: parts.answers,
             feed_at: Time::NEVER,
@@ -191,6 +173,7 @@ impl Shard {
             prober,
             pilot: Pilot::new(parts.pilot),
             commands: parts.commands,
+            agents: parts.agents,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             waker: parts.waker,
@@ -228,6 +211,7 @@ impl Shard {
             self.take_inputs();
             let now = self.clock.now();
             let answered = self.take_answers(now);
+            self.ask_agents(now);
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
@@ -275,31 +259,35 @@ impl Shard {
             .is_some_and(|feed| feed.is_finished(now, &self.engine))
     }
 
+    /// While responses are not kept from the real clients, nothing begins and nothing is sent.
+    fn ask_agents(&mut self, now: Time) {
+        let held = self.agents.all_held();
+        if self.routes.set_held(held) {
+            if !held {
+                tracing::warn!(
+                    "no session begins: not all router-agents keep the targets' responses from \
+                     the real clients yet, or any more (/status names them)"
+                );
+            }
+            self.engine.set_open(now, self.routes.is_open());
+        }
+    }
+
     /// Takes in what the rings hold. Says whether there is more.
     fn capture(&mut self) -> bool {
         let mut more = false;
-        for index in 0..self.sources.len() {
+        for index in 0..self.taps.len() {
             more |= self.capture_from(index);
         }
         more
     }
 
     fn capture_from(&mut self, index: usize) -> bool {
-        let Some(source) = self.sources.get_mut(index) else {
+        let Some(tap) = self.taps.get_mut(index) else {
             return false;
         };
-        let Some(ring) = &mut source.ring else {
-            source.reopen();
-            return false;
-        };
-        let link = ring.link_type();
         for _ in 0..BLOCKS_IN_A_ROW {
-            let Some(block) = ring.next_block() else {
-                if std::mem::take(&mut source.suspect)
-                    && let Some(error) = ring.take_error()
-                {
-                    source.lost(&error);
-                }
+            let Some((link, block)) = tap.next_block() else {
                 return false;
             };
             let now = self.clock.now();
@@ -379,9 +367,10 @@ impl Shard {
     /// sender. Says whether there are more packets.
     fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
+        let held = self.routes.is_held();
         for count in 0.. {
-            unsent = count >= PACKETS_IN_A_ROW;
-            if unsent {
+            unsent = held && count >= PACKETS_IN_A_ROW;
+            if unsent || !held {
                 break;
             }
             let Some(transmit) = self.engine.poll_transmit(now) else {
@@ -402,7 +391,7 @@ impl Shard {
                 },
             );
         }
-        while let Some((id, tuple, header)) = self.prober.poll_transmit() {
+        while held && let Some((id, tuple, header)) = self.prober.poll_transmit() {
             let Self {
                 builder, sender, ..
             } = self;
@@ -469,21 +458,18 @@ impl Shard {
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
-        let mut fds: Vec<_> = self
-            .sources
-            .iter()
-            .filter_map(|source| source.ring.as_ref())
-            .map(AsFd::as_fd)
-            .collect();
+        let mut fds: Vec<_> = self.taps.iter().filter_map(Tap::fd).collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;
         fds.extend(self.answers.iter().flat_map(Answers::fds));
         match wait(&fds, Some(timer.min(longest))) {
             Ok(readiness) => {
                 // In the order of `fds`.
-                let open = self.sources.iter_mut().filter(|one| one.ring.is_some());
-                for (position, source) in open.enumerate() {
-                    source.suspect |= readiness.is_failed(position);
+                let open = self.taps.iter_mut().filter(|tap| tap.is_open());
+                for (position, tap) in open.enumerate() {
+                    if readiness.is_failed(position) {
+                        tap.suspect();
+                    }
                 }
                 if readiness.is_ready(waker) {
                     self.waker.clear();
@@ -520,9 +506,7 @@ impl Shard {
         if now || time >= self.report_at {
             self.report_at = time + REPORT_INTERVAL;
             // A ring that fails while others keep this thread from sleeping is found here.
-            for source in &mut self.sources {
-                source.suspect = true;
-            }
+            self.taps.iter_mut().for_each(Tap::suspect);
             if let Some(answers) = &mut self.answers {
                 answers.suspect();
             }
@@ -533,11 +517,11 @@ impl Shard {
 
     fn report(&mut self) -> Report {
         let mut ring = RingStatistics::default();
-        for source in &mut self.sources {
-            add(&mut ring, &source.statistics());
+        for tap in &mut self.taps {
+            ring += tap.statistics();
         }
         if let Some(answers) = &mut self.answers {
-            add(&mut ring, &answers.statistics());
+            ring += answers.statistics();
         }
         Report::new(&Sources {
             elapsed: self.clock.origin.elapsed(),
@@ -597,44 +581,4 @@ fn response(record: &HeaderRecord) -> (FlowRef, TcpHeader, u32) {
         options,
     };
     (flow, header, record.payload_len)
-}
-
-impl Source {
-    fn lost(&mut self, error: &CaptureError) {
-        match error {
-            CaptureError::DeviceRemoved { .. } => {
-                tracing::warn!("{error}; capturing goes on when it is back");
-                self.before = self.statistics();
-                self.ring = None;
-                self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-            }
-            // A device that is down recovers by itself.
-            _ => tracing::warn!("{error}"),
-        }
-    }
-
-    fn reopen(&mut self) {
-        if Instant::now() < self.reopen_at {
-            return;
-        }
-        self.reopen_at = Instant::now() + REOPEN_INTERVAL;
-        if let Ok(ring) = Ring::open(&self.config) {
-            tracing::info!("capturing on {} again", self.config.device);
-            self.ring = Some(ring);
-        }
-    }
-
-    fn statistics(&mut self) -> RingStatistics {
-        let mut sum = self.before;
-        if let Some(Ok(now)) = self.ring.as_mut().map(Ring::statistics) {
-            add(&mut sum, &now);
-        }
-        sum
-    }
-}
-
-fn add(sum: &mut RingStatistics, other: &RingStatistics) {
-    sum.received += other.received;
-    sum.dropped += other.dropped;
-    sum.freezes += other.freezes;
 }

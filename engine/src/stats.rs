@@ -205,14 +205,14 @@ pub struct Stats {
     pub sessions_midway: u64,
     /// Sessions that have ended on the live side.
     pub sessions_ended: u64,
+    /// Connections that the intensity does not choose, counted by their SYN.
+    pub sessions_unchosen: u64,
     /// Sessions that were running when their recording ended.
     pub sessions_cut: u64,
     /// Connections whose handshake was not completed.
     pub sessions_unopened: u64,
     /// Connections met midway that came to no turn at which they could be picked up.
     pub sessions_unpicked: u64,
-    /// Connections that the intensity does not choose, counted by their SYN.
-    pub sessions_unchosen: u64,
     /// Sessions refused, by reason.
     pub sessions_refused: Refusals,
     /// Replicas opened.
@@ -308,10 +308,10 @@ impl Stats {
             sessions_captured: 0,
             sessions_midway: 0,
             sessions_ended: 0,
+            sessions_unchosen: 0,
             sessions_cut: 0,
             sessions_unopened: 0,
             sessions_unpicked: 0,
-            sessions_unchosen: 0,
             sessions_refused: Refusals::default(),
             replicas_opened: 0,
             replicas_refused: Refusals::default(),

@@ -128,7 +128,7 @@ pub(crate) struct Turns {
     front: Option<Mark>,
     rest: Option<Box<Rest>>,
     last_answer: u64,
-    /// When the client sent the first byte of the newest mark: the low bits of its microseconds.
+    /// When the newest mark was made: the low bits of its microseconds.
     newest_at: u32,
 }
 
@@ -161,16 +161,16 @@ impl Turns {
             || info.at.micros_since(last_client_byte) > PAUSE_MICROS
     }
 
-    /// How long ago the client began the turn of mark number `n`, in microseconds, if that is the
-    /// newest; what was longer ago than 71 minutes counts as something shorter.
+    /// How long ago mark number `n` was made, in microseconds, if that is the newest; what was longer
+    /// ago than 71 minutes counts as something shorter.
     pub(crate) fn age_of(&self, n: u32, now: Time) -> Option<u32> {
         let newest = self.next_number() == n.wrapping_add(1);
         newest.then(|| (now.as_micros() as u32).wrapping_sub(self.newest_at))
     }
 
-    /// Adds a mark for a turn that the client began at `at`.
-    pub(crate) fn push(&mut self, at: Time, mark: Mark) {
-        self.newest_at = at.as_micros() as u32;
+    /// Adds a mark, at `now`.
+    pub(crate) fn push(&mut self, now: Time, mark: Mark) {
+        self.newest_at = now.as_micros() as u32;
         self.last_answer = self.last_answer.max(mark.answer);
         if self.front.is_none() {
             self.front = Some(mark);

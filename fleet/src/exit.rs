@@ -53,7 +53,7 @@ impl ExitError {
     }
 
     /// Text that was asked for: stdout, exit code 0.
-    pub(crate) fn text(text: String) -> Self {
+    pub fn text(text: String) -> Self {
         ExitError {
             code: 0,
             message: Message::Text(text),

@@ -45,6 +45,7 @@ pub mod config;
 pub mod daemonize;
 pub mod drain;
 pub mod exit;
+pub mod hold;
 pub mod incarnation;
 pub mod link;
 pub mod listen;
@@ -58,4 +59,5 @@ pub mod signals;
 pub mod tls;
 pub mod transport;
 
+mod quiet;
 mod sync;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::logging::LogOptions;
 
 /// Options of all daemons. `#[command(flatten)]` them.
-#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Daemon")]
 pub struct CommonOptions {
     /// Read options from FILE (TOML; keys are the long option names). Environment variables win

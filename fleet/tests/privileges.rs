@@ -429,7 +429,7 @@ fn what_cannot_work_is_said_at_the_start(dir: &Dir) {
                 "--user", NOBODY, "--ca", &ca_file, "--cert", &cert, "--key", &key,
             ],
             1,
-            "again when it changes",
+            "which is opened again later",
         ),
         (
             vec!["--insecure", "--user", NOBODY, "--report", &report],

@@ -27,6 +27,8 @@ pub struct Counters {
     pub waiting: u64,
     /// Flows that copiers have announced.
     pub flows: u64,
+    /// Flows not taken because too many were announced (`--max-flows`).
+    pub flows_over_limit: u64,
     /// Flows announced by one copier while another owned them; the copier was told to move them.
     pub flow_conflicts: u64,
     /// Claims refused because another copier holds a part of them.

@@ -37,6 +37,7 @@ const ADMIN: &str = "127.0.0.1:36531";
 /// One line that says what is wrong: exit code 64 for the command line, 1 for the rest.
 pub fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
+    options.check()?;
     let security = Security::from_options(&options.common, Role::Interceptor)?;
     let mode = options.mode();
     let ring_configs = ring_configs(&options, mode)?;
@@ -103,6 +104,7 @@ pub fn run() -> Result<(), ExitError> {
             .collect(),
         waker,
         drain: watch,
+        max_flows: options.max_flows as usize,
         shared,
     });
     let thread = std::thread::Builder::new()

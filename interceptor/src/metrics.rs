@@ -57,6 +57,11 @@ impl Collector for CounterCollector {
                 c.unowned,
             ),
             (
+                "over_limit_flows",
+                "Flows not taken: too many announced (--max-flows)",
+                c.flows_over_limit,
+            ),
+            (
                 "flow_conflicts",
                 "Flows announced by two copiers",
                 c.flow_conflicts,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use clap::builder::RangedU64ValueParser;
 use millrace_fleet::address::ClientPool;
+use millrace_fleet::exit::ExitError;
 use millrace_fleet::options::CommonOptions;
 
 /// The port on which interceptors listen, as TCPCopy's did.
@@ -63,6 +64,29 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
     pub port: u16,
 
+    /// Accepted for TCPCopy's sake: the table of copied connections grows as it is needed.
+    #[arg(
+        short = 's',
+        long = "table-size",
+        value_name = "N",
+        hide_short_help = true
+    )]
+    pub table_size: Option<u64>,
+
+    /// Refused: TCPCopy's container addresses; --nat of the copier replaces them.
+    #[arg(
+        short = 'D',
+        long = "container",
+        value_name = "IP-IP",
+        hide_short_help = true
+    )]
+    pub container: Option<String>,
+
+    /// Flows that copiers may announce, in all; each takes up to 200 bytes.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000,
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000_000))]
+    pub max_flows: u32,
+
     /// Capture buffer of each device, in MB.
     #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 16,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
@@ -78,6 +102,20 @@ pub struct Options {
 }
 
 impl Options {
+    /// Refuses what cannot be had.
+    ///
+    /// # Errors
+    /// What to do instead.
+    pub fn check(&self) -> Result<(), ExitError> {
+        match &self.container {
+            Some(_) => Err(ExitError::usage(
+                "-D: leave it out and start the copier with --nat: answers are then known by the \
+                 copied connection's own side, whatever the target's address is on the way",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The mode that was asked for, or that -i implies.
     pub fn mode(&self) -> Mode {
         self.mode.unwrap_or(if self.devices.is_empty() {

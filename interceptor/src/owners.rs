@@ -27,14 +27,29 @@ pub struct Conflict {
 }
 
 /// All streams and what they own. A flow is named from the replica's source to the target.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Owners {
+    /// Flows that may be announced, in all.
+    limit: usize,
+    over_limit: u64,
     copiers: HashMap<ConnId, Copier>,
     by_flow: HashMap<FourTuple, (ConnId, FlowId), RandomState>,
     conflicts: u64,
 }
 
 impl Owners {
+    /// Nobody, with room for `limit` announced flows in all. One stream may hold three quarters of
+    /// them, so that it cannot shut out the others.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            over_limit: 0,
+            copiers: HashMap::new(),
+            by_flow: HashMap::default(),
+            conflicts: 0,
+        }
+    }
+
     /// A stream is open.
     pub fn attach(&mut self, conn: ConnId, who: Attached) {
         let copier = Copier {
@@ -57,16 +72,24 @@ impl Owners {
     }
 
     /// Takes announced flows (checked bytes); gives the flows, for headers that wait for them. A
-    /// flow that another copier owns stays with that one, and the stream is told.
+    /// flow that another copier owns stays with that one, and the stream is told. What is beyond
+    /// the limits is only counted: those replicas get no answers.
     pub fn announce<'a>(
         &'a mut self,
         conn: ConnId,
         flows: &'a [u8],
     ) -> impl Iterator<Item = FourTuple> + 'a {
+        let mut held: usize = self.copiers.values().map(|it| it.flows.len()).sum();
+        let share = self.limit - self.limit / 4;
         FlowRecords::new(flows)
             .map_while(Result::ok)
             .filter_map(move |flow| {
                 let copier = self.copiers.get_mut(&conn)?;
+                let new = !copier.flows.contains_key(&flow.id);
+                if new && (held >= self.limit || copier.flows.len() >= share) {
+                    self.over_limit += 1;
+                    return None;
+                }
                 let tuple = FourTuple::new(flow.client.into(), flow.target.into());
                 if self
                     .by_flow
@@ -77,6 +100,7 @@ impl Owners {
                     copier.who.queue.conflict(flow.id);
                     return None;
                 }
+                held += usize::from(new);
                 // A replica that was moved to another port keeps its id.
                 if let Some(old) = copier
                     .flows
@@ -203,6 +227,11 @@ impl Owners {
         self.conflicts
     }
 
+    /// Flows that were not taken because too many are announced already.
+    pub const fn over_limit_count(&self) -> u64 {
+        self.over_limit
+    }
+
     /// A newer owner of the same flow stays.
     fn remove(&mut self, conn: ConnId, id: FlowId, tuple: &FourTuple) {
         if self.by_flow.get(tuple) == Some(&(conn, id)) {
@@ -272,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_flow_belongs_to_who_announced_it_until_it_is_forgotten_or_the_stream_ends() {
-        let mut owners = Owners::default();
+        let mut owners = Owners::new(1000);
         owners.attach(ConnId(1), attached("a"));
         let one = announce(&mut owners, 1, 10, 1000);
         let two = announce(&mut owners, 1, 11, 1001);
@@ -288,7 +317,7 @@ mod tests {
 
     #[test]
     fn behind_address_translation_the_client_alone_names_a_flow() {
-        let mut owners = Owners::default();
+        let mut owners = Owners::new(1000);
         owners.attach(ConnId(1), attached("a"));
         let record = FlowRecord {
             id: 5,
@@ -306,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_resync_forgets_what_it_does_not_name() {
-        let mut owners = Owners::default();
+        let mut owners = Owners::new(1000);
         owners.attach(ConnId(1), attached("a"));
         let old = announce(&mut owners, 1, 10, 1000);
         let kept = announce(&mut owners, 1, 11, 1001);
@@ -323,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_flow_stays_with_its_first_owner_and_the_second_moves() {
-        let mut owners = Owners::default();
+        let mut owners = Owners::new(1000);
         owners.attach(ConnId(1), attached("a"));
         owners.attach(ConnId(2), attached("b"));
         let tuple = announce(&mut owners, 1, 10, 1000);
@@ -346,7 +375,7 @@ mod tests {
 
     #[test]
     fn overlapping_claims_are_refused_with_the_owners_name() {
-        let mut owners = Owners::default();
+        let mut owners = Owners::new(1000);
         owners.attach(ConnId(1), attached("a"));
         owners.attach(ConnId(2), attached("b"));
         let claim = |first: &str, last: &str| ClaimSet {
@@ -375,5 +404,39 @@ mod tests {
             owners.find(&tuple),
             Some((ConnId(1), FlowKey::Tuple { .. }))
         ));
+    }
+
+    #[test]
+    fn flows_beyond_the_limit_are_counted_and_leave_room_for_other_streams() {
+        let mut owners = Owners::new(8);
+        owners.attach(ConnId(1), attached("greedy"));
+        owners.attach(ConnId(2), attached("modest"));
+        for id in 0..100 {
+            let (bytes, _) = flow(id, 1000 + id as u16);
+            owners.announce(ConnId(1), &bytes).count();
+        }
+        assert_eq!((owners.flow_count(), owners.over_limit_count()), (6, 94));
+        announce(&mut owners, 2, 1, 5000);
+        announce(&mut owners, 2, 2, 5001);
+        let (bytes, _) = flow(3, 5002);
+        assert_eq!(owners.announce(ConnId(2), &bytes).count(), 0);
+        // What is known may be announced again, and room that is given back is used.
+        announce(&mut owners, 1, 0, 1000);
+        let mut ids = Vec::new();
+        millrace_proto::flow::encode_flow_id(0, &mut ids);
+        owners.forget(ConnId(1), &ids);
+        announce(&mut owners, 2, 3, 5002);
+        assert_eq!(owners.over_limit_count(), 95);
+    }
+
+    #[test]
+    fn one_flow_under_ever_new_ids_is_bounded_too() {
+        let mut owners = Owners::new(8);
+        owners.attach(ConnId(1), attached("a"));
+        for id in 0..100 {
+            let (bytes, _) = flow(id, 1000);
+            owners.announce(ConnId(1), &bytes).count();
+        }
+        assert_eq!(owners.over_limit_count(), 94);
     }
 }

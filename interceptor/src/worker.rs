@@ -40,6 +40,8 @@ pub struct Parts {
     pub waker: Waker,
     /// Tells it to end.
     pub drain: DrainWatch,
+    /// Flows that copiers may announce, in all.
+    pub max_flows: usize,
     /// Where it shows its counters.
     pub shared: Shared,
 }
@@ -69,7 +71,7 @@ impl Worker {
             sources: parts.sources,
             tracer: parts.tracer,
             decoder: Decoder::new(),
-            owners: Owners::default(),
+            owners: Owners::new(parts.max_flows),
             pending: Pending::default(),
             outgoing: Outgoing::default(),
             events: parts.events,
@@ -270,6 +272,7 @@ impl Worker {
         self.counters.unowned = self.pending.expired();
         self.counters.waiting = self.pending.len() as u64;
         self.counters.flows = self.owners.flow_count() as u64;
+        self.counters.flows_over_limit = self.owners.over_limit_count();
         self.counters.flow_conflicts = self.owners.conflict_count();
     }
 }

@@ -1,6 +1,7 @@
 //! The contract between Millrace's daemons.
 //!
-//! [`v1`] is generated from `millrace/v1/interceptor.proto`, which documents every message. What
+//! [`v1`] is generated from `millrace/v1/interceptor.proto` and `millrace/v1/router.proto`, which
+//! document every message. What
 //! travels in large numbers is packed by hand into `bytes` fields of those messages: [`flow`]
 //! (route info, copier to interceptor) and [`header`] (response headers, interceptor to copier).
 //! [`claim`] and [`trace`] turn claims and traces into checked types and back.
@@ -32,13 +33,13 @@ pub const BATCH_BYTES: usize = 32 * 1024;
 /// The largest encoded message that either side accepts. Bytes.
 pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 
-/// Generated from `millrace/v1/interceptor.proto`.
+/// Generated from the files in `millrace/v1/`.
 #[allow(
     missing_docs,
     unreachable_pub,
     clippy::all,
     clippy::match_wildcard_for_single_variants,
-    reason = "generated code; the .proto file is its documentation"
+    reason = "generated code; the .proto files are its documentation"
 )]
 pub mod v1 {
     tonic::include_proto!("millrace.v1");

@@ -13,4 +13,4 @@ mod status;
 pub use command::{Command, Commands};
 pub use http::routes;
 pub use pilot::{Pilot, PilotConfig, Tick};
-pub use status::{Decision, GuardStatus, IntensityStatus, RampStatus};
+pub use status::{Decision, GuardStatus, IntensityStatus, Mode, RampStatus};

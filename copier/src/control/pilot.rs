@@ -6,7 +6,7 @@ use std::time::Duration;
 use millrace_engine::Intensity;
 
 use super::command::Command;
-use super::status::{Decision, GuardStatus, IntensityStatus, RampStatus};
+use super::status::{Decision, GuardStatus, IntensityStatus, Mode, RampStatus};
 use crate::guard::{Action, Figure, Guard, Recent, Sample, Window};
 use crate::ramp::Ramp;
 
@@ -37,19 +37,6 @@ pub struct Tick {
     pub intensity: Intensity,
     /// All replicas are to be ended.
     pub stop: bool,
-}
-
-/// How things stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// The ramp goes on.
-    Running,
-    /// A guard holds it.
-    Held,
-    /// The operator has paused.
-    Paused,
-    /// A guard has stopped everything.
-    Stopped,
 }
 
 /// Decides how much is copied.
@@ -165,12 +152,7 @@ impl Pilot {
     pub fn status(&self) -> IntensityStatus {
         IntensityStatus {
             now: self.intensity().as_ratio(),
-            mode: match self.mode {
-                Mode::Running => "running",
-                Mode::Held => "held",
-                Mode::Paused => "paused",
-                Mode::Stopped => "stopped",
-            },
+            mode: self.mode,
             ramp: self.config.ramp.as_ref().map(|ramp| RampStatus {
                 stages: ramp.to_string(),
                 position_seconds: self.position.as_secs_f64(),

@@ -80,7 +80,7 @@ impl Flight {
         self.pilot.intensity().as_ratio()
     }
 
-    fn mode(&self) -> &'static str {
+    fn mode(&self) -> Mode {
         self.pilot.status().mode
     }
 }
@@ -95,7 +95,7 @@ fn a_ramp_is_followed_while_the_target_does_well() {
     assert!((flight.fly(50, GOOD) - 1.0).abs() < 1e-6);
     assert!((flight.fly(54, GOOD) - 1.0).abs() < 1e-6);
     assert!((flight.fly(1, GOOD) - 3.0).abs() < 1e-6);
-    assert_eq!(flight.mode(), "running");
+    assert_eq!(flight.mode(), Mode::Running);
     let decisions = flight.pilot.status().decisions;
     assert_eq!(
         decisions.len(),
@@ -110,7 +110,7 @@ fn a_slow_target_holds_the_ramp_and_lets_it_go_on_when_it_is_fast_again() {
     flight.fly(30, GOOD);
     let slow = Second { target: 60, ..GOOD };
     let held = flight.fly(10, slow);
-    assert_eq!(flight.mode(), "held");
+    assert_eq!(flight.mode(), Mode::Held);
     assert!(
         held < 0.35,
         "held within a few seconds of the window: {held}"
@@ -121,9 +121,9 @@ fn a_slow_target_holds_the_ramp_and_lets_it_go_on_when_it_is_fast_again() {
     );
     // One good window is needed to forget, and one to trust.
     flight.fly(9, GOOD);
-    assert_eq!(flight.mode(), "held");
+    assert_eq!(flight.mode(), Mode::Held);
     let on = flight.fly(15, GOOD);
-    assert_eq!(flight.mode(), "running");
+    assert_eq!(flight.mode(), Mode::Running);
     assert!(on > held && flight.fly(10, GOOD) > on);
     let decisions = flight.pilot.status().decisions;
     let said = &decisions[1].what;
@@ -145,7 +145,7 @@ fn a_target_that_resets_is_stepped_back_to_where_the_rise_began() {
     assert!(flight.fly(60, GOOD) > 0.79);
     let bad = Second { resets: 10, ..GOOD };
     flight.fly(3, bad);
-    assert_eq!(flight.mode(), "held");
+    assert_eq!(flight.mode(), Mode::Held);
     assert!((flight.fly(1, GOOD) - 0.2).abs() < 1e-6);
     // The window was cleared: what was before does not count again.
     assert!((flight.fly(9, GOOD) - 0.2).abs() < 1e-6);
@@ -171,7 +171,7 @@ fn without_a_ramp_a_step_back_halves_and_may_be_repeated() {
     );
     // It stays there until the operator says otherwise.
     let low = flight.fly(60, GOOD);
-    assert_eq!(flight.mode(), "running");
+    assert_eq!(flight.mode(), Mode::Running);
     assert!((low - levels.last().unwrap()).abs() < 1e-9);
     flight.pilot.command(Command::Set(Intensity::ONE));
     assert!((flight.fly(1, GOOD) - 1.0).abs() < 1e-9);
@@ -195,7 +195,7 @@ fn a_target_that_is_gone_stops_everything_once_and_for_good() {
         flight.fly(10, bad);
         assert_eq!(
             (flight.stops, flight.mode()),
-            (1, "stopped"),
+            (1, Mode::Stopped),
             "within the window"
         );
         assert_eq!(flight.fly(100, GOOD), 0.0);
@@ -214,7 +214,7 @@ fn too_few_events_are_not_judged() {
         ..GOOD
     };
     flight.fly(60, few);
-    assert_eq!(flight.mode(), "running");
+    assert_eq!(flight.mode(), Mode::Running);
     let status = flight.pilot.status();
     assert_eq!(
         (status.guards[0].value, status.guards[0].broken),
@@ -235,7 +235,7 @@ fn what_the_live_server_leaves_unanswered_is_not_held_against_the_target() {
             },
         );
     }
-    assert_eq!(flight.mode(), "running");
+    assert_eq!(flight.mode(), Mode::Running);
 }
 
 #[test]

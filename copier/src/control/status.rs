@@ -1,14 +1,16 @@
 //! What operators are shown of the intensity, in the report and at /status and /intensity.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// How much is copied, and why.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct IntensityStatus {
     /// Replicas per session that begins now.
     pub now: f64,
-    /// `running`, `held` (by a guard), `paused` (by the operator) or `stopped` (by a guard).
-    pub mode: &'static str,
+    /// How things stand.
+    pub mode: Mode,
     /// The ramp, if one is followed.
     pub ramp: Option<RampStatus>,
     /// The guards.
@@ -17,8 +19,34 @@ pub struct IntensityStatus {
     pub decisions: Vec<Decision>,
 }
 
+/// How things stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The ramp goes on, or there is none.
+    #[default]
+    Running,
+    /// A guard holds it.
+    Held,
+    /// The operator has paused.
+    Paused,
+    /// A guard has stopped everything.
+    Stopped,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Held => "held by a guard",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped by a guard",
+        })
+    }
+}
+
 /// Where a ramp stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RampStatus {
     /// The ramp as it is written.
     pub stages: String,
@@ -29,7 +57,7 @@ pub struct RampStatus {
 }
 
 /// What a guard sees.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GuardStatus {
     /// The rule as it is written.
     pub rule: String,
@@ -43,7 +71,7 @@ pub struct GuardStatus {
 }
 
 /// Something that was decided.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Decision {
     /// Seconds since the start.
     pub at_seconds: f64,
@@ -51,4 +79,29 @@ pub struct Decision {
     pub what: String,
     /// The intensity afterwards.
     pub intensity: f64,
+}
+
+impl fmt::Display for IntensityStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "intensity {} ({})", self.now, self.mode)?;
+        if let Some(ramp) = &self.ramp {
+            writeln!(
+                f,
+                "  ramp    {}: {:.0} of {:.0} s",
+                ramp.stages, ramp.position_seconds, ramp.length_seconds
+            )?;
+        }
+        for guard in &self.guards {
+            write!(f, "  guard   {}: ", guard.rule)?;
+            match guard.value {
+                Some(value) => write!(f, "{value:.3} from {}", guard.count)?,
+                None => f.write_str("nothing to judge yet")?,
+            }
+            writeln!(f, "{}", if guard.broken { ", broken" } else { "" })?;
+        }
+        for decision in &self.decisions {
+            writeln!(f, "  {:>7.1} s {}", decision.at_seconds, decision.what)?;
+        }
+        Ok(())
+    }
 }

@@ -22,12 +22,17 @@ pub struct IntensityOptions {
     pub replicas: Option<u16>,
 
     /// Copy this percentage of the sessions: -r 20 is an intensity of 0.2.
-    #[arg(short = 'r', long, value_name = "PERCENT")]
+    #[arg(
+        short = 'r',
+        long,
+        value_name = "PERCENT",
+        allow_negative_numbers = true
+    )]
     pub percent: Option<Percent>,
 
     /// How much is copied as one number, 0 to 1023: 0.2 is a fifth of the sessions, 2.5 two copies of
     /// each and a third of every second one.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub intensity: Option<Intensity>,
 
     /// What is chosen at an intensity below 1 depends on this text: copiers with the same one choose

@@ -15,7 +15,9 @@ use millrace_capture::{
 };
 use millrace_fleet::drain;
 use millrace_fleet::exit::ExitError;
-use millrace_fleet::logging::{self, LogOptions};
+use millrace_fleet::logging;
+use millrace_fleet::options::CommonOptions;
+use millrace_fleet::privileges::{self, Capability, Needs};
 use millrace_fleet::signals;
 use tokio::runtime::Runtime;
 
@@ -32,10 +34,9 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: RecordOptions = cli::parse(arguments)?;
     let rings = rings(&options)?;
     check_privilege().map_err(|error| ExitError::start(error.to_string()))?;
-    let log = logging::init(&LogOptions {
-        file: options.log_file.clone(),
-        level: options.log_level.clone(),
-    })?;
+    let common = CommonOptions::from(&options);
+    let log = logging::init(&common.logging())?;
+    privileges::reduce(&common, &needs(&options))?;
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
@@ -62,6 +63,25 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
         waker.wake();
     });
     recorder.run()
+}
+
+/// What is needed while recording.
+fn needs(options: &RecordOptions) -> Needs {
+    let directory = options.write.parent().map(Path::to_owned);
+    Needs {
+        keep: vec![Capability::NetRaw],
+        write: directory
+            .map(|it| {
+                if it.as_os_str().is_empty() {
+                    ".".into()
+                } else {
+                    it
+                }
+            })
+            .into_iter()
+            .collect(),
+        ..Needs::default()
+    }
 }
 
 fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use millrace_capture::ServiceFilter;
 use millrace_fleet::exit::ExitError;
+use millrace_fleet::options::CommonOptions;
 
 use super::files::Rotation;
 
@@ -78,6 +79,14 @@ pub struct RecordOptions {
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log_level: String,
 
+    /// Become this user once the log is open: NAME or NAME:GROUP. It must be able to make the files.
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    pub user: Option<String>,
+
+    /// Do not confine the recorder to its own files (landlock).
+    #[arg(long)]
+    pub no_landlock: bool,
+
     /// Read options from FILE (TOML; keys are the long option names).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -101,6 +110,19 @@ impl RecordOptions {
             age: self.rotate_time.map(Duration::from_secs),
             keep: self.keep,
         })
+    }
+}
+
+impl From<&RecordOptions> for CommonOptions {
+    /// Those of a daemon's options that a recorder has.
+    fn from(options: &RecordOptions) -> Self {
+        CommonOptions {
+            log_file: options.log_file.clone(),
+            log_level: options.log_level.clone(),
+            user: options.user.clone(),
+            no_landlock: options.no_landlock,
+            ..CommonOptions::default()
+        }
     }
 }
 

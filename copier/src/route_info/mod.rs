@@ -55,6 +55,8 @@ pub struct RouteInfo {
     forgotten_at: Time,
     /// Whether something waits in a batch for more of its kind.
     gathering: bool,
+    /// Whether the router-agents keep responses from the real clients.
+    held: bool,
 }
 
 impl RouteInfo {
@@ -132,10 +134,21 @@ impl RouteInfo {
         }
     }
 
-    /// Whether responses can come back at all, and no interceptor would give them to another
+    /// Notes whether responses are kept from the real clients. Says whether that is new.
+    pub fn set_held(&mut self, held: bool) -> bool {
+        std::mem::replace(&mut self.held, held) != held
+    }
+
+    /// Whether responses are kept from the real clients: nothing may be sent otherwise.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Whether responses are kept from the real clients and can come back at all, and no interceptor would give them to another
     /// copier.
     pub fn is_open(&self) -> bool {
-        self.links.iter().any(LinkRoutes::is_up)
+        self.held
+            && self.links.iter().any(LinkRoutes::is_up)
             && !self.links.iter().any(LinkRoutes::is_claim_refused)
     }
 

@@ -115,7 +115,7 @@ impl Engine {
                 let Some(Admission::Copied(copies)) = admission else {
                     self.stats.bytes_refused += packet.payload_len as u64;
                     if ended {
-                        self.give_up_session(key);
+                        self.remove_session(key);
                     }
                     return;
                 };
@@ -137,7 +137,7 @@ impl Engine {
                     let own = seq.add(1) == stream.first_seq()
                         || stream.offset_of(seq).is_some_and(|o| o <= stream.len());
                     if own {
-                        self.give_up_session(key);
+                        self.remove_session(key);
                     }
                     return;
                 }
@@ -148,7 +148,7 @@ impl Engine {
                 if over_limit {
                     self.stats.sessions_refused.add(RefusalReason::Memory);
                     self.stats.bytes_refused += packet.payload_len as u64;
-                    self.remove_session(key);
+                    self.forget_session(key);
                     return;
                 }
                 if flags.has(Flags::ACK) && !self.activate(now, key, packet) {
@@ -189,7 +189,7 @@ impl Engine {
                 self.stats.bytes_refused += bytes;
             }
         }
-        self.remove_session(key);
+        self.forget_session(key);
         false
     }
 
@@ -231,9 +231,7 @@ impl Engine {
         } = session;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                // The age of a turn is counted on the clock of the run.
-                let begun = recorded.map_or(info.at, |_| now);
-                turns.push(begun, mark(live, start, info, recorded, &mut self.stats));
+                turns.push(now, mark(live, start, info, recorded, &mut self.stats));
                 self.stats.live_turns += 1;
             }
             live.clock.ask(info.at);
@@ -329,10 +327,7 @@ impl Engine {
             let Session { turns, live, .. } = session;
             if turns.begins(info, live.clock.asked_at) {
                 let recorded = self.config.recorded;
-                turns.push(
-                    recorded.map_or(info.at, |_| now),
-                    mark(live, end.offset, info, recorded, &mut self.stats),
-                );
+                turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
             } else if let Some(latency) = live.clock.finish() {
                 self.stats.live_latency.record(latency);
             }

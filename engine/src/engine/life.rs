@@ -39,7 +39,7 @@ impl Engine {
             return;
         };
         if !matches!(session.phase, Phase::Active(_)) {
-            self.give_up_session(key);
+            self.remove_session(key);
             return;
         }
         self.stats.sessions_ended += u64::from(session.end(clock));
@@ -71,18 +71,18 @@ impl Engine {
         }
     }
 
-    /// Forgets a session whose copy never began, counted.
-    pub(super) fn give_up_session(&mut self, key: SessionKey) {
+    /// Forgets a session whose course is over; it must have no replicas.
+    pub(super) fn remove_session(&mut self, key: SessionKey) {
         match self.sessions.get(key).map(|session| &session.phase) {
             Some(Phase::Opening) => self.stats.sessions_unopened += 1,
             Some(Phase::Midway(_)) => self.stats.sessions_unpicked += 1,
             Some(Phase::Active(_)) | None => {}
         }
-        self.remove_session(key);
+        self.forget_session(key);
     }
 
-    /// Forgets a session; it must have no replicas.
-    pub(super) fn remove_session(&mut self, key: SessionKey) {
+    /// Forgets a session whose outcome is counted already; it must have no replicas.
+    pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -413,7 +413,7 @@ impl Engine {
             return;
         }
         match session.phase {
-            Phase::Opening | Phase::Midway(_) => self.give_up_session(key),
+            Phase::Opening | Phase::Midway(_) => self.remove_session(key),
             Phase::Active(_) if session.first_replica.is_none() => {
                 self.stats.sessions_ended += u64::from(session.end(clock));
                 self.remove_session(key);

@@ -22,7 +22,7 @@ impl Engine {
             Phase::Midway(midway) => {
                 midway.on_live(packet);
                 if reset {
-                    self.give_up_session(key);
+                    self.remove_session(key);
                 }
                 return;
             }
@@ -34,7 +34,7 @@ impl Engine {
                 let refused =
                     !header.flags.has(Flags::ACK) || header.ack == session.stream.first_seq();
                 if refused {
-                    self.give_up_session(key);
+                    self.remove_session(key);
                 }
                 return;
             }

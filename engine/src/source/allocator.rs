@@ -53,7 +53,7 @@ impl Allocator {
     ///
     /// The client's own port is kept where it is free, since that makes a replica easy to find in
     /// a capture at the target. Without a pool a client that comes back with its own port gets it
-    /// even if it rests: the client has judged that its server will take it, and the target tells
+    /// even if it rests from it: the client has judged that its server will take it, and the target tells
     /// the new connection from the old one by sequence number and timestamp, which only rise
     /// (RFC 6191). `random` spreads clients over the pool and begins the search for a port. `None`
     /// when the space is used up, or when the client's address family is not the target's and

@@ -22,6 +22,8 @@ const FREE: u8 = 0;
 const USED: u8 = 1;
 /// A port that was given back in this period; older ones are one more for each period.
 const RESTING: u8 = 2;
+/// Beside the state: it is, or was, the port of a client with this address and of nobody else.
+const OWN: u8 = 0x80;
 
 /// The state of every port that is not free.
 #[derive(Debug)]
@@ -79,15 +81,16 @@ impl Ports {
         if self.resting == 0 {
             return;
         }
-        let steps = steps.min(u64::from(u8::MAX)) as u8;
+        let steps = steps.min(64) as u8;
         let (mut freed, mut inside, block) = (0, 0, self.block);
-        let mut grow_old = |port: u16, state: u8| {
+        let mut grow_old = |port: u16, raw: u8| {
+            let (state, own) = (raw & !OWN, raw & OWN);
             if state < RESTING {
-                return state;
+                return raw;
             }
             let older = state.saturating_add(steps);
             if u64::from(older - RESTING) <= REST_PERIODS {
-                return older;
+                return older | own;
             }
             freed += 1;
             inside += u32::from(block.contains(port));
@@ -109,12 +112,13 @@ impl Ports {
         self.shrink();
     }
 
-    /// Takes this very port if nobody uses it, rested or not.
-    pub(super) fn take_own(&mut self, port: u16, even_resting: bool) -> bool {
-        let state = self.state(port);
-        let fits = state == FREE || (even_resting && state >= RESTING);
+    /// Takes this very port if nobody uses it; with `again` also while it rests, if it was taken
+    /// in this way before.
+    pub(super) fn take_own(&mut self, port: u16, again: bool) -> bool {
+        let state = self.raw(port);
+        let fits = state == FREE || (again && state & OWN != 0 && state & !OWN >= RESTING);
         if fits {
-            self.set(port, USED);
+            self.set(port, USED | OWN);
         }
         fits
     }
@@ -146,7 +150,8 @@ impl Ports {
     /// A port is not used any more; it rests, or is free at once.
     pub(super) fn release(&mut self, port: u16, rests: bool) {
         if self.state(port) == USED {
-            self.set(port, if rests { RESTING } else { FREE });
+            let own = self.raw(port) & OWN;
+            self.set(port, if rests { RESTING | own } else { FREE });
             self.shrink();
         }
     }
@@ -170,7 +175,12 @@ impl Ports {
             .find(|port| wanted(self.state(*port)))
     }
 
+    /// The state alone, whosever port it is.
     fn state(&self, port: u16) -> u8 {
+        self.raw(port) & !OWN
+    }
+
+    fn raw(&self, port: u16) -> u8 {
         match &self.states {
             States::List(list) => list
                 .binary_search_by_key(&port, |(port, _)| *port)
@@ -182,7 +192,8 @@ impl Ports {
     }
 
     fn set(&mut self, port: u16, to: u8) {
-        let from = self.put(port, to);
+        let from = self.put(port, to) & !OWN;
+        let to = to & !OWN;
         self.used = self.used + u32::from(to == USED) - u32::from(from == USED);
         self.resting = self.resting + u32::from(to >= RESTING) - u32::from(from >= RESTING);
         if self.block.contains(port) {

@@ -2,11 +2,13 @@
 //!
 //! Each type implements [`std::str::FromStr`] with [`AddressError`], which clap shows as it is.
 
+pub mod cidr;
 mod host;
 mod mac;
 mod mapping;
 mod pool;
 
+pub use cidr::Cidr;
 pub use host::{DefaultPort, HostPort};
 pub use mac::Mac;
 pub use mapping::{Mapping, Mappings};

@@ -1,5 +1,6 @@
 //! clap's errors, which are paragraphs, as the one line that a daemon gives.
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::exit::ExitError;
@@ -7,6 +8,7 @@ use crate::exit::ExitError;
 /// One line; `place` tells where an option comes from that is not on the command line.
 pub(super) fn explain<'a>(
     error: &clap::Error,
+    command: &Command,
     place: impl Fn(&str) -> Option<&'a str>,
 ) -> ExitError {
     if matches!(
@@ -14,6 +16,9 @@ pub(super) fn explain<'a>(
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     ) {
         return ExitError::text(error.to_string());
+    }
+    if let Some(missing) = missing(error, command) {
+        return ExitError::usage(format!("missing: {missing} (--help lists the options)"));
     }
     let rendered = error.to_string();
     let mut words: Vec<&str> = Vec::new();
@@ -40,4 +45,25 @@ pub(super) fn explain<'a>(
         Some(place) => format!("{place}: {line}"),
         None => format!("{line} (--help lists the options)"),
     })
+}
+
+/// The options that must be given and are not, with their letters.
+fn missing(error: &clap::Error, command: &Command) -> Option<String> {
+    let Some(ContextValue::Strings(shown)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let with_letter = |shown: &String| {
+        let long = shown
+            .strip_prefix("--")
+            .and_then(|rest| rest.split([' ', '=']).next());
+        let argument = command
+            .get_arguments()
+            .find(|argument| long.is_some() && argument.get_long() == long);
+        match argument.and_then(clap::Arg::get_short) {
+            Some(letter) => format!("-{letter}, {shown}"),
+            None => shown.clone(),
+        }
+    };
+    let missing: Vec<String> = shown.iter().map(with_letter).collect();
+    (error.kind() == ErrorKind::MissingRequiredArgument).then(|| missing.join(" and "))
 }

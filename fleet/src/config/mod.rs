@@ -82,7 +82,7 @@ pub fn parse_from<T: Parser>(
     all.extend(arguments.next());
     all.extend(layers.list.iter().map(|layer| layer.argument.clone()));
     all.extend(arguments);
-    let explain = |error: &clap::Error| error::explain(error, |long| layers.place(long));
+    let explain = |error: &clap::Error| error::explain(error, &command, |long| layers.place(long));
     let matches = command
         .clone()
         .try_get_matches_from(all)
@@ -188,7 +188,7 @@ fn glance(command: &Command, arguments: &[OsString]) -> Option<ArgMatches> {
 
 fn config_path(given: Option<&ArgMatches>, layers: &Layers) -> Option<PathBuf> {
     let flag = given
-        .and_then(|it| it.get_raw(CONFIG).ok_or(()).ok())
+        .and_then(|it| it.try_get_raw(CONFIG).ok().flatten())
         .and_then(|mut values| values.next_back())
         .map(PathBuf::from);
     flag.or_else(|| {

@@ -36,7 +36,7 @@ impl Backoff {
         full - Duration::from_nanos(u64::try_from(less).unwrap_or(half))
     }
 
-    pub(super) fn jittered(&self, failures: u32) -> Duration {
+    pub(crate) fn jittered(&self, failures: u32) -> Duration {
         self.wait(failures, random_u64())
     }
 }

@@ -268,7 +268,7 @@ async fn open_channel(shared: &Shared) -> Result<Opened, String> {
 const MAX_TEXT: usize = 400;
 
 /// A peer's text, fit for one line of a log.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MAX_TEXT).map(shown).collect()
 }

@@ -32,6 +32,7 @@ use crate::transport::Security;
 
 pub use backoff::Backoff;
 pub use batch::Batch;
+pub(crate) use connection::printable;
 pub use queue::SendError;
 pub use status::LinkStatus;
 

@@ -1,6 +1,6 @@
 //! The files that a daemon goes on using: handed over before the switch, checked after it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,12 @@ impl Paths {
             read: needs.read.clone(),
             write: needs.write.clone(),
             own: needs.own.clone(),
-            must_read: Vec::new(),
+            must_read: needs
+                .read
+                .iter()
+                .filter(|it| it.is_file())
+                .cloned()
+                .collect(),
             config: None,
             log_dir: options.log_file.as_deref().map(directory),
         };
@@ -59,7 +64,7 @@ impl Paths {
 
     /// Gives the files to `user`: regular ones, and only those with one name.
     pub(super) fn hand_over(&self, user: &User) -> Result<(), ExitError> {
-        for path in &self.own {
+        for path in self.own.iter().filter(|path| is_file(path)) {
             let given = open(path).and_then(|file| {
                 let about = file.metadata()?;
                 if about.is_file() && about.nlink() == 1 {
@@ -85,13 +90,13 @@ impl Paths {
             if let Err(error) = File::open(path) {
                 let uid = rustix::process::geteuid().as_raw();
                 return Err(ExitError::start(format!(
-                    "user {uid} (--user) cannot read {} again when it changes: {error}; give it \
-                     the right, as by: chgrp, and chmod 640",
+                    "user {uid} (--user) cannot read {}, which is opened again later: {error}; \
+                     give it the right, as by chgrp and chmod 640",
                     path.display()
                 )));
             }
         }
-        for path in &self.own {
+        for path in self.own.iter().filter(|path| !is_special(path)) {
             if let Err(error) = OpenOptions::new().append(true).open(path) {
                 let uid = rustix::process::geteuid().as_raw();
                 return Err(ExitError::start(format!(
@@ -122,6 +127,16 @@ impl Paths {
         }
         Ok(())
     }
+}
+
+/// A file itself, and no link to one: who may change the link could have us give away any file.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|it| it.is_file())
+}
+
+/// A terminal, a pipe or `/dev/null`: they are nobody's to give.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir())
 }
 
 fn open(path: &Path) -> io::Result<File> {

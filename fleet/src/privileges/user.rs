@@ -109,7 +109,7 @@ impl User {
     }
 
     /// Who owns what is handed over.
-    pub(super) fn ids(&self) -> (Uid, Gid) {
+    pub fn ids(&self) -> (Uid, Gid) {
         (self.uid, self.gid)
     }
 

@@ -14,7 +14,7 @@ mod registry;
 mod status;
 mod stream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::exit::ExitError;
+use crate::quiet::Quiet;
 use crate::tls::Role;
 use crate::transport::{self, Handshakes, Peer};
 
@@ -50,6 +51,8 @@ struct Shared {
     counters: Counters,
     stop: CancellationToken,
     handshakes: Handshakes,
+    /// Refusals, by address and code.
+    said: Quiet<(Option<IpAddr>, i32)>,
 }
 
 /// A running server. It ends when this is dropped, or by [`ServerHandle::stop`].
@@ -91,6 +94,7 @@ pub fn spawn(
         counters: Counters::default(),
         stop: stop.clone(),
         handshakes: Handshakes::new(),
+        said: Quiet::default(),
         config,
     });
     runtime.spawn(serve(shared.clone(), listener));

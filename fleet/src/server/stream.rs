@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use millrace_proto::flow::{check_flow_ids, check_flows};
 use millrace_proto::v1::copier_message::Kind;
@@ -17,6 +18,7 @@ use super::rate::Rate;
 use super::registry::Open;
 use super::{AttachEvent, Attached, ConnId, HeaderQueue, Shared};
 use crate::incarnation::Incarnation;
+use crate::quiet::times_before;
 use crate::transport::Peer;
 
 /// What a trace counts as towards the limit of bytes per second: it has the interceptor open
@@ -46,7 +48,11 @@ pub(super) async fn run(
     let shown = address.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
     let refuse = |who: &str, refused: Refused| {
         shared.counters.refused(refused.code());
-        tracing::warn!("copier {who} at {shown} refused: {}", refused.reason);
+        let key = (address.map(|it| it.ip()), refused.code);
+        if let Some(more) = shared.said.say(key, Instant::now()) {
+            let more = times_before(more);
+            tracing::warn!("copier {who} at {shown} refused: {}{more}", refused.reason);
+        }
         queue.refuse_with(refused);
     };
     let first = tokio::select! {

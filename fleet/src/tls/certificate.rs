@@ -91,3 +91,53 @@ fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_ascii_graphic() { c } else { '?' };
     text.chars().take(100).map(shown).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    const URI: &str = "spiffe://example.test/millrace/copier/live1";
+
+    fn certificate() -> Vec<u8> {
+        let mut params = CertificateParams::new(vec!["live1.example.test".to_owned()]).unwrap();
+        let uri = SanType::URI(URI.try_into().unwrap());
+        params.subject_alt_names.push(uri);
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn the_uri_is_found_among_other_names() {
+        let leaf = Leaf::read(&certificate().into()).unwrap();
+        assert_eq!(leaf.identity().unwrap().to_string(), URI);
+        assert!(leaf.not_after_text().ends_with('Z'));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_fault(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Leaf::read(&bytes.into());
+        }
+
+        #[test]
+        fn a_certificate_that_was_changed_is_read_without_a_fault(
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            static GOOD: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(certificate);
+            let mut bytes = GOOD.clone();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(leaf) = Leaf::read(&bytes.clone().into()) {
+                let _ = leaf.identity();
+                let _ = leaf.not_after_text();
+            }
+            bytes.truncate(cut.index(bytes.len()));
+            let _ = Leaf::read(&bytes.into());
+        }
+    }
+}

@@ -1,19 +1,13 @@
 //! Counting refused connections, and saying so without flooding the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::sync::lock;
+use crate::quiet::{Quiet, times_before};
 use crate::tls::{Reason, Refusal};
-
-/// One address and reason is logged once in this time.
-const QUIET: Duration = Duration::from_secs(60);
-
-/// Addresses and reasons that are remembered; beyond these, strangers are only counted.
-const MAX_REMEMBERED: usize = 256;
 
 /// Connections accepted and refused by one listener. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -25,14 +19,7 @@ pub struct Handshakes {
 struct Shared {
     accepted: AtomicU64,
     refused: [AtomicU64; Reason::ALL.len()],
-    said: Mutex<HashMap<(Option<IpAddr>, Reason), Said>>,
-}
-
-#[derive(Debug)]
-struct Said {
-    at: Instant,
-    /// Refused since, unsaid.
-    more: u64,
+    said: Quiet<(Option<IpAddr>, Reason)>,
 }
 
 /// The counts since the process started.
@@ -65,34 +52,11 @@ impl Handshakes {
             tracing::debug!("{shown} refused: {refusal}");
             return;
         }
-        match self.to_say(peer, refusal.reason, Instant::now()) {
-            None => {}
-            Some(0) => tracing::warn!("{shown} refused: {refusal}"),
-            Some(more) => tracing::warn!("{shown} refused: {refusal} (and {more} times before)"),
+        // Another port is no other peer.
+        let key = (peer.map(|it| it.ip()), refusal.reason);
+        if let Some(more) = self.shared.said.say(key, Instant::now()) {
+            tracing::warn!("{shown} refused: {refusal}{}", times_before(more));
         }
-    }
-
-    /// How many were not said before this one; none if this one is not to be said either.
-    fn to_say(&self, peer: Option<SocketAddr>, reason: Reason, now: Instant) -> Option<u64> {
-        let mut said = lock(&self.shared.said);
-        let key = (peer.map(|it| it.ip()), reason);
-        if let Some(entry) = said.get_mut(&key) {
-            if now.saturating_duration_since(entry.at) < QUIET {
-                entry.more += 1;
-                return None;
-            }
-            let more = std::mem::take(&mut entry.more);
-            entry.at = now;
-            return Some(more);
-        }
-        if said.len() >= MAX_REMEMBERED {
-            said.retain(|_, entry| now.saturating_duration_since(entry.at) < QUIET);
-            if said.len() >= MAX_REMEMBERED {
-                return None;
-            }
-        }
-        said.insert(key, Said { at: now, more: 0 });
-        Some(0)
     }
 
     /// For /status and metrics.
@@ -113,27 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_named_once_a_minute_for_each_reason() {
-        let handshakes = Handshakes::new();
-        let peer: SocketAddr = "198.18.0.1:1000".parse().unwrap();
-        let start = Instant::now();
-        let say = |peer, reason, after| handshakes.to_say(Some(peer), reason, start + after);
-        assert_eq!(say(peer, Reason::Expired, Duration::ZERO), Some(0));
-        // Another port is no other peer.
-        let again = "198.18.0.1:1001".parse().unwrap();
-        assert_eq!(say(again, Reason::Expired, Duration::from_secs(1)), None);
-        assert_eq!(say(peer, Reason::OldTls, Duration::from_secs(1)), Some(0));
-        assert_eq!(say(peer, Reason::Expired, QUIET), Some(1));
-    }
-
-    #[test]
-    fn many_strangers_are_counted_and_not_remembered() {
+    fn many_strangers_are_all_counted() {
         let handshakes = Handshakes::new();
         for n in 0..1000u32 {
             let peer = SocketAddr::from((std::net::Ipv4Addr::from(0xc612_0000 + n), 1));
             handshakes.refused(Some(peer), &Refusal::new(Reason::PlainText, "plain"));
         }
         assert_eq!(handshakes.status().refused["plain_text"], 1000);
-        assert_eq!(lock(&handshakes.shared.said).len(), MAX_REMEMBERED);
     }
 }

@@ -65,6 +65,8 @@ async fn accept_all(listener: TcpListener, gate: Gate, sender: Sender<io::Result
         };
         match accepted {
             Ok((stream, address)) => {
+                // An IPv4 peer of a socket for both families is an IPv4 peer.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 let _ = stream.set_nodelay(true);
                 if gate.admit(stream, address, permit, &sender).await.is_err() {
                     return;
@@ -89,7 +91,7 @@ impl Gate {
         permit: OwnedSemaphorePermit,
         sender: &Sender<io::Result<ServerIo>>,
     ) -> Result<(), Closed> {
-        let Some(share) = self.each.enter(address.ip().to_canonical()) else {
+        let Some(share) = self.each.enter(address.ip()) else {
             let text = format!(
                 "one address may hold {} connections: give fewer -C there, or end what opens them",
                 self.each.limit

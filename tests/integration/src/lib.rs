@@ -14,7 +14,10 @@
 
 pub mod cluster;
 pub mod replay;
+pub mod target_host;
 pub mod traffic;
+
+pub mod plot;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -24,7 +27,7 @@ use millrace_lab::fault::Fault;
 use millrace_lab::load::{Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::records::RecordedStreams;
-use millrace_lab::{Host, Process, Stage, StageOptions, wait_for};
+use millrace_lab::{Certificates, Host, Process, Stage, StageOptions, wait_for};
 use serde_json::Value;
 
 /// Ports of the recording servers.
@@ -87,6 +90,10 @@ pub struct Scene {
     pub interceptor: Option<Process>,
     /// The copiers that run, by their live host.
     pub copiers: Vec<Process>,
+    /// Whose certificates the daemons show; none is `--insecure`.
+    pub certificates: Option<Certificates>,
+    /// More arguments of the interceptor.
+    pub interceptor_arguments: Vec<String>,
     interceptors_started: u32,
 }
 
@@ -111,6 +118,8 @@ impl Scene {
             target_recorder,
             interceptor: None,
             copiers: Vec::new(),
+            certificates: None,
+            interceptor_arguments: Vec::new(),
             interceptors_started: 0,
         }
     }
@@ -123,6 +132,22 @@ impl Scene {
         scene
     }
 
+    /// How a daemon with the certificate `path` (`ROLE[/NAME]`) is to talk to others.
+    pub fn protection(&self, path: &str) -> Vec<String> {
+        let Some(certificates) = &self.certificates else {
+            return vec!["--insecure".to_owned()];
+        };
+        let files = certificates.files(path);
+        [
+            ("--ca", certificates.ca()),
+            ("--cert", files.cert),
+            ("--key", files.key),
+        ]
+        .into_iter()
+        .flat_map(|(option, file)| [option.to_owned(), file.display().to_string()])
+        .collect()
+    }
+
     /// Starts the interceptor and waits until it is ready.
     pub fn start_interceptor(&mut self) {
         self.interceptors_started += 1;
@@ -131,7 +156,10 @@ impl Scene {
             .host
             .file(&format!("interceptor-{}.log", self.interceptors_started));
         let admin = admin().to_string();
-        let arguments = ["-i", "eth0", "--insecure", "--admin", &admin];
+        let protection = self.protection("interceptor");
+        let mut arguments = vec!["-i", "eth0", "--admin", &admin];
+        let more = protection.iter().chain(&self.interceptor_arguments);
+        arguments.extend(more.map(String::as_str));
         let mut process = assistant
             .host
             .spawn(binary("millrace-interceptor"), &arguments, &[], &log)
@@ -152,12 +180,13 @@ impl Scene {
             &services,
             "-s",
             &interceptor,
-            "--insecure",
             "--admin",
             &admin,
             "--report",
             &report,
         ];
+        let protection = self.protection("copier");
+        arguments.extend(protection.iter().map(String::as_str));
         arguments.extend(more);
         let log = place.host.file("copier.log");
         let process = place

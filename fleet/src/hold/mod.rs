@@ -1,0 +1,13 @@
+//! Holding what diverts a target's responses: the copier's and the router-agent's side of the
+//! `Hold` stream.
+//!
+//! - [`client`]: asks one agent for what is needed, and keeps the stream up for ever.
+//! - [`server`]: takes such streams, and hands what they ask for to the agent's thread.
+//! - [`status`]: the client's stream as an operator sees it.
+
+pub mod client;
+pub mod server;
+pub mod status;
+
+pub use client::{HoldConfig, HoldEvent, HoldHandle, spawn};
+pub use status::HoldStatus;

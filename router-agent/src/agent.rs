@@ -1,0 +1,340 @@
+//! The agent: leases above, the kernel below. One thread owns it; time comes from outside.
+//!
+//! What is no longer wanted is not removed at once. Its connections on this host belong to copies
+//! whose copier is gone, and each may still retransmit, or end, towards the real client. They are
+//! ended first, while their last packets are still diverted, and the rule goes when no connection
+//! is left that could speak. Where the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY),
+//! the rule stays until they have ended by themselves.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::install::{InstallError, Installer, Judged, Verified};
+use crate::leases::{Leases, MAX_HOLDERS, StreamId};
+use crate::need::{MAX_SELECTORS, Need, Selectors};
+use crate::plan::{Danger, Refusal};
+
+/// How often the kernel's state is compared with the plan, and mended.
+const MEND_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is said that connections hold up a removal.
+const SAY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often connections that hold up a removal are looked for.
+const LEAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a holder gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Look-ups that confirmed the plan.
+    pub verified: u32,
+    /// What an operator should know, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What the agent counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Needs that were met.
+    pub held: u64,
+    /// Needs that were refused as dangerous.
+    pub refused: u64,
+    /// Needs that the kernel refused, or that could not be verified.
+    pub failed: u64,
+    /// Leases that ended because their holder did not come back.
+    pub expired: u64,
+    /// Times that somebody else had changed what is ours, and it was put right.
+    pub mended: u64,
+    /// Connections ended before their rule was removed.
+    pub connections_ended: u64,
+}
+
+/// The agent.
+#[derive(Debug)]
+pub struct Agent {
+    installer: Installer,
+    leases: Leases,
+    /// No longer wanted, and still diverted because of open connections.
+    leaving: Selectors,
+    /// Connections that held up the removal when they were last looked for.
+    pub(crate) speaking: usize,
+    leave_at: Option<Instant>,
+    said_at: Option<Instant>,
+    mend_at: Instant,
+    pub(crate) last: Verified,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) trouble: Option<String>,
+    pub(crate) counters: Counters,
+}
+
+impl Agent {
+    /// Takes over what stands in the kernel: it is kept for the grace time, whoever held it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be read.
+    pub fn new(mut installer: Installer, now: Instant) -> Result<Self, InstallError> {
+        let found = installer.diverted()?;
+        let by_hand = match &installer.state().by_hand {
+            Some(need) => need.selectors().unwrap_or_default(),
+            None => Selectors::new(),
+        };
+        if !found.is_empty() {
+            tracing::info!(
+                "found {} diverting rules of an earlier run: they stay for {:?}, for their holders \
+                 to come back",
+                found.len(),
+                installer.host().grace
+            );
+        }
+        let until = now + installer.host().grace;
+        let mut agent = Self {
+            leases: Leases::new(found, until, by_hand),
+            installer,
+            leaving: Selectors::new(),
+            speaking: 0,
+            leave_at: None,
+            said_at: None,
+            mend_at: now + MEND_INTERVAL,
+            last: Verified::default(),
+            warnings: Vec::new(),
+            trouble: None,
+            counters: Counters::default(),
+        };
+        // What a killed agent left half done is completed, or with nothing to divert removed.
+        agent.settle(now);
+        Ok(agent)
+    }
+
+    /// The leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// What is no longer wanted and still diverted.
+    pub fn leaving(&self) -> &Selectors {
+        &self.leaving
+    }
+
+    /// What it works with.
+    pub fn installer(&mut self) -> &mut Installer {
+        &mut self.installer
+    }
+
+    /// A holder asks for something, in place of what it had.
+    ///
+    /// # Errors
+    /// Why not; then all is as it was before.
+    pub fn hold(
+        &mut self,
+        now: Instant,
+        holder: &str,
+        stream: StreamId,
+        need: Need,
+        from: Option<IpAddr>,
+    ) -> Result<Held, InstallError> {
+        let result = self.try_hold(now, holder, stream, need, from);
+        match &result {
+            Ok(_) => self.counters.held += 1,
+            Err(InstallError::Refused(_)) => self.counters.refused += 1,
+            Err(InstallError::Kernel(_) | InstallError::State(_) | InstallError::Unverified(_)) => {
+                self.counters.failed += 1;
+            }
+        }
+        result
+    }
+
+    fn try_hold(
+        &mut self,
+        now: Instant,
+        holder: &str,
+        stream: StreamId,
+        need: Need,
+        from: Option<IpAddr>,
+    ) -> Result<Held, InstallError> {
+        if !self.leases.has_room_for(holder) {
+            return Err(overloaded(format!(
+                "there are {MAX_HOLDERS} holders already"
+            )));
+        }
+        let Judged {
+            selectors,
+            warnings,
+            findings,
+        } = self.installer.judge(&need, from)?;
+        let mut wanted = self.leases.wanted_by_others(holder);
+        wanted.extend(&selectors);
+        if wanted.len() > MAX_SELECTORS {
+            return Err(overloaded(format!(
+                "all holders together would need {} rules, more than {MAX_SELECTORS}",
+                wanted.len()
+            )));
+        }
+        // What this holder gives up leaves as if its lease had ended.
+        let mut leaving = self.leaving.clone();
+        if let Some(lease) = self.leases.get(holder) {
+            leaving.extend(&lease.selectors);
+        }
+        leaving.retain(|selector| !wanted.contains(selector));
+        let all: Selectors = wanted.union(&leaving).copied().collect();
+
+        if self.installer.host().manage_sysctl {
+            self.installer.set(&findings)?;
+        }
+        self.last = self.installer.bring_about(&all)?;
+        self.trouble = None;
+        self.leases.hold(holder, stream, need, selectors);
+        self.leaving = leaving;
+        self.leave_at = Some(now);
+        let managed = self.installer.host().manage_sysctl;
+        let told: Vec<String> = warnings
+            .into_iter()
+            .filter(|warning| !managed || !findings.iter().any(|it| it.to_string() == *warning))
+            .collect();
+        self.warnings.clone_from(&told);
+        Ok(Held {
+            verified: self.last.lookups,
+            warnings: told,
+        })
+    }
+
+    /// A holder's stream has ended.
+    pub fn lost(&mut self, now: Instant, holder: &str, stream: StreamId) {
+        let grace = self.installer.host().grace;
+        if self.leases.lost(holder, stream, now, grace) {
+            tracing::info!("holder {holder} is gone: its lease ends in {grace:?}");
+        }
+    }
+
+    /// To be called now and then.
+    pub fn tick(&mut self, now: Instant) {
+        let before = self.leases.wanted();
+        for holder in self.leases.expire(now) {
+            self.counters.expired += 1;
+            tracing::info!("holder {holder} did not come back: its lease is over");
+        }
+        let wanted = self.leases.wanted();
+        let over: Vec<_> = before.difference(&wanted).copied().collect();
+        if !over.is_empty() {
+            self.leaving.extend(over);
+            self.leave_at = Some(now);
+        }
+        if self.leave_at.is_some_and(|at| at <= now) {
+            self.leave(now);
+        }
+        if self.mend_at <= now {
+            self.mend_at = now + MEND_INTERVAL;
+            self.mend();
+        }
+    }
+
+    /// Removes what is leaving, if nothing of it can speak any more.
+    fn leave(&mut self, now: Instant) {
+        self.leave_at = None;
+        if self.leaving.is_empty() {
+            return;
+        }
+        let wanted = self.leases.wanted();
+        match self.silence(&wanted) {
+            Ok(0) => {}
+            Ok(speaking) => {
+                self.leave_at = Some(now + LEAVE_INTERVAL);
+                if self.said_at.is_none_or(|at| at + SAY_INTERVAL <= now) {
+                    self.said_at = Some(now);
+                    tracing::warn!(
+                        "{speaking} connections of copies are still open and cannot be ended from \
+                         here: their rules stay until they end; restart the tested application to \
+                         end them at once"
+                    );
+                }
+                return;
+            }
+            Err(error) => return self.in_trouble(now, &error),
+        }
+        if let Err(error) = self.remove_leaving(&wanted) {
+            self.in_trouble(now, &error);
+        }
+    }
+
+    fn remove_leaving(&mut self, wanted: &Selectors) -> Result<(), InstallError> {
+        self.last = self.installer.bring_about(wanted)?;
+        self.leaving.clear();
+        self.trouble = None;
+        self.said_at = None;
+        if wanted.is_empty() {
+            self.installer.restore_settings()?;
+            self.warnings.clear();
+            tracing::info!("nothing is diverted any more");
+        }
+        Ok(())
+    }
+
+    fn in_trouble(&mut self, now: Instant, error: &InstallError) {
+        tracing::error!("{error}; trying again");
+        self.trouble = Some(error.to_string());
+        self.leave_at = Some(now + LEAVE_INTERVAL);
+    }
+
+    /// Ends the connections of what is leaving; how many are left.
+    fn silence(&mut self, kept: &Selectors) -> Result<usize, InstallError> {
+        let speaking = self.installer.speaking(&self.leaving, kept)?;
+        if !speaking.is_empty() {
+            let ended = self.installer.end_connections(&speaking);
+            self.counters.connections_ended += u64::try_from(ended).unwrap_or(u64::MAX);
+        }
+        self.speaking = self.installer.speaking(&self.leaving, kept)?.len();
+        Ok(self.speaking)
+    }
+
+    /// Puts right what somebody else, or a device that went, has changed.
+    fn mend(&mut self) {
+        let all: Selectors = self.leases.wanted().union(&self.leaving).copied().collect();
+        if all.is_empty() {
+            return;
+        }
+        match self.installer.stands(&all) {
+            Ok(true) => {}
+            Ok(false) => match self.installer.bring_about(&all) {
+                Ok(verified) => {
+                    tracing::warn!(
+                        "what diverts responses was not as it was left, and was put right in {} \
+                         steps: something else on this host changes routes, rules or devices",
+                        verified.steps
+                    );
+                    self.counters.mended += 1;
+                    self.last = verified;
+                    self.trouble = None;
+                }
+                Err(error) => self.mend_failed(&error),
+            },
+            Err(error) => self.mend_failed(&error),
+        }
+    }
+
+    fn mend_failed(&mut self, error: &InstallError) {
+        let text = error.to_string();
+        if self.trouble.as_ref() != Some(&text) {
+            tracing::error!("what diverts responses cannot be put right: {text}; trying again");
+        }
+        self.trouble = Some(text);
+    }
+
+    /// Completes or removes what an earlier run left half done.
+    fn settle(&mut self, now: Instant) {
+        let wanted = self.leases.wanted();
+        let result = self.installer.bring_about(&wanted).and_then(|verified| {
+            self.last = verified;
+            if wanted.is_empty() {
+                self.installer.restore_settings()?;
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            self.in_trouble(now, &error);
+        }
+    }
+}
+
+fn overloaded(reason: String) -> InstallError {
+    InstallError::Refused(Refusal {
+        danger: Danger::Malformed,
+        reason,
+    })
+}

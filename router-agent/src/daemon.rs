@@ -1,0 +1,201 @@
+//! The daemon: opens everything in the right order, and ends it. What is installed stays when it
+//! ends: a restart finds it, and removes what nobody holds any more.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::time::Instant;
+
+use millrace_fleet::admin::{self, Admin};
+use millrace_fleet::daemonize::{self, Launch};
+use millrace_fleet::exit::ExitError;
+use millrace_fleet::hold::server::{self, HoldServerConfig};
+use millrace_fleet::pidfile::PidFile;
+use millrace_fleet::privileges::{self, Capability, Needs, User};
+use millrace_fleet::readiness::Readiness;
+use millrace_fleet::tls::Role;
+use millrace_fleet::transport::Security;
+use millrace_fleet::{config, drain, listen, logging, signals};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::agent::Agent;
+use crate::host::HostConfig;
+use crate::install::Installer;
+use crate::kernel::Kernel;
+use crate::metrics;
+use crate::oneshot;
+use crate::options::Options;
+use crate::state::{Opened, StateFile};
+use crate::status::Shared;
+use crate::thread::{self, Parts};
+
+/// Default of `--admin`.
+const ADMIN: &str = "127.0.0.1:36532";
+/// Requests that may wait for the agent's thread.
+const WAITING: usize = 64;
+
+/// Runs the router-agent, or one of its commands.
+///
+/// # Errors
+/// One line that says what is wrong: exit code 64 for the command line, 1 for the rest.
+pub fn run() -> Result<(), ExitError> {
+    let options: Options = config::parse()?;
+    match &options.command {
+        Some(command) => oneshot::run(&options, command),
+        None => serve(&options),
+    }
+}
+
+fn serve(options: &Options) -> Result<(), ExitError> {
+    let host = options.host_config()?;
+    let security = Security::from_options(&options.common, Role::RouterAgent)?;
+    let startup = match daemonize::launch(options.common.daemon)? {
+        Launch::Parent => return Ok(()),
+        Launch::Run(startup) => startup,
+    };
+    let log = logging::init(&options.common.logging())?;
+    let admin_listener = admin::bind(admin_address(options)?)?;
+    let listener = listen_for_holders(options)?;
+    let state = open_state(&host)?;
+    let _pid_file = options
+        .common
+        .pid_file
+        .as_deref()
+        .map(PidFile::create)
+        .transpose()?;
+    hand_over(options, &host.state_dir)?;
+    let privileges = privileges::reduce(&options.common, &needs(&host))?;
+
+    let runtime =
+        Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+    let (trigger, watch) = drain::channel();
+    signals::install(runtime.handle(), trigger, log)?;
+    security.keep_fresh(runtime.handle())?;
+
+    let mode = host.mode;
+    let kernel = Kernel::open().map_err(failed)?;
+    let installer = Installer::new(host, kernel, state);
+    let agent = Agent::new(installer, Instant::now()).map_err(failed)?;
+    let (sender, messages) = std::sync::mpsc::sync_channel(WAITING);
+    let config = HoldServerConfig::new(security.clone());
+    let server = server::spawn(config, listener, runtime.handle(), sender)?;
+    let shared = Shared::default();
+    let thread = thread::spawn(Parts {
+        agent,
+        messages,
+        id: options.id.clone().unwrap_or_else(host_name),
+        shared: shared.clone(),
+        drain: watch,
+    })
+    .map_err(|error| ExitError::caused("cannot start the agent's thread", &error))?;
+
+    let (state, streams) = (shared.clone(), server.clone());
+    let status = move || {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "agent": state.get(),
+            "streams": streams.status(),
+        })
+    };
+    Admin::new(
+        Readiness::new(),
+        metrics::registry(shared, server.clone()),
+        status,
+    )
+    .security(security)
+    .handshakes(server.handshakes().clone())
+    .privileges(privileges)
+    .serve(admin_listener, runtime.handle(), std::future::pending())?;
+    tracing::info!(
+        "diverting by {mode} for whom asks at {}",
+        server.local_addr()
+    );
+    startup.ready();
+    let ended = thread.join();
+    server.stop();
+    // What is still open is told that the agent ends.
+    runtime.block_on(tokio::time::sleep(std::time::Duration::from_millis(100)));
+    ended.map_err(|_| {
+        ExitError::start("the agent ended by a fault of its own; please report it with the log")
+    })?;
+    tracing::info!("ended; what is installed stays until its leases are over, or until remove");
+    Ok(())
+}
+
+fn failed(error: impl std::error::Error) -> ExitError {
+    ExitError::start(error.to_string())
+}
+
+fn admin_address(options: &Options) -> Result<SocketAddr, ExitError> {
+    match options.common.admin {
+        Some(address) => Ok(address),
+        None => ADMIN
+            .parse()
+            .map_err(|_| ExitError::start(format!("no such address: {ADMIN}"))),
+    }
+}
+
+/// Listens where the operator says, or on all addresses: of both families, or of IPv4 on a host
+/// without IPv6.
+fn listen_for_holders(options: &Options) -> Result<TcpListener, ExitError> {
+    let bind = |ip| listen::bind(SocketAddr::new(ip, options.port), "--bind and --port");
+    match options.bind {
+        Some(ip) => bind(ip),
+        None if UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => {
+            bind(Ipv6Addr::UNSPECIFIED.into())
+        }
+        None => bind(Ipv4Addr::UNSPECIFIED.into()),
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn open_state(host: &HostConfig) -> Result<StateFile, ExitError> {
+    match StateFile::open(&host.state_dir).map_err(failed)? {
+        Opened::Ours(state) => Ok(state),
+        Opened::Taken(pid) => Err(ExitError::start(format!(
+            "another router-agent{} works with {}: one is enough for a host; for a second one give \
+             another --state-dir, --table, --priority, --protocol, --sink-device and port",
+            pid.map(|pid| format!(" (process {pid})"))
+                .unwrap_or_default(),
+            host.state_dir.display()
+        ))),
+    }
+}
+
+/// The user of `--user` must be able to write what has to outlive the process.
+fn hand_over(options: &Options, directory: &Path) -> Result<(), ExitError> {
+    let Some(name) = &options.common.user else {
+        return Ok(());
+    };
+    let (uid, gid) = User::find(name)?.ids();
+    rustix::fs::chown(directory, Some(uid), Some(gid)).map_err(|error| {
+        ExitError::start(format!(
+            "cannot give {} to user {name}: {error}; give another --state-dir",
+            directory.display()
+        ))
+    })
+}
+
+/// What the agent needs for as long as it runs.
+fn needs(host: &HostConfig) -> Needs {
+    let in_state_dir = ["lock", "state.json"].map(|name| host.state_dir.join(name));
+    Needs {
+        // iptables, which is started for --mode nfqueue, asks for NET_RAW too.
+        keep: vec![Capability::NetAdmin, Capability::NetRaw],
+        for_children: true,
+        own: in_state_dir.into_iter().filter(|it| it.exists()).collect(),
+        read: Vec::new(),
+        // The lock of iptables is in /run.
+        write: vec![
+            host.state_dir.clone(),
+            "/proc/sys/net".into(),
+            "/run".into(),
+        ],
+    }
+}

@@ -1,0 +1,37 @@
+//! The router-agent: installs, verifies, leases and removes the routes that divert a target's
+//! responses from the real clients.
+//!
+//! ```text
+//!   copiers ──▶ Hold streams ──▶ thread ──▶ agent ──▶ install ──▶ kernel
+//!                                             │          │
+//!                                          leases     plan (pure)
+//! ```
+//!
+//! - [`options`], [`daemon`], [`oneshot`]: the program.
+//! - [`host`], [`need`]: what the operator has set, and what is asked for.
+//! - [`plan`]: pure: which steps lead from the kernel's state to the one wanted, and which plans
+//!   are refused.
+//! - [`step`], [`kernel`]: one change, and making it.
+//! - [`install`], [`verify`]: brings a plan about, verifies it by route look-ups, rolls back.
+//! - [`settings`]: kernel settings on which diverting depends.
+//! - [`state`]: what must outlive the process and is not in the kernel.
+//! - [`leases`], [`agent`], [`thread`]: who holds what, and the thread that owns it.
+//! - [`status`], [`metrics`]: what an operator sees.
+
+pub mod agent;
+pub mod daemon;
+pub mod host;
+pub mod install;
+pub mod kernel;
+pub mod leases;
+pub mod metrics;
+pub mod need;
+pub mod oneshot;
+pub mod options;
+pub mod plan;
+pub mod settings;
+pub mod state;
+pub mod status;
+pub mod step;
+pub mod thread;
+pub mod verify;

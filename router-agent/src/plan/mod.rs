@@ -1,0 +1,15 @@
+//! Pure planning: from the kernel's state to the one wanted.
+//!
+//! - [`layout`]: what stands in the kernel when given packets are diverted.
+//! - [`ours`]: what of the kernel's state is ours.
+//! - [`changes`]: the steps from here to there, in an order that leaks nothing at any moment.
+//! - [`refusal`]: plans that would hurt this host.
+
+pub mod changes;
+pub mod layout;
+pub mod ours;
+pub mod refusal;
+
+pub use changes::changes;
+pub use layout::{Layout, Ways};
+pub use refusal::{Circumstances, Danger, Refusal};

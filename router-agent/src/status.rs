@@ -1,0 +1,110 @@
+//! The agent as an operator sees it, at /status and in metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::agent::{Agent, Counters};
+use crate::install::Verified;
+use crate::need::Need;
+
+/// A lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeaseStatus {
+    /// Who holds it.
+    pub holder: String,
+    /// What was asked for.
+    pub need: Need,
+    /// Seconds until it ends, if its holder is gone.
+    pub ends_in_seconds: Option<u64>,
+}
+
+/// The state of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// How responses are diverted here.
+    pub mode: String,
+    /// What is diverted.
+    pub diverted: Vec<String>,
+    /// The leases.
+    pub leases: Vec<LeaseStatus>,
+    /// Rules of an earlier run that wait for their holders.
+    pub found: usize,
+    /// Seconds until these end.
+    pub found_ends_in_seconds: Option<u64>,
+    /// Whether something was applied by hand.
+    pub applied_by_hand: bool,
+    /// What is no longer wanted, and stays because of open connections.
+    pub leaving: Vec<String>,
+    /// These connections.
+    pub leaving_connections: usize,
+    /// The last change.
+    pub last_change: Verified,
+    /// What is to be mended on this host.
+    pub warnings: Vec<String>,
+    /// Why what is wanted does not stand, if it does not.
+    pub trouble: Option<String>,
+    /// Changes of the kernel's state since the start.
+    pub changes: u64,
+    /// Counts since the start.
+    pub counters: Counters,
+}
+
+/// The latest state, shared with the admin port.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Status>>);
+
+impl Shared {
+    /// The latest state.
+    pub fn get(&self) -> Status {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces it.
+    pub fn replace(&self, agent: &mut Agent, now: Instant) {
+        let status = Status::of(agent, now);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+impl Status {
+    fn of(agent: &mut Agent, now: Instant) -> Self {
+        let seconds = |at: Instant| at.saturating_duration_since(now).as_secs();
+        let changes = agent.installer().changes();
+        let mode = agent.installer().host().mode.to_string();
+        let leases = agent.leases();
+        let mut all = leases.wanted();
+        all.extend(agent.leaving());
+        let found = leases.found();
+        Self {
+            mode,
+            diverted: all.iter().map(ToString::to_string).collect(),
+            leases: leases
+                .iter()
+                .map(|(holder, lease)| LeaseStatus {
+                    holder: holder.clone(),
+                    need: lease.need.clone(),
+                    ends_in_seconds: lease.ends.map(seconds),
+                })
+                .collect(),
+            found: found.map_or(0, |(selectors, _)| selectors.len()),
+            found_ends_in_seconds: found.map(|(_, until)| seconds(*until)),
+            applied_by_hand: !leases.by_hand().is_empty(),
+            leaving: agent.leaving().iter().map(ToString::to_string).collect(),
+            leaving_connections: if agent.leaving().is_empty() {
+                0
+            } else {
+                agent.speaking
+            },
+            last_change: agent.last,
+            warnings: agent.warnings.clone(),
+            trouble: agent.trouble.clone(),
+            changes,
+            counters: agent.counters,
+        }
+    }
+}

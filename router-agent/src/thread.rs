@@ -1,0 +1,116 @@
+//! The agent's thread: takes what the streams ask for, one after the other, and looks after the
+//! leases in between.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use millrace_fleet::drain::{DrainWatch, Stage};
+use millrace_fleet::hold::server::{HoldMessage, refused};
+use millrace_proto::PROTOCOL_VERSION;
+use millrace_proto::v1::hold_refused::Code;
+use millrace_proto::v1::{HoldRefused, Holding};
+
+use crate::agent::{Agent, Held};
+use crate::install::InstallError;
+use crate::need::Need;
+use crate::status::Shared;
+
+/// Longest wait for a message, so that leases end in time.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the thread needs.
+#[derive(Debug)]
+pub struct Parts {
+    /// The agent.
+    pub agent: Agent,
+    /// What the streams ask for.
+    pub messages: Receiver<HoldMessage>,
+    /// Name of this agent towards holders.
+    pub id: String,
+    /// Where it shows its state.
+    pub shared: Shared,
+    /// Tells it to end.
+    pub drain: DrainWatch,
+}
+
+/// Starts it.
+///
+/// # Errors
+/// When the kernel has no thread to give.
+pub fn spawn(parts: Parts) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("agent".to_owned())
+        .spawn(move || run(parts))
+}
+
+fn run(parts: Parts) {
+    let Parts {
+        mut agent,
+        messages,
+        id,
+        shared,
+        drain,
+    } = parts;
+    shared.replace(&mut agent, Instant::now());
+    while drain.stage() == Stage::Running {
+        match messages.recv_timeout(TICK) {
+            Ok(message) => handle(&mut agent, &id, message),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        agent.tick(Instant::now());
+        shared.replace(&mut agent, Instant::now());
+    }
+}
+
+fn handle(agent: &mut Agent, id: &str, message: HoldMessage) {
+    let now = Instant::now();
+    match message {
+        HoldMessage::Asked {
+            stream,
+            holder_id,
+            need,
+            from,
+            reply,
+        } => {
+            let held = Need::try_from(&need)
+                .map_err(|error| refused(Code::Malformed, error.0))
+                .and_then(|need| {
+                    let held = agent.hold(now, &holder_id, stream, need, from);
+                    held.map_err(|error| refusal(&error))
+                });
+            if let Err(refused) = &held {
+                tracing::warn!("holder {holder_id}: {}", refused.reason);
+            }
+            let answer = held.map(|held| holding(agent, id, held));
+            // A holder that has gone meanwhile is told of by its stream's end.
+            let _ = reply.send(answer);
+        }
+        HoldMessage::Ended { stream, holder_id } => agent.lost(now, &holder_id, stream),
+    }
+}
+
+fn refusal(error: &InstallError) -> HoldRefused {
+    let code = match error {
+        InstallError::Refused(_) => Code::Dangerous,
+        InstallError::Kernel(_) | InstallError::State(_) | InstallError::Unverified(_) => {
+            Code::Failed
+        }
+    };
+    refused(code, error.to_string())
+}
+
+fn holding(agent: &mut Agent, id: &str, held: Held) -> Holding {
+    let host = agent.installer().host();
+    let mut holding = Holding {
+        protocol_version: PROTOCOL_VERSION,
+        agent_id: id.to_owned(),
+        grace_seconds: u32::try_from(host.grace.as_secs()).unwrap_or(u32::MAX),
+        verified: held.verified,
+        warnings: held.warnings,
+        ..Holding::default()
+    };
+    holding.set_mode(host.mode.to_proto());
+    holding
+}
