@@ -85,8 +85,8 @@ impl Plan {
     /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
-        let interceptors = options.interceptors().map_err(|error| usage(&error))?;
         options.tcpcopy.check()?;
+        let interceptors = options.interceptors().map_err(|error| usage(&error))?;
         let inputs = classify(&options.capture.devices)?;
         if matches!(inputs, Inputs::Devices(_)) {
             options.offline.refuse()?;

@@ -210,8 +210,8 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
-            let answered = self.take_answers(now);
             self.ask_agents(now);
+            let answered = self.take_answers(now);
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);

@@ -1,6 +1,7 @@
 //! Hands the packets of a recording to the engine: when they are due, and no faster than the engine
 //! can take them. Live capture must read on or lose packets; a file waits.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_capture::{Source, Waker};
@@ -47,6 +48,16 @@ pub struct FeedConfig {
     pub max_new_sessions: Option<u32>,
     /// Show how far it is.
     pub progress: bool,
+}
+
+impl FeedConfig {
+    /// Files that are read.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Path(path) => Some(path.clone()),
+            Source::StandardInput => None,
+        })
+    }
 }
 
 /// What the feed is up to.

@@ -9,11 +9,11 @@ use super::netlink::Netlink;
 use super::netlink::message::{attributes, text, u8_at, u16_at, u32_at};
 use super::numbers::{
     AF_INET, AF_INET6, AF_UNSPEC, FRA_DST, FRA_IIFNAME, FRA_IP_PROTO, FRA_PRIORITY, FRA_PROTOCOL,
-    FRA_SPORT_RANGE, FRA_SRC, FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, IFA_ADDRESS,
-    IFA_LOCAL, IFADDRMSG, IFF_LOOPBACK, IFF_NOARP, IFF_UP, IFINFOMSG, IFLA_GROUP, IFLA_IFALIAS,
-    IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, RT_SCOPE_LINK, RTA_DST, RTA_GATEWAY,
-    RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_GETRULE,
-    RTMSG, RTN_BLACKHOLE, RTN_LOCAL, RTN_UNICAST,
+    FRA_SPORT_MASK, FRA_SPORT_RANGE, FRA_SRC, FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN,
+    FRA_TABLE, IFA_ADDRESS, IFA_LOCAL, IFADDRMSG, IFF_LOOPBACK, IFF_NOARP, IFF_UP, IFINFOMSG,
+    IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, RT_SCOPE_LINK,
+    RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_GETADDR, RTM_GETLINK,
+    RTM_GETROUTE, RTM_GETRULE, RTMSG, RTN_BLACKHOLE, RTN_LOCAL, RTN_UNICAST,
 };
 use millrace_fleet::address::Cidr;
 
@@ -124,6 +124,7 @@ fn rule(body: &[u8]) -> Option<Rule> {
             FRA_SPORT_RANGE => {
                 rule.source_port = Some((u16_at(value, 0)?, u16_at(value, 2)?));
             }
+            FRA_SPORT_MASK if u16_at(value, 0) == Some(u16::MAX) => {}
             // Always there, and no selectors.
             FRA_SUPPRESS_PREFIXLEN | FRA_SUPPRESS_IFGROUP => {}
             _ => rule.narrowed = true,
@@ -186,6 +187,7 @@ pub(super) fn ip(octets: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::message::Attributes;
     use super::*;
     use proptest::prelude::*;
 
@@ -200,6 +202,21 @@ mod tests {
         assert_eq!((local.table, local.action, local.narrowed), (255, 1, false));
         assert!(routes(&mut netlink).is_ok());
         assert!(addresses(&mut netlink).is_ok());
+    }
+
+    #[test]
+    fn a_mask_narrows_a_port_unless_it_is_of_all_bits() {
+        let message = |mask: u16| {
+            let attributes = Attributes::new()
+                .with(FRA_SPORT_RANGE, &[0x90, 0x1f, 0x90, 0x1f])
+                .with(FRA_SPORT_MASK, &mask.to_ne_bytes());
+            let mut body = vec![AF_INET, 0, 32, 0, 252, 0, 0, 1, 0, 0, 0, 0];
+            body.extend(attributes.bytes());
+            rule(&body).unwrap()
+        };
+        assert!(!message(0xffff).narrowed);
+        assert!(message(0xff00).narrowed);
+        assert!(message(0xffff).source_port.is_some());
     }
 
     proptest! {

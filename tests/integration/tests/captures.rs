@@ -4,6 +4,7 @@
 //! `make captures` fetches the files and runs this; MILLRACE_CAPTURES names a directory with a file
 //! `list` of them, as `tests/captures/fetch.sh` makes it.
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
