@@ -6,6 +6,7 @@ use millrace_engine::{Intensity, SourcePool};
 use millrace_fleet::address::Mapping;
 
 use crate::guard::Action;
+use crate::local::plan::Way;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::ramp::Stage;
@@ -194,6 +195,19 @@ fn sending(options: &Options, plan: &Plan) -> Vec<String> {
 }
 
 fn answers(options: &Options, plan: &Plan) -> Vec<String> {
+    if let Some(local) = &plan.local {
+        return vec![match &local.way {
+            Way::Tun => "this host catches them itself, in a tun device".to_owned(),
+            Way::Shield(_) => "this host catches them itself; an nftables table keeps its own TCP \
+                               from answering them"
+                .to_owned(),
+            Way::Pool(_) => {
+                "this host catches them itself: the network must bring what is sent to \
+                             the client pool to it"
+                    .to_owned()
+            }
+        }];
+    }
     let list = |hosts: &[millrace_fleet::address::HostPort]| {
         hosts
             .iter()
