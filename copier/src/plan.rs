@@ -3,6 +3,7 @@
 mod intensity;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -480,15 +481,51 @@ fn default_id(engine: &Config, security: &Security) -> String {
         .min()
         .or_else(|| others.filter(is_own).min());
     let address = address.map(|ip| format!("/{ip}")).unwrap_or_default();
-    // Interceptors take names of at most 128 bytes.
     let share = engine
         .share
         .map(|share| format!("/share{}of{}", share.index(), share.of()));
-    let mut id = format!(
-        "{host}{address}:{}{}",
-        ports.join("+"),
-        share.unwrap_or_default()
-    );
-    id.truncate(128);
-    id
+    let id = format!("{host}{address}:{}", ports.join("+"));
+    shortened(&id, &share.unwrap_or_default())
+}
+
+/// Longest name that interceptors take, in bytes.
+const MAX_ID: usize = 128;
+
+/// `id` and `share`, in as many bytes as interceptors take. What tells copiers apart is not just
+/// cut off: a hash of it stands for the rest.
+fn shortened(id: &str, share: &str) -> String {
+    let room = MAX_ID.saturating_sub(share.len());
+    if id.len() <= room {
+        return format!("{id}{share}");
+    }
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let hash = format!("~{:016x}", hasher.finish());
+    let mut end = room.saturating_sub(hash.len());
+    while !id.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{hash}{share}", id.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_still_tells_copiers_and_their_shares_apart() {
+        assert_eq!(shortened("live/198.18.2.10:80", ""), "live/198.18.2.10:80");
+        let long = |end: &str| format!("live:{}{end}", "8080+".repeat(40));
+        let (one, two) = (long("1"), long("2"));
+        let names = [
+            (&one, "/share0of2"),
+            (&one, "/share1of2"),
+            (&two, "/share0of2"),
+        ];
+        let names = names.map(|(id, share)| shortened(id, share));
+        assert!(names.iter().all(|name| name.len() == MAX_ID));
+        assert!(names[0] != names[1] && names[0] != names[2]);
+        assert!(names[1].ends_with("/share1of2"));
+        assert!(shortened(&"\u{fffd}".repeat(60), "").len() <= MAX_ID);
+    }
 }

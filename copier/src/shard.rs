@@ -15,7 +15,7 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
-use crate::agents::Agents;
+use crate::agents::{Agents, Diversion};
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
@@ -259,15 +259,21 @@ impl Shard {
             .is_some_and(|feed| feed.is_finished(now, &self.engine))
     }
 
-    /// While responses are not kept from the real clients, nothing begins and nothing is sent.
+    /// Unless responses are kept from the real clients, nothing begins; once they are not any more,
+    /// nothing is sent.
     fn ask_agents(&mut self, now: Time) {
-        let held = self.agents.all_held();
-        if self.routes.set_held(held) {
-            if !held {
-                tracing::warn!(
+        let diversion = self.agents.diversion();
+        if self.routes.set_diversion(diversion) {
+            match diversion {
+                Diversion::Held => {}
+                Diversion::Asked => tracing::warn!(
                     "no session begins: not all router-agents keep the targets' responses from \
-                     the real clients yet, or any more (/status names them)"
-                );
+                     the real clients yet (/status names them)"
+                ),
+                Diversion::Lapsed => tracing::warn!(
+                    "nothing is sent: not all router-agents keep the targets' responses from the \
+                     real clients any more (/status names them)"
+                ),
             }
             self.engine.set_open(now, self.routes.is_open());
         }
@@ -367,10 +373,11 @@ impl Shard {
     /// sender. Says whether there are more packets.
     fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
-        let held = self.routes.is_held();
+        let diversion = self.routes.diversion();
+        let lapsed = diversion == Diversion::Lapsed;
         for count in 0.. {
-            unsent = held && count >= PACKETS_IN_A_ROW;
-            if unsent || !held {
+            unsent = !lapsed && count >= PACKETS_IN_A_ROW;
+            if unsent || lapsed {
                 break;
             }
             let Some(transmit) = self.engine.poll_transmit(now) else {
@@ -391,7 +398,9 @@ impl Shard {
                 },
             );
         }
-        while held && let Some((id, tuple, header)) = self.prober.poll_transmit() {
+        while diversion == Diversion::Held
+            && let Some((id, tuple, header)) = self.prober.poll_transmit()
+        {
             let Self {
                 builder, sender, ..
             } = self;
