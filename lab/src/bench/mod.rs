@@ -1,7 +1,6 @@
 //! The benchmark from end to end, on a stage of its own: one copier shard against a bare loop from capture to
 //! sending, and what copier and interceptor use for sessions of one request.
 
-mod cluster;
 mod contest;
 mod fanout;
 mod programs;
@@ -29,7 +28,7 @@ const NOTHING: u16 = 9;
 #[derive(Debug, Subcommand)]
 enum Part {
     /// The fan-out to 1, 10 and 50 interceptors that all have answers, behind a director
-    Cluster(cluster::Options),
+    FanOut(fanout::Options),
 }
 
 /// How the benchmark runs.
@@ -71,8 +70,8 @@ impl Service {
 
 /// Runs it and prints its table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::Cluster(options)) = &options.part {
-        return cluster::run(options);
+    if let Some(Part::FanOut(options)) = &options.part {
+        return fanout::run(options);
     }
     millrace_lab::enter()?;
     programs::check_built()?;
