@@ -156,7 +156,17 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
                 "copied connections come from the client pool {pool}"
             ));
         }
-        (SourcePool::Clients | SourcePool::Ranges(_), _) => {
+        (SourcePool::Ranges(ranges), None) => {
+            let shown: Vec<String> = ranges
+                .iter()
+                .map(|(first, last)| match first == last {
+                    true => first.to_string(),
+                    false => format!("{first}-{last}"),
+                })
+                .collect();
+            lines.push(format!("copied connections come from {}", shown.join(", ")));
+        }
+        (SourcePool::Clients, _) => {
             lines.push("copied connections bear their clients' own addresses".to_owned());
         }
     }

@@ -45,8 +45,8 @@ fn every_kind_of_traffic_recorded_by_three_recorders_arrives_as_it_was() {
     let mut scene = scene();
     let recordings = [
         Recording::by_copier(&scene, "copier.pcapng", &[]),
-        Recording::by_tcpdump(&scene, "tcpdump.pcap", "eth0"),
-        Recording::by_tcpdump(&scene, "any.pcap", "any"),
+        Recording::by_tcpdump(&scene, "tcpdump.pcap", "eth0", "tcp"),
+        Recording::by_tcpdump(&scene, "any.pcap", "any", "tcp"),
     ];
     some_of_everything(&scene);
     let files = recordings.map(|recording| {
@@ -111,6 +111,29 @@ fn a_recording_in_rotated_files_is_replayed_as_one() {
     let parts: Vec<&Path> = parts.iter().map(AsRef::as_ref).collect();
     let replay = scene.replay(&parts, &[], LIMIT);
     replay.assert_exact(&live, 1);
+}
+
+#[test]
+fn a_recording_of_clients_alone_is_replayed_turn_by_turn() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    let recording = Recording::by_tcpdump(
+        &scene,
+        "clients.pcap",
+        "eth0",
+        &format!("tcp dst port {HTTP}"),
+    );
+    a_few_requests(&scene);
+    let (file, _) = recording.end();
+    let live = scene.take_live();
+    for more in [&[][..], &["--asap"]] {
+        let replay = scene.replay(&[file.as_path()], more, LIMIT);
+        replay.assert_exact(&live, 1);
+        assert_eq!(number(&replay.report, "/packets/live_segments"), 0);
+        assert_eq!(number(&replay.report, "/gate/overridden"), 0);
+    }
 }
 
 #[test]
