@@ -6,7 +6,7 @@ use millrace_lab::load::{Kind, Load};
 use millrace_lab::{Error, Result, Stage};
 
 use super::Service;
-use super::programs::{Copier, Reflector, Way, Work};
+use super::programs::{Copier, Reflector, Work};
 use crate::demo::say;
 
 /// Connections of wrk, which asks for the next page as soon as it has one.
@@ -128,7 +128,7 @@ fn reflect(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration
 fn copy(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration) -> Result<Work> {
     let mut attempt = 1;
     loop {
-        let copier = Copier::start(stage, service, &Way::usual(stage))?;
+        let copier = Copier::start(stage, service)?;
         traffic.run(stage, service, lasting)?;
         match copier.finish() {
             Ok((work, _)) => return Ok(work),

@@ -1,7 +1,6 @@
 //! The benchmark from end to end, on a stage of its own: one copier shard against a bare loop from capture to
 //! sending, and what copier and interceptor use for sessions of one request.
 
-mod cluster;
 mod contest;
 mod fanout;
 mod programs;
@@ -18,7 +17,6 @@ use millrace_lab::{DEVICE, Result, Stage, StageOptions};
 
 use crate::demo::say;
 use contest::{Contest, Traffic};
-use programs::Way;
 use sessions::Sessions;
 
 const NGINX: u16 = 80;
@@ -30,7 +28,7 @@ const NOTHING: u16 = 9;
 #[derive(Debug, Subcommand)]
 enum Part {
     /// The fan-out to 1, 10 and 50 interceptors that all have answers, behind a director
-    Cluster(cluster::Options),
+    FanOut(fanout::Options),
 }
 
 /// How the benchmark runs.
@@ -48,12 +46,6 @@ pub(crate) struct Options {
     /// Sessions of one request
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=100_000))]
     sessions: u64,
-    /// Sessions of one request in each step of the fan-out
-    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u64).range(100..=100_000))]
-    fan_out_sessions: u64,
-    /// Only the fan-out
-    #[arg(long)]
-    only_fan_out: bool,
 }
 
 /// Where a service is, and where its copy goes.
@@ -78,8 +70,8 @@ impl Service {
 
 /// Runs it and prints its table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::Cluster(options)) = &options.part {
-        return cluster::run(options);
+    if let Some(Part::FanOut(options)) = &options.part {
+        return fanout::run(options);
     }
     millrace_lab::enter()?;
     programs::check_built()?;
@@ -101,10 +93,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             Recorder::start(&stage.target.host, &recorder)?,
         ),
     ];
-    let service = Service::new(&stage, NGINX)?;
-    if options.only_fan_out {
-        return fan_out(&stage, &service, options);
-    }
     let interceptor = programs::interceptor(&stage)?;
     let lasting = Duration::from_secs(options.seconds);
     let mut contests = Vec::new();
@@ -119,21 +107,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         contests.push(contest);
     }
     say(&format!("{} sessions of one request", options.sessions));
-    let way = Way::usual(&stage);
-    let sessions = Sessions::run(&stage, &service, &way, &interceptor, options.sessions)?;
+    let service = Service::new(&stage, NGINX)?;
+    let sessions = Sessions::run(&stage, &service, &interceptor, options.sessions)?;
     say(&table::table(&contests, &sessions));
-    drop(interceptor);
-    fan_out(&stage, &service, options)
-}
-
-fn fan_out(stage: &Stage, service: &Service, options: &Options) -> Result<bool> {
-    say(&format!(
-        "{} sessions of one request with {:?} interceptors each: flows announced, then a pool claimed",
-        options.fan_out_sessions,
-        fanout::STEPS
-    ));
-    let points = fanout::run(stage, service, options.fan_out_sessions)?;
-    say(&table::fan_out(&points));
     Ok(true)
 }
 

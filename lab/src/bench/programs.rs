@@ -1,14 +1,13 @@
 //! The programs that are measured, on their hosts.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use millrace_lab::{DEVICE, Error, Place, Process, Result, Stage, binary, wait_for};
+use millrace_lab::{DEVICE, Error, Process, Result, Stage, binary, wait_for};
 
 use super::Service;
 use crate::demo::report::Report;
-use crate::demo::{admin, ended, ready, ready_at};
+use crate::demo::{admin, ended, ready};
 
 const COPIER: &str = "millrace-copier";
 const INTERCEPTOR: &str = "millrace-interceptor";
@@ -39,8 +38,6 @@ pub(super) struct Work {
     pub(super) shard: f64,
     /// Processor seconds of the whole process.
     pub(super) process: f64,
-    /// Messages to interceptors.
-    pub(super) messages: u64,
 }
 
 impl Work {
@@ -64,55 +61,26 @@ pub(super) fn check_built() -> Result<()> {
 
 /// The interceptor, on the assistant.
 pub(super) fn interceptor(stage: &Stage) -> Result<Process> {
-    interceptor_at(&stage.assistant, DEVICE, PORT, admin().port())
-}
-
-/// An interceptor on a host of many.
-pub(super) fn interceptor_at(
-    place: &Place,
-    device: &str,
-    port: u16,
-    admin_port: u16,
-) -> Result<Process> {
-    let (listen, port) = (place.address.v4.to_string(), port.to_string());
-    let admin = SocketAddr::new(admin().ip(), admin_port);
-    let (log, admin_at) = (format!("interceptor-{port}.log"), admin.to_string());
+    let place = &stage.assistant;
+    let (listen, port) = (place.address.v4.to_string(), PORT.to_string());
+    let admin = admin().to_string();
     let arguments = [
         "-i",
-        device,
+        DEVICE,
         "-b",
         &listen,
         "-p",
         &port,
         "--insecure",
         "--admin",
-        &admin_at,
+        &admin,
     ];
-    let log = place.host.file(&log);
+    let log = place.host.file("interceptor.log");
     let mut process = place
         .host
         .spawn(binary(INTERCEPTOR)?, &arguments, &[], &log)?;
-    ready_at(&place.host, &mut process, admin)?;
+    ready(&place.host, &mut process)?;
     Ok(process)
-}
-
-/// How a copier learns of answers.
-#[derive(Clone, Debug)]
-pub(super) struct Way {
-    /// As `-s` names them.
-    pub(super) interceptors: String,
-    /// Further arguments.
-    pub(super) more: Vec<&'static str>,
-}
-
-impl Way {
-    /// One interceptor, on the assistant.
-    pub(super) fn usual(stage: &Stage) -> Self {
-        Self {
-            interceptors: format!("{}:{PORT}", stage.assistant.address.v4),
-            more: Vec::new(),
-        }
-    }
 }
 
 /// The copier, on the live server.
@@ -126,16 +94,17 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn start(stage: &'a Stage, service: &Service, way: &Way) -> Result<Self> {
+    pub(super) fn start(stage: &'a Stage, service: &Service) -> Result<Self> {
         let live = stage.live()?;
         let report = live.host.file("report.json");
         let services = format!("{}-{}", service.live, service.target);
+        let interceptor = format!("{}:{PORT}", stage.assistant.address.v4);
         let (report_file, admin) = (report.display().to_string(), admin().to_string());
-        let mut arguments = vec![
+        let arguments = [
             "-x",
             &services,
             "-s",
-            &way.interceptors,
+            &interceptor,
             "-i",
             DEVICE,
             "-B",
@@ -146,7 +115,6 @@ impl<'a> Copier<'a> {
             "--report",
             &report_file,
         ];
-        arguments.extend(&way.more);
         let log = live.host.file("copier.log");
         let mut process = live.host.spawn(binary(COPIER)?, &arguments, &[], &log)?;
         ready(&live.host, &mut process)?;
@@ -165,13 +133,11 @@ impl<'a> Copier<'a> {
     pub(super) fn finish(mut self) -> Result<(Work, Report)> {
         let host = &self.stage.live()?.host;
         let mut last = Report::default();
-        let mut messages = 0;
         let delivered = wait_for("all bytes to be delivered", PATIENCE, || {
             let Ok(status) = host.get_json(admin(), "/status") else {
                 return !self.process.is_running();
             };
             last = Report::in_status(&status);
-            messages = messages_out(&status);
             last.captured() > 0
                 && last.captured() == last.delivered()
                 && last.number("/replicas/open") == Some(0)
@@ -206,20 +172,9 @@ impl<'a> Copier<'a> {
             seconds,
             shard: shard.saturating_sub(self.used.0).as_secs_f64(),
             process: process.saturating_sub(self.used.1).as_secs_f64(),
-            messages,
         };
         Ok((work, report))
     }
-}
-
-/// Messages on all links to interceptors.
-fn messages_out(status: &serde_json::Value) -> u64 {
-    let links = status["interceptors"].as_array();
-    let out = links
-        .into_iter()
-        .flatten()
-        .map(|link| &link["messages_out"]);
-    out.filter_map(serde_json::Value::as_u64).sum()
 }
 
 /// The bare loop from capture to sending, on the live server.
@@ -286,7 +241,6 @@ fn reflected(line: &str) -> Option<Work> {
         seconds: value("seconds")?.parse().ok()?,
         shard: cpu,
         process: cpu,
-        messages: 0,
     })
 }
 

@@ -4,7 +4,7 @@ use millrace_lab::load::{Kind, Load};
 use millrace_lab::{Error, Process, Result, Stage};
 
 use super::Service;
-use super::programs::{Copier, Way, Work};
+use super::programs::{Copier, Work};
 
 /// Sessions per second: few enough for two processors to serve, copy and answer them all.
 const RATE: f64 = 1500.0;
@@ -18,8 +18,6 @@ pub(super) struct Sessions {
     /// Sessions that were copied and completed.
     pub(super) completed: u64,
     pub(super) per_second: f64,
-    /// Messages of the copier to its interceptors.
-    pub(super) messages: u64,
     pub(super) copier: Work,
     /// Processor seconds of the interceptor.
     interceptor: f64,
@@ -29,12 +27,11 @@ impl Sessions {
     pub(super) fn run(
         stage: &Stage,
         service: &Service,
-        way: &Way,
         interceptor: &Process,
         count: u64,
     ) -> Result<Self> {
         let client = stage.client()?;
-        let copier = Copier::start(stage, service, way)?;
+        let copier = Copier::start(stage, service)?;
         let before = interceptor.cpu_time()?;
         let kind = Kind::OneRequest {
             count,
@@ -59,7 +56,6 @@ impl Sessions {
         Ok(Self {
             completed,
             per_second: count as f64 / summary.seconds.max(0.001),
-            messages: copier.messages,
             copier,
             interceptor: used.as_secs_f64(),
         })
@@ -92,7 +88,6 @@ mod tests {
         let sessions = Sessions {
             completed: 20_000,
             per_second: RATE,
-            messages: 0,
             copier: Work {
                 shard: 1.0,
                 process: 1.5,

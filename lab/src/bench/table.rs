@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use super::contest::{Contest, Round};
-use super::fanout::Point;
 use super::programs::Work;
 use super::sessions::Sessions;
 use crate::demo::table::number;
@@ -37,38 +36,6 @@ pub(super) fn table(contests: &[Contest], sessions: &Sessions) -> String {
     row(
         "interceptor, CPU per 100,000 sessions",
         sessions.interceptor_seconds(),
-    );
-    text
-}
-
-/// What further interceptors cost.
-pub(super) fn fan_out(points: &[Point]) -> String {
-    let mut text = String::new();
-    for (claims, name) in [(false, "Flows announced"), (true, "A pool claimed")] {
-        heading(&mut text, name, ["CPU/100,000", "messages", "ratio"]);
-        let of_kind = || points.iter().filter(|point| point.claims == claims);
-        let process = |point: &Point| point.sessions.copier_seconds().1;
-        let one = of_kind().next().map_or(f64::NAN, process);
-        for point in of_kind() {
-            let columns = [
-                format!("{:.2} s", process(point)),
-                format!("{:.3}", point.messages),
-                format!("{:.2}", process(point) / one),
-            ];
-            row(
-                &mut text,
-                &format!(
-                    "{} interceptors, {:.0} sessions/s",
-                    point.interceptors, point.sessions.per_second
-                ),
-                [&columns[0], &columns[1], &columns[2]],
-            );
-        }
-    }
-    line(
-        &mut text,
-        "\nCPU of the copier per 100,000 sessions; messages to all interceptors together per session; the CPU's ratio\n\
-         to that with one interceptor.",
     );
     text
 }

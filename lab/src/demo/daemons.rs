@@ -127,7 +127,7 @@ pub(crate) fn ready(host: &Host, process: &mut Process) -> Result<()> {
     ready_at(host, process, admin())
 }
 
-/// Waits until a daemon with this admin port is ready.
+/// As [`ready`], with an admin port of its own.
 pub(crate) fn ready_at(host: &Host, process: &mut Process, admin: SocketAddr) -> Result<()> {
     let what = format!("{} to be ready", process.label());
     let outcome = wait_for(&what, PATIENCE, || {

@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use millrace_integration::{Family, HTTP, Scene, can_run, number};
-use millrace_lab::{StageOptions, wait_for};
 use millrace_lab::load::{Kind, Load, Summary};
+use millrace_lab::{StageOptions, wait_for};
 use rustix::process::Signal;
 
 /// Two live servers; only the first has a copier.
