@@ -1,5 +1,5 @@
-//! The router-agents that keep the targets' responses from the real clients: nothing is sent before
-//! all of them hold what is needed, nor once one has been away for too long.
+//! The router-agents that keep the targets' responses from the real clients: no session begins
+//! before all of them hold what is needed, and nothing is sent once one has been away for too long.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -15,6 +15,19 @@ use millrace_proto::v1::{Need, Prefix, ServiceAddress};
 use tokio::runtime::Handle;
 
 use crate::plan::Plan;
+
+/// Whether responses are kept from the real clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Diversion {
+    /// Not everywhere yet: an agent was asked and has never held. Sessions that are open began
+    /// before it was named, and go on; none begins.
+    #[default]
+    Asked,
+    /// Every agent holds what is needed, or was lost a short time ago.
+    Held,
+    /// An agent held what is needed and does not any more: nothing may be sent.
+    Lapsed,
+}
 
 /// All router-agents. Cheap to clone; the leases are given up when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -59,7 +72,7 @@ impl Agents {
             if !kept {
                 tracing::info!("router-agent {} is asked no more", hold.address);
                 hold.handle.close();
-                hold.task.set(true);
+                hold.task.withdraw();
             }
             kept
         });
@@ -102,9 +115,16 @@ impl Agents {
         }
     }
 
-    /// Whether every agent holds what is needed, or was lost a short time ago.
-    pub fn all_held(&self) -> bool {
-        self.holds().iter().all(|hold| hold.handle.is_held())
+    /// Whether responses are kept from the real clients now.
+    pub fn diversion(&self) -> Diversion {
+        let holds = self.holds();
+        if holds.iter().all(|hold| hold.handle.is_held()) {
+            Diversion::Held
+        } else if holds.iter().any(|hold| hold.handle.has_lapsed()) {
+            Diversion::Lapsed
+        } else {
+            Diversion::Asked
+        }
     }
 
     /// The agents as an operator wants to see them.

@@ -69,7 +69,7 @@ impl Interceptors {
             tracing::info!("interceptor {} is none any more", one.address);
             for link in one.links {
                 link.handle.close();
-                link.task.set(true);
+                link.task.withdraw();
             }
             self.inbox.remove(one.id);
         }

@@ -3,6 +3,7 @@
 mod intensity;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use millrace_proto::{ClaimSet, ClientRange};
 
 use crate::agents;
 use crate::control::PilotConfig;
+use crate::local::LocalPlan;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
 use crate::offline::options::DEFAULT_MAX_OPEN;
@@ -43,6 +45,8 @@ pub struct Plan {
     pub rings: Vec<RingConfig>,
     /// The recording that is replayed instead.
     pub feed: Option<FeedConfig>,
+    /// This host catches the answers itself.
+    pub local: Option<LocalPlan>,
     /// The share of a recording that must be delivered.
     pub min_fidelity: f64,
     /// How packets are sent.
@@ -82,21 +86,26 @@ impl Plan {
     /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
-        let security = Security::from_options(&options.common, Role::Copier)?;
-        let interceptors = options
-            .interceptors
-            .with_port(options.port)
-            .map_err(|error| usage(&error))?;
         options.tcpcopy.check()?;
+        let interceptors = options.interceptors().map_err(|error| usage(&error))?;
         let inputs = classify(&options.capture.devices)?;
-        let engine = engine_config(options, &inputs)?;
+        if matches!(inputs, Inputs::Devices(_)) {
+            options.offline.refuse()?;
+        }
+        let local = match options.offline.local {
+            true => Some(LocalPlan::new(options)?),
+            false => None,
+        };
+        let security = match local {
+            // There is nobody to talk to.
+            Some(_) => Security::Insecure,
+            None => Security::from_options(&options.common, Role::Copier)?,
+        };
+        let engine = engine_config(options, &inputs, local.as_ref())?;
         check_families(options, &engine)?;
         let router_agents = router_agents(options)?;
         let (rings, feed) = match inputs {
-            Inputs::Devices(names) => {
-                options.offline.refuse()?;
-                (rings(options, &devices(options, names)?)?, None)
-            }
+            Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
             Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
         };
         let next_hops = next_hops(options)?;
@@ -133,7 +142,8 @@ impl Plan {
             } else {
                 FlowTarget::Exact
             },
-            probe: !options.no_probe,
+            probe: !options.no_probe && local.is_none(),
+            local,
             pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
@@ -185,7 +195,11 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
     })
 }
 
-fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError> {
+fn engine_config(
+    options: &Options,
+    inputs: &Inputs,
+    on_this_host: Option<&LocalPlan>,
+) -> Result<Config, ExitError> {
     let services: Vec<Service> = options
         .services
         .iter()
@@ -213,6 +227,11 @@ fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError
         }
     }
     let sources = match &options.client_pool {
+        _ if on_this_host.is_some() => SourcePool::Ranges(
+            on_this_host
+                .map(|plan| plan.sources.clone())
+                .unwrap_or_default(),
+        ),
         None => SourcePool::Clients,
         Some(pool) => SourcePool::Ranges(
             pool.ranges()
@@ -227,7 +246,11 @@ fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        share: options.intensity.share.map(|share| share.0),
+        share: options
+            .intensity
+            .share
+            .map(|share| share.0)
+            .or(on_this_host.and_then(|plan| plan.share)),
         port_rest: Duration::from_secs(options.intensity.port_rest),
         intensity: intensity::constant(&options.intensity)?,
         intensity_key: intensity::key(&options.intensity),
@@ -458,15 +481,51 @@ fn default_id(engine: &Config, security: &Security) -> String {
         .min()
         .or_else(|| others.filter(is_own).min());
     let address = address.map(|ip| format!("/{ip}")).unwrap_or_default();
-    // Interceptors take names of at most 128 bytes.
     let share = engine
         .share
         .map(|share| format!("/share{}of{}", share.index(), share.of()));
-    let mut id = format!(
-        "{host}{address}:{}{}",
-        ports.join("+"),
-        share.unwrap_or_default()
-    );
-    id.truncate(128);
-    id
+    let id = format!("{host}{address}:{}", ports.join("+"));
+    shortened(&id, &share.unwrap_or_default())
+}
+
+/// Longest name that interceptors take, in bytes.
+const MAX_ID: usize = 128;
+
+/// `id` and `share`, in as many bytes as interceptors take. What tells copiers apart is not just
+/// cut off: a hash of it stands for the rest.
+fn shortened(id: &str, share: &str) -> String {
+    let room = MAX_ID.saturating_sub(share.len());
+    if id.len() <= room {
+        return format!("{id}{share}");
+    }
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let hash = format!("~{:016x}", hasher.finish());
+    let mut end = room.saturating_sub(hash.len());
+    while !id.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{hash}{share}", id.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_still_tells_copiers_and_their_shares_apart() {
+        assert_eq!(shortened("live/198.18.2.10:80", ""), "live/198.18.2.10:80");
+        let long = |end: &str| format!("live:{}{end}", "8080+".repeat(40));
+        let (one, two) = (long("1"), long("2"));
+        let names = [
+            (&one, "/share0of2"),
+            (&one, "/share1of2"),
+            (&two, "/share0of2"),
+        ];
+        let names = names.map(|(id, share)| shortened(id, share));
+        assert!(names.iter().all(|name| name.len() == MAX_ID));
+        assert!(names[0] != names[1] && names[0] != names[2]);
+        assert!(names[1].ends_with("/share1of2"));
+        assert!(shortened(&"\u{fffd}".repeat(60), "").len() <= MAX_ID);
+    }
 }

@@ -15,10 +15,11 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
-use crate::agents::Agents;
+use crate::agents::{Agents, Diversion};
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
+use crate::local::Answers;
 use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
@@ -98,6 +99,7 @@ pub struct Shard {
     engine: Engine,
     taps: Vec<Tap>,
     feed: Option<Feed>,
+    answers: Option<Answers>,
     /// When the feed's next packet is due.
     feed_at: Time,
     decoder: Decoder,
@@ -127,6 +129,8 @@ pub struct Parts {
     pub taps: Vec<Tap>,
     /// A recording in place of what rings capture.
     pub feed: Option<Feed>,
+    /// Answers that this host catches itself.
+    pub answers: Option<Answers>,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
@@ -160,6 +164,7 @@ impl Shard {
             engine: parts.engine,
             taps: parts.taps,
             feed: parts.feed,
+            answers: parts.answers,
             feed_at: Time::NEVER,
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
@@ -206,6 +211,7 @@ impl Shard {
             self.take_inputs();
             let now = self.clock.now();
             self.ask_agents(now);
+            let answered = self.take_answers(now);
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
@@ -216,7 +222,7 @@ impl Shard {
             if self.is_finished(now) {
                 break;
             }
-            if !captured && !fed && !unsent {
+            if !captured && !answered && !fed && !unsent {
                 self.sleep();
             }
         }
@@ -237,6 +243,15 @@ impl Shard {
         step == Step::More
     }
 
+    /// Takes in what this host has caught of the targets' answers. Says whether there is more.
+    fn take_answers(&mut self, now: Time) -> bool {
+        let Some(answers) = &mut self.answers else {
+            return false;
+        };
+        self.engine.set_open(now, true);
+        answers.take(now, &mut self.engine)
+    }
+
     /// Whether a recording is replayed to its end.
     fn is_finished(&mut self, now: Time) -> bool {
         self.feed
@@ -244,15 +259,21 @@ impl Shard {
             .is_some_and(|feed| feed.is_finished(now, &self.engine))
     }
 
-    /// While responses are not kept from the real clients, nothing begins and nothing is sent.
+    /// Unless responses are kept from the real clients, nothing begins; once they are not any more,
+    /// nothing is sent.
     fn ask_agents(&mut self, now: Time) {
-        let held = self.agents.all_held();
-        if self.routes.set_held(held) {
-            if !held {
-                tracing::warn!(
+        let diversion = self.agents.diversion();
+        if self.routes.set_diversion(diversion) {
+            match diversion {
+                Diversion::Held => {}
+                Diversion::Asked => tracing::warn!(
                     "no session begins: not all router-agents keep the targets' responses from \
-                     the real clients yet, or any more (/status names them)"
-                );
+                     the real clients yet (/status names them)"
+                ),
+                Diversion::Lapsed => tracing::warn!(
+                    "nothing is sent: not all router-agents keep the targets' responses from the \
+                     real clients any more (/status names them)"
+                ),
             }
             self.engine.set_open(now, self.routes.is_open());
         }
@@ -352,10 +373,11 @@ impl Shard {
     /// sender. Says whether there are more packets.
     fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
-        let held = self.routes.is_held();
+        let diversion = self.routes.diversion();
+        let lapsed = diversion == Diversion::Lapsed;
         for count in 0.. {
-            unsent = held && count >= PACKETS_IN_A_ROW;
-            if unsent || !held {
+            unsent = !lapsed && count >= PACKETS_IN_A_ROW;
+            if unsent || lapsed {
                 break;
             }
             let Some(transmit) = self.engine.poll_transmit(now) else {
@@ -376,7 +398,9 @@ impl Shard {
                 },
             );
         }
-        while held && let Some((id, tuple, header)) = self.prober.poll_transmit() {
+        while diversion == Diversion::Held
+            && let Some((id, tuple, header)) = self.prober.poll_transmit()
+        {
             let Self {
                 builder, sender, ..
             } = self;
@@ -446,6 +470,7 @@ impl Shard {
         let mut fds: Vec<_> = self.taps.iter().filter_map(Tap::fd).collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;
+        fds.extend(self.answers.iter().flat_map(Answers::fds));
         match wait(&fds, Some(timer.min(longest))) {
             Ok(readiness) => {
                 // In the order of `fds`.
@@ -491,6 +516,9 @@ impl Shard {
             self.report_at = time + REPORT_INTERVAL;
             // A ring that fails while others keep this thread from sleeping is found here.
             self.taps.iter_mut().for_each(Tap::suspect);
+            if let Some(answers) = &mut self.answers {
+                answers.suspect();
+            }
             let report = self.report();
             self.shared.replace(report);
         }
@@ -500,6 +528,9 @@ impl Shard {
         let mut ring = RingStatistics::default();
         for tap in &mut self.taps {
             ring += tap.statistics();
+        }
+        if let Some(answers) = &mut self.answers {
+            ring += answers.statistics();
         }
         Report::new(&Sources {
             elapsed: self.clock.origin.elapsed(),

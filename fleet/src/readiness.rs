@@ -44,9 +44,11 @@ pub struct Task {
 }
 
 impl Task {
-    /// Says whether the task is ready now.
+    /// Says whether the task is ready now. Of no account once it is withdrawn.
     pub fn set(&self, ready: bool) {
-        lock(&self.readiness.tasks).insert(self.name.clone(), ready);
+        if let Some(task) = lock(&self.readiness.tasks).get_mut(&self.name) {
+            *task = ready;
+        }
     }
 
     /// The task is ready, for good.
@@ -55,7 +57,7 @@ impl Task {
     }
 
     /// The task is no longer part of the daemon's readiness.
-    pub fn withdraw(self) {
+    pub fn withdraw(&self) {
         lock(&self.readiness.tasks).remove(&self.name);
     }
 }
@@ -79,6 +81,11 @@ mod tests {
         assert_eq!(readiness.pending(), ["stream"]);
         stream.withdraw();
         assert!(readiness.pending().is_empty());
+        stream.set(false);
+        assert!(
+            readiness.pending().is_empty(),
+            "what comes late is of no account"
+        );
     }
 
     #[test]

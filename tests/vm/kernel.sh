@@ -4,7 +4,7 @@
 # What the guest needs beyond what is built in. The order, dependencies included, is modprobe's.
 modules="virtio_pci virtio_console 9pnet_virtio 9p overlay
     crc32c_generic ip_vs ip_vs_rr ip_vs_wlc ip_vs_sh
-    veth bridge dummy sch_netem
+    veth bridge dummy sch_netem inet_diag tcp_diag
     nf_tables nft_objref nft_ct nft_log nft_limit nft_fwd_netdev nft_numgen nft_hash nft_compat
     nfnetlink_queue xt_NFQUEUE xt_multiport xt_tcpudp xt_comment"
 

@@ -10,6 +10,7 @@ mod table;
 pub mod verdict;
 mod volley;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
@@ -20,7 +21,7 @@ use millrace_wire::{Endpoint, FourTuple, TcpHeader};
 use crate::route_info::{InterceptorId, RouteInfo};
 pub use table::{ProbeState, ProbeStatus};
 use verdict::Verdict;
-use volley::Volley;
+use volley::{Packet, Volley};
 
 /// Pause before a volley is repeated: doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -57,6 +58,8 @@ struct Target {
 #[derive(Debug)]
 pub struct Prober {
     targets: Vec<Target>,
+    /// Resets of volleys that are over.
+    farewells: VecDeque<Packet>,
     next_id: u64,
     now: Time,
 }
@@ -83,6 +86,7 @@ impl Prober {
         }
         Self {
             targets,
+            farewells: VecDeque::new(),
             next_id: 1,
             now,
         }
@@ -96,6 +100,8 @@ impl Prober {
     /// Begins and ends volleys. To be called often: it costs little while nothing is due.
     pub fn advance(&mut self, now: Time, engine: &mut Engine, routes: &mut RouteInfo) {
         self.now = now;
+        // An interceptor looks for one volley after the other, so they are asked after in turn.
+        let mut asked_after = self.volleys().any(|volley| volley.is_asked_after());
         for target in &mut self.targets {
             match &mut target.state {
                 State::Proven => {}
@@ -105,7 +111,10 @@ impl Prober {
                     }
                 }
                 State::Asking(volley) => {
-                    if volley.advance(now, routes) {
+                    let over = volley.advance(now, routes, !asked_after);
+                    asked_after |= volley.is_asked_after();
+                    if over {
+                        self.farewells.extend(volley.take_resets());
                         target.conclude(now, engine, routes);
                     }
                 }
@@ -128,7 +137,8 @@ impl Prober {
 
     /// The next packet to send: its id for [`Prober::on_send_failure`], ends and header.
     pub fn poll_transmit(&mut self) -> Option<(u64, FourTuple, TcpHeader)> {
-        self.volleys().find_map(Volley::poll_transmit)
+        let farewell = self.farewells.pop_front();
+        farewell.or_else(|| self.volleys().find_map(Volley::poll_transmit))
     }
 
     /// A response header came from an interceptor. Says whether it belongs to a probe.
@@ -189,9 +199,10 @@ impl Target {
         let interceptors = routes.connected();
         let mut sources: Vec<Endpoint> = Vec::new();
         for attempt in 0..2 * volley::size(interceptors.len()) {
-            let service = self.services.first().copied().unwrap_or_default();
             let at = now + Duration::from_micros(attempt as u64);
-            match engine.probe_source(at, service) {
+            // Without a pool only a service that has clients has addresses.
+            let mut services = self.services.iter();
+            match services.find_map(|service| engine.probe_source(at, *service)) {
                 Some(source) if !sources.contains(&source) => sources.push(source),
                 Some(_) => {}
                 None => break,
@@ -209,7 +220,8 @@ impl Target {
         if *next_id > LARGEST_ID / 2 {
             *next_id = 1;
         }
-        let volley = Volley::begin(now, self.address, first_id, &sources, interceptors);
+        let nat = engine.config().nat;
+        let volley = Volley::begin(now, self.address, nat, first_id, &sources, interceptors);
         for (id, tuple) in volley.flows() {
             routes.open(id, &tuple);
         }
@@ -247,5 +259,91 @@ impl Target {
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.volleys.min(6)) / 2;
         self.state = State::Waiting(now + pause.min(LONGEST_PAUSE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_engine::{Config, Service};
+    use millrace_wire::{Flags, Seq, TcpPacket};
+
+    use super::*;
+
+    #[test]
+    fn every_answered_probe_is_reset_though_its_volley_is_over() {
+        let address = Endpoint::new("198.18.9.9".parse().unwrap(), 80);
+        let mut engine = Engine::new(Config {
+            services: vec![Service {
+                live_ip: None,
+                live_port: 80,
+                target: address,
+            }],
+            ..Config::default()
+        });
+        let now = Time::from_micros(1_000_000_000);
+        let mut routes = RouteInfo::default();
+        let mut prober = Prober::new(now, &mut engine, true);
+        let client = Endpoint::new("198.18.1.1".parse().unwrap(), 4000);
+        prober.targets[0].state =
+            State::Asking(Volley::begin(now, address, false, 1, &[client], vec![0]));
+        let (id, _, syn) = prober.poll_transmit().unwrap();
+        let answer = TcpHeader {
+            ack: syn.seq.add(1),
+            flags: Flags::SYN | Flags::ACK,
+            ..TcpHeader::default()
+        };
+        assert!(prober.on_header(0, FlowRef::Id(id), &answer));
+        prober.advance(now, &mut engine, &mut routes);
+        assert!(matches!(prober.targets[0].state, State::Proven));
+        let (_, tuple, reset) = prober.poll_transmit().unwrap();
+        assert_eq!((tuple.source, reset.flags), (client, Flags::RST));
+        assert_eq!(reset.seq, syn.seq.add(1));
+        assert_ne!(reset.seq, Seq(0));
+        assert!(prober.poll_transmit().is_none());
+    }
+
+    #[test]
+    fn of_several_services_with_one_target_any_may_have_the_first_client() {
+        let address = Endpoint::new("198.18.9.9".parse().unwrap(), 80);
+        let service = |live_port| Service {
+            live_ip: None,
+            live_port,
+            target: address,
+        };
+        let live = Endpoint::new("198.18.2.10".parse().unwrap(), 81);
+        let mut engine = Engine::new(Config {
+            services: vec![service(80), service(81)],
+            local_addresses: vec![live.ip],
+            ..Config::default()
+        });
+        let now = Time::from_micros(1_000_000_000);
+        let mut routes = RouteInfo::default();
+        let mut prober = Prober::new(now, &mut engine, true);
+        let client = Endpoint::new("198.18.1.1".parse().unwrap(), 4000);
+        let there = FourTuple::new(client, live);
+        for (tuple, seq, ack, flags) in [
+            (there, 100, 0, Flags::SYN),
+            (there.reversed(), 500, 101, Flags::SYN | Flags::ACK),
+            (there, 101, 501, Flags::ACK),
+        ] {
+            let packet = TcpPacket {
+                tuple,
+                header: TcpHeader {
+                    seq: Seq(seq),
+                    ack: Seq(ack),
+                    flags,
+                    window: 1000,
+                    ..TcpHeader::default()
+                },
+                payload: &[],
+                payload_len: 0,
+            };
+            engine.segment(now, now, &packet);
+        }
+        assert_eq!(engine.gauges().replicas_waiting, 1);
+        let target = &mut prober.targets[0];
+        target.begin(now, &mut prober.next_id, &mut engine, &mut routes);
+        let (_, tuple, _) = prober.poll_transmit().unwrap();
+        assert_eq!(tuple.source.ip, client.ip);
     }
 }

@@ -139,12 +139,15 @@ impl Verdict {
         if !evidence.reports.is_empty() && all_assistants {
             return Self::NotAtAssistant { asked, flow };
         }
-        let blind = evidence
+        let unable = evidence
             .reports
             .iter()
             .filter(|(_, report)| !report.problem.is_empty())
-            .map(|(host, report)| format!("{host}: {}", report.problem))
-            .collect();
+            .map(|(host, report)| format!("{host}: {}", report.problem));
+        let has_said = |host: &String| evidence.reports.iter().any(|(name, _)| name == host);
+        let silent = asked.iter().filter(|host| !has_said(host));
+        let silent = silent.map(|host| format!("{host}: it has not said what it saw"));
+        let blind = unable.chain(silent).collect();
         Self::NotReceived { asked, blind, flow }
     }
 
@@ -334,6 +337,15 @@ mod tests {
             assert!(line.contains(command), "{line}");
             assert!(!line.contains('\n'));
         }
+    }
+
+    #[test]
+    fn a_host_that_said_nothing_is_not_said_to_have_seen_nothing() {
+        let line = verdict(0, &[("rs1", TraceReport::default())]).to_string();
+        assert!(
+            line.ends_with("(could not look: rs2: it has not said what it saw)"),
+            "{line}"
+        );
     }
 
     #[test]

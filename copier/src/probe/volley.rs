@@ -20,11 +20,19 @@ const SEND_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_mi
 /// When the interceptors' hosts are asked.
 const ASK_AFTER: Duration = Duration::from_millis(600);
 /// SYNs that go out while those hosts look, after the question.
-const SHOW_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
+/// They may have to look for another copier's probes first.
+const SHOW_AGAIN: [Duration; 4] = [
+    Duration::from_millis(300),
+    Duration::from_millis(900),
+    Duration::from_millis(1800),
+    Duration::from_millis(2400),
+];
 /// How long those hosts look.
 const LOOK: Duration = Duration::from_millis(1500);
 /// A volley ends this long after the question, whoever has answered.
-const END_AFTER: Duration = Duration::from_millis(2500);
+const END_AFTER: Duration = Duration::from_millis(3500);
+/// How soon it is looked again whether the interceptors may be asked.
+const TURN: Duration = Duration::from_millis(50);
 /// Maximum segment size that a probe offers, as any host on an Ethernet would. Bytes.
 const MSS: u16 = 1460;
 
@@ -42,10 +50,15 @@ struct Probe {
     refused: bool,
 }
 
+/// A packet to send: its id, ends and header.
+pub(super) type Packet = (u64, FourTuple, TcpHeader);
+
 /// The probes of one volley.
 #[derive(Debug)]
 pub(super) struct Volley {
     target: Endpoint,
+    /// The target's address changes on the way.
+    nat: bool,
     probes: Vec<Probe>,
     /// The interceptors that were connected when it began.
     interceptors: Vec<InterceptorId>,
@@ -55,7 +68,7 @@ pub(super) struct Volley {
     trace: u64,
     reports: Vec<(InterceptorId, TraceReport)>,
     unsent: Option<(SendErrorKind, i32)>,
-    outgoing: VecDeque<(u64, FourTuple, TcpHeader)>,
+    outgoing: VecDeque<Packet>,
 }
 
 /// What is done at one time after the begin of a volley.
@@ -66,12 +79,14 @@ enum Step {
     End,
 }
 
-const SCHEDULE: [(Duration, Step); 6] = [
+const SCHEDULE: [(Duration, Step); 8] = [
     (SEND_AGAIN[0], Step::Send),
     (SEND_AGAIN[1], Step::Send),
     (ASK_AFTER, Step::Ask),
     (ASK_AFTER.saturating_add(SHOW_AGAIN[0]), Step::Send),
     (ASK_AFTER.saturating_add(SHOW_AGAIN[1]), Step::Send),
+    (ASK_AFTER.saturating_add(SHOW_AGAIN[2]), Step::Send),
+    (ASK_AFTER.saturating_add(SHOW_AGAIN[3]), Step::Send),
     (ASK_AFTER.saturating_add(END_AFTER), Step::End),
 ];
 
@@ -79,6 +94,7 @@ impl Volley {
     pub(super) fn begin(
         now: Time,
         target: Endpoint,
+        nat: bool,
         first_id: u64,
         sources: &[Endpoint],
         interceptors: Vec<InterceptorId>,
@@ -93,6 +109,7 @@ impl Volley {
         };
         let mut volley = Self {
             target,
+            nat,
             probes: (first_id..).zip(sources).map(probe).collect(),
             interceptors,
             began: now,
@@ -111,14 +128,19 @@ impl Volley {
         self.probes.iter().map(|probe| (probe.id, probe.tuple))
     }
 
-    /// Does what is due. Says whether the volley is over.
-    pub(super) fn advance(&mut self, now: Time, routes: &RouteInfo) -> bool {
+    /// Does what is due. Says whether the volley is over. The interceptors are asked once they
+    /// `may_be_asked`; until then the volley stands still.
+    pub(super) fn advance(&mut self, now: Time, routes: &RouteInfo, may_be_asked: bool) -> bool {
         if self.is_complete() {
             return true;
         }
         while let Some((after, step)) = SCHEDULE.get(self.step)
             && now >= self.began + *after
         {
+            if matches!(step, Step::Ask) && !may_be_asked {
+                self.began = self.began + TURN;
+                return false;
+            }
             self.step += 1;
             match step {
                 Step::Send => self.send(),
@@ -141,8 +163,20 @@ impl Volley {
         next.map_or(self.began, |(after, _)| self.began + *after)
     }
 
-    pub(super) fn poll_transmit(&mut self) -> Option<(u64, FourTuple, TcpHeader)> {
+    pub(super) fn poll_transmit(&mut self) -> Option<Packet> {
         self.outgoing.pop_front()
+    }
+
+    /// The resets that are still to be sent when the volley is over.
+    pub(super) fn take_resets(&mut self) -> impl Iterator<Item = Packet> + use<> {
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let is_reset = |(_, _, header): &Packet| header.flags.has(Flags::RST);
+        outgoing.into_iter().filter(is_reset)
+    }
+
+    /// Whether interceptors are looking for its probes.
+    pub(super) fn is_asked_after(&self) -> bool {
+        self.step > ASK_STEP && !self.is_complete()
     }
 
     /// Takes in an answer. Says whether it is one.
@@ -152,10 +186,13 @@ impl Volley {
         flow: FlowRef,
         header: &TcpHeader,
     ) -> bool {
+        let nat = self.nat;
         let is_its = |probe: &&mut Probe| match flow {
             FlowRef::Id(id) => probe.id == id,
-            // Behind address translation the target's side is another one.
-            FlowRef::Tuple(tuple) => probe.tuple.source == tuple.source,
+            // Behind address translation the target's side is another one. Elsewhere a replica
+            // or probe of another target may bear the same source.
+            FlowRef::Tuple(tuple) if nat => probe.tuple.source == tuple.source,
+            FlowRef::Tuple(tuple) => probe.tuple == tuple,
         };
         let Some(probe) = self.probes.iter_mut().find(is_its) else {
             return false;
@@ -272,7 +309,7 @@ const ASK_STEP: usize = 2;
 
 /// Ends a half-open connection at the target (RFC 9293 3.10.7.4: the sequence number is the one
 /// that is expected next).
-fn reset_of(probe: &Probe) -> (u64, FourTuple, TcpHeader) {
+fn reset_of(probe: &Probe) -> Packet {
     let header = TcpHeader {
         seq: probe.iss.add(1),
         ack: Seq(0),
@@ -293,7 +330,14 @@ mod tests {
     fn volley() -> Volley {
         let target = Endpoint::new("198.18.9.9".parse().unwrap(), 80);
         let source = |port| Endpoint::new("198.18.1.1".parse().unwrap(), port);
-        Volley::begin(START, target, 7, &[source(1000), source(1001)], vec![0, 1])
+        Volley::begin(
+            START,
+            target,
+            false,
+            7,
+            &[source(1000), source(1001)],
+            vec![0, 1],
+        )
     }
 
     fn sent(volley: &mut Volley) -> Vec<(u64, Flags)> {
@@ -322,10 +366,10 @@ mod tests {
         assert!(volley.on_header(0, FlowRef::Id(7), &header));
         assert_eq!(sent(&mut volley), [(7, Flags::RST)]);
         let routes = RouteInfo::default();
-        assert!(!volley.advance(START, &routes));
+        assert!(!volley.advance(START, &routes, true));
         let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
         assert!(volley.on_header(1, FlowRef::Id(8), &header));
-        assert!(volley.advance(START, &routes), "all have answered");
+        assert!(volley.advance(START, &routes, true), "all have answered");
         let verdict = volley.verdict(&routes);
         assert!(verdict.is_open() && !verdict.is_doubtful(), "{verdict}");
     }
@@ -340,6 +384,29 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_the_same_source_from_another_target_is_not_a_probes() {
+        let mut volley = volley();
+        let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
+        let mut tuple = volley.probes[0].tuple;
+        tuple.destination.port += 1;
+        assert!(!volley.on_header(0, FlowRef::Tuple(tuple), &header));
+        volley.nat = true;
+        assert!(volley.on_header(0, FlowRef::Tuple(tuple), &header));
+    }
+
+    #[test]
+    fn a_volley_waits_for_its_turn_to_be_asked_after() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        for _ in 0..100 {
+            assert!(!volley.advance(volley.due(), &routes, false));
+            assert!(!volley.is_asked_after());
+        }
+        volley.advance(volley.due(), &routes, true);
+        assert!(volley.is_asked_after());
+    }
+
+    #[test]
     fn silence_is_repeated_asked_after_and_ends_with_resets() {
         let mut volley = volley();
         let routes = RouteInfo::default();
@@ -347,7 +414,7 @@ mod tests {
         let mut syns = 0;
         let mut over = false;
         for _ in 0..SCHEDULE.len() {
-            over = volley.advance(volley.due(), &routes);
+            over = volley.advance(volley.due(), &routes, true);
             let packets = sent(&mut volley);
             if over {
                 assert_eq!(packets, [(7, Flags::RST), (8, Flags::RST)]);
@@ -356,7 +423,7 @@ mod tests {
             syns += packets.len();
         }
         assert!(over, "a volley is bounded");
-        assert_eq!(syns, 8, "four times two");
+        assert_eq!(syns, 12, "six times two, after the first");
         assert!(!volley.verdict(&routes).is_open());
     }
 

@@ -22,6 +22,8 @@ pub use link::{FlowTarget, LinkRoutes};
 
 use owners::FlowOwners;
 
+use crate::agents::Diversion;
+
 /// Number of an interceptor, never used again for another one while the copier runs.
 pub type InterceptorId = u32;
 
@@ -56,7 +58,7 @@ pub struct RouteInfo {
     /// Whether something waits in a batch for more of its kind.
     gathering: bool,
     /// Whether the router-agents keep responses from the real clients.
-    held: bool,
+    diversion: Diversion,
 }
 
 impl RouteInfo {
@@ -107,6 +109,10 @@ impl RouteInfo {
 
     /// Something happened on a link. Says whether answers that went unseen can come back now.
     pub fn on_event(&mut self, id: LinkId, event: &LinkEvent, engine: &Engine) -> bool {
+        if matches!(event, LinkEvent::Up { .. }) {
+            // As before any resync.
+            self.flush_announcements();
+        }
         let Some(link) = self.links.iter_mut().find(|link| link.id() == id) else {
             return false;
         };
@@ -135,19 +141,19 @@ impl RouteInfo {
     }
 
     /// Notes whether responses are kept from the real clients. Says whether that is new.
-    pub fn set_held(&mut self, held: bool) -> bool {
-        std::mem::replace(&mut self.held, held) != held
+    pub fn set_diversion(&mut self, diversion: Diversion) -> bool {
+        std::mem::replace(&mut self.diversion, diversion) != diversion
     }
 
-    /// Whether responses are kept from the real clients: nothing may be sent otherwise.
-    pub fn is_held(&self) -> bool {
-        self.held
+    /// Whether responses are kept from the real clients.
+    pub fn diversion(&self) -> Diversion {
+        self.diversion
     }
 
-    /// Whether responses are kept from the real clients and can come back at all, and no interceptor would give them to another
-    /// copier.
+    /// Whether responses are kept from the real clients and can come back at all, and no
+    /// interceptor would give them to another copier.
     pub fn is_open(&self) -> bool {
-        self.held
+        self.diversion == Diversion::Held
             && self.links.iter().any(LinkRoutes::is_up)
             && !self.links.iter().any(LinkRoutes::is_claim_refused)
     }
@@ -170,8 +176,11 @@ impl RouteInfo {
 
     /// A replica's flow begins.
     pub fn flow_opened(&mut self, key: ReplicaKey, tuple: &FourTuple) {
-        // A replica that moves to another port begins anew.
-        self.owners.remove(key);
+        // A replica that moves to another port begins anew, under the same id: what was to be
+        // forgotten of its old flow must not follow the announcement of the new one.
+        if self.owners.remove(key).is_some() {
+            self.flush_forgotten();
+        }
         self.open(key.flow_id(), tuple);
     }
 
@@ -232,14 +241,22 @@ impl RouteInfo {
         }
         if now >= self.forgotten_at + FORGET_PACE {
             self.forgotten_at = now;
-            // What was announced must not be overtaken by its end.
+            self.flush_forgotten();
+        }
+        if self.links.iter().any(LinkRoutes::is_pending) {
+            // A resync names what there is: nothing older may come after it.
             self.flush_announcements();
-            for link in &mut self.links {
-                link.flush_forgotten();
-            }
         }
         for link in &mut self.links {
             link.go_on(engine, &self.owners);
+        }
+    }
+
+    fn flush_forgotten(&mut self) {
+        // What was announced must not be overtaken by its end.
+        self.flush_announcements();
+        for link in &mut self.links {
+            link.flush_forgotten();
         }
     }
 

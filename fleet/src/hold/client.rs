@@ -148,6 +148,11 @@ impl HoldHandle {
         self.shared.tracker.is_held()
     }
 
+    /// Whether what was asked for was in force and is not any more. Takes no lock.
+    pub fn has_lapsed(&self) -> bool {
+        self.shared.tracker.has_lapsed()
+    }
+
     /// Asks for something else from now on.
     pub fn set_need(&self, need: Need) {
         self.shared.need.send_replace(need);

@@ -1,7 +1,7 @@
 //! A hold as an operator sees it, and whether it is in force.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use millrace_proto::v1::{DivertMode, Holding};
@@ -46,6 +46,7 @@ pub(super) struct Tracker {
     /// Until when what was asked for is in force: milliseconds since `origin`. Read on the copier's
     /// hot path.
     held_until: AtomicU64,
+    was_held: AtomicBool,
     attempts: AtomicU64,
     refused: AtomicU64,
     state: Mutex<State>,
@@ -63,6 +64,7 @@ impl Default for Tracker {
         Tracker {
             origin: Instant::now(),
             held_until: AtomicU64::new(0),
+            was_held: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             state: Mutex::default(),
@@ -80,6 +82,7 @@ impl Tracker {
         state.connected = true;
         state.holding = holding;
         state.last_error.clear();
+        self.was_held.store(true, Ordering::Relaxed);
         self.held_until.store(FOR_EVER, Ordering::Relaxed);
     }
 
@@ -108,6 +111,10 @@ impl Tracker {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(FOR_EVER - 1)
+    }
+
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.was_held.load(Ordering::Relaxed) && !self.is_held()
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -169,6 +176,7 @@ mod tests {
         assert!(!tracker.is_held());
         tracker.lost("cannot connect");
         assert!(!tracker.is_held(), "it was never held");
+        assert!(!tracker.has_lapsed(), "it was never held");
         tracker.holding(holding());
         tracker.lost("gone");
         assert!(tracker.is_held());
@@ -183,7 +191,8 @@ mod tests {
     fn a_refusal_ends_it_at_once() {
         let tracker = Tracker::default();
         tracker.holding(holding());
+        assert!(!tracker.has_lapsed());
         tracker.refused("dangerous");
-        assert!(!tracker.is_held());
+        assert!(!tracker.is_held() && tracker.has_lapsed());
     }
 }

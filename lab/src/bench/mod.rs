@@ -27,8 +27,8 @@ const NOTHING: u16 = 9;
 /// Another benchmark in place of that of one copier.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// What one more interceptor costs a copier
-    Fanout(fanout::Options),
+    /// The fan-out to 1, 10 and 50 interceptors that all have answers, behind a director
+    FanOut(fanout::Options),
 }
 
 /// How the benchmark runs.
@@ -70,7 +70,7 @@ impl Service {
 
 /// Runs it and prints its table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::Fanout(options)) = &options.part {
+    if let Some(Part::FanOut(options)) = &options.part {
         return fanout::run(options);
     }
     millrace_lab::enter()?;

@@ -187,7 +187,6 @@ pub(super) fn ip(octets: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::netlink::message::Attributes;
     use super::*;
     use proptest::prelude::*;
 
@@ -202,21 +201,6 @@ mod tests {
         assert_eq!((local.table, local.action, local.narrowed), (255, 1, false));
         assert!(routes(&mut netlink).is_ok());
         assert!(addresses(&mut netlink).is_ok());
-    }
-
-    #[test]
-    fn a_mask_narrows_a_port_unless_it_is_of_all_bits() {
-        let message = |mask: u16| {
-            let attributes = Attributes::new()
-                .with(FRA_SPORT_RANGE, &[0x90, 0x1f, 0x90, 0x1f])
-                .with(FRA_SPORT_MASK, &mask.to_ne_bytes());
-            let mut body = vec![AF_INET, 0, 32, 0, 252, 0, 0, 1, 0, 0, 0, 0];
-            body.extend(attributes.bytes());
-            rule(&body).unwrap()
-        };
-        assert!(!message(0xffff).narrowed);
-        assert!(message(0xff00).narrowed);
-        assert!(message(0xffff).source_port.is_some());
     }
 
     proptest! {

@@ -106,6 +106,52 @@ fn a_holder_that_comes_back_in_time_finds_everything_untouched() {
 }
 
 #[test]
+fn an_agent_without_roots_rights_does_all_of_it_in_every_mode() {
+    if !can_run() {
+        return;
+    }
+    for mode in [
+        &["--mode", "sink"][..],
+        &[
+            "--mode",
+            "assistant",
+            "--assistant",
+            "198.18.2.30,2001:db8:2::30",
+        ],
+        &["--mode", "nfqueue"],
+    ] {
+        let scene = TargetHost::new();
+        let _server = scene.serve();
+        let before = scene.picture();
+        let common = [
+            "-x",
+            PASS_LIST,
+            "--grace",
+            "1",
+            "--manage-sysctl",
+            "--user",
+            "nobody",
+        ];
+        let agent = scene.start_agent(&[&common[..], mode].concat());
+        let status = scene.agent_status();
+        assert_ne!(status["privileges"]["uid"], 0, "{status:#}");
+        let holder = scene.hold("copier-1", both());
+        holder.held();
+        for family in Family::BOTH {
+            assert!(!scene.answers(client(family)), "{mode:?}");
+            assert!(scene.answers(tester(family)), "{mode:?}");
+        }
+        assert_eq!(scene.leaked(), 0, "{mode:?}");
+        drop(holder);
+        scene.wait_status("nothing to be diverted", |status| {
+            count(status, "diverted") == 0
+        });
+        assert!(scene.picture() == before, "{mode:?}");
+        drop(agent);
+    }
+}
+
+#[test]
 fn of_two_holders_what_either_needs_is_installed() {
     if !can_run() {
         return;

@@ -514,6 +514,27 @@ fn killed_after_any_change_of_remove_nothing_leaks_and_the_next_agent_finishes_i
 }
 
 #[test]
+fn a_plan_that_look_ups_do_not_confirm_is_rolled_back() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    // It takes only some answers, so that it is seen by look-ups alone: those to one port.
+    let foreign = "rule add pref 9000 from 198.18.5.1 ipproto tcp dport 49152 lookup main";
+    scene.target.ip(&[foreign.to_owned()]).unwrap();
+    let before = scene.picture();
+    let said = scene.agent(&with(&["apply", "-s", SERVICES, "--manage-sysctl"], &[]));
+    let said = said.unwrap_err();
+    assert!(
+        said.contains("198.18.5.1:8080 would not be diverted"),
+        "{said}"
+    );
+    let after = scene.picture();
+    assert!(after == before, "{}", difference(&before, &after));
+    assert!(scene.agent(&["show"]).unwrap().contains("diverted: none"));
+}
+
+#[test]
 fn what_others_made_with_our_numbers_elsewhere_is_not_removed() {
     if !can_run() {
         return;
