@@ -204,7 +204,7 @@ fn a_wrong_command_line_is_one_line() {
         ),
         (
             &["-m", "1"],
-            "required arguments were not provided: --map <MAPPING,...>",
+            "missing: -x, --map <MAPPING,...>",
         ),
         (&["-x", "80"], "'80' is not a mapping"),
         (&["-x", MAP, "extra"], "unexpected argument 'extra'"),
