@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := wire_decode capture_to_engine proto_messages
+FUZZ_TARGETS := wire_decode capture_to_engine proto_messages packet_files
 # Seconds of live traffic in the demo.
 DEMO_SECONDS ?= 30
 
@@ -42,6 +42,16 @@ fuzz-replay:
 test-whole-system:
 	$(CARGO) build --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) test --locked $(foreach part,$(WHOLE_SYSTEM),-p $(part)) -- --test-threads=1
+
+captures: ## Inspects and replays capture files that others made, fetched from Debian's source packages
+	$(CARGO) build --locked -p millrace-copier -p millrace-lab
+	@tests/captures/fetch.sh target/captures || echo "CAPTURES NOT FETCHED: the test says that it was skipped" >&2
+	MILLRACE_CAPTURES=$(CURDIR)/target/captures \
+		$(CARGO) test --locked -p millrace-integration --test captures -- --ignored --nocapture
+
+large: ## Replays a 2 GB recording in constant memory, next to reading it alone
+	$(CARGO) build --locked -p millrace-copier -p millrace-lab
+	$(CARGO) test --locked -p millrace-integration --test large_recording -- --ignored --nocapture
 
 fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus, crashes to fuzz/artifacts
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

@@ -12,6 +12,8 @@
 //! - [`device`]: which devices there are, and what may be done with them.
 //! - [`mod@wait`]: sleep until a ring has packets or another thread asks for attention.
 //!
+//! - [`tun`]: a device that takes what is routed to it and goes with its owner.
+//!
 //! This crate knows nothing of sessions, and it is the only one with unsafe code; all of that is
 //! in `sys` and in the calls into libpcap.
 
@@ -25,6 +27,7 @@ pub mod queue;
 pub mod ring;
 pub mod send;
 mod sys;
+pub mod tun;
 pub mod wait;
 
 pub use device::{Device, check_privilege};
@@ -37,4 +40,5 @@ pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
 pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
 pub use ring::{Block, Fanout, Frame, Frames, Ring, RingConfig, RingStatistics, Tap};
 pub use send::{SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
+pub use tun::Tun;
 pub use wait::{Readiness, Waker, wait};

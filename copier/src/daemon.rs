@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_capture::{NextHops, RingConfig, Sender, Source, Tap, Waker, check_privilege};
+use millrace_capture::{NextHops, RingConfig, Sender, Tap, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -21,8 +21,9 @@ use crate::agents::Agents;
 use crate::control::{self, Commands};
 use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
+use crate::local::Local;
 use crate::metrics;
-use crate::offline::feed::Feed;
+use crate::offline::feed::{Feed, FeedConfig};
 use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
@@ -52,6 +53,13 @@ pub fn run() -> Result<(), ExitError> {
     let admin_listener = admin::bind(admin_address(&options)?)?;
     check_report_file(&plan)?;
     let taps = open_taps(&plan)?;
+    let (_local, answers) = match &plan.local {
+        Some(local) => {
+            let (local, answers) = Local::set_up(local, &plan.engine)?;
+            (Some(local), Some(answers))
+        }
+        None => (None, None),
+    };
     let _pid_file = options
         .common
         .pid_file
@@ -117,6 +125,7 @@ pub fn run() -> Result<(), ExitError> {
         engine: Engine::new(plan.engine.clone()),
         taps,
         feed,
+        answers,
         sender,
         probe: plan.probe,
         pilot: plan.pilot.clone(),
@@ -175,16 +184,7 @@ fn needs(plan: &Plan) -> Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
-        // Opened again for each round.
-        read: plan
-            .feed
-            .iter()
-            .flat_map(|feed| &feed.sources)
-            .filter_map(|source| match source {
-                Source::Path(path) => Some(path.clone()),
-                Source::StandardInput => None,
-            })
-            .collect(),
+        read: plan.feed.iter().flat_map(FeedConfig::paths).collect(),
         ..Needs::default()
     }
 }

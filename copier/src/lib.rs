@@ -13,6 +13,7 @@
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`inspect`]: what recordings hold.
+//! - [`local`]: a recording replayed without an interceptor elsewhere.
 //! - [`offline`]: recordings in place of live traffic.
 //! - [`shard`]: the one thread that owns rings, engine and sender.
 //! - [`interceptors`]: the links to them.
@@ -35,6 +36,7 @@ pub mod guard;
 pub mod inbox;
 pub mod inspect;
 pub mod interceptors;
+pub mod local;
 pub mod metrics;
 pub mod offline;
 pub mod options;

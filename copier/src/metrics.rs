@@ -60,6 +60,21 @@ impl Output<'_, '_> {
             sessions.midway,
         )?;
         self.counter(
+            "sessions_cut",
+            "Sessions cut by the end of their recording",
+            sessions.cut,
+        )?;
+        self.counter(
+            "sessions_unpicked",
+            "Connections met in their middle and never picked up",
+            sessions.unpicked,
+        )?;
+        self.counter(
+            "sessions_unopened",
+            "Connections whose handshake was not completed",
+            sessions.unopened,
+        )?;
+        self.counter(
             "sessions_ended",
             "Sessions ended on the live side",
             sessions.ended,

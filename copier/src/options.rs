@@ -29,8 +29,13 @@ pub struct Options {
     pub services: Mappings,
 
     /// Interceptors: `HOST[:PORT]`, several separated by commas.
-    #[arg(short = 's', long, value_name = "LIST")]
-    pub interceptors: Interceptors,
+    #[arg(
+        short = 's',
+        long,
+        value_name = "LIST",
+        required_unless_present = "local"
+    )]
+    pub interceptors: Option<Interceptors>,
 
     /// Port of interceptors that are named without one.
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = INTERCEPTOR_PORT,
@@ -214,6 +219,19 @@ impl FromStr for Interceptors {
     }
 }
 
+impl Options {
+    /// The interceptors; none with `--local`.
+    ///
+    /// # Errors
+    /// Two that are the same.
+    pub fn interceptors(&self) -> Result<Vec<HostPort>, AddressError> {
+        match &self.interceptors {
+            Some(interceptors) => interceptors.with_port(self.port),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
 impl Interceptors {
     /// The addresses, with `port` where none was given.
     ///
@@ -246,7 +264,7 @@ mod tests {
                     -i eth0,eth1 -H 198.18.1.9 -o eth0 -F tcp -B 32 -S 2000 -C 2 -M 1400 -D 1300 \
                     -m 100 -t 20 -k 30 -p 4000 -O -W -L -l /dev/null -P pid -d";
         let options = Options::try_parse_from(line.split_whitespace()).unwrap();
-        let interceptors = options.interceptors.with_port(options.port).unwrap();
+        let interceptors = options.interceptors().unwrap();
         let shown: Vec<String> = interceptors.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["198.18.2.30:4000", "rs2:1"]);
         assert_eq!(options.capture.devices, ["eth0", "eth1"]);

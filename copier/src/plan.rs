@@ -23,6 +23,7 @@ use millrace_proto::{ClaimSet, ClientRange};
 
 use crate::agents;
 use crate::control::PilotConfig;
+use crate::local::LocalPlan;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
 use crate::offline::options::DEFAULT_MAX_OPEN;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub rings: Vec<RingConfig>,
     /// The recording that is replayed instead.
     pub feed: Option<FeedConfig>,
+    /// This host catches the answers itself.
+    pub local: Option<LocalPlan>,
     /// The share of a recording that must be delivered.
     pub min_fidelity: f64,
     /// How packets are sent.
@@ -83,21 +86,26 @@ impl Plan {
     /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
-        let security = Security::from_options(&options.common, Role::Copier)?;
-        let interceptors = options
-            .interceptors
-            .with_port(options.port)
-            .map_err(|error| usage(&error))?;
         options.tcpcopy.check()?;
+        let interceptors = options.interceptors().map_err(|error| usage(&error))?;
         let inputs = classify(&options.capture.devices)?;
-        let engine = engine_config(options, &inputs)?;
+        if matches!(inputs, Inputs::Devices(_)) {
+            options.offline.refuse()?;
+        }
+        let local = match options.offline.local {
+            true => Some(LocalPlan::new(options)?),
+            false => None,
+        };
+        let security = match local {
+            // There is nobody to talk to.
+            Some(_) => Security::Insecure,
+            None => Security::from_options(&options.common, Role::Copier)?,
+        };
+        let engine = engine_config(options, &inputs, local.as_ref())?;
         check_families(options, &engine)?;
         let router_agents = router_agents(options)?;
         let (rings, feed) = match inputs {
-            Inputs::Devices(names) => {
-                options.offline.refuse()?;
-                (rings(options, &devices(options, names)?)?, None)
-            }
+            Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
             Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
         };
         let next_hops = next_hops(options)?;
@@ -134,7 +142,8 @@ impl Plan {
             } else {
                 FlowTarget::Exact
             },
-            probe: !options.no_probe,
+            probe: !options.no_probe && local.is_none(),
+            local,
             pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
@@ -186,7 +195,11 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
     })
 }
 
-fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError> {
+fn engine_config(
+    options: &Options,
+    inputs: &Inputs,
+    on_this_host: Option<&LocalPlan>,
+) -> Result<Config, ExitError> {
     let services: Vec<Service> = options
         .services
         .iter()
@@ -214,6 +227,11 @@ fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError
         }
     }
     let sources = match &options.client_pool {
+        _ if on_this_host.is_some() => SourcePool::Ranges(
+            on_this_host
+                .map(|plan| plan.sources.clone())
+                .unwrap_or_default(),
+        ),
         None => SourcePool::Clients,
         Some(pool) => SourcePool::Ranges(
             pool.ranges()
@@ -228,7 +246,11 @@ fn engine_config(options: &Options, inputs: &Inputs) -> Result<Config, ExitError
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        share: options.intensity.share.map(|share| share.0),
+        share: options
+            .intensity
+            .share
+            .map(|share| share.0)
+            .or(on_this_host.and_then(|plan| plan.share)),
         port_rest: Duration::from_secs(options.intensity.port_rest),
         intensity: intensity::constant(&options.intensity)?,
         intensity_key: intensity::key(&options.intensity),

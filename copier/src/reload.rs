@@ -38,10 +38,7 @@ struct Wanted {
 fn reread(begun_with: &Options) -> Result<Wanted, String> {
     let options: Options = config::parse().map_err(|error| error.to_string())?;
     let wanted = Wanted {
-        interceptors: options
-            .interceptors
-            .with_port(options.port)
-            .map_err(|error| error.to_string())?,
+        interceptors: options.interceptors().map_err(|error| error.to_string())?,
         router_agents: plan::router_agents(&options).map_err(|error| error.to_string())?,
     };
     let comparable = |options: &Options| {

@@ -304,7 +304,7 @@ impl Report {
                 ports_reused_early: stats.ports_reused_early,
                 moved: stats.replicas_moved,
                 completed: stats.replicas_completed,
-                open: gauges.replicas as u64,
+                open: (gauges.replicas - gauges.replicas_lingering) as u64,
                 waiting: gauges.replicas_waiting as u64,
                 aborted: AbortReason::ALL
                     .into_iter()

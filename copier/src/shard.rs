@@ -19,6 +19,7 @@ use crate::agents::{Agents, Diversion};
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
+use crate::local::Answers;
 use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
@@ -98,6 +99,7 @@ pub struct Shard {
     engine: Engine,
     taps: Vec<Tap>,
     feed: Option<Feed>,
+    answers: Option<Answers>,
     /// When the feed's next packet is due.
     feed_at: Time,
     decoder: Decoder,
@@ -127,6 +129,8 @@ pub struct Parts {
     pub taps: Vec<Tap>,
     /// A recording in place of what rings capture.
     pub feed: Option<Feed>,
+    /// Answers that this host catches itself.
+    pub answers: Option<Answers>,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
@@ -160,6 +164,7 @@ impl Shard {
             engine: parts.engine,
             taps: parts.taps,
             feed: parts.feed,
+            answers: parts.answers,
             feed_at: Time::NEVER,
             decoder: Decoder::new(),
             builder: PacketBuilder::new(),
@@ -206,6 +211,7 @@ impl Shard {
             self.take_inputs();
             let now = self.clock.now();
             self.ask_agents(now);
+            let answered = self.take_answers(now);
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
@@ -216,7 +222,7 @@ impl Shard {
             if self.is_finished(now) {
                 break;
             }
-            if !captured && !fed && !unsent {
+            if !captured && !answered && !fed && !unsent {
                 self.sleep();
             }
         }
@@ -235,6 +241,15 @@ impl Shard {
             Step::More | Step::Waiting | Step::Over => Time::NEVER,
         };
         step == Step::More
+    }
+
+    /// Takes in what this host has caught of the targets' answers. Says whether there is more.
+    fn take_answers(&mut self, now: Time) -> bool {
+        let Some(answers) = &mut self.answers else {
+            return false;
+        };
+        self.engine.set_open(now, true);
+        answers.take(now, &mut self.engine)
     }
 
     /// Whether a recording is replayed to its end.
@@ -455,6 +470,7 @@ impl Shard {
         let mut fds: Vec<_> = self.taps.iter().filter_map(Tap::fd).collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;
+        fds.extend(self.answers.iter().flat_map(Answers::fds));
         match wait(&fds, Some(timer.min(longest))) {
             Ok(readiness) => {
                 // In the order of `fds`.
@@ -500,6 +516,9 @@ impl Shard {
             self.report_at = time + REPORT_INTERVAL;
             // A ring that fails while others keep this thread from sleeping is found here.
             self.taps.iter_mut().for_each(Tap::suspect);
+            if let Some(answers) = &mut self.answers {
+                answers.suspect();
+            }
             let report = self.report();
             self.shared.replace(report);
         }
@@ -509,6 +528,9 @@ impl Shard {
         let mut ring = RingStatistics::default();
         for tap in &mut self.taps {
             ring += tap.statistics();
+        }
+        if let Some(answers) = &mut self.answers {
+            ring += answers.statistics();
         }
         Report::new(&Sources {
             elapsed: self.clock.origin.elapsed(),

@@ -28,16 +28,19 @@ macro_rules! needs_lab {
     };
 }
 
-fn recorders(cluster: &Cluster) -> Vec<Recorder> {
+/// Starts recorders at the real servers, then the director.
+fn recorders(cluster: &mut Cluster) -> Vec<Recorder> {
     let config = RecorderConfig {
         http: vec![PORT],
         ..RecorderConfig::default()
     };
-    cluster
+    let recorders = cluster
         .real_servers
         .iter()
         .map(|place| Recorder::start(&place.host, &config).unwrap())
-        .collect()
+        .collect();
+    cluster.director.start().unwrap();
+    recorders
 }
 
 /// Connections of the clients themselves to the virtual address, of each family.
@@ -71,8 +74,8 @@ fn counts(recorders: Vec<Recorder>) -> Vec<usize> {
 #[test]
 fn connections_in_turn_stay_with_their_real_server_and_each_answer_is_seen() {
     needs_lab!();
-    let cluster = Cluster::new(ClusterOptions::new(&[PORT])).unwrap();
-    let recorders = recorders(&cluster);
+    let mut cluster = Cluster::new(ClusterOptions::new(&[PORT])).unwrap();
+    let recorders = recorders(&mut cluster);
     assert_eq!(cluster.leaks.seen().unwrap(), []);
     visit(&cluster, 30);
     // Each family has its own turn.
@@ -90,8 +93,8 @@ fn by_source_each_client_has_one_real_server() {
     needs_lab!();
     let mut options = ClusterOptions::new(&[PORT]);
     options.scheduler = Scheduler::SourceHash;
-    let cluster = Cluster::new(options).unwrap();
-    let recorders = recorders(&cluster);
+    let mut cluster = Cluster::new(options).unwrap();
+    let recorders = recorders(&mut cluster);
     visit(&cluster, 40);
     let mut owners = std::collections::BTreeMap::new();
     for (number, recorder) in recorders.into_iter().enumerate() {
@@ -107,7 +110,7 @@ fn by_source_each_client_has_one_real_server() {
 fn a_real_server_that_leaves_keeps_its_connections() {
     needs_lab!();
     let mut cluster = Cluster::new(ClusterOptions::new(&[PORT])).unwrap();
-    let recorders = recorders(&cluster);
+    let recorders = recorders(&mut cluster);
     let kind = Kind::KeepAlive {
         lasting: Duration::from_secs(3),
         pause: Duration::from_millis(5),
@@ -141,8 +144,8 @@ fn behind_address_translation_answers_bear_the_real_servers_address() {
     needs_lab!();
     let mut options = ClusterOptions::new(&[PORT]);
     options.forwarding = Forwarding::AddressTranslation;
-    let cluster = Cluster::new(options).unwrap();
-    let _recorders = recorders(&cluster);
+    let mut cluster = Cluster::new(options).unwrap();
+    let _recorders = recorders(&mut cluster);
     let client = cluster.client().unwrap();
     for (ip, local) in cluster.vip().both().into_iter().zip(client.address.both()) {
         // The client refuses an answer from an address that it has not called: that is what the leak looks like.
@@ -175,8 +178,8 @@ fn behind_address_translation_answers_bear_the_real_servers_address() {
 #[test]
 fn health_checks_fail_when_and_only_when_the_application_is_gone() {
     needs_lab!();
-    let cluster = Cluster::new(ClusterOptions::new(&[PORT])).unwrap();
-    let mut recorders = recorders(&cluster);
+    let mut cluster = Cluster::new(ClusterOptions::new(&[PORT])).unwrap();
+    let mut recorders = recorders(&mut cluster);
     let servers: Vec<SocketAddr> = cluster
         .real_servers
         .iter()

@@ -11,7 +11,7 @@
 //!
 //! `id` is chosen by the copier and unique among all its flows until it has forgotten it; `family`
 //! is 4 or 6; `client` is the source address and port of the replica as the target sees it. A target
-//! of 0.0.0.0:0 or [::]:0 stands for any: its address changes on the way, and the flow is known by
+//! of `0.0.0.0:0` or `[::]:0` stands for any: its address changes on the way, and the flow is known by
 //! its client alone.
 //! A list of forgotten flows is their ids, 8 bytes each, without anything between.
 

@@ -114,7 +114,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     let ended = thread.join();
     server.stop();
     // What is still open is told that the agent ends.
-    runtime.block_on(tokio::time::sleep(std::time::Duration::from_millis(100)));
+    runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(100)).await });
     ended.map_err(|_| {
         ExitError::start("the agent ended by a fault of its own; please report it with the log")
     })?;

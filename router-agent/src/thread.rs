@@ -34,11 +34,12 @@ pub struct Parts {
     pub drain: DrainWatch,
 }
 
-/// Starts it.
+/// Starts it; its state is shown from the beginning.
 ///
 /// # Errors
 /// When the kernel has no thread to give.
-pub fn spawn(parts: Parts) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn(mut parts: Parts) -> std::io::Result<JoinHandle<()>> {
+    parts.shared.replace(&mut parts.agent, Instant::now());
     std::thread::Builder::new()
         .name("agent".to_owned())
         .spawn(move || run(parts))
@@ -52,7 +53,6 @@ fn run(parts: Parts) {
         shared,
         drain,
     } = parts;
-    shared.replace(&mut agent, Instant::now());
     while drain.stage() == Stage::Running {
         match messages.recv_timeout(TICK) {
             Ok(message) => handle(&mut agent, &id, message),

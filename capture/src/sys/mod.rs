@@ -5,3 +5,4 @@ pub(crate) mod address;
 pub(crate) mod mapping;
 pub(crate) mod option;
 pub(crate) mod send_batch;
+pub(crate) mod tun;

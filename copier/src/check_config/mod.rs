@@ -1,7 +1,7 @@
 //! `millrace-copier check-config`: explains a command line in words, and does nothing else.
 //!
-//! - [`words`]: what will be copied, to where, how much and through what.
-//! - [`unusual`]: what of it deserves a second look.
+//! - `words`: what will be copied, to where, how much and through what.
+//! - `unusual`: what of it deserves a second look.
 
 mod unusual;
 mod words;

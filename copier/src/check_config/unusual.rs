@@ -41,7 +41,7 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
          in another order than clients would send them",
     );
     note(
-        !plan.probe,
+        !plan.probe && plan.local.is_none(),
         "--no-probe: if the target's answers are not diverted, real clients get them; with the probe \
          that is found before anything is copied",
     );

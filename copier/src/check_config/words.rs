@@ -6,6 +6,7 @@ use millrace_engine::{Intensity, SourcePool};
 use millrace_fleet::address::Mapping;
 
 use crate::guard::Action;
+use crate::local::plan::Way;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::ramp::Stage;
@@ -155,7 +156,17 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
                 "copied connections come from the client pool {pool}"
             ));
         }
-        (SourcePool::Clients | SourcePool::Ranges(_), _) => {
+        (SourcePool::Ranges(ranges), None) => {
+            let shown: Vec<String> = ranges
+                .iter()
+                .map(|(first, last)| match first == last {
+                    true => first.to_string(),
+                    false => format!("{first}-{last}"),
+                })
+                .collect();
+            lines.push(format!("copied connections come from {}", shown.join(", ")));
+        }
+        (SourcePool::Clients, _) => {
             lines.push("copied connections bear their clients' own addresses".to_owned());
         }
     }
@@ -194,6 +205,19 @@ fn sending(options: &Options, plan: &Plan) -> Vec<String> {
 }
 
 fn answers(options: &Options, plan: &Plan) -> Vec<String> {
+    if let Some(local) = &plan.local {
+        return vec![match &local.way {
+            Way::Tun => "this host catches them itself, in a tun device".to_owned(),
+            Way::Shield(_) => "this host catches them itself; an nftables table keeps its own TCP \
+                               from answering them"
+                .to_owned(),
+            Way::Pool(_) => {
+                "this host catches them itself: the network must bring what is sent to \
+                             the client pool to it"
+                    .to_owned()
+            }
+        }];
+    }
     let list = |hosts: &[millrace_fleet::address::HostPort]| {
         hosts
             .iter()

@@ -1,9 +1,9 @@
 //! Who decides how much is copied at each moment: the ramp, the guards, and the operator.
 //!
-//! - [`pilot`]: the decisions, as a function of time and samples.
-//! - [`command`]: what operators ask for while the copier runs.
-//! - [`status`]: what they are shown.
-//! - [`http`]: both, on the admin port.
+//! - `pilot`: the decisions, as a function of time and samples.
+//! - `command`: what operators ask for while the copier runs.
+//! - `status`: what they are shown.
+//! - `http`: both, on the admin port.
 
 mod command;
 mod http;

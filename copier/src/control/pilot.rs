@@ -168,7 +168,7 @@ impl Pilot {
         let mut broken = None;
         self.seen.clear();
         for guard in &self.config.guards {
-            let figure = guard.figure(&recent.sample);
+            let figure = guard.figure(recent);
             let judged = figure.filter(|figure| figure.count >= self.config.min_sample);
             let breaks = judged.filter(|figure| guard.is_broken_by(figure));
             self.seen.push(GuardStatus {

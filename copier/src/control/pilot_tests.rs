@@ -288,3 +288,38 @@ fn an_engine_that_has_done_nothing_is_no_reason_for_anything() {
         );
     }
 }
+
+#[test]
+fn what_is_under_way_is_not_unanswered() {
+    // A target that takes a second and a half for each answer: never more than that is missing.
+    let mut flight = Flight::new(Some("10%..300%/20s"), "unanswered>5%:stop");
+    let mut sent = Vec::new();
+    for second in 0..40 {
+        let turns = 100 * (second + 1);
+        sent.push(turns);
+        let answered = if second >= 2 {
+            sent[second as usize - 2]
+        } else {
+            0
+        };
+        flight.fly(
+            1,
+            Second {
+                turns,
+                answered,
+                ..GOOD
+            },
+        );
+        assert_eq!(flight.mode(), Mode::Running, "second {second}");
+    }
+    // And one that has stopped answering is found well within the window.
+    flight.fly(
+        6,
+        Second {
+            turns: 4000,
+            answered: 0,
+            ..GOOD
+        },
+    );
+    assert_eq!(flight.mode(), Mode::Stopped);
+}

@@ -1,6 +1,6 @@
 //! `millrace-copier ctl`: tells a running copier how much to copy, over its admin port.
 //!
-//! - [`request`]: one HTTP request.
+//! - `request`: one HTTP request.
 
 mod request;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Guard, Limit, Metric, Sample};
+use super::{Guard, Limit, Metric, Recent};
 
 /// A figure with what it was made from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,7 +20,9 @@ pub struct Figure {
 
 impl Guard {
     /// The figure that this rule looks at; `None` when there was nothing to look at.
-    pub fn figure(&self, recent: &Sample) -> Option<Figure> {
+    pub fn figure(&self, recent: &Recent) -> Option<Figure> {
+        let (due_live, due_target) = recent.due_turns;
+        let recent = &recent.sample;
         let share = |part: u64, of: u64| part as f64 / of as f64;
         match self.metric {
             Metric::ConnectFailures => {
@@ -45,12 +47,13 @@ impl Guard {
                 })
             }
             Metric::Unanswered => {
-                let open = |(asked, answered): (u64, u64)| {
+                let open = |asked: u64, answered: u64| {
                     let left = asked.saturating_sub(answered);
                     if asked == 0 { 0.0 } else { share(left, asked) }
                 };
-                let count = recent.target_turns.0;
-                let (target, live) = (open(recent.target_turns), open(recent.live_turns));
+                let count = due_target;
+                let target = open(count, recent.target_turns.1);
+                let live = open(due_live, recent.live_turns.1);
                 let value = (target - live).max(0.0);
                 (count > 0).then_some(Figure {
                     value,

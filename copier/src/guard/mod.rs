@@ -1,9 +1,9 @@
 //! Guards: what must not happen at the target, judged against the live server.
 //!
-//! - [`parse`]: how rules are written.
-//! - [`sample`]: what is counted, as sums since the start.
-//! - [`window`]: what of it happened lately.
-//! - [`measure`]: a rule's figure, from what happened lately.
+//! - `parse`: how rules are written.
+//! - `sample`: what is counted, as sums since the start.
+//! - `window`: what of it happened lately.
+//! - `measure`: a rule's figure, from what happened lately.
 //!
 //! A guard only ever judges and says what to do; [`crate::control`] does it. Nothing here can
 //! reach the live server.
@@ -29,8 +29,8 @@ pub enum Metric {
     ConnectFailures,
     /// Of the replicas that ended, the part that the target reset.
     Resets,
-    /// Of the turns sent, the part without an answer, beyond the part that the live server leaves
-    /// without one.
+    /// Of the turns sent before the last fifth of the window, the part without an answer, beyond the
+    /// part that the live server leaves without one.
     Unanswered,
     /// The time to the first byte of an answer, at this quantile.
     Latency(f64),

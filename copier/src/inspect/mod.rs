@@ -157,3 +157,128 @@ fn one_file(
         .collect();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use millrace_capture::PacketWriter;
+    use millrace_wire::{Endpoint, Flags, FourTuple, LinkType, PacketBuilder, Seq, TcpHeader};
+
+    use super::*;
+
+    const CLIENT: ([u8; 4], u16) = ([198, 18, 1, 9], 40_000);
+    const SERVER: ([u8; 4], u16) = ([198, 18, 2, 10], 80);
+
+    /// A connection as lines of a recording: from the client, flags, sequence number,
+    /// acknowledgement, payload bytes.
+    type Line = (bool, Flags, u32, u32, usize);
+
+    const WHOLE: [Line; 8] = [
+        (true, Flags::SYN, 100, 0, 0),
+        (false, Flags(0x12), 500, 101, 0),
+        (true, Flags::ACK, 101, 501, 0),
+        (true, Flags(0x18), 101, 501, 300),
+        (false, Flags(0x18), 501, 401, 1000),
+        (true, Flags(0x18), 401, 1501, 50),
+        (true, Flags(0x11), 451, 1501, 0),
+        (false, Flags(0x11), 1501, 452, 0),
+    ];
+
+    fn record(path: &Path, lines: &[Line]) {
+        let interfaces = [("eth0", LinkType::RawIp, 0)];
+        let mut writer = PacketWriter::new(Vec::new(), interfaces).unwrap();
+        let end = |(ip, port): ([u8; 4], u16)| Endpoint::new(ip.into(), port);
+        let mut builder = PacketBuilder::new();
+        for (index, (from_client, flags, seq, ack, len)) in lines.iter().enumerate() {
+            let (from, to) = match from_client {
+                true => (CLIENT, SERVER),
+                false => (SERVER, CLIENT),
+            };
+            let header = TcpHeader {
+                seq: Seq(*seq),
+                ack: Seq(*ack),
+                flags: *flags,
+                ..TcpHeader::default()
+            };
+            let mut room = [0; 2000];
+            let payload = vec![0x61; *len];
+            let tuple = FourTuple::new(end(from), end(to));
+            let length = builder
+                .build(&tuple, &header, [&payload, &[]], &mut room)
+                .unwrap();
+            let time = 1_000_000_000_000 + index as u64 * 1_000_000_000;
+            writer
+                .packet(0, time, length as u32, &room[..length])
+                .unwrap();
+        }
+        std::fs::write(path, writer.into_inner().unwrap()).unwrap();
+    }
+
+    fn inspected(name: &str, lines: &[Line]) -> Findings {
+        let path = std::env::temp_dir().join(format!("millrace-{name}-{}", std::process::id()));
+        record(&path, lines);
+        let findings = inspect(&[path.display().to_string()]).unwrap();
+        std::fs::remove_file(path).unwrap();
+        findings
+    }
+
+    #[test]
+    fn a_whole_connection_will_be_complete() {
+        let findings = inspected("whole", &WHOLE);
+        let [service] = findings.services.as_slice() else {
+            panic!("{findings:?}");
+        };
+        assert_eq!(
+            (service.address.as_str(), service.port),
+            ("198.18.2.10", 80)
+        );
+        assert_eq!((service.sessions, service.client.bytes), (1, 350));
+        assert_eq!(service.server.bytes, 1000);
+        assert_eq!((service.without_beginning, service.without_end), (0, 0));
+        assert!(service.obstacles().is_empty(), "{service:?}");
+        assert_eq!(findings.seconds, 7.0);
+        let text = text::Shown {
+            findings: &findings,
+            all: false,
+        }
+        .to_string();
+        assert!(text.contains("a replay will be complete"), "{text}");
+        assert!(text.contains("-x 198.18.2.10:80-TARGET:80"), "{text}");
+    }
+
+    #[test]
+    fn lost_repeated_and_disordered_packets_are_told_apart() {
+        let mut lines = WHOLE.to_vec();
+        lines.remove(3);
+        let lost = &inspected("lost", &lines).services[0];
+        assert_eq!((lost.client.missing, lost.client.bytes), (300, 50));
+        assert!(lost.obstacles()[0].contains("300 bytes of clients are missing"));
+
+        let mut lines = WHOLE.to_vec();
+        lines.swap(3, 5);
+        lines.insert(6, WHOLE[3]);
+        let service = &inspected("disorder", &lines).services[0];
+        assert_eq!((service.client.missing, service.client.bytes), (0, 350));
+        assert_eq!(
+            (service.client.out_of_order, service.client.repeated),
+            (1, 300)
+        );
+    }
+
+    #[test]
+    fn what_lies_before_the_recording_or_after_it_is_said() {
+        let service = &inspected("middle", &WHOLE[3..6]).services[0];
+        assert_eq!((service.without_beginning, service.without_end), (1, 1));
+        assert_eq!(service.port, 80);
+        let clients: Vec<Line> = WHOLE.iter().copied().filter(|line| line.0).collect();
+        let service = &inspected("clients", &clients).services[0];
+        assert_eq!((service.without_responses, service.client.bytes), (1, 350));
+    }
+
+    #[test]
+    fn the_same_ends_again_are_another_connection() {
+        let twice = [WHOLE, WHOLE].concat();
+        assert_eq!(inspected("twice", &twice).services[0].sessions, 2);
+    }
+}

@@ -1,6 +1,7 @@
 //! Hands the packets of a recording to the engine: when they are due, and no faster than the engine
 //! can take them. Live capture must read on or lose packets; a file waits.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_capture::{Source, Waker};
@@ -25,6 +26,8 @@ const PACKETS_IN_A_ROW: usize = 64;
 /// When open sessions make no progress for this long, one more is let in beyond the bound: those
 /// that are open may wait for nothing but more of the recording.
 const STUCK: Duration = Duration::from_secs(1);
+/// After all is delivered, the target's last retransmissions are answered for so long.
+const LAST_WORDS: Duration = Duration::from_millis(1200);
 /// When nothing has happened for this long while memory is full, gaps of the recording are final.
 const GAPS_FINAL: Duration = Duration::from_secs(5);
 
@@ -45,6 +48,16 @@ pub struct FeedConfig {
     pub max_new_sessions: Option<u32>,
     /// Show how far it is.
     pub progress: bool,
+}
+
+impl FeedConfig {
+    /// Files that are read.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Path(path) => Some(path.clone()),
+            Source::StandardInput => None,
+        })
+    }
 }
 
 /// What the feed is up to.
@@ -80,6 +93,8 @@ pub struct Feed {
     held_since: Option<Time>,
     watch: Watch,
     over: bool,
+    /// Since when all replicas have ended.
+    done_since: Option<Time>,
     recording: Recording,
     progress: Option<Progress>,
 }
@@ -159,6 +174,7 @@ impl Feed {
             held_since: None,
             watch: Watch::default(),
             over: false,
+            done_since: None,
             recording: Recording {
                 files,
                 rounds: config.rounds,
@@ -342,8 +358,11 @@ impl Feed {
             return false;
         }
         if gauges.replicas == gauges.replicas_lingering {
-            return true;
+            // They answer the target's last retransmissions for a moment.
+            let since = *self.done_since.get_or_insert(now);
+            return gauges.replicas == 0 || now.since(since) > LAST_WORDS;
         }
+        self.done_since = None;
         let stuck = self.watch.idle(now, engine) > engine.config().answer_timeout * 2;
         if stuck {
             tracing::warn!(
@@ -355,7 +374,7 @@ impl Feed {
         stuck
     }
 
-    /// What to say of it in the report. `wanted` and `delivered` are bytes.
+    /// What to say of it in the report; the share that was delivered is filled in there.
     pub fn recording(&self) -> Recording {
         Recording {
             recorded_seconds: self.next.unwrap_or(self.timeline.position()).recorded as f64 / 1e9,

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
+use millrace_fleet::address::ClientPool;
 use millrace_fleet::exit::ExitError;
 
-/// Open sessions with `--asap`, unless said otherwise.
-pub const DEFAULT_MAX_OPEN: u32 = 1000;
+/// Open sessions with `--asap`, unless said otherwise: fewer than a short accept queue holds, since
+/// all of them may begin at once.
+pub const DEFAULT_MAX_OPEN: u32 = 100;
 
 /// How a recording is replayed.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -22,7 +24,7 @@ pub struct OfflineOptions {
     pub longest_pause: Option<u64>,
 
     /// Replay as fast as the target answers: no pauses, and at most --max-open sessions at once
-    /// (1000 by default).
+    /// (100 by default).
     #[arg(long, conflicts_with = "speed")]
     pub asap: bool,
 
@@ -30,6 +32,20 @@ pub struct OfflineOptions {
     #[arg(short = 'T', long, value_name = "N",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
     pub repeat: Option<u32>,
+
+    /// Replay without an interceptor elsewhere: this host catches the target's answers itself.
+    #[arg(long, conflicts_with_all = ["interceptors", "nat"])]
+    pub local: bool,
+
+    /// With --local and a target on this host: the networks that copied connections come from. They
+    /// must not be in use; by default 198.19.240.0/20 and 2001:db8:6d72::/112.
+    #[arg(
+        long,
+        value_name = "LIST",
+        requires = "local",
+        conflicts_with = "client_pool"
+    )]
+    pub local_net: Option<ClientPool>,
 
     /// Succeed (exit code 0) when at least this share of the recorded bytes was delivered; less is
     /// exit code 2. By default all must be.
@@ -49,6 +65,7 @@ impl OfflineOptions {
             (self.asap, "--asap"),
             (self.repeat.is_some(), "-T"),
             (self.min_fidelity.is_some(), "--min-fidelity"),
+            (self.local, "--local"),
         ];
         match given.into_iter().find(|(given, _)| *given) {
             Some((_, option)) => Err(ExitError::usage(format!(

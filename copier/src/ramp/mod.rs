@@ -1,6 +1,6 @@
 //! A ramp: how the intensity changes over time, in steps and slopes.
 //!
-//! - [`parse`]: how it is written.
+//! - `parse`: how it is written.
 //!
 //! Only the plan is here, as a function of time; who follows it is [`crate::control`].
 

@@ -21,6 +21,7 @@ mod identity;
 mod intensity;
 mod limits;
 mod path;
+mod recorded;
 mod table;
 mod talk;
 mod turns;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 11] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -14,6 +14,7 @@ const SOURCES: [(&str, &str); 10] = [
     ("flows", include_str!("flows.rs")),
     ("limits", include_str!("limits.rs")),
     ("intensity", include_str!("intensity.rs")),
+    ("recorded", include_str!("recorded.rs")),
 ];
 
 /// The tests of all files, as `file::name`.

@@ -1,7 +1,7 @@
 //! How bytes get from one daemon to another: the only place that knows about sockets, TLS and the
 //! settings of HTTP/2.
 //!
-//! A daemon that listens hands [`incoming`] to the server of [`server_builder`]; one that connects
+//! A daemon that listens hands [`incoming()`] to the server of [`server_builder`]; one that connects
 //! opens a [`channel`]. Both take a [`Security`], which says how the bytes are protected.
 
 mod connect;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use millrace_engine::{
-    Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, SourcePool, Time,
+    Caps, Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, Share, SourcePool, Time,
 };
 use millrace_wire::{
     Decoder, Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket, Verify,
@@ -348,11 +348,17 @@ impl Player {
             stats.replicas_completed,
             stats.replicas_aborted
         );
-        let replicas = self.engine.config().intensity.as_ratio() as u64;
         assert!(
-            stats.bytes_delivered <= stats.bytes_captured * replicas,
-            "{} bytes delivered of {} captured",
+            stats.bytes_delivered <= stats.bytes_wanted,
+            "{} bytes delivered of {} wanted",
             stats.bytes_delivered,
+            stats.bytes_wanted
+        );
+        let most = self.engine.intensity().as_ratio().ceil() as u64;
+        assert!(
+            stats.bytes_wanted <= stats.bytes_captured * most,
+            "{} bytes wanted of {} captured",
+            stats.bytes_wanted,
             stats.bytes_captured
         );
     }
@@ -382,7 +388,15 @@ fn config(input: &mut Input<'_>) -> Config {
         loopback_clients: if flags & 2 == 0 { vec![v4(99)] } else { vec![] },
         gate: flags & 4 == 0,
         only_from_syn: flags & 8 != 0,
-        intensity: Intensity::replicas(u16::from(flags >> 4) % 3 + 1),
+        // Every session once at least, some of them up to three times.
+        intensity: Intensity::from_ratio(1.0 + f64::from(flags >> 4) / 8.0),
+        spread: Duration::from_millis(u64::from(flags >> 4) % 3 * 4),
+        share: Share::new(1, u16::from(sizes >> 5) + 1),
+        caps: Caps {
+            open_sessions: (sizes & 8 != 0).then_some(3),
+            bandwidth: (sizes & 0x48 == 0x48).then_some(20_000),
+            ..Caps::default()
+        },
         max_packet: [1500, 576, 1280, 9000, 65_535]
             .get(usize::from(sizes) % 8)
             .copied()

@@ -7,15 +7,18 @@
 //! |---|---|---|
 //! | [`wire_decode`] | captured frames | no panic; what is decoded can be built again and decodes to the same |
 //! | [`capture_to_engine`] | frames, segments, response headers, time | no panic; bounded memory and output; every replica has one outcome; all ends |
+//! | [`packet_files`] | one or two packet files | no panic; no more than they hold; what is read can be written and read again |
 //! | [`proto_messages`] | bytes from another daemon | no panic; what is accepted encodes back to the same |
 
 mod engine;
+mod files;
 mod flows;
 mod input;
 mod proto;
 mod wire;
 
 pub use engine::capture_to_engine;
+pub use files::packet_files;
 pub use input::Input;
 pub use proto::proto_messages;
 pub use wire::wire_decode;
@@ -24,8 +27,9 @@ pub use wire::wire_decode;
 pub type Body = (&'static str, fn(&[u8]));
 
 /// All bodies.
-pub const BODIES: [Body; 3] = [
+pub const BODIES: [Body; 4] = [
     ("wire_decode", wire_decode),
     ("capture_to_engine", capture_to_engine),
     ("proto_messages", proto_messages),
+    ("packet_files", packet_files),
 ];

@@ -44,6 +44,11 @@ fn the_corpus_of_capture_to_engine() {
 }
 
 #[test]
+fn the_corpus_of_packet_files() {
+    replay("packet_files");
+}
+
+#[test]
 fn the_corpus_of_proto_messages() {
     replay("proto_messages");
 }

@@ -7,6 +7,8 @@
     unused_crate_dependencies
 )]
 
+mod files;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
@@ -49,11 +51,12 @@ fn seeds_break_no_promise() {
 
 type Seeds = Vec<(String, Vec<u8>)>;
 
-fn all() -> [(&'static str, Seeds); 3] {
+fn all() -> [(&'static str, Seeds); 4] {
     [
         ("wire_decode", wire()),
         ("capture_to_engine", engine()),
         ("proto_messages", proto()),
+        ("packet_files", files::seeds()),
     ]
 }
 

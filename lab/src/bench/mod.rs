@@ -2,6 +2,7 @@
 //! sending, and what copier and interceptor use for sessions of one request.
 
 mod contest;
+mod fanout;
 mod programs;
 mod sessions;
 mod table;
@@ -9,7 +10,7 @@ mod table;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use millrace_lab::apps::Nginx;
 use millrace_lab::recorder::{Recorder, RecorderConfig};
 use millrace_lab::{DEVICE, Result, Stage, StageOptions};
@@ -23,9 +24,19 @@ const RECORDER: u16 = 8080;
 /// Where reflected packets go: the target drops them unseen.
 const NOTHING: u16 = 9;
 
+/// Another benchmark in place of that of one copier.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The fan-out to 1, 10 and 50 interceptors that all have answers, behind a director
+    FanOut(fanout::Options),
+}
+
 /// How the benchmark runs.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// How often copier and reflector take turns, for each kind of traffic
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     rounds: u32,
@@ -59,6 +70,9 @@ impl Service {
 
 /// Runs it and prints its table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
+    if let Some(Part::FanOut(options)) = &options.part {
+        return fanout::run(options);
+    }
     millrace_lab::enter()?;
     programs::check_built()?;
     say("building the lab, with nginx and a recording server on the live server and on the target");

@@ -11,6 +11,7 @@
 
 mod checks;
 mod director;
+mod ipvs;
 mod leaks;
 mod nftables;
 
@@ -21,7 +22,7 @@ use crate::link::{Link, Switch};
 use crate::stage::{self, ASSISTANT, Addresses, DEVICE, Network, Place, StageOptions};
 
 pub use checks::{Checked, HealthChecks};
-pub use director::{Director, Forwarding, Scheduler};
+pub use director::{Balancer, Director, Forwarding, Scheduler};
 pub use leaks::Leaks;
 
 /// Last parts of the addresses, as in [`crate::stage`].
@@ -45,6 +46,8 @@ pub struct ClusterOptions {
     pub real_servers: u8,
     /// The ports of the service at the virtual addresses and at the real servers.
     pub ports: Vec<u16>,
+    /// What the director is made of.
+    pub balancer: Balancer,
     /// How the director forwards.
     pub forwarding: Forwarding,
     /// How it picks a real server.
@@ -61,6 +64,7 @@ impl ClusterOptions {
             live_servers: 2,
             real_servers: 3,
             ports: ports.to_vec(),
+            balancer: Balancer::Nftables,
             forwarding: Forwarding::DirectRouting,
             scheduler: Scheduler::RoundRobin,
         }
@@ -93,7 +97,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Builds it, with all real servers behind the director.
+    /// Builds it, with all real servers behind the director, which is to be started: [`Director::start`].
     ///
     /// # Errors
     /// When the options do not fit the address plan or the kernel refuses a part.

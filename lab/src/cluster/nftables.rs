@@ -3,23 +3,69 @@
 
 use std::fmt::Write as _;
 
-use super::director::{Forwarding, Member, Scheduler};
-use crate::stage::{Addresses, DEVICE};
+use super::director::{Forwarding, Member, Scheduler, Service};
+use crate::error::{Doing, Error, Result};
+use crate::host::Host;
+use crate::stage::DEVICE;
 
 /// How long a connection is remembered after its last packet.
 const REMEMBERED: &str = "5m";
 /// The hash's own seed: without one it would be another in each run.
 const SEED: &str = "0x5eed";
 
+/// The rules on a host.
+#[derive(Debug)]
+pub(super) struct Nftables {
+    host: Host,
+    ruleset: Ruleset,
+}
+
+impl Nftables {
+    pub(super) fn start(host: Host, service: Service, members: &[Member]) -> Result<Self> {
+        can(service.scheduler)?;
+        let mac = host.mac(DEVICE)?;
+        let ruleset = Ruleset { service, mac };
+        let rules = Self { host, ruleset };
+        rules.run(&rules.ruleset.tables())?;
+        rules.load(members)?;
+        Ok(rules)
+    }
+
+    /// Makes these the real servers.
+    pub(super) fn load(&self, members: &[Member]) -> Result<()> {
+        self.run(&self.ruleset.rules(members))
+    }
+
+    pub(super) fn set_scheduler(&mut self, scheduler: Scheduler, members: &[Member]) -> Result<()> {
+        can(scheduler)?;
+        self.ruleset.service.scheduler = scheduler;
+        self.load(members)
+    }
+
+    /// One file is one transaction: packets see the old rules or the new ones.
+    fn run(&self, rules: &str) -> Result<()> {
+        let file = self.host.file("director.nft");
+        std::fs::write(&file, rules).doing(|| format!("writing {}", file.display()))?;
+        let file = file.display().to_string();
+        self.host.check("nft", &["-f", &file]).map(drop)
+    }
+}
+
+fn can(scheduler: Scheduler) -> Result<()> {
+    match scheduler {
+        Scheduler::RoundRobin | Scheduler::SourceHash => Ok(()),
+        Scheduler::LeastConnections => Err(Error::Unsupported(
+            "a director of nftables rules does not count connections".to_owned(),
+        )),
+    }
+}
+
 /// What the rules are made of, apart from the real servers.
 #[derive(Clone, Debug)]
-pub(super) struct Ruleset {
-    pub(super) vip: Addresses,
-    pub(super) ports: Vec<u16>,
-    pub(super) forwarding: Forwarding,
-    pub(super) scheduler: Scheduler,
+struct Ruleset {
+    service: Service,
     /// The director's own, which its frames must bear: a switch would else look for the sender at this port.
-    pub(super) mac: String,
+    mac: String,
 }
 
 /// A family's words in nftables.
@@ -29,6 +75,7 @@ struct Family {
     client: &'static str,
     map: &'static str,
     pick: &'static str,
+    new: &'static str,
     forward: &'static str,
 }
 
@@ -37,6 +84,7 @@ const V4: Family = Family {
     client: "ip saddr",
     map: "flows4",
     pick: "pick4",
+    new: "new4",
     forward: "forward4",
 };
 const V6: Family = Family {
@@ -45,14 +93,15 @@ const V6: Family = Family {
     client: "@nh,160,32",
     map: "flows6",
     pick: "pick6",
+    new: "new6",
     forward: "forward6",
 };
 
 impl Ruleset {
     /// Tables, maps and empty chains: loaded once, so that later rules find the connections of earlier ones.
-    pub(super) fn tables(&self) -> String {
+    fn tables(&self) -> String {
         let table = self.table();
-        let hook = match self.forwarding {
+        let hook = match self.service.forwarding {
             Forwarding::DirectRouting => format!("ingress device \"{DEVICE}\""),
             // Before connection tracking, which would take a connection without responses for an invalid one.
             Forwarding::AddressTranslation => "prerouting".to_owned(),
@@ -63,6 +112,7 @@ impl Ruleset {
                 client,
                 map,
                 pick,
+                new,
                 forward,
                 ..
             } = family;
@@ -70,7 +120,7 @@ impl Ruleset {
             let _ = write!(
                 text,
                 "map {map} {{\n typeof {client} . tcp sport : meta mark\n flags dynamic,timeout\n \
-                 timeout {REMEMBERED}\n size 262144\n}}\nchain {pick} {{\n}}\nchain {forward} {{\n}}\n"
+                 timeout {REMEMBERED}\n size 262144\n}}\nchain {pick} {{\n}}\nchain {new} {{\n}}\nchain {forward} {{\n}}\n"
             );
         }
         let _ = write!(
@@ -81,16 +131,27 @@ impl Ruleset {
     }
 
     /// The rules for these real servers, in place of all earlier ones.
-    pub(super) fn rules(&self, members: &[Member]) -> String {
+    fn rules(&self, members: &[Member]) -> String {
         let table = self.table();
         let mut text = String::new();
-        for chain in ["in", V4.pick, V6.pick, V4.forward, V6.forward] {
+        let chains = [V4, V6].map(|family| [family.pick, family.new, family.forward]);
+        for chain in std::iter::once("in").chain(chains.into_iter().flatten()) {
             let _ = writeln!(text, "flush chain {table} {chain}");
         }
-        let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
+        let leaving: Vec<String> = members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| !member.active)
+            .map(|(number, _)| number.to_string())
+            .collect();
+        let ports: Vec<String> = self.service.ports.iter().map(u16::to_string).collect();
         let ports = ports.join(", ");
-        for (family, vip) in [(V4, self.vip.v4.to_string()), (V6, self.vip.v6.to_string())] {
-            let (name, map, pick, forward) = (family.name, family.map, family.pick, family.forward);
+        for (family, vip) in [
+            (V4, self.service.vip.v4.to_string()),
+            (V6, self.service.vip.v6.to_string()),
+        ] {
+            let (name, map) = (family.name, family.map);
+            let (pick, new, forward) = (family.pick, family.new, family.forward);
             let mut rule = |chain: &str, rule: &str| {
                 let _ = writeln!(text, "add rule {table} {chain} {rule}");
             };
@@ -99,28 +160,32 @@ impl Ruleset {
                 "in",
                 &format!("{name} daddr {vip} tcp dport {{ {ports} }} goto {pick}"),
             );
+            let known = format!("meta mark set {client} map @{map}");
+            let remember = format!("update @{map} {{ {client} : meta mark }}");
+            let opens = "tcp flags & (syn | ack | rst)";
+            if !leaving.is_empty() {
+                // A port that is used again is a new connection (IPVS: conn_reuse_mode).
+                let leaving = leaving.join(", ");
+                rule(
+                    pick,
+                    &format!("{opens} == syn {known} meta mark {{ {leaving} }} goto {new}"),
+                );
+            }
+            rule(pick, &format!("{known} {remember} goto {forward}"));
+            rule(pick, &format!("{opens} == syn goto {new}"));
+            rule(pick, "drop");
             rule(
-                pick,
-                &format!(
-                    "meta mark set {client} map @{map} update @{map} {{ {client} : meta mark }} goto {forward}"
-                ),
-            );
-            rule(pick, "tcp flags & (syn | ack | rst) != syn drop");
-            rule(
-                pick,
+                new,
                 &format!("meta mark set {}", self.choice(name, members)),
             );
-            rule(
-                pick,
-                &format!("update @{map} {{ {client} : meta mark }} goto {forward}"),
-            );
+            rule(new, &format!("{remember} goto {forward}"));
             rule(forward, &self.send(name, members));
         }
         text
     }
 
     fn table(&self) -> &'static str {
-        match self.forwarding {
+        match self.service.forwarding {
             Forwarding::DirectRouting => "netdev director",
             Forwarding::AddressTranslation => "inet director",
         }
@@ -136,9 +201,9 @@ impl Ruleset {
             .map(|(slot, (number, _))| format!("{slot} : {number}"));
         let slots: Vec<String> = active.collect();
         let (count, slots) = (slots.len(), slots.join(", "));
-        match self.scheduler {
+        match self.service.scheduler {
             Scheduler::RoundRobin => format!("numgen inc mod {count} map {{ {slots} }}"),
-            Scheduler::SourceHash => {
+            Scheduler::SourceHash | Scheduler::LeastConnections => {
                 format!("jhash {family} saddr mod {count} seed {SEED} map {{ {slots} }}")
             }
         }
@@ -153,7 +218,7 @@ impl Ruleset {
                 .collect();
             entries.join(", ")
         };
-        match self.forwarding {
+        match self.service.forwarding {
             Forwarding::DirectRouting => format!(
                 "ether saddr set {} ether daddr set meta mark map {{ {} }} fwd to \"{DEVICE}\"",
                 self.mac,
@@ -176,11 +241,14 @@ mod tests {
     use crate::stage::Network;
 
     fn ruleset(forwarding: Forwarding, scheduler: Scheduler) -> Ruleset {
-        Ruleset {
+        let service = Service {
             vip: Network::Servers.address(50),
             ports: vec![80, 8080],
             forwarding,
             scheduler,
+        };
+        Ruleset {
+            service,
             mac: "02:00:00:00:00:01".to_owned(),
         }
     }
@@ -205,6 +273,7 @@ mod tests {
             "{rules}"
         );
         assert!(rules.contains("1 : 02:00:00:00:01:66"), "{rules}");
+        assert!(rules.contains("meta mark { 1 } goto new6"), "{rules}");
     }
 
     #[test]

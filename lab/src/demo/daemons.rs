@@ -124,11 +124,16 @@ impl Daemons {
 
 /// Waits until a daemon says that it is ready.
 pub(crate) fn ready(host: &Host, process: &mut Process) -> Result<()> {
+    ready_at(host, process, admin())
+}
+
+/// As [`ready`], with an admin port of its own.
+pub(crate) fn ready_at(host: &Host, process: &mut Process, admin: SocketAddr) -> Result<()> {
     let what = format!("{} to be ready", process.label());
     let outcome = wait_for(&what, PATIENCE, || {
         !process.is_running()
             || host
-                .get(admin(), "/readyz")
+                .get(admin, "/readyz")
                 .is_ok_and(|(status, _)| status == 200)
     });
     if process.is_running() {

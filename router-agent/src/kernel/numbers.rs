@@ -71,6 +71,8 @@ pub(super) const FRA_TABLE: u16 = 15;
 pub(super) const FRA_PROTOCOL: u16 = 21;
 pub(super) const FRA_IP_PROTO: u16 = 22;
 pub(super) const FRA_SPORT_RANGE: u16 = 23;
+/// Since Linux 6.15 shown with every single port.
+pub(super) const FRA_SPORT_MASK: u16 = 28;
 /// `FR_ACT_TO_TBL`.
 pub(super) const ACTION_TO_TABLE: u8 = 1;
 

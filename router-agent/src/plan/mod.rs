@@ -2,7 +2,7 @@
 //!
 //! - [`layout`]: what stands in the kernel when given packets are diverted.
 //! - [`ours`]: what of the kernel's state is ours.
-//! - [`changes`]: the steps from here to there, in an order that leaks nothing at any moment.
+//! - [`mod@changes`]: the steps from here to there, in an order that leaks nothing at any moment.
 //! - [`refusal`]: plans that would hurt this host.
 
 pub mod changes;

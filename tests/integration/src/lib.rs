@@ -442,10 +442,14 @@ pub(crate) fn recorder(host: &Host, manners: Manners) -> Recorder {
 }
 
 pub(crate) fn ready(host: &Host, process: &mut Process) {
+    ready_at(host, process, admin());
+}
+
+pub(crate) fn ready_at(host: &Host, process: &mut Process, admin: SocketAddr) {
     let outcome = wait_for("the daemon to be ready", PATIENCE, || {
         !process.is_running()
             || host
-                .get(admin(), "/readyz")
+                .get(admin, "/readyz")
                 .is_ok_and(|(status, _)| status == 200)
     });
     assert!(

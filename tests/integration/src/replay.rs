@@ -49,14 +49,14 @@ impl Recording {
         Self { file, process }
     }
 
-    /// Begins a recording by tcpdump on a device.
-    pub fn by_tcpdump(scene: &Scene, name: &str, device: &str) -> Self {
+    /// Begins a recording by tcpdump on a device, of what its expression says.
+    pub fn by_tcpdump(scene: &Scene, name: &str, device: &str, expression: &str) -> Self {
         let host = &scene.stage.live().unwrap().host;
         let file = host.file(name);
         let path = file.display().to_string();
         // As root it would drop its privileges, and with them its access to the lab's directory.
         let arguments = [
-            "-i", device, "-w", &path, "-B", "65536", "-Z", "root", "tcp",
+            "-i", device, "-w", &path, "-B", "65536", "-Z", "root", expression,
         ];
         let log = host.file(&format!("{name}.log"));
         let process = host.spawn("tcpdump", &arguments, &[], &log).unwrap();

@@ -110,13 +110,13 @@ impl TargetHost {
         target
             .ip(&[
                 "route add default via 198.18.2.1".to_owned(),
-                "-6 route add default via 2001:db8:2::1".to_owned(),
+                "route add ::/0 via 2001:db8:2::1".to_owned(),
             ])
             .unwrap();
         outside
             .ip(&[
                 "route add 198.18.5.1 via 198.18.2.20".to_owned(),
-                "-6 route add 2001:db8:5::1 via 2001:db8:2::20".to_owned(),
+                "route add 2001:db8:5::1/128 via 2001:db8:2::20".to_owned(),
             ])
             .unwrap();
         let all = Self {
@@ -388,7 +388,15 @@ fn accept(listener: &TcpListener, stop: &Arc<AtomicBool>) {
     }
 }
 
-fn connect_from(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+/// A connection from an address of the host that it is called on.
+///
+/// # Errors
+/// The kernel's, or that there was no answer in time.
+pub fn connect_from(
+    from: IpAddr,
+    to: SocketAddr,
+    patience: Duration,
+) -> std::io::Result<TcpStream> {
     let family = if from.is_ipv4() {
         AddressFamily::INET
     } else {

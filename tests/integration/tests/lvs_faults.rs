@@ -45,14 +45,33 @@ fn interceptors_killed_one_after_the_other_lose_no_session() {
 }
 
 #[test]
-fn a_rolling_restart_of_all_interceptors_loses_no_session() {
+fn router_agents_killed_one_after_the_other_lose_no_session() {
     if !can_run() {
         return;
     }
     let mut scene = scene();
-    let loads = load(&scene, 10 * SECOND);
+    let loads = load(&scene, 12 * SECOND);
+    for real in &mut scene.real {
+        sleep(SECOND);
+        real.kill_agent();
+        sleep(2 * SECOND);
+        real.start_agent();
+    }
+    join(loads);
+    scene.finish_exact(SETTLE);
+}
+
+#[test]
+fn a_rolling_restart_of_all_interceptors_and_router_agents_loses_no_session() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    let loads = load(&scene, 12 * SECOND);
     sleep(2 * SECOND);
     for real in &mut scene.real {
+        real.stop_agent();
+        real.start_agent();
         real.stop_interceptor();
         real.start_interceptor();
         sleep(SECOND);
@@ -113,7 +132,7 @@ fn an_application_killed_ends_only_the_sessions_of_its_real_server() {
     outcome.assert_no_leak();
     for report in &outcome.reports {
         let aborted = &report["replicas"]["aborted"];
-        let ended: u64 = ["target_reset", "refused"]
+        let ended: u64 = ["target_reset", "target_closed", "refused"]
             .iter()
             .map(|reason| number(aborted, &format!("/{reason}")))
             .sum();

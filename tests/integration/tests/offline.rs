@@ -45,8 +45,8 @@ fn every_kind_of_traffic_recorded_by_three_recorders_arrives_as_it_was() {
     let mut scene = scene();
     let recordings = [
         Recording::by_copier(&scene, "copier.pcapng", &[]),
-        Recording::by_tcpdump(&scene, "tcpdump.pcap", "eth0"),
-        Recording::by_tcpdump(&scene, "any.pcap", "any"),
+        Recording::by_tcpdump(&scene, "tcpdump.pcap", "eth0", "tcp"),
+        Recording::by_tcpdump(&scene, "any.pcap", "any", "tcp"),
     ];
     some_of_everything(&scene);
     let files = recordings.map(|recording| {
@@ -114,6 +114,29 @@ fn a_recording_in_rotated_files_is_replayed_as_one() {
 }
 
 #[test]
+fn a_recording_of_clients_alone_is_replayed_turn_by_turn() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    let recording = Recording::by_tcpdump(
+        &scene,
+        "clients.pcap",
+        "eth0",
+        &format!("tcp dst port {HTTP}"),
+    );
+    a_few_requests(&scene);
+    let (file, _) = recording.end();
+    let live = scene.take_live();
+    for more in [&[][..], &["--asap"]] {
+        let replay = scene.replay(&[file.as_path()], more, LIMIT);
+        replay.assert_exact(&live, 1);
+        assert_eq!(number(&replay.report, "/packets/live_segments"), 0);
+        assert_eq!(number(&replay.report, "/gate/overridden"), 0);
+    }
+}
+
+#[test]
 fn what_was_not_delivered_is_exit_code_2() {
     if !can_run() {
         return;
@@ -152,4 +175,138 @@ fn what_was_not_delivered_is_exit_code_2() {
     assert!(said.contains("--min-fidelity"), "{said}");
     let output = run(&["--min-fidelity", "0"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// Replays a file with `--local` from this host to a target at this address.
+fn replay_locally(
+    scene: &Scene,
+    host: &millrace_lab::Host,
+    file: &Path,
+    target: &str,
+    more: &[&str],
+) -> std::process::Output {
+    let live = scene.live_service(0, Family::V4, HTTP);
+    let live6 = scene.live_service(0, Family::V6, HTTP);
+    let service = match target.starts_with('[') {
+        false => format!("{live}-{target}:{HTTP}"),
+        true => format!("{live6}-{target}:{HTTP}"),
+    };
+    let file = file.display().to_string();
+    let arguments = [&["-i", &file, "-x", &service, "--local", "--asap"], more].concat();
+    host.run(millrace_integration::binary("millrace-copier"), &arguments)
+        .unwrap()
+}
+
+/// Nothing of a replay is left on this host.
+fn assert_nothing_left(host: &millrace_lab::Host) {
+    let devices = host.check("ip", &["-o", "link"]).unwrap();
+    assert!(!devices.contains("millrace"), "{devices}");
+    for family in ["-4", "-6"] {
+        let routes = host
+            .check("ip", &[family, "route", "show", "table", "all"])
+            .unwrap();
+        assert!(
+            !routes.contains("198.19.") && !routes.contains("6d72"),
+            "{routes}"
+        );
+    }
+    let tables = host.check("nft", &["list", "tables"]).unwrap();
+    assert!(!tables.contains("millrace"), "{tables}");
+}
+
+#[test]
+fn one_command_replays_at_a_target_elsewhere_or_on_this_host_and_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    let recording = Recording::by_copier(&scene, "local.pcapng", &[]);
+    a_few_requests(&scene);
+    let (file, _) = recording.end();
+    let live = scene.take_live();
+    // Only one family's share of them is replayed at a time.
+    let sessions = live.len() / 2;
+    let server = scene.stage.live().unwrap().host.clone();
+    let target = scene.stage.target.host.clone();
+    let address = scene.stage.target.address;
+    for (host, at) in [
+        (&server, address.v4.to_string()),
+        (&server, format!("[{}]", address.v6)),
+        (&target, address.v4.to_string()),
+        (&target, format!("[{}]", address.v6)),
+        (&target, "127.0.0.1".to_owned()),
+        (&target, "[::1]".to_owned()),
+    ] {
+        let output = replay_locally(&scene, host, &file, &at, &[]);
+        assert!(
+            output.status.success(),
+            "{} at {at}: {output:?}",
+            host.name()
+        );
+        let received = scene.take_target();
+        assert_eq!(
+            received.len(),
+            sessions,
+            "{} at {at}: {output:?}",
+            host.name()
+        );
+        let (_, extra) = split(&live, &received);
+        assert_eq!(extra, 0, "{} at {at}", host.name());
+        assert_nothing_left(host);
+    }
+}
+
+/// How many streams of one are missing in the other, and the other way round.
+fn split(
+    live: &millrace_lab::records::RecordedStreams,
+    target: &millrace_lab::records::RecordedStreams,
+) -> (u64, u64) {
+    let difference = live.compare(target);
+    (difference.missing, difference.extra)
+}
+
+#[test]
+fn a_killed_local_replay_leaves_nothing_either() {
+    if !can_run() {
+        return;
+    }
+    let scene = Scene::new(StageOptions::default());
+    let recording = Recording::by_copier(&scene, "killed.pcapng", &[]);
+    a_few_requests(&scene);
+    let (file, _) = recording.end();
+    let target = scene.stage.target.address.v4;
+    for host in [
+        scene.stage.live().unwrap().host.clone(),
+        scene.stage.target.host.clone(),
+    ] {
+        let service = format!(
+            "{}-{target}:{HTTP}",
+            scene.live_service(0, Family::V4, HTTP)
+        );
+        let path = file.display().to_string();
+        // Slow enough to be killed in the middle.
+        let arguments = ["-i", &path, "-x", &service, "--local", "-a", "0.1"];
+        let log = host.file("killed.log");
+        let mut copier = host
+            .spawn(
+                millrace_integration::binary("millrace-copier"),
+                &arguments,
+                &[],
+                &log,
+            )
+            .unwrap();
+        millrace_lab::wait_for("the replay to begin", Duration::from_secs(10), || {
+            copier.log().contains("answers end in")
+        })
+        .unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        copier.kill().unwrap();
+        // The owner of the table ends when it sees that the copier is gone.
+        let gone = millrace_lab::wait_for("the table to go", Duration::from_secs(5), || {
+            let tables = host.check("nft", &["list", "tables"]).unwrap_or_default();
+            !tables.contains("millrace")
+        });
+        assert!(gone.is_ok(), "{}", host.name());
+        assert_nothing_left(&host);
+    }
 }

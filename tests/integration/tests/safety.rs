@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use millrace_integration::{Family, HTTP, Scene, can_run, number};
-use millrace_lab::StageOptions;
 use millrace_lab::load::{Kind, Load, Summary};
+use millrace_lab::{StageOptions, wait_for};
 use rustix::process::Signal;
 
 /// Two live servers; only the first has a copier.
@@ -66,6 +66,17 @@ fn compare(scene: &Scene) {
     }
 }
 
+/// One request to the copied server.
+fn a_request(scene: &Scene) {
+    let kind = Kind::OneRequest {
+        count: 1,
+        rate: None,
+        path: "/bytes/10".to_owned(),
+    };
+    let load = Load::new(kind, scene.live_service(0, Family::V4, HTTP));
+    scene.load(load.from(&scene.client_addresses(Family::V4)));
+}
+
 /// Beyond noise: this machine also runs the servers, the clients and the copy itself, so single
 /// requests vary by milliseconds on both sides; a copier in the way would cost every request.
 fn assert_same_latency(copied: &Summary, plain: &Summary) {
@@ -106,6 +117,12 @@ fn with_the_targets_application_gone() {
     let mut scene = scene();
     scene.start_interceptor();
     scene.start_copier(0, &["--grace", "0"]);
+    // First contact: it was there once.
+    a_request(&scene);
+    let open = wait_for("first contact", Duration::from_secs(10), || {
+        scene.status(0)["report"]["targets"][0]["state"] == "open"
+    });
+    open.unwrap();
     drop(scene.target_recorder.take().unwrap().stop().unwrap());
     compare(&scene);
     let report = &scene.status(0)["report"];
@@ -113,6 +130,25 @@ fn with_the_targets_application_gone() {
         number(report, "/replicas/aborted/refused") > 900,
         "{report:#}"
     );
+    scene.drain();
+}
+
+#[test]
+fn with_the_targets_application_not_there_yet() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    scene.start_interceptor();
+    scene.start_copier(0, &["--grace", "0"]);
+    drop(scene.target_recorder.take().unwrap().stop().unwrap());
+    compare(&scene);
+    let report = &scene.status(0)["report"];
+    let target = &report["targets"][0];
+    let finding = target["finding"].as_str().unwrap();
+    assert!(finding.starts_with("refused"), "{target:#}");
+    assert_eq!(number(report, "/replicas/established"), 0, "{report:#}");
+    assert!(number(report, "/replicas/waiting") > 900, "{report:#}");
     scene.drain();
 }
 

@@ -9,7 +9,7 @@ use millrace_lab::{Host, Process};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{Family, PORTS, admin, binary, ready};
+use crate::{Family, admin, binary, ready};
 
 /// A running copier.
 pub(super) struct Copier {
@@ -24,6 +24,7 @@ impl Copier {
         cluster: &Cluster,
         live: usize,
         interceptors: &[String],
+        agents: &[String],
         more: &[&str],
     ) -> Self {
         let host = &cluster.live[live].host;
@@ -46,6 +47,10 @@ impl Copier {
         ];
         if cluster.forwarding() == Forwarding::AddressTranslation {
             arguments.push("--nat");
+        }
+        let agents = agents.join(",");
+        if !agents.is_empty() {
+            arguments.extend(["--router-agent", &agents]);
         }
         arguments.extend(more);
         let log = new_log(host, "copier");
@@ -100,7 +105,7 @@ fn write(config: &PathBuf, interceptors: &[String]) {
 fn services(cluster: &Cluster, live: usize) -> String {
     let (live, vip) = (cluster.live[live].address, cluster.vip());
     let mut services = Vec::new();
-    for port in PORTS {
+    for port in cluster.ports().iter().copied() {
         for family in Family::BOTH {
             let from = SocketAddr::new(family.of(live), port);
             let to = SocketAddr::new(family.of(vip), port);

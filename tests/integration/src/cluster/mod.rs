@@ -4,23 +4,25 @@
 //! what all real servers recorded together. Responses at clients, router and director are counted over the whole
 //! scene, health checks run beside it; both are part of what it amounted to.
 
+mod agent;
 mod copiers;
-mod divert;
 mod outcome;
 mod real;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use millrace_lab::cluster::{Cluster, ClusterOptions, Forwarding, HealthChecks};
+use millrace_lab::cluster::{
+    Checked, Cluster, ClusterOptions, Forwarding, HealthChecks, Scheduler,
+};
 use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder};
 use millrace_lab::{Host, wait_for};
 use serde_json::Value;
 
 use crate::{Family, HTTP, PORTS, number, recorder};
+pub use agent::Mode;
 use copiers::Copier;
-pub use divert::Mode;
 pub use outcome::{ClusterOutcome, assert_faithful};
 pub use real::Real;
 
@@ -34,6 +36,8 @@ pub const POOLS: [&str; 2] = [
 pub struct ClusterScene {
     /// Checks of each real server by the director, and of the service by the tester.
     checks: Vec<HealthChecks>,
+    /// What checks that have ended saw.
+    checked: Vec<Checked>,
     /// What runs at the real servers.
     pub real: Vec<Real>,
     /// The interceptor at the assistant, in mode link.
@@ -54,10 +58,10 @@ impl ClusterScene {
         ClusterOptions::new(&PORTS)
     }
 
-    /// A cluster with recording servers, responses diverted, an interceptor wherever they are diverted to, and health
-    /// checks; no copier yet.
+    /// A cluster with recording servers, a router-agent at each real server, and an interceptor wherever responses are
+    /// diverted to; no copier yet.
     pub fn new(options: ClusterOptions, mode: Mode) -> Self {
-        let cluster = Cluster::new(options).unwrap();
+        let mut cluster = Cluster::new(options).unwrap();
         let live_recorders = cluster
             .live
             .iter()
@@ -66,8 +70,10 @@ impl ClusterScene {
         let real: Vec<Real> = (0..cluster.real_servers.len())
             .map(|index| Real::start(&cluster, index, mode))
             .collect();
+        cluster.director.start().unwrap();
         let mut scene = Self {
             checks: Vec::new(),
+            checked: Vec::new(),
             real,
             assistant: None,
             copiers: Vec::new(),
@@ -102,6 +108,17 @@ impl ClusterScene {
         }
     }
 
+    /// Lets the director pick real servers in another way. Not while a tester connects: IPVS has no scheduler for a
+    /// moment and refuses what is new. Copied connections would try again.
+    pub fn set_scheduler(&mut self, scheduler: Scheduler) {
+        let paused: Vec<HealthChecks> = std::mem::take(&mut self.checks);
+        for checks in paused {
+            self.checked.extend(checks.stop().unwrap());
+        }
+        self.cluster.director.set_scheduler(scheduler).unwrap();
+        self.start_tester();
+    }
+
     fn check_from(&mut self, host: &Host, servers: Vec<IpAddr>) {
         let servers: Vec<_> = servers.into_iter().map(|ip| (ip, HTTP).into()).collect();
         self.checks.push(HealthChecks::start(host, &servers));
@@ -123,8 +140,21 @@ impl ClusterScene {
 
     /// Starts a copier on live server number `live` with more arguments, and waits until it is ready.
     pub fn start_copier(&mut self, live: usize, more: &[&str]) {
-        let copier = Copier::start(&self.cluster, live, &self.interceptors(), more);
+        let agents = self.cluster.real_servers.iter().zip(&self.real);
+        let agents = agents
+            .filter(|(_, real)| real.agent.status().is_some())
+            .map(|(place, _)| place.address.v4.to_string());
+        let agents: Vec<String> = agents.collect();
+        let copier = Copier::start(&self.cluster, live, &self.interceptors(), &agents, more);
         self.copiers.push(copier);
+    }
+
+    /// Ends the interceptor at the assistant by SIGKILL, and starts it again after a pause.
+    pub fn kill_assistant(&mut self, pause: Duration) {
+        drop(self.assistant.take().unwrap());
+        std::thread::sleep(pause);
+        let host = &self.cluster.assistant.host;
+        self.assistant = Some(real::Interceptor::start(host, self.mode));
     }
 
     /// Ends the copier on live server number `live` by SIGKILL.
@@ -217,23 +247,39 @@ impl ClusterScene {
         outcome
     }
 
-    /// Ends everything and collects what was recorded and counted. The leaks are counted last: with the copiers and
-    /// interceptors gone, the real servers' kernels still send for connections that nobody ended.
+    /// With all copiers gone, the agents divert nothing any more, after a time. Gives what some still divert then.
+    fn wait_undiverted(&self) -> Vec<String> {
+        let diverted = || -> Vec<String> {
+            let all = self.real.iter().filter_map(|real| real.agent.status());
+            all.filter(|status| status["agent"]["diverted"] != serde_json::json!([]))
+                .map(|status| status.to_string())
+                .collect()
+        };
+        let limit = Duration::from_secs(30);
+        drop(wait_for("the leases to end", limit, || {
+            diverted().is_empty()
+        }));
+        diverted()
+    }
+
+    /// Ends everything and collects what was recorded and counted. The leaks are counted last: once the leases have
+    /// ended, nothing keeps the real servers' kernels from answering whoever they still know.
     pub fn finish(mut self) -> ClusterOutcome {
         let mut reports = Vec::new();
         for copier in std::mem::take(&mut self.copiers) {
             reports.push(copier.finish());
         }
-        // What a real server's kernel has received, its application must have read.
-        std::thread::sleep(Duration::from_millis(200));
-        let checks = std::mem::take(&mut self.checks)
-            .into_iter()
-            .flat_map(|checks| checks.stop().unwrap())
-            .collect();
+        let still_diverted = self.wait_undiverted();
+        let mut checks = std::mem::take(&mut self.checked);
+        for running in std::mem::take(&mut self.checks) {
+            checks.extend(running.stop().unwrap());
+        }
         let live = std::mem::take(&mut self.live_recorders)
             .into_iter()
             .map(|recorder| recorder.stop().unwrap().without_empty())
             .collect();
+        // Before the applications end.
+        let taken_out = self.cluster.director.taken_out();
         drop(self.assistant.take());
         let real = std::mem::take(&mut self.real)
             .into_iter()
@@ -245,6 +291,8 @@ impl ClusterScene {
             live,
             real,
             checks,
+            taken_out,
+            still_diverted,
             leaks: self.cluster.leaks.seen().unwrap(),
         }
     }

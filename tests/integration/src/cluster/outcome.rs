@@ -14,6 +14,10 @@ pub struct ClusterOutcome {
     pub real: Vec<RecordedStreams>,
     /// What the health checks saw.
     pub checks: Vec<Checked>,
+    /// Real servers that keepalived has taken out.
+    pub taken_out: Vec<String>,
+    /// What agents still divert a good while after the last copier, in their own words.
+    pub still_diverted: Vec<String>,
     /// Responses where there may be none, by host.
     pub leaks: Vec<(String, u64)>,
 }
@@ -49,12 +53,14 @@ impl ClusterOutcome {
             "live and real servers differ: {difference}\n{:#}",
             self.reports[0]
         );
+        assert_eq!(self.still_diverted, [] as [String; 0]);
         assert!(!live.is_empty(), "nothing was recorded at all");
     }
 
-    /// No response got out, no health check failed.
+    /// No response got out, no health check failed, no real server was taken out.
     pub fn assert_safe(&self) {
         self.assert_no_leak();
+        assert_eq!(self.taken_out, [] as [String; 0]);
         for checked in &self.checks {
             assert!(checked.failed.is_empty(), "{checked:?}");
             assert!(checked.passed > 0, "{checked:?}");

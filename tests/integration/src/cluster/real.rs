@@ -1,15 +1,16 @@
-//! What runs at a real server: the recording application and the interceptor.
+//! What runs at a real server: the recording application, the router-agent and the interceptor.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use millrace_lab::cluster::Cluster;
+use millrace_lab::cluster::{Cluster, Forwarding};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::records::RecordedStreams;
-use millrace_lab::{DEVICE, Host, Process};
+use millrace_lab::{DEVICE, Host, Place, Process};
 use serde_json::Value;
 
+use super::agent::{Agent, Mode};
 use super::copiers::new_log;
-use super::divert::{self, Mode};
 use crate::{GREETING, HTTP, HTTP_TOO, RESP, admin, binary, ready};
 
 /// One real server.
@@ -18,6 +19,7 @@ pub struct Real {
     application: Option<Recorder>,
     /// The records of every start of the application.
     files: Vec<PathBuf>,
+    pub(super) agent: Agent,
     interceptor: Option<Interceptor>,
     mode: Mode,
     /// Whether the copiers are told of its interceptor.
@@ -25,18 +27,24 @@ pub struct Real {
 }
 
 impl Real {
+    /// Starts everything, whether the agent is to run or diverts by hand: behind address translation a copier does
+    /// not know what to ask an agent for, unless it has a client pool.
     pub(super) fn start(cluster: &Cluster, index: usize, mode: Mode) -> Self {
         let place = &cluster.real_servers[index];
         let mut real = Self {
             host: place.host.clone(),
             application: None,
             files: Vec::new(),
+            agent: Agent::new(cluster, place, mode),
             interceptor: None,
             mode,
             is_named: true,
         };
         real.start_application();
-        divert::install(cluster, place, mode);
+        match cluster.forwarding() {
+            Forwarding::DirectRouting => real.agent.start(),
+            Forwarding::AddressTranslation => real.agent.apply(&services(cluster, place)),
+        }
         match mode {
             Mode::Sink | Mode::Nfqueue => real.start_interceptor(),
             Mode::Link => {}
@@ -63,6 +71,27 @@ impl Real {
     /// Ends the application by SIGKILL: what it had open is reset.
     pub fn kill_application(&mut self) {
         self.application.take().unwrap().process().kill().unwrap();
+    }
+
+    /// Starts the router-agent, which is not running.
+    pub fn start_agent(&mut self) {
+        self.agent.start();
+    }
+
+    /// Ends the router-agent by SIGKILL.
+    pub fn kill_agent(&mut self) {
+        self.agent.kill();
+    }
+
+    /// Ends the router-agent by SIGTERM.
+    pub fn stop_agent(&mut self) {
+        self.agent.stop();
+    }
+
+    /// How many connections with something in them the application has recorded so far, those that ended.
+    pub fn recorded(&self) -> usize {
+        let application = self.application.as_ref().unwrap();
+        application.records().unwrap().without_empty().len()
     }
 
     /// Starts the interceptor, which is not running.
@@ -101,6 +130,20 @@ impl Real {
         }
         all.without_empty()
     }
+}
+
+/// The service as this real server has it: where its responses come from.
+fn services(cluster: &Cluster, place: &Place) -> String {
+    let mut services = Vec::new();
+    for ip in cluster.response_source(place).both() {
+        services.extend(
+            cluster
+                .ports()
+                .iter()
+                .map(|port| SocketAddr::new(ip, *port).to_string()),
+        );
+    }
+    services.join(",")
 }
 
 /// A running interceptor.

@@ -1,0 +1,174 @@
+//! Recordings: fed all at once, with the times of the recording beside those of the run.
+
+use millrace_engine::{AbortReason, Config, Recorded};
+
+use crate::sim::target::Ended;
+use crate::sim::{Action, Live, Packet, World, at, config, ms, secs};
+use crate::talk::*;
+use Action::*;
+
+fn recorded(speed: f64, pause: Option<u64>) -> Config {
+    Config {
+        recorded: Some(Recorded {
+            speed,
+            longest_pause: pause.map(ms),
+        }),
+        ..config()
+    }
+}
+
+fn world(speed: f64, pause: Option<u64>, talk: &[Action]) -> World {
+    let mut world = World::new(recorded(speed, pause), 1);
+    world.behaviour = answers_like(talk);
+    world
+}
+
+/// Hands all packets over at the world's present; their times are an hour past.
+fn feed(world: &mut World, packets: &[(millrace_engine::Time, Packet)]) {
+    let now = world.now;
+    for (time, packet) in packets {
+        world
+            .engine
+            .segment(now, *time - secs(3600), &packet.view());
+    }
+}
+
+fn turns(think: u64) -> Vec<Action> {
+    let mut talk = Vec::new();
+    for _ in 0..10 {
+        talk.extend([says(100), Server(1000), Pause(ms(think))]);
+    }
+    talk.extend([ClientFin, ServerFin]);
+    talk
+}
+
+/// The recording ends, and everything was delivered.
+fn assert_complete_at_the_end(world: &mut World, talk: &[Action]) {
+    let now = world.now;
+    world.engine.end_of_recording(now);
+    assert_complete(world, talk);
+}
+
+/// How long the replay of ten turns with 100 ms between them takes, in milliseconds.
+fn taken(speed: f64, pause: Option<u64>) -> u64 {
+    let talk = turns(100);
+    let mut world = world(speed, pause, &talk);
+    feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(secs(30));
+    assert_complete_at_the_end(&mut world, &talk);
+    let last = sent_with(&world, millrace_wire::Flags::FIN)[0].0;
+    elapsed(last)
+}
+
+#[test]
+fn a_recording_that_is_fed_at_once_keeps_think_times_divided_by_the_speed() {
+    assert!((1000..1200).contains(&taken(1.0, None)));
+    assert!((100..250).contains(&taken(10.0, None)));
+    assert!((2000..2300).contains(&taken(0.5, None)));
+    assert!((300..450).contains(&taken(1.0, Some(30))));
+    assert!(taken(f64::INFINITY, None) < 50);
+}
+
+#[test]
+fn however_fast_it_is_fed_no_turn_goes_before_the_answer_to_the_one_before() {
+    let talk = turns(100);
+    let mut world = world(f64::INFINITY, None, &talk);
+    world.behaviour.answer_delay = ms(200);
+    feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(secs(30));
+    for turn in 1..10 {
+        let gap = sent_at(&world, PORT, turn * 100).since(sent_at(&world, PORT, (turn - 1) * 100));
+        assert!(gap >= ms(200), "turn {turn}: {gap:?}");
+    }
+    assert_eq!(stats(&world).gate_passed, 11);
+    assert_complete_at_the_end(&mut world, &talk);
+}
+
+#[test]
+fn a_session_that_the_recordings_end_cuts_is_delivered_until_there() {
+    let talk = [says(300), Server(500), says(5000)];
+    let mut world = world(1.0, None, &talk);
+    feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+    let now = world.now;
+    world.engine.end_of_recording(now);
+    world.run(secs(30));
+    assert_eq!(world.received(PORT), said(&talk));
+    assert_eq!(world.target(PORT).ended, Ended::Reset);
+    assert_eq!(stats(&world).sessions_cut, 1);
+    world.assert_all_delivered();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_a_recording_never_held_is_a_capture_gap_at_its_end() {
+    let talk = [says(1000), Server(500), says(6000), Server(100)];
+    let mut world = world(1.0, None, &talk);
+    let mut packets = Live::new(at(ms(0)), PORT).play(&talk);
+    let lost = packets.iter().position(|(_, p)| p.payload.len() == 1460);
+    packets.remove(lost.unwrap() + 1);
+    feed(&mut world, &packets);
+    // The recording goes no further, so time alone does not make it final.
+    world.run(secs(100));
+    assert_eq!(stats(&world).replicas_aborted.total(), 0);
+    let now = world.now;
+    world.engine.end_of_recording(now);
+    world.run(secs(30));
+    let aborted = &stats(&world).replicas_aborted;
+    assert_eq!(aborted.of(AbortReason::CaptureGap), 1);
+    assert!(stats(&world).bytes_delivered < stats(&world).bytes_captured);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_same_recording_again_is_another_session() {
+    let talk = turns(1);
+    let mut world = world(f64::INFINITY, None, &talk);
+    let packets = Live::new(at(ms(0)), PORT).play(&talk);
+    for _ in 0..3 {
+        feed(&mut world, &packets);
+        let now = world.now;
+        world.engine.end_of_recording(now);
+        world.run(secs(10));
+    }
+    assert_eq!(stats(&world).sessions_captured, 3);
+    assert_eq!(stats(&world).sessions_cut, 0);
+    assert_eq!(world.targets.len(), 3);
+    world.assert_all_delivered();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_recording_that_is_held_back_for_hours_loses_nothing() {
+    let talk = turns(1);
+    let mut world = world(1.0, None, &talk);
+    let packets = Live::new(at(ms(0)), PORT).play(&talk);
+    // In the middle of the handshake, behind a gap, and between two turns.
+    for part in packets.chunks(packets.len() / 7) {
+        let mut part = part.to_vec();
+        part.reverse();
+        feed(&mut world, &part);
+        world.run(secs(7200));
+    }
+    assert_complete_at_the_end(&mut world, &talk);
+}
+
+#[test]
+fn what_cannot_be_replayed_of_a_recordings_beginning_is_counted() {
+    let talk = [says(300), Server(500)];
+    let mut world = world(1.0, None, &talk);
+    let mut syn = Live::new(at(ms(0)), PORT).play(&talk);
+    syn.truncate(1);
+    feed(&mut world, &syn);
+    let mut midway = Live::new(at(ms(0)), PORT + 1);
+    midway.handshake = false;
+    feed(&mut world, &midway.play(&talk));
+    let now = world.now;
+    world.engine.end_of_recording(now);
+    let counted = stats(&world);
+    assert_eq!(
+        (counted.sessions_unopened, counted.sessions_unpicked),
+        (1, 1)
+    );
+    assert_eq!((counted.bytes_refused, counted.sessions_captured), (300, 0));
+    world.assert_nothing_left();
+}

@@ -1,0 +1,285 @@
+//! The Hold stream between real ends: leases asked for, changed, replaced and lost; and peers that
+//! break the contract.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use millrace_fleet::hold::server::{self, HoldMessage, HoldServer, HoldServerConfig, refused};
+use millrace_fleet::hold::{self, HoldConfig, HoldEvent, HoldHandle};
+use millrace_fleet::incarnation::Incarnation;
+use millrace_fleet::transport::Security;
+use millrace_proto::PROTOCOL_VERSION;
+use millrace_proto::v1::hold_refused::Code;
+use millrace_proto::v1::hold_reply::Kind as Reply;
+use millrace_proto::v1::hold_request::Kind;
+use millrace_proto::v1::router_agent_client::RouterAgentClient;
+use millrace_proto::v1::{HoldPing, HoldRequest, Holder, Holding, Need, ServiceAddress};
+use tokio::runtime::{Handle, Runtime};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An agent whose thread is this test.
+struct Agent {
+    server: HoldServer,
+    messages: Receiver<HoldMessage>,
+}
+
+impl Agent {
+    fn start(runtime: &Handle, address: &str) -> Self {
+        let listener = millrace_fleet::listen::bind(address.parse().unwrap(), "-p").unwrap();
+        let (sender, messages) = sync_channel(4);
+        let config = HoldServerConfig {
+            first_timeout: Duration::from_millis(500),
+            ..HoldServerConfig::new(Security::Insecure)
+        };
+        Self {
+            server: server::spawn(config, listener, runtime, sender).unwrap(),
+            messages,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Grants or refuses the next thing that is asked for; who asked, and for which port.
+    fn answer(&self, grant: bool) -> (String, u32) {
+        loop {
+            match self.messages.recv_timeout(PATIENCE).unwrap() {
+                HoldMessage::Asked {
+                    holder_id,
+                    need,
+                    reply,
+                    ..
+                } => {
+                    let holding = Holding {
+                        protocol_version: PROTOCOL_VERSION,
+                        agent_id: "rs1".to_owned(),
+                        grace_seconds: 2,
+                        warnings: vec!["mend\nthis".to_owned()],
+                        ..Holding::default()
+                    };
+                    let no = refused(Code::Dangerous, "it would cut off ssh");
+                    let answer = if grant { Ok(holding) } else { Err(no) };
+                    let _ = reply.send(answer);
+                    return (holder_id, need.services[0].port);
+                }
+                HoldMessage::Ended { .. } => {}
+            }
+        }
+    }
+
+    /// Waits until a stream of this holder has ended.
+    fn ended(&self, holder: &str) {
+        loop {
+            if let HoldMessage::Ended { holder_id, .. } =
+                self.messages.recv_timeout(PATIENCE).unwrap()
+                && holder_id == holder
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn need(port: u32) -> Need {
+    Need {
+        services: vec![ServiceAddress {
+            ip: vec![198, 18, 5, 1].into(),
+            port,
+        }],
+        ..Need::default()
+    }
+}
+
+fn hold_at(runtime: &Handle, address: SocketAddr, id: &str) -> (HoldHandle, Receiver<HoldEvent>) {
+    let mut config = HoldConfig::new(address.into(), Security::Insecure, id, need(80));
+    config.incarnation = Incarnation::start();
+    let (events, seen) = sync_channel(64);
+    let handle = hold::spawn(config, runtime, move |event| drop(events.send(event)));
+    (handle, seen)
+}
+
+fn next(seen: &Receiver<HoldEvent>) -> HoldEvent {
+    seen.recv_timeout(PATIENCE).unwrap()
+}
+
+#[test]
+fn a_need_is_held_changed_and_given_up() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
+    assert!(!handle.is_held());
+    assert_eq!(agent.answer(true), ("copier-1".to_owned(), 80));
+    let HoldEvent::Held { agent_id, warnings } = next(&seen) else {
+        panic!()
+    };
+    assert_eq!(
+        (agent_id.as_str(), warnings[0].as_str()),
+        ("rs1", "mend this")
+    );
+    assert!(handle.is_held() && handle.status().connected);
+    handle.set_need(need(81));
+    assert_eq!(agent.answer(true).1, 81);
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    handle.close();
+    agent.ended("copier-1");
+}
+
+#[test]
+fn a_refusal_is_no_hold_and_is_asked_again() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
+    agent.answer(false);
+    let HoldEvent::Refused { code, reason } = next(&seen) else {
+        panic!()
+    };
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::Dangerous, "it would cut off ssh")
+    );
+    assert!(!handle.is_held());
+    agent.answer(true);
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    assert!(handle.is_held());
+}
+
+#[test]
+fn a_holder_whose_agent_is_gone_holds_for_half_of_the_grace_time_and_finds_it_again() {
+    let runtime = Runtime::new().unwrap();
+    let other = Runtime::new().unwrap();
+    let agent = Agent::start(other.handle(), "127.0.0.1:0");
+    let address = agent.address();
+    let (handle, seen) = hold_at(runtime.handle(), address, "copier-1");
+    agent.answer(true);
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    // As if killed: its sockets go with its runtime.
+    drop(agent);
+    other.shutdown_background();
+    assert!(matches!(next(&seen), HoldEvent::Lost { .. }));
+    assert!(handle.is_held(), "within the grace time");
+    let lost = Instant::now();
+    while handle.is_held() {
+        assert!(lost.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let again = Agent::start(runtime.handle(), &address.to_string());
+    again.answer(true);
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    assert!(handle.is_held());
+}
+
+#[test]
+fn of_two_streams_of_one_holder_the_later_start_wins() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let (_old, seen_old) = hold_at(runtime.handle(), agent.address(), "copier-1");
+    agent.answer(true);
+    assert!(matches!(next(&seen_old), HoldEvent::Held { .. }));
+    std::thread::sleep(Duration::from_millis(5));
+    let (new, seen_new) = hold_at(runtime.handle(), agent.address(), "copier-1");
+    agent.answer(true);
+    assert!(matches!(next(&seen_new), HoldEvent::Held { .. }));
+    let HoldEvent::Refused { code, .. } = next(&seen_old) else {
+        panic!()
+    };
+    assert_eq!(code, Code::Replaced);
+    // The old one asks again, and is refused again; the new one does not notice.
+    assert!(matches!(
+        next(&seen_old),
+        HoldEvent::Refused {
+            code: Code::Replaced,
+            ..
+        }
+    ));
+    assert!(new.is_held() && seen_new.try_recv().is_err());
+}
+
+/// What an agent answers to requests of a peer that is no proper holder.
+async fn provoke(address: SocketAddr, requests: Vec<HoldRequest>) -> Option<Code> {
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+    let channel = channel.unwrap().connect().await.unwrap();
+    // The peer stays: silence is a part of what is tried.
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    for request in requests {
+        sender.send(request).await.unwrap();
+    }
+    let outbound = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut inbound = RouterAgentClient::new(channel)
+        .hold(outbound)
+        .await
+        .unwrap()
+        .into_inner();
+    loop {
+        match inbound.message().await.ok()??.kind? {
+            Reply::Refused(refused) => return Some(refused.code()),
+            Reply::Holding(_) | Reply::Pong(_) => {}
+        }
+    }
+}
+
+#[test]
+fn who_breaks_the_contract_is_refused_and_counted() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let request = |kind| HoldRequest { kind: Some(kind) };
+    let holder = |id: &str, version: u32, need: Option<Need>| {
+        request(Kind::Holder(Holder {
+            protocol_version: version,
+            holder_id: id.to_owned(),
+            need,
+            ..Holder::default()
+        }))
+    };
+    let long = "x".repeat(129);
+    let cases = [
+        (
+            vec![request(Kind::Ping(HoldPing { nonce: 1 }))],
+            Code::Malformed,
+        ),
+        (vec![request(Kind::Need(need(80)))], Code::Malformed),
+        (vec![HoldRequest { kind: None }], Code::Malformed),
+        (vec![], Code::Malformed),
+        (vec![holder("", 1, Some(need(80)))], Code::Malformed),
+        (vec![holder("a b", 1, Some(need(80)))], Code::Malformed),
+        (vec![holder(&long, 1, Some(need(80)))], Code::Malformed),
+        (vec![holder("a", 1, None)], Code::Malformed),
+        (vec![holder("a", 0, Some(need(80)))], Code::Version),
+    ];
+    let count = cases.len() as u64;
+    for (requests, expected) in cases {
+        let shown = format!("{requests:?}");
+        let code = runtime.block_on(provoke(agent.address(), requests));
+        assert_eq!(code, Some(expected), "{shown}");
+    }
+    let status = agent.server.status();
+    assert_eq!((status.malformed, status.streams), (count, 0), "{status:?}");
+    assert!(
+        agent.messages.try_recv().is_err(),
+        "the agent's thread saw none of it"
+    );
+}
+
+#[test]
+fn while_the_agents_thread_is_busy_further_requests_are_refused() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    // Its thread (this test) reads nothing: four requests wait, the others are too many.
+    let holds: Vec<_> = (0..6)
+        .map(|n| hold_at(runtime.handle(), agent.address(), &format!("copier-{n}")))
+        .collect();
+    let until = Instant::now() + PATIENCE;
+    while agent.server.status().overloaded < 2 {
+        assert!(Instant::now() < until, "{:?}", agent.server.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(holds.iter().all(|(handle, _)| !handle.is_held()));
+}

@@ -1,0 +1,22 @@
+#!/bin/sh
+# In the guest, as its only process: runs the test programs of a directory and leaves their output and exit status.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp CI=true MILLRACE_VM=1
+mkdir -p /run/tmp /run/netns /dev/shm /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t devpts pts /dev/pts
+busybox hostname guest
+ip link set lo up
+results=/run/results
+cd "$1" || exit
+{
+    status=0
+    for test in ./*.test; do
+        "$test" --test-threads=1 --nocapture ${VM_FILTER:-} || status=1
+    done
+    # What failed tests left: a passed one removes its own.
+    cp -r /run/tmp "$results/left" 2>/dev/null
+    dmesg | grep -E 'BUG:|WARNING:|Oops|Unknown symbol' >"$results/kernel" && cat "$results/kernel"
+    echo "$status" >"$results/status"
+} >"$results/log" 2>&1
+sync
+exec busybox poweroff -f
