@@ -74,7 +74,7 @@ struct Scene {
 
 impl Scene {
     fn new(grace: &'static str) -> Self {
-        let cluster = Cluster::new(ClusterOptions::new(&[HTTP])).unwrap();
+        let mut cluster = Cluster::new(ClusterOptions::new(&[HTTP])).unwrap();
         let live = recorder(&cluster.live[0].host);
         let real = cluster
             .real_servers
@@ -88,6 +88,7 @@ impl Scene {
             })
             .collect();
         let config = cluster.live[0].host.file("copier.toml");
+        cluster.director.start().unwrap();
         Self {
             cluster,
             real,
