@@ -1,7 +1,12 @@
 //! A cluster whose real servers run the router-agent: agents and interceptors are killed, named and
 //! no longer named under load, copiers are killed for good; nothing leaks, and no session is lost
 //! but those of a killed copier.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
