@@ -1,7 +1,12 @@
 //! A cluster whose real servers run the router-agent: agents and interceptors are killed, named and
 //! no longer named under load, copiers are killed for good; nothing leaks, and no session is lost
 //! but those of a killed copier.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -74,7 +79,7 @@ struct Scene {
 
 impl Scene {
     fn new(grace: &'static str) -> Self {
-        let cluster = Cluster::new(ClusterOptions::new(&[HTTP])).unwrap();
+        let mut cluster = Cluster::new(ClusterOptions::new(&[HTTP])).unwrap();
         let live = recorder(&cluster.live[0].host);
         let real = cluster
             .real_servers
@@ -88,6 +93,7 @@ impl Scene {
             })
             .collect();
         let config = cluster.live[0].host.file("copier.toml");
+        cluster.director.start().unwrap();
         Self {
             cluster,
             real,

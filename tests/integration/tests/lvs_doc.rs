@@ -116,7 +116,6 @@ fn an_operator_sets_it_up_from_nothing_with_the_page() {
         return;
     }
     let mut cluster = Cluster::new(ClusterOptions::new(&[HTTP])).unwrap();
-    cluster.director.start().unwrap();
     let live = cluster.live[0].host.clone();
     let live_recorder = recorder(&live);
     let recorders: Vec<_> = cluster
@@ -124,6 +123,7 @@ fn an_operator_sets_it_up_from_nothing_with_the_page() {
         .iter()
         .map(|place| recorder(&place.host))
         .collect();
+    cluster.director.start().unwrap();
     let all = blocks();
     assert!(all.len() > 8, "the page has its commands");
 
