@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs test test-code test-whole-system fuzz-replay fuzz bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs test test-code test-whole-system test-vm fuzz-replay fuzz bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -43,6 +43,9 @@ test-whole-system:
 	$(CARGO) build --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) test --locked $(foreach part,$(WHOLE_SYSTEM),-p $(part)) -- --test-threads=1
 
+test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (10 minutes)
+	@CARGO="$(CARGO)" sh tests/vm/test.sh
+
 captures: ## Inspects and replays capture files that others made, fetched from Debian's source packages
 	$(CARGO) build --locked -p millrace-copier -p millrace-lab
 	@tests/captures/fetch.sh target/captures || echo "CAPTURES NOT FETCHED: the test says that it was skipped" >&2
@@ -72,6 +75,7 @@ bench: ## Instructions per segment, bytes per idle session, and the copier end t
 	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) build --release --locked -p millrace-capture --example reflector
 	$(CARGO) run --release --locked -q -p millrace-lab -- bench
+	$(CARGO) run --release --locked -q -p millrace-lab -- bench fan-out
 
 lint: fmt-check clippy doc deny ## Formatting, clippy, documentation, licences and duplicate crates
 

@@ -13,6 +13,7 @@ need() { # PROGRAM PACKAGE
 need ip iproute2
 need ethtool ethtool
 need nft nftables
+need iptables iptables
 need nginx nginx-light
 need redis-server redis-server
 need redis-cli redis-tools

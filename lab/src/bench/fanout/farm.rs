@@ -20,6 +20,10 @@ const FIRST_ADMIN: u16 = 9200;
 /// The first routing table, likewise.
 const FIRST_TABLE: u32 = 4000;
 
+/// A policy rule's range of ports ends before 65535 (fib_rules.h, fib_rule_port_range_valid). No client of the lab has
+/// that one: net.ipv4.ip_local_port_range would have to give it, which is left to chance once in 64,000 sessions.
+const LAST_PORT: u16 = 65_534;
+
 /// The cluster and what runs on it.
 #[derive(Debug)]
 pub(super) struct Farm {
@@ -96,10 +100,10 @@ impl Farm {
 fn divert(place: &Place, vip: Ipv4Addr, number: u16, shares: usize) -> Result<()> {
     let device = format!("sink{number}");
     let table = FIRST_TABLE + u32::from(number);
-    let width = u16::MAX / u16::try_from(shares).unwrap_or(u16::MAX).max(1);
+    let width = LAST_PORT / u16::try_from(shares).unwrap_or(u16::MAX).max(1);
     let first = number * width + 1;
     let last = if usize::from(number) + 1 == shares {
-        u16::MAX
+        LAST_PORT
     } else {
         first + width - 1
     };

@@ -197,6 +197,17 @@ impl ClusterScene {
     /// Mixed load on live server number `live` in the background, over both families: new sessions all the time,
     /// uploads, and sessions that stay. No two streams of a scene are the same.
     pub fn mixed_load(&self, live: usize, lasting: Duration) -> Vec<Running> {
+        self.load_at(live, lasting, 50)
+    }
+
+    /// As [`Self::mixed_load`], a fifth of it: for an emulated machine.
+    pub fn light_load(&self, live: usize, lasting: Duration) -> Vec<Running> {
+        self.load_at(live, lasting, 10)
+    }
+
+    /// `rate` is in new sessions per second, of each family.
+    fn load_at(&self, live: usize, lasting: Duration, rate: u32) -> Vec<Running> {
+        let per_second = u64::from(rate);
         let seconds = lasting.as_secs();
         let address = self.cluster.live[live].address;
         let loads = Family::BOTH
@@ -215,12 +226,12 @@ impl ClusterScene {
                     },
                     Kind::KeepAlive {
                         lasting,
-                        pause: Duration::from_millis(10),
+                        pause: Duration::from_millis(500) / rate,
                         path,
                     },
                     Kind::Upload {
                         size: 100_000 + mark as u64,
-                        count: 4 * seconds,
+                        count: seconds * per_second.div_ceil(12),
                     },
                 ]
                 .map(|kind| Load::new(kind, to).concurrency(4))
