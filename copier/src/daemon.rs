@@ -71,8 +71,7 @@ pub fn run() -> Result<(), ExitError> {
     // It may start a thread, which must not keep privileges.
     let sender = open_sender(&plan)?;
 
-    let runtime =
-        Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+    let runtime = runtime()?;
     let (trigger, watch) = drain::channel();
     let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
 
@@ -145,6 +144,15 @@ pub fn run() -> Result<(), ExitError> {
 
 fn failed(error: impl std::error::Error) -> ExitError {
     ExitError::start(error.to_string())
+}
+
+/// One thread for all links: a message is small work, and handing it to another thread costs more.
+fn runtime() -> Result<Runtime, ExitError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| ExitError::caused("cannot start the runtime", &error))
 }
 
 fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {

@@ -39,9 +39,9 @@ pub struct LinkId {
 /// Under load announcements gather for this long for each interceptor but the first, so that the
 /// number of messages does not grow with the number of new flows times that of interceptors. A
 /// response that comes before its announcement waits at the interceptor.
-const PACE_PER_INTERCEPTOR: Duration = Duration::from_micros(250);
+const PACE_PER_INTERCEPTOR: Duration = Duration::from_millis(1);
 /// The longest that an announcement waits for others.
-const LONGEST_PACE: Duration = Duration::from_millis(4);
+const LONGEST_PACE: Duration = Duration::from_millis(8);
 /// How long flows to be forgotten gather: nobody waits for these.
 const FORGET_PACE: Duration = Duration::from_millis(20);
 
