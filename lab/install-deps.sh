@@ -19,6 +19,9 @@ need redis-server redis-server
 need redis-cli redis-tools
 need redis-benchmark redis-tools
 need wrk wrk
+need tcpdump tcpdump
+need curl curl
+need jq jq
 need unshare util-linux
 # -F expressions are compiled by libpcap, which is loaded when one is given.
 /sbin/ldconfig -p 2>/dev/null | grep -q 'libpcap\.so\.' || missing="$missing libpcap0.8"

@@ -8,7 +8,7 @@
 //! - [`send`]: complete IP packets with any source address are sent in batches, through the
 //!   kernel's routing ([`Sender::raw`]) or at the link layer of one device ([`Sender::link`]).
 //! - [`next_hop`]: where the link layer sends to, kept up to date in the background.
-//! - [`file`]: packets are read from and written to files.
+//! - [`mod@file`]: packets are read from and written to files.
 //! - [`device`]: which devices there are, and what may be done with them.
 //! - [`mod@wait`]: sleep until a ring has packets or another thread asks for attention.
 //!

@@ -1,6 +1,7 @@
 //! The daemon: opens everything in the right order, and ends it.
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
 
 /// Default of `--admin`.
-pub(crate) const ADMIN: &str = "127.0.0.1:36530";
+pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_530);
 
 /// Runs the copier.
 ///
@@ -50,7 +51,7 @@ pub fn run() -> Result<(), ExitError> {
     for line in options.tcpcopy.needless() {
         tracing::info!("{line}");
     }
-    let admin_listener = admin::bind(admin_address(&options)?)?;
+    let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     check_report_file(&plan)?;
     let taps = open_taps(&plan)?;
     let (_local, answers) = match &plan.local {
@@ -144,15 +145,6 @@ pub fn run() -> Result<(), ExitError> {
 
 fn failed(error: impl std::error::Error) -> ExitError {
     ExitError::start(error.to_string())
-}
-
-fn admin_address(options: &Options) -> Result<std::net::SocketAddr, ExitError> {
-    match options.common.admin {
-        Some(address) => Ok(address),
-        None => ADMIN
-            .parse()
-            .map_err(|_| ExitError::start(format!("no such address: {ADMIN}"))),
-    }
 }
 
 fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {

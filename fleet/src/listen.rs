@@ -1,7 +1,7 @@
 //! Opening a listening socket, with the reasons why it fails in an operator's words.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use crate::exit::ExitError;
 
@@ -36,6 +36,29 @@ pub fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, ExitError>
         .set_nonblocking(true)
         .map_err(|error| ExitError::caused(format_args!("cannot use {address}"), &error))?;
     Ok(listener)
+}
+
+/// Binds where the operator says (`--bind`, `--port`), or all addresses: of both families, or of
+/// IPv4 on a host without IPv6.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_for_peers(address: Option<IpAddr>, port: u16) -> Result<TcpListener, ExitError> {
+    let has_ipv6 = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    let ip = match address {
+        Some(ip) => ip,
+        None if has_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
+        None => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    bind(SocketAddr::new(ip, port), "--bind and --port")
+}
+
+/// The name of this host, as `hostname` shows it.
+pub fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]

@@ -61,6 +61,11 @@ pub struct CommonOptions {
 }
 
 impl CommonOptions {
+    /// Where the admin port is: where the operator says, or at `default`.
+    pub fn admin(&self, default: SocketAddr) -> SocketAddr {
+        self.admin.unwrap_or(default)
+    }
+
     /// What [`crate::logging::init`] needs.
     pub fn logging(&self) -> LogOptions {
         LogOptions {

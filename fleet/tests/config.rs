@@ -202,10 +202,7 @@ fn a_wrong_command_line_is_one_line() {
             &["-x", MAP, "-m", "much"],
             "invalid value 'much' for '--memory <MEMORY>'",
         ),
-        (
-            &["-m", "1"],
-            "required arguments were not provided: --map <MAPPING,...>",
-        ),
+        (&["-m", "1"], "missing: -x, --map <MAPPING,...>"),
         (&["-x", "80"], "'80' is not a mapping"),
         (&["-x", MAP, "extra"], "unexpected argument 'extra'"),
         (&["-x"], "a value is required for '--map <MAPPING,...>'"),

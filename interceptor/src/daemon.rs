@@ -1,7 +1,7 @@
 //! The daemon: opens everything in the right order, and ends it.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use millrace_capture::{
     Device, Expression, Filter, PacketQueue, ResponseFilter, RingConfig, Tap, Waker,
@@ -29,7 +29,7 @@ use crate::tracer::{Setting, Tracer};
 use crate::worker::{Parts, Worker};
 
 /// Default of `--admin`.
-const ADMIN: &str = "127.0.0.1:36531";
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_531);
 
 /// Runs the interceptor.
 ///
@@ -47,8 +47,8 @@ pub fn run() -> Result<(), ExitError> {
     };
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
-    let admin_listener = admin::bind(admin_address(&options)?)?;
-    let listener = listen_for_copiers(&options)?;
+    let admin_listener = admin::bind(options.common.admin(ADMIN))?;
+    let listener = listen::bind_for_peers(options.bind, options.port)?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let _pid_file = options
         .common
@@ -70,7 +70,7 @@ pub fn run() -> Result<(), ExitError> {
     let wake = waker.clone();
     let config = ServerConfig::new(
         security.clone(),
-        options.id.clone().unwrap_or_else(host_name),
+        options.id.clone().unwrap_or_else(listen::host_name),
     );
     let (server, events) = server::spawn(config, listener, runtime.handle(), move || wake.wake())?;
     let shared = Shared::default();
@@ -128,37 +128,6 @@ pub fn run() -> Result<(), ExitError> {
 
 fn failed(error: impl std::error::Error) -> ExitError {
     ExitError::start(error.to_string())
-}
-
-fn admin_address(options: &Options) -> Result<SocketAddr, ExitError> {
-    match options.common.admin {
-        Some(address) => Ok(address),
-        None => ADMIN
-            .parse()
-            .map_err(|_| ExitError::start(format!("no such address: {ADMIN}"))),
-    }
-}
-
-/// Listens where the operator says, or on all addresses: of both families, or of IPv4 on a host
-/// without IPv6.
-fn listen_for_copiers(options: &Options) -> Result<TcpListener, ExitError> {
-    let bind = |ip| listen::bind(SocketAddr::new(ip, options.port), "--bind and --port");
-    match options.bind {
-        Some(ip) => bind(ip),
-        None if has_ipv6() => bind(Ipv6Addr::UNSPECIFIED.into()),
-        None => bind(Ipv4Addr::UNSPECIFIED.into()),
-    }
-}
-
-fn has_ipv6() -> bool {
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
-}
-
-fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
 }
 
 fn shown(options: &Options, mode: Mode) -> String {

@@ -143,6 +143,9 @@ mod tests {
         let options = Options::try_parse_from(line.split_whitespace()).unwrap();
         assert_eq!(options.devices, ["eth0", "eth1"]);
         assert_eq!(options.port, 4000);
+        let old = "millrace-interceptor -i eth0 -s 65536 -D 198.18.3.2-198.18.2.20";
+        let old = Options::try_parse_from(old.split_whitespace()).unwrap();
+        assert!(old.check().unwrap_err().to_string().contains("--nat"));
         assert!(options.common.daemon);
         assert_eq!(options.mode(), Mode::Link);
         let bare = Options::try_parse_from(["millrace-interceptor"]).unwrap();

@@ -1,7 +1,7 @@
 //! The daemon: opens everything in the right order, and ends it. What is installed stays when it
 //! ends: a restart finds it, and removes what nobody holds any more.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ use crate::status::Shared;
 use crate::thread::{self, Parts};
 
 /// Default of `--admin`.
-const ADMIN: &str = "127.0.0.1:36532";
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_532);
 /// Requests that may wait for the agent's thread.
 const WAITING: usize = 64;
 
@@ -54,8 +54,8 @@ fn serve(options: &Options) -> Result<(), ExitError> {
         Launch::Run(startup) => startup,
     };
     let log = logging::init(&options.common.logging())?;
-    let admin_listener = admin::bind(admin_address(options)?)?;
-    let listener = listen_for_holders(options)?;
+    let admin_listener = admin::bind(options.common.admin(ADMIN))?;
+    let listener = listen::bind_for_peers(options.bind, options.port)?;
     let state = open_state(&host)?;
     let _pid_file = options
         .common
@@ -83,7 +83,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     let thread = thread::spawn(Parts {
         agent,
         messages,
-        id: options.id.clone().unwrap_or_else(host_name),
+        id: options.id.clone().unwrap_or_else(listen::host_name),
         shared: shared.clone(),
         drain: watch,
     })
@@ -124,35 +124,6 @@ fn serve(options: &Options) -> Result<(), ExitError> {
 
 fn failed(error: impl std::error::Error) -> ExitError {
     ExitError::start(error.to_string())
-}
-
-fn admin_address(options: &Options) -> Result<SocketAddr, ExitError> {
-    match options.common.admin {
-        Some(address) => Ok(address),
-        None => ADMIN
-            .parse()
-            .map_err(|_| ExitError::start(format!("no such address: {ADMIN}"))),
-    }
-}
-
-/// Listens where the operator says, or on all addresses: of both families, or of IPv4 on a host
-/// without IPv6.
-fn listen_for_holders(options: &Options) -> Result<TcpListener, ExitError> {
-    let bind = |ip| listen::bind(SocketAddr::new(ip, options.port), "--bind and --port");
-    match options.bind {
-        Some(ip) => bind(ip),
-        None if UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => {
-            bind(Ipv6Addr::UNSPECIFIED.into())
-        }
-        None => bind(Ipv4Addr::UNSPECIFIED.into()),
-    }
-}
-
-fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
 }
 
 fn open_state(host: &HostConfig) -> Result<StateFile, ExitError> {

@@ -4,9 +4,9 @@
 //! [`FileError`] that says where it went wrong, and the packets before that place have been given.
 //!
 //! - [`reader`]: [`PacketFile`], which finds out what a file is and gives its packets.
-//! - [`pcap`], [`pcapng`]: the two formats.
+//! - `pcap`, `pcapng`: the two formats.
 //! - [`source`]: where the bytes come from: a file, a pipe, gzip, zstd.
-//! - [`input`]: the bytes of a source through a bounded buffer.
+//! - `input`: the bytes of a source through a bounded buffer.
 //! - [`linktype`]: the link types of both formats, as far as [`millrace_wire`] reads them.
 //! - [`merge`]: several files as one, by time.
 //! - [`writer`]: [`PacketWriter`], which writes pcapng.

@@ -30,7 +30,7 @@ struct Options {
     value: Option<String>,
 
     /// Admin port of the copier.
-    #[arg(long, value_name = "ADDR:PORT", default_value = daemon::ADMIN)]
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = daemon::ADMIN)]
     admin: SocketAddr,
 }
 

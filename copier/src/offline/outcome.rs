@@ -5,6 +5,7 @@ use std::fmt;
 use millrace_fleet::exit::ExitError;
 use serde::Serialize;
 
+use crate::probe::ProbeState;
 use crate::report::Report;
 
 /// Problems of files that are kept for the report; more are counted in the log alone.
@@ -93,12 +94,24 @@ pub fn judge(report: &Report, wanted: f64) -> Result<(), ExitError> {
     if recording.delivered >= wanted {
         return Ok(());
     }
+    let failed = report.targets.iter();
+    let failed: Vec<&str> = failed
+        .filter(|target| target.state == ProbeState::Failed)
+        .map(|target| target.target.as_str())
+        .collect();
+    let unopened = match failed.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; nothing was sent to {}, since no probe came back: the log says which hop is missing",
+            failed.join(", ")
+        ),
+    };
     let aborted: u64 = report.replicas.aborted.values().sum();
     let refused: u64 = report.sessions.refused.values().sum();
     Err(ExitError::incomplete(format!(
         "{:.6} of the recorded bytes were delivered, {wanted} were wanted (--min-fidelity): {aborted} \
          copied connections aborted, {refused} sessions refused, {} connections begun before the \
-         recording; the report above names the reasons",
+         recording; the report above names the reasons{unopened}",
         recording.delivered, report.sessions.unpicked
     )))
 }
@@ -116,6 +129,26 @@ mod tests {
             }),
             ..Report::default()
         }
+    }
+
+    #[test]
+    fn a_target_that_was_never_opened_is_named() {
+        let target = |target: &str, state| crate::probe::ProbeStatus {
+            target: target.to_owned(),
+            state,
+            volleys: 2,
+            finding: None,
+        };
+        let mut report = report(0.5, false);
+        report.targets = vec![
+            target("198.18.2.20:80", ProbeState::Open),
+            target("198.18.2.20:81", ProbeState::Failed),
+        ];
+        let line = judge(&report, 1.0).unwrap_err().to_string();
+        assert!(
+            line.contains("nothing was sent to 198.18.2.20:81,"),
+            "{line}"
+        );
     }
 
     #[test]

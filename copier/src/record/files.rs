@@ -42,6 +42,12 @@ impl Files {
         self.rotation.size.is_some() || self.rotation.age.is_some()
     }
 
+    /// Whether the next file would overwrite nothing: it has another number, or the present one was
+    /// moved away.
+    pub fn can_follow(&self) -> bool {
+        self.is_numbered() || !self.rotation.path.exists()
+    }
+
     /// Whether a file with so many bytes is to be followed by another.
     pub fn is_full(&self, written: u64) -> bool {
         let large = self.rotation.size.is_some_and(|size| written >= size);
@@ -171,6 +177,16 @@ mod tests {
         ];
         assert_eq!(left, expected);
         assert!(files.is_full(100) && !files.is_full(99));
+        assert!(files.can_follow());
+        let one = |path: &str| {
+            Files::new(Rotation {
+                path: directory.join(path),
+                size: None,
+                age: None,
+                keep: None,
+            })
+        };
+        assert!(!one("w.pcapng").can_follow() && one("moved.pcapng").can_follow());
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

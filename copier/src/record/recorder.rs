@@ -143,8 +143,18 @@ impl Recorder {
     }
 
     fn turn(&mut self) -> Result<bool, ExitError> {
-        if self.asked.take() || self.files.is_full(self.writer.written()) {
+        if self.files.is_full(self.writer.written()) {
             self.rotate()?;
+        } else if self.asked.take() {
+            if self.files.can_follow() {
+                self.rotate()?;
+            } else {
+                tracing::warn!(
+                    "SIGHUP: {} is still there and would be overwritten: move it away first, or \
+                     record with --rotate-size or --rotate-time",
+                    self.path.display()
+                );
+            }
         }
         let mut more = false;
         for index in 0..self.tapes.len() {

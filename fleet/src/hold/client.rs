@@ -359,7 +359,10 @@ async fn pump(
                         }
                     }
                     Some(Reply::Refused(refused)) => return End::Refused(refused),
-                    Some(Reply::Pong(pong)) if pong.nonce == nonce => awaited = None,
+                    Some(Reply::Pong(pong)) if pong.nonce == nonce => {
+                        awaited = None;
+                        shared.tracker.heard();
+                    }
                     // An old pong, or a kind of a later version.
                     Some(Reply::Pong(_)) | None => {}
                 },

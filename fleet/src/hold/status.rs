@@ -46,6 +46,8 @@ pub(super) struct Tracker {
     /// Until when what was asked for is in force: milliseconds since `origin`. Read on the copier's
     /// hot path.
     held_until: AtomicU64,
+    /// When the agent last gave a sign of life: milliseconds since the origin.
+    heard_at: AtomicU64,
     was_held: AtomicBool,
     attempts: AtomicU64,
     refused: AtomicU64,
@@ -64,6 +66,7 @@ impl Default for Tracker {
         Tracker {
             origin: Instant::now(),
             held_until: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
             was_held: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -82,6 +85,7 @@ impl Tracker {
         state.connected = true;
         state.holding = holding;
         state.last_error.clear();
+        self.heard();
         self.was_held.store(true, Ordering::Relaxed);
         self.held_until.store(FOR_EVER, Ordering::Relaxed);
     }
@@ -92,12 +96,19 @@ impl Tracker {
         self.down(reason);
     }
 
-    /// The agent keeps everything for its grace time; half of it is left for the other end's clock
-    /// and for what is still under way.
+    /// The agent gave a sign of life.
+    pub(super) fn heard(&self) {
+        self.heard_at.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// The agent keeps everything for its grace time from when it noticed the loss, which may have
+    /// been as early as its last sign of life; half of that time is left for what is still under
+    /// way.
     pub(super) fn lost(&self, reason: &str) {
         if self.held_until.load(Ordering::Relaxed) == FOR_EVER {
             let grace = u64::from(lock(&self.state).holding.grace_seconds) * 1000;
-            let until = self.now_ms().saturating_add(grace / 2);
+            let heard = self.heard_at.load(Ordering::Relaxed);
+            let until = heard.saturating_add(grace / 2).max(1);
             self.held_until.store(until, Ordering::Relaxed);
         }
         self.down(reason);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::interceptor_client::InterceptorClient;
 use millrace_proto::v1::interceptor_message::Kind as Answer;
+use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Hello, InterceptorMessage, Ping, Refused, Welcome};
 use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -80,8 +81,10 @@ pub(super) async fn keep_up(shared: Arc<Shared>) {
             tracing::debug!("interceptor {address}: {reason}; attempt {failures}");
         }
         if let Some(refused) = refused {
-            // It would say the same again at once.
-            wait = shared.config.backoff.max;
+            // It would say the same again at once; one that ends may be back at once.
+            if refused.code() != Code::ShuttingDown {
+                wait = shared.config.backoff.max;
+            }
             (shared.on_event)(LinkEvent::Refused {
                 code: refused.code(),
                 reason: refused.reason,

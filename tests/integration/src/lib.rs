@@ -297,7 +297,7 @@ impl Scene {
     /// Takes what the target has recorded, and has it record anew.
     pub fn take_target(&mut self) -> RecordedStreams {
         // What the target's kernel has received, its application must have read.
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
         let before = self.target_recorder.take().unwrap();
         let streams = before.stop().unwrap().without_empty();
         self.target_recorder = Some(recorder(&self.stage.target.host, Manners::default()));
@@ -326,7 +326,7 @@ impl Scene {
     pub fn finish(mut self) -> Outcome {
         let reports = self.drain();
         // What the target's kernel has received, its application must have read.
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
         let live = std::mem::take(&mut self.live_recorders)
             .into_iter()
             .map(|recorder| recorder.stop().unwrap().without_empty())

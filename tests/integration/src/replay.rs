@@ -69,8 +69,8 @@ impl Recording {
 
     /// Ends it; gives the file and what the recorder said.
     pub fn end(mut self) -> (PathBuf, String) {
-        // The last packets are on their way through the kernel.
-        std::thread::sleep(Duration::from_millis(500));
+        // The last packets are on their way through the kernel; tcpdump takes them once a second.
+        std::thread::sleep(Duration::from_millis(1500));
         let status = self.process.terminate(Duration::from_secs(20)).unwrap();
         assert!(status.success(), "{status}: {}", self.process.log());
         (self.file, self.process.log())

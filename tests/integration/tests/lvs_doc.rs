@@ -115,7 +115,7 @@ fn an_operator_sets_it_up_from_nothing_with_the_page() {
     if !can_run() {
         return;
     }
-    let cluster = Cluster::new(ClusterOptions::new(&[HTTP])).unwrap();
+    let mut cluster = Cluster::new(ClusterOptions::new(&[HTTP])).unwrap();
     let live = cluster.live[0].host.clone();
     let live_recorder = recorder(&live);
     let recorders: Vec<_> = cluster
@@ -123,6 +123,7 @@ fn an_operator_sets_it_up_from_nothing_with_the_page() {
         .iter()
         .map(|place| recorder(&place.host))
         .collect();
+    cluster.director.start().unwrap();
     let all = blocks();
     assert!(all.len() > 8, "the page has its commands");
 
@@ -147,7 +148,9 @@ fn an_operator_sets_it_up_from_nothing_with_the_page() {
                 }
                 if block.commands.contains("jq '{fidelity,") {
                     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
-                    assert_eq!(report["fidelity"], 1.0, "{said}");
+                    let log =
+                        std::fs::read_to_string(directory(&cluster, &live).join("copier.log"));
+                    assert_eq!(report["fidelity"], 1.0, "{said}\n{}", log.unwrap());
                 }
             }
             other => panic!("no such host: {other}"),
