@@ -220,8 +220,8 @@ impl ClusterScene {
                 let path = format!("/bytes/{mark}");
                 [
                     Kind::OneRequest {
-                        count: 50 * seconds,
-                        rate: Some(50.0),
+                        count: per_second * seconds,
+                        rate: Some(rate.into()),
                         path: path.clone(),
                     },
                     Kind::KeepAlive {
