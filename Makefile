@@ -28,7 +28,7 @@ demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what 
 certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copier/live1": others)
 	$(CARGO) run --locked -q -p millrace-lab -- certs $(CERTS)
 
-test: deps fmt-check clippy test-code fuzz-replay test-whole-system test-vm ## Formatting, clippy, all tests, the kept fuzz corpora
+test: deps fmt-check clippy test-code fuzz-replay test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
 
 # Everything but the whole-system tests; those on real devices one at a time.
 test-code:
@@ -43,7 +43,7 @@ test-whole-system:
 	$(CARGO) build --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) test --locked $(foreach part,$(WHOLE_SYSTEM),-p $(part)) -- --test-threads=1
 
-test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (5 minutes)
+test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (5 to 10 minutes)
 	@CARGO="$(CARGO)" sh tests/vm/test.sh
 
 captures: ## Inspects and replays capture files that others made, fetched from Debian's source packages
