@@ -7,8 +7,11 @@ set -eu
 
 [ $# -eq 1 ] || { echo "usage: $0 DIRECTORY" >&2; exit 64; }
 directory=$1
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 suite=bookworm
+# The mirror that this system uses already, unless another is named.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' \
+    'Created-By: Packages' 'Origin: Debian' "Codename: $suite" | head -n 1)}
+[ -n "$mirror" ] || { echo "$0: no mirror of Debian $suite is known here; name one in DEBIAN_MIRROR" >&2; exit 1; }
 packages="tcpdump ndpi"
 
 mkdir -p "$directory/apt/lists/partial" "$directory/apt/archives/partial" "$directory/sources"
