@@ -333,11 +333,14 @@ impl Shard {
                         if self.prober.on_header(interceptor, flow, &header) {
                             continue;
                         }
-                        if let FlowRef::Id(id) = flow {
+                        self.engine.target_header(now, flow, &header, len);
+                        // A late answer to the flow that a moved replica had before does not connect it.
+                        if let FlowRef::Id(id) = flow
+                            && self.engine.is_connected(ReplicaKey::from_flow_id(id))
+                        {
                             let key = ReplicaKey::from_flow_id(id);
                             self.routes.heard(interceptor, key, &self.engine);
                         }
-                        self.engine.target_header(now, flow, &header, len);
                     }
                 }
                 Input::Conflict(ids) => {

@@ -322,6 +322,12 @@ impl Engine {
             .map(|(key, replica)| (key, replica.tuple(self.target_of(replica))))
     }
 
+    /// Whether a replica's target has answered its SYN.
+    pub fn is_connected(&self, key: ReplicaKey) -> bool {
+        let replica = self.replicas.get(key);
+        replica.is_some_and(|replica| !replica.is_waiting() && !replica.is_connecting())
+    }
+
     /// The flow of a replica, if it still exists.
     pub fn flow(&self, key: ReplicaKey) -> Option<FourTuple> {
         self.replicas

@@ -109,6 +109,9 @@ fn behind_address_translation_answers_are_known_by_the_replicas_side() {
     world.behaviour = answers_like(&talk());
     world.answers_from = Some(Endpoint::new(v4(77), 18_080));
     world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
+    world.run(ms(5));
+    let keys = world.replica_keys();
+    assert!(keys.iter().all(|key| world.engine.is_connected(*key)));
     world.run(secs(30));
     assert_eq!(world.target(PORT).received, said(&talk()));
     world.assert_all_delivered();
@@ -145,6 +148,7 @@ fn only_what_an_interceptor_may_have_missed_is_tried_again_when_it_is_back() {
     world.capture(Live::new(at(ms(1)), PORT + 1).play(&talk()));
     world.run(ms(500));
     let keys: Vec<ReplicaKey> = world.replica_keys();
+    assert!(keys.iter().all(|key| !world.engine.is_connected(*key)));
     let mine = *keys
         .iter()
         .find(|key| world.flows[*key].source == client(PORT))
