@@ -10,6 +10,7 @@ mod http2;
 mod incoming;
 mod security;
 mod server_io;
+mod write;
 
 pub use connect::{Diagnosis, Opened, Timeouts, channel};
 pub use handshakes::{HandshakeStatus, Handshakes};
