@@ -24,6 +24,7 @@ use crate::inbox::Inbox;
 use crate::interceptors::Interceptors;
 use crate::local::Local;
 use crate::metrics;
+use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, FeedConfig};
 use crate::offline::outcome;
 use crate::options::Options;
@@ -71,7 +72,8 @@ pub fn run() -> Result<(), ExitError> {
     // It may start a thread, which must not keep privileges.
     let sender = open_sender(&plan)?;
 
-    let runtime = runtime()?;
+    let moderation = Moderation::default();
+    let runtime = runtime(&moderation)?;
     let (trigger, watch) = drain::channel();
     let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
 
@@ -84,6 +86,7 @@ pub fn run() -> Result<(), ExitError> {
         runtime.handle().clone(),
         inbox.clone(),
         readiness.clone(),
+        moderation.clone(),
     );
     let agents = Agents::start(
         plan.clone(),
@@ -132,6 +135,7 @@ pub fn run() -> Result<(), ExitError> {
         commands,
         agents,
         inbox,
+        moderation,
         waker,
         drain: watch,
         grace: plan.grace,
@@ -147,10 +151,11 @@ fn failed(error: impl std::error::Error) -> ExitError {
 }
 
 /// One thread for all links: a message is small work, and handing it to another thread costs more.
-fn runtime() -> Result<Runtime, ExitError> {
+fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
+        .on_thread_park(moderation.before_park())
         .build()
         .map_err(|error| ExitError::caused("cannot start the runtime", &error))
 }

@@ -8,6 +8,7 @@ use millrace_fleet::readiness::{Readiness, Task};
 use tokio::runtime::Handle;
 
 use crate::inbox::Inbox;
+use crate::moderation::Moderation;
 use crate::plan::Plan;
 use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
 
@@ -30,6 +31,7 @@ pub struct Interceptors {
     runtime: Handle,
     inbox: Arc<Inbox>,
     readiness: Readiness,
+    moderation: Moderation,
     current: Arc<Mutex<Current>>,
 }
 
@@ -46,12 +48,14 @@ impl Interceptors {
         runtime: Handle,
         inbox: Arc<Inbox>,
         readiness: Readiness,
+        moderation: Moderation,
     ) -> Self {
         let interceptors = Self {
             plan,
             runtime,
             inbox,
             readiness,
+            moderation,
             current: Arc::default(),
         };
         interceptors.set(&interceptors.plan.interceptors);
@@ -73,6 +77,7 @@ impl Interceptors {
             }
             self.inbox.remove(one.id);
         }
+        self.moderation.set_interceptors(wanted.len());
         for address in wanted {
             if !current.list.iter().any(|one| one.address == *address) {
                 let id = current.next_id;

@@ -38,6 +38,7 @@ pub mod inspect;
 pub mod interceptors;
 pub mod local;
 pub mod metrics;
+pub mod moderation;
 pub mod offline;
 pub mod options;
 pub mod plan;

@@ -20,6 +20,7 @@ use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
 use crate::local::Answers;
+use crate::moderation::{Looks, Moderation};
 use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
@@ -112,6 +113,8 @@ pub struct Shard {
     agents: Agents,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
+    moderation: Moderation,
+    looks: Looks,
     waker: Waker,
     drain: DrainWatch,
     grace: Duration,
@@ -145,6 +148,8 @@ pub struct Parts {
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
     pub waker: Waker,
+    /// How often it looks for messages.
+    pub moderation: Moderation,
     /// Tells it to end.
     pub drain: DrainWatch,
     /// Time for open sessions to finish.
@@ -176,6 +181,8 @@ impl Shard {
             agents: parts.agents,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
+            moderation: parts.moderation,
+            looks: Looks::default(),
             waker: parts.waker,
             drain: parts.drain,
             grace: parts.grace,
@@ -318,6 +325,9 @@ impl Shard {
 
     fn take_inputs(&mut self) {
         self.inbox.take(&mut self.inputs);
+        if !self.inputs.is_empty() {
+            self.looks.looked(Instant::now());
+        }
         let now = self.clock.now();
         while let Some(input) = self.inputs.pop_front() {
             match input {
@@ -471,9 +481,13 @@ impl Shard {
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
         let mut fds: Vec<_> = self.taps.iter().filter_map(Tap::fd).collect();
-        fds.push(self.waker.as_fd());
-        let waker = fds.len() - 1;
         fds.extend(self.answers.iter().flat_map(Answers::fds));
+        let waker = fds.len();
+        let rest = self.looks.rest(Instant::now(), self.moderation.window());
+        if rest.is_none() {
+            fds.push(self.waker.as_fd());
+        }
+        let longest = rest.map_or(longest, |rest| rest.min(longest));
         match wait(&fds, Some(timer.min(longest))) {
             Ok(readiness) => {
                 // In the order of `fds`.

@@ -31,10 +31,10 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Sessions of each run
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     sessions: u64,
     /// New sessions per second
-    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(10..=50_000))]
+    #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u32).range(10..=50_000))]
     rate: u32,
     /// How often each is measured, in turn with the others
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]

@@ -1,0 +1,99 @@
+//! How often threads look for messages of interceptors: with many of them, not at each message.
+//!
+//! Ten interceptors answer in as many small messages, and waking up for each would cost the live
+//! server more than the message itself. So a thread that has looked a moment ago rests before it
+//! looks again, as network cards gather frames for one interrupt. One that has not looked for
+//! longer does so at once: without load nothing waits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What each interceptor but the first adds to the window.
+const PER_INTERCEPTOR: Duration = Duration::from_micros(100);
+/// The longest window: it delays turns of a session that waits for nothing else.
+const LONGEST: Duration = Duration::from_millis(1);
+
+/// The window, as all threads know it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Moderation {
+    nanoseconds: Arc<AtomicU64>,
+}
+
+impl Moderation {
+    /// There are so many interceptors now.
+    pub fn set_interceptors(&self, count: usize) {
+        let others = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
+        let window = PER_INTERCEPTOR.saturating_mul(others).min(LONGEST);
+        let nanoseconds = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.store(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// How long after a look the next one comes, at least.
+    pub fn window(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// What the thread of a runtime does each time before it waits for its sockets.
+    pub fn before_park(&self) -> impl Fn() + Send + Sync + 'static {
+        let moderation = self.clone();
+        let looks = Mutex::new(Looks::default());
+        move || {
+            let window = moderation.window();
+            if window.is_zero() {
+                return;
+            }
+            let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(rest) = looks.rest(Instant::now(), window) {
+                std::thread::sleep(rest);
+            }
+            looks.looked(Instant::now());
+        }
+    }
+}
+
+/// When one thread last looked for messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looks {
+    last: Option<Instant>,
+}
+
+impl Looks {
+    /// How long it is still to rest before it looks again.
+    pub fn rest(&self, now: Instant, window: Duration) -> Option<Duration> {
+        let since = now.saturating_duration_since(self.last?);
+        window.checked_sub(since).filter(|rest| !rest.is_zero())
+    }
+
+    /// It has looked, and found something.
+    pub fn looked(&mut self, now: Instant) {
+        self.last = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_grows_with_interceptors_up_to_a_bound() {
+        let moderation = Moderation::default();
+        let windows = [0, 1, 2, 10, 1000].map(|count| {
+            moderation.set_interceptors(count);
+            moderation.window().as_micros()
+        });
+        assert_eq!(windows, [0, 0, 100, 900, 1000]);
+    }
+
+    #[test]
+    fn a_thread_rests_only_after_a_look_a_moment_ago() {
+        let (start, window) = (Instant::now(), Duration::from_millis(1));
+        let mut looks = Looks::default();
+        assert_eq!(looks.rest(start, window), None);
+        looks.looked(start);
+        let later = start + Duration::from_micros(300);
+        assert_eq!(looks.rest(later, window), Some(Duration::from_micros(700)));
+        assert_eq!(looks.rest(later, Duration::ZERO), None);
+        assert_eq!(looks.rest(start + window, window), None);
+    }
+}
