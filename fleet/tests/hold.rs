@@ -37,6 +37,7 @@ impl Agent {
         let (sender, messages) = sync_channel(4);
         let config = HoldServerConfig {
             first_timeout: Duration::from_millis(500),
+            reply_timeout: Duration::from_millis(500),
             ..HoldServerConfig::new(Security::Insecure)
         };
         Self {
@@ -203,6 +204,10 @@ fn of_two_streams_of_one_holder_the_later_start_wins() {
     assert!(new.is_held() && seen_new.try_recv().is_err());
 }
 
+fn kind(kind: Kind) -> HoldRequest {
+    HoldRequest { kind: Some(kind) }
+}
+
 /// What an agent answers to requests of a peer that is no proper holder.
 async fn provoke(address: SocketAddr, requests: Vec<HoldRequest>) -> Option<Code> {
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
@@ -282,4 +287,42 @@ fn while_the_agents_thread_is_busy_further_requests_are_refused() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(holds.iter().all(|(handle, _)| !handle.is_held()));
+}
+
+#[test]
+fn a_holder_that_does_not_read_is_ended_and_its_lease_told_of() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let address = agent.address();
+    let _deaf = runtime.spawn(async move {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+        // HTTP/2's pings are answered all the same.
+        let channel = channel.unwrap().initial_stream_window_size(0);
+        let holder = Holder {
+            protocol_version: PROTOCOL_VERSION,
+            holder_id: "deaf".to_owned(),
+            incarnation: 1,
+            started_at_ms: 1,
+            need: Some(need(80)),
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel(8);
+        let outbound = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let mut client = RouterAgentClient::new(channel.connect().await.unwrap());
+        let requests = tokio::spawn(async move {
+            sender.send(kind(Kind::Holder(holder))).await.unwrap();
+            for nonce in 1..100 {
+                sender
+                    .send(kind(Kind::Ping(HoldPing { nonce })))
+                    .await
+                    .unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        let _inbound = client.hold(outbound).await;
+        requests.await.unwrap();
+    });
+    assert_eq!(agent.answer(true).0, "deaf");
+    agent.ended("deaf");
+    let status = agent.server.status();
+    assert_eq!((status.streams, status.malformed), (0, 1), "{status:?}");
 }

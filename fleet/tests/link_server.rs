@@ -299,6 +299,8 @@ async fn a_slow_reader_loses_its_oldest_headers_and_slows_nobody() {
         let _ = sender.send(event);
     });
     let (_, slow) = server.attached().await;
+    let up = timeout(PATIENCE, slow_events.recv()).await.unwrap();
+    assert!(matches!(up, Some(LinkEvent::Up { epoch: 1, .. })), "{up:?}");
     let mut fast = link_to(server.handle.local_addr(), |_| {});
     let (_, quick) = server.attached().await;
     fast.up().await;
@@ -337,7 +339,6 @@ async fn a_slow_reader_loses_its_oldest_headers_and_slows_nobody() {
                 got += u64::from(count);
                 told = dropped;
             }
-            LinkEvent::Up { .. } => {}
             other => panic!("{other:?}"),
         }
     }

@@ -55,6 +55,12 @@ impl Leases {
         self.by_holder.contains_key(holder) || self.by_holder.len() < MAX_HOLDERS
     }
 
+    /// Whether a newer stream of this holder has taken over.
+    pub fn is_replaced(&self, holder: &str, stream: StreamId) -> bool {
+        let lease = self.by_holder.get(holder);
+        lease.is_some_and(|lease| lease.stream > stream)
+    }
+
     /// A holder holds; what it held before is replaced.
     pub fn hold(&mut self, holder: &str, stream: StreamId, need: Need, selectors: Selectors) {
         let lease = Lease {
@@ -167,6 +173,18 @@ mod tests {
         // The old stream's end is noticed late.
         assert!(!leases.lost("a", 1, now, GRACE));
         assert!(leases.expire(now + 2 * GRACE).is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_was_replaced_is_known_by_its_number() {
+        let now = Instant::now();
+        let mut leases = Leases::new(Selectors::new(), now, Selectors::new());
+        let (need, selectors) = need("198.18.0.1:80");
+        leases.hold("a", 2, need, selectors);
+        assert!(leases.is_replaced("a", 1));
+        assert!(!leases.is_replaced("a", 2));
+        assert!(!leases.is_replaced("a", 3));
+        assert!(!leases.is_replaced("b", 1));
     }
 
     #[test]

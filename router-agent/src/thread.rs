@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use millrace_fleet::drain::{DrainWatch, Stage};
-use millrace_fleet::hold::server::{HoldMessage, refused};
+use millrace_fleet::hold::server::{HoldMessage, refused, replaced};
 use millrace_proto::PROTOCOL_VERSION;
 use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::{HoldRefused, Holding};
@@ -74,6 +74,11 @@ fn handle(agent: &mut Agent, id: &str, message: HoldMessage) {
             from,
             reply,
         } => {
+            // The older stream's request may be queued behind the newer one's.
+            if agent.leases().is_replaced(&holder_id, stream) {
+                let _ = reply.send(Err(replaced()));
+                return;
+            }
             let held = Need::try_from(&need)
                 .map_err(|error| refused(Code::Malformed, error.0))
                 .and_then(|need| {

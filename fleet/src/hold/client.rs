@@ -374,8 +374,9 @@ async fn pump(
                     return End::Closed;
                 }
                 let need = need.borrow_and_update().clone();
-                if requests.send(request(Kind::Need(need))).await.is_err() {
-                    return End::Failed("the connection was lost".to_owned());
+                // Not waited for, since the pongs must be watched; the next connection begins with it.
+                if requests.try_send(request(Kind::Need(need))).is_err() {
+                    return End::Failed("it takes no more requests".to_owned());
                 }
             },
             _ = ping.tick() => match awaited {

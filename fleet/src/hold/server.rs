@@ -15,6 +15,7 @@ use millrace_proto::v1::router_agent_server::{RouterAgent, RouterAgentServer};
 use millrace_proto::v1::{HoldPong, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Need};
 use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,6 +48,8 @@ pub struct HoldServerConfig {
     pub max_streams: usize,
     /// A stream without a first message ends after this.
     pub first_timeout: Duration,
+    /// A holder that has not read its replies for this long hangs: its stream ends.
+    pub reply_timeout: Duration,
     /// HTTP/2 ping interval.
     pub keepalive_interval: Duration,
     /// An unanswered ping ends the connection after this.
@@ -61,6 +64,7 @@ impl HoldServerConfig {
             max_connections: 256,
             max_streams: 128,
             first_timeout: Duration::from_secs(5),
+            reply_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(3),
         }
@@ -249,9 +253,6 @@ impl RouterAgent for Service {
         request: Request<Streaming<HoldRequest>>,
     ) -> Result<Response<Self::HoldStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        if let Some(peer) = &peer {
-            peer.vouch();
-        }
         let (outbound, replies) = mpsc::channel(OUTBOUND);
         tokio::spawn(run(self.0.clone(), request.into_inner(), outbound, peer));
         Ok(Response::new(ReceiverStream::new(replies)))
@@ -266,6 +267,7 @@ async fn run(
     peer: Option<Peer>,
 ) {
     shared.counters.opened.fetch_add(1, Ordering::Relaxed);
+    let _vouched = peer.as_ref().map(Peer::vouch);
     let from = peer.as_ref().and_then(Peer::address);
     let identity = peer.as_ref().and_then(Peer::identity);
     let shown = from.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
@@ -292,7 +294,7 @@ async fn run(
     });
     let (holder, stream) = match admitted {
         Ok(admitted) => admitted,
-        Err(refused) => return refuse(&shared, &outbound, "?", &shown, refused).await,
+        Err(refused) => return refuse(&shared, &outbound, "?", &shown, refused),
     };
     let name = holder.holder_id.clone();
     tracing::info!("holder {name} at {shown}: stream opened");
@@ -307,7 +309,7 @@ async fn run(
     )
     .await;
     match end {
-        Some(refused) => refuse(&shared, &outbound, &name, &shown, refused).await,
+        Some(refused) => refuse(&shared, &outbound, &name, &shown, refused),
         None => tracing::info!("holder {name} at {shown}: stream ended"),
     }
     {
@@ -361,7 +363,11 @@ async fn attend(
                 return Some(refused(Code::Overloaded, "the agent is busy"));
             }
             match answer.await {
-                Ok(Ok(holding)) => say(outbound, Reply::Holding(holding)).await,
+                Ok(Ok(holding)) => {
+                    if !say(shared, outbound, Reply::Holding(holding)).await {
+                        return Some(deaf());
+                    }
+                }
                 Ok(Err(refused)) => return Some(refused),
                 Err(_) => return Some(ending()),
             }
@@ -379,7 +385,9 @@ async fn attend(
                 Some(Kind::Need(asked)) => need = Some(asked),
                 Some(Kind::Ping(ping)) => {
                     let nonce = ping.nonce;
-                    say(outbound, Reply::Pong(HoldPong { nonce })).await;
+                    if !say(shared, outbound, Reply::Pong(HoldPong { nonce })).await {
+                        return Some(deaf());
+                    }
                 }
                 Some(Kind::Holder(_)) => return Some(malformed("it says twice who it is")),
                 None => return Some(malformed("a message of unknown kind")),
@@ -390,12 +398,20 @@ async fn attend(
     }
 }
 
-/// A holder that does not read is one whose pings go unanswered: the connection ends.
-async fn say(outbound: &Outbound, kind: Reply) {
-    let _ = outbound.send(Ok(HoldReply { kind: Some(kind) })).await;
+/// Whether the holder takes it in time. HTTP/2 answers pings below a stream that nobody reads, so
+/// they do not tell.
+async fn say(shared: &Shared, outbound: &Outbound, kind: Reply) -> bool {
+    let reply = Ok(HoldReply { kind: Some(kind) });
+    let said = outbound.send_timeout(reply, shared.config.reply_timeout);
+    // One that is gone is told of by its stream's end.
+    !matches!(said.await, Err(SendTimeoutError::Timeout(_)))
 }
 
-async fn refuse(shared: &Shared, outbound: &Outbound, who: &str, at: &str, refused: HoldRefused) {
+fn deaf() -> HoldRefused {
+    malformed("it does not read what it is told")
+}
+
+fn refuse(shared: &Shared, outbound: &Outbound, who: &str, at: &str, refused: HoldRefused) {
     let counters = &shared.counters;
     match refused.code() {
         Code::Malformed | Code::Version => {
@@ -410,7 +426,10 @@ async fn refuse(shared: &Shared, outbound: &Outbound, who: &str, at: &str, refus
         Code::Unspecified | Code::Dangerous | Code::Failed | Code::ShuttingDown => {}
     }
     tracing::warn!("holder {who} at {at} refused: {}", refused.reason);
-    say(outbound, Reply::Refused(refused)).await;
+    // One that does not read has had its time.
+    let _ = outbound.try_send(Ok(HoldReply {
+        kind: Some(Reply::Refused(refused)),
+    }));
 }
 
 fn check(holder: Holder, identity: Option<&Identity>) -> Result<Holder, HoldRefused> {
@@ -473,7 +492,8 @@ fn admit(
     Ok(stream)
 }
 
-fn replaced() -> HoldRefused {
+/// A newer stream of the same holder has taken over.
+pub fn replaced() -> HoldRefused {
     refused(Code::Replaced, "a newer stream of this holder took over")
 }
 

@@ -112,6 +112,7 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
         let response = client.attach(outbound).await.map_err(said)?;
         let mut inbound = response.into_inner();
         let first = inbound.message().await.map_err(said)?;
+        let first = first.ok_or("the interceptor ended the stream")?;
         Ok::<_, String>((inbound, first, diagnosis))
     };
     let (inbound, first, diagnosis) = match timeout(limit * 2, open).await {
@@ -124,7 +125,7 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
             ));
         }
     };
-    let welcome = match first.and_then(|message| message.kind) {
+    let welcome = match first.kind {
         Some(Answer::Welcome(mut welcome)) => {
             welcome.interceptor_id = printable(&welcome.interceptor_id);
             welcome

@@ -145,9 +145,6 @@ impl Interceptor for Service {
         request: Request<Streaming<CopierMessage>>,
     ) -> Result<Response<HeaderStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        if let Some(peer) = &peer {
-            peer.vouch();
-        }
         let cancel = self.0.stop.child_token();
         let queue = HeaderQueue::new(self.0.config.queue_bytes);
         let stream = queue.stream(cancel.clone());

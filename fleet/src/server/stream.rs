@@ -44,6 +44,7 @@ pub(super) async fn run(
     cancel: CancellationToken,
     peer: Option<Peer>,
 ) {
+    let _vouched = peer.as_ref().map(Peer::vouch);
     let address = peer.as_ref().and_then(Peer::address);
     let shown = address.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
     let refuse = |who: &str, refused: Refused| {
@@ -80,12 +81,14 @@ pub(super) async fn run(
     };
 
     let finished = CancellationToken::new();
+    // However this ends: a newer stream of the same link waits for it.
+    let _finished = finished.clone().drop_guard();
     let open = Open {
         hello: hello.clone(),
         address,
         queue: queue.clone(),
         cancel: cancel.clone(),
-        finished: finished.clone(),
+        finished,
     };
     let (conn, replaced) = match shared.registry.add(open) {
         Ok(added) => added,
@@ -130,7 +133,6 @@ pub(super) async fn run(
     let _ = shared.events.send(AttachEvent::Detached { conn }).await;
     (shared.wake)();
     shared.registry.remove(conn);
-    finished.cancel();
 }
 
 #[expect(
@@ -161,12 +163,12 @@ async fn attached(
         address,
         queue: queue.clone(),
     };
-    let event = AttachEvent::Attached { conn, who };
-    if shared.events.send(event).await.is_err() {
+    let Ok(room) = shared.events.reserve().await else {
         return End::NoReceiver;
-    }
-    (shared.wake)();
+    };
     shared.counters.attached();
+    // First of all: whoever hears of the stream may push headers at once, and a stream begins with
+    // Welcome.
     queue.welcome(Welcome {
         protocol_version: version,
         interceptor_id: config.interceptor_id.clone(),
@@ -177,6 +179,8 @@ async fn attached(
             max_bytes_per_second: config.max_bytes_per_second,
         }),
     });
+    room.send(AttachEvent::Attached { conn, who });
+    (shared.wake)();
 
     let mut rate = Rate::new(config.max_bytes_per_second);
     loop {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const TLS: u8 = crate::tls::HANDSHAKE_RECORD;
 pub struct ServerIo {
     stream: Stream,
     peer: Peer,
-    deadline: Pin<Box<Sleep>>,
+    idle: Idle,
     handshakes: Handshakes,
     _slot: Slot,
 }
@@ -51,7 +51,20 @@ enum Stream {
 pub struct Peer {
     address: Option<SocketAddr>,
     identity: Option<Identity>,
-    attached: Arc<AtomicBool>,
+    /// Open streams.
+    streams: Arc<AtomicUsize>,
+}
+
+/// A stream is open on the connection, until this is dropped.
+#[derive(Debug)]
+pub struct Vouched {
+    streams: Arc<AtomicUsize>,
+}
+
+impl Drop for Vouched {
+    fn drop(&mut self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Peer {
@@ -66,8 +79,11 @@ impl Peer {
     }
 
     /// A stream is open: the connection may stay. One that nobody vouches for is ended soon.
-    pub fn vouch(&self) {
-        self.attached.store(true, Ordering::Relaxed);
+    pub fn vouch(&self) -> Vouched {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Vouched {
+            streams: self.streams.clone(),
+        }
     }
 }
 
@@ -108,12 +124,31 @@ impl ServerIo {
             peer: Peer {
                 address,
                 identity,
-                attached: Arc::default(),
+                streams: Arc::default(),
             },
-            deadline: Box::pin(tokio::time::sleep(ATTACH_WITHIN)),
+            idle: Idle::default(),
             handshakes,
             _slot: slot,
         }
+    }
+}
+
+/// How long a connection has been without a stream.
+#[derive(Debug, Default)]
+struct Idle {
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    /// Ready when the connection has been without one for too long. Each read asks, and the answers
+    /// to this side's pings are reads.
+    fn poll_over(&mut self, streams: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if streams > 0 {
+            self.deadline = None;
+            return Poll::Pending;
+        }
+        let begin = || Box::pin(tokio::time::sleep(ATTACH_WITHIN));
+        self.deadline.get_or_insert_with(begin).as_mut().poll(cx)
     }
 }
 
@@ -131,11 +166,11 @@ impl AsyncRead for ServerIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.peer.attached.load(Ordering::Relaxed) && self.deadline.as_mut().poll(cx).is_ready()
-        {
+        let this = &mut *self;
+        let streams = this.peer.streams.load(Ordering::Relaxed);
+        if this.idle.poll_over(streams, cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let this = &mut *self;
         match &mut this.stream {
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Plain { stream, unread } => {
@@ -165,3 +200,34 @@ fn tls_unasked() -> Refusal {
 }
 
 write_through!(ServerIo);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_some_time_after_its_last_stream() {
+        let peer = Peer {
+            address: None,
+            identity: None,
+            streams: Arc::default(),
+        };
+        let mut idle = Idle::default();
+        let streams = || peer.streams.load(Ordering::Relaxed);
+        let mut over = async |within: Duration| {
+            let over = poll_fn(|cx| idle.poll_over(streams(), cx));
+            tokio::time::timeout(within, over).await.is_ok()
+        };
+        assert!(!over(ATTACH_WITHIN / 2).await);
+        let vouched = [peer.vouch(), peer.vouch()];
+        assert!(!over(10 * ATTACH_WITHIN).await);
+        let [first, last] = vouched;
+        drop(first);
+        assert!(!over(10 * ATTACH_WITHIN).await);
+        drop(last);
+        assert!(!over(ATTACH_WITHIN / 2).await);
+        assert!(over(ATTACH_WITHIN).await);
+    }
+}
