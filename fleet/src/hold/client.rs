@@ -215,7 +215,7 @@ async fn keep_up(shared: Arc<Shared>) {
                     (shared.on_event)(HoldEvent::Lost { reason: said });
                 } else {
                     slow = true;
-                    shared.tracker.refused(&reason);
+                    shared.tracker.refused(code, &reason);
                     (shared.on_event)(HoldEvent::Refused { code, reason: said });
                 }
                 reason

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::{DivertMode, Holding};
 
 use crate::address::HostPort;
@@ -90,10 +91,15 @@ impl Tracker {
         self.held_until.store(FOR_EVER, Ordering::Relaxed);
     }
 
-    pub(super) fn refused(&self, reason: &str) {
+    pub(super) fn refused(&self, code: Code, reason: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        self.held_until.store(0, Ordering::Relaxed);
-        self.down(reason);
+        // An agent that has no time for a request keeps what it had granted before.
+        if code == Code::Overloaded {
+            self.lost(reason);
+        } else {
+            self.held_until.store(0, Ordering::Relaxed);
+            self.down(reason);
+        }
     }
 
     /// The agent gave a sign of life.
@@ -203,7 +209,9 @@ mod tests {
         let tracker = Tracker::default();
         tracker.holding(holding());
         assert!(!tracker.has_lapsed());
-        tracker.refused("dangerous");
+        tracker.refused(Code::Overloaded, "busy");
+        assert!(tracker.is_held(), "what was granted before stays");
+        tracker.refused(Code::Dangerous, "dangerous");
         assert!(!tracker.is_held() && tracker.has_lapsed());
     }
 }
