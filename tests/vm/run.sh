@@ -8,7 +8,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=${VM_WORK:-$here/../../target/vm}
 # Seconds that the whole machine may take.
-limit=${VM_SECONDS:-900}
+limit=${VM_SECONDS:-1800}
 programs=$(cd "$1" && pwd)
 
 mkdir -p "$work/cache" "$work/results"
