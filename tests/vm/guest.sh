@@ -1,5 +1,6 @@
 #!/bin/sh
-# In the guest, as its only process: runs the test programs of a directory and leaves their output and exit status.
+# In the guest, as its only process: runs the test programs of a directory, or those of their tests whose names contain
+# a word, and leaves their output and exit status. Arguments: DIRECTORY [WORD].
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp CI=true MILLRACE_VM=1
 mkdir -p /run/tmp /run/netns /dev/shm /dev/pts
 mount -t tmpfs shm /dev/shm
@@ -14,7 +15,7 @@ cd "$1" || exit
 {
     status=0
     for test in ./*.test; do
-        "$test" --test-threads=1 --nocapture || status=1
+        "$test" --test-threads=1 --nocapture ${2:+"$2"} || status=1
     done
     # What failed tests left: a passed one removes its own.
     cp -r /run/tmp "$results/left" 2>/dev/null

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Runs the tests that need a kernel with IPVS in a virtual machine: Debian's own kernel, emulated (no KVM), on the
 # host's files, read-only. Usage: run.sh DIRECTORY, where DIRECTORY holds the programs and the test programs to run.
-# What they wrote ends up in target/vm/results; the exit status is theirs. See README.md.
+# What they wrote ends up in target/vm/results; the exit status is theirs. VM_TEST names the tests to run, by a part of
+# their names: all of them, if it is empty. See README.md.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 work=${VM_WORK:-$here/../../target/vm}
 # Seconds that the whole machine may take.
-limit=${VM_SECONDS:-900}
+limit=${VM_SECONDS:-1800}
 programs=$(cd "$1" && pwd)
 
 mkdir -p "$work/cache" "$work/results"
@@ -24,7 +25,7 @@ echo "vm: booting Linux $version, no longer than $limit s; its console: $work/co
 set -- -accel tcg,thread=multi -cpu Nehalem -smp 2 -m 3072 \
     -nodefaults -no-user-config -display none -no-reboot -nic none \
     -kernel "$kernel" -initrd "$work/initramfs.gz" \
-    -append "console=hvc0 quiet panic=-1 norandmaps mitigations=off vm.script=$here/guest.sh vm.programs=$programs" \
+    -append "console=hvc0 quiet panic=-1 norandmaps mitigations=off vm.script=$here/guest.sh vm.programs=$programs vm.test=${VM_TEST:-}" \
     -device virtio-serial-pci -chardev "file,id=console,path=$work/console.log" -device virtconsole,chardev=console \
     -fsdev local,id=root,path=/,security_model=none,readonly=on,multidevs=remap \
     -device virtio-9p-pci,fsdev=root,mount_tag=root \

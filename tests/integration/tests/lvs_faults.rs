@@ -4,7 +4,9 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use millrace_integration::cluster::{ClusterScene, Mode, POOLS, Running, assert_faithful, join};
+use millrace_integration::cluster::{
+    ClusterScene, Mode, POOLS, Running, assert_ended_by_target, assert_faithful, join,
+};
 use millrace_integration::{can_run, number};
 use millrace_lab::wait_for;
 
@@ -89,11 +91,9 @@ fn a_copier_killed_takes_only_its_own_sessions_with_it() {
         let mut scene = scene();
         let loads = load(&scene, 10 * SECOND);
         sleep(3 * SECOND);
-        scene.kill_copier(killed);
-        sleep(2 * SECOND);
-        // It comes back while its earlier life's connections are still open at the real servers, with the same pool.
-        let pool = ["-O", "-c", POOLS[1]];
-        scene.start_copier(killed, if killed == 0 { &pool[..1] } else { &pool });
+        // With the same pool.
+        let pool = ["-c", POOLS[1]];
+        scene.kill_copier_for(killed, 2 * SECOND, if killed == 0 { &[] } else { &pool });
         join(loads);
         scene.settle(SETTLE);
         let outcome = scene.finish();
@@ -131,19 +131,7 @@ fn an_application_killed_ends_only_the_sessions_of_its_real_server() {
     let outcome = scene.finish();
     outcome.assert_no_leak();
     for report in &outcome.reports {
-        let aborted = &report["replicas"]["aborted"];
-        let ended: u64 = ["target_reset", "target_closed", "refused"]
-            .iter()
-            .map(|reason| number(aborted, &format!("/{reason}")))
-            .sum();
-        let all: u64 = aborted
-            .as_object()
-            .unwrap()
-            .values()
-            .filter_map(|n| n.as_u64())
-            .sum();
-        assert!(ended > 0 && ended == all, "only by its death: {report:#}");
-        assert_eq!(report["capture"]["dropped"], 0, "{report:#}");
+        assert_ended_by_target(report);
     }
     for checked in &outcome.checks {
         let dead = checked.server.ip() == scene_address(1, checked.server.is_ipv4());

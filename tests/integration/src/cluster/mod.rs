@@ -8,6 +8,7 @@ mod agent;
 mod copiers;
 mod outcome;
 mod real;
+mod so_far;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use serde_json::Value;
 use crate::{Family, HTTP, PORTS, number, recorder};
 pub use agent::Mode;
 use copiers::Copier;
-pub use outcome::{ClusterOutcome, assert_faithful};
+pub use outcome::{ClusterOutcome, assert_ended_by_target, assert_faithful};
 pub use real::Real;
 
 /// Client pools for two copiers: disjoint, of both families.
@@ -111,12 +112,16 @@ impl ClusterScene {
     /// Lets the director pick real servers in another way. Not while a tester connects: IPVS has no scheduler for a
     /// moment and refuses what is new. Copied connections would try again.
     pub fn set_scheduler(&mut self, scheduler: Scheduler) {
-        let paused: Vec<HealthChecks> = std::mem::take(&mut self.checks);
-        for checks in paused {
-            self.checked.extend(checks.stop().unwrap());
-        }
+        self.stop_checks();
         self.cluster.director.set_scheduler(scheduler).unwrap();
         self.start_tester();
+    }
+
+    /// Ends the checks that run; what they saw counts.
+    pub fn stop_checks(&mut self) {
+        for checks in std::mem::take(&mut self.checks) {
+            self.checked.extend(checks.stop().unwrap());
+        }
     }
 
     fn check_from(&mut self, host: &Host, servers: Vec<IpAddr>) {
@@ -161,6 +166,16 @@ impl ClusterScene {
     pub fn kill_copier(&mut self, live: usize) {
         let index = self.copiers.iter().position(|copier| copier.live == live);
         self.copiers.remove(index.unwrap()).kill();
+    }
+
+    /// Ends the copier on live server number `live` by SIGKILL, and starts it again after a pause: its earlier life's
+    /// connections are still open at the real servers. What it meets in its middle it leaves alone (`-O`), so that its
+    /// second life has whole sessions only. It is the last of the copiers then.
+    pub fn kill_copier_for(&mut self, live: usize, pause: Duration, more: &[&str]) {
+        self.kill_copier(live);
+        std::thread::sleep(pause);
+        let more: Vec<&str> = ["-O"].iter().chain(more).copied().collect();
+        self.start_copier(live, &more);
     }
 
     /// Lets every copier read again which interceptors there are.
@@ -281,10 +296,8 @@ impl ClusterScene {
             reports.push(copier.finish());
         }
         let still_diverted = self.wait_undiverted();
-        let mut checks = std::mem::take(&mut self.checked);
-        for running in std::mem::take(&mut self.checks) {
-            checks.extend(running.stop().unwrap());
-        }
+        self.stop_checks();
+        let checks = std::mem::take(&mut self.checked);
         let live = std::mem::take(&mut self.live_recorders)
             .into_iter()
             .map(|recorder| recorder.stop().unwrap().without_empty())

@@ -46,21 +46,30 @@ impl ClusterOutcome {
         for report in &self.reports {
             assert_faithful(report);
         }
-        let live = self.all_live();
-        let difference = live.compare(&self.all_real());
+        let difference = self.difference();
         assert!(
             difference.is_none(),
             "live and real servers differ: {difference}\n{:#}",
             self.reports[0]
         );
         assert_eq!(self.still_diverted, [] as [String; 0]);
-        assert!(!live.is_empty(), "nothing was recorded at all");
+        assert!(!self.all_live().is_empty(), "nothing was recorded at all");
+    }
+
+    /// Where what the real servers recorded together differs from what the live servers did.
+    pub fn difference(&self) -> Difference {
+        self.all_live().compare(&self.all_real())
     }
 
     /// No response got out, no health check failed, no real server was taken out.
     pub fn assert_safe(&self) {
         self.assert_no_leak();
         assert_eq!(self.taken_out, [] as [String; 0]);
+        self.assert_checks();
+    }
+
+    /// No health check failed.
+    pub fn assert_checks(&self) {
         for checked in &self.checks {
             assert!(checked.failed.is_empty(), "{checked:?}");
             assert!(checked.passed > 0, "{checked:?}");
@@ -98,6 +107,20 @@ pub fn assert_faithful(report: &Value) {
         &report["sessions"]["captured"],
     );
     assert_eq!(completed, captured, "{report:#}");
+}
+
+/// Whether a copier lost nothing but what the target itself ended: some sessions, all of them by a closed or refused
+/// connection.
+pub fn assert_ended_by_target(report: &Value) {
+    let reasons = report["replicas"]["aborted"].as_object();
+    let reasons: Vec<&str> = reasons.unwrap().keys().map(String::as_str).collect();
+    let by_target = ["target_reset", "target_closed", "refused"];
+    assert!(!reasons.is_empty(), "none was ended: {report:#}");
+    assert!(
+        reasons.iter().all(|reason| by_target.contains(reason)),
+        "only by the target: {report:#}"
+    );
+    assert_eq!(report["capture"]["dropped"], 0, "{report:#}");
 }
 
 fn union(parts: &[RecordedStreams]) -> RecordedStreams {

@@ -124,6 +124,11 @@ impl Real {
         if let Some(application) = self.application.take() {
             application.stop().unwrap();
         }
+        self.all_recorded()
+    }
+
+    /// The connections with something in them that ended so far, in all lives of the application.
+    pub(super) fn all_recorded(&self) -> RecordedStreams {
         let mut all = RecordedStreams::default();
         for file in &self.files {
             all.extend(&RecordedStreams::load(file).unwrap());
