@@ -364,7 +364,7 @@ impl Shard {
                 Input::Link(link, event) => self.on_link(now, link, &event),
                 Input::Add(link) => self.routes.add(*link),
                 Input::Remove(interceptor) => {
-                    self.routes.remove(interceptor);
+                    self.routes.remove(now, interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
             }
@@ -372,7 +372,7 @@ impl Shard {
     }
 
     fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
-        let restored = self.routes.on_event(link, event, &self.engine);
+        let restored = self.routes.on_event(now, link, event, &self.engine);
         if restored && self.engine.is_open() {
             // Whatever is outstanding is tried again: its answers may have gone unseen.
             let routes = &self.routes;

@@ -121,7 +121,7 @@ impl Copier {
             for input in inputs.drain(..) {
                 if let Input::Link(id, event) = input {
                     count -= usize::from(matches!(event, LinkEvent::Up { .. }));
-                    self.routes.on_event(id, &event, &self.engine);
+                    self.routes.on_event(self.now, id, &event, &self.engine);
                 }
             }
             if count == 0 {
@@ -258,7 +258,7 @@ async fn when_an_interceptor_is_none_any_more_its_flows_are_offered_to_the_other
     copier.flush();
     interceptors[0].hears().await;
 
-    copier.routes.remove(1);
+    copier.routes.remove(copier.now, 1);
     copier.flush();
     assert_eq!(interceptors[0].hears().await.0, [key.flow_id()]);
     assert_eq!(copier.routes.connected(), [0, 2]);

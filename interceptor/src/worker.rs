@@ -146,6 +146,8 @@ impl Worker {
             AttachEvent::ResyncBegin { conn } => self.owners.begin_resync(conn),
             AttachEvent::ResyncEnd { conn } => self.owners.end_resync(conn),
             AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
+                // Given up: there is nothing to grant.
+                Ok(()) if !self.owners.has_claim(conn) => {}
                 Ok(()) => {
                     if let Some(who) = self.owners.stream(conn) {
                         who.queue.grant();

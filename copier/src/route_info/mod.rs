@@ -7,6 +7,7 @@
 //!
 //! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.
 
+mod claim;
 mod link;
 mod owners;
 
@@ -20,6 +21,7 @@ use millrace_wire::FourTuple;
 
 pub use link::{FlowTarget, LinkRoutes};
 
+use claim::{Claim, Rank};
 use owners::FlowOwners;
 
 use crate::agents::Diversion;
@@ -72,9 +74,10 @@ impl RouteInfo {
     }
 
     /// Lets go of an interceptor: what was its own may now be anybody's.
-    pub fn remove(&mut self, interceptor: InterceptorId) {
+    pub fn remove(&mut self, now: Time, interceptor: InterceptorId) {
         self.links
             .retain(|link| link.id().interceptor != interceptor);
+        self.settle_claims(now);
         if self.owners.forget_interceptor(interceptor) {
             for link in &mut self.links {
                 link.resync_soon();
@@ -108,21 +111,35 @@ impl RouteInfo {
     }
 
     /// Something happened on a link. Says whether answers that went unseen can come back now.
-    pub fn on_event(&mut self, id: LinkId, event: &LinkEvent, engine: &Engine) -> bool {
+    pub fn on_event(&mut self, now: Time, id: LinkId, event: &LinkEvent, engine: &Engine) -> bool {
         if matches!(event, LinkEvent::Up { .. }) {
             // As before any resync.
             self.flush_announcements();
         }
+        let first_refused = self.first_refused(Some(id.interceptor));
         let Some(link) = self.links.iter_mut().find(|link| link.id() == id) else {
             return false;
         };
-        match event {
-            LinkEvent::Up { epoch, .. } => {
+        let restored = match event {
+            LinkEvent::Up {
+                epoch,
+                interceptor_id,
+                incarnation,
+            } => {
+                let rank = Rank {
+                    name: interceptor_id.clone(),
+                    incarnation: *incarnation,
+                };
+                if let Some(claim) = link.claim_mut() {
+                    claim.on_up(now, rank, first_refused.as_ref());
+                }
                 link.on_up(*epoch, engine, &self.owners);
                 true
             }
             LinkEvent::Granted => {
-                link.on_granted();
+                if let Some(claim) = link.claim_mut() {
+                    claim.on_granted();
+                }
                 true
             }
             LinkEvent::Down { epoch, .. } => {
@@ -130,13 +147,38 @@ impl RouteInfo {
                 false
             }
             LinkEvent::Refused { code, .. } => {
-                if *code == Code::ClaimConflict {
-                    link.on_claim_refused();
+                if *code == Code::ClaimConflict
+                    && let Some(claim) = link.claim_mut()
+                {
+                    claim.on_refused();
                 }
                 false
             }
             // Inputs of their own.
-            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Traced(_) => false,
+            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Traced(_) => {
+                return false;
+            }
+        };
+        self.settle_claims(now);
+        restored
+    }
+
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.links.iter().filter_map(LinkRoutes::claim)
+    }
+
+    /// The first interceptor, in the order of claims, that refuses this copier's pool.
+    fn first_refused(&self, except: Option<InterceptorId>) -> Option<Rank> {
+        let links = self.links.iter();
+        let others = links.filter(|link| Some(link.id().interceptor) != except);
+        let claims = others.filter_map(LinkRoutes::claim);
+        claims.filter_map(Claim::refused_at).min().cloned()
+    }
+
+    fn settle_claims(&mut self, now: Time) {
+        let first_refused = self.first_refused(None);
+        for link in &mut self.links {
+            link.settle_claim(now, first_refused.as_ref());
         }
     }
 
@@ -155,7 +197,7 @@ impl RouteInfo {
     pub fn is_open(&self) -> bool {
         self.diversion == Diversion::Held
             && self.links.iter().any(LinkRoutes::is_up)
-            && !self.links.iter().any(LinkRoutes::is_claim_refused)
+            && !self.claims().any(Claim::is_refused)
     }
 
     /// Whether this flow's responses may have come back on a link of `interceptor`.
@@ -171,7 +213,8 @@ impl RouteInfo {
             return Some(now + RETRY);
         }
         // Forgetting can wait for the next packet.
-        self.gathering.then(|| self.announced_at + self.pace())
+        let announcing = self.gathering.then(|| self.announced_at + self.pace());
+        self.claims().filter_map(Claim::due).chain(announcing).min()
     }
 
     /// A replica's flow begins.
@@ -246,6 +289,9 @@ impl RouteInfo {
         if self.links.iter().any(LinkRoutes::is_pending) {
             // A resync names what there is: nothing older may come after it.
             self.flush_announcements();
+        }
+        if self.claims().any(|claim| claim.due().is_some()) {
+            self.settle_claims(now);
         }
         for link in &mut self.links {
             link.go_on(engine, &self.owners);
