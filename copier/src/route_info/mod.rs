@@ -8,6 +8,7 @@
 //! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.
 
 mod claim;
+mod conflicts;
 mod link;
 mod owners;
 
@@ -22,6 +23,7 @@ use millrace_wire::FourTuple;
 pub use link::{FlowTarget, LinkRoutes};
 
 use claim::{Claim, Rank};
+use conflicts::Conflicts;
 use owners::FlowOwners;
 
 use crate::agents::Diversion;
@@ -52,6 +54,7 @@ const FORGET_PACE: Duration = Duration::from_millis(20);
 pub struct RouteInfo {
     links: Vec<LinkRoutes>,
     owners: FlowOwners,
+    conflicts: Conflicts,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
     /// interceptor, so that a flow is encoded once.
     announcements: Vec<Batch>,
@@ -244,8 +247,48 @@ impl RouteInfo {
         self.gathering = true;
     }
 
+    /// An interceptor says that another copier owns this replica's flow, or one that it had before:
+    /// see [`Engine::flow_conflict`].
+    pub fn on_conflict(
+        &mut self,
+        now: Time,
+        interceptor: InterceptorId,
+        key: ReplicaKey,
+        engine: &mut Engine,
+    ) {
+        if self.conflicts.report(key, interceptor) {
+            if engine.flow_conflict(now, key) {
+                let id = key.flow_id();
+                let told = self.links.iter();
+                let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
+                let told = told.map(|link| link.id().interceptor);
+                self.conflicts.moved(key, interceptor, told);
+            }
+        } else if let Some(flow) = engine.flow(key).filter(|_| !engine.is_connected(key)) {
+            self.announce_again(interceptor, key.flow_id(), &flow);
+        }
+    }
+
+    fn announce_again(&mut self, interceptor: InterceptorId, id: FlowId, flow: &FourTuple) {
+        // Else it would come before what it repeats.
+        self.flush_announcements();
+        let mut links = self.links.iter_mut();
+        let its = |link: &&mut LinkRoutes| {
+            link.id().interceptor == interceptor && link.announces() && link.carries(id)
+        };
+        if let Some(link) = links.find(its) {
+            let mut batch = Batch::new();
+            // Both ends of a replica's flow are of one family, so encoding cannot fail.
+            let full = batch.push_flow(&link.record(id, flow)).unwrap_or_default();
+            if let Some(flows) = full.or_else(|| batch.take()) {
+                link.announce(flows.into());
+            }
+        }
+    }
+
     /// A flow is over.
     pub fn flow_closed(&mut self, key: ReplicaKey) {
+        self.conflicts.remove(key);
         let owner = self.owners.remove(key);
         self.forget_at(key.flow_id(), |interceptor| {
             owner.is_none_or(|owner| owner == interceptor)
