@@ -200,6 +200,7 @@ impl Worker {
             pending,
             outgoing,
             local,
+            tracer,
             counters,
             ..
         } = self;
@@ -212,6 +213,7 @@ impl Worker {
                 counters.ignored += 1;
                 return;
             }
+            tracer.note_captured(packet.tuple.destination);
             let flow = packet.tuple.reversed();
             match owners.find(&flow) {
                 Some((conn, key)) => {
