@@ -5,22 +5,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use millrace_capture::Waker;
 use millrace_fleet::link::LinkEvent;
-use millrace_proto::TraceReport;
+use millrace_proto::{Sight, TraceReport};
 use tonic::codegen::Bytes;
 
 use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
 
-/// Bytes of response headers that may wait. More means that the shard is far behind, and the
-/// oldest are of least use: TCP will repeat them.
+/// Bytes that may wait of what interceptors say. More means that the shard is far behind, and the
+/// oldest is of least use: TCP repeats what it was about, and probes are repeated too.
 const MAX_BYTES: usize = 16 << 20;
+
+/// What a message costs besides its bytes: it bounds the number of tiny ones.
+const OVERHEAD: usize = 64;
 
 /// Something for the shard.
 #[derive(Debug)]
 pub enum Input {
     /// Packed response headers, and the interceptor they came from.
     Headers(InterceptorId, Bytes),
-    /// Packed ids of flows that another copier owns.
-    Conflict(Bytes),
+    /// Packed ids of flows that another copier owns, and the interceptor that says so.
+    Conflict(InterceptorId, Bytes),
     /// What an interceptor's host saw of probes.
     Traced(InterceptorId, TraceReport),
     /// A link is up or down, or was refused.
@@ -54,11 +57,12 @@ impl Inbox {
         }
     }
 
-    /// Hands an event of a link over. Headers that find the queue full push out the oldest.
+    /// Hands an event of a link over. What finds the queue full pushes out the oldest that may be
+    /// lost.
     pub fn push(&self, link: LinkId, event: LinkEvent) {
         self.put(match event {
             LinkEvent::Headers { bytes, .. } => Input::Headers(link.interceptor, bytes),
-            LinkEvent::Conflict { ids } => Input::Conflict(ids),
+            LinkEvent::Conflict { ids } => Input::Conflict(link.interceptor, ids),
             LinkEvent::Traced(report) => Input::Traced(link.interceptor, report),
             LinkEvent::Up { .. }
             | LinkEvent::Down { .. }
@@ -80,11 +84,9 @@ impl Inbox {
     fn put(&self, input: Input) {
         let mut queue = self.lock();
         let was_empty = queue.inputs.is_empty();
-        if let Input::Headers(_, bytes) = &input {
-            queue.bytes += bytes.len();
-        }
+        queue.bytes += input.cost().unwrap_or_default();
         queue.inputs.push_back(input);
-        while queue.bytes > MAX_BYTES && queue.drop_oldest_headers() {}
+        while queue.bytes > MAX_BYTES && queue.drop_oldest() {}
         drop(queue);
         if was_empty {
             self.waker.wake();
@@ -98,7 +100,7 @@ impl Inbox {
         queue.bytes = 0;
     }
 
-    /// Batches of headers that were dropped because the shard was too slow.
+    /// Messages that were dropped because the shard was too slow.
     pub fn dropped_batches(&self) -> u64 {
         self.lock().dropped_batches
     }
@@ -109,27 +111,32 @@ impl Inbox {
     }
 }
 
-impl Queue {
-    fn drop_oldest_headers(&mut self) -> bool {
-        let oldest = self
-            .inputs
-            .iter()
-            .position(|input| matches!(input, Input::Headers(..)));
-        match oldest.and_then(|index| self.inputs.remove(index)) {
-            Some(Input::Headers(_, bytes)) => {
-                self.bytes -= bytes.len();
-                self.dropped_batches += 1;
-                true
+impl Input {
+    /// Bytes that it holds, if it may be lost.
+    fn cost(&self) -> Option<usize> {
+        let bytes = match self {
+            Self::Headers(_, bytes) | Self::Conflict(_, bytes) => bytes.len(),
+            Self::Traced(_, report) => {
+                let sights = report.sights.iter();
+                let names = sights.map(|it| it.syn_device.len() + it.leaked_device.len());
+                report.problem.len() + names.map(|len| size_of::<Sight>() + len).sum::<usize>()
             }
-            Some(
-                Input::Link(..)
-                | Input::Conflict(_)
-                | Input::Traced(..)
-                | Input::Add(_)
-                | Input::Remove(_),
-            )
-            | None => false,
-        }
+            Self::Link(..) | Self::Add(_) | Self::Remove(_) => return None,
+        };
+        Some(bytes + OVERHEAD)
+    }
+}
+
+impl Queue {
+    fn drop_oldest(&mut self) -> bool {
+        let mut inputs = self.inputs.iter().enumerate();
+        let Some((index, cost)) = inputs.find_map(|(index, it)| Some((index, it.cost()?))) else {
+            return false;
+        };
+        self.inputs.remove(index);
+        self.bytes -= cost;
+        self.dropped_batches += 1;
+        true
     }
 }
 
@@ -166,5 +173,34 @@ mod tests {
             Some(Input::Link(_, LinkEvent::Down { .. }))
         ));
         assert!(matches!(taken.pop_front(), Some(Input::Headers(_, bytes)) if bytes[0] == 2));
+    }
+
+    #[test]
+    fn conflicts_and_what_hosts_saw_are_bounded_too() {
+        let inbox = Inbox::new(Waker::new().unwrap());
+        let link = LinkId {
+            interceptor: 0,
+            link: 0,
+        };
+        let ids = Bytes::from(vec![0; 1 << 20]);
+        for _ in 0..20 {
+            inbox.push(link, LinkEvent::Conflict { ids: ids.clone() });
+        }
+        assert_eq!(inbox.dropped_batches(), 5);
+        let report = TraceReport {
+            problem: "x".repeat(1 << 20),
+            ..TraceReport::default()
+        };
+        for _ in 0..20 {
+            inbox.push(link, LinkEvent::Traced(report.clone()));
+        }
+        let nothing = Bytes::new();
+        for _ in 0..MAX_BYTES / OVERHEAD {
+            let ids = nothing.clone();
+            inbox.push(link, LinkEvent::Conflict { ids });
+        }
+        let mut taken = VecDeque::new();
+        inbox.take(&mut taken);
+        assert_eq!(taken.len(), MAX_BYTES / OVERHEAD);
     }
 }

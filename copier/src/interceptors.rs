@@ -17,6 +17,27 @@ struct Interceptor {
     id: InterceptorId,
     address: HostPort,
     links: Vec<Link>,
+    /// Its run, once a link is up.
+    incarnation: Option<u64>,
+    /// It is another one under a second name: its links are closed, since the two would take over
+    /// from each other for ever.
+    same_as: Option<HostPort>,
+}
+
+impl Interceptor {
+    /// One that was left out is tried anew when the other name is none any more.
+    fn is_wanted(&self, wanted: &[HostPort]) -> bool {
+        let is_wanted = |address| wanted.contains(address);
+        is_wanted(&self.address) && self.same_as.as_ref().is_none_or(is_wanted)
+    }
+
+    fn close(&self, inbox: &Inbox) {
+        for link in &self.links {
+            link.handle.close();
+            link.task.withdraw();
+        }
+        inbox.remove(self.id);
+    }
 }
 
 struct Link {
@@ -67,15 +88,11 @@ impl Interceptors {
         let mut current = self.lock();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut current.list)
             .into_iter()
-            .partition(|one| wanted.contains(&one.address));
+            .partition(|one| one.is_wanted(wanted));
         current.list = kept;
         for one in gone {
             tracing::info!("interceptor {} is none any more", one.address);
-            for link in one.links {
-                link.handle.close();
-                link.task.withdraw();
-            }
-            self.inbox.remove(one.id);
+            one.close(&self.inbox);
         }
         self.moderation.set_interceptors(wanted.len());
         for address in wanted {
@@ -97,6 +114,8 @@ impl Interceptors {
                     id,
                     address: address.clone(),
                     links,
+                    incarnation: None,
+                    same_as: None,
                 });
             }
         }
@@ -119,8 +138,16 @@ impl Interceptors {
         let gate = Arc::new(Mutex::new(()));
         let held = gate.lock().unwrap_or_else(PoisonError::into_inner);
         let (inbox, ready, waits) = (self.inbox.clone(), task.clone(), gate.clone());
+        // Not kept alive by its own links.
+        let current = Arc::downgrade(&self.current);
         let handle = link::spawn(config, &self.runtime, move |event| {
             drop(waits.lock().unwrap_or_else(PoisonError::into_inner));
+            if let LinkEvent::Up { incarnation, .. } = event
+                && let Some(current) = current.upgrade()
+                && let Some(second) = lock(&current).note_run(id.interceptor, incarnation)
+            {
+                second.close(&inbox);
+            }
             note_readiness(&ready, &event);
             inbox.push(id, event);
         });
@@ -138,12 +165,39 @@ impl Interceptors {
     /// The links as an operator wants to see them.
     pub fn status(&self) -> Vec<LinkStatus> {
         let current = self.lock();
-        let links = current.list.iter().flat_map(|one| &one.links);
+        let present = current.list.iter().filter(|one| one.same_as.is_none());
+        let links = present.flat_map(|one| &one.links);
         links.map(|link| link.handle.status()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
+    }
+}
+
+fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
+    current.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Current {
+    /// Notes which run of an interceptor a link has reached. Gives the interceptor that is to be
+    /// closed, because an earlier one of the list is the same.
+    fn note_run(&mut self, id: InterceptorId, incarnation: u64) -> Option<&Interceptor> {
+        let one = self.list.iter_mut().find(|one| one.id == id)?;
+        one.incarnation = Some(incarnation);
+        let mut same = self
+            .list
+            .iter_mut()
+            .filter(|one| one.incarnation == Some(incarnation) && one.same_as.is_none());
+        let (first, second) = (same.next()?, same.next()?);
+        tracing::warn!(
+            "interceptor {} is interceptor {} under another name, and is left out: name it once \
+             in -s",
+            second.address,
+            first.address
+        );
+        second.same_as = Some(first.address.clone());
+        Some(second)
     }
 }
 
@@ -156,5 +210,38 @@ fn note_readiness(task: &Task, event: &LinkEvent) {
         | LinkEvent::Granted
         | LinkEvent::Traced(_)
         | LinkEvent::Refused { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_fleet::address::DefaultPort;
+
+    use super::*;
+
+    #[test]
+    fn of_two_names_of_one_interceptor_the_first_is_kept() {
+        let addresses = DefaultPort(36_525).parse_list("rs1,rs2,198.18.2.21");
+        let addresses = addresses.unwrap();
+        let one = |(id, address): (InterceptorId, &HostPort)| Interceptor {
+            id,
+            address: address.clone(),
+            links: Vec::new(),
+            incarnation: None,
+            same_as: None,
+        };
+        let mut current = Current {
+            list: (0..).zip(&addresses).map(one).collect(),
+            next_id: 3,
+        };
+        assert!(current.note_run(2, 7).is_none());
+        assert!(current.note_run(1, 8).is_none());
+        // Whichever comes up first.
+        assert_eq!(current.note_run(0, 7).unwrap().id, 2);
+        // Once, though it may have come up a last time.
+        assert!(current.note_run(2, 7).is_none());
+        assert!(current.note_run(0, 9).is_none());
+        assert!(current.list[2].is_wanted(&addresses));
+        assert!(!current.list[2].is_wanted(&addresses[1..]));
     }
 }

@@ -3,10 +3,12 @@
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
 
+mod clock;
+
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use millrace_capture::{RingStatistics, SendErrorKind, Sender, Tap, Waker, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
@@ -25,6 +27,7 @@ use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
+use clock::Clock;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -39,42 +42,6 @@ const BLOCKS_IN_A_ROW: usize = 8;
 /// Packets sent before the rings are looked at again. What capture drops is lost for good, while
 /// what is to be sent can wait in the engine's memory: so reading goes before sending.
 const PACKETS_IN_A_ROW: usize = 64;
-/// A capture time stamp further back than this comes from a wall clock that was set.
-const OLDEST_STAMP: Duration = Duration::from_secs(5);
-
-/// Time for the engine: the wall clock at the start, and from then on a clock that is never set.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    origin: Instant,
-    wall_micros: u64,
-}
-
-impl Clock {
-    fn start() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let wall_micros = u64::try_from(wall.as_micros()).unwrap_or_default();
-        Self {
-            origin: Instant::now(),
-            wall_micros,
-        }
-    }
-
-    fn now(&self) -> Time {
-        Time::from_micros(self.wall_micros) + self.origin.elapsed()
-    }
-
-    /// When a frame with this time stamp (Unix, nanoseconds) was captured.
-    fn stamp(now: Time, nanos: u64) -> Time {
-        let at = Time::from_micros(nanos / 1000).min(now);
-        if now.since(at) > OLDEST_STAMP {
-            now
-        } else {
-            at
-        }
-    }
-}
 
 /// What the rest of the daemon sees of the shard.
 #[derive(Clone, Debug, Default)]
@@ -353,9 +320,13 @@ impl Shard {
                         }
                     }
                 }
-                Input::Conflict(ids) => {
+                Input::Conflict(interceptor, ids) => {
                     for id in FlowIds::new(&ids).map_while(Result::ok) {
-                        self.engine.flow_conflict(now, ReplicaKey::from_flow_id(id));
+                        let key = ReplicaKey::from_flow_id(id);
+                        self.routes
+                            .on_conflict(now, interceptor, key, &mut self.engine);
+                        // Its new flow is announced before a next report of it is weighed.
+                        self.tell_flows();
                     }
                 }
                 Input::Traced(interceptor, report) => {
@@ -364,7 +335,7 @@ impl Shard {
                 Input::Link(link, event) => self.on_link(now, link, &event),
                 Input::Add(link) => self.routes.add(*link),
                 Input::Remove(interceptor) => {
-                    self.routes.remove(interceptor);
+                    self.routes.remove(now, interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
             }
@@ -372,7 +343,7 @@ impl Shard {
     }
 
     fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
-        let restored = self.routes.on_event(link, event, &self.engine);
+        let restored = self.routes.on_event(now, link, event, &self.engine);
         if restored && self.engine.is_open() {
             // Whatever is outstanding is tried again: its answers may have gone unseen.
             let routes = &self.routes;
@@ -423,13 +394,17 @@ impl Shard {
                     .unwrap_or_default()
             });
         }
+        self.tell_flows();
+        unsent
+    }
+
+    fn tell_flows(&mut self) {
         while let Some(event) = self.engine.poll_event() {
             match event {
                 Event::FlowOpened { key, tuple } => self.routes.flow_opened(key, &tuple),
                 Event::FlowClosed { key } => self.routes.flow_closed(key),
             }
         }
-        unsent
     }
 
     fn flush(&mut self) {
@@ -520,7 +495,7 @@ impl Shard {
         }
         let sample = self.pilot.is_guarded();
         let sample = sample.then(|| Sample::of(self.engine.stats()));
-        let tick = self.pilot.tick(self.clock.origin.elapsed(), sample);
+        let tick = self.pilot.tick(self.clock.elapsed(), sample);
         self.engine.set_intensity(tick.intensity);
         if tick.stop {
             self.engine.stop_replicas(self.clock.now());
@@ -550,7 +525,7 @@ impl Shard {
             ring += answers.statistics();
         }
         Report::new(&Sources {
-            elapsed: self.clock.origin.elapsed(),
+            elapsed: self.clock.elapsed(),
             stats: self.engine.stats(),
             gauges: self.engine.gauges(),
             intensity: self.pilot.status(),

@@ -121,7 +121,7 @@ impl Copier {
             for input in inputs.drain(..) {
                 if let Input::Link(id, event) = input {
                     count -= usize::from(matches!(event, LinkEvent::Up { .. }));
-                    self.routes.on_event(id, &event, &self.engine);
+                    self.routes.on_event(self.now, id, &event, &self.engine);
                 }
             }
             if count == 0 {
@@ -157,6 +157,11 @@ impl Copier {
             };
             self.engine.segment(self.now, self.now, &packet);
         }
+        self.tell_flows().expect("a replica")
+    }
+
+    /// Announces what begins; gives the last of it.
+    fn tell_flows(&mut self) -> Option<ReplicaKey> {
         let mut opened = None;
         while let Some(event) = self.engine.poll_event() {
             if let Event::FlowOpened { key, tuple } = event {
@@ -164,7 +169,14 @@ impl Copier {
                 opened = Some(key);
             }
         }
-        opened.expect("a replica")
+        opened
+    }
+
+    /// An interceptor reports a conflict.
+    fn conflict(&mut self, interceptor: u32, key: ReplicaKey) {
+        self.routes
+            .on_conflict(self.now, interceptor, key, &mut self.engine);
+        self.tell_flows();
     }
 
     /// Time passes, and what has gathered goes out.
@@ -258,8 +270,30 @@ async fn when_an_interceptor_is_none_any_more_its_flows_are_offered_to_the_other
     copier.flush();
     interceptors[0].hears().await;
 
-    copier.routes.remove(1);
+    copier.routes.remove(copier.now, 1);
     copier.flush();
     assert_eq!(interceptors[0].hears().await.0, [key.flow_id()]);
     assert_eq!(copier.routes.connected(), [0, 2]);
+}
+
+#[tokio::test]
+async fn a_flow_that_all_interceptors_refuse_moves_once() {
+    let (mut copier, mut interceptors) = three().await;
+    copier.engine.set_open(copier.now, true);
+    let key = copier.session(1000);
+    copier.flush();
+    for number in 0..3 {
+        copier.conflict(number, key);
+    }
+    assert_eq!(copier.engine.stats().replicas_moved, 1);
+    copier.flush();
+    // Those whose reports came late are asked again about the new flow.
+    for (number, announcements) in [(0, 2), (1, 3), (2, 3)] {
+        for _ in 0..announcements {
+            assert_eq!(interceptors[number].hears().await.0, [key.flow_id()]);
+        }
+    }
+    // The new one is another copier's too.
+    copier.conflict(2, key);
+    assert_eq!(copier.engine.stats().replicas_moved, 2);
 }

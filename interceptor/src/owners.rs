@@ -158,7 +158,7 @@ impl Owners {
         }
     }
 
-    /// Grants a claim, in place of the stream's earlier one.
+    /// Grants a claim, in place of the stream's earlier one. One without ranges gives it up.
     ///
     /// # Errors
     /// Another copier holds a part of it. Streams of the same copier share its claim.
@@ -183,6 +183,12 @@ impl Owners {
             copier.claim = Some(claim);
         }
         Ok(())
+    }
+
+    /// Whether a stream holds a claim.
+    pub fn has_claim(&self, conn: ConnId) -> bool {
+        let claim = self.copiers.get(&conn).and_then(|it| it.claim.as_ref());
+        claim.is_some_and(|claim| !claim.ranges.is_empty())
     }
 
     /// The stream that owns a flow, and the name that its copier has for it.
@@ -404,6 +410,31 @@ mod tests {
             owners.find(&tuple),
             Some((ConnId(1), FlowKey::Tuple { .. }))
         ));
+    }
+
+    #[test]
+    fn a_claim_that_is_given_up_is_free_for_others() {
+        let mut owners = Owners::new(1000);
+        owners.attach(ConnId(1), attached("a"));
+        owners.attach(ConnId(2), attached("b"));
+        let range = ClientRange::new(
+            "198.18.1.1".parse().unwrap(),
+            "198.18.1.9".parse().unwrap(),
+            1,
+            65_535,
+        );
+        let claim = ClaimSet {
+            ranges: vec![range.unwrap()],
+            targets: Vec::new(),
+        };
+        owners.claim(ConnId(1), claim.clone()).unwrap();
+        assert!(owners.has_claim(ConnId(1)));
+        owners.claim(ConnId(2), claim.clone()).unwrap_err();
+        owners.claim(ConnId(1), ClaimSet::default()).unwrap();
+        assert!(!owners.has_claim(ConnId(1)));
+        owners.claim(ConnId(2), claim).unwrap();
+        let (_, tuple) = flow(0, 5000);
+        assert_eq!(owners.find(&tuple).unwrap().0, ConnId(2));
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! A target may answer faster than gRPC carries an announcement. What waits here too long was
 //! nobody's, or its owner is gone; a target repeats what matters.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
 use millrace_proto::HeaderRecord;
-use millrace_wire::FourTuple;
+use millrace_wire::{Endpoint, FourTuple};
 
 /// How long a header waits.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -27,7 +27,9 @@ struct Waiting {
 /// The waiting headers.
 #[derive(Debug, Default)]
 pub struct Pending {
-    by_flow: HashMap<FourTuple, Waiting, RandomState>,
+    /// A flow begins with its client, so that all of one client stand side by side: behind address
+    /// translation a flow is announced by its client alone.
+    by_flow: BTreeMap<FourTuple, Waiting>,
     /// Flows in the order in which their first header came, with the number of that wait: a flow
     /// that was taken leaves its place behind.
     order: VecDeque<(Instant, FourTuple, u64)>,
@@ -67,14 +69,28 @@ impl Pending {
         headers
     }
 
-    /// Takes everything: route info came that may own any of it.
-    pub fn take_all(&mut self) -> Vec<(FourTuple, Vec<HeaderRecord>)> {
-        self.count = 0;
-        self.order.clear();
-        self.by_flow
-            .drain()
-            .map(|(tuple, waiting)| (tuple, waiting.headers))
-            .collect()
+    /// Takes the headers of all flows of a client that has an owner now.
+    pub fn take_client(&mut self, client: Endpoint) -> Vec<(FourTuple, Vec<HeaderRecord>)> {
+        let first = FourTuple::new(client, Endpoint::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+        let last_ip = IpAddr::from(Ipv6Addr::from(u128::MAX));
+        let last = FourTuple::new(client, Endpoint::new(last_ip, u16::MAX));
+        let flows: Vec<_> = self.by_flow.range(first..=last).map(|it| *it.0).collect();
+        self.take_each(flows)
+    }
+
+    /// Takes the headers of all flows that are `owned` now; the others wait on, no longer than
+    /// they would have.
+    pub fn take_if(
+        &mut self,
+        owned: impl Fn(&FourTuple) -> bool,
+    ) -> Vec<(FourTuple, Vec<HeaderRecord>)> {
+        let flows: Vec<_> = self.by_flow.keys().copied().filter(owned).collect();
+        self.take_each(flows)
+    }
+
+    fn take_each(&mut self, flows: Vec<FourTuple>) -> Vec<(FourTuple, Vec<HeaderRecord>)> {
+        let take = |flow| (flow, self.take(&flow));
+        flows.into_iter().map(take).collect()
     }
 
     /// Gives up what has waited too long.
@@ -183,6 +199,38 @@ mod tests {
         pending.keep(now + PATIENCE, tuple(1), header(2));
         pending.expire(now + PATIENCE + PATIENCE / 2);
         assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn route_info_of_others_does_not_lengthen_a_wait() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        for port in 0..100 {
+            pending.keep(now, tuple(port), header(1));
+        }
+        let other = tuple(7).source;
+        assert_eq!(pending.take_client(other).len(), 1);
+        assert_eq!(pending.take_if(|flow| *flow == tuple(8)).len(), 1);
+        assert_eq!(pending.take_client(tuple(200).source).len(), 0);
+        assert_eq!(pending.len(), 98);
+        pending.expire(now + PATIENCE * 2);
+        assert_eq!((pending.len(), pending.expired()), (0, 98));
+    }
+
+    #[test]
+    fn a_client_has_flows_to_targets_of_both_kinds_of_addresses() {
+        let mut pending = Pending::default();
+        let client = tuple(1).source;
+        let targets = ["0.0.0.0:0", "198.18.2.20:80", "255.255.255.255:65535"];
+        for target in targets.iter().chain(&["[::]:0", "[2001:db8::1]:80"]) {
+            let target: std::net::SocketAddr = target.parse().unwrap();
+            let flow = FourTuple::new(client, target.into());
+            pending.keep(Instant::now(), flow, header(1));
+        }
+        pending.keep(Instant::now(), tuple(0), header(1));
+        pending.keep(Instant::now(), tuple(2), header(1));
+        assert_eq!(pending.take_client(client).len(), 5);
+        assert_eq!(pending.len(), 2);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! A thread of its own does this, one question after the other, with small rings that see nothing
 //! but the probes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_capture::filter::HEADERS_ONLY;
@@ -14,7 +16,7 @@ use millrace_capture::wait::MAX_SOURCES;
 use millrace_capture::{Device, Filter, FilterSpec, Ring, RingConfig, ServiceFilter, wait};
 use millrace_fleet::server::HeaderQueue;
 use millrace_proto::{Sight, TraceReport, TraceRequest};
-use millrace_wire::{Decoder, Flags, TcpPacket, Verify};
+use millrace_wire::{Decoder, Endpoint, Flags, TcpPacket, Verify};
 
 /// Questions that may wait.
 const WAITING: usize = 4;
@@ -32,11 +34,50 @@ pub struct Setting {
     pub assistant: bool,
 }
 
+/// The probes that are looked for, and which answers the worker has taken: what comes through a
+/// queue is on no device.
+#[derive(Clone, Debug, Default)]
+struct Lookout(Arc<Probes>);
+
+#[derive(Debug, Default)]
+struct Probes {
+    /// Whether any is looked for: the worker asks for every packet.
+    any: AtomicBool,
+    answered: Mutex<HashMap<SocketAddr, bool>>,
+}
+
+impl Lookout {
+    fn set(&self, clients: &[SocketAddr]) {
+        *self.lock() = clients.iter().map(|client| (*client, false)).collect();
+        self.0.any.store(!clients.is_empty(), Ordering::Relaxed);
+    }
+
+    fn note(&self, client: SocketAddr) {
+        if self.0.any.load(Ordering::Relaxed)
+            && let Some(answered) = self.lock().get_mut(&client)
+        {
+            *answered = true;
+        }
+    }
+
+    fn is_answered(&self, client: SocketAddr) -> bool {
+        self.lock().get(&client) == Some(&true)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, bool>> {
+        self.0
+            .answered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Asks the tracer's thread.
 #[derive(Debug)]
 pub struct Tracer {
     jobs: SyncSender<(TraceRequest, HeaderQueue)>,
     assistant: bool,
+    lookout: Lookout,
 }
 
 impl Tracer {
@@ -47,10 +88,22 @@ impl Tracer {
     pub fn start(setting: Setting) -> std::io::Result<Self> {
         let (jobs, waiting) = sync_channel(WAITING);
         let assistant = setting.assistant;
+        let lookout = Lookout::default();
+        let its = lookout.clone();
         std::thread::Builder::new()
             .name("tracer".to_owned())
-            .spawn(move || serve(&waiting, &setting))?;
-        Ok(Self { jobs, assistant })
+            .spawn(move || serve(&waiting, &setting, &its))?;
+        Ok(Self {
+            jobs,
+            assistant,
+            lookout,
+        })
+    }
+
+    /// The worker has taken a response to this client. Costs next to nothing while no probe is
+    /// looked for.
+    pub fn note_captured(&self, client: Endpoint) {
+        self.lookout.note(client.into());
     }
 
     /// Has a question answered to `queue`; never waits.
@@ -69,17 +122,19 @@ impl Tracer {
     }
 }
 
-fn serve(jobs: &Receiver<(TraceRequest, HeaderQueue)>, setting: &Setting) {
+fn serve(jobs: &Receiver<(TraceRequest, HeaderQueue)>, setting: &Setting, lookout: &Lookout) {
     while let Ok((request, queue)) = jobs.recv() {
         let mut report = TraceReport {
             id: request.id,
             assistant: setting.assistant,
             ..TraceReport::default()
         };
-        match look(&request, setting) {
+        lookout.set(&request.clients);
+        match look(&request, setting, lookout) {
             Ok(sights) => report.sights = sights,
             Err(problem) => report.problem = problem,
         }
+        lookout.set(&[]);
         queue.traced(report);
     }
 }
@@ -96,7 +151,11 @@ impl Watched {
     }
 }
 
-fn look(request: &TraceRequest, setting: &Setting) -> Result<Vec<Sight>, String> {
+fn look(
+    request: &TraceRequest,
+    setting: &Setting,
+    lookout: &Lookout,
+) -> Result<Vec<Sight>, String> {
     let devices = Device::list();
     let local: HashSet<IpAddr> = devices
         .iter()
@@ -139,6 +198,9 @@ fn look(request: &TraceRequest, setting: &Setting) -> Result<Vec<Sight>, String>
                     }
                 }
             }
+        }
+        for one in &mut watched {
+            one.sight.captured |= lookout.is_answered(one.client);
         }
     }
     let sights = watched.into_iter().map(|it| it.sight);
@@ -210,5 +272,26 @@ impl Seen<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_worker_takes_is_noted_for_the_probes_that_are_looked_for() {
+        let lookout = Lookout::default();
+        let probe: SocketAddr = "198.18.1.1:4000".parse().unwrap();
+        let other: SocketAddr = "198.18.1.1:4001".parse().unwrap();
+        lookout.note(probe);
+        assert!(!lookout.is_answered(probe), "nobody looked");
+        lookout.set(&[probe]);
+        lookout.note(other);
+        lookout.note(probe);
+        assert!(lookout.is_answered(probe));
+        assert!(!lookout.is_answered(other));
+        lookout.set(&[]);
+        assert!(!lookout.is_answered(probe));
     }
 }

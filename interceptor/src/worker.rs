@@ -10,7 +10,7 @@ use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::server::{AttachEvent, AttachEvents};
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowKey, HeaderRecord};
-use millrace_wire::{Decoder, TcpPacket};
+use millrace_wire::{Decoder, FourTuple, TcpPacket};
 
 use crate::counters::{Counters, Shared};
 use crate::outgoing::Outgoing;
@@ -127,13 +127,14 @@ impl Worker {
                 if self.pending.is_empty() {
                     return;
                 }
-                if tuples.iter().any(owners::is_any_target) {
-                    self.return_all_late();
-                    return;
-                }
                 for tuple in tuples {
-                    let late = self.pending.take(&tuple);
-                    self.return_late(&tuple, late);
+                    if owners::is_any_target(&tuple) {
+                        let late = self.pending.take_client(tuple.source);
+                        self.return_each(late);
+                    } else {
+                        let late = self.pending.take(&tuple);
+                        self.return_late(&tuple, late);
+                    }
                 }
             }
             AttachEvent::Forget { conn, ids, .. } => self.owners.forget(conn, &ids),
@@ -145,11 +146,15 @@ impl Worker {
             AttachEvent::ResyncBegin { conn } => self.owners.begin_resync(conn),
             AttachEvent::ResyncEnd { conn } => self.owners.end_resync(conn),
             AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
+                // Given up: there is nothing to grant.
+                Ok(()) if !self.owners.has_claim(conn) => {}
                 Ok(()) => {
                     if let Some(who) = self.owners.stream(conn) {
                         who.queue.grant();
                     }
-                    self.return_all_late();
+                    let owners = &self.owners;
+                    let late = self.pending.take_if(|flow| owners.find(flow).is_some());
+                    self.return_each(late);
                 }
                 Err(conflict) => {
                     self.counters.claim_conflicts += 1;
@@ -167,18 +172,16 @@ impl Worker {
         }
     }
 
-    /// Route info came that may own any of what waits.
-    fn return_all_late(&mut self) {
-        for (tuple, late) in self.pending.take_all() {
-            self.return_late(&tuple, late);
+    fn return_each(&mut self, flows: Vec<(FourTuple, Vec<HeaderRecord>)>) {
+        for (flow, late) in flows {
+            self.return_late(&flow, late);
         }
     }
 
-    fn return_late(&mut self, tuple: &millrace_wire::FourTuple, late: Vec<HeaderRecord>) {
-        let Some((conn, key)) = self.owners.find(tuple) else {
-            for header in late {
-                self.pending.keep(Instant::now(), *tuple, header);
-            }
+    /// Returns headers of a flow whose owner has become known.
+    fn return_late(&mut self, flow: &FourTuple, late: Vec<HeaderRecord>) {
+        // A replica that moved twice within one message has none: nobody waits for its first flow.
+        let Some((conn, key)) = self.owners.find(flow) else {
             return;
         };
         for header in late {
@@ -197,6 +200,7 @@ impl Worker {
             pending,
             outgoing,
             local,
+            tracer,
             counters,
             ..
         } = self;
@@ -209,6 +213,7 @@ impl Worker {
                 counters.ignored += 1;
                 return;
             }
+            tracer.note_captured(packet.tuple.destination);
             let flow = packet.tuple.reversed();
             match owners.find(&flow) {
                 Some((conn, key)) => {

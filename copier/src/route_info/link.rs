@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use millrace_engine::{Engine, ReplicaKey};
+use millrace_engine::{Engine, ReplicaKey, Time};
 use millrace_fleet::link::{Batch, Epoch, LinkHandle, SendError};
 use millrace_proto::{ClaimSet, FlowId, FlowRecord};
 use millrace_wire::FourTuple;
 use tonic::codegen::Bytes;
 
 use super::LinkId;
+use super::claim::{Claim, Rank};
 use super::owners::FlowOwners;
 
 /// A resync pauses while this much waits in the link's queue, in bytes, so that the flows that
@@ -38,16 +39,6 @@ enum State {
     Behind(Epoch),
 }
 
-/// Whether the claim of this copier holds on a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ClaimState {
-    /// Not answered in this epoch.
-    Open,
-    Granted,
-    /// Another copier holds a part of it: stays so until it is granted.
-    Refused,
-}
-
 /// Route info on one link.
 #[derive(Debug)]
 pub struct LinkRoutes {
@@ -55,8 +46,7 @@ pub struct LinkRoutes {
     handle: LinkHandle,
     /// How many links there are to the same interceptor.
     links: u32,
-    claim: Option<ClaimSet>,
-    claim_state: ClaimState,
+    claim: Option<Claim>,
     by: FlowTarget,
     state: State,
     forgotten: Batch,
@@ -76,8 +66,7 @@ impl LinkRoutes {
             id,
             handle,
             links: links.max(1),
-            claim,
-            claim_state: ClaimState::Open,
+            claim: claim.map(Claim::new),
             by,
             state: State::Down,
             forgotten: Batch::new(),
@@ -97,7 +86,7 @@ impl LinkRoutes {
     /// Whether responses can come back on this link. With a claim that is not granted, what would
     /// be sent would bear addresses of another copier.
     pub fn is_up(&self) -> bool {
-        self.epoch().is_some() && (self.announces() || self.claim_state == ClaimState::Granted)
+        self.epoch().is_some() && self.claim.as_ref().is_none_or(Claim::is_granted)
     }
 
     /// The epoch, while the stream is up.
@@ -113,8 +102,9 @@ impl LinkRoutes {
         (self.id.link.into(), self.links.into())
     }
 
-    pub(super) fn is_claim_refused(&self) -> bool {
-        self.claim_state == ClaimState::Refused
+    /// The claim, if a pool is claimed.
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
     }
 
     /// Whether flows are announced here, rather than a pool claimed.
@@ -147,19 +137,39 @@ impl LinkRoutes {
         }
     }
 
+    /// The stream is up; its claim, if there is one, has been told.
     pub(super) fn on_up(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners) {
-        if self.claim_state == ClaimState::Granted {
-            self.claim_state = ClaimState::Open;
-        }
         self.begin_resync(epoch, engine, owners);
     }
 
-    pub(super) fn on_granted(&mut self) {
-        self.claim_state = ClaimState::Granted;
+    pub(super) fn claim_mut(&mut self) -> Option<&mut Claim> {
+        self.claim.as_mut()
     }
 
-    pub(super) fn on_claim_refused(&mut self) {
-        self.claim_state = ClaimState::Refused;
+    /// Makes the claim, or gives it up, as the other interceptors have it.
+    pub(super) fn settle_claim(&mut self, now: Time, first_refused: Option<&Rank>) {
+        let epoch = self.epoch();
+        let Some(claim) = &mut self.claim else {
+            return;
+        };
+        let had = claim.is_granted();
+        if !claim.settle(now, first_refused) {
+            return;
+        }
+        if had && let Some(first) = first_refused {
+            tracing::warn!(
+                "interceptor {}: the client pool is given up here until interceptor {} grants it \
+                 too; to have it at once, stop the copier that holds it there, or give each copier \
+                 a share with -f",
+                self.handle.address(),
+                first.name
+            );
+        }
+        // A resync that is still to begin sends it.
+        if let (State::Resyncing(..) | State::Synced(_), Some(epoch)) = (&self.state, epoch) {
+            let result = self.handle.try_claim(epoch, claim.wanted());
+            self.note(epoch, result);
+        }
     }
 
     pub(super) fn on_down(&mut self, epoch: Epoch) {
@@ -232,7 +242,7 @@ impl LinkRoutes {
         self.state = State::Resyncing(epoch, keys);
         let mut result = self.handle.try_resync_begin(epoch);
         if let (Ok(()), Some(claim)) = (&result, &self.claim) {
-            result = self.handle.try_claim(epoch, claim);
+            result = self.handle.try_claim(epoch, claim.wanted());
         }
         self.note(epoch, result);
         self.resync(engine, owners);

@@ -7,6 +7,8 @@
 //!
 //! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.
 
+mod claim;
+mod conflicts;
 mod link;
 mod owners;
 
@@ -20,6 +22,8 @@ use millrace_wire::FourTuple;
 
 pub use link::{FlowTarget, LinkRoutes};
 
+use claim::{Claim, Rank};
+use conflicts::Conflicts;
 use owners::FlowOwners;
 
 use crate::agents::Diversion;
@@ -50,6 +54,7 @@ const FORGET_PACE: Duration = Duration::from_millis(20);
 pub struct RouteInfo {
     links: Vec<LinkRoutes>,
     owners: FlowOwners,
+    conflicts: Conflicts,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
     /// interceptor, so that a flow is encoded once.
     announcements: Vec<Batch>,
@@ -72,9 +77,10 @@ impl RouteInfo {
     }
 
     /// Lets go of an interceptor: what was its own may now be anybody's.
-    pub fn remove(&mut self, interceptor: InterceptorId) {
+    pub fn remove(&mut self, now: Time, interceptor: InterceptorId) {
         self.links
             .retain(|link| link.id().interceptor != interceptor);
+        self.settle_claims(now);
         if self.owners.forget_interceptor(interceptor) {
             for link in &mut self.links {
                 link.resync_soon();
@@ -108,21 +114,35 @@ impl RouteInfo {
     }
 
     /// Something happened on a link. Says whether answers that went unseen can come back now.
-    pub fn on_event(&mut self, id: LinkId, event: &LinkEvent, engine: &Engine) -> bool {
+    pub fn on_event(&mut self, now: Time, id: LinkId, event: &LinkEvent, engine: &Engine) -> bool {
         if matches!(event, LinkEvent::Up { .. }) {
             // As before any resync.
             self.flush_announcements();
         }
+        let first_refused = self.first_refused(Some(id.interceptor));
         let Some(link) = self.links.iter_mut().find(|link| link.id() == id) else {
             return false;
         };
-        match event {
-            LinkEvent::Up { epoch, .. } => {
+        let restored = match event {
+            LinkEvent::Up {
+                epoch,
+                interceptor_id,
+                incarnation,
+            } => {
+                let rank = Rank {
+                    name: interceptor_id.clone(),
+                    incarnation: *incarnation,
+                };
+                if let Some(claim) = link.claim_mut() {
+                    claim.on_up(now, rank, first_refused.as_ref());
+                }
                 link.on_up(*epoch, engine, &self.owners);
                 true
             }
             LinkEvent::Granted => {
-                link.on_granted();
+                if let Some(claim) = link.claim_mut() {
+                    claim.on_granted();
+                }
                 true
             }
             LinkEvent::Down { epoch, .. } => {
@@ -130,13 +150,38 @@ impl RouteInfo {
                 false
             }
             LinkEvent::Refused { code, .. } => {
-                if *code == Code::ClaimConflict {
-                    link.on_claim_refused();
+                if *code == Code::ClaimConflict
+                    && let Some(claim) = link.claim_mut()
+                {
+                    claim.on_refused();
                 }
                 false
             }
             // Inputs of their own.
-            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Traced(_) => false,
+            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Traced(_) => {
+                return false;
+            }
+        };
+        self.settle_claims(now);
+        restored
+    }
+
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.links.iter().filter_map(LinkRoutes::claim)
+    }
+
+    /// The first interceptor, in the order of claims, that refuses this copier's pool.
+    fn first_refused(&self, except: Option<InterceptorId>) -> Option<Rank> {
+        let links = self.links.iter();
+        let others = links.filter(|link| Some(link.id().interceptor) != except);
+        let claims = others.filter_map(LinkRoutes::claim);
+        claims.filter_map(Claim::refused_at).min().cloned()
+    }
+
+    fn settle_claims(&mut self, now: Time) {
+        let first_refused = self.first_refused(None);
+        for link in &mut self.links {
+            link.settle_claim(now, first_refused.as_ref());
         }
     }
 
@@ -155,7 +200,7 @@ impl RouteInfo {
     pub fn is_open(&self) -> bool {
         self.diversion == Diversion::Held
             && self.links.iter().any(LinkRoutes::is_up)
-            && !self.links.iter().any(LinkRoutes::is_claim_refused)
+            && !self.claims().any(Claim::is_refused)
     }
 
     /// Whether this flow's responses may have come back on a link of `interceptor`.
@@ -171,7 +216,8 @@ impl RouteInfo {
             return Some(now + RETRY);
         }
         // Forgetting can wait for the next packet.
-        self.gathering.then(|| self.announced_at + self.pace())
+        let announcing = self.gathering.then(|| self.announced_at + self.pace());
+        self.claims().filter_map(Claim::due).chain(announcing).min()
     }
 
     /// A replica's flow begins.
@@ -201,8 +247,48 @@ impl RouteInfo {
         self.gathering = true;
     }
 
+    /// An interceptor says that another copier owns this replica's flow, or one that it had before:
+    /// see [`Engine::flow_conflict`].
+    pub fn on_conflict(
+        &mut self,
+        now: Time,
+        interceptor: InterceptorId,
+        key: ReplicaKey,
+        engine: &mut Engine,
+    ) {
+        if self.conflicts.report(key, interceptor) {
+            if engine.flow_conflict(now, key) {
+                let id = key.flow_id();
+                let told = self.links.iter();
+                let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
+                let told = told.map(|link| link.id().interceptor);
+                self.conflicts.moved(key, interceptor, told);
+            }
+        } else if let Some(flow) = engine.flow(key).filter(|_| !engine.is_connected(key)) {
+            self.announce_again(interceptor, key.flow_id(), &flow);
+        }
+    }
+
+    fn announce_again(&mut self, interceptor: InterceptorId, id: FlowId, flow: &FourTuple) {
+        // Else it would come before what it repeats.
+        self.flush_announcements();
+        let mut links = self.links.iter_mut();
+        let its = |link: &&mut LinkRoutes| {
+            link.id().interceptor == interceptor && link.announces() && link.carries(id)
+        };
+        if let Some(link) = links.find(its) {
+            let mut batch = Batch::new();
+            // Both ends of a replica's flow are of one family, so encoding cannot fail.
+            let full = batch.push_flow(&link.record(id, flow)).unwrap_or_default();
+            if let Some(flows) = full.or_else(|| batch.take()) {
+                link.announce(flows.into());
+            }
+        }
+    }
+
     /// A flow is over.
     pub fn flow_closed(&mut self, key: ReplicaKey) {
+        self.conflicts.remove(key);
         let owner = self.owners.remove(key);
         self.forget_at(key.flow_id(), |interceptor| {
             owner.is_none_or(|owner| owner == interceptor)
@@ -246,6 +332,9 @@ impl RouteInfo {
         if self.links.iter().any(LinkRoutes::is_pending) {
             // A resync names what there is: nothing older may come after it.
             self.flush_announcements();
+        }
+        if self.claims().any(|claim| claim.due().is_some()) {
+            self.settle_claims(now);
         }
         for link in &mut self.links {
             link.go_on(engine, &self.owners);

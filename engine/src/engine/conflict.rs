@@ -11,13 +11,14 @@ use crate::time::Time;
 
 impl Engine {
     /// An interceptor says that another copier owns this replica's flow. A replica that has not
-    /// connected yet gets another source and begins anew; one that has connected stays.
-    pub fn flow_conflict(&mut self, now: Time, key: ReplicaKey) {
+    /// connected yet gets another source and begins anew; one that has connected stays. Says
+    /// whether it has moved.
+    pub fn flow_conflict(&mut self, now: Time, key: ReplicaKey) -> bool {
         let Some(replica) = self.replicas.get(key) else {
-            return;
+            return false;
         };
         if !replica.is_waiting() && !replica.is_connecting() {
-            return;
+            return false;
         }
         let client = replica.source();
         let target = self.target_of(replica);
@@ -25,7 +26,7 @@ impl Engine {
         let (service, random) = (replica.service, self.hasher.hash_one((now, key)));
         // Its own flow is in use, so another one is chosen; then its port rests.
         let Some(source) = self.choose_source(now, client, service, random) else {
-            return;
+            return false;
         };
         self.allocator.release(now, service, client);
         let hash = self.flow_hash(&tuple);
@@ -33,7 +34,7 @@ impl Engine {
             entry.remove();
         }
         let Some(replica) = self.replicas.get_mut(key) else {
-            return;
+            return false;
         };
         let begun = replica.is_connecting();
         replica.move_to(source);
@@ -44,5 +45,6 @@ impl Engine {
         if begun {
             self.connect(now, key);
         }
+        true
     }
 }

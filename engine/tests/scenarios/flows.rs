@@ -217,7 +217,7 @@ fn a_flow_that_another_copier_owns_is_given_up_and_the_replica_begins_anew_on_an
     world.run(ms(2));
     let key = world.replica_keys()[0];
     let now = world.now;
-    world.engine.flow_conflict(now, key);
+    assert!(world.engine.flow_conflict(now, key));
     world.to_target.loss = 0.0;
     world.run(secs(20));
     assert_eq!(stats(&world).replicas_moved, 1);
@@ -231,7 +231,7 @@ fn a_flow_that_another_copier_owns_is_given_up_and_the_replica_begins_anew_on_an
     world.run(secs(3));
     let key = world.replica_keys()[0];
     let now = world.now;
-    world.engine.flow_conflict(now, key);
+    assert!(!world.engine.flow_conflict(now, key));
     world.run(secs(20));
     assert_eq!(stats(&world).replicas_moved, 1);
     world.assert_all_delivered();

@@ -25,6 +25,9 @@ const OVERHEAD: usize = 64;
 /// The largest batch that fits into a message. Bytes.
 const MAX_BATCH_BYTES: usize = MAX_MESSAGE_BYTES - 64;
 
+/// Answers to traces that may wait: more than a copier asks for at a time.
+const MAX_TRACED: usize = 8;
+
 /// The queue of one stream. Cheap to clone; all clones are the same queue.
 #[derive(Debug, Clone)]
 pub struct HeaderQueue {
@@ -53,7 +56,7 @@ struct Inner {
     pong: Option<u64>,
     conflicts: Vec<u8>,
     granted: bool,
-    traced: Option<TraceReport>,
+    traced: VecDeque<TraceReport>,
     refused: Option<Refused>,
     batches: VecDeque<Batch>,
     status: QueueStatus,
@@ -83,7 +86,7 @@ impl HeaderQueue {
                 pong: None,
                 conflicts: Vec::new(),
                 granted: false,
-                traced: None,
+                traced: VecDeque::new(),
                 refused: None,
                 batches: VecDeque::new(),
                 status: QueueStatus::default(),
@@ -161,10 +164,15 @@ impl HeaderQueue {
         wake(inner);
     }
 
-    /// Answers a trace. Only the latest answer is kept.
+    /// Answers a trace. Only the latest answers are kept.
     pub fn traced(&self, report: TraceReport) {
         let mut inner = lock(&self.inner);
-        inner.traced = Some(report).filter(|_| !inner.closed);
+        if !inner.closed {
+            if inner.traced.len() >= MAX_TRACED {
+                inner.traced.pop_front();
+            }
+            inner.traced.push_back(report);
+        }
         wake(inner);
     }
 
@@ -241,7 +249,7 @@ impl Inner {
         if std::mem::take(&mut self.granted) {
             return Some(Kind::Granted(Granted {}));
         }
-        if let Some(report) = self.traced.take() {
+        if let Some(report) = self.traced.pop_front() {
             return Some(Kind::Traced(report.into()));
         }
         if !self.conflicts.is_empty() {
@@ -394,6 +402,27 @@ mod tests {
         assert_eq!(next(&mut stream).await, Kind::Pong(Pong { nonce: 999 }));
         queue.close();
         assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn answers_to_several_traces_wait_side_by_side_and_are_bounded() {
+        let queue = HeaderQueue::new(1 << 20);
+        let mut stream = queue.stream(CancellationToken::new());
+        for id in 0..10 {
+            queue.traced(TraceReport {
+                id,
+                ..TraceReport::default()
+            });
+        }
+        queue.close();
+        let mut ids = Vec::new();
+        while let Some(Ok(message)) = stream.next().await {
+            match message.kind.unwrap() {
+                Kind::Traced(report) => ids.push(report.id),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(ids, (2..10).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,0 +1,149 @@
+//! Which reports of conflicts are news.
+//!
+//! Every interceptor that knows another copier's flow says so when the same one is announced, so a
+//! replica may be reported many times, also when it has moved already. A report names the replica
+//! and not the port, and an announcement is answered by one report or by none. So as long as an
+//! interceptor may still answer an announcement of a flow that the replica has left, its report is
+//! taken for that, and the present flow is announced there again: it is reported again if it is
+//! another copier's.
+
+use millrace_engine::ReplicaKey;
+use slotmap::SecondaryMap;
+
+use super::InterceptorId;
+
+/// Announcements at one interceptor that it may still answer.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    interceptor: InterceptorId,
+    /// Of flows that the replica has left.
+    old: u32,
+    /// Of its present flow.
+    present: u32,
+}
+
+/// Replicas that have moved, and what interceptors may still say of them.
+#[derive(Debug, Default)]
+pub(super) struct Conflicts(SecondaryMap<ReplicaKey, Vec<Unanswered>>);
+
+impl Conflicts {
+    /// Takes in a report. Says whether it is about the present flow, so that the replica is to be
+    /// moved; if not, its flow is to be announced to that interceptor again.
+    pub(super) fn report(&mut self, key: ReplicaKey, interceptor: InterceptorId) -> bool {
+        let Some(all) = self.0.get_mut(key) else {
+            return true;
+        };
+        let Some(one) = all.iter_mut().find(|one| one.interceptor == interceptor) else {
+            return true;
+        };
+        if one.old == 0 {
+            one.present = one.present.saturating_sub(1);
+            return true;
+        }
+        one.old -= 1;
+        one.present = one.present.saturating_add(1);
+        false
+    }
+
+    /// A replica moves because of what an interceptor said; all of `told` know its old flow, and
+    /// will hear of the new one.
+    pub(super) fn moved(
+        &mut self,
+        key: ReplicaKey,
+        by: InterceptorId,
+        told: impl Iterator<Item = InterceptorId>,
+    ) {
+        let Some(entry) = self.0.entry(key) else {
+            return;
+        };
+        let all = entry.or_default();
+        for interceptor in told {
+            match all.iter_mut().find(|one| one.interceptor == interceptor) {
+                Some(one) => {
+                    one.old = one.old.saturating_add(one.present);
+                    one.present = 1;
+                }
+                None => all.push(Unanswered {
+                    interceptor,
+                    old: u32::from(interceptor != by),
+                    present: 1,
+                }),
+            }
+        }
+    }
+
+    /// A replica is no more.
+    pub(super) fn remove(&mut self, key: ReplicaKey) {
+        self.0.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashSet, VecDeque};
+
+    use slotmap::SlotMap;
+
+    use super::*;
+
+    /// An interceptor: announcements and reports are on their way in order; these ports are
+    /// another copier's.
+    struct Interceptor {
+        announced: VecDeque<u32>,
+        reports: VecDeque<()>,
+        taken: HashSet<u32>,
+    }
+
+    #[test]
+    fn a_replica_moves_once_for_each_flow_that_is_taken_whatever_order_reports_come_in() {
+        let mut random: u64 = 7;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005) + 1;
+            (random >> 33) as usize % below
+        };
+        let mut keys = SlotMap::<ReplicaKey, ()>::with_key();
+        for _ in 0..500 {
+            let key = keys.insert(());
+            let mut conflicts = Conflicts::default();
+            let count = 1 + next(5);
+            let (mut port, mut moves) = (0, 0);
+            let mut interceptors: Vec<_> = (0..count)
+                .map(|_| Interceptor {
+                    announced: VecDeque::from([0]),
+                    reports: VecDeque::new(),
+                    taken: (0..3).filter(|_| next(2) == 0).collect(),
+                })
+                .collect();
+            let taken = |port: u32, all: &[Interceptor]| {
+                all.iter()
+                    .any(|interceptor| interceptor.taken.contains(&port))
+            };
+            let wanted = (0..3).take_while(|port| taken(*port, &interceptors));
+            let wanted = wanted.count() as u32;
+            let idle = |it: &Interceptor| it.announced.is_empty() && it.reports.is_empty();
+            while !interceptors.iter().all(idle) {
+                let id = next(count);
+                if next(2) == 0 {
+                    let it = &mut interceptors[id];
+                    if let Some(port) = it.announced.pop_front()
+                        && it.taken.contains(&port)
+                    {
+                        it.reports.push_back(());
+                    }
+                } else if interceptors[id].reports.pop_front().is_some() {
+                    let id = id as InterceptorId;
+                    if conflicts.report(key, id) {
+                        (port, moves) = (port + 1, moves + 1);
+                        conflicts.moved(key, id, 0..count as InterceptorId);
+                        for interceptor in &mut interceptors {
+                            interceptor.announced.push_back(port);
+                        }
+                    } else {
+                        interceptors[id as usize].announced.push_back(port);
+                    }
+                }
+            }
+            assert_eq!((port, moves), (wanted, wanted));
+        }
+    }
+}
