@@ -39,6 +39,6 @@ pub use filter::{
 pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
 pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
 pub use ring::{Block, Fanout, Frame, Frames, Ring, RingConfig, RingStatistics, Tap};
-pub use send::{SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
+pub use send::{LinkSocket, SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
 pub use tun::Tun;
 pub use wait::{Readiness, Waker, wait};

@@ -16,9 +16,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use millrace_capture::{
-    Filter, MacAddress, NextHopConfig, NextHops, ResponseFilter, Ring, RingConfig, SendErrorKind,
-    SendFailure, Sender, SenderConfig, StaticHop,
+    Filter, LinkSocket, MacAddress, NextHopConfig, NextHops, ResponseFilter, Ring, RingConfig,
+    SendErrorKind, SendFailure, Sender, SenderConfig, StaticHop,
 };
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::packet::{Segment, from_ethernet, tcp};
 use support::{Namespace, Pair, address, drain, link, ready};
 
@@ -32,6 +33,10 @@ fn all_tcp(namespace: &Namespace) -> Ring {
         snap_len: u32::MAX,
     });
     namespace.enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())
+}
+
+fn link_sender(config: &SenderConfig, hops: &NextHops) -> Sender {
+    Sender::link(LinkSocket::open(config, hops.device()).unwrap(), hops)
 }
 
 fn push(sender: &mut Sender, cookie: u64, from: &str, to: SocketAddr, payload: &[u8]) {
@@ -187,6 +192,34 @@ fn a_full_socket_is_waited_for_a_bounded_time_and_then_counted() {
     });
 }
 
+#[test]
+fn a_buffer_beyond_the_systems_limit_is_granted_to_the_privileged_alone() {
+    if !ready(&[]) {
+        return;
+    }
+    let limit = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    let config = SenderConfig {
+        send_buffer: 2 * limit,
+        ..SenderConfig::default()
+    };
+    let granted = || {
+        let link = LinkSocket::open(&config, "lo").unwrap();
+        let hops = NextHops::start(NextHopConfig::new("lo")).unwrap();
+        let senders = [Sender::raw(&config).unwrap(), Sender::link(link, &hops)];
+        senders.map(|sender| sender.send_buffer())
+    };
+    let namespace = Namespace::new();
+    namespace.enter(|| {
+        assert_eq!(granted(), [2 * limit; 2]);
+        // This thread's alone, which ends here.
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        assert_eq!(granted(), [limit; 2]);
+    });
+}
+
 /// a -- router -- c, with c's addresses behind the router.
 struct Routed {
     a: Namespace,
@@ -246,7 +279,7 @@ fn the_next_hop_is_found_through_a_gateway_and_packets_pass_the_hosts_firewall()
     let mut ring = all_tcp(&routed.c);
     routed.a.enter(|| {
         let hops = NextHops::start(NextHopConfig::new("eth0")).unwrap();
-        let mut sender = Sender::link(&SenderConfig::default(), &hops).unwrap();
+        let mut sender = link_sender(&SenderConfig::default(), &hops);
         // The first packet starts the search and is not waited for.
         push(&mut sender, 1, FOREIGN4, socket(Routed::C4, 80), b"early");
         let failures = flush(&mut sender);
@@ -286,7 +319,7 @@ fn the_next_hop_is_found_through_a_gateway_and_packets_pass_the_hosts_firewall()
         };
         assert_eq!(flush(&mut sender), []);
         assert_eq!(sender.counters().bytes, 100 * (44 + 63));
-        let mut large = Sender::link(&config, &hops).unwrap();
+        let mut large = link_sender(&config, &hops);
         push(&mut large, 1, FOREIGN4, socket(Routed::C4, 80), &[0; 5000]);
         assert_eq!(flush(&mut large)[0].kind, SendErrorKind::MessageTooLong);
     });
@@ -355,7 +388,7 @@ fn a_host_that_does_not_answer_is_named_and_mac_addresses_that_are_given_are_use
         assert_eq!(unresolved.len(), 1);
         assert_eq!(unresolved[0].0, silent);
         assert!(unresolved[0].1.contains("MAC address"), "{unresolved:?}");
-        let mut sender = Sender::link(&SenderConfig::default(), &hops).unwrap();
+        let mut sender = link_sender(&SenderConfig::default(), &hops);
         push(
             &mut sender,
             1,
@@ -399,7 +432,7 @@ fn a_device_that_goes_down_is_an_error_of_each_packet() {
         let to = socket(Pair::B4, 80);
         hops.add(to.ip());
         assert!(hops.wait_resolved(Duration::from_secs(5)));
-        let mut sender = Sender::link(&SenderConfig::default(), &hops).unwrap();
+        let mut sender = link_sender(&SenderConfig::default(), &hops);
         pair.a.ip("link set eth0 down");
         push(&mut sender, 1, FOREIGN4, to, b"x");
         push(&mut sender, 2, FOREIGN4, to, b"x");

@@ -20,7 +20,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use millrace_capture::{
-    Filter, NextHopConfig, NextHops, ResponseFilter, Ring, RingConfig, Sender, SenderConfig, wait,
+    Filter, LinkSocket, NextHopConfig, NextHops, ResponseFilter, Ring, RingConfig, Sender,
+    SenderConfig, wait,
 };
 use millrace_wire::LinkType;
 use support::packet::{from_ip, tcp};
@@ -74,7 +75,8 @@ fn packets_without_a_link_layer_are_captured_and_sent() {
             hops.add(to.ip());
         }
         assert!(hops.wait_resolved(Duration::from_secs(5)));
-        let mut sender = Sender::link(&SenderConfig::default(), &hops).unwrap();
+        let socket = LinkSocket::open(&SenderConfig::default(), "tun0").unwrap();
+        let mut sender = Sender::link(socket, &hops);
         for (from, to) in foreign.into_iter().zip(there) {
             let packet = tcp(from, to, 2, b"out");
             sender.push(1, to.ip(), |slot| {

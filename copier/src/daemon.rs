@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_capture::{NextHops, RingConfig, Sender, Tap, Waker, check_privilege};
+use millrace_capture::{RingConfig, Tap, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -28,6 +28,7 @@ use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, FeedConfig};
 use crate::offline::outcome;
 use crate::options::Options;
+use crate::outlet::Outlet;
 use crate::plan::Plan;
 use crate::reload;
 use crate::report::Report;
@@ -68,9 +69,10 @@ pub fn run() -> Result<(), ExitError> {
         .as_deref()
         .map(PidFile::create)
         .transpose()?;
+    let outlet = Outlet::open(&plan)?;
     let privileges = privileges::reduce(&options.common, &needs(&plan))?;
     // It may start a thread, which must not keep privileges.
-    let sender = open_sender(&plan)?;
+    let sender = outlet.sender(&plan)?;
 
     let moderation = Moderation::default();
     let runtime = runtime(&moderation)?;
@@ -163,24 +165,6 @@ fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
 fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {
     let open = |config: &RingConfig| Tap::open(config.clone()).map_err(failed);
     plan.rings.iter().map(open).collect()
-}
-
-fn open_sender(plan: &Plan) -> Result<Sender, ExitError> {
-    let Some(config) = &plan.next_hops else {
-        return Sender::raw(&plan.sender).map_err(failed);
-    };
-    let hops = NextHops::start(config.clone()).map_err(failed)?;
-    for service in &plan.engine.services {
-        hops.add(service.target.ip);
-    }
-    hops.wait_resolved(std::time::Duration::from_secs(2));
-    for (target, reason) in hops.unresolved() {
-        tracing::warn!(
-            "no way to {target} over {}: {reason}; trying on",
-            config.device
-        );
-    }
-    Sender::link(&plan.sender, &hops).map_err(failed)
 }
 
 /// What the copier needs once its sockets are open.

@@ -11,6 +11,7 @@
 //! - [`check_config`]: the command that explains options in words.
 //! - [`ctl`]: the command that tells a running copier how much to copy.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
+//! - `outlet`: the sockets that packets leave through.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`inspect`]: what recordings hold.
 //! - [`local`]: a recording replayed without an interceptor elsewhere.
@@ -41,6 +42,7 @@ pub mod metrics;
 pub mod moderation;
 pub mod offline;
 pub mod options;
+mod outlet;
 pub mod plan;
 pub mod probe;
 pub mod ramp;

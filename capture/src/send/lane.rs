@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_send_buffer_size;
 
 use super::SenderConfig;
 use super::failure::Outcome;
@@ -144,6 +145,12 @@ impl Lane {
         }
         self.queued.clear();
         self.addresses.clear();
+    }
+
+    /// The socket's buffer, in the bytes that were asked for; 0 if the kernel does not say.
+    pub(super) fn buffer(&self) -> usize {
+        // The kernel shows twice of that: what it takes for its own records (socket(7)).
+        socket_send_buffer_size(&self.fd).map_or(0, |bytes| bytes / 2)
     }
 
     fn wait_for_room(&self) {

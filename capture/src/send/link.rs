@@ -18,15 +18,18 @@ use crate::sys::send_batch::SocketAddress;
 /// Length of an Ethernet header.
 const ETHERNET_HEADER: usize = 14;
 
+/// A socket to send by at the link layer of one device, as [`Sender::link`](super::Sender::link)
+/// takes it: next hops need a thread, and sockets are opened before the first one, as long as
+/// the process has its privileges.
 #[derive(Debug)]
-pub(super) struct LinkRoute {
-    lane: Lane,
-    hops: HopReader,
-}
+pub struct LinkSocket(Lane);
 
-impl LinkRoute {
-    pub(super) fn open(config: &SenderConfig, hops: &NextHops) -> Result<Self, CaptureError> {
-        let device = hops.device();
+impl LinkSocket {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// No privilege, or no such device.
+    pub fn open(config: &SenderConfig, device: &str) -> Result<Self, CaptureError> {
         let link = link_info(device)?;
         let (kind, headroom) = if link_type(device, &link)? == LinkType::Ethernet {
             (SocketType::RAW, ETHERNET_HEADER)
@@ -39,10 +42,22 @@ impl LinkRoute {
         let fd = socket_with(AddressFamily::PACKET, kind, flags, None)
             .map_err(CaptureError::on("open a packet socket", device))?;
         set_options(&fd, config)?;
-        Ok(Self {
-            lane: Lane::new(fd, config, headroom),
+        Ok(Self(Lane::new(fd, config, headroom)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LinkRoute {
+    lane: Lane,
+    hops: HopReader,
+}
+
+impl LinkRoute {
+    pub(super) fn new(socket: LinkSocket, hops: &NextHops) -> Self {
+        Self {
+            lane: socket.0,
             hops: hops.reader(),
-        })
+        }
     }
 
     pub(super) fn push(
@@ -76,5 +91,9 @@ impl LinkRoute {
 
     pub(super) fn flush(&mut self, outcome: &mut Outcome) {
         self.lane.flush(outcome);
+    }
+
+    pub(super) fn buffer(&self) -> usize {
+        self.lane.buffer()
     }
 }

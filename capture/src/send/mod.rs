@@ -13,6 +13,7 @@ mod raw;
 use std::net::IpAddr;
 
 pub use failure::{SendCounters, SendErrorKind, SendFailure};
+pub use link::LinkSocket;
 
 use crate::error::CaptureError;
 use crate::next_hop::NextHops;
@@ -71,15 +72,20 @@ impl Sender {
         })
     }
 
-    /// A sender at the link layer of the device whose next hops these are.
-    ///
-    /// # Errors
-    /// No privilege, or no such device.
-    pub fn link(config: &SenderConfig, hops: &NextHops) -> Result<Self, CaptureError> {
-        Ok(Self {
-            route: Route::Link(LinkRoute::open(config, hops)?),
+    /// A sender at the link layer of the socket's device, whose next hops these are.
+    pub fn link(socket: LinkSocket, hops: &NextHops) -> Self {
+        Self {
+            route: Route::Link(LinkRoute::new(socket, hops)),
             outcome: Outcome::default(),
-        })
+        }
+    }
+
+    /// What the kernel granted of [`SenderConfig::send_buffer`], in bytes.
+    pub fn send_buffer(&self) -> usize {
+        match &self.route {
+            Route::Raw(route) => route.buffer(),
+            Route::Link(route) => route.buffer(),
+        }
     }
 
     /// Adds a packet to the batch: `write` puts it, from its IP header on and with its checksums,

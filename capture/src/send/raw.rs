@@ -58,6 +58,12 @@ impl RawRoute {
             lane.flush(outcome);
         }
     }
+
+    /// The smaller one.
+    pub(super) fn buffer(&self) -> usize {
+        let lanes = [&self.ipv4, &self.ipv6].into_iter().flatten();
+        lanes.map(Lane::buffer).min().unwrap_or(0)
+    }
 }
 
 /// `None` when the kernel has no such address family.

@@ -71,6 +71,10 @@ impl Copier {
         host.get_json(admin(), "/status").unwrap()
     }
 
+    pub(super) fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Names other interceptors in its configuration, and tells it so.
     pub(super) fn reread(&mut self, interceptors: &[String]) {
         write(&self.config, interceptors);

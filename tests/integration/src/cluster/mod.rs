@@ -192,6 +192,12 @@ impl ClusterScene {
         copier.unwrap().status(&self.cluster)
     }
 
+    /// What the copier on live server number `live` has logged.
+    pub fn copier_log(&self, live: usize) -> String {
+        let copier = self.copiers.iter().find(|copier| copier.live == live);
+        copier.unwrap().log()
+    }
+
     /// Runs a load from the first client host; no client may see an error.
     pub fn load(&self, load: Load) {
         join(vec![self.load_in_background(load)]);
