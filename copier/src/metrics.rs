@@ -299,7 +299,7 @@ impl Output<'_, '_> {
     fn targets(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
         let mut encoder = self.0.encode_descriptor(
             "target_open",
-            "Whether a probe came back from the target, so that sessions are replayed",
+            "Whether probes came back from the target, so that sessions are replayed",
             None,
             MetricType::Gauge,
         )?;

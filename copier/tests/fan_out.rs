@@ -37,8 +37,11 @@ struct Interceptor {
 
 impl Interceptor {
     fn start(address: &str) -> Self {
+        Self::with(address, ServerConfig::new(Security::Insecure, "rs"))
+    }
+
+    fn with(address: &str, config: ServerConfig) -> Self {
         let listener = listen::bind(address.parse().unwrap(), "-p").unwrap();
-        let config = ServerConfig::new(Security::Insecure, "rs");
         let (server, events) = server::spawn(config, listener, &Handle::current(), || {}).unwrap();
         Self { server, events }
     }
@@ -296,4 +299,32 @@ async fn a_flow_that_all_interceptors_refuse_moves_once() {
     // The new one is another copier's too.
     copier.conflict(2, key);
     assert_eq!(copier.engine.stats().replicas_moved, 2);
+}
+
+#[tokio::test]
+async fn an_interceptor_that_takes_only_small_messages_is_not_sent_them_again_and_again() {
+    let mut copier = Copier::new();
+    for port in 1000..1010 {
+        copier.session(port);
+    }
+    let mut config = ServerConfig::new(Security::Insecure, "rs");
+    config.max_message_bytes = 128;
+    let small = Interceptor::with("127.0.0.1:0", config);
+    copier.attach(0, &small);
+    copier.until_up(1).await;
+    for _ in 0..3 {
+        copier.flush();
+    }
+    assert_eq!(
+        copier.routes.poll_timeout(copier.now),
+        None,
+        "nothing is due"
+    );
+    assert!(copier.routes.connected().is_empty());
+    // Others are none the worse for it.
+    let usual = Interceptor::start("127.0.0.1:0");
+    copier.attach(1, &usual);
+    copier.until_up(1).await;
+    copier.flush();
+    assert_eq!(copier.routes.connected(), [1]);
 }

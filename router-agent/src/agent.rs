@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::install::{InstallError, Installer, Judged, Verified};
+use crate::kernel::KernelError;
 use crate::leases::{Leases, MAX_HOLDERS, StreamId};
 use crate::need::{MAX_SELECTORS, Need, Selectors};
 use crate::plan::{Danger, Refusal};
@@ -233,14 +234,16 @@ impl Agent {
         }
         let wanted = self.leases.wanted();
         match self.silence(&wanted) {
-            Ok(0) => {}
-            Ok(speaking) => {
+            Ok((0, _)) => {}
+            Ok((speaking, why)) => {
                 self.leave_at = Some(now + LEAVE_INTERVAL);
                 if self.said_at.is_none_or(|at| at + SAY_INTERVAL <= now) {
                     self.said_at = Some(now);
+                    // Not whose connection it was: clients are named at debug level only.
+                    let why = why.map_or_else(String::new, |it| format!(" ({})", it.why));
                     tracing::warn!(
                         "{speaking} connections of copies are still open and cannot be ended from \
-                         here: their rules stay until they end; restart the tested application to \
+                         here{why}: their rules stay until they end; restart the tested application to \
                          end them at once"
                     );
                 }
@@ -272,15 +275,17 @@ impl Agent {
         self.leave_at = Some(now + LEAVE_INTERVAL);
     }
 
-    /// Ends the connections of what is leaving; how many are left.
-    fn silence(&mut self, kept: &Selectors) -> Result<usize, InstallError> {
+    /// Ends the connections of what is leaving; how many are left, and why.
+    fn silence(&mut self, kept: &Selectors) -> Result<(usize, Option<KernelError>), InstallError> {
         let speaking = self.installer.speaking(&self.leaving, kept)?;
+        let mut why = None;
         if !speaking.is_empty() {
-            let ended = self.installer.end_connections(&speaking);
+            let ended;
+            (ended, why) = self.installer.end_connections(&speaking);
             self.counters.connections_ended += u64::try_from(ended).unwrap_or(u64::MAX);
         }
         self.speaking = self.installer.speaking(&self.leaving, kept)?.len();
-        Ok(self.speaking)
+        Ok((self.speaking, why))
     }
 
     /// Puts right what somebody else, or a device that went, has changed.

@@ -355,16 +355,21 @@ impl Installer {
         Ok(speaking.collect())
     }
 
-    /// Ends connections while their last packets are still diverted. Says how many it could.
-    pub fn end_connections(&mut self, sockets: &[Socket]) -> usize {
+    /// Ends connections while their last packets are still diverted. Says how many it could, and
+    /// why it could not end the last of the others.
+    pub fn end_connections(&mut self, sockets: &[Socket]) -> (usize, Option<KernelError>) {
         let mut ended = 0;
+        let mut problem = None;
         for socket in sockets {
             match self.kernel.end_connection(socket) {
                 Ok(()) => ended += 1,
-                Err(error) => tracing::debug!("{error}"),
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    problem = Some(error);
+                }
             }
         }
-        ended
+        (ended, problem)
     }
 }
 

@@ -123,14 +123,16 @@ pub fn remove(installer: &mut Installer) -> Result<(), ExitError> {
         if speaking.is_empty() {
             break;
         }
-        installer.end_connections(&speaking);
+        let (_, why) = installer.end_connections(&speaking);
         let left = installer.speaking(&there, &nothing).map_err(failed)?;
         if left.is_empty() {
             break;
         }
         if Instant::now() >= deadline {
+            // Not whose connection it was: clients are named at debug level only.
+            let why = why.map_or_else(String::new, |it| format!(" ({})", it.why));
             return Err(ExitError::start(format!(
-                "{} copied connections are still open, and would answer to real clients: nothing \
+                "{} copied connections are still open{why}, and would answer to real clients: nothing \
                  was removed; stop the copiers, restart the tested application, and run remove \
                  again (ss -tn shows them)",
                 left.len()

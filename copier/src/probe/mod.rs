@@ -4,7 +4,9 @@
 //! answered: the application never sees it. A *volley* of them goes out, so that a director shows
 //! several real servers. Probes that stay unanswered are asked after at every interceptor's host,
 //! which finds the hop that is missing: see [`verdict`]. A target whose answers leave towards real
-//! clients is never opened; the volley is repeated until it is put right.
+//! clients is never opened, nor is one that leaves some probes unanswered while these bear
+//! addresses of clients: another real server may be the one that answers. The volley is repeated
+//! until it is put right.
 
 mod table;
 pub mod verdict;
@@ -14,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
-use millrace_engine::{Engine, FlowRef, Time};
+use millrace_engine::{Engine, FlowRef, SourcePool, Time};
 use millrace_proto::TraceReport;
 use millrace_wire::{Endpoint, FourTuple, TcpHeader};
 
@@ -235,7 +237,8 @@ impl Target {
         for (id, _) in volley.flows() {
             routes.close(id);
         }
-        let verdict = volley.verdict(routes);
+        let clients_own = engine.config().sources == SourcePool::Clients;
+        let verdict = volley.verdict(routes, clients_own);
         let open = verdict.is_open();
         let changed = self.verdict.as_ref() != Some(&verdict);
         if changed || now >= self.said_at + SAY_AGAIN {

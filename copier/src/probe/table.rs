@@ -13,7 +13,7 @@ pub enum ProbeState {
     Asking,
     /// Probes did not come back; they are repeated.
     Failed,
-    /// A probe came back: sessions are replayed.
+    /// Probes came back: sessions are replayed.
     Open,
 }
 

@@ -23,10 +23,25 @@ pub struct Evidence<'a> {
     pub silent: Vec<String>,
     /// Interceptors that were asked.
     pub asked: Vec<String>,
+    /// Interceptors that are named and not connected.
+    pub absent: Vec<String>,
+    /// Whether replicas bear the addresses of real clients, rather than of a pool: an answer that
+    /// is not diverted would reach one.
+    pub clients_own: bool,
     /// What the hosts of interceptors saw, by their names.
     pub reports: Vec<(String, &'a TraceReport)>,
     /// Why a probe could not be sent.
     pub unsent: Option<(SendErrorKind, i32)>,
+}
+
+impl Evidence<'_> {
+    /// The first host that saw such a thing, and what it saw.
+    fn find(&self, what: &dyn Fn(&Sight) -> bool) -> Option<(String, Sight)> {
+        self.reports.iter().find_map(|(host, report)| {
+            let sight = report.sights.iter().find(|sight| what(sight))?;
+            Some((host.clone(), sight.clone()))
+        })
+    }
 }
 
 /// What a volley showed.
@@ -40,6 +55,15 @@ pub enum Verdict {
         silent: Vec<String>,
         /// Whether some probes got no answer at all.
         doubtful: bool,
+    },
+    /// Some came back, and a real server that did not answer one may answer real clients.
+    Partly {
+        /// How many of how many came back.
+        answered: (usize, usize),
+        /// Interceptors that are named and not connected.
+        absent: Vec<String>,
+        /// What the others miss.
+        missing: Box<Verdict>,
     },
     /// The target's host refuses connections.
     Refused {
@@ -100,13 +124,7 @@ impl Verdict {
     /// What the evidence shows; the gravest finding first.
     pub fn of(evidence: &Evidence<'_>) -> Self {
         let flow = (evidence.client.unwrap_or(evidence.target), evidence.target);
-        let find = |what: &dyn Fn(&Sight) -> bool| {
-            evidence.reports.iter().find_map(|(host, report)| {
-                let sight = report.sights.iter().find(|sight| what(sight))?;
-                Some((host.clone(), sight.clone()))
-            })
-        };
-        if let Some((host, sight)) = find(&|sight| !sight.leaked_device.is_empty()) {
+        if let Some((host, sight)) = evidence.find(&|sight| !sight.leaked_device.is_empty()) {
             let device = sight.leaked_device;
             return Self::NotDiverted { host, device, flow };
         }
@@ -114,17 +132,32 @@ impl Verdict {
             let target = evidence.target;
             return Self::Refused { target };
         }
-        if evidence.answered > 0 {
+        let answered = (evidence.answered, evidence.probes);
+        let all = evidence.answered >= evidence.probes;
+        if evidence.answered > 0 && (all || !evidence.clients_own) {
             return Self::Open {
-                answered: (evidence.answered, evidence.probes),
+                answered,
                 silent: evidence.silent.clone(),
-                doubtful: evidence.answered < evidence.probes,
+                doubtful: !all,
             };
         }
-        if let Some((host, _)) = find(&|sight| sight.captured) {
+        let missing = Self::missing(evidence, flow);
+        if evidence.answered == 0 {
+            return missing;
+        }
+        Self::Partly {
+            answered,
+            absent: evidence.absent.clone(),
+            missing: Box::new(missing),
+        }
+    }
+
+    /// Which hop the probes that did not come back miss.
+    fn missing(evidence: &Evidence<'_>, flow: (Endpoint, Endpoint)) -> Self {
+        if let Some((host, _)) = evidence.find(&|sight| sight.captured) {
             return Self::NotOwned { host };
         }
-        if let Some((host, sight)) = find(&|sight| !sight.syn_device.is_empty()) {
+        if let Some((host, sight)) = evidence.find(&|sight| !sight.syn_device.is_empty()) {
             return Self::NotAnswered {
                 host,
                 device: sight.syn_device,
@@ -183,6 +216,24 @@ impl fmt::Display for Verdict {
                 }
                 Ok(())
             }
+            Self::Partly {
+                answered: (answered, probes),
+                absent,
+                missing,
+            } => {
+                write!(
+                    f,
+                    "{answered} of {probes} probes came back; the others: {missing}"
+                )?;
+                if !absent.is_empty() {
+                    write!(f, "; not connected: {}", absent.join(", "))?;
+                }
+                write!(
+                    f,
+                    "; a real server whose answers are not diverted would answer real clients: \
+                     give it an interceptor and a router-agent, or take it out of the director"
+                )
+            }
             Self::Refused { target } => write!(
                 f,
                 "refused: the target's host resets the probes: nothing listens on {target}; see \
@@ -235,7 +286,7 @@ impl fmt::Display for Verdict {
             } => {
                 write!(
                     f,
-                    "not received: no host of {} saw a probe come in; see here `ip route get {}`, \
+                    "not received: no host of {} saw the probe come in; see here `ip route get {}`, \
                      on the director `ipvsadm -Ln`, on a real server `tcpdump -ni any 'host {} and \
                      tcp port {}'`: rp_filter, firewalls and anti-spoofing drop foreign sources",
                     asked.join(", "),
@@ -279,6 +330,10 @@ mod tests {
     }
 
     fn verdict(answered: usize, reports: &[(&str, TraceReport)]) -> Verdict {
+        verdict_for(true, answered, reports)
+    }
+
+    fn verdict_for(clients_own: bool, answered: usize, reports: &[(&str, TraceReport)]) -> Verdict {
         Verdict::of(&Evidence {
             target: Endpoint::new("198.18.9.9".parse().unwrap(), 80),
             client: Some(Endpoint::new("198.18.1.1".parse().unwrap(), 1000)),
@@ -287,6 +342,8 @@ mod tests {
             refused: 0,
             silent: Vec::new(),
             asked: vec!["rs1".to_owned(), "rs2".to_owned()],
+            absent: vec!["rs3".to_owned()],
+            clients_own,
             reports: reports
                 .iter()
                 .map(|(host, report)| ((*host).to_owned(), report))
@@ -355,9 +412,24 @@ mod tests {
             ..came_in()
         };
         assert!(verdict(4, &[]).is_open());
-        let doubtful = verdict(3, &[]);
-        assert!(doubtful.is_open() && doubtful.is_doubtful());
         assert!(!verdict(3, &[("rs2", report(leak))]).is_open());
+    }
+
+    #[test]
+    fn a_probe_that_is_lost_keeps_the_target_closed_where_clients_keep_their_addresses() {
+        let nothing = TraceReport::default;
+        let reports = [("rs1", nothing()), ("rs2", nothing())];
+        let lost = verdict(3, &reports);
+        let line = lost.to_string();
+        assert!(!lost.is_open(), "{line}");
+        assert!(line.starts_with("3 of 4 probes came back; the others: not received"));
+        assert!(line.contains("not connected: rs3"), "{line}");
+        let dropped = verdict(3, &[("rs1", report(came_in()))]).to_string();
+        assert!(dropped.contains("the others: not answered"), "{dropped}");
+        // Addresses of a pool are nobody's.
+        let doubtful = verdict_for(false, 3, &reports);
+        assert!(doubtful.is_open() && doubtful.is_doubtful());
+        assert!(verdict(4, &reports).is_open());
     }
 
     #[test]

@@ -224,8 +224,8 @@ impl Volley {
         }
     }
 
-    /// What it showed.
-    pub(super) fn verdict(&self, routes: &RouteInfo) -> Verdict {
+    /// What it showed, where probes bear addresses of `clients_own` or of a pool.
+    pub(super) fn verdict(&self, routes: &RouteInfo, clients_own: bool) -> Verdict {
         let name = |id: &InterceptorId| routes.name(*id).unwrap_or_else(|| format!("#{id}"));
         let silent = self
             .interceptors
@@ -244,6 +244,8 @@ impl Volley {
             refused: self.answered().filter(|probe| probe.refused).count(),
             silent: silent.map(name).collect(),
             asked: self.interceptors.iter().map(name).collect(),
+            absent: routes.absent().iter().map(name).collect(),
+            clients_own,
             reports: self
                 .reports
                 .iter()
@@ -370,7 +372,7 @@ mod tests {
         let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
         assert!(volley.on_header(1, FlowRef::Id(8), &header));
         assert!(volley.advance(START, &routes, true), "all have answered");
-        let verdict = volley.verdict(&routes);
+        let verdict = volley.verdict(&routes, true);
         assert!(verdict.is_open() && !verdict.is_doubtful(), "{verdict}");
     }
 
@@ -424,7 +426,7 @@ mod tests {
         }
         assert!(over, "a volley is bounded");
         assert_eq!(syns, 12, "six times two, after the first");
-        assert!(!volley.verdict(&routes).is_open());
+        assert!(!volley.verdict(&routes, true).is_open());
     }
 
     #[test]
@@ -434,7 +436,7 @@ mod tests {
             let header = answer(&volley, id, Flags::RST | Flags::ACK);
             volley.on_header(0, FlowRef::Id(id), &header);
         }
-        let verdict = volley.verdict(&RouteInfo::default());
+        let verdict = volley.verdict(&RouteInfo::default(), true);
         assert!(matches!(verdict, Verdict::Refused { .. }), "{verdict}");
         assert!(!verdict.is_open());
     }

@@ -37,6 +37,9 @@ enum State {
     Synced(Epoch),
     /// Something could not be queued: all is to be sent again as soon as there is room.
     Behind(Epoch),
+    /// The interceptor does not take messages as large as are to be sent: it is told nothing more
+    /// before it connects again.
+    Halted(Epoch),
 }
 
 /// Route info on one link.
@@ -86,14 +89,21 @@ impl LinkRoutes {
     /// Whether responses can come back on this link. With a claim that is not granted, what would
     /// be sent would bear addresses of another copier.
     pub fn is_up(&self) -> bool {
-        self.epoch().is_some() && self.claim.as_ref().is_none_or(Claim::is_granted)
+        let listens = match self.state {
+            State::Down | State::Halted(_) => false,
+            State::Resyncing(..) | State::Synced(_) | State::Behind(_) => true,
+        };
+        listens && self.claim.as_ref().is_none_or(Claim::is_granted)
     }
 
     /// The epoch, while the stream is up.
     pub fn epoch(&self) -> Option<Epoch> {
         match self.state {
             State::Down => None,
-            State::Resyncing(epoch, _) | State::Synced(epoch) | State::Behind(epoch) => Some(epoch),
+            State::Resyncing(epoch, _)
+            | State::Synced(epoch)
+            | State::Behind(epoch)
+            | State::Halted(epoch) => Some(epoch),
         }
     }
 
@@ -121,7 +131,7 @@ impl LinkRoutes {
     pub(super) fn is_pending(&self) -> bool {
         match self.state {
             State::Resyncing(..) | State::Behind(_) => true,
-            State::Down | State::Synced(_) => false,
+            State::Down | State::Synced(_) | State::Halted(_) => false,
         }
     }
 
@@ -180,7 +190,7 @@ impl LinkRoutes {
 
     /// All is to be sent again: flows of another interceptor may be this one's.
     pub(super) fn resync_soon(&mut self) {
-        if let Some(epoch) = self.epoch() {
+        if let State::Resyncing(epoch, _) | State::Synced(epoch) = self.state {
             self.state = State::Behind(epoch);
         }
     }
@@ -197,7 +207,7 @@ impl LinkRoutes {
     pub(super) fn push_forgotten(&mut self, id: FlowId) -> Option<Vec<u8>> {
         match self.state {
             // A resync names what there is.
-            State::Down | State::Behind(_) => None,
+            State::Down | State::Behind(_) | State::Halted(_) => None,
             State::Resyncing(..) | State::Synced(_) => self.forgotten.push_id(id),
         }
     }
@@ -219,7 +229,7 @@ impl LinkRoutes {
     /// Goes on with a resync as far as there is room.
     pub(super) fn go_on(&mut self, engine: &Engine, owners: &FlowOwners) {
         match self.state {
-            State::Down | State::Synced(_) => {}
+            State::Down | State::Synced(_) | State::Halted(_) => {}
             State::Behind(epoch) => {
                 if self.handle.queued_bytes() < RESYNC_QUEUE {
                     self.begin_resync(epoch, engine, owners);
@@ -291,7 +301,20 @@ impl LinkRoutes {
             Ok(()) => {}
             // The link's own event will say so; until then nothing can be sent.
             Err(SendError::NotConnected) => self.state = State::Down,
-            Err(SendError::Full | SendError::TooLarge) => self.state = State::Behind(epoch),
+            Err(SendError::Full) => self.state = State::Behind(epoch),
+            Err(SendError::TooLarge) => {
+                tracing::error!(
+                    "interceptor {}: it does not take messages as large as this copier's: it is \
+                     told nothing until it connects again; run the same version of both{}",
+                    self.handle.address(),
+                    if self.announces() {
+                        ""
+                    } else {
+                        ", or name fewer ranges with -c"
+                    }
+                );
+                self.state = State::Halted(epoch);
+            }
         }
     }
 }

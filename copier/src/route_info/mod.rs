@@ -96,6 +96,15 @@ impl RouteInfo {
         interceptors
     }
 
+    /// The interceptors through which none can.
+    pub fn absent(&self) -> Vec<InterceptorId> {
+        let connected = self.connected();
+        let all = self.links.iter().map(|link| link.id().interceptor);
+        let mut absent: Vec<_> = all.filter(|id| !connected.contains(id)).collect();
+        absent.dedup();
+        absent
+    }
+
     /// Where an interceptor is, as the operator wrote it.
     pub fn name(&self, interceptor: InterceptorId) -> Option<String> {
         let mut links = self.links.iter();

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use rustix::io::Errno;
+
 use super::model::Socket;
 use super::netlink::Netlink;
 use super::netlink::message::{Attributes, u8_at};
@@ -19,7 +21,8 @@ pub(super) fn list(netlink: &mut Netlink) -> io::Result<Vec<Socket>> {
     let mut all = Vec::new();
     for family in [AF_INET, AF_INET6] {
         let fixed = request(family, &[0; SOCKID]);
-        all.extend(netlink.dump(SOCK_DIAG_BY_FAMILY, &fixed, socket)?);
+        let dumped = netlink.dump(SOCK_DIAG_BY_FAMILY, &fixed, socket);
+        all.extend(dumped.map_err(explain)?);
     }
     Ok(all)
 }
@@ -30,7 +33,27 @@ pub(super) fn destroy(netlink: &mut Netlink, socket: &Socket) -> io::Result<()> 
     let Some((family, id)) = socket.id.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    netlink.change(SOCK_DESTROY, 0, &request(*family, id), &Attributes::new())
+    let fixed = request(*family, id);
+    match netlink.change(SOCK_DESTROY, 0, &fixed, &Attributes::new()) {
+        // That connection is gone: see `Kernel::end_connection`.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+        other => other.map_err(explain),
+    }
+}
+
+/// What a kernel without a part of `sock_diag(7)` says, in words that help.
+fn explain(error: io::Error) -> io::Error {
+    let advice = match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => {
+            "the kernel has no tcp_diag: run `modprobe tcp_diag`, or use a kernel with \
+             CONFIG_INET_DIAG"
+        }
+        Some(Errno::OPNOTSUPP) => {
+            "this kernel, or its module tcp_diag, was built without CONFIG_INET_DIAG_DESTROY"
+        }
+        Some(_) | None => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {advice}"))
 }
 
 /// `struct inet_diag_req_v2`.
@@ -82,6 +105,19 @@ mod tests {
         assert!(at(LISTEN, address, None));
         assert!(at(ESTABLISHED, address, Some(own)));
         assert!(at(ESTABLISHED, own, Some(address)));
+    }
+
+    #[test]
+    fn a_kernel_without_a_part_of_sock_diag_is_named() {
+        for (errno, advice) in [
+            (Errno::NOENT, "`modprobe tcp_diag`"),
+            (Errno::OPNOTSUPP, "CONFIG_INET_DIAG_DESTROY"),
+        ] {
+            let text = explain(errno.into()).to_string();
+            assert!(text.contains(advice), "{text}");
+        }
+        let other = explain(Errno::PERM.into());
+        assert_eq!(Errno::from_io_error(&other), Some(Errno::PERM));
     }
 
     proptest! {

@@ -210,6 +210,41 @@ fn a_real_server_joins_and_leaves_under_load() {
     assert!(outcome.real[2].len() * 3 < outcome.all_real().len());
 }
 
+#[test]
+fn a_real_server_without_an_interceptor_keeps_the_target_closed_until_it_has_one() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = ClusterScene::new(ClusterScene::options(), Mode::Sink);
+    scene.real[2].is_named = false;
+    scene.start_copier(0, &[]);
+    scene.start_copier(1, &["-c", POOLS[1]]);
+    // Of many clients, so that probes go to all real servers.
+    let loads = scene.mixed_load(0, 4 * SECOND);
+    wait_for("the missing hop to be named", 60 * SECOND, || {
+        let status = scene.status(0);
+        let targets = status["report"]["targets"].as_array().cloned();
+        targets.unwrap_or_default().iter().any(|target| {
+            let finding = target["finding"].as_str().unwrap_or_default();
+            target["state"] != "open" && finding.contains("probes came back; the others: ")
+        })
+    })
+    .unwrap();
+    name(&mut scene, true);
+    wait_for("the target to open", 60 * SECOND, || {
+        let status = scene.status(0);
+        let targets = status["report"]["targets"].as_array().cloned();
+        targets
+            .unwrap_or_default()
+            .iter()
+            .all(|target| target["state"] == "open")
+    })
+    .unwrap();
+    join(loads);
+    scene.settle(SETTLE);
+    scene.finish().assert_safe();
+}
+
 /// Names the third real server's interceptor to the copiers, or not any more, and waits until they act on it.
 fn name(scene: &mut ClusterScene, named: bool) {
     scene.real[2].is_named = named;
