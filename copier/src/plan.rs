@@ -246,11 +246,9 @@ fn engine_config(
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        share: options
-            .intensity
-            .share
-            .map(|share| share.0)
-            .or(on_this_host.and_then(|plan| plan.share)),
+        share: on_this_host
+            .and_then(|plan| plan.share)
+            .or(options.intensity.share.map(|share| share.0)),
         port_rest: Duration::from_secs(options.intensity.port_rest),
         intensity: intensity::constant(&options.intensity)?,
         intensity_key: intensity::key(&options.intensity),
@@ -303,7 +301,11 @@ fn check_families(options: &Options, engine: &Config) -> Result<(), ExitError> {
         let pool = !matches!(engine.sources, SourcePool::Clients);
         if pool && engine.sources.is_empty(&target) {
             return Err(ExitError::usage(format!(
-                "-x {mapping}: -c holds no address of the target's family; add {} addresses",
+                "-x {mapping}: {} holds no address of the target's family; add {} addresses",
+                match options.client_pool {
+                    Some(_) => "-c",
+                    None => "--local-net",
+                },
                 if target.is_ipv4() { "IPv4" } else { "IPv6" }
             )));
         }
