@@ -89,8 +89,9 @@ impl Plan {
         options.tcpcopy.check()?;
         let interceptors = options.interceptors().map_err(|error| usage(&error))?;
         let inputs = classify(&options.capture.devices)?;
-        if matches!(inputs, Inputs::Devices(_)) {
-            options.offline.refuse()?;
+        match inputs {
+            Inputs::Devices(_) => options.offline.refuse()?,
+            Inputs::Files(_) => options.capture.refuse()?,
         }
         let local = match options.offline.local {
             true => Some(LocalPlan::new(options)?),
@@ -106,7 +107,7 @@ impl Plan {
         let router_agents = router_agents(options)?;
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
-            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
+            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources))),
         };
         let next_hops = next_hops(options)?;
         let claim = options
@@ -173,15 +174,9 @@ pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
 }
 
 /// What is replayed, and how.
-fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
-    if options.capture.filter.is_some() {
-        return Err(ExitError::usage(
-            "-F is for capturing on devices: take out of a file what you want with `tcpdump -r FILE \
-             -w NEW EXPRESSION`",
-        ));
-    }
+fn feed(options: &Options, sources: Vec<Source>) -> FeedConfig {
     let offline = &options.offline;
-    Ok(FeedConfig {
+    FeedConfig {
         sources,
         rounds: offline.repeat.unwrap_or(1),
         speed: offline.factor(),
@@ -192,7 +187,7 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
             .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
         max_new_sessions: options.limits.max_new_sessions,
         progress: !options.common.daemon,
-    })
+    }
 }
 
 fn engine_config(
@@ -381,21 +376,21 @@ fn rings(options: &Options, devices: &[Device]) -> Result<Vec<RingConfig>, ExitE
                 .collect(),
             local_addresses: local_addresses(),
             exclude,
-            client_snap_len: options.capture.snap_length,
+            client_snap_len: options.capture.snap_length(),
             server_snap_len: SERVER_SNAP_LENGTH,
         }),
     };
     filter
         .compile(
             millrace_wire::LinkType::Ethernet,
-            options.capture.snap_length,
+            options.capture.snap_length(),
         )
         .map_err(|error| ExitError::usage(error.to_string()))?;
     Ok(devices
         .iter()
         .map(|device| RingConfig {
-            buffer_bytes: (options.capture.buffer_mb as usize) << 20,
-            snap_len: options.capture.snap_length,
+            buffer_bytes: (options.capture.buffer_mb() as usize) << 20,
+            snap_len: options.capture.snap_length(),
             ..RingConfig::new(device.name.clone(), filter.clone())
         })
         .collect())
