@@ -93,7 +93,7 @@ pub fn run() -> Result<(), ExitError> {
         runtime.handle().clone(),
         waker.clone(),
         readiness.clone(),
-    );
+    )?;
     runtime.spawn(reload::follow(
         hang_ups,
         options.clone(),

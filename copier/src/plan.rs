@@ -57,8 +57,8 @@ pub struct Plan {
     pub interceptors: Vec<HostPort>,
     /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
     pub router_agents: Vec<HostPort>,
-    /// What the router-agents are asked for.
-    pub diverted: Need,
+    /// What router-agents are asked for, also those that are named later; or why they cannot be.
+    pub diverted: Result<Need, ExitError>,
     /// Links to each interceptor.
     pub connections: u32,
     /// How the links are protected.
@@ -105,6 +105,10 @@ impl Plan {
         let engine = engine_config(options, &inputs, local.as_ref())?;
         check_families(options, &engine)?;
         let router_agents = router_agents(options)?;
+        let diverted = agents::need(&engine.services, &engine.sources, options.nat);
+        if !router_agents.is_empty() {
+            diverted.as_ref().map_err(Clone::clone)?;
+        }
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
             Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources))),
@@ -125,11 +129,7 @@ impl Plan {
             },
             next_hops,
             interceptors,
-            diverted: if router_agents.is_empty() {
-                Need::default()
-            } else {
-                agents::need(&engine.services, &engine.sources, options.nat)?
-            },
+            diverted,
             router_agents,
             connections: options.connections,
             id: options
@@ -507,7 +507,26 @@ fn shortened(id: &str, share: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[test]
+    fn what_router_agents_are_asked_for_is_known_before_one_is_named() {
+        let plan = |more: &str| {
+            let line = "millrace-copier -x 80-198.18.2.20:8080 -s 198.18.2.30 --insecure -i lo";
+            let line = format!("{line} {more}");
+            Plan::new(&Options::parse_from(line.split_whitespace()))
+        };
+        let need = plan("").unwrap().diverted.unwrap();
+        assert_eq!(need.services.len(), 1);
+        let need = plan("--nat -c 198.18.9.0/24").unwrap().diverted.unwrap();
+        assert_eq!((need.services.len(), need.pool.len()), (0, 1));
+        // Only an agent makes it an error.
+        let error = plan("--nat").unwrap().diverted.unwrap_err();
+        assert!(error.to_string().contains("--nat needs -c"), "{error}");
+        assert_eq!(plan("--nat --router-agent h").unwrap_err(), error);
+    }
 
     #[test]
     fn a_long_name_still_tells_copiers_and_their_shares_apart() {
