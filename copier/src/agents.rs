@@ -52,7 +52,15 @@ struct Hold {
 impl Agents {
     /// Asks the plan's agents for what it needs, for as long as this lives. Each is a part of the
     /// daemon's readiness; `waker` is woken whenever one holds or refuses.
-    pub fn start(plan: Arc<Plan>, runtime: Handle, waker: Waker, readiness: Readiness) -> Self {
+    ///
+    /// # Errors
+    /// As [`Agents::set`].
+    pub fn start(
+        plan: Arc<Plan>,
+        runtime: Handle,
+        waker: Waker,
+        readiness: Readiness,
+    ) -> Result<Self, ExitError> {
         let agents = Self(Arc::new(Inner {
             plan,
             runtime,
@@ -60,12 +68,19 @@ impl Agents {
             readiness,
             holds: RwLock::default(),
         }));
-        agents.set(&agents.0.plan.router_agents);
-        agents
+        agents.set(&agents.0.plan.router_agents)?;
+        Ok(agents)
     }
 
     /// Keeps the leases of `wanted`, asks those that are new, and gives the other leases up.
-    pub fn set(&self, wanted: &[HostPort]) {
+    ///
+    /// # Errors
+    /// Agents are wanted, and it is not known what to ask them for ([`need`]): nothing is changed.
+    pub fn set(&self, wanted: &[HostPort]) -> Result<(), ExitError> {
+        let need = match wanted {
+            [] => Need::default(),
+            [..] => self.0.plan.diverted.clone()?,
+        };
         let mut holds = self.0.holds.write().unwrap_or_else(PoisonError::into_inner);
         holds.retain(|hold| {
             let kept = wanted.contains(&hold.address);
@@ -78,14 +93,15 @@ impl Agents {
         });
         for address in wanted {
             if !holds.iter().any(|hold| hold.address == *address) {
-                holds.push(self.ask(address));
+                holds.push(self.ask(address, &need));
             }
         }
         drop(holds);
         self.0.waker.wake();
+        Ok(())
     }
 
-    fn ask(&self, address: &HostPort) -> Hold {
+    fn ask(&self, address: &HostPort, need: &Need) -> Hold {
         let Inner {
             plan,
             runtime,
@@ -98,7 +114,7 @@ impl Agents {
             address.clone(),
             plan.security.clone(),
             plan.id.clone(),
-            plan.diverted.clone(),
+            need.clone(),
         );
         let (ready, waker) = (task.clone(), waker.clone());
         let handle = hold::spawn(config, runtime, move |event| {
@@ -207,9 +223,11 @@ fn whole(range: (IpAddr, IpAddr)) -> (IpAddr, IpAddr) {
 
 #[cfg(test)]
 mod tests {
-    use millrace_fleet::address::ClientPool;
+    use clap::Parser;
+    use millrace_fleet::address::{ClientPool, DefaultPort};
 
     use super::*;
+    use crate::options::Options;
 
     fn prefixes(pool: &str) -> Vec<String> {
         let pool: ClientPool = pool.parse().unwrap();
@@ -240,5 +258,22 @@ mod tests {
     #[test]
     fn behind_address_translation_only_a_pool_can_be_asked_for() {
         assert!(need(&[], &SourcePool::Clients, true).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_cannot_be_told_what_to_divert_is_refused_later_too() {
+        let line = "millrace-copier -x 80-198.18.2.20:8080 -s h --insecure -i lo --nat";
+        let options = Options::parse_from(line.split_whitespace());
+        let agents = Agents::start(
+            Arc::new(Plan::new(&options).unwrap()),
+            Handle::current(),
+            Waker::new().unwrap(),
+            Readiness::new(),
+        )
+        .unwrap();
+        let named = DefaultPort(1).parse_list("198.18.2.20").unwrap();
+        assert!(agents.set(&named).is_err());
+        assert_eq!(agents.diversion(), Diversion::Held, "nothing was changed");
+        assert!(agents.set(&[]).is_ok());
     }
 }

@@ -56,7 +56,7 @@ pub fn run() -> Result<(), ExitError> {
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     check_report_file(&plan)?;
     let taps = open_taps(&plan)?;
-    let (_local, answers) = match &plan.local {
+    let (local, answers) = match &plan.local {
         Some(local) => {
             let (local, answers) = Local::set_up(local, &plan.engine)?;
             (Some(local), Some(answers))
@@ -95,7 +95,7 @@ pub fn run() -> Result<(), ExitError> {
         runtime.handle().clone(),
         waker.clone(),
         readiness.clone(),
-    );
+    )?;
     runtime.spawn(reload::follow(
         hang_ups,
         options.clone(),
@@ -145,6 +145,9 @@ pub fn run() -> Result<(), ExitError> {
     });
     let report = run_shard(shard, startup)?;
     finish(&plan, &report)?;
+    if let Some(local) = &local {
+        local.check()?;
+    }
     outcome::judge(&report, plan.min_fidelity)
 }
 

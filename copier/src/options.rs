@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::RangedU64ValueParser;
+use millrace_capture::RingConfig;
 use millrace_fleet::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
+use millrace_fleet::exit::ExitError;
 use millrace_fleet::options::CommonOptions;
 
 use crate::offline::options::OfflineOptions;
@@ -136,15 +138,54 @@ pub struct CaptureOptions {
     #[arg(short = 'F', long, value_name = "EXPRESSION")]
     pub filter: Option<String>,
 
-    /// Capture buffer of each device, in MB.
-    #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 64,
+    /// Capture buffer of each device, in MB; 64 by default.
+    #[arg(short = 'B', long = "buffer", value_name = "MB",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
-    pub buffer_mb: u32,
+    pub buffer_mb: Option<u32>,
 
-    /// Bytes captured of each packet; the default holds any packet but BIG TCP.
-    #[arg(short = 'S', long = "snap-length", value_name = "BYTES", default_value_t = 65_599,
+    /// Bytes captured of each packet; the default, 65599, holds any packet but BIG TCP.
+    #[arg(short = 'S', long = "snap-length", value_name = "BYTES",
           value_parser = RangedU64ValueParser::<u32>::new().range(128..=524_288))]
-    pub snap_length: u32,
+    pub snap_length: Option<u32>,
+}
+
+impl CaptureOptions {
+    /// Capture buffer of each device, in MB.
+    pub fn buffer_mb(&self) -> u32 {
+        self.buffer_mb.unwrap_or(64)
+    }
+
+    /// Bytes captured of each packet.
+    pub fn snap_length(&self) -> u32 {
+        self.snap_length.unwrap_or(RingConfig::DEFAULT_SNAP_LEN)
+    }
+
+    /// None of these options means anything with a file.
+    ///
+    /// # Errors
+    /// The first of them that was given, and what to do instead.
+    pub fn refuse(&self) -> Result<(), ExitError> {
+        let given = [
+            (
+                self.filter.is_some(),
+                "-F is for capturing on devices: take out of a file what you want with `tcpdump -r FILE \
+                 -w NEW EXPRESSION`",
+            ),
+            (
+                self.buffer_mb.is_some(),
+                "-B is the buffer for capturing on devices: leave it out to replay a file",
+            ),
+            (
+                self.snap_length.is_some(),
+                "-S is for capturing on devices: leave it out to replay a file, in which packets have \
+                 the length that they were recorded with",
+            ),
+        ];
+        match given.into_iter().find(|(given, _)| *given) {
+            Some((_, line)) => Err(ExitError::usage(line)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How packets are sent.

@@ -57,8 +57,8 @@ pub struct Plan {
     pub interceptors: Vec<HostPort>,
     /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
     pub router_agents: Vec<HostPort>,
-    /// What the router-agents are asked for.
-    pub diverted: Need,
+    /// What router-agents are asked for, also those that are named later; or why they cannot be.
+    pub diverted: Result<Need, ExitError>,
     /// Links to each interceptor.
     pub connections: u32,
     /// How the links are protected.
@@ -89,8 +89,9 @@ impl Plan {
         options.tcpcopy.check()?;
         let interceptors = options.interceptors().map_err(|error| usage(&error))?;
         let inputs = classify(&options.capture.devices)?;
-        if matches!(inputs, Inputs::Devices(_)) {
-            options.offline.refuse()?;
+        match inputs {
+            Inputs::Devices(_) => options.offline.refuse()?,
+            Inputs::Files(_) => options.capture.refuse()?,
         }
         let local = match options.offline.local {
             true => Some(LocalPlan::new(options)?),
@@ -104,9 +105,13 @@ impl Plan {
         let engine = engine_config(options, &inputs, local.as_ref())?;
         check_families(options, &engine)?;
         let router_agents = router_agents(options)?;
+        let diverted = agents::need(&engine.services, &engine.sources, options.nat);
+        if !router_agents.is_empty() {
+            diverted.as_ref().map_err(Clone::clone)?;
+        }
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
-            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
+            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources))),
         };
         let next_hops = next_hops(options)?;
         let claim = options
@@ -124,11 +129,7 @@ impl Plan {
             },
             next_hops,
             interceptors,
-            diverted: if router_agents.is_empty() {
-                Need::default()
-            } else {
-                agents::need(&engine.services, &engine.sources, options.nat)?
-            },
+            diverted,
             router_agents,
             connections: options.connections,
             id: options
@@ -173,15 +174,9 @@ pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
 }
 
 /// What is replayed, and how.
-fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
-    if options.capture.filter.is_some() {
-        return Err(ExitError::usage(
-            "-F is for capturing on devices: take out of a file what you want with `tcpdump -r FILE \
-             -w NEW EXPRESSION`",
-        ));
-    }
+fn feed(options: &Options, sources: Vec<Source>) -> FeedConfig {
     let offline = &options.offline;
-    Ok(FeedConfig {
+    FeedConfig {
         sources,
         rounds: offline.repeat.unwrap_or(1),
         speed: offline.factor(),
@@ -192,7 +187,7 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
             .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
         max_new_sessions: options.limits.max_new_sessions,
         progress: !options.common.daemon,
-    })
+    }
 }
 
 fn engine_config(
@@ -246,11 +241,9 @@ fn engine_config(
         sources,
         nat: options.nat,
         loopback_clients: options.loopback_clients.clone(),
-        share: options
-            .intensity
-            .share
-            .map(|share| share.0)
-            .or(on_this_host.and_then(|plan| plan.share)),
+        share: on_this_host
+            .and_then(|plan| plan.share)
+            .or(options.intensity.share.map(|share| share.0)),
         port_rest: Duration::from_secs(options.intensity.port_rest),
         intensity: intensity::constant(&options.intensity)?,
         intensity_key: intensity::key(&options.intensity),
@@ -303,7 +296,11 @@ fn check_families(options: &Options, engine: &Config) -> Result<(), ExitError> {
         let pool = !matches!(engine.sources, SourcePool::Clients);
         if pool && engine.sources.is_empty(&target) {
             return Err(ExitError::usage(format!(
-                "-x {mapping}: -c holds no address of the target's family; add {} addresses",
+                "-x {mapping}: {} holds no address of the target's family; add {} addresses",
+                match options.client_pool {
+                    Some(_) => "-c",
+                    None => "--local-net",
+                },
                 if target.is_ipv4() { "IPv4" } else { "IPv6" }
             )));
         }
@@ -379,21 +376,21 @@ fn rings(options: &Options, devices: &[Device]) -> Result<Vec<RingConfig>, ExitE
                 .collect(),
             local_addresses: local_addresses(),
             exclude,
-            client_snap_len: options.capture.snap_length,
+            client_snap_len: options.capture.snap_length(),
             server_snap_len: SERVER_SNAP_LENGTH,
         }),
     };
     filter
         .compile(
             millrace_wire::LinkType::Ethernet,
-            options.capture.snap_length,
+            options.capture.snap_length(),
         )
         .map_err(|error| ExitError::usage(error.to_string()))?;
     Ok(devices
         .iter()
         .map(|device| RingConfig {
-            buffer_bytes: (options.capture.buffer_mb as usize) << 20,
-            snap_len: options.capture.snap_length,
+            buffer_bytes: (options.capture.buffer_mb() as usize) << 20,
+            snap_len: options.capture.snap_length(),
             ..RingConfig::new(device.name.clone(), filter.clone())
         })
         .collect())
@@ -510,7 +507,26 @@ fn shortened(id: &str, share: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[test]
+    fn what_router_agents_are_asked_for_is_known_before_one_is_named() {
+        let plan = |more: &str| {
+            let line = "millrace-copier -x 80-198.18.2.20:8080 -s 198.18.2.30 --insecure -i lo";
+            let line = format!("{line} {more}");
+            Plan::new(&Options::parse_from(line.split_whitespace()))
+        };
+        let need = plan("").unwrap().diverted.unwrap();
+        assert_eq!(need.services.len(), 1);
+        let need = plan("--nat -c 198.18.9.0/24").unwrap().diverted.unwrap();
+        assert_eq!((need.services.len(), need.pool.len()), (0, 1));
+        // Only an agent makes it an error.
+        let error = plan("--nat").unwrap().diverted.unwrap_err();
+        assert!(error.to_string().contains("--nat needs -c"), "{error}");
+        assert_eq!(plan("--nat --router-agent h").unwrap_err(), error);
+    }
 
     #[test]
     fn a_long_name_still_tells_copiers_and_their_shares_apart() {

@@ -18,12 +18,16 @@ pub async fn follow(
     agents: Agents,
 ) {
     while hang_ups.next().await {
-        match reread(&begun_with) {
-            Ok(wanted) => {
-                // A real server must keep its answers to itself before copies may reach it.
-                agents.set(&wanted.router_agents);
-                interceptors.set(&wanted.interceptors);
-            }
+        let taken = reread(&begun_with).and_then(|wanted| {
+            // A real server must keep its answers to itself before copies may reach it.
+            agents
+                .set(&wanted.router_agents)
+                .map_err(|error| error.to_string())?;
+            interceptors.set(&wanted.interceptors);
+            Ok(())
+        });
+        match taken {
+            Ok(()) => {}
             Err(error) => tracing::warn!("SIGHUP: {error}; nothing was changed"),
         }
     }

@@ -186,6 +186,9 @@ impl Shard {
             let now = self.clock.now();
             self.ask_agents(now);
             let answered = self.take_answers(now);
+            if self.answers.as_ref().is_some_and(Answers::is_lost) {
+                break;
+            }
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
@@ -222,7 +225,8 @@ impl Shard {
         let Some(answers) = &mut self.answers else {
             return false;
         };
-        self.engine.set_open(now, true);
+        let diverted = self.routes.diversion() == Diversion::Held;
+        self.engine.set_open(now, diverted);
         answers.take(now, &mut self.engine)
     }
 

@@ -92,6 +92,26 @@ const WRONG_ALTOGETHER: &[(&str, &str)] = &[
     ("-x 80-198.18.2.20:8080 -s h", "--insecure"),
 ];
 
+/// Wrong additions to a right command line that replays a file from one host, and what the answer
+/// must say.
+const WRONG_LOCALLY: &[(&str, &str)] = &[
+    ("-s 198.18.2.30", "--interceptors"),
+    ("--router-agent 127.0.0.1:1", "--router-agent"),
+    ("-C 2", "--connections"),
+    ("-p 36524", "--port"),
+    ("-H 198.18.1.9", "--loopback-client"),
+    ("--id me", "--id"),
+    ("--no-probe", "--no-probe"),
+    ("--nat", "--nat"),
+    ("--ca ca.pem", "--ca"),
+    ("--cert cert.pem", "--cert"),
+    ("--key key.pem", "--key"),
+    ("-B 64", "leave it out to replay a file"),
+    ("-S 65599", "leave it out to replay a file"),
+    ("-F tcp", "tcpdump -r FILE"),
+    ("--local-net 2001:db8::/64", "--local-net holds no address"),
+];
+
 #[test]
 fn wrong_command_lines_are_answered_by_one_line_that_says_what_to_change() {
     let added = WRONG
@@ -100,8 +120,15 @@ fn wrong_command_lines_are_answered_by_one_line_that_says_what_to_change() {
     let whole = WRONG_ALTOGETHER
         .iter()
         .map(|(line, says)| ((*line).to_owned(), *says));
+    // Any file will do: nothing is read before the options are right.
+    let local = "-x 80-127.0.0.1:8080 -i Cargo.toml --local";
+    let local = WRONG_LOCALLY
+        .iter()
+        .map(|(wrong, says)| (format!("{local} {wrong}"), *says));
+    let with_file = [("-B 64", "leave it out"), ("-S 65599", "leave it out")]
+        .map(|(wrong, says)| (format!("{RIGHT} -i Cargo.toml {wrong}"), says));
     let mut failures = Vec::new();
-    for (line, says) in added.chain(whole) {
+    for (line, says) in added.chain(whole).chain(local).chain(with_file) {
         let words: Vec<&str> = line.split_whitespace().collect();
         // The daemon itself and check-config say the same.
         for command in [&[][..], &["check-config"]] {

@@ -31,7 +31,11 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
     let block = plan.engine.space(true).capacity().per_address;
     let live = plan.feed.is_none();
     note(
-        options.common.insecure,
+        options.common.insecure && plan.local.is_some(),
+        "--insecure is not needed with --local: there is no other Millrace daemon to talk to",
+    );
+    note(
+        options.common.insecure && plan.local.is_none(),
         "--insecure: whoever reaches the interceptors' port can ask for answers; use certificates \
          (--ca, --cert, --key) outside of a test",
     );
@@ -82,7 +86,10 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
          are copiers",
     );
     note(
-        plan.engine.share.is_some_and(|share| share.of() > 1),
+        options
+            .intensity
+            .share
+            .is_some_and(|share| share.0.of() > 1),
         "every other copier of these targets needs a share of its own (-f), also the one that had \
          none so far",
     );

@@ -74,7 +74,7 @@ fn input(options: &Options, plan: &Plan) -> Vec<String> {
     let mut lines = vec![format!(
         "captured on {}, with a buffer of {} MB each",
         devices.join(", "),
-        options.capture.buffer_mb
+        options.capture.buffer_mb()
     )];
     if let Some(filter) = &options.capture.filter {
         lines.push(format!("only what the filter '{filter}' lets through"));

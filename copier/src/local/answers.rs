@@ -1,31 +1,54 @@
 //! The target's answers, captured on this host.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use millrace_capture::{RingStatistics, Tap};
 use millrace_engine::{Engine, FlowRef, Time};
 use millrace_wire::{Decoder, Verify};
 
+use super::setup::Local;
+
 /// Blocks taken from one ring before others get their turn.
 const BLOCKS_IN_A_ROW: usize = 16;
+/// How often it is looked whether what was set up is still there: a system call.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Rings on the devices on which answers arrive.
 pub struct Answers {
     taps: Vec<Tap>,
     decoder: Decoder,
+    local: Local,
+    check_at: Time,
+    lost: bool,
 }
 
 impl Answers {
-    /// Answers that these rings see.
-    pub fn new(taps: Vec<Tap>) -> Self {
+    /// Answers that these rings see, as long as what was set up is there.
+    pub(super) fn new(taps: Vec<Tap>, local: Local) -> Self {
         Self {
             taps,
             decoder: Decoder::new(),
+            local,
+            check_at: Time::from_micros(0),
+            lost: false,
         }
+    }
+
+    /// Whether this host's own TCP gets the answers too, so that nothing may be sent any more.
+    pub const fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Hands the engine what has come. Says whether there is more.
     pub fn take(&mut self, now: Time, engine: &mut Engine) -> bool {
+        if now >= self.check_at {
+            self.check_at = now + CHECK_INTERVAL;
+            if let Err(error) = self.local.check() {
+                tracing::error!("{error}");
+                self.lost = true;
+            }
+        }
         let mut more = false;
         for tap in &mut self.taps {
             more |= take_from(tap, &mut self.decoder, now, engine);

@@ -4,7 +4,8 @@
 //! does not answer them with resets, and that nothing is left behind, even after a kill:
 //!
 //! - A target on this host: replicas bear addresses of a network that exists nowhere
-//!   (`--local-net`), and that network is routed into a tun device of this process. Its answers end there. The device goes with the process, and the route with it.
+//!   (`--local-net`), and that network is routed into a tun device of this process. Its answers end
+//!   there. The device goes with the process, and the route with it.
 //! - A target elsewhere: replicas bear this host's own address and ports outside the kernel's own
 //!   range, and an nftables table drops their answers before TCP sees them. The table belongs to the
 //!   process: the kernel removes it with its owner.

@@ -12,16 +12,16 @@ use crate::options::Options;
 /// Networks that exist nowhere, for replicas towards a target on this host: of the range for
 /// benchmarks (RFC 2544) and that for documentation (RFC 3849).
 pub const DEFAULT_NETS: &str = "198.19.240.0/20,2001:db8:6d72::/112";
-/// Replicas that bear this host's own address have a quarter of all ports: the lowest, since the
-/// kernel takes its own from 32768 on.
-const OWN_PORTS: (u16, u16) = (0, 4);
+/// Replicas that bear this host's own address have a quarter of all ports, the lowest: the kernel
+/// takes its own from 32768 on.
+const QUARTERS: u16 = 4;
 
 /// What `--local` sets up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPlan {
     /// Sources of replicas: first and last address of each range.
     pub sources: Vec<(IpAddr, IpAddr)>,
-    /// The share of them that is used; `None`: what `-f` says.
+    /// The share of them that is used, whatever `-f` says; `None`: just what it says.
     pub share: Option<Share>,
     /// How the answers are caught.
     pub way: Way,
@@ -48,7 +48,9 @@ impl LocalPlan {
     /// # Errors
     /// Targets that are partly here and partly elsewhere, or that cannot be reached.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
-        let targets: Vec<SocketAddr> = options.services.iter().map(|one| one.target).collect();
+        let mut targets: Vec<SocketAddr> = options.services.iter().map(|one| one.target).collect();
+        targets.sort_unstable();
+        targets.dedup();
         let devices = Device::list();
         let is_here = |ip: IpAddr| {
             ip.is_loopback() || devices.iter().any(|device| device.addresses.contains(&ip))
@@ -70,7 +72,7 @@ impl LocalPlan {
             };
             check_free(&nets, &devices)?;
             return Ok(Self {
-                sources: ranges(&nets),
+                sources: for_targets(ranges(&nets), &targets),
                 share: None,
                 way: Way::Tun,
                 targets,
@@ -82,6 +84,16 @@ impl LocalPlan {
         }
         own.sort();
         own.dedup();
+        if let Some([one, other]) = own
+            .array_windows()
+            .find(|[a, b]| a.is_ipv4() == b.is_ipv4())
+            && pool.is_none()
+        {
+            return Err(ExitError::usage(format!(
+                "--local: this host reaches the targets of -x from different addresses, {one} and \
+                 {other}: replay them one after the other"
+            )));
+        }
         let mut names: Vec<String> = devices
             .iter()
             .filter(|device| own.iter().any(|ip| device.addresses.contains(ip)))
@@ -98,10 +110,7 @@ impl LocalPlan {
             },
             None => Self {
                 sources: own.into_iter().map(|ip| (ip, ip)).collect(),
-                share: match options.intensity.share {
-                    None => Share::new(OWN_PORTS.0, OWN_PORTS.1),
-                    Some(_) => None,
-                },
+                share: Some(own_share(options.intensity.share.map(|share| share.0))?),
                 way: Way::Shield(names),
                 targets,
             },
@@ -134,6 +143,32 @@ impl LocalPlan {
 fn ranges(pool: &ClientPool) -> Vec<(IpAddr, IpAddr)> {
     let range = |range: &AddressRange| (range.first(), range.last());
     pool.ranges().iter().map(range).collect()
+}
+
+/// Those of the families that targets have: a host may lack the other.
+fn for_targets(
+    mut sources: Vec<(IpAddr, IpAddr)>,
+    targets: &[SocketAddr],
+) -> Vec<(IpAddr, IpAddr)> {
+    sources.retain(|(first, _)| {
+        let same_family = |target: &SocketAddr| target.is_ipv4() == first.is_ipv4();
+        targets.iter().any(same_family)
+    });
+    sources
+}
+
+/// The share of all ports that is this share of those that the kernel leaves alone.
+fn own_share(asked: Option<Share>) -> Result<Share, ExitError> {
+    let (index, of) = asked.map_or((0, 1), |share| (share.index(), share.of()));
+    of.checked_mul(QUARTERS)
+        .and_then(|of| Share::new(index, of))
+        .ok_or_else(|| {
+            ExitError::usage(format!(
+                "-f {index}/{of}: with --local the share is one of this host's own ports, which are too \
+                 few for so many: write K/N with as many shares as there are replays at a time, 256 at \
+                 most"
+            ))
+        })
 }
 
 /// Addresses of this host must not be routed into a tun device.
@@ -172,4 +207,55 @@ fn own_address(target: SocketAddr) -> Result<IpAddr, ExitError> {
                 target.ip()
             ))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_engine::{Config, SourcePool};
+
+    use super::*;
+
+    #[test]
+    fn every_share_of_the_hosts_own_ports_is_its_own_and_below_the_kernels() {
+        let own: IpAddr = [198, 18, 2, 10].into();
+        let ports = |asked: Option<(u16, u16)>| {
+            let asked = asked.map(|(index, of)| Share::new(index, of).unwrap());
+            let engine = Config {
+                sources: SourcePool::Ranges(vec![(own, own)]),
+                share: Some(own_share(asked).unwrap()),
+                ..Config::default()
+            };
+            let (_, _, block) = engine.space(true).blocks().next().unwrap();
+            (block.first, block.last)
+        };
+        assert_eq!(ports(None), (1024, 17_151));
+        assert_eq!(ports(Some((0, 1))), (1024, 17_151));
+        for of in [2, 3, 256] {
+            let blocks: Vec<_> = (0..of).map(|index| ports(Some((index, of)))).collect();
+            assert!(blocks.is_sorted_by(|a, b| a.1 < b.0), "{blocks:?}");
+            assert!(
+                blocks
+                    .iter()
+                    .all(|(low, high)| *low >= 1024 && *high < 32_768)
+            );
+        }
+        let error = own_share(Share::new(7, 1024)).unwrap_err().to_string();
+        assert!(error.contains("256 at most"), "{error}");
+    }
+
+    #[test]
+    fn only_networks_of_the_targets_families_are_used() {
+        let nets = ranges(&DEFAULT_NETS.parse().unwrap());
+        let of = |targets: &[&str]| {
+            let targets: Vec<SocketAddr> = targets.iter().map(|one| one.parse().unwrap()).collect();
+            let families = for_targets(nets.clone(), &targets);
+            families
+                .iter()
+                .map(|(first, _)| first.is_ipv4())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["127.0.0.1:80"]), [true]);
+        assert_eq!(of(&["[::1]:80"]), [false]);
+        assert_eq!(of(&["127.0.0.1:80", "[::1]:80"]), [true, false]);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_capture::{Tap, Tun};
 use millrace_engine::Config;
@@ -14,11 +15,14 @@ use super::shield::{Rule, Shield};
 /// Name of the tun device; the number is the first that is free.
 const DEVICE: &str = "millrace-l%d";
 
-/// What was set up. Dropping it takes it down.
-#[derive(Debug)]
-pub struct Local {
+/// What was set up. Dropping the last clone takes it down.
+#[derive(Clone, Debug)]
+pub struct Local(Arc<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
     _tun: Option<Tun>,
-    _shield: Option<Shield>,
+    shield: Option<Mutex<Shield>>,
 }
 
 impl Local {
@@ -27,38 +31,54 @@ impl Local {
     /// # Errors
     /// What this host lacks, and what to do about it.
     pub fn set_up(plan: &LocalPlan, engine: &Config) -> Result<(Self, Answers), ExitError> {
-        match &plan.way {
+        let (kept, taps) = match &plan.way {
             Way::Tun => {
                 let tun = Tun::create(DEVICE).map_err(|error| failed(&error))?;
                 route(&tun, plan)?;
-                let answers = answers(plan, std::slice::from_ref(&tun.name().to_owned()))?;
+                let taps = taps(plan, std::slice::from_ref(&tun.name().to_owned()))?;
                 tracing::info!("the target's answers end in device {}", tun.name());
-                let local = Self {
+                let kept = Kept {
                     _tun: Some(tun),
-                    _shield: None,
+                    shield: None,
                 };
-                Ok((local, answers))
+                (kept, taps)
             }
             Way::Shield(devices) => {
-                let answers = answers(plan, devices)?;
-                let shield = Shield::raise(&rules(plan, engine))?;
+                let taps = taps(plan, devices)?;
+                let shield = Shield::raise(rules(plan, engine))?;
                 tracing::info!(
                     "the target's answers end in nftables table {}",
-                    shield.table()
+                    shield.tables()
                 );
-                let local = Self {
+                let kept = Kept {
                     _tun: None,
-                    _shield: Some(shield),
+                    shield: Some(Mutex::new(shield)),
                 };
-                Ok((local, answers))
+                (kept, taps)
             }
-            Way::Pool(devices) => {
-                let local = Self {
-                    _tun: None,
-                    _shield: None,
-                };
-                Ok((local, answers(plan, devices)?))
-            }
+            Way::Pool(devices) => (Kept::default(), taps(plan, devices)?),
+        };
+        let local = Self(Arc::new(kept));
+        Ok((local.clone(), Answers::new(taps, local)))
+    }
+
+    /// Sees that what was set up is still there.
+    ///
+    /// # Errors
+    /// The shield's nft has ended, and its tables with it: this host resets copied connections.
+    pub fn check(&self) -> Result<(), ExitError> {
+        let Some(shield) = &self.0.shield else {
+            return Ok(());
+        };
+        let mut shield = shield.lock().unwrap_or_else(PoisonError::into_inner);
+        match shield.ended() {
+            None => Ok(()),
+            Some(status) => Err(ExitError::start(format!(
+                "--local: nft, which kept this host from resetting copied connections, has ended \
+                 ({status}), and nftables table {} with it: the replay was broken off; see who ended \
+                 nft, and replay again",
+                shield.tables()
+            ))),
         }
     }
 }
@@ -67,13 +87,12 @@ fn failed(error: &dyn std::error::Error) -> ExitError {
     ExitError::caused("--local", error)
 }
 
-fn answers(plan: &LocalPlan, devices: &[String]) -> Result<Answers, ExitError> {
-    let taps = devices
+fn taps(plan: &LocalPlan, devices: &[String]) -> Result<Vec<Tap>, ExitError> {
+    devices
         .iter()
         .map(|device| Tap::open(plan.ring(device)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| failed(&error))?;
-    Ok(Answers::new(taps))
+        .collect::<Result<_, _>>()
+        .map_err(|error| failed(&error))
 }
 
 /// Sets the device up and routes the replicas' addresses into it.

@@ -34,7 +34,8 @@ pub struct OfflineOptions {
     pub repeat: Option<u32>,
 
     /// Replay without an interceptor elsewhere: this host catches the target's answers itself.
-    #[arg(long, conflicts_with_all = ["interceptors", "nat"])]
+    #[arg(long, conflicts_with_all = ["interceptors", "nat", "port", "connections", "id",
+          "router_agents", "no_probe", "loopback_clients", "ca", "cert", "key"])]
     pub local: bool,
 
     /// With --local and a target on this host: the networks that copied connections come from. They

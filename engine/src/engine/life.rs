@@ -7,7 +7,7 @@ use millrace_wire::{Endpoint, FourTuple, Seq};
 
 use super::{Engine, Event, TargetState};
 use crate::config::Service;
-use crate::replica::{Replica, ReplicaKey};
+use crate::replica::{Needs, Replica, ReplicaKey};
 use crate::session::{Phase, SessionKey};
 use crate::source::SourcePool;
 use crate::stats::{AbortReason, RefusalReason};
@@ -84,6 +84,7 @@ impl Engine {
     /// Forgets a session whose outcome is counted already; it must have no replicas.
     pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
+        self.kept.remove(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -320,7 +321,10 @@ impl Engine {
             .saturating_sub(usize::from(replica.is_lingering()));
         self.unlink_replica(&replica, key);
         let clock = self.live_now(now);
-        self.trim(replica.session);
+        if let Some(kept) = self.kept.get_mut(replica.session) {
+            kept.change(replica.needs(), Needs::NOTHING);
+        }
+        self.trim_if_due(replica.session);
         if let Some(session) = self.sessions.get_mut(replica.session)
             && session.first_replica.is_none()
         {

@@ -8,6 +8,7 @@ mod live;
 mod output;
 mod recording;
 mod target;
+mod trim;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -15,9 +16,10 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use millrace_wire::{Endpoint, FourTuple, TcpHeader, TcpPacket};
-use slotmap::SlotMap;
+use slotmap::{SlotMap, SparseSecondaryMap};
 
 pub use self::output::Transmit;
+use self::trim::Kept;
 use crate::caps::Meter;
 use crate::config::{Config, Direction};
 use crate::intensity::Intensity;
@@ -95,6 +97,10 @@ const SESSION_COST: usize = size_of::<Session>() + ENTRY_COST;
 /// Memory for each replica but for its connection, in bytes. While idle it has no timer.
 const REPLICA_COST: usize = size_of::<Replica>() + ENTRY_COST - size_of::<(Time, ReplicaKey)>();
 
+/// Memory for what a session with several replicas keeps for them, in bytes: key, entry, and its
+/// place in the hash table at half full.
+const KEPT_COST: usize = 2 * (size_of::<SessionKey>() + size_of::<Kept>());
+
 /// What the engine knows of one service's target.
 #[derive(Clone, Debug)]
 struct TargetState {
@@ -136,6 +142,11 @@ pub struct Engine {
     recorded: RecordedClock,
     heap: usize,
     backlog: u64,
+    /// What sessions with several replicas keep for them.
+    kept: SparseSecondaryMap<SessionKey, Kept, FixedState>,
+    /// Replicas that were looked at to find out what may be freed.
+    #[cfg(test)]
+    looks: u64,
 }
 
 impl Engine {
@@ -150,6 +161,7 @@ impl Engine {
         Self {
             targets: vec![target; config.services.len()],
             hasher: FixedState::with_seed(config.seed),
+            kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             allocator: Allocator::new(&config),
             intensity: config.intensity,
             meter: Meter::new(config.caps),
@@ -174,6 +186,8 @@ impl Engine {
             recorded: RecordedClock::default(),
             heap: 0,
             backlog: 0,
+            #[cfg(test)]
+            looks: 0,
         }
     }
 
@@ -364,7 +378,8 @@ impl Engine {
         let blocks = self.pool.used() * BLOCK_COST;
         let sessions = self.sessions.len() * SESSION_COST;
         let replicas = self.replicas.len() * REPLICA_COST;
-        (blocks + sessions + replicas + self.heap) as u64
+        let kept = self.kept.len() * KEPT_COST;
+        (blocks + sessions + replicas + kept + self.heap) as u64
     }
 
     fn target_of(&self, replica: &Replica) -> Endpoint {
@@ -455,6 +470,7 @@ impl Engine {
         let connecting = usize::from(replica.is_connecting());
         let held_back = usize::from(replica.is_held_back());
         let lingering = usize::from(replica.is_lingering());
+        let needs = replica.needs();
         let result = f(replica, &mut cx);
         self.connecting =
             (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
@@ -463,6 +479,9 @@ impl Engine {
         self.lingering =
             (self.lingering + usize::from(replica.is_lingering())).saturating_sub(lingering);
         self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
+        if let Some(kept) = self.kept.get_mut(replica.session) {
+            kept.change(needs, replica.needs());
+        }
         Some(result)
     }
 
@@ -476,7 +495,7 @@ impl Engine {
         } else {
             let session = replica.session;
             self.arm_replica(key);
-            self.trim(session);
+            self.trim_if_due(session);
         }
     }
 
@@ -506,48 +525,13 @@ impl Engine {
     /// Lets every replica of a session see what has changed.
     fn advance_replicas(&mut self, now: Time, session: SessionKey) {
         let mut next = self.replicas_of(session);
+        let any = next.is_some();
         while let Some(key) = next {
             next = self.sibling_of(key);
             self.with_replica(now, key, Replica::advance);
         }
-    }
-
-    /// Frees what no replica of a session needs any more.
-    fn trim(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let mut needed = None;
-        let mut mark = u32::MAX;
-        let mut next = session.first_replica;
-        while let Some(replica) = next.and_then(|key| self.replicas.get(key)) {
-            if let Some(from) = replica.needs_from() {
-                needed = Some(needed.map_or(from, |needed: u64| needed.min(from)));
-            }
-            mark = mark.min(replica.needs_mark());
-            next = replica.sibling;
-        }
-        let before = (session.heap_size(), session.stream.stored());
-        match needed {
-            Some(from) => session.stream.release(&mut self.pool, from),
-            // What cannot be delivered any more was captured all the same.
-            None => {
-                let unordered = session.stream.discard(&mut self.pool);
-                self.stats.bytes_captured += unordered;
-                self.stats.bytes_wanted += unordered * u64::from(session.copies());
-            }
-        }
-        session
-            .turns
-            .forget_before(mark.min(session.turns.next_number()));
-        self.account(key, before);
-    }
-
-    /// Brings the sums of memory and backlog up to date after a session has changed.
-    fn account(&mut self, key: SessionKey, before: (usize, u64)) {
-        if let Some(session) = self.sessions.get(key) {
-            self.heap = (self.heap + session.heap_size()).saturating_sub(before.0);
-            self.backlog = (self.backlog + session.stream.stored()).saturating_sub(before.1);
+        if any {
+            self.trim(session);
         }
     }
 }

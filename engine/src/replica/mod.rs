@@ -99,6 +99,28 @@ pub(crate) struct Context<'a> {
     pub(crate) shift: u32,
 }
 
+/// What a replica needs of its session. It only ever rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Bytes of the stream from here on.
+    pub(crate) stream: u64,
+    /// Marks from this number on.
+    pub(crate) marks: u32,
+}
+
+impl Needs {
+    /// Those of a replica that has not begun.
+    pub(crate) const EVERYTHING: Self = Self {
+        stream: 0,
+        marks: 0,
+    };
+    /// Those of a replica that is over.
+    pub(crate) const NOTHING: Self = Self {
+        stream: u64::MAX,
+        marks: u32::MAX,
+    };
+}
+
 /// A packet that a replica wants to send, but for its payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing {
@@ -193,21 +215,15 @@ impl Replica {
         matches!(self.phase, Phase::Lingering(_) | Phase::Done)
     }
 
-    /// Bytes of the stream below this are not needed by it any more; `None`: none are.
-    pub(crate) fn needs_from(&self) -> Option<u64> {
+    /// What it needs of its session.
+    pub(crate) fn needs(&self) -> Needs {
         match &self.phase {
-            Phase::Waiting(_) | Phase::SynSent(_) => Some(0),
-            Phase::Open(connection) => Some(connection.sender.una()),
-            Phase::Lingering(_) | Phase::Done => None,
-        }
-    }
-
-    /// Marks below this number are not needed by it any more.
-    pub(crate) fn needs_mark(&self) -> u32 {
-        match &self.phase {
-            Phase::Waiting(_) | Phase::SynSent(_) => 0,
-            Phase::Open(connection) => connection.gate.next_mark(),
-            Phase::Lingering(_) | Phase::Done => u32::MAX,
+            Phase::Waiting(_) | Phase::SynSent(_) => Needs::EVERYTHING,
+            Phase::Open(connection) => Needs {
+                stream: connection.sender.una(),
+                marks: connection.gate.next_mark(),
+            },
+            Phase::Lingering(_) | Phase::Done => Needs::NOTHING,
         }
     }
 
