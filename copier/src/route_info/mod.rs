@@ -23,6 +23,7 @@ pub use link::{FlowTarget, LinkRoutes};
 use owners::FlowOwners;
 
 use crate::agents::Diversion;
+use crate::control::LinkSight;
 
 /// Number of an interceptor, never used again for another one while the copier runs.
 pub type InterceptorId = u32;
@@ -88,6 +89,18 @@ impl RouteInfo {
         let mut interceptors: Vec<_> = up.map(|link| link.id().interceptor).collect();
         interceptors.dedup();
         interceptors
+    }
+
+    /// The links on which responses can come back now, and what came over them.
+    pub fn in_sight(&self) -> impl Iterator<Item = LinkSight> {
+        self.links
+            .iter()
+            .filter(|link| link.is_up())
+            .map(|link| LinkSight {
+                id: link.id(),
+                epoch: link.epoch().unwrap_or_default(),
+                messages: link.handle().status().messages_in,
+            })
     }
 
     /// Where an interceptor is, as the operator wrote it.
