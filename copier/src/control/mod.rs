@@ -5,7 +5,9 @@
 //! - `command`: what operators ask for while the copier runs.
 //! - `status`: what they are shown.
 //! - `http`: both, on the admin port.
+//! - `browser`: keeps web pages from it.
 
+mod browser;
 mod command;
 mod http;
 mod pilot;
