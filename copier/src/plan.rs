@@ -23,6 +23,7 @@ use millrace_proto::{ClaimSet, ClientRange};
 
 use crate::agents;
 use crate::control::PilotConfig;
+use crate::guard;
 use crate::local::LocalPlan;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
@@ -263,6 +264,7 @@ fn engine_config(
         offered_mss: options.sending.mss,
         memory_limit: options.limits.memory_mb << 20,
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
+        overdue_after: guard::overdue_after(options.intensity.guard_window),
         idle_timeout: Duration::from_secs(options.limits.idle_timeout),
         recorded,
         seed: random_u64(),

@@ -2,8 +2,12 @@
 //!
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
+//!
+//! - `clock`: the engine's time.
+//! - `steer`: what the pilot sees, and what it decides.
 
 mod clock;
+mod steer;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -18,8 +22,7 @@ use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
 use crate::agents::{Agents, Diversion};
-use crate::control::{Commands, Pilot, PilotConfig};
-use crate::guard::Sample;
+use crate::control::{Commands, Pilot, PilotConfig, Sight};
 use crate::inbox::{Inbox, Input};
 use crate::local::Answers;
 use crate::moderation::{Looks, Moderation};
@@ -35,8 +38,6 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
 /// How often the report is replaced.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-/// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
-const STEER_INTERVAL: Duration = Duration::from_millis(100);
 /// Capture blocks taken from one ring before the others get their turn.
 const BLOCKS_IN_A_ROW: usize = 8;
 /// Packets sent before the rings are looked at again. What capture drops is lost for good, while
@@ -76,6 +77,7 @@ pub struct Shard {
     routes: RouteInfo,
     prober: Prober,
     pilot: Pilot,
+    sight: Sight,
     commands: Commands,
     agents: Agents,
     inbox: Arc<Inbox>,
@@ -143,6 +145,7 @@ impl Shard {
             sender: parts.sender,
             routes: RouteInfo::default(),
             prober,
+            sight: Sight::new(parts.pilot.window),
             pilot: Pilot::new(parts.pilot),
             commands: parts.commands,
             agents: parts.agents,
@@ -484,25 +487,6 @@ impl Shard {
                 tracing::error!("cannot wait for packets: {error}");
                 std::thread::sleep(RETRY_SLEEP);
             }
-        }
-    }
-
-    /// Does what the pilot decides.
-    fn steer(&mut self) {
-        let time = Instant::now();
-        if time < self.steer_at {
-            return;
-        }
-        self.steer_at = time + STEER_INTERVAL;
-        while let Some(command) = self.commands.pop() {
-            self.pilot.command(command);
-        }
-        let sample = self.pilot.is_guarded();
-        let sample = sample.then(|| Sample::of(self.engine.stats()));
-        let tick = self.pilot.tick(self.clock.elapsed(), sample);
-        self.engine.set_intensity(tick.intensity);
-        if tick.stop {
-            self.engine.stop_replicas(self.clock.now());
         }
     }
 

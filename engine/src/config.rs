@@ -63,6 +63,8 @@ pub struct Config {
     /// A replica that hears nothing from its target for this long, while something is unanswered,
     /// is given up.
     pub answer_timeout: Duration,
+    /// A turn without the first byte of an answer after this long is counted as overdue.
+    pub overdue_after: Duration,
     /// A session without a segment from client or live server for this long is given up.
     pub idle_timeout: Duration,
     /// The segments come from a recording, and their times are its own; `None`: they come as they
@@ -92,6 +94,7 @@ impl Default for Config {
             offered_mss: None,
             memory_limit: 512 << 20,
             answer_timeout: Duration::from_secs(120),
+            overdue_after: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(3600),
             recorded: None,
             seed: 0,

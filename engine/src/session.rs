@@ -187,6 +187,7 @@ impl Session {
     /// When it must be looked at again.
     pub(crate) fn deadline(&self, config: &Config) -> Time {
         let gap = self.gap_since + GAP_GRACE;
+        let overdue = self.live.clock.overdue_at(config.overdue_after);
         let end = match self.phase {
             Phase::Opening => self.last_seen + OPENING_TIMEOUT.min(config.idle_timeout),
             Phase::Midway(_) | Phase::Active(_) if self.course == Course::Running => {
@@ -203,7 +204,7 @@ impl Session {
                 }
             }
         };
-        gap.min(end)
+        gap.min(overdue).min(end)
     }
 
     /// Whether bytes that the live server acknowledged are lost for good at `now`.

@@ -287,14 +287,17 @@ pub struct Stats {
     /// Quiet answers that went on after all.
     pub gate_premature: u64,
 
-    /// Turns of clients towards live servers that ask for an answer.
-    pub live_turns: u64,
-    /// Of these, turns whose answer has begun.
+    /// Turns of clients towards live servers whose answer began in time.
     pub live_turns_answered: u64,
-    /// Turns sent to targets that ask for an answer.
-    pub target_turns: u64,
-    /// Of these, turns whose answer has begun.
+    /// Turns of clients towards live servers that waited longer than
+    /// [`crate::Config::overdue_after`] for the first byte of an answer, or whose connection ended
+    /// without one.
+    pub live_turns_overdue: u64,
+    /// Turns sent to targets whose answer began in time.
     pub target_turns_answered: u64,
+    /// Turns sent to targets that waited too long for an answer, or in vain: as
+    /// [`Stats::live_turns_overdue`], and those whose wait the gate gave up.
+    pub target_turns_overdue: u64,
 
     /// Latencies at the live server.
     pub live_latency: Latencies,
@@ -347,10 +350,10 @@ impl Stats {
             gate_quiet: 0,
             gate_overridden: 0,
             gate_premature: 0,
-            live_turns: 0,
             live_turns_answered: 0,
-            target_turns: 0,
+            live_turns_overdue: 0,
             target_turns_answered: 0,
+            target_turns_overdue: 0,
             live_latency: Latencies::new(),
             target_latency: Latencies::new(),
         }

@@ -1,6 +1,7 @@
 //! The turns of a session: where in the client's stream it had waited for an answer.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::stream::RunInfo;
 use crate::time::Time;
@@ -45,15 +46,20 @@ pub(crate) struct TurnClock {
     pub(crate) asked_at: Time,
     /// When the last byte of the answer did, or the connection began.
     last_at: Time,
-    /// From the client's last byte to the first of the answer, in microseconds;
-    /// [`UNANSWERED`] without one.
+    /// From the client's last byte to the first of the answer, in microseconds; without one,
+    /// [`UNASKED`], [`ASKING`] or [`OVERDUE`].
     first: u32,
     /// The longest pause between two pieces of the answer, in microseconds.
     gap: u32,
 }
 
-/// Stands for an answer that has not begun; longer latencies count as a little less than this.
-const UNANSWERED: u32 = u32::MAX;
+/// Stands for an answer that has not begun and that nobody has asked for; longer latencies count as
+/// a little less than this.
+const UNASKED: u32 = u32::MAX - 2;
+/// Stands for an answer that is waited for.
+const ASKING: u32 = u32::MAX - 1;
+/// Stands for an answer that is waited for, and counted as overdue.
+const OVERDUE: u32 = u32::MAX;
 
 impl TurnClock {
     /// A clock that starts when the connection does.
@@ -61,14 +67,22 @@ impl TurnClock {
         Self {
             asked_at: Time::ORIGIN,
             last_at: at,
-            first: UNANSWERED,
+            first: UNASKED,
             gap: 0,
         }
     }
 
     /// Bytes of the client went by.
     pub(crate) fn ask(&mut self, at: Time) {
-        if self.first != UNANSWERED {
+        if self.first == UNASKED {
+            self.first = ASKING;
+        }
+        self.end_asking(at);
+    }
+
+    /// The client's FIN went by: it asks for nothing.
+    pub(crate) fn end_asking(&mut self, at: Time) {
+        if self.has_answer() {
             // An answer that had begun before the question was complete took no time.
             let later = at.micros_since(self.asked_at);
             self.first = self.first.saturating_sub(later);
@@ -78,22 +92,40 @@ impl TurnClock {
 
     /// Bytes of the answer went by.
     pub(crate) fn answer(&mut self, at: Time) {
-        if self.first == UNANSWERED {
-            self.first = at.micros_since(self.asked_at).min(UNANSWERED - 1);
-        } else {
+        if self.has_answer() {
             self.gap = self.gap.max(at.micros_since(self.last_at));
+        } else {
+            self.first = at.micros_since(self.asked_at).min(UNASKED - 1);
         }
         self.last_at = at;
     }
 
-    /// Whether there is a question without an answer.
-    pub(crate) fn is_asking(&self) -> bool {
-        self.asked_at != Time::ORIGIN && self.first == UNANSWERED
+    /// Whether there is a question without an answer that does not count as overdue yet.
+    pub(crate) const fn is_asking(&self) -> bool {
+        self.first == ASKING
+    }
+
+    /// When a question that may wait for `patience` counts as overdue.
+    pub(crate) fn overdue_at(&self, patience: Duration) -> Time {
+        match self.is_asking() {
+            true => self.asked_at + patience,
+            false => Time::NEVER,
+        }
+    }
+
+    /// From now on a question without an answer counts as overdue, even if an answer comes; says
+    /// whether there is one that did not before.
+    pub(crate) const fn give_up(&mut self) -> bool {
+        let asking = self.is_asking();
+        if asking {
+            self.first = OVERDUE;
+        }
+        asking
     }
 
     /// Whether the answer has begun.
     pub(crate) const fn has_answer(&self) -> bool {
-        self.first != UNANSWERED
+        self.first < UNASKED
     }
 
     /// When the last thing of this turn happened.
@@ -107,16 +139,26 @@ impl TurnClock {
     }
 
     /// Ends the turn; gives its latency if there were a question and an answer. A greeting, before
-    /// any question, has none.
+    /// any question, has none. A question without an answer stays: a client that has sent its FIN
+    /// may still wait.
     pub(crate) fn finish(&mut self) -> Option<TurnLatency> {
         let asked = self.asked_at != Time::ORIGIN;
-        let latency = (asked && self.first != UNANSWERED).then(|| TurnLatency {
+        let answered = self.has_answer();
+        let latency = (asked && answered).then(|| TurnLatency {
             first: self.first,
             last: self.last_at.micros_since(self.asked_at),
         });
-        self.first = UNANSWERED;
+        if answered {
+            self.first = UNASKED;
+        }
         self.gap = 0;
         latency
+    }
+
+    /// Another turn follows the one that was finished. One without an answer was none that the
+    /// client waited for.
+    pub(crate) const fn begin_next(&mut self) {
+        self.first = UNASKED;
     }
 }
 

@@ -41,6 +41,18 @@ impl DrainTrigger {
         now
     }
 
+    /// From running to draining; what drains or ends already goes on as it does. Says whether it was
+    /// running: for a wish that may be repeated and must not end anything at once.
+    pub fn begin(&self) -> bool {
+        self.0.send_if_modified(|stage| {
+            let running = *stage == Stage::Running;
+            if running {
+                *stage = Stage::Draining;
+            }
+            running
+        })
+    }
+
     /// Straight to the end.
     pub fn exit(&self) {
         self.0.send_replace(Stage::Exit);
@@ -86,6 +98,17 @@ mod tests {
         assert_eq!(trigger.advance(), Stage::Exit);
         watch.exit().await;
         assert_eq!(trigger.advance(), Stage::Exit);
+    }
+
+    #[test]
+    fn a_drain_that_was_begun_is_not_hastened_by_beginning_it_again() {
+        let (trigger, watch) = channel();
+        assert!(trigger.begin());
+        assert!(!trigger.begin());
+        assert_eq!(watch.stage(), Stage::Draining);
+        assert_eq!(trigger.advance(), Stage::Exit);
+        assert!(!trigger.begin());
+        assert_eq!(watch.stage(), Stage::Exit);
     }
 
     #[tokio::test(start_paused = true)]

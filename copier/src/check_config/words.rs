@@ -89,13 +89,15 @@ fn how_much(plan: &Plan) -> Vec<String> {
         None => lines.push(amount(pilot.intensity)),
         Some(ramp) => {
             let mut at = Duration::ZERO;
-            for (index, stage) in ramp.stages().iter().enumerate() {
+            let mut before = None;
+            for stage in ramp.stages() {
                 lines.push(format!(
                     "from {}: {}",
                     units::show(at),
-                    stage_in_words(stage, index)
+                    stage_in_words(stage, before)
                 ));
                 at += stage.over;
+                before = Some(*stage);
             }
             lines.push(format!("and so it stays: {}", amount(ramp.end())));
         }
@@ -118,13 +120,15 @@ fn how_much(plan: &Plan) -> Vec<String> {
     lines
 }
 
-fn stage_in_words(stage: &Stage, index: usize) -> String {
+fn stage_in_words(stage: &Stage, before: Option<Stage>) -> String {
     let Stage { from, to, over } = stage;
     let time = units::show(*over);
     if over.is_zero() {
         amount(*to)
-    } else if from == to && index > 0 {
+    } else if stage.stays(before) {
         format!("stays for {time}")
+    } else if from == to {
+        format!("{} for {time}", amount(*to))
     } else {
         format!("from {} to {} within {time}", percent(*from), percent(*to))
     }
@@ -279,6 +283,24 @@ fn limits(options: &Options) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stage_stays_only_at_the_level_before_it() {
+        let ramp: crate::ramp::Ramp = "50%,hold:5m,10%..10%/5m,10%..20%/1m".parse().unwrap();
+        let mut before = None;
+        let mut words = Vec::new();
+        for stage in ramp.stages() {
+            words.push(stage_in_words(stage, before));
+            before = Some(*stage);
+        }
+        let said = [
+            "50% of the sessions, always the same ones",
+            "stays for 5m",
+            "10% of the sessions, always the same ones for 5m",
+            "from 10% to 20% within 60s",
+        ];
+        assert_eq!(words, said);
+    }
 
     #[test]
     fn amounts_in_words() {

@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use millrace_fleet::drain::DrainTrigger;
 use serde::Deserialize;
 
+use super::browser::refuse_foreign_pages;
 use super::command::{Command, Commands};
 use crate::shard::Shared;
 
@@ -27,7 +28,6 @@ struct Wish {
 /// may use them.
 pub fn routes(shared: Shared, commands: Commands, drain: DrainTrigger) -> Router {
     let (set, pause, resume) = (commands.clone(), commands.clone(), commands);
-    let drain = std::sync::Arc::new(drain);
     Router::new()
         .route(
             "/intensity",
@@ -51,11 +51,15 @@ pub fn routes(shared: Shared, commands: Commands, drain: DrainTrigger) -> Router
         .route(
             "/stop",
             post(move || async move {
-                tracing::info!("told to stop on the admin port");
-                drain.advance();
-                "draining: no new sessions, open ones finish\n"
+                if drain.begin() {
+                    tracing::info!("told to stop on the admin port");
+                    "draining: no new sessions, open ones finish\n"
+                } else {
+                    "already draining: no new sessions, open ones finish\n"
+                }
             }),
         )
+        .layer(axum::middleware::from_fn(refuse_foreign_pages))
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
@@ -99,6 +103,39 @@ fn wish(body: &str) -> Result<Command, String> {
 mod tests {
     use super::*;
     use millrace_engine::Intensity;
+    use millrace_fleet::drain::{self, Stage};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// The status line and the body of the answer to a POST.
+    async fn post(to: std::net::SocketAddr, path: &str, headers: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+        let text = format!("POST {path} HTTP/1.0\r\nHost: {to}\r\n{headers}\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn stopping_twice_ends_nothing_at_once_and_pages_cannot_stop_anything() {
+        let (trigger, watch) = drain::channel();
+        let commands = Commands::default();
+        let routes = routes(Shared::default(), commands.clone(), trigger);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+        for path in ["/stop", "/pause"] {
+            let answer = post(to, path, "Origin: http://page.example\r\n").await;
+            assert!(answer.contains(" 403 "), "{answer}");
+        }
+        assert_eq!((watch.stage(), commands.pop()), (Stage::Running, None));
+        let answer = post(to, "/stop", "").await;
+        assert!(answer.contains("\ndraining"), "{answer}");
+        let answer = post(to, "/stop", "").await;
+        assert!(answer.contains("already draining"), "{answer}");
+        assert_eq!(watch.stage(), Stage::Draining, "what is open finishes");
+        server.abort();
+    }
 
     #[test]
     fn a_body_is_a_number_or_json() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use millrace_engine::Intensity;
 
 use super::command::Command;
+use super::sight::{Blindness, View};
 use super::status::{Decision, GuardStatus, IntensityStatus, Mode, RampStatus};
 use crate::guard::{Action, Figure, Guard, Recent, Sample, Window};
 use crate::ramp::Ramp;
@@ -14,6 +15,9 @@ use crate::ramp::Ramp;
 const DECISIONS: usize = 100;
 /// What a step back leaves where there is no rise to go back on.
 const STEP_BACK: f64 = 0.5;
+/// A rule that stops acts once this part of a window is seen, others after a whole one: what happens
+/// within a moment after the start or a change is no measure of the target.
+const LEAST_TO_STOP: u32 = 2;
 
 /// What a pilot is told at its start.
 #[derive(Debug, Clone)]
@@ -22,12 +26,23 @@ pub struct PilotConfig {
     pub intensity: Intensity,
     /// The ramp to follow.
     pub ramp: Option<Ramp>,
-    /// The rules, most important first.
+    /// The rules; of those with the same action the first that is broken acts.
     pub guards: Vec<Guard>,
     /// The time that they look back on.
     pub window: Duration,
     /// Figures from fewer events are not judged.
     pub min_sample: u64,
+}
+
+/// What a pilot sees.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Whether anything can be sent: without, a ramp stands still.
+    pub flowing: bool,
+    /// Whether answers are seen.
+    pub view: View,
+    /// What was counted; `None` without guards.
+    pub sample: Option<Sample>,
 }
 
 /// What is to be done.
@@ -52,6 +67,14 @@ pub struct Pilot {
     now: Duration,
     /// While held: since when no guard was broken.
     good_since: Option<Duration>,
+    /// Since when a guard is broken that would act. It acts when all interceptors were heard after
+    /// that: one that hangs makes any target look dead.
+    bad_since: Option<Duration>,
+    /// Nothing can be sent.
+    waiting: bool,
+    blind: Option<Blindness>,
+    /// What was said once is not said again.
+    lack_said: bool,
     seen: Vec<GuardStatus>,
     decisions: VecDeque<Decision>,
 }
@@ -66,16 +89,15 @@ impl Pilot {
             scale: 1.0,
             now: Duration::ZERO,
             good_since: None,
+            bad_since: None,
+            waiting: false,
+            blind: None,
+            lack_said: false,
             seen: Vec::new(),
             decisions: VecDeque::new(),
             config,
         };
-        pilot.seen = pilot
-            .config
-            .guards
-            .iter()
-            .map(|guard| unseen(*guard))
-            .collect();
+        pilot.seen = unseen(&pilot.config.guards);
         if let Some(ramp) = &pilot.config.ramp {
             let what = format!("following the ramp {ramp}");
             pilot.decide(what);
@@ -116,36 +138,72 @@ impl Pilot {
                 self.mode = Mode::Paused;
                 self.decide("paused by the operator: open sessions go on".to_owned());
             }
-            Command::Resume if self.mode == Mode::Running => {}
+            Command::Resume if self.mode == Mode::Running && self.scale >= 1.0 => {}
             Command::Resume => {
+                self.scale = 1.0;
                 self.set_mode(Mode::Running);
                 self.decide("resumed by the operator".to_owned());
             }
         }
     }
 
-    /// Time has come to `now`, since the start; `sample` is what was counted until then.
-    pub fn tick(&mut self, now: Duration, sample: Option<Sample>) -> Tick {
+    /// Time has come to `now`, since the start; `observed` is what was seen until then.
+    pub fn tick(&mut self, now: Duration, observed: Observed) -> Tick {
         let passed = now.saturating_sub(self.now);
         self.now = self.now.max(now);
-        let recent = sample.and_then(|sample| self.window.slide(now, sample));
-        if let Some(ramp) = &self.config.ramp
-            && self.mode == Mode::Running
-        {
-            let before = self.position;
-            self.position = (self.position + passed).min(ramp.length());
-            if before < ramp.length() && self.position == ramp.length() {
-                self.decide("the ramp has come to its end".to_owned());
+        self.go_on(passed, observed.flowing);
+        let stop = match (observed.view, observed.sample) {
+            (_, None) => false,
+            (View::Blind(why), Some(_)) => {
+                self.look_away(why);
+                false
             }
-        }
-        let mut stop = false;
-        if let Some(recent) = recent {
-            stop = self.judge(&recent);
-        }
+            (View::Clear { heard_at }, Some(sample)) => {
+                if self.blind.take().is_some() {
+                    tracing::info!("guards see the target's answers again");
+                }
+                let recent = self.window.slide(now, sample);
+                recent.is_some_and(|recent| self.judge(&recent, heard_at))
+            }
+        };
         Tick {
             intensity: self.intensity(),
             stop,
         }
+    }
+
+    /// The ramp goes on, while something can be sent.
+    fn go_on(&mut self, passed: Duration, flowing: bool) {
+        let Some(length) = self.config.ramp.as_ref().map(Ramp::length) else {
+            return;
+        };
+        let begun = !self.position.is_zero() && self.position < length;
+        if begun && self.waiting == flowing {
+            tracing::info!(
+                "{}",
+                match flowing {
+                    true => "the ramp goes on",
+                    false => "the ramp stands still: nothing can be sent (/status says why)",
+                }
+            );
+        }
+        self.waiting = !flowing;
+        if flowing && self.mode == Mode::Running && self.position < length {
+            self.position = (self.position + passed).min(length);
+            if self.position == length {
+                self.decide("the ramp has come to its end".to_owned());
+            }
+        }
+    }
+
+    /// What the guards could see is not all that happened: none of it counts.
+    fn look_away(&mut self, why: Blindness) {
+        if self.blind.is_none() {
+            tracing::info!("guards do not judge for now: {}", why.name());
+        }
+        self.blind = Some(why);
+        self.seen = unseen(&self.config.guards);
+        self.forget();
     }
 
     /// What operators are shown.
@@ -157,46 +215,88 @@ impl Pilot {
                 stages: ramp.to_string(),
                 position_seconds: self.position.as_secs_f64(),
                 length_seconds: ramp.length().as_secs_f64(),
+                waiting: self.waiting
+                    && self.mode == Mode::Running
+                    && self.position < ramp.length(),
             }),
+            scale: (self.scale < 1.0).then_some(self.scale),
+            blind: self.blind.map(|why| why.name().to_owned()),
             guards: self.seen.clone(),
             decisions: self.decisions.iter().cloned().collect(),
         }
     }
 
     /// Lets the guards look; says whether all replicas must end.
-    fn judge(&mut self, recent: &Recent) -> bool {
-        let mut broken = None;
-        self.seen.clear();
-        for guard in &self.config.guards {
-            let figure = guard.figure(recent);
-            let judged = figure.filter(|figure| figure.count >= self.config.min_sample);
-            let breaks = judged.filter(|figure| guard.is_broken_by(figure));
-            self.seen.push(GuardStatus {
-                value: figure.map(|figure| figure.value),
-                count: figure.map_or(0, |figure| figure.count),
-                broken: breaks.is_some(),
-                ..unseen(*guard)
-            });
-            broken = broken.or(breaks.map(|figure| (*guard, figure)));
-        }
-        match (self.mode, broken) {
-            (Mode::Running, Some((guard, figure))) => self.act(guard, &figure, recent.span),
-            (Mode::Held, Some((guard, figure))) => {
-                self.good_since = None;
-                // A hold that does not help may be followed by more, each on a fresh window.
-                let more = guard.action != Action::Hold;
-                more && self.act(guard, &figure, recent.span)
-            }
+    fn judge(&mut self, recent: &Recent, heard_at: Duration) -> bool {
+        let worst = self.measure(recent);
+        let (now, window) = (self.now, self.config.window);
+        match (self.mode, &worst) {
+            (Mode::Paused | Mode::Stopped, _) => return false,
             (Mode::Held, None) => {
-                let since = *self.good_since.get_or_insert(self.now);
-                if self.now.saturating_sub(since) >= self.config.window {
+                let since = *self.good_since.get_or_insert(now);
+                if now.saturating_sub(since) >= window {
                     self.set_mode(Mode::Running);
                     self.decide("no guard was broken for a whole window: going on".to_owned());
                 }
-                false
             }
-            (Mode::Running | Mode::Paused | Mode::Stopped, _) => false,
+            (Mode::Held, Some(_)) => self.good_since = None,
+            (Mode::Running, _) => {}
         }
+        // A hold that does not help may be followed by more, each on a fresh window.
+        let least = match self.mode {
+            Mode::Held => Action::StepBack,
+            Mode::Running | Mode::Paused | Mode::Stopped => Action::Hold,
+        };
+        let seen_enough = |action: Action| {
+            let needed = match action {
+                Action::Stop => window / LEAST_TO_STOP,
+                Action::Hold | Action::StepBack => window,
+            };
+            recent.span >= needed
+        };
+        let Some((guard, figure)) =
+            worst.filter(|(guard, _)| guard.action >= least && seen_enough(guard.action))
+        else {
+            self.bad_since = None;
+            return false;
+        };
+        let bad_since = *self.bad_since.get_or_insert(now);
+        heard_at >= bad_since && self.act(guard, &figure, recent.span)
+    }
+
+    /// What each guard sees; gives the broken one that demands most.
+    fn measure(&mut self, recent: &Recent) -> Option<(Guard, Figure)> {
+        let mut worst: Option<(Guard, Figure)> = None;
+        let least = self.config.min_sample;
+        self.seen.clear();
+        for guard in &self.config.guards {
+            let figure = guard.figure(recent, least);
+            let judged = figure.filter(|figure| figure.count >= least);
+            let breaks = judged.filter(|figure| guard.is_broken_by(figure));
+            let lacks_live = guard.lacks_live(recent, least);
+            if lacks_live && recent.span >= self.config.window && !self.lack_said {
+                self.lack_said = true;
+                tracing::warn!(
+                    "guard {guard} cannot judge: fewer than {least} answers of the live server \
+                     (--guard-sample) are seen within {}; write a time, such as \
+                     latency-p99>250ms, or check that its answers are captured",
+                    crate::units::show(recent.span)
+                );
+            }
+            self.seen.push(GuardStatus {
+                rule: guard.to_string(),
+                value: figure.map(|figure| figure.value),
+                count: figure.map_or(0, |figure| figure.count),
+                broken: breaks.is_some(),
+                lacks_live,
+            });
+            if let Some(figure) = breaks
+                && worst.is_none_or(|(other, _)| guard.action > other.action)
+            {
+                worst = Some((*guard, figure));
+            }
+        }
+        worst
     }
 
     /// Does what a broken guard demands; says whether all replicas must end.
@@ -247,7 +347,12 @@ impl Pilot {
     /// What happened under another mode says nothing about what happens under this one.
     fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         self.good_since = None;
+        self.bad_since = None;
         self.window.clear();
     }
 
@@ -265,14 +370,16 @@ impl Pilot {
     }
 }
 
-/// A guard that has seen nothing yet.
-fn unseen(guard: Guard) -> GuardStatus {
-    GuardStatus {
+/// Guards that have seen nothing yet.
+fn unseen(guards: &[Guard]) -> Vec<GuardStatus> {
+    let unseen = |guard: &Guard| GuardStatus {
         rule: guard.to_string(),
         value: None,
         count: 0,
         broken: false,
-    }
+        lacks_live: false,
+    };
+    guards.iter().map(unseen).collect()
 }
 
 #[cfg(test)]

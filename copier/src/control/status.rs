@@ -13,6 +13,13 @@ pub struct IntensityStatus {
     pub mode: Mode,
     /// The ramp, if one is followed.
     pub ramp: Option<RampStatus>,
+    /// What guards that stepped back without a rise to go back on have left of it: a half, a
+    /// quarter, ...; null: all. `ctl resume` takes it back.
+    #[serde(default)]
+    pub scale: Option<f64>,
+    /// Why guards do not judge, while they do not.
+    #[serde(default)]
+    pub blind: Option<String>,
     /// The guards.
     pub guards: Vec<GuardStatus>,
     /// The last decisions, oldest first.
@@ -54,6 +61,9 @@ pub struct RampStatus {
     pub position_seconds: f64,
     /// How long it takes, in seconds.
     pub length_seconds: f64,
+    /// It stands still because nothing can be sent.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 /// What a guard sees.
@@ -68,6 +78,9 @@ pub struct GuardStatus {
     pub count: u64,
     /// Whether the rule is broken.
     pub broken: bool,
+    /// It compares with the live server, of which too few answers are seen.
+    #[serde(default)]
+    pub lacks_live: bool,
 }
 
 /// Something that was decided.
@@ -85,16 +98,32 @@ impl fmt::Display for IntensityStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "intensity {} ({})", self.now, self.mode)?;
         if let Some(ramp) = &self.ramp {
+            let waits = match ramp.waiting {
+                true => ", waits until something can be sent",
+                false => "",
+            };
             writeln!(
                 f,
-                "  ramp    {}: {:.0} of {:.0} s",
+                "  ramp    {}: {:.0} of {:.0} s{waits}",
                 ramp.stages, ramp.position_seconds, ramp.length_seconds
             )?;
+        }
+        if let Some(scale) = self.scale {
+            writeln!(
+                f,
+                "  scale   {scale}: a guard has stepped back; `ctl resume` takes it back"
+            )?;
+        }
+        if let Some(blind) = &self.blind {
+            writeln!(f, "  guards do not judge: {blind}")?;
         }
         for guard in &self.guards {
             write!(f, "  guard   {}: ", guard.rule)?;
             match guard.value {
                 Some(value) => write!(f, "{value:.3} from {}", guard.count)?,
+                None if guard.lacks_live => {
+                    f.write_str("too few answers of the live server to compare with")?;
+                }
                 None => f.write_str("nothing to judge yet")?,
             }
             writeln!(f, "{}", if guard.broken { ", broken" } else { "" })?;

@@ -59,13 +59,13 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
         (Action::Intensity, None) => ("GET", "/intensity", String::new()),
         (Action::Intensity, Some(value)) => {
             let checked: Result<millrace_engine::Intensity, _> = value.parse();
-            let intensity = checked.map_err(|error| ExitError::usage(error.to_string()))?;
-            ("POST", "/intensity", intensity.to_string())
+            checked.map_err(|error| ExitError::usage(error.to_string()))?;
+            ("POST", "/intensity", value.to_owned())
         }
         (Action::Ramp, Some(value)) => {
             let checked: Result<crate::ramp::Ramp, _> = value.parse();
-            let ramp = checked.map_err(|error| ExitError::usage(format!("ramp: {error}")))?;
-            let body = serde_json::json!({ "ramp": ramp.to_string() });
+            checked.map_err(|error| ExitError::usage(format!("ramp: {error}")))?;
+            let body = serde_json::json!({ "ramp": value });
             ("POST", "/intensity", body.to_string())
         }
         (Action::Ramp, None) => {

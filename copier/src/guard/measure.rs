@@ -3,7 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Guard, Limit, Metric, Recent};
+use hdrhistogram::Histogram;
+
+use super::{Guard, Limit, Metric, Recent, Turns};
+
+/// The live server's clock may show nothing at all: its answers take this long at least, in seconds.
+const LEAST: f64 = 1e-6;
 
 /// A figure with what it was made from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,9 +24,9 @@ pub struct Figure {
 }
 
 impl Guard {
-    /// The figure that this rule looks at; `None` when there was nothing to look at.
-    pub fn figure(&self, recent: &Recent) -> Option<Figure> {
-        let (due_live, due_target) = recent.due_turns;
+    /// The figure that this rule looks at; `None` when there was nothing to look at, or less than
+    /// `min_sample` answers of the live server to compare with.
+    pub fn figure(&self, recent: &Recent, min_sample: u64) -> Option<Figure> {
         let recent = &recent.sample;
         let share = |part: u64, of: u64| part as f64 / of as f64;
         match self.metric {
@@ -47,41 +52,51 @@ impl Guard {
                 })
             }
             Metric::Unanswered => {
-                let open = |asked: u64, answered: u64| {
-                    let left = asked.saturating_sub(answered);
-                    if asked == 0 { 0.0 } else { share(left, asked) }
+                let part = |turns: &Turns| {
+                    (turns.count() > 0).then(|| share(turns.overdue, turns.count()))
                 };
-                let count = due_target;
-                let target = open(count, recent.target_turns.1);
-                let live = open(due_live, recent.live_turns.1);
-                let value = (target - live).max(0.0);
-                (count > 0).then_some(Figure {
-                    value,
-                    count,
-                    live: Some(live),
+                let target = part(&recent.target_turns)?;
+                // A recording may hold the clients' side alone.
+                let seen = recent.live_segments > 0;
+                let live = part(&recent.live_turns).filter(|_| seen);
+                Some(Figure {
+                    value: (target - live.unwrap_or_default()).max(0.0),
+                    count: recent.target_turns.count(),
+                    live,
                     target,
                 })
             }
             Metric::Latency(quantile) => {
                 let count = recent.target_latency.len();
-                let seconds = |micros: u64| micros as f64 / 1e6;
-                let target = seconds(recent.target_latency.value_at_quantile(quantile));
-                let live = seconds(recent.live_latency.value_at_quantile(quantile));
+                let seconds = |latencies: &Histogram<u64>| {
+                    let micros = latencies.value_at_quantile(quantile);
+                    (!latencies.is_empty()).then_some(micros as f64 / 1e6)
+                };
+                let target = seconds(&recent.target_latency)?;
+                let live = seconds(&recent.live_latency);
                 let value = match self.limit {
                     Limit::Time(_) => target,
-                    // The live server's clock may show nothing at all: a microsecond at least.
-                    Limit::Times(_) | Limit::Share(_) => target / live.max(1e-6),
+                    Limit::Times(_) | Limit::Share(_) => {
+                        let live = live.filter(|_| recent.live_latency.len() >= min_sample)?;
+                        target / live.max(LEAST)
+                    }
                 };
-                let comparable =
-                    matches!(self.limit, Limit::Time(_)) || !recent.live_latency.is_empty();
-                (count > 0 && comparable).then_some(Figure {
+                Some(Figure {
                     value,
                     count,
-                    live: Some(live),
+                    live,
                     target,
                 })
             }
         }
+    }
+
+    /// Whether this rule compares with the live server, and there is enough to judge of the target
+    /// but too little of the live server.
+    pub fn lacks_live(&self, recent: &Recent, min_sample: u64) -> bool {
+        let compares = matches!(self.limit, Limit::Times(_));
+        let (live, target) = (&recent.sample.live_latency, &recent.sample.target_latency);
+        compares && target.len() >= min_sample && live.len() < min_sample
     }
 
     /// Whether a figure passes the rule's bound.
@@ -117,19 +132,27 @@ impl Guard {
                     percent(value)
                 )
             }
-            Metric::Unanswered => format!(
-                "{}% of {count} turns unanswered at the target, {}% at the live server, within {within}",
-                percent(target),
-                percent(live.unwrap_or_default())
-            ),
-            Metric::Latency(_) => {
-                let live = live.unwrap_or_default();
+            Metric::Unanswered => {
+                let live = match live {
+                    Some(live) => format!("{}% at the live server", percent(live)),
+                    None => "nothing seen of the live server".to_owned(),
+                };
                 format!(
-                    "target {} ms, live {} ms ({:.1} times as long) in {count} answers within {within}",
-                    millis(target),
-                    millis(live),
-                    target / live.max(1e-6)
+                    "{}% of {count} turns unanswered at the target, {live}, within {within}",
+                    percent(target),
                 )
+            }
+            Metric::Latency(_) => {
+                let live = match live {
+                    Some(live) => format!(
+                        "live {} ms ({:.1} times as long)",
+                        millis(live),
+                        target / live.max(LEAST)
+                    ),
+                    None => "nothing seen of the live server".to_owned(),
+                };
+                let target = millis(target);
+                format!("target {target} ms, {live} in {count} answers within {within}")
             }
         }
     }

@@ -17,7 +17,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use measure::Figure;
-pub use sample::Sample;
+pub use sample::{Sample, Turns};
 pub use window::{Recent, Window};
 
 use crate::units;
@@ -29,8 +29,9 @@ pub enum Metric {
     ConnectFailures,
     /// Of the replicas that ended, the part that the target reset.
     Resets,
-    /// Of the turns sent before the last fifth of the window, the part without an answer, beyond the
-    /// part that the live server leaves without one.
+    /// Of the turns that are decided, the part whose answer did not begin in time, beyond the part
+    /// that the live server left without one. Where nothing is seen of the live server: the part at
+    /// the target.
     Unanswered,
     /// The time to the first byte of an answer, at this quantile.
     Latency(f64),
@@ -47,8 +48,8 @@ pub enum Limit {
     Time(Duration),
 }
 
-/// What is done when a bound is passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is done when a bound is passed, the mildest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// The ramp does not rise until the figure is good again.
     Hold,
@@ -56,6 +57,15 @@ pub enum Action {
     StepBack,
     /// Nothing more is copied until an operator says so, and open replicas are ended.
     Stop,
+}
+
+/// A turn is overdue after this part of the window.
+const OVERDUE_PART: u32 = 5;
+
+/// How long a turn may wait for the first byte of its answer before it counts as unanswered, with
+/// guards that look back on `window`.
+pub fn overdue_after(window: Duration) -> Duration {
+    window / OVERDUE_PART
 }
 
 /// A rule.
@@ -69,7 +79,7 @@ pub struct Guard {
     pub action: Action,
 }
 
-/// Rules, in the order given; earlier ones go first.
+/// Rules, in the order given; of those with the same action earlier ones go first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Guards(pub Vec<Guard>);
 

@@ -3,6 +3,29 @@
 use hdrhistogram::Histogram;
 use millrace_engine::{AbortReason, Stats};
 
+/// Turns that are decided: their answer began in time or did not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Those whose answer began in time.
+    pub answered: u64,
+    /// Those that waited for the first byte of it for longer than a fifth of the window, or in vain.
+    pub overdue: u64,
+}
+
+impl Turns {
+    /// All of them.
+    pub const fn count(&self) -> u64 {
+        self.answered + self.overdue
+    }
+
+    const fn since(&self, before: &Self) -> Self {
+        Self {
+            answered: self.answered.saturating_sub(before.answered),
+            overdue: self.overdue.saturating_sub(before.overdue),
+        }
+    }
+}
+
 /// Sums since the start of a run.
 #[derive(Debug, Clone)]
 pub struct Sample {
@@ -16,10 +39,12 @@ pub struct Sample {
     pub ended: u64,
     /// Of these, those that the target reset.
     pub resets: u64,
-    /// Turns on the live side that ask for an answer, and those whose answer has begun.
-    pub live_turns: (u64, u64),
-    /// The same at the target.
-    pub target_turns: (u64, u64),
+    /// Segments seen of the live server.
+    pub live_segments: u64,
+    /// Turns at the live server.
+    pub live_turns: Turns,
+    /// Turns at the target.
+    pub target_turns: Turns,
     /// Times to the first byte of answers of the live server, in microseconds.
     pub live_latency: Histogram<u64>,
     /// The same of the target.
@@ -35,8 +60,15 @@ impl Sample {
             unanswered_connects: stats.connects_unanswered,
             ended: stats.replicas_completed + stats.replicas_aborted.total(),
             resets: stats.replicas_aborted.of(AbortReason::TargetReset),
-            live_turns: (stats.live_turns, stats.live_turns_answered),
-            target_turns: (stats.target_turns, stats.target_turns_answered),
+            live_segments: stats.live_segments,
+            live_turns: Turns {
+                answered: stats.live_turns_answered,
+                overdue: stats.live_turns_overdue,
+            },
+            target_turns: Turns {
+                answered: stats.target_turns_answered,
+                overdue: stats.target_turns_overdue,
+            },
             live_latency: stats.live_latency.first_byte.clone(),
             target_latency: stats.target_latency.first_byte.clone(),
         }
@@ -44,12 +76,6 @@ impl Sample {
 
     /// What happened since `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
-        let pair = |now: (u64, u64), before: (u64, u64)| {
-            (
-                now.0.saturating_sub(before.0),
-                now.1.saturating_sub(before.1),
-            )
-        };
         let difference = |now: &Histogram<u64>, before: &Histogram<u64>| {
             let mut difference = now.clone();
             // Both are of one kind, and counts only grow, so that subtracting cannot fail.
@@ -64,8 +90,9 @@ impl Sample {
                 .saturating_sub(before.unanswered_connects),
             ended: self.ended.saturating_sub(before.ended),
             resets: self.resets.saturating_sub(before.resets),
-            live_turns: pair(self.live_turns, before.live_turns),
-            target_turns: pair(self.target_turns, before.target_turns),
+            live_segments: self.live_segments.saturating_sub(before.live_segments),
+            live_turns: self.live_turns.since(&before.live_turns),
+            target_turns: self.target_turns.since(&before.target_turns),
             live_latency: difference(&self.live_latency, &before.live_latency),
             target_latency: difference(&self.target_latency, &before.target_latency),
         }

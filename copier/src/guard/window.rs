@@ -7,17 +7,12 @@ use super::Sample;
 
 /// A window slides in this many parts; so many samples are kept.
 const PARTS: u32 = 10;
-/// What was asked within this last part of a window may still be answered.
-const GRACE: u32 = 5;
 
 /// What happened within a window.
 #[derive(Debug, Clone)]
 pub struct Recent {
     /// What happened.
     pub sample: Sample,
-    /// Turns that ask for an answer, on the live side and at the target, without those of the
-    /// window's last fifth: what is under way is not unanswered.
-    pub due_turns: (u64, u64),
     /// How long it took: the window's length, or less after a beginning.
     pub span: Duration,
 }
@@ -59,14 +54,8 @@ impl Window {
         {
             self.samples.pop_front();
         }
-        let past_grace = |time: &Duration| now.saturating_sub(*time) >= self.length / GRACE;
-        let settled = self.samples.iter().rev().find(|(time, _)| past_grace(time));
         let recent = self.samples.front().map(|(time, before)| Recent {
             sample: sample.since(before),
-            due_turns: settled.map_or((0, 0), |(_, settled)| {
-                let due = settled.since(before);
-                (due.live_turns.0, due.target_turns.0)
-            }),
             span: now.saturating_sub(*time),
         });
         let newest = self.samples.back().map(|(time, _)| *time);

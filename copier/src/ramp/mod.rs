@@ -26,6 +26,14 @@ pub struct Stage {
     pub over: Duration,
 }
 
+impl Stage {
+    /// Whether it stays at the level at which the stage before it ended.
+    pub fn stays(&self, before: Option<Self>) -> bool {
+        let level = before.map(|before| before.to);
+        !self.over.is_zero() && self.from == self.to && level == Some(self.from)
+    }
+}
+
 /// A ramp: stages one after the other. After the last its level stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ramp {
@@ -102,18 +110,20 @@ impl Ramp {
 
 impl fmt::Display for Ramp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, stage) in self.stages.iter().enumerate() {
-            if index > 0 {
+        let mut before = None;
+        for stage in &self.stages {
+            if before.is_some() {
                 f.write_str(",")?;
             }
             let Stage { from, to, over } = stage;
-            if from == to && !over.is_zero() && index > 0 {
+            if stage.stays(before) {
                 write!(f, "hold:{}", units::show(*over))?;
             } else if over.is_zero() {
                 write!(f, "{to}")?;
             } else {
                 write!(f, "{from}..{to}/{}", units::show(*over))?;
             }
+            before = Some(*stage);
         }
         Ok(())
     }

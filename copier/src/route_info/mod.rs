@@ -27,6 +27,7 @@ use conflicts::Conflicts;
 use owners::FlowOwners;
 
 use crate::agents::Diversion;
+use crate::control::LinkSight;
 
 /// Number of an interceptor, never used again for another one while the copier runs.
 pub type InterceptorId = u32;
@@ -103,6 +104,18 @@ impl RouteInfo {
         let mut absent: Vec<_> = all.filter(|id| !connected.contains(id)).collect();
         absent.dedup();
         absent
+    }
+
+    /// The links on which responses can come back now, and what came over them.
+    pub fn in_sight(&self) -> impl Iterator<Item = LinkSight> {
+        self.links
+            .iter()
+            .filter(|link| link.is_up())
+            .map(|link| LinkSight {
+                id: link.id(),
+                epoch: link.epoch().unwrap_or_default(),
+                messages: link.handle().status().messages_in,
+            })
     }
 
     /// Where an interceptor is, as the operator wrote it.

@@ -229,10 +229,12 @@ impl Engine {
             live,
             ..
         } = session;
+        let mut began = false;
         let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
                 turns.push(now, mark(live, start, info, recorded, &mut self.stats));
-                self.stats.live_turns += 1;
+                live.clock.begin_next();
+                began = true;
             }
             live.clock.ask(info.at);
         });
@@ -264,7 +266,7 @@ impl Engine {
                 self.trim(key);
             }
         }
-        if ended {
+        if ended || began {
             self.arm_session(key);
         }
     }
@@ -287,6 +289,8 @@ impl Engine {
         let flags = packet.header.flags;
         let mut changed = false;
         if flags.has(Flags::RST) {
+            // Whatever comes now, the client does not hear it.
+            self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
             if session.stream.announced_end().is_some() {
                 changed = !session.reset_after_fin;
                 session.reset_after_fin = true;

@@ -93,6 +93,9 @@ impl Engine {
         if matches!(session.phase, Phase::Active(_)) {
             self.stats.bytes_captured += unordered;
             self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            // What a recording cut might have been answered.
+            let unanswered = !self.recorded.over && session.live.clock.give_up();
+            self.stats.live_turns_overdue += u64::from(unanswered);
         }
         session.turns.clear();
         self.account(key, before);
@@ -406,6 +409,9 @@ impl Engine {
             return;
         }
         session.armed = Time::NEVER;
+        if session.live.clock.overdue_at(self.config.overdue_after) <= clock {
+            self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
+        }
         if session.deadline(&self.config) > clock {
             self.arm_session(key);
             return;

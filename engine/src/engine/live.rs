@@ -48,6 +48,9 @@ impl Engine {
             .on_segment(at, packet, |ack| stream.offset_of(ack));
         let answered = asked && !session.live.clock.is_asking();
         self.stats.live_turns_answered += u64::from(answered);
+        if reset || session.live.finished {
+            self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
+        }
         session.check_gap(clock);
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();

@@ -309,6 +309,11 @@ impl Engine {
         }
     }
 
+    /// Whether replicas may begin towards any target: see [`Engine::set_target_open`].
+    pub fn is_any_target_open(&self) -> bool {
+        self.targets.iter().any(|target| target.open)
+    }
+
     /// From now on no new session is begun; the others go on.
     pub fn drain(&mut self) {
         self.draining = true;

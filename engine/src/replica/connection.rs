@@ -81,6 +81,7 @@ impl Connection {
             .rto_at
             .min(self.receiver.ack_at)
             .min(self.look_at)
+            .min(self.gate.clock.overdue_at(config.overdue_after))
             .min(self.patience_ends(config))
     }
 
@@ -137,6 +138,9 @@ impl Connection {
             cx.stats.gate_premature += u64::from(premature);
             let answered = asking && !self.gate.clock.is_asking();
             cx.stats.target_turns_answered += u64::from(answered);
+            if fin {
+                self.give_up_answer(cx);
+            }
             progress |= self.completed;
         }
         progress |= probing && !self.sender.is_probing();
@@ -164,11 +168,19 @@ impl Connection {
     /// A deadline came.
     pub(super) fn on_timer(&mut self, cx: &mut Context<'_>, v6: bool) {
         self.receiver.on_timer(cx.now);
+        if self.gate.clock.overdue_at(cx.config.overdue_after) <= cx.now {
+            self.give_up_answer(cx);
+        }
         if self.sender.rto_at <= cx.now {
             let timeout = self.sender.on_timer(cx.now, v6);
             cx.stats.retransmission_timeouts += u64::from(timeout);
             cx.stats.window_probes += u64::from(!timeout);
         }
+    }
+
+    /// A turn that waits for the first byte of its answer counts as overdue.
+    pub(super) fn give_up_answer(&mut self, cx: &mut Context<'_>) {
+        cx.stats.target_turns_overdue += u64::from(self.gate.clock.give_up());
     }
 
     /// The way to the target, or back, is open again; `at` spreads the retries.
@@ -221,12 +233,17 @@ impl Connection {
                     match passed {
                         Passed::Answered => cx.stats.gate_passed += 1,
                         Passed::Quiet => cx.stats.gate_quiet += 1,
-                        Passed::Overridden => cx.stats.gate_overridden += 1,
+                        Passed::Overridden => {
+                            cx.stats.gate_overridden += 1;
+                            self.give_up_answer(cx);
+                        }
                     }
                     let asks = end.is_none_or(|end| mark.start < end.offset);
-                    cx.stats.target_turns += u64::from(asks);
                     if let Some(latency) = self.gate.pass(mark, passed, progress) {
                         cx.stats.target_latency.record(latency);
+                    }
+                    if asks {
+                        self.gate.clock.begin_next();
                     }
                 }
             }
@@ -261,8 +278,10 @@ impl Connection {
                 self.progress_at = now;
             }
             if let Some(piece) = piece {
-                if !piece.again {
-                    self.gate.clock.ask(now);
+                match (piece.again, piece.len) {
+                    (true, _) => {}
+                    (false, 0) => self.gate.clock.end_asking(now),
+                    (false, _) => self.gate.clock.ask(now),
                 }
                 return Some(self.outgoing(cx, &piece, piece.offset + piece.len == allowed.data));
             }

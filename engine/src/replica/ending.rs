@@ -81,6 +81,7 @@ impl Replica {
         };
         if c.completed || as_live {
             c.complete(cx);
+            c.give_up_answer(cx);
             self.phase = Phase::Done;
         } else if c.receiver.finished() {
             self.abort(cx, AbortReason::TargetClosed);
@@ -107,6 +108,22 @@ impl Replica {
             Phase::SynSent(handshake) => Some(Linger::abandoned(cx.now, handshake.first())),
             Phase::Open(c) => Some(c.reset(cx.now)),
         };
+        let unanswered = match reason {
+            AbortReason::TargetReset | AbortReason::TargetClosed | AbortReason::Timeout => true,
+            // The target was not given its time.
+            AbortReason::Refused
+            | AbortReason::CaptureGap
+            | AbortReason::Urgent
+            | AbortReason::Memory
+            | AbortReason::Idle
+            | AbortReason::Shutdown
+            | AbortReason::Stopped => false,
+        };
+        if let Phase::Open(c) = &mut self.phase
+            && unanswered
+        {
+            c.give_up_answer(cx);
+        }
         let completed = matches!(&self.phase, Phase::Open(c) if c.completed);
         if !completed {
             cx.stats.replicas_aborted.add(reason);

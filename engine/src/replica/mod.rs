@@ -359,6 +359,7 @@ impl Replica {
                 if outgoing.is_some() || !connection.reset_due {
                     return outgoing;
                 }
+                connection.give_up_answer(cx);
                 let mut linger = connection.reset(cx.now);
                 let reset = linger.take_reply(cx.now);
                 self.phase = Phase::Lingering(Box::new(linger));

@@ -394,8 +394,86 @@ fn unanswered_connects_and_turns_are_counted_on_both_sides() {
     world.run(secs(60));
     let stats = stats(&world);
     assert_eq!(stats.connects_unanswered, 1);
-    assert_eq!((stats.live_turns, stats.live_turns_answered), (4, 4));
-    assert_eq!((stats.target_turns, stats.target_turns_answered), (4, 2));
+    assert_eq!(turns(&world), [(4, 0), (2, 2)]);
+    world.assert_nothing_left();
+}
+
+/// Turns that were answered in time and turns that were not, at the live server and at the target.
+fn turns(world: &World) -> [(u64, u64); 2] {
+    let stats = stats(world);
+    [
+        (stats.live_turns_answered, stats.live_turns_overdue),
+        (stats.target_turns_answered, stats.target_turns_overdue),
+    ]
+}
+
+#[test]
+fn a_turn_is_overdue_as_soon_as_its_time_is_over_and_no_second_time() {
+    let mut world = with(|config| config.overdue_after = secs(2));
+    let talk = [
+        says(300),
+        Server(500),
+        Pause(secs(5)),
+        says(200),
+        Server(40),
+        ClientFin,
+        ServerFin,
+    ];
+    world.behaviour = answers_like(&talk);
+    world.behaviour.answer_delay = secs(3);
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(ms(1900));
+    assert_eq!(turns(&world), [(1, 0), (0, 0)]);
+    world.run(ms(200));
+    assert_eq!(turns(&world), [(1, 0), (0, 1)], "with nobody to wake it");
+    world.run(secs(60));
+    assert_eq!(turns(&world), [(2, 0), (0, 2)]);
+    world.assert_all_delivered();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_the_live_server_leaves_waiting_is_overdue_there_too() {
+    let mut world = with(|config| config.overdue_after = secs(2));
+    let talk = [says(300), Pause(secs(4)), Server(500), ClientFin, ServerFin];
+    world.behaviour = answers_like(&talk);
+    world.behaviour.answer_delay = secs(4);
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(ms(2500));
+    assert_eq!(turns(&world), [(0, 1), (0, 1)]);
+    world.run(secs(60));
+    assert_eq!(turns(&world), [(0, 1), (0, 1)]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_question_that_nobody_can_answer_any_more_is_overdue_at_once() {
+    for end in [ClientReset, ServerReset, ServerFin] {
+        let mut world = with(|config| config.overdue_after = secs(30));
+        world.behaviour = Behaviour {
+            fin_after: matches!(end, ServerFin).then_some(0),
+            ..Behaviour::default()
+        };
+        world.capture(Live::new(at(ms(0)), PORT).play(&[says(300), Pause(ms(5)), end]));
+        world.run(secs(5));
+        assert_eq!(turns(&world), [(0, 1), (0, 1)]);
+    }
+}
+
+#[test]
+fn a_client_that_has_sent_its_fin_may_still_be_answered() {
+    let mut world = with(|_| {});
+    let talk = [says(300), ClientFin, Pause(ms(500)), Server(500), ServerFin];
+    world.behaviour = Behaviour {
+        closes_after_client: false,
+        chatter: Some((ms(500), 500, 1)),
+        ..Behaviour::default()
+    };
+    world.call(at(secs(1)), |world| world.close_target(PORT));
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(secs(30));
+    assert_eq!(turns(&world), [(1, 0), (1, 0)]);
+    world.assert_all_delivered();
     world.assert_nothing_left();
 }
 

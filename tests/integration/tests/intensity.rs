@@ -17,7 +17,10 @@ use millrace_lab::fault::Fault;
 use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::{Process, StageOptions, wait_for};
+use rustix::process::Signal;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// One request for each connection, at this rate.
 fn requests(scene: &Scene, per_second: f64, seconds: f64) -> Load {
@@ -415,6 +418,114 @@ fn a_target_that_is_killed_stops_everything() {
     );
 }
 
+/// Answers HTTP requests on this port, one for each connection, but none of every `mute`th; ends by
+/// itself.
+async fn serve_partly(address: SocketAddr, mute: u64) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let serving = async {
+        for number in 1u64.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let read = stream.read(&mut request).await;
+                if read.is_ok_and(|bytes| bytes > 0) && !number.is_multiple_of(mute) {
+                    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes";
+                    let _ = stream.write_all(head).await;
+                }
+                // Until the client closes.
+                while stream.read(&mut request).await.is_ok_and(|bytes| bytes > 0) {}
+            });
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(60), serving).await;
+}
+
+#[test]
+fn a_target_that_leaves_every_fifth_request_unanswered_stops_everything_while_it_does() {
+    if !can_run() {
+        return;
+    }
+    guarded(
+        "unanswered>10%:stop",
+        |scene| {
+            let mut good = scene.target_recorder.take().unwrap();
+            good.process().kill().unwrap();
+            let target = &scene.stage.target;
+            let address = SocketAddr::new(target.address.v4.into(), HTTP);
+            drop(target.host.start(move || serve_partly(address, 5)));
+        },
+        "stopped",
+    );
+}
+
+/// A hanging interceptor leaves SYNs and requests without answers, as a dead target would.
+#[test]
+fn a_hanging_interceptor_is_not_held_against_the_target() {
+    if !can_run() {
+        return;
+    }
+    let rules = "connect-failures>5%:stop,unanswered>10%:stop,latency-p90>1s:hold";
+    let mut scene = scene();
+    let options = ["--guard", rules, "--guard-window", "4s"];
+    scene.start_copier(0, &[&options[..], &["--guard-sample", "20"]].concat());
+    let load = requests(&scene, 60.0, 25.0);
+    let running = scene.stage.client().unwrap().host.start(move || load.run());
+    let blind = |scene: &Scene| !scene.status(0)["report"]["intensity"]["blind"].is_null();
+    let judging = |scene: &Scene| {
+        let guards = &scene.status(0)["report"]["intensity"]["guards"];
+        !blind(scene) && number(&guards[0], "/count") >= 100
+    };
+    let limit = Duration::from_secs(30);
+    wait_for("guards that judge", limit, || judging(&scene)).unwrap();
+    let hanging = |scene: &mut Scene, signal| {
+        let interceptor = scene.interceptor.as_mut().unwrap();
+        interceptor.signal(signal).unwrap();
+    };
+    hanging(&mut scene, Signal::STOP);
+    wait_for("guards that look away", limit, || blind(&scene)).unwrap();
+    hanging(&mut scene, Signal::CONT);
+    let summary: Summary = running.join().unwrap().unwrap();
+    assert_eq!(summary.errors, 0, "{:?}", summary.examples);
+    wait_for("guards that look again", limit, || !blind(&scene)).unwrap();
+    let status = scene.status(0);
+    assert_eq!(status["report"]["intensity"]["mode"], "running");
+    let said = decisions(&status);
+    assert!(!said.iter().any(|what| what.contains("guard ")), "{said:?}");
+    scene.settle(Duration::from_secs(30));
+    let outcome = scene.finish();
+    assert_eq!(outcome.reports[0]["fidelity"], 1.0);
+}
+
+/// Nothing of a ramp is lost, and nothing comes at once, because the way back was late.
+#[test]
+fn a_ramp_waits_for_the_way_back() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_copier_only(0, &["--ramp", "10%..300%/4s"]);
+    let load = requests(&scene, 60.0, 20.0);
+    let running = scene.stage.client().unwrap().host.start(move || load.run());
+    std::thread::sleep(Duration::from_secs(6));
+    let intensity = |scene: &Scene| scene.status(0)["report"]["intensity"].clone();
+    let held = intensity(&scene);
+    assert!(
+        (held["now"].as_f64().unwrap() - 0.1).abs() < 1e-6,
+        "{held:#}"
+    );
+    assert_eq!(held["ramp"]["waiting"], true, "{held:#}");
+    scene.start_interceptor();
+    wait_for("the end of the ramp", Duration::from_secs(30), || {
+        (intensity(&scene)["now"].as_f64().unwrap() - 3.0).abs() < 1e-6
+    })
+    .unwrap();
+    assert_eq!(intensity(&scene)["ramp"]["waiting"], false);
+    let summary: Summary = running.join().unwrap().unwrap();
+    assert_eq!(summary.errors, 0, "{:?}", summary.examples);
+    scene.settle(Duration::from_secs(30));
+    assert_eq!(scene.finish().reports[0]["fidelity"], 1.0);
+}
+
 /// `ctl` on a running copier: what the operator says is done, and shown.
 #[test]
 fn ctl_sets_pauses_resumes_and_stops() {
@@ -440,6 +551,7 @@ fn ctl_sets_pauses_resumes_and_stops() {
         (&["pause"], 0.0),
         (&["resume"], 0.2),
         (&["intensity", "2.5"], 2.5),
+        (&["ramp", "50%,10%..10%/1m"], 0.1),
         (&["ramp", "30%,hold:1m"], 0.3),
     ] {
         let output = ctl(arguments);

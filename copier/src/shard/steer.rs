@@ -1,0 +1,51 @@
+//! What the pilot sees of the shard, and what it decides.
+
+use std::time::{Duration, Instant};
+
+use millrace_engine::{Intensity, SourcePool};
+
+use super::Shard;
+use crate::control::Observed;
+use crate::guard::Sample;
+
+/// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
+const STEER_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Shard {
+    /// Does what the pilot decides.
+    pub(super) fn steer(&mut self) {
+        let time = Instant::now();
+        if time < self.steer_at {
+            return;
+        }
+        self.steer_at = time + STEER_INTERVAL;
+        while let Some(command) = self.commands.pop() {
+            self.pilot.command(command);
+        }
+        let now = self.clock.elapsed();
+        let open = self.engine.is_open();
+        let begun = self.engine.stats().packets_sent > 0;
+        let sample = self.pilot.is_guarded();
+        let observed = Observed {
+            flowing: self.is_flowing(),
+            view: self.sight.look(now, open, begun, self.routes.in_sight()),
+            sample: sample.then(|| Sample::of(self.engine.stats())),
+        };
+        let tick = self.pilot.tick(now, observed);
+        self.engine.set_intensity(tick.intensity);
+        if tick.stop {
+            self.engine.stop_replicas(self.clock.now());
+        }
+    }
+
+    /// Whether anything can be sent.
+    fn is_flowing(&self) -> bool {
+        let engine = &self.engine;
+        // A probe may have to bear a client's address: a ramp that begins with nothing must rise
+        // until some client is chosen, or it would never begin.
+        let wants_client = matches!(engine.config().sources, SourcePool::Clients)
+            && engine.intensity() < Intensity::ONE
+            && engine.gauges().replicas_waiting == 0;
+        engine.is_open() && (engine.is_any_target_open() || wants_client)
+    }
+}
