@@ -43,12 +43,12 @@ impl Engine {
             return;
         }
         self.stats.sessions_ended += u64::from(session.end(clock));
+        self.stats.bytes_missing += session.note_acked();
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
             let before = (session.heap_size(), session.stream.stored());
-            let unordered = session.stream.cut_short();
-            self.stats.bytes_captured += unordered;
-            self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            let given_up = session.stream.cut_short();
+            self.stats.give_up(given_up, session.copies());
             session.mark_end();
             self.account(key, before);
         }
@@ -75,7 +75,9 @@ impl Engine {
     pub(super) fn remove_session(&mut self, key: SessionKey) {
         match self.sessions.get(key).map(|session| &session.phase) {
             Some(Phase::Opening) => self.stats.sessions_unopened += 1,
-            Some(Phase::Midway(_)) => self.stats.sessions_unpicked += 1,
+            Some(Phase::Midway(midway)) => {
+                self.stats.sessions_unpicked += u64::from(!midway.refused);
+            }
             Some(Phase::Active(_)) | None => {}
         }
         self.forget_session(key);
@@ -88,10 +90,13 @@ impl Engine {
             return;
         };
         let before = (session.heap_size(), session.stream.stored());
-        let unordered = session.stream.discard(&mut self.pool);
-        if matches!(session.phase, Phase::Active(_)) {
-            self.stats.bytes_captured += unordered;
-            self.stats.bytes_wanted += unordered * u64::from(session.copies());
+        let active = matches!(session.phase, Phase::Active(_));
+        if active {
+            self.stats.bytes_missing += session.note_acked();
+        }
+        let given_up = session.stream.discard(&mut self.pool);
+        if active {
+            self.stats.give_up(given_up, session.copies());
         }
         session.turns.clear();
         self.account(key, before);
@@ -107,7 +112,8 @@ impl Engine {
         let Some(service) = self.config.services.get(usize::from(index)).copied() else {
             return;
         };
-        let Ok(client) = self.apparent_client(session.tuple.source, &service) else {
+        let client = self.recorded.in_this_round(session.tuple.source);
+        let Ok(client) = self.apparent_client(client, &service) else {
             for _ in 0..copies {
                 self.stats.replicas_refused.add(RefusalReason::Loopback);
             }
@@ -192,6 +198,7 @@ impl Engine {
         }
         self.enter_flow(key, &tuple);
         self.stats.replicas_opened += 1;
+        self.busy += usize::from(!self.has_busy_replica_but(session, key));
         self.events.push_back(Event::FlowOpened { key, tuple });
         if delayed {
             self.arm_replica(key);
@@ -319,6 +326,9 @@ impl Engine {
             .lingering
             .saturating_sub(usize::from(replica.is_lingering()));
         self.unlink_replica(&replica, key);
+        if replica.is_busy() && !self.has_busy_replica_but(replica.session, key) {
+            self.busy = self.busy.saturating_sub(1);
+        }
         let clock = self.live_now(now);
         self.trim(replica.session);
         if let Some(session) = self.sessions.get_mut(replica.session)
@@ -362,6 +372,14 @@ impl Engine {
         }
         self.trim(key);
         self.arm_session(key);
+    }
+
+    /// Ends all replicas of a session because bytes of its client were not captured.
+    pub(super) fn abort_for_gap(&mut self, now: Time, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.stats.bytes_missing += session.note_acked();
+        }
+        self.abort_session(now, key, AbortReason::CaptureGap);
     }
 
     pub(super) fn abort_everything(&mut self, now: Time) {
@@ -409,7 +427,7 @@ impl Engine {
         let active = matches!(session.phase, Phase::Active(_));
         if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
-            self.abort_session(now, key, AbortReason::CaptureGap);
+            self.abort_for_gap(now, key);
             return;
         }
         match session.phase {

@@ -73,6 +73,9 @@ pub struct Gauges {
     pub sessions: usize,
     /// Sessions with replicas.
     pub sessions_copied: usize,
+    /// Of these, sessions that wait for their target and for nothing else: to connect, to take or to
+    /// answer a turn, or to take the end.
+    pub sessions_busy: usize,
     /// Replicas.
     pub replicas: usize,
     /// Replicas that are over and only answer the target's last retransmissions.
@@ -129,6 +132,8 @@ pub struct Engine {
     meter: Meter,
     /// Sessions with replicas.
     copied: usize,
+    /// Sessions with busy replicas.
+    busy: usize,
     stats: Stats,
     open: bool,
     draining: bool,
@@ -154,6 +159,7 @@ impl Engine {
             intensity: config.intensity,
             meter: Meter::new(config.caps),
             copied: 0,
+            busy: 0,
             config,
             sessions: SlotMap::with_key(),
             replicas: SlotMap::with_key(),
@@ -350,6 +356,7 @@ impl Engine {
         Gauges {
             sessions: self.sessions.len(),
             sessions_copied: self.copied,
+            sessions_busy: self.busy,
             replicas: self.replicas.len(),
             replicas_lingering: self.lingering,
             replicas_connecting: self.connecting,
@@ -455,7 +462,10 @@ impl Engine {
         let connecting = usize::from(replica.is_connecting());
         let held_back = usize::from(replica.is_held_back());
         let lingering = usize::from(replica.is_lingering());
+        let was_busy = replica.is_busy();
         let result = f(replica, &mut cx);
+        replica.note_busy(&cx);
+        let (busy, session) = (replica.is_busy(), replica.session);
         self.connecting =
             (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
         self.held_back =
@@ -463,6 +473,9 @@ impl Engine {
         self.lingering =
             (self.lingering + usize::from(replica.is_lingering())).saturating_sub(lingering);
         self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
+        if busy != was_busy && !self.has_busy_replica_but(session, key) {
+            self.busy = (self.busy + usize::from(busy)).saturating_sub(usize::from(was_busy));
+        }
         Some(result)
     }
 
@@ -503,6 +516,21 @@ impl Engine {
         self.replicas.get(key)?.sibling
     }
 
+    /// Whether a session has a busy replica besides this one.
+    fn has_busy_replica_but(&self, session: SessionKey, except: ReplicaKey) -> bool {
+        let mut next = self.replicas_of(session);
+        while let Some(key) = next {
+            let Some(replica) = self.replicas.get(key) else {
+                break;
+            };
+            if key != except && replica.is_busy() {
+                return true;
+            }
+            next = replica.sibling;
+        }
+        false
+    }
+
     /// Lets every replica of a session see what has changed.
     fn advance_replicas(&mut self, now: Time, session: SessionKey) {
         let mut next = self.replicas_of(session);
@@ -532,9 +560,8 @@ impl Engine {
             Some(from) => session.stream.release(&mut self.pool, from),
             // What cannot be delivered any more was captured all the same.
             None => {
-                let unordered = session.stream.discard(&mut self.pool);
-                self.stats.bytes_captured += unordered;
-                self.stats.bytes_wanted += unordered * u64::from(session.copies());
+                let given_up = session.stream.discard(&mut self.pool);
+                self.stats.give_up(given_up, session.copies());
             }
         }
         session
