@@ -143,7 +143,7 @@ pub fn run() -> Result<(), ExitError> {
     });
     let report = run_shard(shard, startup)?;
     finish(&plan, &report)?;
-    outcome::judge(&report, plan.min_fidelity)
+    outcome::judge(&report, plan.min_fidelity, &plan.engine.services)
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {

@@ -180,6 +180,12 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
              -w NEW EXPRESSION`",
         ));
     }
+    if options.common.daemon && sources.contains(&Source::StandardInput) {
+        return Err(ExitError::usage(
+            "-i -: in the background (-d) there is no standard input; save it to a file first, or \
+             leave out -d",
+        ));
+    }
     let offline = &options.offline;
     Ok(FeedConfig {
         sources,
