@@ -148,7 +148,7 @@ pub fn run() -> Result<(), ExitError> {
     if let Some(local) = &local {
         local.check()?;
     }
-    outcome::judge(&report, plan.min_fidelity)
+    outcome::judge(&report, plan.min_fidelity, &plan.engine.services)
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {

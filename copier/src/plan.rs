@@ -112,7 +112,7 @@ impl Plan {
         }
         let (rings, feed) = match inputs {
             Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
-            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources))),
+            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
         };
         let next_hops = next_hops(options)?;
         let claim = options
@@ -175,9 +175,15 @@ pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
 }
 
 /// What is replayed, and how.
-fn feed(options: &Options, sources: Vec<Source>) -> FeedConfig {
+fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
+    if options.common.daemon && sources.contains(&Source::StandardInput) {
+        return Err(ExitError::usage(
+            "-i -: in the background (-d) there is no standard input; save it to a file first, or \
+             leave out -d",
+        ));
+    }
     let offline = &options.offline;
-    FeedConfig {
+    Ok(FeedConfig {
         sources,
         rounds: offline.repeat.unwrap_or(1),
         speed: offline.factor(),
@@ -188,7 +194,7 @@ fn feed(options: &Options, sources: Vec<Source>) -> FeedConfig {
             .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
         max_new_sessions: options.limits.max_new_sessions,
         progress: !options.common.daemon,
-    }
+    })
 }
 
 fn engine_config(

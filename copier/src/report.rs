@@ -121,8 +121,12 @@ pub struct Bytes {
     pub differing: u64,
     /// Of sessions that were not copied: refused, or met in their middle.
     pub refused: u64,
+    /// Of captured sessions, and known to be missing from what was captured.
+    pub missing: u64,
     /// Of sessions that the intensity leaves out.
     pub unchosen: u64,
+    /// Of these, of sessions that the intensity given at the start (-r) would have chosen.
+    pub left_out: u64,
 }
 
 /// Packets.
@@ -272,17 +276,11 @@ impl Report {
             ..
         } = from;
         let wanted = stats.bytes_wanted;
-        // What could not be copied at all would have had as many replicas as the rest.
-        let copies = match stats.bytes_captured {
-            0 => 1.0,
-            captured => wanted as f64 / captured as f64,
-        };
-        let recorded = wanted + (stats.bytes_refused as f64 * copies) as u64;
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
             intensity: from.intensity.clone(),
             recording: from.recording.clone().map(|recording| Recording {
-                delivered: share(stats.bytes_delivered, recorded),
+                delivered: delivered(stats),
                 ..recording
             }),
             targets: from.probes.clone(),
@@ -324,7 +322,9 @@ impl Report {
                 repeated: stats.bytes_repeated,
                 differing: stats.bytes_differing,
                 refused: stats.bytes_refused,
+                missing: stats.bytes_missing,
                 unchosen: stats.bytes_unchosen,
+                left_out: stats.bytes_left_out,
             },
             fidelity: share(stats.bytes_delivered, wanted),
             packets: Packets {
@@ -379,6 +379,29 @@ impl Report {
             },
         }
     }
+}
+
+/// Bytes delivered of all that clients sent in a recording; 0 as long as nothing of it is replayed.
+fn delivered(stats: &Stats) -> f64 {
+    let met = stats.sessions_captured + stats.sessions_refused.total() + stats.sessions_unpicked;
+    if met == 0 {
+        return 0.0;
+    }
+    let wanted = stats.bytes_wanted;
+    // What could not be copied at all would have had as many replicas as the rest.
+    let copies = match stats.bytes_captured {
+        0 => 1.0,
+        captured => wanted as f64 / captured as f64,
+    };
+    let lost = stats.bytes_refused + stats.bytes_missing + stats.bytes_left_out;
+    // One byte that is not delivered must show, however many there are.
+    let lost = (lost as f64 * copies).ceil() as u64;
+    share(stats.bytes_delivered, wanted + lost)
+}
+
+/// A share with six digits, rounded down: only all of it is 1.
+pub(crate) fn shown(share: f64) -> String {
+    format!("{:.6}", (share * 1e6).floor() / 1e6)
 }
 
 /// 1 when nothing was wanted.
@@ -451,9 +474,19 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  bytes     {} captured, {} sent, {} delivered; fidelity {:.6}",
-            bytes.captured, bytes.sent, bytes.delivered, self.fidelity
+            "  bytes     {} captured, {} sent, {} delivered; fidelity {}",
+            bytes.captured,
+            bytes.sent,
+            bytes.delivered,
+            shown(self.fidelity)
         )?;
+        if bytes.missing > 0 {
+            writeln!(
+                f,
+                "            {} missing from what was captured",
+                bytes.missing
+            )?;
+        }
         writeln!(
             f,
             "  packets   {} sent, {} of them again; {} response headers",

@@ -133,6 +133,10 @@ impl Shard {
         let now = Instant::now();
         let clock = Clock::start();
         let prober = Prober::new(clock.now(), &mut parts.engine, parts.probe);
+        let window = parts.pilot.window;
+        let pilot = Pilot::new(parts.pilot);
+        // A ramp may begin with less than what the engine was told.
+        parts.engine.set_intensity(pilot.intensity());
         Self {
             clock,
             engine: parts.engine,
@@ -145,8 +149,8 @@ impl Shard {
             sender: parts.sender,
             routes: RouteInfo::default(),
             prober,
-            sight: Sight::new(parts.pilot.window),
-            pilot: Pilot::new(parts.pilot),
+            sight: Sight::new(window),
+            pilot,
             commands: parts.commands,
             agents: parts.agents,
             inbox: parts.inbox,
@@ -214,7 +218,8 @@ impl Shard {
         let Some(feed) = &mut self.feed else {
             return false;
         };
-        let step = feed.step(now, &mut self.engine, &mut self.decoder);
+        let mode = self.pilot.mode();
+        let step = feed.step(now, &mut self.engine, &mut self.decoder, mode);
         feed.show(&self.engine);
         self.feed_at = match step {
             Step::At(time) => time,

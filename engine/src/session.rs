@@ -33,8 +33,13 @@ pub(crate) enum Phase {
     Opening,
     /// Met in its middle, and not yet at a turn from which it can be copied.
     Midway(Midway),
-    /// It is copied, so many times.
-    Active(u16),
+    /// It is copied.
+    Active {
+        /// So many times.
+        copies: u16,
+        /// How many of its replicas wait for their target or their own time.
+        busy: u16,
+    },
 }
 
 /// How far the client's side has come.
@@ -48,28 +53,34 @@ pub(crate) enum Course {
     EndMarked,
 }
 
-/// What must be seen of a session that was met in its middle.
+/// What must be seen of a session that was met in its middle, or refused when it began.
 #[derive(Debug)]
 pub(crate) struct Midway {
     /// Behind the last byte of the client.
     client_next: Seq,
-    /// Behind the last byte of the live server, which came after all bytes of the client.
-    answered_to: Option<Seq>,
+    /// Behind the last byte of the live server, if `answered`.
+    answered_to: Seq,
+    /// The live server's last byte came after all bytes of the client.
+    answered: bool,
+    /// It was refused when it began, and is counted as that.
+    pub(crate) refused: bool,
 }
 
 impl Midway {
-    pub(crate) fn new(packet: &TcpPacket<'_>) -> Self {
+    pub(crate) fn new(packet: &TcpPacket<'_>, refused: bool) -> Self {
         Self {
             client_next: packet.seq_end(),
-            answered_to: None,
+            answered_to: Seq(0),
+            answered: false,
+            refused,
         }
     }
 
     /// A segment of the live server went by.
     pub(crate) fn on_live(&mut self, packet: &TcpPacket<'_>) {
         if packet.payload_len > 0 {
-            let whole = packet.header.ack == self.client_next;
-            self.answered_to = whole.then(|| packet.seq_end());
+            self.answered = packet.header.ack == self.client_next;
+            self.answered_to = packet.seq_end();
         }
     }
 
@@ -79,12 +90,13 @@ impl Midway {
         if packet.payload_len == 0 {
             return false;
         }
-        let begins =
-            packet.header.seq == self.client_next && self.answered_to == Some(packet.header.ack);
+        let begins = packet.header.seq == self.client_next
+            && self.answered
+            && self.answered_to == packet.header.ack;
         let end = packet.seq_end();
         if end.after(self.client_next) {
             self.client_next = end;
-            self.answered_to = None;
+            self.answered = false;
         }
         begins
     }
@@ -134,7 +146,7 @@ impl Session {
     /// How many replicas it is to have.
     pub(crate) const fn copies(&self) -> u16 {
         match self.phase {
-            Phase::Active(copies) => copies,
+            Phase::Active { copies, .. } => copies,
             Phase::Opening | Phase::Midway(_) => 0,
         }
     }
@@ -169,6 +181,15 @@ impl Session {
         }
     }
 
+    /// Notes how far the client's bytes reach by what the live server has acknowledged, for want of
+    /// anything better. Gives the bytes that are missing for good by that.
+    pub(crate) fn note_acked(&mut self) -> u64 {
+        let acked = self.live.acked;
+        // One more than the bytes is the FIN.
+        let fin = self.stream.announced_end().is_none() && acked <= self.stream.len() + 1;
+        if fin { 0 } else { self.stream.reach(acked) }
+    }
+
     /// Notes whether the live server has acknowledged bytes that capture did not deliver.
     pub(crate) fn check_gap(&mut self, now: Time) {
         let end = self.stream.announced_end();
@@ -190,10 +211,10 @@ impl Session {
         let overdue = self.live.clock.overdue_at(config.overdue_after);
         let end = match self.phase {
             Phase::Opening => self.last_seen + OPENING_TIMEOUT.min(config.idle_timeout),
-            Phase::Midway(_) | Phase::Active(_) if self.course == Course::Running => {
+            Phase::Midway(_) | Phase::Active { .. } if self.course == Course::Running => {
                 self.last_seen + config.idle_timeout
             }
-            Phase::Midway(_) | Phase::Active(_) => {
+            Phase::Midway(_) | Phase::Active { .. } => {
                 if self.first_replica.is_none() {
                     self.last_seen + ENDED_LINGER
                 } else if self.stream.end().is_some() {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use hdrhistogram::Histogram;
 
+use crate::stream::GivenUp;
 use crate::turns::TurnLatency;
 
 /// Why a replica ended before it was complete.
@@ -236,8 +237,13 @@ pub struct Stats {
     pub bytes_captured: u64,
     /// Of these, each as often as its session was to be copied: what targets should get.
     pub bytes_wanted: u64,
+    /// Client payload bytes of sessions whose copy has begun that the live server received, or the
+    /// client is known to have sent, and that capture did not deliver, each once.
+    pub bytes_missing: u64,
     /// Client payload bytes of sessions that the intensity does not choose.
     pub bytes_unchosen: u64,
+    /// Of these, bytes of sessions that [`crate::Config::intensity`] would have chosen.
+    pub bytes_left_out: u64,
     /// Client payload bytes of sessions that were refused.
     pub bytes_refused: u64,
     /// Payload bytes sent to targets for the first time.
@@ -326,7 +332,9 @@ impl Stats {
             replicas_moved: 0,
             bytes_captured: 0,
             bytes_wanted: 0,
+            bytes_missing: 0,
             bytes_unchosen: 0,
+            bytes_left_out: 0,
             bytes_refused: 0,
             bytes_sent: 0,
             bytes_retransmitted: 0,
@@ -357,5 +365,12 @@ impl Stats {
             live_latency: Latencies::new(),
             target_latency: Latencies::new(),
         }
+    }
+
+    /// Counts bytes that were given up with a stream that was to be copied so many times.
+    pub(crate) fn give_up(&mut self, given_up: GivenUp, copies: u16) {
+        self.bytes_captured += given_up.held;
+        self.bytes_wanted += given_up.held * u64::from(copies);
+        self.bytes_missing += given_up.missing;
     }
 }

@@ -49,6 +49,17 @@ pub(crate) struct Accepted {
     pub(crate) repeated: u64,
     /// Bytes that were there already with another value; the first copy was kept.
     pub(crate) differing: u64,
+    /// Bytes before it that are missing for good.
+    pub(crate) missing: u64,
+}
+
+/// Bytes that are given up with a stream, or with what lies behind a hole in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    /// Captured, and held behind the hole.
+    pub(crate) held: u64,
+    /// Sent by the client and never captured.
+    pub(crate) missing: u64,
 }
 
 /// Why a segment could not be taken.
@@ -71,6 +82,8 @@ struct HeldRun {
 struct Held {
     runs: Vec<HeldRun>,
     bytes: usize,
+    /// The client is known to have sent everything below this offset.
+    reach: u64,
 }
 
 impl HeldRun {
@@ -89,6 +102,7 @@ impl Held {
             last.data = clip(&last.data, end - last.offset).into();
         }
         self.bytes = self.runs.iter().map(|run| run.data.len()).sum();
+        self.reach = self.reach.min(end);
     }
 }
 
@@ -173,7 +187,7 @@ impl ClientStream {
         self.end_kind.map(|kind| End { offset, kind })
     }
 
-    /// Whether bytes are held behind a hole, or the end is known and bytes before it are missing.
+    /// Whether bytes are missing that the client is known to have sent.
     pub(crate) fn has_hole(&self) -> bool {
         self.held.is_some() || (self.end_kind.is_some() && self.end_offset > self.next)
     }
@@ -200,24 +214,55 @@ impl ClientStream {
         }
     }
 
-    /// Ends it where it is: what is missing will never come, nor what lies behind it.
-    /// Gives the bytes that are given up with it.
-    pub(crate) fn cut_short(&mut self) -> u64 {
-        self.end_kind = Some(EndKind::Severed);
-        self.end_offset = self.next;
-        let held = self.held_bytes() as u64;
-        self.held = None;
-        held
+    /// Notes that the client has sent everything below `end`, whether capture has it or not. Gives
+    /// the bytes that are missing for good by that: none as long as they may still come.
+    pub(crate) fn reach(&mut self, end: u64) -> u64 {
+        let end = end.min(self.end_offset);
+        if end <= self.next {
+            return 0;
+        }
+        if self.discarding {
+            return end - std::mem::replace(&mut self.next, end);
+        }
+        let held = self.held.get_or_insert_default();
+        held.reach = held.reach.max(end);
+        0
     }
 
-    /// Stops storing: whatever comes is counted and thrown away. Gives the bytes that were held
-    /// behind a hole, and were not part of the stream yet.
-    pub(crate) fn discard(&mut self, pool: &mut BlockPool) -> u64 {
+    /// Behind the last byte that the client is known to have sent.
+    fn known_end(&self) -> u64 {
+        let held = self.held.as_ref().map_or(0, |held| {
+            let runs_to = held.runs.last().map_or(0, HeldRun::end);
+            held.reach.max(runs_to)
+        });
+        let announced = self.announced_end().map_or(0, |end| end.offset);
+        self.next.max(held).max(announced)
+    }
+
+    /// Ends it where it is: what is missing will never come, nor what lies behind it.
+    pub(crate) fn cut_short(&mut self) -> GivenUp {
+        let given_up = self.give_up();
+        self.end_kind = Some(EndKind::Severed);
+        self.end_offset = self.next;
+        given_up
+    }
+
+    /// Stops storing: whatever comes is counted and thrown away. Gives what was not part of the
+    /// stream yet.
+    pub(crate) fn discard(&mut self, pool: &mut BlockPool) -> GivenUp {
         self.discarding = true;
-        let held = self.held_bytes() as u64;
-        self.held = None;
+        let end = self.known_end();
+        let given_up = self.give_up();
         self.release(pool, u64::MAX);
-        held
+        self.next = end;
+        given_up
+    }
+
+    fn give_up(&mut self) -> GivenUp {
+        let held = self.held_bytes() as u64;
+        let missing = (self.known_end() - self.next).saturating_sub(held);
+        self.held = None;
+        GivenUp { held, missing }
     }
 
     /// Takes the bytes of a segment that begins at `offset`. `on_run` is told of every run that
@@ -234,8 +279,12 @@ impl ClientStream {
         // Bytes behind an end that was announced are garbage: the receiver ignores them too.
         let bytes = clip(bytes, self.end_offset.saturating_sub(offset));
         if self.discarding {
-            // Nothing of it will be delivered, so holes do not matter: what was seen counts.
+            // Nothing of it will be delivered: what was seen and what was not are only counted.
+            if bytes.is_empty() {
+                return Ok(accepted);
+            }
             let end = offset + bytes.len() as u64;
+            accepted.missing = offset.saturating_sub(self.next);
             accepted.new = end.saturating_sub(self.next.max(offset));
             accepted.repeated = bytes.len() as u64 - accepted.new;
             self.next = self.next.max(end);
@@ -452,7 +501,7 @@ impl ClientStream {
             taken += 1;
         }
         held.runs.drain(..taken);
-        if !held.runs.is_empty() {
+        if !held.runs.is_empty() || held.reach > self.next {
             self.held = Some(held);
         }
         Ok(())

@@ -110,6 +110,11 @@ impl Pilot {
         !self.config.guards.is_empty()
     }
 
+    /// How things stand.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// How much is to be copied now.
     pub fn intensity(&self) -> Intensity {
         match self.mode {

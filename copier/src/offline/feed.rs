@@ -12,8 +12,8 @@ use millrace_wire::{Decoder, Verify};
 use super::outcome::Recording;
 use super::progress::Progress;
 use super::reader::{Batch, Next, Packet, Reader};
-use super::rounds::renumber;
 use super::timeline::{Position, Timeline};
+use crate::control::Mode;
 
 /// While payload waits for the target, packets are held back above this share of the memory limit,
 /// in percent: less than one session may hold, so that no session is given up for being fed faster
@@ -30,6 +30,9 @@ const STUCK: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_millis(1200);
 /// When nothing has happened for this long while memory is full, gaps of the recording are final.
 const GAPS_FINAL: Duration = Duration::from_secs(5);
+
+/// A packet that is due later than this is announced.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is replayed, and how.
 #[derive(Clone, Debug)]
@@ -74,7 +77,6 @@ pub enum Step {
 }
 
 /// A recording on its way to the engine.
-#[derive(Debug)]
 pub struct Feed {
     reader: Reader,
     batch: Option<Batch>,
@@ -88,15 +90,22 @@ pub struct Feed {
     origin: Option<Time>,
     /// Stands for the first packet's time in the engine.
     base: Time,
-    /// Since when no interceptor is there.
+    /// Since when no interceptor is there, or the operator has paused.
     closed_since: Option<Time>,
     held_since: Option<Time>,
+    /// Packets that only wait for memory are handed over all the same: more of the recording alone
+    /// can free it.
+    reads_on: bool,
+    /// Looks at packets that may have to wait; what is handed over is decoded once.
+    peeker: Decoder,
     watch: Watch,
     over: bool,
     /// Since when all replicas have ended.
     done_since: Option<Time>,
     recording: Recording,
     progress: Option<Progress>,
+    /// Which part of this round was handed over, as far as that is known.
+    within: Option<f64>,
 }
 
 /// Counts sessions that begin within a second.
@@ -154,9 +163,7 @@ impl Feed {
     pub fn open(config: FeedConfig, waker: Waker) -> Result<Self, ExitError> {
         let files = config.sources.len();
         let reader = Reader::start(config.sources, config.rounds, waker)?;
-        let progress = config
-            .progress
-            .then(|| Progress::new(reader.progress(), config.rounds));
+        let progress = config.progress.then(|| Progress::new(config.rounds));
         Ok(Self {
             reader,
             batch: None,
@@ -172,6 +179,8 @@ impl Feed {
             base: Time::default(),
             closed_since: None,
             held_since: None,
+            reads_on: false,
+            peeker: Decoder::new(),
             watch: Watch::default(),
             over: false,
             done_since: None,
@@ -181,11 +190,33 @@ impl Feed {
                 ..Recording::default()
             },
             progress,
+            within: None,
         })
     }
 
-    /// Hands over what is due and can be taken.
-    pub fn step(&mut self, now: Time, engine: &mut Engine, decoder: &mut Decoder) -> Step {
+    /// Hands over what is due and can be taken. While the operator has paused, it stands still; a
+    /// guard that stops everything ends it.
+    pub fn step(
+        &mut self,
+        now: Time,
+        engine: &mut Engine,
+        decoder: &mut Decoder,
+        mode: Mode,
+    ) -> Step {
+        let open = match mode {
+            Mode::Running | Mode::Held => engine.is_open(),
+            Mode::Paused => false,
+            Mode::Stopped => {
+                self.interrupt(now, engine);
+                false
+            }
+        };
+        if self.over {
+            return Step::Over;
+        }
+        if !self.is_reachable(now, open) {
+            return Step::Waiting;
+        }
         for _ in 0..PACKETS_IN_A_ROW {
             match self.hand_over(now, engine, decoder) {
                 Step::More => {}
@@ -196,12 +227,6 @@ impl Feed {
     }
 
     fn hand_over(&mut self, now: Time, engine: &mut Engine, decoder: &mut Decoder) -> Step {
-        if self.over {
-            return Step::Over;
-        }
-        if !self.is_reachable(now, engine) {
-            return Step::Waiting;
-        }
         if let Some(step) = self.fetch(now, engine) {
             return step;
         }
@@ -228,9 +253,9 @@ impl Feed {
         decoder: &mut Decoder,
         packet: &Packet<'_>,
     ) -> Step {
-        let position = match self.next {
-            Some(position) => position,
-            None => self.timeline.advance(packet.timestamp),
+        let (position, first) = match self.next {
+            Some(position) => (position, false),
+            None => (self.timeline.advance(packet.timestamp), true),
         };
         self.next = Some(position);
         if self.origin.is_none() {
@@ -240,12 +265,19 @@ impl Feed {
         // A float beyond the range becomes the largest number: that packet is never due.
         let due = origin + Duration::from_nanos((position.replayed as f64 / self.speed) as u64);
         if due > now {
+            let pause = due.since(now);
+            if first && pause > LONG_PAUSE {
+                tracing::warn!(
+                    "the next packet of the recording is due in {} s; -I shortens pauses",
+                    pause.as_secs()
+                );
+            }
             return Step::At(due);
         }
         if self.begun.is_used_up(now, engine) {
             return Step::At(self.begun.since + Duration::from_secs(1));
         }
-        if self.is_held_back(now, engine) {
+        if self.is_held_back(now, engine, position, packet) {
             return Step::Waiting;
         }
         let at = self.base + Duration::from_nanos(position.recorded);
@@ -257,18 +289,17 @@ impl Feed {
             // Recordings of the sending host hold checksums that its device was to fill in.
             Verify::Nothing,
         );
-        if let Ok(mut segment) = decoded {
-            let direction = engine.config().direction(&segment.tuple);
-            segment.tuple = renumber(segment.tuple, direction, self.recording.rounds_done);
+        if let Ok(segment) = decoded {
             engine.segment(now, at, &segment);
         }
         self.recording.packets += 1;
         Step::More
     }
 
-    /// Whether answers of targets can reach the engine. While they cannot, the replay stands still.
-    fn is_reachable(&mut self, now: Time, engine: &Engine) -> bool {
-        if !engine.is_open() {
+    /// Whether packets may be handed over at all. While they may not, the replay stands still, and
+    /// so does its time.
+    fn is_reachable(&mut self, now: Time, open: bool) -> bool {
+        if !open {
             self.closed_since.get_or_insert(now);
             return false;
         }
@@ -294,6 +325,7 @@ impl Feed {
                 engine.end_of_recording(now);
                 self.timeline.begin_anew();
                 self.recording.rounds_done += 1;
+                self.within = self.within.map(|_| 0.0);
             }
             self.reader.give_back(used);
         }
@@ -318,15 +350,24 @@ impl Feed {
     }
 
     /// Whether the next packet has to wait until the target has taken more of what came before.
-    fn is_held_back(&mut self, now: Time, engine: &mut Engine) -> bool {
+    fn is_held_back(
+        &mut self,
+        now: Time,
+        engine: &mut Engine,
+        position: Position,
+        packet: &Packet<'_>,
+    ) -> bool {
         let gauges = engine.gauges();
         let limit = engine.config().memory_limit;
-        let active = (gauges.replicas - gauges.replicas_lingering) as u64;
-        let busy = gauges.backlog > 0 || gauges.replicas_connecting > 0;
+        // What takes memory now will be free without more of the recording.
+        let under_way = gauges.backlog > 0 || gauges.replicas_connecting > 0;
+        let settling = under_way || gauges.replicas_lingering > 0;
         let full = gauges.memory > limit / 100 * HARD_LIMIT;
-        let many = busy && active >= self.max_open;
-        let held = full || many || (busy && gauges.memory > limit / 100 * SOFT_LIMIT);
-        if !held {
+        let scarce = under_way && gauges.memory > limit / 100 * SOFT_LIMIT;
+        // Sessions that wait for more of the recording are none of the target's work.
+        let many = gauges.sessions_busy as u64 >= self.max_open
+            && self.may_begin(engine, position, packet);
+        if !(many || scarce || full && (settling || !self.reads_on)) {
             if let Some(since) = self.held_since.take() {
                 self.recording.held_back_seconds += now.since(since).as_secs_f64();
             }
@@ -336,11 +377,37 @@ impl Feed {
         let idle = self.watch.idle(now, engine);
         if full && idle > GAPS_FINAL {
             engine.end_gaps(now);
+            self.read_on(engine);
         } else if many && !full && idle > STUCK {
             let opened = engine.stats().replicas_opened;
             return *self.watch.let_in.get_or_insert(opened) != opened;
         }
         true
+    }
+
+    /// Whether a copy would begin with this packet.
+    fn may_begin(&mut self, engine: &Engine, position: Position, packet: &Packet<'_>) -> bool {
+        let decoded = self.peeker.decode(
+            position.recorded,
+            packet.link,
+            packet.data,
+            packet.original_len as usize,
+            Verify::Nothing,
+        );
+        decoded.is_ok_and(|segment| engine.may_begin(&segment))
+    }
+
+    /// Memory is full of sessions that wait for more of the recording.
+    fn read_on(&mut self, engine: &Engine) {
+        let gauges = engine.gauges();
+        if !std::mem::replace(&mut self.reads_on, true) {
+            tracing::warn!(
+                "{} open sessions fill the memory limit of {} MB and wait for more of the recording: \
+                 reading on; what finds no room is left out and counted as refused: raise -m",
+                gauges.sessions,
+                engine.config().memory_limit >> 20
+            );
+        }
     }
 
     /// Stops: what was not handed over is left out.
@@ -387,7 +454,10 @@ impl Feed {
     pub fn show(&mut self, engine: &Engine) {
         let rounds_done = self.recording.rounds_done;
         if let Some(progress) = &mut self.progress {
-            progress.show(rounds_done, self.over, engine);
+            if let Some(batch) = &self.batch {
+                self.within = batch.part();
+            }
+            progress.show(rounds_done, self.within, self.over, engine);
         }
     }
 

@@ -8,7 +8,6 @@
 //! - [`inputs`]: whether `-i` names devices or files.
 //! - [`reader`]: reads and decompresses, off the shard's thread.
 //! - [`timeline`]: when a packet of a recording is due.
-//! - [`rounds`]: fresh ports for every repetition.
 //! - [`feed`]: hands packets to the engine when they are due and as fast as it can take them.
 //! - [`outcome`]: what a replay amounts to, and whether that is enough.
 //! - [`progress`]: how far it is, for the operator to see.
@@ -19,5 +18,4 @@ pub mod options;
 pub mod outcome;
 pub mod progress;
 pub mod reader;
-pub mod rounds;
 pub mod timeline;

@@ -1,12 +1,15 @@
 //! What a replay amounts to, and whether that is enough.
 
 use std::fmt;
+use std::net::SocketAddr;
 
+use millrace_engine::{AbortReason, Service};
 use millrace_fleet::exit::ExitError;
 use serde::Serialize;
 
+use crate::control::Mode;
 use crate::probe::ProbeState;
-use crate::report::Report;
+use crate::report::{Report, shown};
 
 /// Problems of files that are kept for the report; more are counted in the log alone.
 const MOST_PROBLEMS: usize = 100;
@@ -31,8 +34,8 @@ pub struct Recording {
     /// Seconds in which packets waited because the target could not take more, or because memory
     /// or the bound on open sessions was used up.
     pub held_back_seconds: f64,
-    /// Bytes delivered of all that clients sent in the recording, those of sessions included that
-    /// could not be replayed: 1 is everything.
+    /// Bytes delivered of all that clients sent in the recording, those included that it lacks and
+    /// those of sessions that could not be replayed: 1 is everything; 0 when nothing was replayed.
     pub delivered: f64,
     /// It was told to end before the recording's end.
     pub interrupted: bool,
@@ -54,14 +57,14 @@ impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  recording {} packets of {} files in {} of {} rounds, {:.1} s of traffic; {:.6} of its \
-             bytes delivered",
+            "  recording {} packets of {} files in {} of {} rounds, {:.1} s of traffic; {} of its bytes \
+             delivered",
             self.packets,
             self.files,
             self.rounds_done,
             self.rounds,
             self.recorded_seconds,
-            self.delivered
+            shown(self.delivered)
         )?;
         if self.foreign > 0 {
             writeln!(
@@ -77,58 +80,193 @@ impl fmt::Display for Recording {
     }
 }
 
-/// Whether a replay delivered as much as was asked for (`--min-fidelity`).
+/// Whether a replay delivered as much as was asked for (`--min-fidelity`) of the live services.
 ///
 /// # Errors
 /// Exit code 2 when it did not, with where to look.
-pub fn judge(report: &Report, wanted: f64) -> Result<(), ExitError> {
+pub fn judge(report: &Report, wanted: f64, services: &[Service]) -> Result<(), ExitError> {
     let Some(recording) = &report.recording else {
         return Ok(());
     };
-    if recording.interrupted {
+    let delivered = shown(recording.delivered);
+    if report.intensity.mode == Mode::Stopped {
+        let decision = report.intensity.decisions.last();
+        let decision = decision.map_or("it is named above", |decision| &decision.what);
         return Err(ExitError::incomplete(format!(
-            "interrupted: {:.6} of the bytes replayed until then were delivered",
-            recording.delivered
+            "a guard has ended the replay: {decision}; {delivered} of the bytes replayed until then \
+             were delivered"
         )));
     }
-    if recording.delivered >= wanted {
+    if recording.interrupted {
+        return Err(ExitError::incomplete(format!(
+            "interrupted: {delivered} of the bytes replayed until then were delivered"
+        )));
+    }
+    let problems = match recording.problems.first() {
+        Some(problem) => format!(": {problem}"),
+        None => String::new(),
+    };
+    if recording.rounds_done < recording.rounds {
+        return Err(ExitError::incomplete(format!(
+            "the recording was replayed {} of {} times{problems}",
+            recording.rounds_done, recording.rounds
+        )));
+    }
+    let met = report.sessions.captured + refused(report) + report.sessions.unpicked;
+    if met == 0 && wanted > 0.0 {
+        return Err(ExitError::incomplete(format!(
+            "nothing was replayed: {}{problems}",
+            nothing(report, recording, services)
+        )));
+    }
+    if recording.delivered < wanted {
+        return Err(ExitError::incomplete(less(report, &delivered, wanted)));
+    }
+    // Less than everything was asked for: what is missing is known to be little enough.
+    if wanted < 1.0 {
         return Ok(());
     }
+    whole(report, recording)
+}
+
+/// Why no session was replayed.
+fn nothing(report: &Report, recording: &Recording, services: &[Service]) -> String {
+    let (sessions, packets) = (&report.sessions, recording.packets);
+    let of_services = report.packets.client_segments + report.packets.live_segments;
+    if packets == 0 {
+        "the files hold no packets".to_owned()
+    } else if packets == recording.foreign {
+        format!("the link type of all {packets} packets is not understood")
+    } else if of_services == 0 {
+        let services: Vec<String> = services.iter().map(live).collect();
+        format!(
+            "none of the {packets} packets belongs to -x {}; `millrace-copier inspect` lists the \
+             services of a file",
+            services.join(",")
+        )
+    } else {
+        format!(
+            "{} sessions were left out by the intensity, and {} connections never opened",
+            sessions.unchosen, sessions.unopened
+        )
+    }
+}
+
+/// A live service as -x names it.
+fn live(service: &Service) -> String {
+    match service.live_ip {
+        Some(ip) => SocketAddr::new(ip, service.live_port).to_string(),
+        None => service.live_port.to_string(),
+    }
+}
+
+/// Where to look when less was delivered than was wanted.
+fn less(report: &Report, delivered: &str, wanted: f64) -> String {
     let failed = report.targets.iter();
     let failed: Vec<&str> = failed
         .filter(|target| target.state == ProbeState::Failed)
         .map(|target| target.target.as_str())
         .collect();
-    let unopened = match failed.is_empty() {
-        true => String::new(),
-        false => format!(
+    let mut more = String::new();
+    if report.bytes.missing > 0 {
+        more += &format!(
+            "; {} bytes are missing from the recording (`millrace-copier inspect` says more)",
+            report.bytes.missing
+        );
+    }
+    if report.bytes.left_out > 0 {
+        more += &format!(
+            "; {} bytes were left out by an intensity that was lowered or rose later",
+            report.bytes.left_out
+        );
+    }
+    if !failed.is_empty() {
+        more += &format!(
             "; nothing was sent to {}, since no probe came back: the log says which hop is missing",
             failed.join(", ")
-        ),
-    };
+        );
+    }
     let aborted: u64 = report.replicas.aborted.values().sum();
-    let refused: u64 = report.sessions.refused.values().sum();
-    Err(ExitError::incomplete(format!(
-        "{:.6} of the recorded bytes were delivered, {wanted} were wanted (--min-fidelity): {aborted} \
-         copied connections aborted, {refused} sessions refused, {} connections begun before the \
-         recording; the report above names the reasons{unopened}",
-        recording.delivered, report.sessions.unpicked
-    )))
+    format!(
+        "{delivered} of the recorded bytes were delivered, {wanted} were wanted (--min-fidelity): \
+         {aborted} copied connections aborted, {} sessions refused, {} connections begun before the \
+         recording; the report above names the reasons{more}",
+        refused(report),
+        report.sessions.unpicked
+    )
+}
+
+/// Whether all of a replay is as recorded whose bytes were all delivered.
+///
+/// # Errors
+/// Exit code 2 with what is not.
+fn whole(report: &Report, recording: &Recording) -> Result<(), ExitError> {
+    if let Some(problem) = recording.problems.first() {
+        return Err(ExitError::incomplete(format!(
+            "all that could be read was delivered, but not all could be read: {problem}"
+        )));
+    }
+    let aborted = report.replicas.aborted.iter();
+    // A connection of which nothing was heard for -k has got all that there was.
+    let aborted = aborted.filter(|(reason, _)| **reason != AbortReason::Idle.name());
+    let aborted: u64 = aborted.map(|(_, count)| count).sum();
+    let unopened: u64 = report.replicas.refused.values().sum();
+    match aborted + unopened + refused(report) {
+        0 => Ok(()),
+        _ => Err(ExitError::incomplete(format!(
+            "every byte was delivered, but {aborted} copied connections did not end as recorded, {} \
+             sessions and {unopened} copied connections were refused; the report above names the \
+             reasons, and --min-fidelity below 1 allows them",
+            refused(report)
+        ))),
+    }
+}
+
+fn refused(report: &Report) -> u64 {
+    report.sessions.refused.values().sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Decision;
+    use crate::report::Counts;
 
-    fn report(delivered: f64, interrupted: bool) -> Report {
-        Report {
+    /// One session that was replayed, as well as this.
+    fn report(delivered: f64) -> Report {
+        let mut report = Report {
             recording: Some(Recording {
                 delivered,
-                interrupted,
+                packets: 180,
+                rounds: 1,
+                rounds_done: 1,
                 ..Recording::default()
             }),
             ..Report::default()
-        }
+        };
+        report.sessions.captured = 1;
+        report.packets.client_segments = 100;
+        report
+    }
+
+    fn with(change: impl FnOnce(&mut Report, &mut Recording)) -> Report {
+        let mut report = report(1.0);
+        let mut recording = report.recording.take().unwrap();
+        change(&mut report, &mut recording);
+        report.recording = Some(recording);
+        report
+    }
+
+    /// What is said, with exit code 2.
+    fn fails(report: &Report, wanted: f64) -> String {
+        let service = Service {
+            live_ip: None,
+            live_port: 8081,
+            target: "198.18.2.20:80".parse::<SocketAddr>().unwrap().into(),
+        };
+        let error = judge(report, wanted, &[service]).unwrap_err();
+        assert_eq!(error.code(), 2);
+        error.to_string()
     }
 
     #[test]
@@ -139,12 +277,12 @@ mod tests {
             volleys: 2,
             finding: None,
         };
-        let mut report = report(0.5, false);
+        let mut report = report(0.5);
         report.targets = vec![
             target("198.18.2.20:80", ProbeState::Open),
             target("198.18.2.20:81", ProbeState::Failed),
         ];
-        let line = judge(&report, 1.0).unwrap_err().to_string();
+        let line = fails(&report, 1.0);
         assert!(
             line.contains("nothing was sent to 198.18.2.20:81,"),
             "{line}"
@@ -153,10 +291,98 @@ mod tests {
 
     #[test]
     fn less_than_was_wanted_is_exit_code_2() {
-        assert!(judge(&Report::default(), 1.0).is_ok());
-        assert!(judge(&report(1.0, false), 1.0).is_ok());
-        assert!(judge(&report(0.5, false), 0.5).is_ok());
-        assert_eq!(judge(&report(0.999, false), 1.0).unwrap_err().code(), 2);
-        assert_eq!(judge(&report(1.0, true), 0.0).unwrap_err().code(), 2);
+        assert!(judge(&Report::default(), 1.0, &[]).is_ok());
+        assert!(judge(&report(1.0), 1.0, &[]).is_ok());
+        assert!(judge(&report(0.5), 0.5, &[]).is_ok());
+        let line = fails(&report(0.999_999_999), 1.0);
+        assert!(line.starts_with("0.999999 of the recorded"), "{line}");
+        fails(&with(|_, recording| recording.interrupted = true), 0.0);
+    }
+
+    #[test]
+    fn replaying_nothing_is_no_success_and_says_why() {
+        let nothing = |change: fn(&mut Report, &mut Recording)| {
+            with(|report, recording| {
+                report.sessions.captured = 0;
+                report.packets.client_segments = 0;
+                recording.delivered = 0.0;
+                change(report, recording);
+            })
+        };
+        let line = fails(&nothing(|_, _| {}), 0.5);
+        assert!(
+            line.contains("none of the 180 packets belongs to -x 8081;"),
+            "{line}"
+        );
+        let line = fails(&nothing(|_, recording| recording.packets = 0), 1.0);
+        assert!(line.contains("no packets"), "{line}");
+        let line = fails(&nothing(|_, recording| recording.foreign = 180), 1.0);
+        assert!(line.contains("link type"), "{line}");
+        let unopened = nothing(|report, _| {
+            report.packets.client_segments = 9;
+            report.sessions.unopened = 9;
+        });
+        assert!(fails(&unopened, 1.0).contains("9 connections never opened"));
+    }
+
+    #[test]
+    fn fewer_rounds_than_wanted_and_files_that_are_cut_are_no_success() {
+        let cut = |report: &mut Report, recording: &mut Recording| {
+            report.sessions.captured = 20;
+            recording.problems = vec!["web.pcap ends within a packet".to_owned()];
+        };
+        let line = fails(&with(cut), 1.0);
+        assert!(line.contains("web.pcap ends within"), "{line}");
+        assert!(judge(&with(cut), 0.9, &[]).is_ok(), "what there is of it");
+        let rounds = with(|report, recording| {
+            cut(report, recording);
+            (recording.rounds, recording.rounds_done) = (5, 2);
+        });
+        let line = fails(&rounds, 0.0);
+        assert!(line.contains("replayed 2 of 5 times: web.pcap"), "{line}");
+    }
+
+    #[test]
+    fn connections_that_did_not_end_as_recorded_are_no_success_unless_less_is_asked_for() {
+        let aborted = |reason| {
+            with(|report, _| {
+                report.replicas.aborted = Counts::from([(AbortReason::name(reason), 3)]);
+            })
+        };
+        for reason in AbortReason::ALL {
+            let report = aborted(reason);
+            match reason {
+                AbortReason::Idle => assert!(judge(&report, 1.0, &[]).is_ok()),
+                AbortReason::Refused
+                | AbortReason::TargetReset
+                | AbortReason::TargetClosed
+                | AbortReason::Timeout
+                | AbortReason::CaptureGap
+                | AbortReason::Urgent
+                | AbortReason::Memory
+                | AbortReason::Shutdown
+                | AbortReason::Stopped => {
+                    assert!(fails(&report, 1.0).contains("3 copied connections did not end"));
+                }
+            }
+            assert!(judge(&report, 0.9, &[]).is_ok());
+        }
+        let refused = with(|report, _| report.sessions.refused = Counts::from([("memory", 1)]));
+        fails(&refused, 1.0);
+    }
+
+    #[test]
+    fn a_guard_that_stops_is_named() {
+        let stopped = with(|report, recording| {
+            recording.interrupted = true;
+            report.intensity.mode = Mode::Stopped;
+            report.intensity.decisions = vec![Decision {
+                at_seconds: 3.0,
+                what: "guard resets>2%:stop: half of them; stopped".to_owned(),
+                intensity: 0.0,
+            }];
+        });
+        let line = fails(&stopped, 0.0);
+        assert!(line.contains("guard resets>2%:stop"), "{line}");
     }
 }

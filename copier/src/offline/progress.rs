@@ -3,7 +3,6 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use millrace_capture::file::Progress as FileProgress;
 use millrace_engine::Engine;
 
 /// How often the bar is drawn.
@@ -16,7 +15,6 @@ const BAR_WIDTH: usize = 24;
 /// Shows how far a replay is, on stderr.
 #[derive(Debug)]
 pub struct Progress {
-    files: Vec<FileProgress>,
     rounds: u32,
     begun: Instant,
     next: Instant,
@@ -26,10 +24,9 @@ pub struct Progress {
 
 impl Progress {
     /// For files that are read so often.
-    pub fn new(files: Vec<FileProgress>, rounds: u32) -> Self {
+    pub fn new(rounds: u32) -> Self {
         let now = Instant::now();
         Self {
-            files,
             rounds,
             begun: now,
             next: now,
@@ -38,8 +35,9 @@ impl Progress {
         }
     }
 
-    /// Shows the state, if it is time.
-    pub fn show(&mut self, rounds_done: u32, read: bool, engine: &Engine) {
+    /// Shows the state, if it is time: which part of this round was handed over, if that is known,
+    /// and whether all of all rounds was.
+    pub fn show(&mut self, rounds_done: u32, within: Option<f64>, over: bool, engine: &Engine) {
         let now = Instant::now();
         if now < self.next {
             return;
@@ -55,9 +53,9 @@ impl Progress {
             return;
         }
         let elapsed = now.saturating_duration_since(self.begun);
-        let part = match read {
+        let part = match over {
             true => Some(1.0),
-            false => self.part(rounds_done),
+            false => within.map(|within| self.part(rounds_done, within)),
         };
         let stats = engine.stats();
         let counts = format!(
@@ -85,20 +83,11 @@ impl Progress {
         }
     }
 
-    /// Which part of all rounds was read; `None` if a pipe is among the files.
-    fn part(&self, rounds_done: u32) -> Option<f64> {
-        let mut total = 0;
-        let mut read = 0;
-        for file in &self.files {
-            total += file.total()?;
-            read += file.read();
-        }
-        // Later rounds have counters of their own; they are shown as whole steps.
-        let within = match rounds_done {
-            0 if total > 0 => read as f64 / total as f64,
-            _ => 0.0,
-        };
-        Some(((f64::from(rounds_done) + within) / f64::from(self.rounds.max(1))).min(1.0))
+    /// Which part of all rounds was handed over. What was only read ahead does not count: the next
+    /// packet may be due in an hour.
+    fn part(&self, rounds_done: u32, within: f64) -> f64 {
+        let part = (f64::from(rounds_done) + within) / f64::from(self.rounds.max(1));
+        part.min(0.999)
     }
 }
 
@@ -138,6 +127,16 @@ fn clock(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_in_the_file_is_not_done_and_rounds_count() {
+        let mut progress = Progress::new(4);
+        assert!((progress.part(0, 0.5) - 0.125).abs() < 1e-9);
+        assert!((progress.part(3, 0.2) - 0.8).abs() < 1e-9);
+        progress.rounds = 1;
+        let text = state(Some(progress.part(0, 1.0)), Duration::from_secs(60));
+        assert!(text.starts_with("100% after 1:00"), "{text}");
+    }
 
     #[test]
     fn the_time_left_follows_from_the_part_that_is_done() {

@@ -4,7 +4,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
-use millrace_capture::file::{Merged, PacketFile, Progress};
+use millrace_capture::file::{Merged, PacketFile};
 use millrace_capture::{FileError, Source, Waker};
 use millrace_fleet::exit::ExitError;
 use millrace_wire::LinkType;
@@ -49,6 +49,9 @@ pub struct Batch {
     pub problems: Vec<FileError>,
     /// The files end with this batch.
     pub ends_round: bool,
+    /// The bytes of all files that had been read before it and behind it, and that there are in
+    /// all; `None`: nobody knows, as with a pipe among them.
+    span: Option<(u64, u64, u64)>,
 }
 
 impl Batch {
@@ -61,6 +64,17 @@ impl Batch {
             original_len: place.original_len,
             data: self.bytes.get(place.start..place.end)?,
         })
+    }
+
+    /// Which part of the files lies before the next packet; `None` if nobody knows.
+    pub fn part(&self) -> Option<f64> {
+        let (from, to, total) = self.span?;
+        let within = match self.places.len() {
+            0 => 1.0,
+            all => self.next as f64 / all as f64,
+        };
+        let read = from as f64 + (to.saturating_sub(from)) as f64 * within;
+        Some(read / total.max(1) as f64)
     }
 
     /// Takes it.
@@ -91,6 +105,7 @@ impl Batch {
         self.foreign = 0;
         self.problems.clear();
         self.ends_round = false;
+        self.span = None;
     }
 }
 
@@ -110,12 +125,12 @@ pub enum Next {
 pub struct Reader {
     batches: Receiver<Batch>,
     used: SyncSender<Batch>,
-    progress: Vec<Progress>,
 }
 
 impl Reader {
     /// Opens the files and begins to read them, `rounds` times. Whoever sleeps on `waker` is woken
-    /// for each batch.
+    /// for each batch. A pipe may have nothing to read for long, so that files with one among them
+    /// are opened by the thread, and what is wrong with them is a problem of the first batch.
     ///
     /// # Errors
     /// A file that cannot be opened or is no packet file; or that is to be read twice and cannot
@@ -129,8 +144,10 @@ impl Reader {
                 once.name()
             )));
         }
-        let files = open(&sources).map_err(|error| ExitError::start(format!("-i {error}")))?;
-        let progress = files.iter().map(PacketFile::progress).collect();
+        let files = match sources.iter().all(Source::is_repeatable) {
+            true => Some(open(&sources).map_err(|error| ExitError::start(format!("-i {error}")))?),
+            false => None,
+        };
         let (sender, batches) = sync_channel(BATCHES);
         let (used, spare) = sync_channel(BATCHES);
         let reading = Reading {
@@ -144,11 +161,7 @@ impl Reader {
             .name("recording".to_owned())
             .spawn(move || reading.run(files))
             .map_err(|error| ExitError::caused("cannot start the reader's thread", &error))?;
-        Ok(Self {
-            batches,
-            used,
-            progress,
-        })
+        Ok(Self { batches, used })
     }
 
     /// The next batch, without waiting for it.
@@ -165,15 +178,20 @@ impl Reader {
         // With no room for it, or nobody who needs it, its memory is simply free.
         drop(self.used.try_send(batch));
     }
-
-    /// How far the files were read in the first round.
-    pub fn progress(&self) -> Vec<Progress> {
-        self.progress.clone()
-    }
 }
 
 fn open(sources: &[Source]) -> Result<Vec<PacketFile>, FileError> {
     sources.iter().map(PacketFile::open).collect()
+}
+
+/// Bytes that were read of all files.
+fn read_of(files: &Merged) -> u64 {
+    files.files().map(|file| file.progress().read()).sum()
+}
+
+/// Bytes that there are in all files.
+fn total_of(files: &Merged) -> Option<u64> {
+    files.files().map(|file| file.progress().total()).sum()
 }
 
 /// The reading thread.
@@ -187,8 +205,7 @@ struct Reading {
 
 impl Reading {
     /// Reads until all rounds are read or nobody wants more.
-    fn run(self, files: Vec<PacketFile>) {
-        let mut files = Some(files);
+    fn run(self, mut files: Option<Vec<PacketFile>>) {
         for _ in 0..self.rounds {
             let opened = match files.take() {
                 Some(files) => Ok(files),
@@ -197,10 +214,8 @@ impl Reading {
             let goes_on = match opened {
                 Ok(files) => self.round(Merged::new(files)),
                 Err(error) => {
-                    // It was there a moment ago.
                     let mut batch = self.batch();
                     batch.problems.push(error);
-                    batch.ends_round = true;
                     self.send(batch);
                     false
                 }
@@ -217,6 +232,7 @@ impl Reading {
 
     /// Says whether anybody wants more.
     fn round(&self, mut files: Merged) -> bool {
+        let mut read = 0;
         loop {
             let mut batch = self.batch();
             while batch.bytes.len() < BATCH_BYTES && batch.places.len() < BATCH_BYTES / 64 {
@@ -229,6 +245,8 @@ impl Reading {
                 }
             }
             batch.problems = files.take_problems();
+            let before = std::mem::replace(&mut read, read_of(&files));
+            batch.span = total_of(&files).map(|total| (before, read, total));
             let last = batch.ends_round;
             if !self.send(batch) {
                 return false;

@@ -53,9 +53,19 @@ impl Engine {
     pub(super) fn is_unchosen(&mut self, packet: &TcpPacket<'_>) -> bool {
         let unchosen = self.copies(packet.tuple.source) == 0;
         if unchosen {
-            self.stats.bytes_unchosen += packet.payload_len as u64;
+            self.leave_out(packet);
         }
         unchosen
+    }
+
+    /// Counts the bytes of a client's segment that the intensity leaves out.
+    pub(super) fn leave_out(&mut self, packet: &TcpPacket<'_>) {
+        let bytes = packet.payload_len as u64;
+        let place = Place::of(&self.config.intensity_key, packet.tuple.source);
+        self.stats.bytes_unchosen += bytes;
+        if self.config.intensity.copies(place) > 0 {
+            self.stats.bytes_left_out += bytes;
+        }
     }
 
     /// Decides on a session whose copy could begin now.

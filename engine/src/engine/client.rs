@@ -70,14 +70,22 @@ impl Engine {
             return;
         }
         self.stats.bytes_refused += packet.payload_len as u64;
-        if self.config.only_from_syn || self.draining || self.is_nearly_full() {
+        if !self.watch(at, packet, Midway::new(packet, false)) {
             self.stats.segments_unowned += 1;
-            return;
         }
-        let phase = Phase::Midway(Midway::new(packet));
+    }
+
+    /// Looks out for a turn at which a session can be picked up that is not copied now; says
+    /// whether it may be.
+    fn watch(&mut self, at: Time, packet: &TcpPacket<'_>, midway: Midway) -> bool {
+        if self.config.only_from_syn || self.draining || self.is_nearly_full() {
+            return false;
+        }
+        let phase = Phase::Midway(midway);
         if let Some(key) = self.insert_session(at, packet, packet.seq_end(), phase) {
             self.arm_session(key);
         }
+        true
     }
 
     fn insert_session(
@@ -122,7 +130,7 @@ impl Engine {
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.stream = ClientStream::new(packet.header.seq);
                     session.live = crate::live::LiveView::midway(at, packet.header.ack);
-                    session.phase = Phase::Active(copies);
+                    session.phase = Phase::Active { copies, busy: 0 };
                 }
                 self.stats.sessions_midway += 1;
                 self.stats.sessions_captured += 1;
@@ -151,11 +159,11 @@ impl Engine {
                     self.forget_session(key);
                     return;
                 }
-                if flags.has(Flags::ACK) && !self.activate(now, key, packet) {
+                if flags.has(Flags::ACK) && !self.activate(now, at, key, packet) {
                     return;
                 }
             }
-            Phase::Active(_) => {}
+            Phase::Active { .. } => {}
         }
         if over_limit {
             self.abort_session(now, key, AbortReason::Memory);
@@ -167,12 +175,11 @@ impl Engine {
 
     /// The client has acknowledged the handshake: the session is copied from now on, unless it
     /// is not admitted. Says whether it is.
-    fn activate(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
-        let bytes = packet.payload_len as u64;
+    fn activate(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
         match self.admit(now, key) {
             Admission::Copied(copies) => {
                 if let Some(session) = self.sessions.get_mut(key) {
-                    session.phase = Phase::Active(copies);
+                    session.phase = Phase::Active { copies, busy: 0 };
                     // What came with the SYN.
                     self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
                 }
@@ -182,14 +189,18 @@ impl Engine {
             }
             Admission::Unchosen => {
                 self.stats.sessions_unchosen += 1;
-                self.stats.bytes_unchosen += bytes;
+                self.leave_out(packet);
+                self.forget_session(key);
             }
             Admission::Refused(reason) => {
                 self.stats.sessions_refused.add(reason);
-                self.stats.bytes_refused += bytes;
+                self.stats.bytes_refused += packet.payload_len as u64;
+                self.forget_session(key);
+                if !packet.header.flags.has(Flags::FIN) {
+                    self.watch(at, packet, Midway::new(packet, true));
+                }
             }
         }
-        self.forget_session(key);
         false
     }
 
@@ -238,10 +249,16 @@ impl Engine {
             }
             live.clock.ask(info.at);
         });
+        // A segment without payload may be one that follows a FIN that was not captured.
+        let sent_to = match packet.payload_len {
+            0 => offset.saturating_sub(1),
+            _ => wire_end,
+        };
         let grown = match result {
             Ok(accepted) => {
                 self.stats.bytes_captured += accepted.new;
                 self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
+                self.stats.bytes_missing += accepted.missing + session.stream.reach(sent_to);
                 self.stats.bytes_repeated += accepted.repeated;
                 self.stats.bytes_differing += accepted.differing;
                 accepted.new > 0
@@ -261,7 +278,7 @@ impl Engine {
             if session.gap_since != Time::NEVER {
                 session.check_gap(clock);
             }
-            let copied = matches!(session.phase, Phase::Active(_));
+            let copied = matches!(session.phase, Phase::Active { .. });
             if copied && session.first_replica.is_none() {
                 self.trim(key);
             }

@@ -38,17 +38,17 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if !matches!(session.phase, Phase::Active(_)) {
+        if !matches!(session.phase, Phase::Active { .. }) {
             self.remove_session(key);
             return;
         }
         self.stats.sessions_ended += u64::from(session.end(clock));
+        self.stats.bytes_missing += session.note_acked();
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
             let before = (session.heap_size(), session.stream.stored());
-            let unordered = session.stream.cut_short();
-            self.stats.bytes_captured += unordered;
-            self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            let given_up = session.stream.cut_short();
+            self.stats.give_up(given_up, session.copies());
             session.mark_end();
             self.account(key, before);
         }
@@ -75,8 +75,10 @@ impl Engine {
     pub(super) fn remove_session(&mut self, key: SessionKey) {
         match self.sessions.get(key).map(|session| &session.phase) {
             Some(Phase::Opening) => self.stats.sessions_unopened += 1,
-            Some(Phase::Midway(_)) => self.stats.sessions_unpicked += 1,
-            Some(Phase::Active(_)) | None => {}
+            Some(Phase::Midway(midway)) => {
+                self.stats.sessions_unpicked += u64::from(!midway.refused);
+            }
+            Some(Phase::Active { .. }) | None => {}
         }
         self.forget_session(key);
     }
@@ -89,10 +91,13 @@ impl Engine {
             return;
         };
         let before = (session.heap_size(), session.stream.stored());
-        let unordered = session.stream.discard(&mut self.pool);
-        if matches!(session.phase, Phase::Active(_)) {
-            self.stats.bytes_captured += unordered;
-            self.stats.bytes_wanted += unordered * u64::from(session.copies());
+        let active = matches!(session.phase, Phase::Active { .. });
+        if active {
+            self.stats.bytes_missing += session.note_acked();
+        }
+        let given_up = session.stream.discard(&mut self.pool);
+        if active {
+            self.stats.give_up(given_up, session.copies());
             // What a recording cut might have been answered.
             let unanswered = !self.recorded.over && session.live.clock.give_up();
             self.stats.live_turns_overdue += u64::from(unanswered);
@@ -111,7 +116,8 @@ impl Engine {
         let Some(service) = self.config.services.get(usize::from(index)).copied() else {
             return;
         };
-        let Ok(client) = self.apparent_client(session.tuple.source, &service) else {
+        let client = self.recorded.in_this_round(session.tuple.source);
+        let Ok(client) = self.apparent_client(client, &service) else {
             for _ in 0..copies {
                 self.stats.replicas_refused.add(RefusalReason::Loopback);
             }
@@ -196,6 +202,7 @@ impl Engine {
         }
         self.enter_flow(key, &tuple);
         self.stats.replicas_opened += 1;
+        self.count_busy(session, true);
         self.events.push_back(Event::FlowOpened { key, tuple });
         if delayed {
             self.arm_replica(key);
@@ -323,6 +330,9 @@ impl Engine {
             .lingering
             .saturating_sub(usize::from(replica.is_lingering()));
         self.unlink_replica(&replica, key);
+        if replica.is_busy() {
+            self.count_busy(replica.session, false);
+        }
         let clock = self.live_now(now);
         if let Some(kept) = self.kept.get_mut(replica.session) {
             kept.change(replica.needs(), Needs::NOTHING);
@@ -371,11 +381,19 @@ impl Engine {
         self.arm_session(key);
     }
 
+    /// Ends all replicas of a session because bytes of its client were not captured.
+    pub(super) fn abort_for_gap(&mut self, now: Time, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.stats.bytes_missing += session.note_acked();
+        }
+        self.abort_session(now, key, AbortReason::CaptureGap);
+    }
+
     pub(super) fn abort_everything(&mut self, now: Time) {
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for key in sessions {
             match self.sessions.get(key).map(|session| &session.phase) {
-                Some(Phase::Active(_)) => self.abort_session(now, key, AbortReason::Shutdown),
+                Some(Phase::Active { .. }) => self.abort_session(now, key, AbortReason::Shutdown),
                 Some(Phase::Opening | Phase::Midway(_)) | None => self.remove_session(key),
             }
         }
@@ -416,19 +434,19 @@ impl Engine {
             self.arm_session(key);
             return;
         }
-        let active = matches!(session.phase, Phase::Active(_));
+        let active = matches!(session.phase, Phase::Active { .. });
         if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
-            self.abort_session(now, key, AbortReason::CaptureGap);
+            self.abort_for_gap(now, key);
             return;
         }
         match session.phase {
             Phase::Opening | Phase::Midway(_) => self.remove_session(key),
-            Phase::Active(_) if session.first_replica.is_none() => {
+            Phase::Active { .. } if session.first_replica.is_none() => {
                 self.stats.sessions_ended += u64::from(session.end(clock));
                 self.remove_session(key);
             }
-            Phase::Active(_) => {
+            Phase::Active { .. } => {
                 self.stats.sessions_ended += u64::from(session.end(clock));
                 self.abort_session(now, key, AbortReason::Idle);
             }

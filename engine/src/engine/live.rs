@@ -38,7 +38,7 @@ impl Engine {
                 }
                 return;
             }
-            Phase::Opening | Phase::Active(_) => {}
+            Phase::Opening | Phase::Active { .. } => {}
         }
         let stream = &session.stream;
         let finished = session.live.finished;
@@ -56,9 +56,9 @@ impl Engine {
         let severed = reset && session.stream.announced_end().is_none();
         if severed {
             let before = (session.heap_size(), session.stream.stored());
-            let unordered = session.stream.cut_short();
-            self.stats.bytes_captured += unordered;
-            self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            self.stats.bytes_missing += session.note_acked();
+            let given_up = session.stream.cut_short();
+            self.stats.give_up(given_up, session.copies());
             self.stats.sessions_ended += u64::from(session.end(clock));
             session.mark_end();
             self.account(key, before);

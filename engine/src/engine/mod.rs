@@ -27,7 +27,7 @@ use crate::pool::{BLOCK_COST, BlockPool};
 use crate::recorded::RecordedClock;
 use crate::replica::gate::QuietFloor;
 use crate::replica::{Context, Replica, ReplicaKey};
-use crate::session::{Session, SessionKey};
+use crate::session::{Phase, Session, SessionKey};
 use crate::source::Allocator;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -75,6 +75,9 @@ pub struct Gauges {
     pub sessions: usize,
     /// Sessions with replicas.
     pub sessions_copied: usize,
+    /// Of these, sessions that wait for their target and for nothing else: to connect, to take or to
+    /// answer a turn, or to take the end.
+    pub sessions_busy: usize,
     /// Replicas.
     pub replicas: usize,
     /// Replicas that are over and only answer the target's last retransmissions.
@@ -135,6 +138,8 @@ pub struct Engine {
     meter: Meter,
     /// Sessions with replicas.
     copied: usize,
+    /// Sessions with busy replicas.
+    busy: usize,
     stats: Stats,
     open: bool,
     draining: bool,
@@ -166,6 +171,7 @@ impl Engine {
             intensity: config.intensity,
             meter: Meter::new(config.caps),
             copied: 0,
+            busy: 0,
             config,
             sessions: SlotMap::with_key(),
             replicas: SlotMap::with_key(),
@@ -369,6 +375,7 @@ impl Engine {
         Gauges {
             sessions: self.sessions.len(),
             sessions_copied: self.copied,
+            sessions_busy: self.busy,
             replicas: self.replicas.len(),
             replicas_lingering: self.lingering,
             replicas_connecting: self.connecting,
@@ -476,7 +483,10 @@ impl Engine {
         let held_back = usize::from(replica.is_held_back());
         let lingering = usize::from(replica.is_lingering());
         let needs = replica.needs();
+        let was_busy = replica.is_busy();
         let result = f(replica, &mut cx);
+        replica.note_busy(&cx);
+        let (busy, session) = (replica.is_busy(), replica.session);
         self.connecting =
             (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
         self.held_back =
@@ -484,8 +494,11 @@ impl Engine {
         self.lingering =
             (self.lingering + usize::from(replica.is_lingering())).saturating_sub(lingering);
         self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
-        if let Some(kept) = self.kept.get_mut(replica.session) {
+        if let Some(kept) = self.kept.get_mut(session) {
             kept.change(needs, replica.needs());
+        }
+        if busy != was_busy {
+            self.count_busy(session, busy);
         }
         Some(result)
     }
@@ -525,6 +538,21 @@ impl Engine {
 
     fn sibling_of(&self, key: ReplicaKey) -> Option<ReplicaKey> {
         self.replicas.get(key)?.sibling
+    }
+
+    /// One more, or one less, of a session's replicas is busy.
+    fn count_busy(&mut self, session: SessionKey, more: bool) {
+        let session = self.sessions.get_mut(session);
+        let Some(Phase::Active { busy, .. }) = session.map(|session| &mut session.phase) else {
+            return;
+        };
+        let was_busy = *busy > 0;
+        *busy = match more {
+            true => busy.saturating_add(1),
+            false => busy.saturating_sub(1),
+        };
+        let is_busy = *busy > 0;
+        self.busy = (self.busy + usize::from(is_busy)).saturating_sub(usize::from(was_busy));
     }
 
     /// Lets every replica of a session see what has changed.

@@ -1,8 +1,9 @@
 //! Recordings: whose time the live side has, and what becomes of sessions when one ends.
 
+use millrace_wire::{Flags, TcpPacket};
+
 use super::Engine;
 use crate::session::{Course, Phase, SessionKey};
-use crate::stats::AbortReason;
 use crate::time::Time;
 
 impl Engine {
@@ -24,26 +25,39 @@ impl Engine {
 
     /// The recording ends here. Whatever is still open was cut by its end: its replicas deliver what
     /// there is of it, and are then cut too. What follows, if anything does, is another recording:
-    /// its connections are others, even with the same addresses and ports.
+    /// its connections are others, even with the same addresses and ports. Its replicas come from
+    /// other source ports; which of its sessions the intensity chooses stays the same.
     pub fn end_of_recording(&mut self, now: Time) {
-        self.recorded.over = true;
+        self.recorded.end_round();
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
-            if matches!(session.phase, Phase::Active(_)) {
+            if matches!(session.phase, Phase::Active { .. }) {
                 // The live server's last words may lie beyond the end.
                 session.live.finished = true;
                 let running = session.course == Course::Running;
                 let missing = session.stream.has_hole() || session.gap_since != Time::NEVER;
                 self.stats.sessions_cut += u64::from(running);
                 if missing {
-                    self.abort_session(now, key, AbortReason::CaptureGap);
+                    self.abort_for_gap(now, key);
                 }
             }
             self.retire(now, key);
         }
+    }
+
+    /// Whether a copy would begin with this segment of a recording: one that completes a client's
+    /// handshake, or payload of a session that was met in its middle.
+    pub fn may_begin(&self, packet: &TcpPacket<'_>) -> bool {
+        let session = self.find_session(&packet.tuple);
+        let session = session.and_then(|key| self.sessions.get(key));
+        session.is_some_and(|session| match session.phase {
+            Phase::Opening => packet.header.flags.has(Flags::ACK),
+            Phase::Midway(_) => packet.payload_len > 0,
+            Phase::Active { .. } => false,
+        })
     }
 
     /// Gaps count as final now, however little of the recording has followed them: to be called when
@@ -55,7 +69,7 @@ impl Engine {
                 session.gap_since != Time::NEVER || session.stream.has_hole()
             });
             if gap {
-                self.abort_session(now, key, AbortReason::CaptureGap);
+                self.abort_for_gap(now, key);
             }
         }
     }

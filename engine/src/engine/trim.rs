@@ -91,9 +91,8 @@ impl Engine {
         let Needs { stream, marks } = kept.least;
         if stream == Needs::NOTHING.stream {
             // What cannot be delivered any more was captured all the same.
-            let unordered = session.stream.discard(&mut self.pool);
-            self.stats.bytes_captured += unordered;
-            self.stats.bytes_wanted += unordered * u64::from(session.copies());
+            let given_up = session.stream.discard(&mut self.pool);
+            self.stats.give_up(given_up, session.copies());
         } else {
             session.stream.release(&mut self.pool, stream);
         }

@@ -39,6 +39,8 @@ pub(super) struct Connection {
     /// The live connection is over, on the server's side too.
     live_over: bool,
     pub(super) reset_due: bool,
+    /// It counts as busy.
+    pub(super) busy: bool,
 }
 
 impl Connection {
@@ -73,6 +75,7 @@ impl Connection {
             completed: false,
             live_over: false,
             reset_due: false,
+            busy: true,
         }
     }
 
@@ -114,6 +117,18 @@ impl Connection {
                 self.progress_at = cx.now;
             }
         }
+    }
+
+    /// Notes whether there is a turn to be sent, taken or answered, or an end to be taken.
+    pub(super) fn note_busy(&mut self, cx: &Context<'_>) {
+        let taken = self.sender.una();
+        let ends = cx.stream.end().is_some_and(|end| {
+            // Where the live server cut the connection, only time has to pass.
+            let cut = end.kind == EndKind::Severed && taken >= end.offset;
+            !self.completed && !cut
+        });
+        let turn = cx.turns.get(self.gate.next_mark()).is_some();
+        self.busy = taken < cx.stream.len() || turn || ends || self.gate.clock.is_asking();
     }
 
     /// A segment of the target, not a RST.

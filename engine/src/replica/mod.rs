@@ -215,6 +215,23 @@ impl Replica {
         matches!(self.phase, Phase::Lingering(_) | Phase::Done)
     }
 
+    /// Whether it waits for its target, or its own time, and for nothing else: while it does, more
+    /// of the client would not help it on.
+    pub(crate) const fn is_busy(&self) -> bool {
+        match &self.phase {
+            Phase::Waiting(_) | Phase::SynSent(_) => true,
+            Phase::Open(connection) => connection.busy,
+            Phase::Lingering(_) | Phase::Done => false,
+        }
+    }
+
+    /// Brings [`Replica::is_busy`] up to date.
+    pub(crate) fn note_busy(&mut self, cx: &Context<'_>) {
+        if let Phase::Open(connection) = &mut self.phase {
+            connection.note_busy(cx);
+        }
+    }
+
     /// What it needs of its session.
     pub(crate) fn needs(&self) -> Needs {
         match &self.phase {

@@ -482,3 +482,18 @@ fn no_bounds_are_the_default() {
     assert_eq!(Config::default().caps, Caps::default());
     assert_eq!(Config::default().intensity, Intensity::ONE);
 }
+
+#[test]
+fn a_refused_session_is_counted_once_and_not_as_one_begun_before_capture() {
+    let mut world = with(|config| config.caps.open_sessions = Some(1));
+    for client in 0..30u16 {
+        world.capture(Live::new(at(ms(0)), PORT + client).play(&talk()));
+    }
+    world.run(secs(30));
+    let counted = stats(&world);
+    let refused = counted.sessions_refused.of(RefusalReason::MaxOpen);
+    assert!(refused >= 29, "{refused}");
+    assert_eq!(counted.sessions_unpicked, 0);
+    assert_eq!(counted.bytes_captured + counted.bytes_refused, 30 * 500);
+    world.assert_nothing_left();
+}

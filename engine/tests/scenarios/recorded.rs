@@ -1,9 +1,11 @@
 //! Recordings: fed all at once, with the times of the recording beside those of the run.
 
-use millrace_engine::{AbortReason, Config, Recorded};
+use std::collections::BTreeSet;
+
+use millrace_engine::{AbortReason, Config, Intensity, Recorded};
 
 use crate::sim::target::Ended;
-use crate::sim::{Action, Live, Packet, World, at, config, ms, secs};
+use crate::sim::{Action, Behaviour, Live, Packet, World, at, config, ms, secs};
 use crate::talk::*;
 use Action::*;
 
@@ -170,5 +172,166 @@ fn what_cannot_be_replayed_of_a_recordings_beginning_is_counted() {
         (1, 1)
     );
     assert_eq!((counted.bytes_refused, counted.sessions_captured), (300, 0));
+    world.assert_nothing_left();
+}
+
+/// Feeds these packets and lets the recording end.
+fn fed(world: &mut World, packets: &[(millrace_engine::Time, Packet)]) {
+    feed(world, packets);
+    world.run(secs(10));
+    let now = world.now;
+    world.engine.end_of_recording(now);
+    world.run(secs(100));
+}
+
+#[test]
+fn a_lost_request_is_missing_bytes_whoever_tells_of_it() {
+    let talk = [
+        says(300),
+        Server(500),
+        says(1000),
+        Server(100),
+        Pause(secs(5)),
+        ClientFin,
+        ServerFin,
+    ];
+    let whole = Live::new(at(ms(0)), PORT).play(&talk);
+    let lost = |(_, packet): &&(_, Packet)| packet.payload.len() != 1000;
+    let holed: Vec<_> = whole.iter().filter(lost).cloned().collect();
+    assert_eq!(holed.len(), whole.len() - 1);
+    let from_client = |(_, packet): &&(_, Packet)| packet.tuple.source.port == PORT;
+    let clients: Vec<_> = holed.iter().filter(from_client).cloned().collect();
+    // The live server has acknowledged it, and its client's FIN lies behind it: also without the
+    // server's side, and where the recording ends before the FIN.
+    let until = holed.iter().position(|(t, _)| *t > at(secs(2))).unwrap();
+    for packets in [&holed[..], &clients, &holed[..until]] {
+        let mut world = world(1.0, None, &talk);
+        fed(&mut world, packets);
+        let counted = stats(&world);
+        assert_eq!((counted.bytes_captured, counted.bytes_missing), (300, 1000));
+        assert_aborted(&mut world, AbortReason::CaptureGap);
+    }
+}
+
+#[test]
+fn what_the_snap_length_cut_is_missing() {
+    let talk = [says(300), Server(500), says(200), Server(9), ClientFin];
+    let mut packets = Live::new(at(ms(0)), PORT).play(&talk);
+    for (_, packet) in &mut packets {
+        packet.payload.truncate(120);
+    }
+    let clients: Vec<_> = packets
+        .iter()
+        .filter(|(_, packet)| packet.tuple.source.port == PORT)
+        .cloned()
+        .collect();
+    // Nothing but its length tells of the rest of the last one.
+    for packets in [&packets[..], &clients, &clients[..3]] {
+        let mut world = world(1.0, None, &talk);
+        fed(&mut world, packets);
+        let sent = if packets.len() == 3 { 300 } else { 500 };
+        let counted = stats(&world);
+        assert_eq!(
+            counted.bytes_captured + counted.bytes_missing,
+            sent,
+            "{} of {sent} are missing",
+            counted.bytes_missing
+        );
+        assert_eq!(counted.bytes_delivered, 120);
+        assert_aborted(&mut world, AbortReason::CaptureGap);
+    }
+}
+
+#[test]
+fn segments_out_of_order_are_not_missing() {
+    let talk = turns(1);
+    let mut world = world(1.0, None, &talk);
+    let mut packets = Live::new(at(ms(0)), PORT).play(&talk);
+    packets[3..].reverse();
+    fed(&mut world, &packets);
+    assert_eq!(stats(&world).bytes_missing, 0);
+    assert_eq!(stats(&world).bytes_captured, 1000);
+}
+
+#[test]
+fn every_round_chooses_the_same_sessions_and_brings_them_from_other_ports() {
+    let talk = turns(1);
+    let mut config = recorded(f64::INFINITY, None);
+    config.intensity = Intensity::from_ratio(0.3);
+    let mut world = World::new(config, 1);
+    world.behaviour = answers_like(&talk);
+    let mut ports = BTreeSet::new();
+    let mut captured = BTreeSet::new();
+    for _ in 0..4 {
+        let before = stats(&world).sessions_captured;
+        for client in 0..50u16 {
+            let seen = stats(&world).sessions_captured;
+            feed(&mut world, &Live::new(at(ms(0)), PORT + client).play(&talk));
+            if stats(&world).sessions_captured > seen {
+                captured.insert(client);
+            }
+        }
+        assert_eq!(
+            stats(&world).sessions_captured - before,
+            captured.len() as u64
+        );
+        let now = world.now;
+        world.engine.end_of_recording(now);
+        world.run(secs(10));
+    }
+    assert!((5..25).contains(&captured.len()), "{}", captured.len());
+    assert_eq!(stats(&world).bytes_left_out, 0, "as it was at the start");
+    ports.extend(world.targets.iter().map(|t| t.tuple.source.port));
+    assert_eq!(ports.len(), 4 * captured.len());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_is_left_out_by_less_than_the_first_intensity_is_told_from_the_rest() {
+    let talk = turns(1);
+    let mut world = world(f64::INFINITY, None, &talk);
+    world.engine.set_intensity(Intensity::ZERO);
+    feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+    let counted = stats(&world);
+    assert_eq!(
+        (counted.bytes_unchosen, counted.bytes_left_out),
+        (1000, 1000)
+    );
+}
+
+#[test]
+fn a_session_is_busy_until_its_target_has_answered_and_its_end_is_taken() {
+    let talk = [says(100), Server(50), says(100), Server(50), ClientFin];
+    let mut world = World::new(
+        Config {
+            intensity: Intensity::replicas(3),
+            ..recorded(f64::INFINITY, None)
+        },
+        1,
+    );
+    world.behaviour = Behaviour {
+        answer_delay: secs(2),
+        ..answers_like(&talk)
+    };
+    let packets = Live::new(at(ms(0)), PORT).play(&talk);
+    let second = packets.iter().rposition(|(_, p)| p.payload.len() == 100);
+    let (first, rest) = packets.split_at(second.unwrap());
+    assert!(!world.engine.may_begin(&first[2].1.view()));
+    feed(&mut world, &first[..2]);
+    assert!(world.engine.may_begin(&first[2].1.view()));
+    feed(&mut world, &first[2..]);
+    let busy = |world: &World| world.engine.gauges().sessions_busy;
+    for (after, expected) in [(0, 1), (1, 1), (2, 0)] {
+        world.run(secs(after));
+        assert_eq!(busy(&world), expected, "{after} s");
+    }
+    feed(&mut world, rest);
+    assert_eq!(busy(&world), 1);
+    world.run(secs(1));
+    assert_eq!(busy(&world), 1, "the second answer");
+    world.run(secs(5));
+    assert_eq!(busy(&world), 0);
+    let now = world.now;
+    world.engine.end_of_recording(now);
     world.assert_nothing_left();
 }

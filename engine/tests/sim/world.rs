@@ -368,8 +368,8 @@ impl World {
         self.run(Duration::from_secs(4000));
         let gauges = self.engine.gauges();
         assert_eq!(
-            (gauges.sessions, gauges.replicas),
-            (0, 0),
+            (gauges.sessions, gauges.replicas, gauges.sessions_busy),
+            (0, 0, 0),
             "left over: {gauges:?}"
         );
         assert_eq!(
