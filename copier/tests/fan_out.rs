@@ -9,18 +9,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_capture::Waker;
+use millrace_copier::agents::Diversion;
 use millrace_copier::inbox::{Inbox, Input};
 use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};
 use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, Time};
 use millrace_fleet::address::DefaultPort;
-use millrace_fleet::link::{self, LinkConfig, LinkEvent};
+use millrace_fleet::link::{self, Backoff, LinkConfig, LinkEvent};
 use millrace_fleet::listen;
-use millrace_fleet::server::{self, AttachEvent, AttachEvents, ServerConfig, ServerHandle};
+use millrace_fleet::server::{
+    self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
+};
 use millrace_fleet::transport::Security;
-use millrace_proto::{FlowIds, FlowRecords};
+use millrace_proto::v1::refused::Code;
+use millrace_proto::{ClaimSet, ClientRange, FlowIds, FlowRecords};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -33,6 +37,9 @@ const TARGET: &str = "198.18.2.20:8080";
 struct Interceptor {
     server: ServerHandle,
     events: AttachEvents,
+    /// Of the last stream, where claims are answered.
+    queue: Option<HeaderQueue>,
+    began: Instant,
 }
 
 impl Interceptor {
@@ -43,7 +50,12 @@ impl Interceptor {
     fn with(address: &str, config: ServerConfig) -> Self {
         let listener = listen::bind(address.parse().unwrap(), "-p").unwrap();
         let (server, events) = server::spawn(config, listener, &Handle::current(), || {}).unwrap();
-        Self { server, events }
+        Self {
+            server,
+            events,
+            queue: None,
+            began: Instant::now(),
+        }
     }
 
     /// What it hears next of flows: (announced ids, forgotten ids).
@@ -69,6 +81,35 @@ impl Interceptor {
                 | AttachEvent::Claim { .. }
                 | AttachEvent::Trace { .. } => {}
             }
+        }
+    }
+}
+
+/// What becomes of a claim.
+enum Answer {
+    Grant,
+    Refuse,
+}
+
+impl Interceptor {
+    /// Waits for the next claim, without ranges if it is `given_up`, and answers it.
+    async fn claimed(&mut self, copier: &mut Copier, given_up: bool, answer: Option<Answer>) {
+        let claim = loop {
+            let event = timeout(Duration::from_millis(5), self.events.next());
+            match event.await {
+                Ok(Some(AttachEvent::Attached { who, .. })) => self.queue = Some(who.queue),
+                Ok(Some(AttachEvent::Claim { claim, .. })) => break claim,
+                Ok(event) => drop(event.unwrap()),
+                Err(_) => copier.until_up(0).await,
+            }
+            assert!(self.began.elapsed() < PATIENCE);
+        };
+        assert_eq!(claim.ranges.is_empty(), given_up);
+        let queue = self.queue.as_ref().unwrap();
+        match answer {
+            Some(Answer::Grant) => queue.grant(),
+            Some(Answer::Refuse) => queue.refuse(Code::ClaimConflict, "taken", "other"),
+            None => {}
         }
     }
 }
@@ -101,19 +142,30 @@ impl Copier {
     }
 
     fn attach(&mut self, number: u32, interceptor: &Interceptor) {
+        self.attach_with(number, interceptor, None);
+    }
+
+    fn attach_with(&mut self, number: u32, interceptor: &Interceptor, claim: Option<ClaimSet>) {
         let id = LinkId {
             interceptor: number,
             link: 0,
         };
         let address = interceptor.server.local_addr().to_string();
         let address = DefaultPort(1).parse_list(&address).unwrap().remove(0);
-        let config = LinkConfig::new(address, Security::Insecure, "copier");
+        let config = LinkConfig {
+            claims: claim.is_some(),
+            backoff: Backoff {
+                first: Duration::from_millis(10),
+                max: Duration::from_millis(100),
+            },
+            ..LinkConfig::new(address, Security::Insecure, "copier")
+        };
         let inbox = self.inbox.clone();
         let handle = link::spawn(config, &Handle::current(), move |event| {
             inbox.push(id, event);
         });
         self.routes
-            .add(LinkRoutes::new(id, handle, 1, None, FlowTarget::Exact));
+            .add(LinkRoutes::new(id, handle, 1, claim, FlowTarget::Exact));
     }
 
     /// Takes in what the links say, until `count` streams came up.
@@ -123,7 +175,8 @@ impl Copier {
             self.inbox.take(&mut inputs);
             for input in inputs.drain(..) {
                 if let Input::Link(id, event) = input {
-                    count -= usize::from(matches!(event, LinkEvent::Up { .. }));
+                    let up = usize::from(matches!(event, LinkEvent::Up { .. }));
+                    count = count.saturating_sub(up);
                     self.routes.on_event(self.now, id, &event, &self.engine);
                 }
             }
@@ -133,6 +186,16 @@ impl Copier {
             sleep(Duration::from_millis(10)).await;
         }
         panic!("{count} links did not come up");
+    }
+
+    /// Takes in what the links say, until it is so.
+    async fn until(&mut self, is_so: impl Fn(&RouteInfo) -> bool) {
+        let began = Instant::now();
+        while !is_so(&self.routes) {
+            assert!(began.elapsed() < PATIENCE);
+            self.until_up(0).await;
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// A client connects; the flow of its replica begins.
@@ -327,4 +390,44 @@ async fn an_interceptor_that_takes_only_small_messages_is_not_sent_them_again_an
     copier.until_up(1).await;
     copier.flush();
     assert_eq!(copier.routes.connected(), [1]);
+}
+
+#[tokio::test]
+async fn a_pool_that_one_interceptor_refuses_is_given_up_at_those_after_it_until_it_is_granted() {
+    let mut copier = Copier::new();
+    copier.routes.set_diversion(Diversion::Held);
+    let named = |id| {
+        let config = ServerConfig::new(Security::Insecure, id);
+        Interceptor::with("127.0.0.1:0", config)
+    };
+    let (mut first, mut second) = (named("rs-a"), named("rs-b"));
+    let range = ClientRange::new(
+        "198.18.9.1".parse().unwrap(),
+        "198.18.9.9".parse().unwrap(),
+        1,
+        65_535,
+    );
+    let claim = ClaimSet {
+        ranges: vec![range.unwrap()],
+        targets: Vec::new(),
+    };
+    copier.attach_with(0, &second, Some(claim.clone()));
+    second
+        .claimed(&mut copier, false, Some(Answer::Grant))
+        .await;
+    copier.until(|routes| routes.is_open()).await;
+    copier.attach_with(1, &first, Some(claim));
+    first
+        .claimed(&mut copier, false, Some(Answer::Refuse))
+        .await;
+    second.claimed(&mut copier, true, None).await;
+    assert!(!copier.routes.is_open());
+    assert!(copier.routes.connected().is_empty());
+    // The other copier has ended.
+    first.claimed(&mut copier, false, Some(Answer::Grant)).await;
+    second
+        .claimed(&mut copier, false, Some(Answer::Grant))
+        .await;
+    copier.until(|routes| routes.connected().len() == 2).await;
+    assert!(copier.routes.is_open());
 }
