@@ -4,9 +4,8 @@
 //! answered: the application never sees it. A *volley* of them goes out, so that a director shows
 //! several real servers. Probes that stay unanswered are asked after at every interceptor's host,
 //! which finds the hop that is missing: see [`verdict`]. A target whose answers leave towards real
-//! clients is never opened, nor is one that leaves some probes unanswered while these bear
-//! addresses of clients: another real server may be the one that answers. The volley is repeated
-//! until it is put right.
+//! clients is never opened, nor is one some of whose probes went where no known host is, while these
+//! bear addresses of clients. The volley is repeated until it is put right.
 
 mod table;
 pub mod verdict;

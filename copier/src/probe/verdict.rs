@@ -1,5 +1,6 @@
 //! What probes showed: whether a target may be opened, or which hop is missing and how to see it.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use millrace_capture::SendErrorKind;
@@ -42,6 +43,19 @@ impl Evidence<'_> {
             Some((host.clone(), sight.clone()))
         })
     }
+
+    /// Whether a probe went where no known host is: every host of an interceptor has looked, and
+    /// fewer were seen than are missing. Assistants see answers only.
+    fn may_answer_unknown(&self) -> bool {
+        let reports = || self.reports.iter().map(|(_, report)| report);
+        let all_looked = self.absent.is_empty()
+            && self.unsent.is_none()
+            && self.reports.len() >= self.asked.len()
+            && reports().all(|report| report.problem.is_empty() && !report.assistant);
+        let sights = reports().flat_map(|report| &report.sights);
+        let seen: HashSet<u32> = sights.map(|sight| sight.client).collect();
+        all_looked && self.probes > self.answered + seen.len()
+    }
 }
 
 /// What a volley showed.
@@ -53,15 +67,16 @@ pub enum Verdict {
         answered: (usize, usize),
         /// Interceptors through which none came back.
         silent: Vec<String>,
+        /// Interceptors that are named and not connected.
+        absent: Vec<String>,
         /// Whether some probes got no answer at all.
         doubtful: bool,
     },
-    /// Some came back, and a real server that did not answer one may answer real clients.
+    /// Some came back; the others reached no host that is known, so that a real server nobody
+    /// named may have answered real clients.
     Partly {
         /// How many of how many came back.
         answered: (usize, usize),
-        /// Interceptors that are named and not connected.
-        absent: Vec<String>,
         /// What the others miss.
         missing: Box<Verdict>,
     },
@@ -134,21 +149,21 @@ impl Verdict {
         }
         let answered = (evidence.answered, evidence.probes);
         let all = evidence.answered >= evidence.probes;
-        if evidence.answered > 0 && (all || !evidence.clients_own) {
-            return Self::Open {
-                answered,
-                silent: evidence.silent.clone(),
-                doubtful: !all,
-            };
-        }
         let missing = Self::missing(evidence, flow);
         if evidence.answered == 0 {
             return missing;
         }
-        Self::Partly {
+        if evidence.clients_own && evidence.may_answer_unknown() {
+            return Self::Partly {
+                answered,
+                missing: Box::new(missing),
+            };
+        }
+        Self::Open {
             answered,
+            silent: evidence.silent.clone(),
             absent: evidence.absent.clone(),
-            missing: Box::new(missing),
+            doubtful: !all,
         }
     }
 
@@ -201,39 +216,36 @@ impl fmt::Display for Verdict {
             Self::Open {
                 answered: (answered, probes),
                 silent,
+                absent,
                 doubtful,
             } => {
                 write!(f, "first contact: {answered} of {probes} probes came back")?;
                 if !silent.is_empty() {
                     write!(f, ", none of them through {}", silent.join(", "))?;
                 }
-                if *doubtful {
-                    write!(
+                match (*doubtful, absent.is_empty()) {
+                    (false, _) => Ok(()),
+                    (true, true) => write!(
                         f,
                         "; the others went unanswered: is there a real server without an \
                          interceptor?"
-                    )?;
+                    ),
+                    (true, false) => write!(
+                        f,
+                        "; the others went unanswered: not connected: {}",
+                        absent.join(", ")
+                    ),
                 }
-                Ok(())
             }
             Self::Partly {
                 answered: (answered, probes),
-                absent,
                 missing,
-            } => {
-                write!(
-                    f,
-                    "{answered} of {probes} probes came back; the others: {missing}"
-                )?;
-                if !absent.is_empty() {
-                    write!(f, "; not connected: {}", absent.join(", "))?;
-                }
-                write!(
-                    f,
-                    "; a real server whose answers are not diverted would answer real clients: \
-                     give it an interceptor and a router-agent, or take it out of the director"
-                )
-            }
+            } => write!(
+                f,
+                "{answered} of {probes} probes came back; the others: {missing}; a real server \
+                 whose answers are not diverted would answer real clients: give it an interceptor \
+                 and a router-agent, or take it out of the director"
+            ),
             Self::Refused { target } => write!(
                 f,
                 "refused: the target's host resets the probes: nothing listens on {target}; see \
@@ -330,11 +342,11 @@ mod tests {
     }
 
     fn verdict(answered: usize, reports: &[(&str, TraceReport)]) -> Verdict {
-        verdict_for(true, answered, reports)
+        Verdict::of(&evidence(answered, reports))
     }
 
-    fn verdict_for(clients_own: bool, answered: usize, reports: &[(&str, TraceReport)]) -> Verdict {
-        Verdict::of(&Evidence {
+    fn evidence<'a>(answered: usize, reports: &'a [(&str, TraceReport)]) -> Evidence<'a> {
+        Evidence {
             target: Endpoint::new("198.18.9.9".parse().unwrap(), 80),
             client: Some(Endpoint::new("198.18.1.1".parse().unwrap(), 1000)),
             probes: 4,
@@ -342,14 +354,14 @@ mod tests {
             refused: 0,
             silent: Vec::new(),
             asked: vec!["rs1".to_owned(), "rs2".to_owned()],
-            absent: vec!["rs3".to_owned()],
-            clients_own,
+            absent: Vec::new(),
+            clients_own: true,
             reports: reports
                 .iter()
                 .map(|(host, report)| ((*host).to_owned(), report))
                 .collect(),
             unsent: None,
-        })
+        }
     }
 
     fn came_in() -> Sight {
@@ -416,20 +428,33 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_lost_keeps_the_target_closed_where_clients_keep_their_addresses() {
+    fn a_probe_that_went_to_no_known_host_keeps_the_target_closed_where_clients_keep_their_addresses()
+     {
         let nothing = TraceReport::default;
         let reports = [("rs1", nothing()), ("rs2", nothing())];
-        let lost = verdict(3, &reports);
-        let line = lost.to_string();
-        assert!(!lost.is_open(), "{line}");
-        assert!(line.starts_with("3 of 4 probes came back; the others: not received"));
-        assert!(line.contains("not connected: rs3"), "{line}");
-        let dropped = verdict(3, &[("rs1", report(came_in()))]).to_string();
-        assert!(dropped.contains("the others: not answered"), "{dropped}");
+        let of = |answered, change: &dyn Fn(&mut Evidence<'_>)| {
+            let mut evidence = evidence(answered, &reports);
+            change(&mut evidence);
+            Verdict::of(&evidence)
+        };
+        let line = of(3, &|_| {}).to_string();
+        assert!(
+            line.starts_with("3 of 4 probes came back; the others: not received"),
+            "{line}"
+        );
+        assert!(!of(3, &|_| {}).is_open());
+        // One of two that are missing came in at a known host; the other did not.
+        let came_in = [("rs1", report(came_in())), ("rs2", nothing())];
+        assert!(!Verdict::of(&evidence(2, &came_in)).is_open());
+
+        let doubtful = |verdict: &Verdict| verdict.is_open() && verdict.is_doubtful();
+        assert!(doubtful(&Verdict::of(&evidence(3, &came_in))));
         // Addresses of a pool are nobody's.
-        let doubtful = verdict_for(false, 3, &reports);
-        assert!(doubtful.is_open() && doubtful.is_doubtful());
-        assert!(verdict(4, &reports).is_open());
+        assert!(doubtful(&of(3, &|it| it.clients_own = false)));
+        let absent = of(3, &|it| it.absent = vec!["rs3".to_owned()]);
+        assert!(doubtful(&absent) && absent.to_string().ends_with("not connected: rs3"));
+        assert!(doubtful(&of(3, &|it| drop(it.reports.pop()))));
+        assert!(of(4, &|_| {}).is_open());
     }
 
     #[test]
