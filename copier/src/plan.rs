@@ -157,7 +157,10 @@ impl Plan {
 impl Plan {
     /// What the sources can hold at the same time, in words.
     pub fn capacity(&self) -> Vec<String> {
-        intensity::capacity(&self.engine)
+        match &self.local {
+            Some(local) if local.bears_own_addresses() => local.capacity(&self.engine),
+            Some(_) | None => intensity::capacity(&self.engine),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Tap {
     config: RingConfig,
     ring: Option<Ring>,
+    /// How frames of the last ring began.
+    link_type: Option<LinkType>,
     reopen_at: Instant,
     /// Whether the ring is to be asked for an error: costs system calls that most rounds need not
     /// make.
@@ -34,6 +36,7 @@ impl Tap {
     pub fn open(config: RingConfig) -> Result<Self, CaptureError> {
         let ring = Ring::open(&config)?;
         Ok(Self {
+            link_type: Some(ring.link_type()),
             ring: Some(ring),
             ..Self::waiting(config)
         })
@@ -44,6 +47,7 @@ impl Tap {
         Self {
             config,
             ring: None,
+            link_type: None,
             reopen_at: Instant::now(),
             suspect: true,
             before: RingStatistics::default(),
@@ -54,6 +58,12 @@ impl Tap {
     /// The device.
     pub fn device(&self) -> &str {
         &self.config.device
+    }
+
+    /// How frames begin, or began before the device went away; `None` if it was never there. It may
+    /// come back as another kind.
+    pub const fn link_type(&self) -> Option<LinkType> {
+        self.link_type
     }
 
     /// Whether packets are being captured.
@@ -121,6 +131,7 @@ impl Tap {
         match Ring::open(&self.config) {
             Ok(ring) => {
                 tracing::info!("capturing on {}", self.config.device);
+                self.link_type = Some(ring.link_type());
                 self.ring = Some(ring);
                 self.said.clear();
             }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use millrace_capture::{Device, RingConfig, ServiceFilter};
-use millrace_engine::Share;
+use millrace_engine::{Config, Share};
 use millrace_fleet::address::{AddressRange, ClientPool};
 use millrace_fleet::exit::ExitError;
 
@@ -117,6 +117,28 @@ impl LocalPlan {
         })
     }
 
+    /// Whether replicas bear addresses that this host's own connections have too.
+    pub const fn bears_own_addresses(&self) -> bool {
+        matches!(self.way, Way::Shield(_))
+    }
+
+    /// What this host's own addresses can hold at the same time, in words.
+    pub fn capacity(&self, engine: &Config) -> Vec<String> {
+        let mut lines = Vec::new();
+        for v4 in [true, false] {
+            for (ip, _, ports) in engine.space(v4).blocks() {
+                lines.push(format!(
+                    "ports {} to {} of {ip}: at most {} copied connections at the same time for each \
+                     target",
+                    ports.first,
+                    ports.last,
+                    ports.len()
+                ));
+            }
+        }
+        lines
+    }
+
     /// The targets as capture filters name them.
     pub fn services(&self) -> Vec<ServiceFilter> {
         self.targets
@@ -211,7 +233,7 @@ fn own_address(target: SocketAddr) -> Result<IpAddr, ExitError> {
 
 #[cfg(test)]
 mod tests {
-    use millrace_engine::{Config, SourcePool};
+    use millrace_engine::SourcePool;
 
     use super::*;
 

@@ -45,7 +45,9 @@ impl Local {
             }
             Way::Shield(devices) => {
                 let taps = taps(plan, devices)?;
-                let shield = Shield::raise(rules(plan, engine))?;
+                let rules = rules(plan, engine);
+                warn_of_own_connections(&rules);
+                let shield = Shield::raise(rules)?;
                 tracing::info!(
                     "the target's answers end in nftables table {}",
                     shield.tables()
@@ -147,6 +149,29 @@ fn rules(plan: &LocalPlan, engine: &Config) -> Vec<Rule> {
         }
     }
     rules
+}
+
+/// Where the kernel was told to take ports that replicas have, connections of this host's own
+/// programs to the target may lose their answers.
+fn warn_of_own_connections(rules: &[Rule]) {
+    const RANGE: &str = "net/ipv4/ip_local_port_range";
+    // Without it nothing is known, and nothing can be said.
+    let range = std::fs::read_to_string(format!("/proc/sys/{RANGE}")).unwrap_or_default();
+    let mut bounds = range.split_whitespace().map(str::parse::<u16>);
+    let (Some(Ok(low)), Some(Ok(high))) = (bounds.next(), bounds.next()) else {
+        return;
+    };
+    let meets = |rule: &&Rule| low <= rule.ports.1 && rule.ports.0 <= high;
+    if let Some(rule) = rules.iter().find(meets) {
+        tracing::warn!(
+            "this host's own programs may get ports {low} to {high} ({RANGE}), and connections of \
+             theirs to {} from ports {} to {} are cut off while the replay lasts: keep that range above \
+             32767, or replay from another host",
+            rule.target,
+            rule.ports.0,
+            rule.ports.1
+        );
+    }
 }
 
 /// A range of addresses as networks: `FIRST/LENGTH`, as few as possible.

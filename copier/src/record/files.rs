@@ -1,9 +1,15 @@
 //! The files of a recording: one, or one after the other with the oldest removed.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use super::room::MinFree;
+
+/// For the owner alone: clients' passwords and cookies are in it.
+const PRIVATE: u32 = 0o600;
 
 /// How files follow each other.
 #[derive(Clone, Debug)]
@@ -16,6 +22,8 @@ pub struct Rotation {
     pub age: Option<Duration>,
     /// How many are kept.
     pub keep: Option<usize>,
+    /// How much of the file system stays free.
+    pub min_free: MinFree,
 }
 
 /// The files.
@@ -71,39 +79,86 @@ impl Files {
     /// The path, and what the system says.
     pub fn create(&mut self) -> Result<(PathBuf, BufWriter<File>), (PathBuf, io::Error)> {
         self.begun = Instant::now();
-        let path = if self.is_numbered() {
-            let existing = self.existing();
-            let last = existing.last().map(|(number, _)| *number);
-            let number = self
-                .next
-                .max(last.map_or(1, |number| number.saturating_add(1)));
-            self.next = number.saturating_add(1);
-            if let Some(keep) = self.rotation.keep {
-                // The one that is about to be written counts.
-                let surplus = (existing.len() + 1).saturating_sub(keep);
-                for (_, old) in existing.iter().take(surplus) {
-                    if let Err(error) = std::fs::remove_file(old) {
-                        tracing::warn!("cannot remove {} (--keep): {error}", old.display());
-                    }
+        let (path, file) = match self.is_numbered() {
+            true => self.create_numbered()?,
+            false => {
+                let path = self.rotation.path.clone();
+                match overwrite(&path) {
+                    Ok(file) => (path, file),
+                    Err(error) => return Err((path, error)),
                 }
             }
-            numbered(&self.rotation.path, number)
-        } else {
-            self.rotation.path.clone()
         };
-        match File::create(&path) {
-            Ok(file) => Ok((path, BufWriter::with_capacity(1 << 20, file))),
+        Ok((path, BufWriter::with_capacity(1 << 20, file)))
+    }
+
+    fn create_numbered(&mut self) -> Result<(PathBuf, File), (PathBuf, io::Error)> {
+        let existing = self.existing();
+        if let Some(keep) = self.rotation.keep {
+            // The one that is about to be written counts.
+            let surplus = (existing.len() + 1).saturating_sub(keep);
+            for (_, old) in existing.iter().take(surplus) {
+                if let Err(error) = std::fs::remove_file(old) {
+                    tracing::warn!("cannot remove {} (--keep): {error}", old.display());
+                }
+            }
+        }
+        let behind = match existing.last() {
+            Some((last, path)) => last.checked_add(1).ok_or_else(|| {
+                let used_up = "no number is left behind it: move it away, or record elsewhere";
+                (path.clone(), io::Error::other(used_up))
+            })?,
+            None => 1,
+        };
+        let number = self.next.max(behind);
+        self.next = number.saturating_add(1);
+        let path = numbered(&self.rotation.path, number);
+        // Never one that somebody else has made meanwhile.
+        match new_file().create_new(true).open(&path) {
+            Ok(file) => Ok((path, file)),
             Err(error) => Err((path, error)),
         }
     }
 
+    /// Whether as much of the file system is free as shall be. Where only some files are kept the
+    /// oldest make room, down to the last.
+    pub fn has_room(&self) -> bool {
+        let Rotation { keep, min_free, .. } = self.rotation;
+        loop {
+            // Where the system does not say, writing will.
+            if min_free
+                .is_kept(directory(&self.rotation.path))
+                .unwrap_or(true)
+            {
+                return true;
+            }
+            let existing = match keep {
+                Some(_) => self.existing(),
+                None => Vec::new(),
+            };
+            let [(_, oldest), _, ..] = existing.as_slice() else {
+                return false;
+            };
+            if let Err(error) = std::fs::remove_file(oldest) {
+                tracing::warn!("cannot remove {} (--min-free): {error}", oldest.display());
+                return false;
+            }
+            tracing::warn!(
+                "{} was removed: less than {min_free} was free (--min-free)",
+                oldest.display()
+            );
+        }
+    }
+
+    /// How much is to stay free, and where.
+    pub fn min_free(&self) -> (MinFree, &Path) {
+        (self.rotation.min_free, directory(&self.rotation.path))
+    }
+
     /// The numbered files that exist, in their order.
     fn existing(&self) -> Vec<(u32, PathBuf)> {
-        let directory = match self.rotation.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            Some(_) | None => Path::new("."),
-        };
-        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(directory(&self.rotation.path));
+        let entries = entries.into_iter().flatten().flatten();
         let mut found: Vec<_> = entries
             .filter_map(|entry| {
                 let name = entry.file_name();
@@ -114,6 +169,31 @@ impl Files {
         found.sort();
         found
     }
+}
+
+/// Where a file is, or will be.
+pub(super) fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+fn new_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(PRIVATE);
+    options
+}
+
+fn overwrite(path: &Path) -> io::Result<File> {
+    let file = new_file().create(true).truncate(true).open(path)?;
+    // One that was there already may be open to others; a pipe is not for this process to close.
+    if file.metadata()?.is_file()
+        && let Err(error) = file.set_permissions(Permissions::from_mode(PRIVATE))
+    {
+        tracing::warn!("{} may be open to other users: {error}", path.display());
+    }
+    Ok(file)
 }
 
 /// `web.pcapng` with number 7 is `web-000007.pcapng`.
@@ -141,33 +221,69 @@ fn number_of(path: &Path, name: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
+    /// A directory of the test's own, and files that go there.
+    struct Scene(PathBuf);
+
+    impl Scene {
+        fn new(name: &str) -> Self {
+            let name = format!("millrace-files-{name}-{}", std::process::id());
+            let directory = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&directory).unwrap();
+            Self(directory)
+        }
+
+        fn with(self, names: &[&str]) -> Self {
+            for name in names {
+                std::fs::write(self.0.join(name), name).unwrap();
+            }
+            self
+        }
+
+        fn files(&self, name: &str, size: Option<u64>, keep: Option<usize>) -> Files {
+            Files::new(Rotation {
+                path: self.0.join(name),
+                size,
+                age: None,
+                keep,
+                min_free: MinFree::Megabytes(0),
+            })
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(&self.0).unwrap();
+            let mut names: Vec<String> = entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn created(files: &mut Files) -> String {
+        let (path, _) = files.create().unwrap();
+        path.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     #[test]
     fn numbers_go_on_behind_what_exists_and_the_oldest_are_removed() {
-        let directory = std::env::temp_dir().join(format!("millrace-files-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        for name in ["w-000004.pcapng", "w-x.pcapng", "w-000005.pcap", "w.pcapng"] {
-            std::fs::write(directory.join(name), name).unwrap();
-        }
-        let mut files = Files::new(Rotation {
-            path: directory.join("w.pcapng"),
-            size: Some(100),
-            age: None,
-            keep: Some(2),
-        });
-        let mut names = Vec::new();
-        for _ in 0..3 {
-            let (path, _) = files.create().unwrap();
-            names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
-        }
+        let scene = Scene::new("rotate").with(&[
+            "w-000004.pcapng",
+            "w-x.pcapng",
+            "w-000005.pcap",
+            "w.pcapng",
+        ]);
+        let mut files = scene.files("w.pcapng", Some(100), Some(2));
+        let names: Vec<_> = (0..3).map(|_| created(&mut files)).collect();
         assert_eq!(
             names,
             ["w-000005.pcapng", "w-000006.pcapng", "w-000007.pcapng"]
         );
-        let mut left: Vec<_> = std::fs::read_dir(&directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
         let expected = [
             "w-000005.pcap",
             "w-000006.pcapng",
@@ -175,18 +291,45 @@ mod tests {
             "w-x.pcapng",
             "w.pcapng",
         ];
-        assert_eq!(left, expected);
+        assert_eq!(scene.names(), expected);
         assert!(files.is_full(100) && !files.is_full(99));
         assert!(files.can_follow());
-        let one = |path: &str| {
-            Files::new(Rotation {
-                path: directory.join(path),
-                size: None,
-                age: None,
-                keep: None,
-            })
-        };
+        let one = |path: &str| scene.files(path, None, None);
         assert!(!one("w.pcapng").can_follow() && one("moved.pcapng").can_follow());
-        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_can_read_a_recording() {
+        let scene = Scene::new("private").with(&["old.pcapng"]);
+        for (name, size) in [("old.pcapng", None), ("new.pcapng", None), ("w", Some(1))] {
+            let (path, _) = scene.files(name, size, None).create().unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, PRIVATE, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn behind_the_last_number_there_is_no_file_and_none_is_overwritten() {
+        let scene = Scene::new("last").with(&["w-4294967294"]);
+        let mut files = scene.files("w", Some(1), None);
+        assert_eq!(created(&mut files), "w-4294967295");
+        let (path, error) = files.create().unwrap_err();
+        assert!(path.ends_with("w-4294967295"), "{}", path.display());
+        assert!(error.to_string().contains("move it away"), "{error}");
+        assert_eq!(scene.names(), ["w-4294967294", "w-4294967295"]);
+    }
+
+    #[test]
+    fn where_room_is_short_the_oldest_files_go_first_and_the_last_stays() {
+        let scene = Scene::new("room").with(&["w-000001", "w-000002", "w-000003"]);
+        let never = MinFree::Megabytes(u64::MAX);
+        let mut files = scene.files("w", Some(1), None);
+        assert!(files.has_room());
+        files.rotation.min_free = never;
+        assert!(!files.has_room());
+        assert_eq!(scene.names().len(), 3, "all are kept without --keep");
+        files.rotation.keep = Some(3);
+        assert!(!files.has_room());
+        assert_eq!(scene.names(), ["w-000003"]);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! - [`options`]: what is recorded, and where to.
 //! - [`files`]: the files, how they follow each other and which are kept.
+//! - [`room`]: how much of the disk stays free.
 //! - [`recorder`]: from the capture rings into the files, until it is told to end.
 
 pub mod files;
 pub mod options;
 pub mod recorder;
+pub mod room;
 
 use std::path::Path;
 
@@ -67,19 +69,9 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
 
 /// What is needed while recording.
 fn needs(options: &RecordOptions) -> Needs {
-    let directory = options.write.parent().map(Path::to_owned);
     Needs {
         keep: vec![Capability::NetRaw],
-        write: directory
-            .map(|it| {
-                if it.as_os_str().is_empty() {
-                    ".".into()
-                } else {
-                    it
-                }
-            })
-            .into_iter()
-            .collect(),
+        write: vec![files::directory(&options.write).to_owned()],
         ..Needs::default()
     }
 }

@@ -11,6 +11,7 @@ use millrace_fleet::exit::ExitError;
 use millrace_fleet::options::CommonOptions;
 
 use super::files::Rotation;
+use super::room::MinFree;
 
 /// Records live traffic into pcapng files.
 ///
@@ -61,6 +62,11 @@ pub struct RecordOptions {
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub keep: Option<usize>,
 
+    /// Leave so much of the file system free: MB, or a percentage such as 5%. Before it gets less, the
+    /// oldest files are removed with --keep; else the recording ends.
+    #[arg(long, value_name = "MB|PERCENT", default_value = "100")]
+    pub min_free: MinFree,
+
     /// Capture buffer of each device, in MB.
     #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 64,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
@@ -109,6 +115,7 @@ impl RecordOptions {
             size: self.rotate_size.map(|mb| mb << 20),
             age: self.rotate_time.map(Duration::from_secs),
             keep: self.keep,
+            min_free: self.min_free,
         })
     }
 }

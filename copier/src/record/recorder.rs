@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millrace_capture::file::InterfaceCounts;
-use millrace_capture::{
-    CaptureError, PacketWriter, Ring, RingConfig, RingStatistics, Tap, Waker, wait,
-};
+use millrace_capture::{CaptureError, PacketWriter, RingConfig, RingStatistics, Tap, Waker, wait};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::exit::ExitError;
 use millrace_wire::LinkType;
@@ -23,6 +21,8 @@ use super::files::Files;
 const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 /// What was recorded is on disk after this time at the latest.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// And so is what is beyond so many bytes, since room is looked for at the same time.
+const FLUSH_BYTES: u64 = 16 << 20;
 /// Blocks taken from one ring before the others get their turn.
 const BLOCKS_IN_A_ROW: usize = 16;
 
@@ -34,6 +34,8 @@ pub struct Tape {
     snap_len: u32,
     /// Packets written to the present file.
     written: u64,
+    /// Frames that could not be kept: the device came back as another kind.
+    foreign: u64,
     /// Drops that earlier files tell of.
     dropped_before: u64,
 }
@@ -42,17 +44,44 @@ impl Tape {
     /// Begins to capture.
     ///
     /// # Errors
-    /// As [`Ring::open`].
+    /// As [`Tap::open`].
     pub fn open(config: RingConfig) -> Result<Self, CaptureError> {
-        // A tap does not say how its frames begin while the device is away.
-        let link = Ring::open(&config)?.link_type();
+        let snap_len = config.snap_len;
+        let tap = Tap::open(config)?;
+        let link = tap.link_type().ok_or_else(|| CaptureError::DeviceRemoved {
+            device: tap.device().to_owned(),
+        })?;
         Ok(Self {
             link,
-            snap_len: config.snap_len,
-            tap: Tap::open(config)?,
+            snap_len,
+            tap,
             written: 0,
+            foreign: 0,
             dropped_before: 0,
         })
+    }
+
+    /// Counts frames that the file cannot hold: they begin in another way than it says of the
+    /// device, and would be misread.
+    fn leave_out(&mut self, link: LinkType, frames: u64) {
+        if self.foreign == 0 {
+            tracing::warn!(
+                "{} came back as another kind of device ({link:?} in place of {:?}): its packets are \
+                 left out and counted as dropped; end the recording and begin another one",
+                self.tap.device(),
+                self.link
+            );
+        }
+        self.foreign += frames;
+    }
+
+    /// What was not recorded since this was asked last.
+    fn new_drops(&mut self, dropped: u64) -> u64 {
+        let dropped = dropped.saturating_add(self.foreign);
+        // Where the kernel does not tell, less is known than before.
+        let new = dropped.saturating_sub(self.dropped_before);
+        self.dropped_before += new;
+        new
     }
 }
 
@@ -78,10 +107,14 @@ pub struct Recorder {
     files: Files,
     path: PathBuf,
     writer: PacketWriter<BufWriter<File>>,
+    /// Whether the present file has its end.
+    closed: bool,
     asked: Asked,
     drain: DrainWatch,
     waker: Waker,
     flush_at: Instant,
+    /// Bytes of the present file beyond which it is flushed.
+    flush_beyond: u64,
     packets: u64,
     bytes: u64,
 }
@@ -90,13 +123,16 @@ impl Recorder {
     /// Creates the first file.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written, or too little room.
     pub fn new(
         tapes: Vec<Tape>,
         mut files: Files,
         drain: DrainWatch,
         waker: Waker,
     ) -> Result<Self, ExitError> {
+        if !files.has_room() {
+            return Err(no_room(&files, "nothing is recorded"));
+        }
         let (path, writer) = create(&mut files, &tapes)?;
         for tape in &tapes {
             tracing::info!("recording {} into {}", tape.tap.device(), path.display());
@@ -106,10 +142,12 @@ impl Recorder {
             files,
             path,
             writer,
+            closed: false,
             asked: Asked::default(),
             drain,
             waker,
             flush_at: Instant::now() + FLUSH_INTERVAL,
+            flush_beyond: FLUSH_BYTES,
             packets: 0,
             bytes: 0,
         })
@@ -120,11 +158,20 @@ impl Recorder {
         self.asked.clone()
     }
 
-    /// Records until it is told to end.
+    /// Records until it is told to end, and says what was recorded, however it ended.
     ///
     /// # Errors
-    /// A file that cannot be written any more.
+    /// A file that cannot be written any more, or too little room for more.
     pub fn run(&mut self) -> Result<(), ExitError> {
+        let recorded = self.record();
+        let closed = self
+            .close()
+            .map_err(|error| cannot_write(&self.path, &error));
+        self.tell();
+        recorded.and(closed)
+    }
+
+    fn record(&mut self) -> Result<(), ExitError> {
         while self.drain.stage() == Stage::Running {
             let more = self.turn()?;
             if !more {
@@ -136,9 +183,6 @@ impl Recorder {
         let limit = Instant::now() + Duration::from_secs(2);
         std::thread::sleep(Duration::from_millis(20));
         while self.turn()? && Instant::now() < limit {}
-        self.close()
-            .map_err(|error| cannot_write(&self.path, &error))?;
-        self.tell();
         Ok(())
     }
 
@@ -162,16 +206,25 @@ impl Recorder {
                 .take(index)
                 .map_err(|error| cannot_write(&self.path, &error))?;
         }
-        if Instant::now() >= self.flush_at {
-            self.flush_at = Instant::now() + FLUSH_INTERVAL;
-            self.writer
-                .flush()
-                .map_err(|error| cannot_write(&self.path, &error))?;
-            for tape in &mut self.tapes {
-                tape.tap.suspect();
-            }
+        if Instant::now() >= self.flush_at || self.writer.written() >= self.flush_beyond {
+            self.flush()?;
         }
         Ok(more)
+    }
+
+    fn flush(&mut self) -> Result<(), ExitError> {
+        self.flush_at = Instant::now() + FLUSH_INTERVAL;
+        self.flush_beyond = self.writer.written() + FLUSH_BYTES;
+        self.writer
+            .flush()
+            .map_err(|error| cannot_write(&self.path, &error))?;
+        for tape in &mut self.tapes {
+            tape.tap.suspect();
+        }
+        match self.files.has_room() {
+            true => Ok(()),
+            false => Err(no_room(&self.files, "the recording has ended")),
+        }
     }
 
     fn take(&mut self, index: usize) -> io::Result<bool> {
@@ -193,7 +246,9 @@ impl Recorder {
                 return Ok(false);
             };
             if link != tape.link {
-                // The device came back as another kind; its frames would be misread.
+                let frames = (&block).into_iter().count() as u64;
+                drop(block);
+                tape.leave_out(link, frames);
                 continue;
             }
             for frame in &block {
@@ -216,22 +271,30 @@ impl Recorder {
         tracing::info!("recording goes on in {}", path.display());
         self.path = path;
         self.writer = writer;
+        self.closed = false;
+        self.flush_beyond = FLUSH_BYTES;
         Ok(())
     }
 
-    /// Ends the present file with what was counted.
+    /// Ends the present file with what was counted, if it has no end yet.
     fn close(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        for (index, tape) in self.tapes.iter_mut().enumerate() {
+        // Counted before anything is written: what fails there must be told all the same.
+        let count = |tape: &mut Tape| {
             let RingStatistics { dropped, .. } = tape.tap.statistics();
-            let counts = InterfaceCounts {
+            InterfaceCounts {
                 received: std::mem::take(&mut tape.written),
-                dropped: dropped - tape.dropped_before,
-            };
-            tape.dropped_before = dropped;
+                dropped: tape.new_drops(dropped),
+            }
+        };
+        let counts: Vec<_> = self.tapes.iter_mut().map(count).collect();
+        for (index, counts) in counts.into_iter().enumerate() {
             self.writer.statistics(index as u32, nanos, counts)?;
         }
         self.writer.flush()
@@ -272,6 +335,15 @@ impl Recorder {
     }
 }
 
+fn no_room(files: &Files, what: &str) -> ExitError {
+    let (min_free, directory) = files.min_free();
+    ExitError::start(format!(
+        "less than {min_free} is free at {} (--min-free): {what}; make room there, or let --rotate-size \
+         and --keep remove the oldest files",
+        directory.display()
+    ))
+}
+
 fn create(
     files: &mut Files,
     tapes: &[Tape],
@@ -285,4 +357,31 @@ fn create(
     let writer =
         PacketWriter::new(file, interfaces).map_err(|error| cannot_write(&path, &error))?;
     Ok((path, writer))
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_capture::{Filter, ResponseFilter};
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_counts_as_dropped_and_counts_never_go_back() {
+        let filter = Filter::Responses(ResponseFilter::default());
+        let mut tape = Tape {
+            tap: Tap::waiting(RingConfig::new("none", filter)),
+            link: LinkType::Ethernet,
+            snap_len: 100,
+            written: 0,
+            foreign: 0,
+            dropped_before: 0,
+        };
+        assert_eq!(tape.new_drops(5), 5);
+        tape.leave_out(LinkType::RawIp, 3);
+        assert_eq!(tape.new_drops(6), 4);
+        // The kernel does not tell.
+        assert_eq!(tape.new_drops(0), 0);
+        assert_eq!(tape.new_drops(8), 2);
+        assert_eq!(tape.dropped_before, 11);
+    }
 }

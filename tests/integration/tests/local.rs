@@ -231,7 +231,16 @@ fn a_replay_whose_shield_is_gone_ends_and_says_so() {
     }
     let (scene, file) = scene_and_recording();
     let host = scene.stage.live().unwrap().host.clone();
+    host.sysctl("net/ipv4/ip_local_port_range", "10000 60999")
+        .unwrap();
     let mut copier = begin(&scene, &host, &file, &[]);
+    assert!(
+        copier
+            .log()
+            .contains("from ports 1024 to 17151 are cut off"),
+        "{}",
+        copier.log()
+    );
     until_connected(&scene);
     signal(&nft_of(&copier), "-KILL");
     let status = copier.wait(LIMIT).unwrap();
