@@ -176,7 +176,7 @@ fn what_was_not_delivered_is_exit_code_2() {
     let output = run(&["--min-fidelity", "0"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     // Nothing of the recording belongs to this service.
-    let nobody = format!("{}-{target}:{HTTP}", HTTP + 1);
+    let nobody = format!("{}-{target}:{HTTP}", HTTP + 1000);
     let arguments = ["-i", &file, "-x", &nobody, "--local"];
     let output = host
         .run(millrace_integration::binary("millrace-copier"), &arguments)
@@ -205,9 +205,9 @@ fn while_the_operator_has_paused_a_recording_waits() {
     let arguments = ["-i", &path, "-x", &service, "--local"];
     let log = host.file("paused.log");
     let copier = millrace_integration::binary("millrace-copier");
-    let mut replay = host.spawn(copier, &arguments, &[], &log).unwrap();
+    let mut replay = host.spawn(&copier, &arguments, &[], &log).unwrap();
     millrace_lab::wait_for("the pause", LIMIT, || {
-        host.run(copier, &["ctl", "pause"])
+        host.run(&copier, &["ctl", "pause"])
             .is_ok_and(|output| output.status.success())
     })
     .unwrap();
@@ -218,7 +218,7 @@ fn while_the_operator_has_paused_a_recording_waits() {
         "{}",
         replay.log()
     );
-    host.check(copier, &["ctl", "resume"]).unwrap();
+    host.check(&copier, &["ctl", "resume"]).unwrap();
     let status = replay.wait(LIMIT).unwrap();
     assert!(status.success(), "{status}: {}", replay.log());
 }
@@ -240,11 +240,11 @@ fn a_signal_ends_a_replay_of_a_pipe_that_has_no_data() {
     let arguments = ["-i", &pipe, "-x", &service, "--local"];
     let log = host.file("silent.log");
     let copier = millrace_integration::binary("millrace-copier");
-    let mut replay = host.spawn(copier, &arguments, &[], &log).unwrap();
+    let mut replay = host.spawn(&copier, &arguments, &[], &log).unwrap();
     millrace_lab::wait_for("the replay to begin", LIMIT, || {
         replay.log().contains("answers end in")
             || host
-                .run(copier, &["ctl", "intensity"])
+                .run(&copier, &["ctl", "intensity"])
                 .is_ok_and(|output| output.status.success())
     })
     .unwrap();
