@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use millrace_capture::{RingStatistics, SendErrorKind, Sender, Tap, Waker, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
@@ -16,6 +16,7 @@ use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
 use crate::agents::{Agents, Diversion};
+use crate::clock::Clock;
 use crate::control::{Commands, Pilot, PilotConfig};
 use crate::guard::Sample;
 use crate::inbox::{Inbox, Input};
@@ -39,42 +40,6 @@ const BLOCKS_IN_A_ROW: usize = 8;
 /// Packets sent before the rings are looked at again. What capture drops is lost for good, while
 /// what is to be sent can wait in the engine's memory: so reading goes before sending.
 const PACKETS_IN_A_ROW: usize = 64;
-/// A capture time stamp further back than this comes from a wall clock that was set.
-const OLDEST_STAMP: Duration = Duration::from_secs(5);
-
-/// Time for the engine: the wall clock at the start, and from then on a clock that is never set.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    origin: Instant,
-    wall_micros: u64,
-}
-
-impl Clock {
-    fn start() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let wall_micros = u64::try_from(wall.as_micros()).unwrap_or_default();
-        Self {
-            origin: Instant::now(),
-            wall_micros,
-        }
-    }
-
-    fn now(&self) -> Time {
-        Time::from_micros(self.wall_micros) + self.origin.elapsed()
-    }
-
-    /// When a frame with this time stamp (Unix, nanoseconds) was captured.
-    fn stamp(now: Time, nanos: u64) -> Time {
-        let at = Time::from_micros(nanos / 1000).min(now);
-        if now.since(at) > OLDEST_STAMP {
-            now
-        } else {
-            at
-        }
-    }
-}
 
 /// What the rest of the daemon sees of the shard.
 #[derive(Clone, Debug, Default)]
