@@ -425,6 +425,14 @@ impl Engine {
             return;
         }
         let active = matches!(session.phase, Phase::Active(_));
+        if self.config.recorded.is_some() && self.is_busy(key) {
+            // A recording may be read faster than a target answers: first it gets what there is.
+            self.look_again(key, clock);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
             self.abort_for_gap(now, key);

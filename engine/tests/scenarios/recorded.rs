@@ -335,3 +335,41 @@ fn a_session_is_busy_until_its_target_has_answered_and_its_end_is_taken() {
     world.engine.end_of_recording(now);
     world.assert_nothing_left();
 }
+
+#[test]
+fn what_lies_before_a_silence_or_a_gap_is_delivered_however_fast_it_is_read() {
+    let silence = [says(300), Server(50), Pause(secs(9000)), says(200)];
+    let mut silent = Live::new(at(ms(0)), PORT).play(&silence);
+    silent.truncate(silent.len() - 1);
+    let mut gap = Live::new(at(ms(0)), PORT + 1).play(&[
+        says(300),
+        Server(50),
+        says(1000),
+        Server(50),
+        Pause(secs(5)),
+        ClientFin,
+    ]);
+    gap.retain(|(_, packet)| packet.payload.len() != 1000);
+    let later = Live::new(at(secs(20_000)), PORT + 2).play(&turns(1));
+    let mut world = world(f64::INFINITY, None, &silence);
+    let mut packets = [silent, gap].concat();
+    packets.sort_by_key(|(time, _)| *time);
+    // Everything is there before the target has answered the first SYN.
+    feed(&mut world, &packets);
+    feed(&mut world, &later);
+    let now = world.now;
+    world.engine.timeout(now);
+    world.run(secs(30));
+    assert_eq!(world.received(PORT).len(), 300);
+    assert_eq!(world.received(PORT + 1).len(), 300);
+    // What follows in the recording tells that nothing more comes of them.
+    feed(
+        &mut world,
+        &Live::new(at(secs(20_010)), PORT + 3).play(&turns(1)),
+    );
+    world.run(secs(30));
+    let aborted = &stats(&world).replicas_aborted;
+    assert_eq!(aborted.of(AbortReason::Idle), 1);
+    assert_eq!(aborted.of(AbortReason::CaptureGap), 1);
+    assert_eq!(stats(&world).bytes_missing, 1000);
+}
