@@ -7,6 +7,7 @@ use millrace_wire::{Flags, TcpPacket};
 use super::Engine;
 use crate::replica::ReplicaKey;
 use crate::session::{Course, Phase, SessionKey};
+use crate::stream::EndKind;
 use crate::time::Time;
 
 /// How far a recording goes on before a session is looked at again whose target is slow.
@@ -47,11 +48,24 @@ impl Engine {
                 let missing = session.stream.has_hole() || session.gap_since != Time::NEVER;
                 self.stats.sessions_cut += u64::from(running);
                 if missing {
-                    self.abort_for_gap(now, key);
+                    self.end_at_gap(key);
                 }
             }
             self.retire(now, key);
         }
+    }
+
+    /// What a session lacks will not come any more: its replicas deliver what lies before it, and
+    /// are then given up.
+    fn end_at_gap(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = (session.heap_size(), session.stream.stored());
+        self.stats.bytes_missing += session.note_acked();
+        let given_up = session.stream.cut_short(EndKind::Lost);
+        self.stats.give_up(given_up, session.copies());
+        self.account(key, before);
     }
 
     /// Whether a replica of this session waits for its target.

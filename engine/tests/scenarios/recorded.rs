@@ -118,6 +118,7 @@ fn what_a_recording_never_held_is_a_capture_gap_at_its_end() {
     let aborted = &stats(&world).replicas_aborted;
     assert_eq!(aborted.of(AbortReason::CaptureGap), 1);
     assert!(stats(&world).bytes_delivered < stats(&world).bytes_captured);
+    assert_eq!(stats(&world).replicas_completed, 0);
     world.assert_nothing_left();
 }
 
@@ -240,6 +241,21 @@ fn what_the_snap_length_cut_is_missing() {
         assert_eq!(counted.bytes_delivered, 120);
         assert_aborted(&mut world, AbortReason::CaptureGap);
     }
+}
+
+#[test]
+fn what_lies_before_a_gap_is_delivered_though_the_recording_ends_at_once() {
+    let talk = [says(300), Server(500), says(1000), Server(100), ClientFin];
+    let mut packets = Live::new(at(ms(0)), PORT).play(&talk);
+    packets.retain(|(_, packet)| packet.payload.len() != 1000);
+    let mut world = world(1.0, None, &talk);
+    feed(&mut world, &packets);
+    let now = world.now;
+    world.engine.end_of_recording(now);
+    world.run(secs(100));
+    assert_eq!(world.received(PORT).len(), 300);
+    assert_eq!(stats(&world).bytes_missing, 1000);
+    assert_aborted(&mut world, AbortReason::CaptureGap);
 }
 
 #[test]
