@@ -16,7 +16,7 @@
 //! - [`inspect`]: what recordings hold.
 //! - [`local`]: a recording replayed without an interceptor elsewhere.
 //! - [`offline`]: recordings in place of live traffic.
-//! - [`shard`]: the one thread that owns rings, engine and sender.
+//! - [`shard`]: the one thread that owns rings, engine and sender; `clock`: its time.
 //! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent.
 //! - [`reload`]: which of both there are may change at SIGHUP.
@@ -30,6 +30,7 @@
 pub mod agents;
 pub mod check_config;
 pub mod cli;
+mod clock;
 pub mod control;
 pub mod ctl;
 pub mod daemon;

@@ -172,6 +172,11 @@ impl Output<'_, '_> {
             bytes.refused,
         )?;
         self.counter(
+            "missing_bytes",
+            "Payload of copied sessions that capture lost",
+            bytes.missing,
+        )?;
+        self.counter(
             "client_segments",
             "Segments from clients",
             packets.client_segments,

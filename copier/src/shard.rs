@@ -3,10 +3,8 @@
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
 //!
-//! - `clock`: the engine's time.
 //! - `steer`: what the pilot sees, and what it decides.
 
-mod clock;
 mod steer;
 
 use std::collections::VecDeque;
@@ -22,6 +20,7 @@ use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
 
 use crate::agents::{Agents, Diversion};
+use crate::clock::Clock;
 use crate::control::{Commands, Pilot, PilotConfig, Sight};
 use crate::inbox::{Inbox, Input};
 use crate::local::Answers;
@@ -30,7 +29,6 @@ use crate::offline::feed::{Feed, Step};
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
-use clock::Clock;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);

@@ -69,6 +69,7 @@ const WRONG: &[(&str, &str)] = &[
     // What is not there.
     ("-u root@secret", "leave -u out"),
     ("-a 10", "name one with -i FILE"),
+    ("-d -i -", "there is no standard input"),
     ("--no-such-option", "--no-such-option"),
     ("extra", "extra"),
     ("--admin here", "--admin"),

@@ -290,12 +290,10 @@ fn a_file_that_is_gone_when_it_is_to_be_read_again_is_no_round() {
     let mut replay = Replay::of(
         sessions((0..5).map(|i| i * 100)),
         |_| {},
-        |feed| {
-            feed.rounds = 50;
-            feed.speed = f64::INFINITY;
-        },
+        |feed| feed.rounds = 50,
     );
     replay.world.behaviour = answering(ms(1));
+    replay.begin();
     // Two rounds, and the few that the reader is ahead.
     while replay.feed.recording().rounds_done < 2 {
         replay.step(ms(1));

@@ -177,7 +177,7 @@ impl Session {
         match kind {
             None => false,
             Some(EndKind::Fin) => self.live.finished || self.reset_after_fin,
-            Some(EndKind::Reset | EndKind::Severed) => true,
+            Some(EndKind::Reset | EndKind::Severed | EndKind::Lost) => true,
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum EndKind {
     /// The live server reset the connection, or a new connection took its four-tuple: the client
     /// sent neither FIN nor RST.
     Severed,
+    /// What follows in the recording was not captured.
+    Lost,
 }
 
 /// Where and how the stream ends.
@@ -240,9 +242,9 @@ impl ClientStream {
     }
 
     /// Ends it where it is: what is missing will never come, nor what lies behind it.
-    pub(crate) fn cut_short(&mut self) -> GivenUp {
+    pub(crate) fn cut_short(&mut self, kind: EndKind) -> GivenUp {
         let given_up = self.give_up();
-        self.end_kind = Some(EndKind::Severed);
+        self.end_kind = Some(kind);
         self.end_offset = self.next;
         given_up
     }

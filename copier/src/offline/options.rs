@@ -49,7 +49,7 @@ pub struct OfflineOptions {
     pub local_net: Option<ClientPool>,
 
     /// Succeed (exit code 0) when at least this share of the recorded bytes was delivered; less is
-    /// exit code 2. By default all must be.
+    /// exit code 2. By default all must be, and every connection must end as it was recorded.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub min_fidelity: Option<f64>,
 }

@@ -11,6 +11,7 @@ use crate::replica::{Needs, Replica, ReplicaKey};
 use crate::session::{Phase, SessionKey};
 use crate::source::SourcePool;
 use crate::stats::{AbortReason, RefusalReason};
+use crate::stream::EndKind;
 use crate::time::Time;
 
 /// Replicas that were held back are let go at this rate: a batch every tick, and as many more as
@@ -47,7 +48,7 @@ impl Engine {
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
             let before = (session.heap_size(), session.stream.stored());
-            let given_up = session.stream.cut_short();
+            let given_up = session.stream.cut_short(EndKind::Severed);
             self.stats.give_up(given_up, session.copies());
             session.mark_end();
             self.account(key, before);
@@ -435,6 +436,14 @@ impl Engine {
             return;
         }
         let active = matches!(session.phase, Phase::Active { .. });
+        if self.config.recorded.is_some() && self.is_busy(key) {
+            // A recording may be read faster than a target answers: first it gets what there is.
+            self.look_again(key, clock);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
             self.abort_for_gap(now, key);

@@ -4,6 +4,7 @@ use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
 use crate::session::Phase;
+use crate::stream::EndKind;
 use crate::time::Time;
 
 impl Engine {
@@ -57,7 +58,7 @@ impl Engine {
         if severed {
             let before = (session.heap_size(), session.stream.stored());
             self.stats.bytes_missing += session.note_acked();
-            let given_up = session.stream.cut_short();
+            let given_up = session.stream.cut_short(EndKind::Severed);
             self.stats.give_up(given_up, session.copies());
             self.stats.sessions_ended += u64::from(session.end(clock));
             session.mark_end();

@@ -1,10 +1,16 @@
 //! Recordings: whose time the live side has, and what becomes of sessions when one ends.
 
+use std::time::Duration;
+
 use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
 use crate::session::{Course, Phase, SessionKey};
+use crate::stream::EndKind;
 use crate::time::Time;
+
+/// How far a recording goes on before a session is looked at again whose target is slow.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// The time at which a segment was seen on the live side.
@@ -41,10 +47,37 @@ impl Engine {
                 let missing = session.stream.has_hole() || session.gap_since != Time::NEVER;
                 self.stats.sessions_cut += u64::from(running);
                 if missing {
-                    self.abort_for_gap(now, key);
+                    self.end_at_gap(key);
                 }
             }
             self.retire(now, key);
+        }
+    }
+
+    /// What a session lacks will not come any more: its replicas deliver what lies before it, and
+    /// are then given up.
+    fn end_at_gap(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = (session.heap_size(), session.stream.stored());
+        self.stats.bytes_missing += session.note_acked();
+        let given_up = session.stream.cut_short(EndKind::Lost);
+        self.stats.give_up(given_up, session.copies());
+        self.account(key, before);
+    }
+
+    /// Whether a replica of this session waits for its target.
+    pub(super) fn is_busy(&self, key: SessionKey) -> bool {
+        let phase = self.sessions.get(key).map(|session| &session.phase);
+        matches!(phase, Some(Phase::Active { busy: 1.., .. }))
+    }
+
+    /// Looks at a session again when the recording has gone on a little.
+    pub(super) fn look_again(&mut self, key: SessionKey, clock: Time) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            let later = clock + LOOK_AGAIN;
+            self.session_timers.arm(key, later, &mut session.armed);
         }
     }
 

@@ -123,9 +123,12 @@ impl Connection {
     pub(super) fn note_busy(&mut self, cx: &Context<'_>) {
         let taken = self.sender.una();
         let ends = cx.stream.end().is_some_and(|end| {
-            // Where the live server cut the connection, only time has to pass.
-            let cut = end.kind == EndKind::Severed && taken >= end.offset;
-            !self.completed && !cut
+            let waits = match end.kind {
+                EndKind::Fin | EndKind::Reset => true,
+                // Only time has to pass.
+                EndKind::Severed | EndKind::Lost => taken < end.offset,
+            };
+            !self.completed && waits
         });
         let turn = cx.turns.get(self.gate.next_mark()).is_some();
         self.busy = taken < cx.stream.len() || turn || ends || self.gate.clock.is_asking();

@@ -36,16 +36,18 @@ impl Replica {
                 c.reset_due = true;
                 c.complete(cx);
             }
-            EndKind::Severed if all_acked => {
+            EndKind::Severed | EndKind::Lost if all_acked => {
                 let cut_at = c.cut_at(cx);
-                if c.receiver.finished() || cut_at <= cx.now {
+                if !c.receiver.finished() && cut_at > cx.now {
+                    c.look_at = cut_at;
+                } else if end.kind == EndKind::Lost {
+                    self.abort(cx, AbortReason::CaptureGap);
+                } else {
                     c.reset_due = true;
                     c.complete(cx);
-                } else {
-                    c.look_at = cut_at;
                 }
             }
-            EndKind::Reset | EndKind::Severed => {}
+            EndKind::Reset | EndKind::Severed | EndKind::Lost => {}
         }
     }
 
@@ -77,7 +79,7 @@ impl Replica {
             Some(EndKind::Fin) => c.receiver.finished(),
             // It was to be reset anyway.
             Some(EndKind::Reset | EndKind::Severed) => true,
-            None => false,
+            Some(EndKind::Lost) | None => false,
         };
         if c.completed || as_live {
             c.complete(cx);

@@ -118,6 +118,7 @@ fn what_a_recording_never_held_is_a_capture_gap_at_its_end() {
     let aborted = &stats(&world).replicas_aborted;
     assert_eq!(aborted.of(AbortReason::CaptureGap), 1);
     assert!(stats(&world).bytes_delivered < stats(&world).bytes_captured);
+    assert_eq!(stats(&world).replicas_completed, 0);
     world.assert_nothing_left();
 }
 
@@ -243,6 +244,21 @@ fn what_the_snap_length_cut_is_missing() {
 }
 
 #[test]
+fn what_lies_before_a_gap_is_delivered_though_the_recording_ends_at_once() {
+    let talk = [says(300), Server(500), says(1000), Server(100), ClientFin];
+    let mut packets = Live::new(at(ms(0)), PORT).play(&talk);
+    packets.retain(|(_, packet)| packet.payload.len() != 1000);
+    let mut world = world(1.0, None, &talk);
+    feed(&mut world, &packets);
+    let now = world.now;
+    world.engine.end_of_recording(now);
+    world.run(secs(100));
+    assert_eq!(world.received(PORT).len(), 300);
+    assert_eq!(stats(&world).bytes_missing, 1000);
+    assert_aborted(&mut world, AbortReason::CaptureGap);
+}
+
+#[test]
 fn segments_out_of_order_are_not_missing() {
     let talk = turns(1);
     let mut world = world(1.0, None, &talk);
@@ -334,4 +350,42 @@ fn a_session_is_busy_until_its_target_has_answered_and_its_end_is_taken() {
     let now = world.now;
     world.engine.end_of_recording(now);
     world.assert_nothing_left();
+}
+
+#[test]
+fn what_lies_before_a_silence_or_a_gap_is_delivered_however_fast_it_is_read() {
+    let silence = [says(300), Server(50), Pause(secs(9000)), says(200)];
+    let mut silent = Live::new(at(ms(0)), PORT).play(&silence);
+    silent.truncate(silent.len() - 1);
+    let mut gap = Live::new(at(ms(0)), PORT + 1).play(&[
+        says(300),
+        Server(50),
+        says(1000),
+        Server(50),
+        Pause(secs(5)),
+        ClientFin,
+    ]);
+    gap.retain(|(_, packet)| packet.payload.len() != 1000);
+    let later = Live::new(at(secs(20_000)), PORT + 2).play(&turns(1));
+    let mut world = world(f64::INFINITY, None, &silence);
+    let mut packets = [silent, gap].concat();
+    packets.sort_by_key(|(time, _)| *time);
+    // Everything is there before the target has answered the first SYN.
+    feed(&mut world, &packets);
+    feed(&mut world, &later);
+    let now = world.now;
+    world.engine.timeout(now);
+    world.run(secs(30));
+    assert_eq!(world.received(PORT).len(), 300);
+    assert_eq!(world.received(PORT + 1).len(), 300);
+    // What follows in the recording tells that nothing more comes of them.
+    feed(
+        &mut world,
+        &Live::new(at(secs(20_010)), PORT + 3).play(&turns(1)),
+    );
+    world.run(secs(30));
+    let aborted = &stats(&world).replicas_aborted;
+    assert_eq!(aborted.of(AbortReason::Idle), 1);
+    assert_eq!(aborted.of(AbortReason::CaptureGap), 1);
+    assert_eq!(stats(&world).bytes_missing, 1000);
 }

@@ -175,4 +175,79 @@ fn what_was_not_delivered_is_exit_code_2() {
     assert!(said.contains("--min-fidelity"), "{said}");
     let output = run(&["--min-fidelity", "0"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // Nothing of the recording belongs to this service.
+    let nobody = format!("{}-{target}:{HTTP}", HTTP + 1000);
+    let arguments = ["-i", &file, "-x", &nobody, "--local"];
+    let output = host
+        .run(millrace_integration::binary("millrace-copier"), &arguments)
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("packets belongs to -x"), "{said}");
+}
+
+#[test]
+fn while_the_operator_has_paused_a_recording_waits() {
+    if !can_run() {
+        return;
+    }
+    let scene = Scene::new(StageOptions::default());
+    let recording = Recording::by_copier(&scene, "paused.pcapng", &[]);
+    a_few_requests(&scene);
+    let (file, _) = recording.end();
+    let host = scene.stage.live().unwrap().host.clone();
+    let target = scene.stage.target.address.v4;
+    let service = format!(
+        "{}-{target}:{HTTP}",
+        scene.live_service(0, Family::V4, HTTP)
+    );
+    let path = file.display().to_string();
+    let arguments = ["-i", &path, "-x", &service, "--local"];
+    let log = host.file("paused.log");
+    let copier = millrace_integration::binary("millrace-copier");
+    let mut replay = host.spawn(&copier, &arguments, &[], &log).unwrap();
+    millrace_lab::wait_for("the pause", LIMIT, || {
+        host.run(&copier, &["ctl", "pause"])
+            .is_ok_and(|output| output.status.success())
+    })
+    .unwrap();
+    // Longer than the recording.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(
+        replay.wait(Duration::from_millis(1)).is_err(),
+        "{}",
+        replay.log()
+    );
+    host.check(&copier, &["ctl", "resume"]).unwrap();
+    let status = replay.wait(LIMIT).unwrap();
+    assert!(status.success(), "{status}: {}", replay.log());
+}
+
+#[test]
+fn a_signal_ends_a_replay_of_a_pipe_that_has_no_data() {
+    if !can_run() {
+        return;
+    }
+    let scene = Scene::new(StageOptions::default());
+    let host = scene.stage.live().unwrap().host.clone();
+    let pipe = host.file("silent.fifo").display().to_string();
+    host.check("mkfifo", &[&pipe]).unwrap();
+    let service = format!(
+        "{}-{}:{HTTP}",
+        scene.live_service(0, Family::V4, HTTP),
+        scene.stage.target.address.v4
+    );
+    let arguments = ["-i", &pipe, "-x", &service, "--local"];
+    let log = host.file("silent.log");
+    let copier = millrace_integration::binary("millrace-copier");
+    let mut replay = host.spawn(&copier, &arguments, &[], &log).unwrap();
+    millrace_lab::wait_for("the replay to begin", LIMIT, || {
+        replay.log().contains("answers end in")
+            || host
+                .run(&copier, &["ctl", "intensity"])
+                .is_ok_and(|output| output.status.success())
+    })
+    .unwrap();
+    let status = replay.terminate(LIMIT).unwrap();
+    assert_eq!(status.code(), Some(2), "{}", replay.log());
 }

@@ -1,4 +1,4 @@
-//! The shard's clock.
+//! The shard's time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,13 +9,13 @@ const OLDEST_STAMP: Duration = Duration::from_secs(5);
 
 /// Time for the engine: the wall clock at the start, and from then on a clock that is never set.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     origin: Instant,
     wall_micros: u64,
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -26,17 +26,17 @@ impl Clock {
         }
     }
 
-    pub(super) fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         Time::from_micros(self.wall_micros) + self.origin.elapsed()
     }
 
     /// Time since the start.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.origin.elapsed()
     }
 
     /// When a frame with this time stamp (Unix, nanoseconds) was captured.
-    pub(super) fn stamp(now: Time, nanos: u64) -> Time {
+    pub(crate) fn stamp(now: Time, nanos: u64) -> Time {
         let at = Time::from_micros(nanos / 1000).min(now);
         if now.since(at) > OLDEST_STAMP {
             now
