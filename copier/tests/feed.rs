@@ -132,7 +132,7 @@ impl Replay {
     fn run(&mut self, moment: Duration) -> f64 {
         self.begin();
         let begin = self.world.now;
-        let limit = begin + secs(36_000);
+        let limit = begin + secs(7200);
         let mut packets = 0;
         while !self.step(moment) {
             assert!(self.world.now < limit, "{:?}", self.world.engine.gauges());

@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use millrace_wire::{Endpoint, FourTuple, Seq};
 
@@ -19,6 +20,8 @@ use crate::time::Time;
 const RELEASE_BATCH: usize = 16;
 const RELEASE_TICK: u32 = 1_000;
 const RELEASE_CONNECTING: usize = 512;
+/// How far a recording goes on before a session is looked at again whose target is slow.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Probes come from these ports, first included, last not.
 const PROBE_PORTS: (u16, u16) = (1024, 65_535);
 
@@ -436,14 +439,12 @@ impl Engine {
             return;
         }
         let active = matches!(session.phase, Phase::Active { .. });
-        if self.config.recorded.is_some() && self.is_busy(key) {
-            // A recording may be read faster than a target answers: first it gets what there is.
-            self.look_again(key, clock);
+        if self.config.recorded.is_some() && session.stream.stored() > 0 {
+            // A recording may be read faster than a target takes it: first it gets what there is.
+            let later = clock + LOOK_AGAIN;
+            self.session_timers.arm(key, later, &mut session.armed);
             return;
         }
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
         if active && session.gap_is_final(clock) {
             session.gap_since = Time::NEVER;
             self.abort_for_gap(now, key);

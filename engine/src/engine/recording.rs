@@ -1,16 +1,11 @@
 //! Recordings: whose time the live side has, and what becomes of sessions when one ends.
 
-use std::time::Duration;
-
 use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
 use crate::session::{Course, Phase, SessionKey};
 use crate::stream::EndKind;
 use crate::time::Time;
-
-/// How far a recording goes on before a session is looked at again whose target is slow.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// The time at which a segment was seen on the live side.
@@ -65,20 +60,6 @@ impl Engine {
         let given_up = session.stream.cut_short(EndKind::Lost);
         self.stats.give_up(given_up, session.copies());
         self.account(key, before);
-    }
-
-    /// Whether a replica of this session waits for its target.
-    pub(super) fn is_busy(&self, key: SessionKey) -> bool {
-        let phase = self.sessions.get(key).map(|session| &session.phase);
-        matches!(phase, Some(Phase::Active { busy: 1.., .. }))
-    }
-
-    /// Looks at a session again when the recording has gone on a little.
-    pub(super) fn look_again(&mut self, key: SessionKey, clock: Time) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            let later = clock + LOOK_AGAIN;
-            self.session_timers.arm(key, later, &mut session.armed);
-        }
     }
 
     /// Whether a copy would begin with this segment of a recording: one that completes a client's
