@@ -231,7 +231,8 @@ pub struct LimitOptions {
           value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub max_new_sessions: Option<u32>,
 
-    /// Copy at most this many sessions at the same time; more are refused and counted (those of a recording wait).
+    /// Copy at most this many sessions at the same time; more are refused and counted (of a recording:
+    /// so many that wait for the target, and more wait their turn).
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub max_open: Option<u32>,

@@ -10,13 +10,13 @@ use crate::route_info::LinkId;
 /// cut off, though its link may still count as up.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// A link that is up.
+/// A link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkSight {
     /// Which.
     pub id: LinkId,
-    /// How often it has come up.
-    pub epoch: u64,
+    /// How often it has come up, if it is up.
+    pub epoch: Option<u64>,
     /// Messages that came over it.
     pub messages: u64,
 }
@@ -38,7 +38,7 @@ pub enum View {
 pub enum Blindness {
     /// Answers cannot come back.
     Closed,
-    /// A link to an interceptor went down or up, or was silent, within the window.
+    /// A link to an interceptor is down, or went down or up or was silent within the window.
     Changed,
 }
 
@@ -50,8 +50,8 @@ impl Blindness {
                 "answers of the target cannot come back (/status names what is missing)"
             }
             Self::Changed => {
-                "an interceptor was lost, found or silent within the last window, so that answers \
-                 may have gone unseen"
+                "an interceptor is lost, or was lost, found or silent within the last window, so \
+                 that answers may go unseen"
             }
         }
     }
@@ -83,7 +83,8 @@ impl Sight {
         }
     }
 
-    /// Looks at the links that are up at `now`, since the start of the run. `open`: answers can come
+    /// Looks at the links at `now`, since the start of the run. One that was up and is not blinds until
+    /// it is back, or none any more; one that never was does not. `open`: answers can come
     /// back; `begun`: something was sent whose answers may be missed.
     pub fn look(
         &mut self,
@@ -97,8 +98,16 @@ impl Sight {
         let mut changed = false;
         let mut heard_at = now;
         for link in links {
-            let known = before.get(&link.id);
-            let known = known.filter(|known| known.link.epoch == link.epoch);
+            let before = before.get(&link.id);
+            if link.epoch.is_none() {
+                if let Some(lost) = before {
+                    kept += 1;
+                    changed = true;
+                    self.links.insert(link.id, *lost);
+                }
+                continue;
+            }
+            let known = before.filter(|known| known.link.epoch == link.epoch);
             kept += usize::from(known.is_some());
             changed |= known.is_none();
             let silent_since = known.filter(|known| known.link.messages == link.messages);
@@ -132,7 +141,7 @@ mod tests {
                 interceptor: number,
                 link: 0,
             },
-            epoch,
+            epoch: Some(epoch),
             messages,
         }
     }
@@ -200,6 +209,34 @@ mod tests {
         assert_eq!(look(21_700, 6), changed);
         let heard_at = millis(23_400);
         assert_eq!(look(23_400, 7), View::Clear { heard_at });
+    }
+
+    #[test]
+    fn a_link_that_is_lost_for_good_blinds_until_it_is_back_or_none_any_more() {
+        let down = LinkSight {
+            epoch: None,
+            ..link(2, 1, 0)
+        };
+        let mut sight = Sight::new(WINDOW);
+        let clear = |view| matches!(view, View::Clear { .. });
+        let mut look = |at, second: Option<LinkSight>| {
+            let links = [Some(link(1, 1, at)), second];
+            clear(sight.look(millis(at), true, at > 200, links.into_iter().flatten()))
+        };
+        assert!(look(100, Some(down)), "it was never up");
+        assert!(look(200, Some(link(2, 1, 1))));
+        for at in (1..60).map(|seconds| 1000 * seconds) {
+            assert!(!look(at, Some(down)), "{at}");
+        }
+        for at in (60..80).map(|seconds| 1000 * seconds) {
+            assert_eq!(look(at, Some(link(2, 2, at))), at >= 70_000, "{at}");
+        }
+        assert!(!look(80_000, Some(down)));
+        assert!(!look(81_000, None));
+        for at in (82..90).map(|seconds| 1000 * seconds) {
+            look(at, None);
+        }
+        assert!(look(91_000, None));
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub struct OfflineOptions {
           value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400_000))]
     pub longest_pause: Option<u64>,
 
-    /// Replay as fast as the target answers: no pauses, and at most --max-open sessions at once
-    /// (100 by default).
+    /// Replay as fast as the target answers: no pauses, and at most --max-open sessions that wait for
+    /// it at once (100 by default).
     #[arg(long, conflicts_with = "speed")]
     pub asap: bool,
 

@@ -1,6 +1,6 @@
 //! Some probes to one target, from their first SYN to what they showed.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
@@ -66,6 +66,8 @@ pub(super) struct Volley {
     /// Steps of the schedule that are behind it.
     step: usize,
     trace: u64,
+    /// The probes that hosts were asked after, by the numbers that they go by there.
+    asked_after: Vec<u64>,
     reports: Vec<(InterceptorId, TraceReport)>,
     unsent: Option<(SendErrorKind, i32)>,
     outgoing: VecDeque<Packet>,
@@ -115,6 +117,7 @@ impl Volley {
             began: now,
             step: 0,
             trace: first_id,
+            asked_after: Vec::new(),
             reports: Vec::new(),
             unsent: None,
             outgoing: VecDeque::new(),
@@ -246,6 +249,7 @@ impl Volley {
             asked: self.interceptors.iter().map(name).collect(),
             absent: routes.absent().iter().map(name).collect(),
             clients_own,
+            came_in: self.came_in(),
             reports: self
                 .reports
                 .iter()
@@ -253,6 +257,18 @@ impl Volley {
                 .collect(),
             unsent: self.unsent,
         })
+    }
+
+    /// How many of the probes that nobody has answered came in at a host. Hosts may have seen others,
+    /// which were answered since they were asked.
+    fn came_in(&self) -> usize {
+        let sights = self.reports.iter().flat_map(|(_, report)| &report.sights);
+        let seen: HashSet<u64> = sights
+            .filter_map(|sight| self.asked_after.get(usize::try_from(sight.client).ok()?))
+            .copied()
+            .collect();
+        let missing = self.probes.iter().filter(|it| it.answered_by.is_none());
+        missing.filter(|probe| seen.contains(&probe.id)).count()
     }
 
     fn answered(&self) -> impl Iterator<Item = &Probe> {
@@ -288,11 +304,14 @@ impl Volley {
         }
     }
 
-    fn ask(&self, routes: &RouteInfo) {
-        let unanswered = self.probes.iter().filter(|it| it.answered_by.is_none());
+    fn ask(&mut self, routes: &RouteInfo) {
+        let unanswered = || self.probes.iter().filter(|it| it.answered_by.is_none());
+        self.asked_after = unanswered().map(|probe| probe.id).collect();
         let request = TraceRequest {
             id: self.trace,
-            clients: unanswered.map(|probe| probe.tuple.source.into()).collect(),
+            clients: unanswered()
+                .map(|probe| probe.tuple.source.into())
+                .collect(),
             wait: LOOK,
         };
         routes.trace(&request);
@@ -325,6 +344,8 @@ fn reset_of(probe: &Probe) -> Packet {
 
 #[cfg(test)]
 mod tests {
+    use millrace_proto::Sight;
+
     use super::*;
 
     const START: Time = Time::from_micros(1_000_000_000);
@@ -427,6 +448,35 @@ mod tests {
         assert!(over, "a volley is bounded");
         assert_eq!(syns, 12, "six times two, after the first");
         assert!(!volley.verdict(&routes, true).is_open());
+    }
+
+    #[test]
+    fn a_probe_that_came_in_and_is_answered_late_does_not_stand_for_one_that_went_elsewhere() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        while !volley.is_asked_after() {
+            volley.advance(volley.due(), &routes, true);
+        }
+        for interceptor in [0, 1] {
+            let sight = Sight {
+                client: 0,
+                syn_device: "eth0".to_owned(),
+                ..Sight::default()
+            };
+            let report = TraceReport {
+                id: volley.trace,
+                sights: vec![sight],
+                ..TraceReport::default()
+            };
+            volley.on_traced(interceptor, &report);
+        }
+        assert_eq!(volley.came_in(), 1);
+        let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
+        volley.on_header(0, FlowRef::Id(7), &header);
+        assert_eq!(volley.came_in(), 0);
+        let verdict = volley.verdict(&routes, true);
+        assert!(matches!(verdict, Verdict::Partly { .. }), "{verdict}");
+        assert!(volley.verdict(&routes, false).is_open());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::room::MinFree;
+use super::room::{self, MinFree};
 
 /// For the owner alone: clients' passwords and cookies are in it.
 const PRIVATE: u32 = 0o600;
@@ -120,25 +120,28 @@ impl Files {
         }
     }
 
-    /// Whether as much of the file system is free as shall be. Where only some files are kept the
-    /// oldest make room, down to the last.
+    /// Whether as much of the file system is free as shall be, or will be: where only some files are
+    /// kept, the oldest make room, if all but the last hold as much as is missing. A file system may
+    /// take its time to free them, so it is not asked again before the next look.
     pub fn has_room(&self) -> bool {
         let Rotation { keep, min_free, .. } = self.rotation;
-        loop {
-            // Where the system does not say, writing will.
-            if min_free
-                .is_kept(directory(&self.rotation.path))
-                .unwrap_or(true)
-            {
-                return true;
-            }
-            let existing = match keep {
-                Some(_) => self.existing(),
-                None => Vec::new(),
-            };
-            let [(_, oldest), _, ..] = existing.as_slice() else {
-                return false;
-            };
+        // A device or a pipe takes no room. Where the system does not say, writing will.
+        let is_special = std::fs::metadata(&self.rotation.path).is_ok_and(|it| !it.is_file());
+        let missing = min_free.missing(directory(&self.rotation.path));
+        let missing = missing.ok().filter(|_| !is_special).unwrap_or(0);
+        if missing == 0 {
+            return true;
+        }
+        let existing = match keep {
+            Some(_) => self.existing(),
+            None => Vec::new(),
+        };
+        let len = |path: &PathBuf| std::fs::metadata(path).map_or(0, |it| it.len());
+        let Some(count) = room::how_many(missing, existing.iter().map(|(_, path)| len(path)))
+        else {
+            return false;
+        };
+        for (_, oldest) in existing.iter().take(count) {
             if let Err(error) = std::fs::remove_file(oldest) {
                 tracing::warn!("cannot remove {} (--min-free): {error}", oldest.display());
                 return false;
@@ -148,6 +151,7 @@ impl Files {
                 oldest.display()
             );
         }
+        true
     }
 
     /// How much is to stay free, and where.
@@ -320,16 +324,15 @@ mod tests {
     }
 
     #[test]
-    fn where_room_is_short_the_oldest_files_go_first_and_the_last_stays() {
+    fn where_no_room_can_be_made_no_file_is_removed() {
         let scene = Scene::new("room").with(&["w-000001", "w-000002", "w-000003"]);
         let never = MinFree::Megabytes(u64::MAX);
         let mut files = scene.files("w", Some(1), None);
         assert!(files.has_room());
         files.rotation.min_free = never;
-        assert!(!files.has_room());
-        assert_eq!(scene.names().len(), 3, "all are kept without --keep");
+        assert!(!files.has_room(), "without --keep");
         files.rotation.keep = Some(3);
         assert!(!files.has_room());
-        assert_eq!(scene.names(), ["w-000003"]);
+        assert_eq!(scene.names().len(), 3, "to remove them would not help");
     }
 }

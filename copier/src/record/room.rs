@@ -15,18 +15,37 @@ pub enum MinFree {
 }
 
 impl MinFree {
-    /// Whether so much is free for a user without privileges where this directory is.
+    /// How many bytes are missing, where this directory is and for a user without privileges, to have
+    /// so much free.
     ///
     /// # Errors
     /// What the system says.
-    pub fn is_kept(self, directory: &Path) -> io::Result<bool> {
+    pub fn missing(self, directory: &Path) -> io::Result<u64> {
         let room = rustix::fs::statvfs(directory)?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
-        Ok(match self {
-            Self::Share(share) => room.f_bavail as f64 >= share * room.f_blocks as f64,
-            Self::Megabytes(megabytes) => free >> 20 >= megabytes,
-        })
+        let wanted = match self {
+            Self::Share(share) => {
+                let all = room.f_blocks.saturating_mul(room.f_frsize);
+                (share * all as f64) as u64
+            }
+            Self::Megabytes(megabytes) => megabytes.saturating_mul(1 << 20),
+        };
+        Ok(wanted.saturating_sub(free))
     }
+}
+
+/// How many files of these lengths, from the first on, hold the bytes that are missing; the last is
+/// none of them. `None`: all together do not.
+pub fn how_many(missing: u64, lengths: impl ExactSizeIterator<Item = u64>) -> Option<usize> {
+    let older = lengths.len().saturating_sub(1);
+    let mut held = 0u64;
+    for (index, length) in lengths.take(older).enumerate() {
+        held = held.saturating_add(length);
+        if held >= missing {
+            return Some(index + 1);
+        }
+    }
+    None
 }
 
 impl FromStr for MinFree {
@@ -72,6 +91,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_files_make_room_than_are_needed_and_never_the_last() {
+        let of = |missing, lengths: &[u64]| how_many(missing, lengths.iter().copied());
+        assert_eq!(of(1, &[10, 10, 10]), Some(1));
+        assert_eq!(of(11, &[10, 10, 10]), Some(2));
+        assert_eq!(of(21, &[10, 10, 10]), None);
+        assert_eq!(of(1, &[10]), None);
+        assert_eq!(of(1, &[]), None);
+    }
+
+    #[test]
     fn nothing_is_always_kept_and_more_than_there_is_never() {
         let directory = std::env::temp_dir();
         for (wanted, kept) in [
@@ -80,8 +109,9 @@ mod tests {
             (MinFree::Megabytes(u64::MAX), false),
             (MinFree::Share(1.1), false),
         ] {
-            assert_eq!(wanted.is_kept(&directory).unwrap(), kept, "{wanted}");
+            let missing = wanted.missing(&directory).unwrap();
+            assert_eq!(missing == 0, kept, "{wanted}");
         }
-        assert!(MinFree::Share(0.0).is_kept(Path::new("/none")).is_err());
+        assert!(MinFree::Share(0.0).missing(Path::new("/none")).is_err());
     }
 }

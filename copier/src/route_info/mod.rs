@@ -106,16 +106,13 @@ impl RouteInfo {
         absent
     }
 
-    /// The links on which responses can come back now, and what came over them.
+    /// All links, and what came over them.
     pub fn in_sight(&self) -> impl Iterator<Item = LinkSight> {
-        self.links
-            .iter()
-            .filter(|link| link.is_up())
-            .map(|link| LinkSight {
-                id: link.id(),
-                epoch: link.epoch().unwrap_or_default(),
-                messages: link.handle().status().messages_in,
-            })
+        self.links.iter().map(|link| LinkSight {
+            id: link.id(),
+            epoch: link.epoch().filter(|_| link.is_up()),
+            messages: link.handle().status().messages_in,
+        })
     }
 
     /// Where an interceptor is, as the operator wrote it.
