@@ -84,18 +84,15 @@ impl Owners {
         FlowRecords::new(flows)
             .map_while(Result::ok)
             .filter_map(move |flow| {
+                let tuple = FourTuple::new(flow.client.into(), flow.target.into());
+                let taken = self.is_anothers(&tuple, conn);
                 let copier = self.copiers.get_mut(&conn)?;
                 let new = !copier.flows.contains_key(&flow.id);
                 if new && (held >= self.limit || copier.flows.len() >= share) {
                     self.over_limit += 1;
                     return None;
                 }
-                let tuple = FourTuple::new(flow.client.into(), flow.target.into());
-                if self
-                    .by_flow
-                    .get(&tuple)
-                    .is_some_and(|(owner, _)| *owner != conn)
-                {
+                if taken {
                     self.conflicts += 1;
                     copier.who.queue.conflict(flow.id);
                     return None;
@@ -116,6 +113,17 @@ impl Owners {
                 self.by_flow.insert(tuple, (conn, flow.id));
                 Some(tuple)
             })
+    }
+
+    /// Whether another copier owns this flow. On another link of the same one (`-C`) it is an older
+    /// flow, whose end is still on its way there.
+    fn is_anothers(&self, flow: &FourTuple, conn: ConnId) -> bool {
+        let process = |conn: &ConnId| {
+            let who = &self.copiers.get(conn)?.who;
+            Some((&who.copier_id, who.incarnation))
+        };
+        let owner = self.by_flow.get(flow).map(|(owner, _)| owner);
+        owner.is_some_and(|owner| *owner != conn && process(owner) != process(&conn))
     }
 
     /// Flows that a stream does not own any more.
@@ -283,6 +291,30 @@ mod tests {
             address: None,
             queue: HeaderQueue::new(1 << 20),
         }
+    }
+
+    #[test]
+    fn a_flow_that_begins_again_on_another_link_of_its_copier_is_that_links() {
+        let mut owners = Owners::new(1000);
+        let one = attached("a");
+        let other = Attached {
+            link: 1,
+            ..one.clone()
+        };
+        owners.attach(ConnId(1), one);
+        owners.attach(ConnId(2), other);
+        owners.attach(ConnId(3), attached("b"));
+        let (old, tuple) = flow(4, 5000);
+        let (new, _) = flow(7, 5000);
+        assert_eq!(owners.announce(ConnId(1), &old).count(), 1);
+        assert_eq!(owners.announce(ConnId(3), &new).count(), 0, "another's");
+        assert_eq!(owners.announce(ConnId(2), &new).count(), 1);
+        assert_eq!(owners.find(&tuple), Some((ConnId(2), FlowKey::Id(7))));
+        let mut ended = Vec::new();
+        millrace_proto::flow::encode_flow_id(4, &mut ended);
+        owners.forget(ConnId(1), &ended);
+        assert_eq!(owners.find(&tuple), Some((ConnId(2), FlowKey::Id(7))));
+        assert_eq!(owners.conflict_count(), 1);
     }
 
     fn flow(id: u64, port: u16) -> (Vec<u8>, FourTuple) {
