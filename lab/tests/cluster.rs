@@ -14,6 +14,7 @@ use millrace_lab::cluster::{Cluster, ClusterOptions, Forwarding, HealthChecks, S
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::recorder::{Recorder, RecorderConfig};
 use millrace_lab::wait_for;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PORT: u16 = 8080;
 
@@ -137,6 +138,36 @@ fn a_real_server_that_leaves_keeps_its_connections() {
     assert!(cluster.director.set_active(7, false).is_err());
     cluster.director.set_active(1, false).unwrap();
     assert!(cluster.director.set_active(0, false).is_err());
+}
+
+#[test]
+fn a_port_that_is_used_again_belongs_to_no_real_server_that_left() {
+    needs_lab!();
+    let mut cluster = Cluster::new(ClusterOptions::new(&[PORT])).unwrap();
+    let recorders = recorders(&mut cluster);
+    let visit = |cluster: &Cluster| {
+        let to = (cluster.vip().v4, PORT).into();
+        let client = &cluster.client().unwrap().host;
+        client.enter_async(async move || {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            // No rest for the port.
+            socket.set_zero_linger()?;
+            socket.bind("0.0.0.0:40000".parse().unwrap())?;
+            let mut stream = socket.connect(to).await?;
+            stream
+                .write_all(b"GET /bytes/100 HTTP/1.1\r\nHost: lab\r\n\r\n")
+                .await?;
+            let mut answer = [0; 100];
+            stream.read_exact(&mut answer).await?;
+            std::io::Result::Ok(())
+        })
+    };
+    // The first in turn is the first real server.
+    visit(&cluster).unwrap().unwrap();
+    cluster.director.set_active(0, false).unwrap();
+    visit(&cluster).unwrap().unwrap();
+    assert_eq!(counts(recorders), [1, 1, 0]);
 }
 
 #[test]

@@ -162,13 +162,17 @@ impl Ruleset {
             );
             let known = format!("meta mark set {client} map @{map}");
             let remember = format!("update @{map} {{ {client} : meta mark }}");
+            // An update keeps what a key stands for and only makes it last.
+            let forget = format!("delete @{map} {{ {client} : meta mark }}");
             let opens = "tcp flags & (syn | ack | rst)";
             if !leaving.is_empty() {
                 // A port that is used again is a new connection (IPVS: conn_reuse_mode).
                 let leaving = leaving.join(", ");
                 rule(
                     pick,
-                    &format!("{opens} == syn {known} meta mark {{ {leaving} }} goto {new}"),
+                    &format!(
+                        "{opens} == syn {known} meta mark {{ {leaving} }} {forget} goto {new}"
+                    ),
                 );
             }
             rule(pick, &format!("{known} {remember} goto {forward}"));
