@@ -277,7 +277,9 @@ mod tests {
             "{rules}"
         );
         assert!(rules.contains("1 : 02:00:00:00:01:66"), "{rules}");
-        assert!(rules.contains("meta mark { 1 } goto new6"), "{rules}");
+        let forgets =
+            "meta mark { 1 } delete @flows6 { @nh,160,32 . tcp sport : meta mark } goto new6";
+        assert!(rules.contains(forgets), "{rules}");
     }
 
     #[test]
