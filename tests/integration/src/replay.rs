@@ -4,11 +4,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use millrace_lab::load::{Kind, Load};
 use millrace_lab::records::RecordedStreams;
 use millrace_lab::{Process, wait_for};
 use serde_json::Value;
 
-use crate::{PORTS, Scene, binary};
+use crate::{Family, HTTP, PORTS, Scene, binary};
+
+/// A few requests on connections that stay open for a while, of both families.
+pub fn a_few_requests(scene: &Scene) {
+    for family in Family::BOTH {
+        let kind = Kind::KeepAlive {
+            // The first connection of a new lab takes a second.
+            lasting: Duration::from_millis(2200),
+            pause: Duration::from_millis(20),
+            path: "/bytes/200".to_owned(),
+        };
+        let load = Load::new(kind, scene.live_service(0, family, HTTP))
+            .from(&scene.client_addresses(family))
+            .concurrency(8);
+        scene.load(load);
+    }
+}
 
 /// A recording that is under way on the live host.
 pub struct Recording {

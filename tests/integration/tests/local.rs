@@ -5,9 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use millrace_integration::replay::Recording;
+use millrace_integration::replay::{Recording, a_few_requests};
 use millrace_integration::{Family, HTTP, Scene, binary, can_run, number};
-use millrace_lab::load::{Kind, Load};
 use millrace_lab::{Host, Process, StageOptions, wait_for};
 
 /// Far longer than anything here takes: reached only when a test fails.
@@ -17,18 +16,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn scene_and_recording() -> (Scene, PathBuf) {
     let scene = Scene::new(StageOptions::default());
     let recording = Recording::by_copier(&scene, "local.pcapng", &[]);
-    for family in Family::BOTH {
-        let kind = Kind::KeepAlive {
-            // The first connection of a new lab takes a second.
-            lasting: Duration::from_millis(2200),
-            pause: Duration::from_millis(20),
-            path: "/bytes/200".to_owned(),
-        };
-        let load = Load::new(kind, scene.live_service(0, family, HTTP))
-            .from(&scene.client_addresses(family))
-            .concurrency(8);
-        scene.load(load);
-    }
+    a_few_requests(&scene);
     let (file, _) = recording.end();
     (scene, file)
 }

@@ -5,12 +5,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use millrace_integration::replay::Recording;
+use millrace_integration::replay::{Recording, a_few_requests};
 use millrace_integration::traffic::some_of_everything;
 use millrace_integration::{Family, HTTP, Path as Way, Scene, can_run, number};
 use millrace_lab::StageOptions;
 use millrace_lab::fault::Fault;
-use millrace_lab::load::{Kind, Load};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -19,22 +18,6 @@ fn scene() -> Scene {
     let mut scene = Scene::new(StageOptions::default());
     scene.start_interceptor();
     scene
-}
-
-/// A few requests on connections that stay open for a while.
-fn a_few_requests(scene: &Scene) {
-    for family in Family::BOTH {
-        let kind = Kind::KeepAlive {
-            // The first connection of a new lab takes a second.
-            lasting: Duration::from_millis(2200),
-            pause: Duration::from_millis(20),
-            path: "/bytes/200".to_owned(),
-        };
-        let load = Load::new(kind, scene.live_service(0, family, HTTP))
-            .from(&scene.client_addresses(family))
-            .concurrency(8);
-        scene.load(load);
-    }
 }
 
 #[test]
