@@ -94,15 +94,17 @@ impl Replica {
 
     /// Ends the replica, counted. What the target has of the connection is reset.
     pub(crate) fn abort(&mut self, cx: &mut Context<'_>, reason: AbortReason) {
-        let target_is_gone = match reason {
-            AbortReason::Refused | AbortReason::TargetReset | AbortReason::TargetClosed => true,
-            AbortReason::Timeout
-            | AbortReason::CaptureGap
+        // Whether the target has no connection any more, and whether it had its time to answer.
+        let (target_is_gone, had_its_time) = match reason {
+            AbortReason::TargetReset | AbortReason::TargetClosed => (true, true),
+            AbortReason::Refused => (true, false),
+            AbortReason::Timeout => (false, true),
+            AbortReason::CaptureGap
             | AbortReason::Urgent
             | AbortReason::Memory
             | AbortReason::Idle
             | AbortReason::Shutdown
-            | AbortReason::Stopped => false,
+            | AbortReason::Stopped => (false, false),
         };
         let left = match &self.phase {
             Phase::Lingering(_) | Phase::Done => return,
@@ -110,19 +112,8 @@ impl Replica {
             Phase::SynSent(handshake) => Some(Linger::abandoned(cx.now, handshake.first())),
             Phase::Open(c) => Some(c.reset(cx.now)),
         };
-        let unanswered = match reason {
-            AbortReason::TargetReset | AbortReason::TargetClosed | AbortReason::Timeout => true,
-            // The target was not given its time.
-            AbortReason::Refused
-            | AbortReason::CaptureGap
-            | AbortReason::Urgent
-            | AbortReason::Memory
-            | AbortReason::Idle
-            | AbortReason::Shutdown
-            | AbortReason::Stopped => false,
-        };
         if let Phase::Open(c) = &mut self.phase
-            && unanswered
+            && had_its_time
         {
             c.give_up_answer(cx);
         }
