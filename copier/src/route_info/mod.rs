@@ -111,7 +111,7 @@ impl RouteInfo {
         self.links.iter().map(|link| LinkSight {
             id: link.id(),
             epoch: link.epoch().filter(|_| link.is_up()),
-            messages: link.handle().status().messages_in,
+            messages: link.handle().messages_in(),
         })
     }
 

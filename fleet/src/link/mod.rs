@@ -259,6 +259,11 @@ impl LinkHandle {
         &self.shared.config.address
     }
 
+    /// Messages that came, since the process started. Takes no lock.
+    pub fn messages_in(&self) -> u64 {
+        self.shared.counters.messages_in()
+    }
+
     /// The link as an operator wants to see it.
     pub fn status(&self) -> LinkStatus {
         self.shared

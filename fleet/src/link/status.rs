@@ -133,6 +133,10 @@ impl Counters {
         reason.clone_into(&mut state.last_error);
     }
 
+    pub(super) fn messages_in(&self) -> u64 {
+        self.messages_in.load(Ordering::Relaxed)
+    }
+
     pub(super) fn status(&self, config: &LinkConfig, queued_bytes: usize) -> LinkStatus {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let state = lock(&self.state);
@@ -147,7 +151,7 @@ impl Counters {
             last_error: state.last_error.clone(),
             rtt_us: load(&self.rtt_us),
             messages_out: load(&self.sent.messages),
-            messages_in: load(&self.messages_in),
+            messages_in: self.messages_in(),
             bytes_out: load(&self.sent.bytes),
             bytes_in: load(&self.bytes_in),
             headers_in: load(&self.headers_in),
