@@ -123,7 +123,9 @@ fn an_application_killed_ends_only_the_sessions_of_its_real_server() {
     let loads = load(&scene, 10 * SECOND);
     sleep(3 * SECOND);
     scene.real[1].kill_application();
-    // As a director would whose health check has failed.
+    // As a director would whose health check fails after a second. Connections that are given to the dead application
+    // until then are refused: whatever was open when it died, each copier loses some.
+    sleep(SECOND);
     scene.cluster.director.set_active(1, false).unwrap();
     join(loads);
     scene.settle(SETTLE);
