@@ -193,6 +193,68 @@ fn a_full_socket_is_waited_for_a_bounded_time_and_then_counted() {
 }
 
 #[test]
+fn packets_that_a_devices_queue_refuses_are_counted() {
+    if !ready(&["tc"]) {
+        return;
+    }
+    let pair = Pair::new();
+    for host in [Pair::B4, Pair::B6] {
+        pair.a.ip(&format!(
+            "neigh replace {host} lladdr 02:00:00:00:00:01 dev eth0"
+        ));
+    }
+    // Lets 1,600 bytes through and 1,000 a second from then on, with 3,000 waiting.
+    pair.a
+        .exec("tc qdisc add dev eth0 root tbf rate 8kbit burst 1600 limit 3000");
+    pair.a.enter(|| {
+        let mut sender = Sender::raw(&SenderConfig::default()).unwrap();
+        for cookie in 0..20 {
+            let (foreign, host) = match cookie % 2 {
+                0 => (FOREIGN4, Pair::B4),
+                _ => (FOREIGN6, Pair::B6),
+            };
+            push(&mut sender, cookie, foreign, socket(host, 80), &[0; 1000]);
+        }
+        let failures = flush(&mut sender);
+        assert!(failures.iter().all(|f| f.kind == SendErrorKind::NoBuffers));
+        let counters = sender.counters();
+        assert!((1..20).contains(&counters.packets), "{counters:?}");
+        let failed = counters.failures(SendErrorKind::NoBuffers);
+        assert_eq!(counters.packets + failed, 20);
+        assert_eq!(failures.len() as u64, failed);
+    });
+}
+
+#[test]
+fn a_packet_that_is_too_long_does_not_end_later_waits() {
+    if !ready(&[]) {
+        return;
+    }
+    let pair = Pair::new();
+    pair.a.ip("route add 198.19.0.0/16 via 198.18.0.99");
+    pair.a.enter(|| {
+        let config = SenderConfig {
+            send_buffer: 4096,
+            max_packet: 4000,
+            ..SenderConfig::default()
+        };
+        let mut sender = Sender::raw(&config).unwrap();
+        push(&mut sender, 0, FOREIGN4, socket(Pair::B4, 80), &[0; 3000]);
+        let failures = flush(&mut sender);
+        assert_eq!(failures[0].kind, SendErrorKind::MessageTooLong);
+        // Packets for a neighbour that does not answer fill the socket's buffer.
+        let start = Instant::now();
+        for cookie in 1..64 {
+            let to = socket("198.19.0.1", 80);
+            push(&mut sender, cookie, FOREIGN4, to, &[0; 1000]);
+        }
+        assert!(!flush(&mut sender).is_empty());
+        let waited = Duration::from_millis(sender.counters().waits);
+        assert!(waited > Duration::ZERO && start.elapsed() >= waited);
+    });
+}
+
+#[test]
 fn a_buffer_beyond_the_systems_limit_is_granted_to_the_privileged_alone() {
     if !ready(&[]) {
         return;

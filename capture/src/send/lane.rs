@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_send_buffer_size;
+use rustix::net::{RecvFlags, recv};
 
 use super::SenderConfig;
 use super::failure::Outcome;
@@ -137,6 +138,9 @@ impl Lane {
                 }
                 break;
             }
+            if errno == libc::EMSGSIZE {
+                self.forget_reports();
+            }
             if let Some(queued) = rest.first() {
                 let length = queued.length - self.headroom;
                 outcome.fail(queued.cookie, queued.destination, length, errno);
@@ -151,6 +155,14 @@ impl Lane {
     pub(super) fn buffer(&self) -> usize {
         // The kernel shows twice of that: what it takes for its own records (socket(7)).
         socket_send_buffer_size(&self.fd).map_or(0, |bytes| bytes / 2)
+    }
+
+    /// Of a packet that is too long a raw socket also keeps a report in its error queue (IP_RECVERR, `ip(7)`). The error
+    /// number said it all, and a queue with something in it would end every wait at once.
+    fn forget_reports(&self) {
+        let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
+        let mut nothing = [0_u8; 1];
+        while recv(&self.fd, &mut nothing, flags).is_ok() {}
     }
 
     fn wait_for_room(&self) {

@@ -1,7 +1,7 @@
 //! Through the kernel's routing: a raw socket for each address family.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
@@ -10,9 +10,12 @@ use super::failure::Outcome;
 use super::lane::Lane;
 use crate::error::CaptureError;
 use crate::sys::option::{
-    set_ipv4_header_included, set_ipv6_header_included, set_mark, set_send_buffer,
+    report_ipv4_errors, report_ipv6_errors, set_ipv4_header_included, set_ipv6_header_included,
+    set_mark, set_send_buffer,
 };
 use crate::sys::send_batch::SocketAddress;
+
+type SetOption = fn(BorrowedFd<'_>) -> std::io::Result<()>;
 
 #[derive(Debug)]
 pub(super) struct RawRoute {
@@ -74,12 +77,14 @@ fn lane(family: AddressFamily, config: &SenderConfig) -> Result<Option<Lane>, Ca
         Err(rustix::io::Errno::AFNOSUPPORT) => return Ok(None),
         Err(error) => return Err(CaptureError::of("open a raw socket")(error)),
     };
-    if family == AddressFamily::INET {
-        set_ipv4_header_included(fd.as_fd())
+    let (include_header, report_errors): (SetOption, SetOption) = if family == AddressFamily::INET {
+        (set_ipv4_header_included, report_ipv4_errors)
     } else {
-        set_ipv6_header_included(fd.as_fd())
-    }
-    .map_err(CaptureError::of("send packets with their own IP header"))?;
+        (set_ipv6_header_included, report_ipv6_errors)
+    };
+    include_header(fd.as_fd())
+        .map_err(CaptureError::of("send packets with their own IP header"))?;
+    report_errors(fd.as_fd()).map_err(CaptureError::of("learn what became of packets"))?;
     set_options(&fd, config)?;
     Ok(Some(Lane::new(fd, config, 0)))
 }
