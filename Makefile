@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs test test-code test-whole-system test-vm fuzz-replay fuzz bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs test test-code test-whole-system test-vm captures large fuzz bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -12,9 +12,10 @@ FUZZ_TARGETS := wire_decode capture_to_engine proto_messages packet_files
 # Seconds of live traffic in the demo.
 DEMO_SECONDS ?= 30
 
-# Parts whose tests make network namespaces and devices: they run one after the other, after all others.
-WHOLE_SYSTEM := millrace-integration
-DEVICES := millrace-capture millrace-lab
+# The tests in the tests/ folders of some parts, by name.
+tests-of = $(addprefix --test ,$(sort $(notdir $(basename $(wildcard $(addsuffix /tests/*.rs,$(1)))))))
+WHOLE_SYSTEM := tests/integration
+PARTS := $(filter-out $(WHOLE_SYSTEM),$(shell sed -n '/^members = \[/,/^\]/s/.*"\(.*\)".*/\1/p' Cargo.toml))
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,20 +29,19 @@ demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what 
 certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copier/live1": others)
 	$(CARGO) run --locked -q -p millrace-lab -- certs $(CERTS)
 
-test: deps fmt-check clippy test-code fuzz-replay test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
+test: deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
 
-# Everything but the whole-system tests; those on real devices one at a time.
+# The whole workspace is selected each time, and tests by name: cargo builds shared crates once for every selection of
+# packages whose features differ. One test at a time: some have the machine's devices to themselves.
 test-code:
-	$(CARGO) test --locked --workspace $(foreach part,$(WHOLE_SYSTEM) $(DEVICES) millrace-fuzz-bodies,--exclude $(part))
-	$(CARGO) test --locked $(foreach part,$(DEVICES),-p $(part)) -- --test-threads=1
-
-fuzz-replay:
-	$(CARGO) test --locked -p millrace-fuzz-bodies
+	$(CARGO) build --locked --workspace --bins --tests
+	$(CARGO) test --locked --workspace --lib --bins $(call tests-of,$(PARTS)) -- --test-threads=1
+	$(CARGO) test --locked --workspace --doc
 
 # The daemons that the lab starts are built in the same profile as the tests.
 test-whole-system:
-	$(CARGO) build --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
-	$(CARGO) test --locked $(foreach part,$(WHOLE_SYSTEM),-p $(part)) -- --test-threads=1
+	$(CARGO) build --locked --workspace --bins --tests
+	$(CARGO) test --locked --workspace $(call tests-of,$(WHOLE_SYSTEM)) -- --test-threads=1
 
 test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (5 to 10 minutes)
 	@CARGO="$(CARGO)" sh tests/vm/test.sh
