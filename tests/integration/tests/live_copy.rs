@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_integration::{Family, GREETING, HTTP, HTTP_TOO, RESP, Scene, can_run};
 use millrace_lab::load::{Kind, Load};
 
-/// One kind of traffic over both families at the same time scale, then everything is compared.
+/// One kind of traffic over each family, then everything is compared.
 fn copied_exactly(port: u16, concurrency: u64, kind: impl Fn(&Scene, Family) -> Kind) {
     if !can_run() {
         return;
@@ -84,10 +84,28 @@ fn a_server_that_speaks_first() {
 
 #[test]
 fn idle_for_thirty_seconds_and_then_a_request() {
-    copied_exactly(HTTP, 20, |_, _| Kind::Idle {
+    if !can_run() {
+        return;
+    }
+    let scene = Scene::usual();
+    let idle = Kind::Idle {
         count: 20,
         lasting: Duration::from_secs(30),
+    };
+    // Nobody has to be idle after the other.
+    let loads = Family::BOTH.map(|family| {
+        let load = Load::new(idle.clone(), scene.live_service(0, family, HTTP))
+            .from(&scene.client_addresses(family))
+            .concurrency(20);
+        let client = scene.stage.client().unwrap();
+        client.host.start(move || load.run())
     });
+    for load in loads {
+        let summary = load.join().unwrap().unwrap();
+        assert_eq!(summary.errors, 0, "{:?}", summary.examples);
+        assert!(summary.sessions > 0);
+    }
+    scene.finish_exact(Duration::from_secs(60));
 }
 
 #[test]

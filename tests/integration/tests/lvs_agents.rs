@@ -221,7 +221,7 @@ fn agents_and_interceptors_come_and_go_under_load() {
     if !can_run() {
         return;
     }
-    let mut scene = Scene::new("20");
+    let mut scene = Scene::new("8");
     let mut copier = scene.copier();
     let loads = scene.lasting(22);
     std::thread::sleep(Duration::from_secs(4));
