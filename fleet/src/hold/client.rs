@@ -142,8 +142,8 @@ pub fn spawn(
 }
 
 impl HoldHandle {
-    /// Whether what was asked for is in force: held, or lost for less than half of the agent's
-    /// grace time. Takes no lock.
+    /// Whether what was asked for is in force: held, with a sign of life from the agent less than
+    /// half of its grace time ago. Takes no lock.
     pub fn is_held(&self) -> bool {
         self.shared.tracker.is_held()
     }
