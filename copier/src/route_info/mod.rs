@@ -23,7 +23,7 @@ use millrace_wire::FourTuple;
 pub use link::{FlowTarget, LinkRoutes};
 
 use claim::{Claim, Rank};
-use conflicts::Conflicts;
+use conflicts::{Conflicts, Report};
 use owners::FlowOwners;
 
 use crate::agents::Diversion;
@@ -275,16 +275,22 @@ impl RouteInfo {
         key: ReplicaKey,
         engine: &mut Engine,
     ) {
-        if self.conflicts.report(key, interceptor) {
-            if engine.flow_conflict(now, key) {
-                let id = key.flow_id();
-                let told = self.links.iter();
-                let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
-                let told = told.map(|link| link.id().interceptor);
-                self.conflicts.moved(key, interceptor, told);
+        let id = key.flow_id();
+        match self.conflicts.report(key, interceptor) {
+            Report::Move => {
+                if engine.flow_conflict(now, key) {
+                    let told = self.links.iter();
+                    let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
+                    let told = told.map(|link| link.id().interceptor);
+                    self.conflicts.moved(key, interceptor, told);
+                }
             }
-        } else if let Some(flow) = engine.flow(key).filter(|_| !engine.is_connected(key)) {
-            self.announce_again(interceptor, key.flow_id(), &flow);
+            Report::AnnounceAgain => {
+                if let Some(flow) = engine.flow(key).filter(|_| !engine.is_connected(key)) {
+                    self.announce_again(interceptor, id, &flow);
+                }
+            }
+            Report::Ignore => {}
         }
     }
 
