@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::{DivertMode, Holding};
@@ -85,13 +85,13 @@ impl Tracker {
     /// It holds. That the stream is open is no proof that it still does: a copier that stood still
     /// for a while (a stopped process, a paused machine) finds it open though the agent has long
     /// ended it, and its lease with it.
-    pub(super) fn holding(&self, holding: Holding) {
+    pub(super) fn holding(&self, holding: Holding, asked_at: Instant) {
         let mut state = lock(&self.state);
         let lasts = half_of_grace(&holding).max(SILENCE);
         state.connected = true;
         state.holding = holding;
         state.last_error.clear();
-        self.heard();
+        self.heard(asked_at);
         self.lasts.store(lasts, Ordering::Relaxed);
         self.was_held.store(true, Ordering::Relaxed);
     }
@@ -107,9 +107,11 @@ impl Tracker {
         }
     }
 
-    /// The agent gave a sign of life.
-    pub(super) fn heard(&self) {
-        self.heard_at.store(self.now_ms(), Ordering::Relaxed);
+    /// The agent gave a sign of life to what it was asked at this time. Its answer may have lain here
+    /// unread since.
+    pub(super) fn heard(&self, asked_at: Instant) {
+        let at = ms(asked_at.saturating_duration_since(self.origin));
+        self.heard_at.store(at, Ordering::Relaxed);
     }
 
     /// The agent keeps everything for its grace time from when it noticed the loss, which may have
@@ -129,10 +131,6 @@ impl Tracker {
         reason.clone_into(&mut state.last_error);
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
     pub(super) fn has_lapsed(&self) -> bool {
         self.was_held.load(Ordering::Relaxed) && !self.is_held()
     }
@@ -144,9 +142,8 @@ impl Tracker {
     /// How much longer it is in force without a sign of life. Milliseconds.
     fn left(&self) -> u64 {
         let lasts = self.lasts.load(Ordering::Relaxed);
-        let silent = self
-            .now_ms()
-            .saturating_sub(self.heard_at.load(Ordering::Relaxed));
+        let silent =
+            ms(self.origin.elapsed()).saturating_sub(self.heard_at.load(Ordering::Relaxed));
         lasts.saturating_sub(silent)
     }
 
@@ -175,14 +172,16 @@ impl Tracker {
     }
 }
 
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn half_of_grace(holding: &Holding) -> u64 {
     u64::from(holding.grace_seconds) * 500
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn holding() -> Holding {
@@ -199,7 +198,7 @@ mod tests {
         tracker.lost("cannot connect");
         assert!(!tracker.is_held(), "it was never held");
         assert!(!tracker.has_lapsed(), "it was never held");
-        tracker.holding(holding());
+        tracker.holding(holding(), Instant::now());
         tracker.lost("gone");
         assert!(tracker.is_held());
         let left = tracker.left();
@@ -212,7 +211,7 @@ mod tests {
     #[test]
     fn a_holder_that_stood_still_holds_nothing_until_it_hears_of_the_agent_again() {
         let mut tracker = Tracker::default();
-        tracker.holding(holding());
+        tracker.holding(holding(), Instant::now());
         let pass = |tracker: &mut Tracker, seconds| {
             let earlier = tracker.origin.checked_sub(Duration::from_secs(seconds));
             tracker.origin = earlier.unwrap();
@@ -221,14 +220,19 @@ mod tests {
         assert!(tracker.is_held());
         pass(&mut tracker, 11);
         assert!(tracker.has_lapsed(), "its stream seems to be open");
-        tracker.heard();
+        // What was in flight when it stopped is old news.
+        let stopped_at = Instant::now().checked_sub(Duration::from_secs(31));
+        tracker.heard(stopped_at.unwrap());
+        assert!(tracker.has_lapsed());
+        tracker.heard(Instant::now());
         assert!(tracker.is_held() && !tracker.has_lapsed());
         // A short grace time leaves time for pings.
         let grace_seconds = 1;
-        tracker.holding(Holding {
+        let short = Holding {
             grace_seconds,
             ..Holding::default()
-        });
+        };
+        tracker.holding(short, Instant::now());
         pass(&mut tracker, 4);
         assert!(tracker.is_held());
         tracker.lost("gone");
@@ -238,7 +242,7 @@ mod tests {
     #[test]
     fn a_refusal_ends_it_at_once() {
         let tracker = Tracker::default();
-        tracker.holding(holding());
+        tracker.holding(holding(), Instant::now());
         assert!(!tracker.has_lapsed());
         tracker.refused(Code::Overloaded, "busy");
         assert!(tracker.is_held(), "what was granted before stays");
