@@ -23,7 +23,7 @@ pub enum Diversion {
     /// before it was named, and go on; none begins.
     #[default]
     Asked,
-    /// Every agent holds what is needed, or was lost a short time ago.
+    /// Every agent holds what is needed, and was heard of a short time ago.
     Held,
     /// An agent held what is needed and does not any more: nothing may be sent.
     Lapsed,

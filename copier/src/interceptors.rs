@@ -25,10 +25,9 @@ struct Interceptor {
 }
 
 impl Interceptor {
-    /// One that was left out is tried anew when the other name is none any more.
-    fn is_wanted(&self, wanted: &[HostPort]) -> bool {
-        let is_wanted = |address| wanted.contains(address);
-        is_wanted(&self.address) && self.same_as.as_ref().is_none_or(is_wanted)
+    /// One that was left out is tried anew: its name, or the other, may lead elsewhere by now.
+    fn is_kept(&self, wanted: &[HostPort]) -> bool {
+        wanted.contains(&self.address) && self.same_as.is_none()
     }
 
     fn close(&self, inbox: &Inbox) {
@@ -88,10 +87,12 @@ impl Interceptors {
         let mut current = self.lock();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut current.list)
             .into_iter()
-            .partition(|one| one.is_wanted(wanted));
+            .partition(|one| one.is_kept(wanted));
         current.list = kept;
         for one in gone {
-            tracing::info!("interceptor {} is none any more", one.address);
+            if !wanted.contains(&one.address) {
+                tracing::info!("interceptor {} is none any more", one.address);
+            }
             one.close(&self.inbox);
         }
         self.moderation.set_interceptors(wanted.len());
@@ -192,7 +193,7 @@ impl Current {
         let (first, second) = (same.next()?, same.next()?);
         tracing::warn!(
             "interceptor {} is interceptor {} under another name, and is left out: name it once \
-             in -s",
+             in -s, or, if the names lead to two by now, send SIGHUP",
             second.address,
             first.address
         );
@@ -241,7 +242,9 @@ mod tests {
         // Once, though it may have come up a last time.
         assert!(current.note_run(2, 7).is_none());
         assert!(current.note_run(0, 9).is_none());
-        assert!(current.list[2].is_wanted(&addresses));
-        assert!(!current.list[2].is_wanted(&addresses[1..]));
+        // With the next list it is tried anew.
+        let kept = |one: &Interceptor| one.is_kept(&addresses);
+        assert!(current.list[..2].iter().all(kept));
+        assert!(!kept(&current.list[2]));
     }
 }

@@ -311,9 +311,9 @@ impl Shard {
                 Input::Headers(interceptor, bytes) => {
                     for record in HeaderRecords::new(&bytes) {
                         let Ok(record) = record else {
-                            tracing::warn!(
-                                "an interceptor sent response headers that make no sense"
-                            );
+                            if let Some(line) = self.routes.nonsense(interceptor, Instant::now()) {
+                                tracing::warn!("{line}");
+                            }
                             break;
                         };
                         let (flow, header, len) = response(&record);
@@ -473,7 +473,8 @@ impl Shard {
             fds.push(self.waker.as_fd());
         }
         let longest = rest.map_or(longest, |rest| rest.min(longest));
-        match wait(&fds, Some(timer.min(longest))) {
+        let pause = pause(timer.min(longest), self.routes.diversion());
+        match wait(&fds, Some(pause)) {
             Ok(readiness) => {
                 // In the order of `fds`.
                 let open = self.taps.iter_mut().filter(|tap| tap.is_open());
@@ -546,6 +547,14 @@ impl Shard {
     }
 }
 
+/// What is due while nothing may be sent stays due: it is no reason to stay awake.
+fn pause(timer: Duration, diversion: Diversion) -> Duration {
+    match diversion {
+        Diversion::Lapsed => timer.max(RETRY_SLEEP),
+        Diversion::Asked | Diversion::Held => timer,
+    }
+}
+
 /// A response header as the engine wants it.
 fn response(record: &HeaderRecord) -> (FlowRef, TcpHeader, u32) {
     let flow = match record.key {
@@ -573,4 +582,16 @@ fn response(record: &HeaderRecord) -> (FlowRef, TcpHeader, u32) {
         options,
     };
     (flow, header, record.payload_len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_not_be_sent_keeps_nobody_awake() {
+        assert_eq!(pause(Duration::ZERO, Diversion::Held), Duration::ZERO);
+        assert_eq!(pause(Duration::ZERO, Diversion::Lapsed), RETRY_SLEEP);
+        assert_eq!(pause(LONGEST_SLEEP, Diversion::Lapsed), LONGEST_SLEEP);
+    }
 }

@@ -17,14 +17,15 @@ use millrace_copier::inbox::{Inbox, Input};
 use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};
 use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, Time};
 use millrace_fleet::address::DefaultPort;
-use millrace_fleet::link::{self, Backoff, LinkConfig, LinkEvent};
+use millrace_fleet::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
 use millrace_fleet::listen;
 use millrace_fleet::server::{
     self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
 };
 use millrace_fleet::transport::Security;
+use millrace_proto::trace::MAX_PROBES;
 use millrace_proto::v1::refused::Code;
-use millrace_proto::{ClaimSet, ClientRange, FlowIds, FlowRecords};
+use millrace_proto::{ClaimSet, ClientRange, FlowIds, FlowRecords, TraceRequest};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -119,6 +120,7 @@ struct Copier {
     engine: Engine,
     routes: RouteInfo,
     inbox: Arc<Inbox>,
+    links: Vec<LinkHandle>,
     now: Time,
 }
 
@@ -137,6 +139,7 @@ impl Copier {
             engine,
             routes: RouteInfo::default(),
             inbox: Arc::new(Inbox::new(Waker::new().unwrap())),
+            links: Vec::new(),
             now: Time::from_micros(1_700_000_000_000_000),
         }
     }
@@ -164,6 +167,7 @@ impl Copier {
         let handle = link::spawn(config, &Handle::current(), move |event| {
             inbox.push(id, event);
         });
+        self.links.push(handle.clone());
         self.routes
             .add(LinkRoutes::new(id, handle, 1, claim, FlowTarget::Exact));
     }
@@ -362,6 +366,56 @@ async fn a_flow_that_all_interceptors_refuse_moves_once() {
     // The new one is another copier's too.
     copier.conflict(2, key);
     assert_eq!(copier.engine.stats().replicas_moved, 2);
+}
+
+#[tokio::test]
+async fn announcements_gather_though_one_interceptor_has_no_room() {
+    let (mut copier, _interceptors) = three().await;
+    copier.engine.set_open(copier.now, true);
+    // From here on nothing leaves, since nothing is awaited.
+    let request = TraceRequest {
+        id: 1,
+        clients: vec!["198.18.1.1:1".parse().unwrap(); MAX_PROBES],
+        wait: Duration::ZERO,
+    };
+    while copier.links[0].queued_bytes() < 2 << 20 {
+        copier.links[0].try_trace(1, &request).unwrap();
+    }
+    let link = LinkId {
+        interceptor: 0,
+        link: 0,
+    };
+    let up = LinkEvent::Up {
+        epoch: 1,
+        interceptor_id: "rs".to_owned(),
+        incarnation: 1,
+    };
+    copier
+        .routes
+        .on_event(copier.now, link, &up, &copier.engine);
+    let queued = |copier: &Copier| copier.links[1].queued_bytes();
+    copier.session(1000);
+    copier.flush();
+    let before = queued(&copier);
+    assert!(before > 0, "the first goes at once");
+    for port in 1001..1010 {
+        copier.session(port);
+        copier.routes.flush(copier.now, &copier.engine);
+    }
+    assert_eq!(queued(&copier), before);
+    copier.flush();
+    assert!(queued(&copier) > before);
+}
+
+#[tokio::test]
+async fn nonsense_is_laid_at_its_interceptors_door_once() {
+    let (copier, interceptors) = three().await;
+    let now = Instant::now();
+    let line = copier.routes.nonsense(1, now).unwrap();
+    let address = interceptors[1].server.local_addr().to_string();
+    assert!(line.contains(&address), "{line}");
+    assert!(copier.routes.nonsense(1, now).is_none());
+    assert!(copier.routes.nonsense(2, now).is_some());
 }
 
 #[tokio::test]

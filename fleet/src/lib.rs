@@ -53,11 +53,11 @@ pub mod logging;
 pub mod options;
 pub mod pidfile;
 pub mod privileges;
+pub mod quiet;
 pub mod readiness;
 pub mod server;
 pub mod signals;
 pub mod tls;
 pub mod transport;
 
-mod quiet;
 mod sync;

@@ -15,7 +15,7 @@ const MAX_REMEMBERED: usize = 256;
 
 /// What was said when.
 #[derive(Debug)]
-pub(crate) struct Quiet<K> {
+pub struct Quiet<K> {
     said: Mutex<HashMap<K, Said>>,
 }
 
@@ -36,7 +36,7 @@ impl<K> Default for Quiet<K> {
 
 impl<K: Hash + Eq> Quiet<K> {
     /// How often it happened unsaid before this time; none if this time is not to be said either.
-    pub(crate) fn say(&self, key: K, now: Instant) -> Option<u64> {
+    pub fn say(&self, key: K, now: Instant) -> Option<u64> {
         let mut said = lock(&self.said);
         if let Some(entry) = said.get_mut(&key) {
             if now.saturating_duration_since(entry.at) < QUIET {
@@ -58,7 +58,7 @@ impl<K: Hash + Eq> Quiet<K> {
 }
 
 /// ` (and 3 times before)`, or nothing.
-pub(crate) fn times_before(more: u64) -> String {
+pub fn times_before(more: u64) -> String {
     match more {
         0 => String::new(),
         more => format!(" (and {more} times before)"),

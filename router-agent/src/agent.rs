@@ -229,7 +229,8 @@ impl Agent {
     /// Removes what is leaving, if nothing of it can speak any more.
     fn leave(&mut self, now: Instant) {
         self.leave_at = None;
-        if self.leaving.is_empty() {
+        // With nothing to remove there may still be something to complete, or to restore.
+        if self.leaving.is_empty() && self.trouble.is_none() {
             return;
         }
         let wanted = self.leases.wanted();
@@ -270,13 +271,22 @@ impl Agent {
     }
 
     fn in_trouble(&mut self, now: Instant, error: &InstallError) {
-        tracing::error!("{error}; trying again");
-        self.trouble = Some(error.to_string());
+        let text = error.to_string();
+        if is_news(&mut self.trouble, &text) {
+            tracing::error!(
+                "what diverts responses cannot be completed or removed: {text}; trying again (/status has \
+                 it until it can)"
+            );
+        }
         self.leave_at = Some(now + LEAVE_INTERVAL);
     }
 
     /// Ends the connections of what is leaving; how many are left, and why.
     fn silence(&mut self, kept: &Selectors) -> Result<(usize, Option<KernelError>), InstallError> {
+        if self.leaving.is_empty() {
+            self.speaking = 0;
+            return Ok((0, None));
+        }
         let speaking = self.installer.speaking(&self.leaving, kept)?;
         let mut why = None;
         if !speaking.is_empty() {
@@ -315,10 +325,9 @@ impl Agent {
 
     fn mend_failed(&mut self, error: &InstallError) {
         let text = error.to_string();
-        if self.trouble.as_ref() != Some(&text) {
+        if is_news(&mut self.trouble, &text) {
             tracing::error!("what diverts responses cannot be put right: {text}; trying again");
         }
-        self.trouble = Some(text);
     }
 
     /// Completes or removes what an earlier run left half done.
@@ -337,9 +346,36 @@ impl Agent {
     }
 }
 
+/// Notes what is wrong. It is tried again every second or so: only what is new is to be said.
+fn is_news(trouble: &mut Option<String>, text: &str) -> bool {
+    if trouble.as_deref() == Some(text) {
+        return false;
+    }
+    *trouble = Some(text.to_owned());
+    true
+}
+
 fn overloaded(reason: String) -> InstallError {
     InstallError::Refused(Refusal {
         danger: Danger::Malformed,
         reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_is_said_once() {
+        let mut trouble = None;
+        let said = ["no tcp_diag", "no tcp_diag", "no room", "no tcp_diag"];
+        let said = said.map(|text| is_news(&mut trouble, text));
+        assert_eq!(said, [true, false, true, true]);
+        trouble = None;
+        assert!(
+            is_news(&mut trouble, "no tcp_diag"),
+            "it was gone meanwhile"
+        );
+    }
 }

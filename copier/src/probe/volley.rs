@@ -138,8 +138,12 @@ impl Volley {
             return true;
         }
         while let Some((after, step)) = SCHEDULE.get(self.step)
-            && now >= self.began + *after
+            && let due = self.began + *after
+            && now >= due
         {
+            // A step that is late, because this process stood still, delays those after it: hosts
+            // must have their time to look and to answer.
+            self.began = self.began + now.since(due);
             if matches!(step, Step::Ask) && !may_be_asked {
                 self.began = self.began + TURN;
                 return false;
@@ -277,8 +281,8 @@ impl Volley {
             .filter(|probe| probe.answered_by.is_some())
     }
 
-    /// All that can be asked for: every probe is answered, or every interceptor has shown itself,
-    /// or every host that was asked has said what it saw.
+    /// All that can be asked for: every probe is answered, or, once hosts were asked, each has said
+    /// what it saw.
     fn is_complete(&self) -> bool {
         if self.step < SCHEDULE.len() && self.step > ASK_STEP {
             return self.reports.len() >= self.interceptors.len().max(1);
@@ -427,6 +431,24 @@ mod tests {
         }
         volley.advance(volley.due(), &routes, true);
         assert!(volley.is_asked_after());
+    }
+
+    #[test]
+    fn a_volley_of_a_process_that_stood_still_leaves_hosts_their_time_all_the_same() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        let later = START + Duration::from_secs(60);
+        assert!(!volley.advance(later, &routes, true));
+        let (mut asked_at, mut over) = (later, false);
+        while !over {
+            let was_asked_after = volley.is_asked_after();
+            let due = volley.due();
+            over = volley.advance(due, &routes, true);
+            if !was_asked_after {
+                asked_at = due;
+            }
+            assert!(!over || due >= asked_at + END_AFTER);
+        }
     }
 
     #[test]

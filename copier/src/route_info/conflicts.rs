@@ -6,6 +6,9 @@
 //! interceptor may still answer an announcement of a flow that the replica has left, its report is
 //! taken for that, and the present flow is announced there again: it is reported again if it is
 //! another copier's.
+//!
+//! A replica moves a few times at most: ports are chosen at random, so more reports than that say
+//! that an interceptor is at fault, and each move sends a SYN and uses up a port.
 
 use millrace_engine::ReplicaKey;
 use slotmap::SecondaryMap;
@@ -22,27 +25,52 @@ struct Unanswered {
     present: u32,
 }
 
+/// How often a replica moves. After that it stays where it is; unanswered, it times out.
+const MAX_MOVES: u32 = 8;
+
+/// What is to be done about a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// The present flow is another copier's: the replica is to be moved.
+    Move,
+    /// It may be about a flow that the replica has left: the present one is to be announced to that
+    /// interceptor again.
+    AnnounceAgain,
+    /// It has moved often enough.
+    Ignore,
+}
+
+/// A replica that has moved.
+#[derive(Debug, Default)]
+struct Moved {
+    times: u32,
+    unanswered: Vec<Unanswered>,
+}
+
 /// Replicas that have moved, and what interceptors may still say of them.
 #[derive(Debug, Default)]
-pub(super) struct Conflicts(SecondaryMap<ReplicaKey, Vec<Unanswered>>);
+pub(super) struct Conflicts(SecondaryMap<ReplicaKey, Moved>);
 
 impl Conflicts {
-    /// Takes in a report. Says whether it is about the present flow, so that the replica is to be
-    /// moved; if not, its flow is to be announced to that interceptor again.
-    pub(super) fn report(&mut self, key: ReplicaKey, interceptor: InterceptorId) -> bool {
-        let Some(all) = self.0.get_mut(key) else {
-            return true;
+    /// Takes in a report.
+    pub(super) fn report(&mut self, key: ReplicaKey, interceptor: InterceptorId) -> Report {
+        let Some(moved) = self.0.get_mut(key) else {
+            return Report::Move;
         };
-        let Some(one) = all.iter_mut().find(|one| one.interceptor == interceptor) else {
-            return true;
+        if moved.times >= MAX_MOVES {
+            return Report::Ignore;
+        }
+        let mut all = moved.unanswered.iter_mut();
+        let Some(one) = all.find(|one| one.interceptor == interceptor) else {
+            return Report::Move;
         };
         if one.old == 0 {
             one.present = one.present.saturating_sub(1);
-            return true;
+            return Report::Move;
         }
         one.old -= 1;
         one.present = one.present.saturating_add(1);
-        false
+        Report::AnnounceAgain
     }
 
     /// A replica moves because of what an interceptor said; all of `told` know its old flow, and
@@ -56,7 +84,9 @@ impl Conflicts {
         let Some(entry) = self.0.entry(key) else {
             return;
         };
-        let all = entry.or_default();
+        let moved = entry.or_default();
+        moved.times += 1;
+        let all = &mut moved.unanswered;
         for interceptor in told {
             match all.iter_mut().find(|one| one.interceptor == interceptor) {
                 Some(one) => {
@@ -132,7 +162,7 @@ mod tests {
                     }
                 } else if interceptors[id].reports.pop_front().is_some() {
                     let id = id as InterceptorId;
-                    if conflicts.report(key, id) {
+                    if conflicts.report(key, id) == Report::Move {
                         (port, moves) = (port + 1, moves + 1);
                         conflicts.moved(key, id, 0..count as InterceptorId);
                         for interceptor in &mut interceptors {
@@ -145,5 +175,24 @@ mod tests {
             }
             assert_eq!((port, moves), (wanted, wanted));
         }
+    }
+
+    #[test]
+    fn an_interceptor_that_calls_every_flow_anothers_is_not_obeyed_for_ever() {
+        let mut keys = SlotMap::<ReplicaKey, ()>::with_key();
+        let key = keys.insert(());
+        let mut conflicts = Conflicts::default();
+        let mut reports = 0;
+        loop {
+            match conflicts.report(key, 0) {
+                Report::Move => conflicts.moved(key, 0, 0..3),
+                Report::AnnounceAgain => {}
+                Report::Ignore => break,
+            }
+            reports += 1;
+            assert!(reports < 100);
+        }
+        conflicts.remove(key);
+        assert_eq!(conflicts.report(keys.insert(()), 0), Report::Move);
     }
 }

@@ -226,12 +226,17 @@ impl LinkRoutes {
         }
     }
 
-    /// Goes on with a resync as far as there is room.
-    pub(super) fn go_on(&mut self, engine: &Engine, owners: &FlowOwners) {
+    /// Whether all is to be sent again, and there is room.
+    pub(super) fn may_begin(&self) -> bool {
+        matches!(self.state, State::Behind(_)) && self.handle.queued_bytes() < RESYNC_QUEUE
+    }
+
+    /// Goes on with a resync as far as there is room; one that waits `begins`.
+    pub(super) fn go_on(&mut self, begins: bool, engine: &Engine, owners: &FlowOwners) {
         match self.state {
             State::Down | State::Synced(_) | State::Halted(_) => {}
             State::Behind(epoch) => {
-                if self.handle.queued_bytes() < RESYNC_QUEUE {
+                if begins {
                     self.begin_resync(epoch, engine, owners);
                 }
             }

@@ -12,10 +12,11 @@ mod conflicts;
 mod link;
 mod owners;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_engine::{Engine, ReplicaKey, Time};
 use millrace_fleet::link::{Batch, LinkEvent};
+use millrace_fleet::quiet::{Quiet, times_before};
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowId, TraceRequest};
 use millrace_wire::FourTuple;
@@ -23,7 +24,7 @@ use millrace_wire::FourTuple;
 pub use link::{FlowTarget, LinkRoutes};
 
 use claim::{Claim, Rank};
-use conflicts::Conflicts;
+use conflicts::{Conflicts, Report};
 use owners::FlowOwners;
 
 use crate::agents::Diversion;
@@ -65,6 +66,7 @@ pub struct RouteInfo {
     gathering: bool,
     /// Whether the router-agents keep responses from the real clients.
     diversion: Diversion,
+    nonsense: Quiet<InterceptorId>,
 }
 
 impl RouteInfo {
@@ -120,6 +122,18 @@ impl RouteInfo {
         let mut links = self.links.iter();
         let link = links.find(|link| link.id().interceptor == interceptor)?;
         Some(link.handle().address().to_string())
+    }
+
+    /// An interceptor sent response headers that cannot be read. What an operator is to be told, if
+    /// it is time to.
+    pub fn nonsense(&self, interceptor: InterceptorId, now: Instant) -> Option<String> {
+        let more = self.nonsense.say(interceptor, now)?;
+        Some(format!(
+            "interceptor {}: it sent response headers that make no sense, which are left out: run \
+             the same version of both{}",
+            self.name(interceptor)?,
+            times_before(more)
+        ))
     }
 
     /// Asks every interceptor after probes.
@@ -275,16 +289,22 @@ impl RouteInfo {
         key: ReplicaKey,
         engine: &mut Engine,
     ) {
-        if self.conflicts.report(key, interceptor) {
-            if engine.flow_conflict(now, key) {
-                let id = key.flow_id();
-                let told = self.links.iter();
-                let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
-                let told = told.map(|link| link.id().interceptor);
-                self.conflicts.moved(key, interceptor, told);
+        let id = key.flow_id();
+        match self.conflicts.report(key, interceptor) {
+            Report::Move => {
+                if engine.flow_conflict(now, key) {
+                    let told = self.links.iter();
+                    let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
+                    let told = told.map(|link| link.id().interceptor);
+                    self.conflicts.moved(key, interceptor, told);
+                }
             }
-        } else if let Some(flow) = engine.flow(key).filter(|_| !engine.is_connected(key)) {
-            self.announce_again(interceptor, key.flow_id(), &flow);
+            Report::AnnounceAgain => {
+                if let Some(flow) = engine.flow(key).filter(|_| !engine.is_connected(key)) {
+                    self.announce_again(interceptor, id, &flow);
+                }
+            }
+            Report::Ignore => {}
         }
     }
 
@@ -348,15 +368,19 @@ impl RouteInfo {
             self.forgotten_at = now;
             self.flush_forgotten();
         }
-        if self.links.iter().any(LinkRoutes::is_pending) {
-            // A resync names what there is: nothing older may come after it.
-            self.flush_announcements();
-        }
         if self.claims().any(|claim| claim.due().is_some()) {
             self.settle_claims(now);
         }
-        for link in &mut self.links {
-            link.go_on(engine, &self.owners);
+        for index in 0..self.links.len() {
+            let begins = self.links.get(index).is_some_and(LinkRoutes::may_begin);
+            if begins {
+                // A resync names what there is: nothing older may come after it. One that is under
+                // way hears of what ends meanwhile.
+                self.flush_announcements();
+            }
+            if let Some(link) = self.links.get_mut(index) {
+                link.go_on(begins, engine, &self.owners);
+            }
         }
     }
 

@@ -142,8 +142,8 @@ pub fn spawn(
 }
 
 impl HoldHandle {
-    /// Whether what was asked for is in force: held, or lost for less than half of the agent's
-    /// grace time. Takes no lock.
+    /// Whether what was asked for is in force: held, with a sign of life from the agent less than
+    /// half of its grace time ago. Takes no lock.
     pub fn is_held(&self) -> bool {
         self.shared.tracker.is_held()
     }
@@ -265,15 +265,16 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
         let said = |status: tonic::Status| diagnosis.explain(&status);
         let mut client =
             RouterAgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let asked_at = Instant::now();
         // The channel has room: it is new.
         let _ = requests.send(request(Kind::Holder(holder))).await;
         let response = client.hold(ReceiverStream::new(outbound)).await;
         let mut inbound = response.map_err(said)?.into_inner();
         let first = inbound.message().await.map_err(said)?;
-        Ok::<_, String>((inbound, first, diagnosis))
+        Ok::<_, String>((inbound, first, diagnosis, asked_at))
     };
     let limit = config.timeouts.connect + ANSWER_TIMEOUT;
-    let (inbound, first, diagnosis) = match timeout(limit, open).await {
+    let (inbound, first, diagnosis, asked_at) = match timeout(limit, open).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(reason)) => return End::Failed(reason),
         Err(_) => {
@@ -284,7 +285,7 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
     };
     match first.and_then(|reply| reply.kind) {
         Some(Reply::Holding(holding)) => {
-            if let Err(reason) = held(shared, holding) {
+            if let Err(reason) = held(shared, holding, asked_at) {
                 return End::Failed(reason);
             }
             *was_held = true;
@@ -307,7 +308,7 @@ fn request(kind: Kind) -> HoldRequest {
 /// Longest list of warnings that is kept.
 const MAX_WARNINGS: usize = 64;
 
-fn held(shared: &Shared, mut holding: Holding) -> Result<(), String> {
+fn held(shared: &Shared, mut holding: Holding, asked_at: Instant) -> Result<(), String> {
     let version = holding.protocol_version;
     if !(OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&version) {
         return Err(format!(
@@ -333,7 +334,7 @@ fn held(shared: &Shared, mut holding: Holding) -> Result<(), String> {
         agent_id: holding.agent_id.clone(),
         warnings: holding.warnings.clone(),
     };
-    shared.tracker.holding(holding);
+    shared.tracker.holding(holding, asked_at);
     (shared.on_event)(event);
     Ok(())
 }
@@ -354,14 +355,15 @@ async fn pump(
             reply = inbound.message() => match reply {
                 Ok(Some(reply)) => match reply.kind {
                     Some(Reply::Holding(holding)) => {
-                        if let Err(reason) = held(shared, holding) {
+                        if let Err(reason) = held(shared, holding, Instant::now()) {
                             return End::Failed(reason);
                         }
                     }
                     Some(Reply::Refused(refused)) => return End::Refused(refused),
                     Some(Reply::Pong(pong)) if pong.nonce == nonce => {
-                        awaited = None;
-                        shared.tracker.heard();
+                        if let Some(asked_at) = awaited.take() {
+                            shared.tracker.heard(asked_at);
+                        }
                     }
                     // An old pong, or a kind of a later version.
                     Some(Reply::Pong(_)) | None => {}

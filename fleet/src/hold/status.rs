@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::{DivertMode, Holding};
@@ -15,8 +15,8 @@ use crate::sync::lock;
 pub struct HoldStatus {
     /// Where the agent is.
     pub address: String,
-    /// Whether what was asked for is in force: held, or lost for less than half of the agent's
-    /// grace time.
+    /// Whether what was asked for is in force: held, with a sign of life from the agent less than
+    /// half of its grace time ago.
     pub held: bool,
     /// Whether the stream is open.
     pub connected: bool,
@@ -38,15 +38,16 @@ pub struct HoldStatus {
     pub last_error: String,
 }
 
-/// In force as long as the stream is open.
-const FOR_EVER: u64 = u64::MAX;
+/// While the stream is open the agent may be silent for as long as three pings take, however short
+/// its grace time is. Milliseconds.
+const SILENCE: u64 = 6000;
 
 #[derive(Debug)]
 pub(super) struct Tracker {
     origin: Instant,
-    /// Until when what was asked for is in force: milliseconds since `origin`. Read on the copier's
-    /// hot path.
-    held_until: AtomicU64,
+    /// How long after the agent's last sign of life what was asked for is in force: milliseconds, 0
+    /// if it is not. Read on the copier's hot path.
+    lasts: AtomicU64,
     /// When the agent last gave a sign of life: milliseconds since the origin.
     heard_at: AtomicU64,
     was_held: AtomicBool,
@@ -66,7 +67,7 @@ impl Default for Tracker {
     fn default() -> Self {
         Tracker {
             origin: Instant::now(),
-            held_until: AtomicU64::new(0),
+            lasts: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             was_held: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
@@ -81,14 +82,18 @@ impl Tracker {
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn holding(&self, holding: Holding) {
+    /// It holds. That the stream is open is no proof that it still does: a copier that stood still
+    /// for a while (a stopped process, a paused machine) finds it open though the agent has long
+    /// ended it, and its lease with it.
+    pub(super) fn holding(&self, holding: Holding, asked_at: Instant) {
         let mut state = lock(&self.state);
+        let lasts = half_of_grace(&holding).max(SILENCE);
         state.connected = true;
         state.holding = holding;
         state.last_error.clear();
-        self.heard();
+        self.heard(asked_at);
+        self.lasts.store(lasts, Ordering::Relaxed);
         self.was_held.store(true, Ordering::Relaxed);
-        self.held_until.store(FOR_EVER, Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self, code: Code, reason: &str) {
@@ -97,25 +102,25 @@ impl Tracker {
         if code == Code::Overloaded {
             self.lost(reason);
         } else {
-            self.held_until.store(0, Ordering::Relaxed);
+            self.lasts.store(0, Ordering::Relaxed);
             self.down(reason);
         }
     }
 
-    /// The agent gave a sign of life.
-    pub(super) fn heard(&self) {
-        self.heard_at.store(self.now_ms(), Ordering::Relaxed);
+    /// The agent gave a sign of life to what it was asked at this time. Its answer may have lain here
+    /// unread since.
+    pub(super) fn heard(&self, asked_at: Instant) {
+        let at = ms(asked_at.saturating_duration_since(self.origin));
+        self.heard_at.store(at, Ordering::Relaxed);
     }
 
     /// The agent keeps everything for its grace time from when it noticed the loss, which may have
     /// been as early as its last sign of life; half of that time is left for what is still under
     /// way.
     pub(super) fn lost(&self, reason: &str) {
-        if self.held_until.load(Ordering::Relaxed) == FOR_EVER {
-            let grace = u64::from(lock(&self.state).holding.grace_seconds) * 1000;
-            let heard = self.heard_at.load(Ordering::Relaxed);
-            let until = heard.saturating_add(grace / 2).max(1);
-            self.held_until.store(until, Ordering::Relaxed);
+        if self.lasts.load(Ordering::Relaxed) != 0 {
+            let half = half_of_grace(&lock(&self.state).holding);
+            self.lasts.store(half, Ordering::Relaxed);
         }
         self.down(reason);
     }
@@ -126,27 +131,20 @@ impl Tracker {
         reason.clone_into(&mut state.last_error);
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(FOR_EVER - 1)
-    }
-
     pub(super) fn has_lapsed(&self) -> bool {
         self.was_held.load(Ordering::Relaxed) && !self.is_held()
     }
 
     pub(super) fn is_held(&self) -> bool {
-        match self.held_until.load(Ordering::Relaxed) {
-            0 => false,
-            FOR_EVER => true,
-            until => self.now_ms() < until,
-        }
+        self.left() > 0
     }
 
-    /// How long the stream may stay away before what it held is not in force any more.
-    #[cfg(test)]
-    pub(super) fn left(&self) -> std::time::Duration {
-        let until = self.held_until.load(Ordering::Relaxed);
-        std::time::Duration::from_millis(until.saturating_sub(self.now_ms()))
+    /// How much longer it is in force without a sign of life. Milliseconds.
+    fn left(&self) -> u64 {
+        let lasts = self.lasts.load(Ordering::Relaxed);
+        let silent =
+            ms(self.origin.elapsed()).saturating_sub(self.heard_at.load(Ordering::Relaxed));
+        lasts.saturating_sub(silent)
     }
 
     pub(super) fn status(&self, address: &HostPort) -> HoldStatus {
@@ -174,10 +172,16 @@ impl Tracker {
     }
 }
 
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn half_of_grace(holding: &Holding) -> u64 {
+    u64::from(holding.grace_seconds) * 500
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn holding() -> Holding {
@@ -194,20 +198,51 @@ mod tests {
         tracker.lost("cannot connect");
         assert!(!tracker.is_held(), "it was never held");
         assert!(!tracker.has_lapsed(), "it was never held");
-        tracker.holding(holding());
+        tracker.holding(holding(), Instant::now());
         tracker.lost("gone");
         assert!(tracker.is_held());
         let left = tracker.left();
-        assert!(left <= Duration::from_secs(30) && left > Duration::from_secs(20));
+        assert!(left <= 30_000 && left > 20_000);
         // Attempts that fail do not prolong it.
         tracker.lost("still gone");
         assert!(tracker.left() <= left);
     }
 
     #[test]
+    fn a_holder_that_stood_still_holds_nothing_until_it_hears_of_the_agent_again() {
+        let mut tracker = Tracker::default();
+        tracker.holding(holding(), Instant::now());
+        let pass = |tracker: &mut Tracker, seconds| {
+            let earlier = tracker.origin.checked_sub(Duration::from_secs(seconds));
+            tracker.origin = earlier.unwrap();
+        };
+        pass(&mut tracker, 20);
+        assert!(tracker.is_held());
+        pass(&mut tracker, 11);
+        assert!(tracker.has_lapsed(), "its stream seems to be open");
+        // What was in flight when it stopped is old news.
+        let stopped_at = Instant::now().checked_sub(Duration::from_secs(31));
+        tracker.heard(stopped_at.unwrap());
+        assert!(tracker.has_lapsed());
+        tracker.heard(Instant::now());
+        assert!(tracker.is_held() && !tracker.has_lapsed());
+        // A short grace time leaves time for pings.
+        let grace_seconds = 1;
+        let short = Holding {
+            grace_seconds,
+            ..Holding::default()
+        };
+        tracker.holding(short, Instant::now());
+        pass(&mut tracker, 4);
+        assert!(tracker.is_held());
+        tracker.lost("gone");
+        assert!(!tracker.is_held());
+    }
+
+    #[test]
     fn a_refusal_ends_it_at_once() {
         let tracker = Tracker::default();
-        tracker.holding(holding());
+        tracker.holding(holding(), Instant::now());
         assert!(!tracker.has_lapsed());
         tracker.refused(Code::Overloaded, "busy");
         assert!(tracker.is_held(), "what was granted before stays");

@@ -216,7 +216,11 @@ async fn pump(
                                 dropped: headers.dropped,
                             });
                         }
-                        Some(Answer::Granted(_)) => (shared.on_event)(LinkEvent::Granted),
+                        Some(Answer::Granted(_)) => {
+                            if shared.outbound.take_grant() {
+                                (shared.on_event)(LinkEvent::Granted);
+                            }
+                        }
                         Some(Answer::Traced(traced)) => {
                             (shared.on_event)(LinkEvent::Traced(traced.into()));
                         }

@@ -47,6 +47,8 @@ struct Current {
     sender: mpsc::UnboundedSender<Queued>,
     queued: Arc<AtomicUsize>,
     max_message: usize,
+    /// Claims that were made and may still be granted.
+    claims: usize,
 }
 
 type Queued = (CopierMessage, usize);
@@ -118,6 +120,7 @@ impl Outbound {
             sender,
             queued,
             max_message: max_message.min(MAX_MESSAGE_BYTES),
+            claims: 0,
         });
     }
 
@@ -130,9 +133,11 @@ impl Outbound {
         let message = CopierMessage { kind: Some(kind) };
         let len = encoded_len(&message);
         let cost = len + OVERHEAD;
-        let current = lock(&self.current);
+        // One without ranges is not answered.
+        let claims = matches!(&message.kind, Some(Kind::Claim(claim)) if !claim.ranges.is_empty());
+        let mut current = lock(&self.current);
         let current = current
-            .as_ref()
+            .as_mut()
             .filter(|current| current.epoch == epoch)
             .ok_or(SendError::NotConnected)?;
         if len + ENVELOPE > current.max_message {
@@ -143,10 +148,25 @@ impl Outbound {
             return Err(SendError::Full);
         }
         current.queued.fetch_add(cost, Ordering::Relaxed);
+        current.claims += usize::from(claims);
         current
             .sender
             .send((message, cost))
             .map_err(|_| SendError::NotConnected)
+    }
+
+    /// A grant came. Says whether it can be the answer to a claim: each has one at most, and all
+    /// that is outstanding is sent again for it, so one that was not asked for is of no account.
+    pub(super) fn take_grant(&self) -> bool {
+        let mut current = lock(&self.current);
+        let claims = current.as_mut().map(|current| &mut current.claims);
+        claims.is_some_and(|claims| match claims.checked_sub(1) {
+            Some(left) => {
+                *claims = left;
+                true
+            }
+            None => false,
+        })
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -188,7 +208,7 @@ impl tokio_stream::Stream for OutboundStream {
 
 #[cfg(test)]
 mod tests {
-    use millrace_proto::v1::Forget;
+    use millrace_proto::v1::{Claim, ClientRange, Forget};
     use tokio_stream::StreamExt;
 
     use super::*;
@@ -210,6 +230,25 @@ mod tests {
         assert!(stream.next().await.is_some());
         assert_eq!(outbound.queued_bytes(), 0);
         assert_eq!(outbound.push(1, forget(800)), Ok(()));
+    }
+
+    #[test]
+    fn a_claim_is_granted_once_and_what_nobody_claimed_never() {
+        let outbound = Outbound::new(1 << 20);
+        assert!(!outbound.take_grant());
+        let (control, stream) = connection(Arc::default());
+        outbound.open(1, &control, stream.counter(), MAX_MESSAGE_BYTES);
+        assert!(!outbound.take_grant());
+        let given_up = Claim::default();
+        let claim = Claim {
+            ranges: vec![ClientRange::default()],
+            ..Claim::default()
+        };
+        for claim in [claim.clone(), given_up, claim] {
+            outbound.push(1, Kind::Claim(claim)).unwrap();
+        }
+        assert!(outbound.take_grant() && outbound.take_grant());
+        assert!(!outbound.take_grant());
     }
 
     #[test]
