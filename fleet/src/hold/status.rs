@@ -38,9 +38,10 @@ pub struct HoldStatus {
     pub last_error: String,
 }
 
-/// While the stream is open the agent may be silent for as long as three pings take, however short
-/// its grace time is. Milliseconds.
-const SILENCE: u64 = 6000;
+/// While the stream is open the agent may be silent for as long as two pings take, however short its
+/// grace time is: it notices a silent holder no sooner than 3 s, and then grants at least 1 s.
+/// Milliseconds.
+const SILENCE: u64 = 4000;
 
 #[derive(Debug)]
 pub(super) struct Tracker {
@@ -233,7 +234,7 @@ mod tests {
             ..Holding::default()
         };
         tracker.holding(short, Instant::now());
-        pass(&mut tracker, 4);
+        pass(&mut tracker, 3);
         assert!(tracker.is_held());
         tracker.lost("gone");
         assert!(!tracker.is_held());
