@@ -219,8 +219,10 @@ impl Volley {
     }
 
     pub(super) fn on_traced(&mut self, interceptor: InterceptorId, report: &TraceReport) {
+        // One that came later was asked too: it must not stand for one that is still looking.
+        let asked = self.interceptors.contains(&interceptor);
         let known = self.reports.iter().any(|(id, _)| *id == interceptor);
-        if report.id == self.trace && !known {
+        if report.id == self.trace && asked && !known {
             self.reports.push((interceptor, report.clone()));
         }
     }
@@ -431,6 +433,25 @@ mod tests {
         }
         volley.advance(volley.due(), &routes, true);
         assert!(volley.is_asked_after());
+    }
+
+    #[test]
+    fn an_interceptor_that_came_later_does_not_stand_for_one_that_is_still_looking() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        while !volley.is_asked_after() {
+            volley.advance(volley.due(), &routes, true);
+        }
+        let report = TraceReport {
+            id: volley.trace,
+            ..TraceReport::default()
+        };
+        for interceptor in [0, 2] {
+            volley.on_traced(interceptor, &report);
+        }
+        assert!(volley.is_asked_after(), "1 has not said what it saw");
+        volley.on_traced(1, &report);
+        assert!(!volley.is_asked_after());
     }
 
     #[test]

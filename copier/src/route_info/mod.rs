@@ -138,10 +138,16 @@ impl RouteInfo {
 
     /// Asks every interceptor after probes.
     pub fn trace(&self, request: &TraceRequest) {
-        for link in self.links.iter().filter(|link| link.id().link == 0) {
-            if let Some(epoch) = link.epoch() {
-                // One that cannot be asked does not answer: the volley ends without it.
-                let _ = link.handle().try_trace(epoch, request);
+        let mut asked = None;
+        for link in &self.links {
+            let interceptor = link.id().interceptor;
+            // Each is asked on the first of its links that takes it. One that cannot be asked does
+            // not answer: the volley ends without it.
+            if asked != Some(interceptor)
+                && let Some(epoch) = link.epoch()
+                && link.handle().try_trace(epoch, request).is_ok()
+            {
+                asked = Some(interceptor);
             }
         }
     }
