@@ -1,6 +1,6 @@
 //! Some probes to one target, from their first SYN to what they showed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
@@ -240,6 +240,8 @@ impl Volley {
             .interceptors
             .iter()
             .filter(|id| !self.probes.iter().any(|p| p.answered_by == Some(**id)));
+        let refused = || self.answered().filter(|probe| probe.refused);
+        let refusing: BTreeSet<_> = refused().filter_map(|probe| probe.answered_by).collect();
         Verdict::of(&Evidence {
             target: self.target,
             client: self
@@ -250,7 +252,8 @@ impl Volley {
                 .map(|probe| probe.tuple.source),
             probes: self.probes.len(),
             answered: self.answered().count(),
-            refused: self.answered().filter(|probe| probe.refused).count(),
+            refused: refused().count(),
+            refusing: refusing.iter().map(name).collect(),
             silent: silent.map(name).collect(),
             asked: self.interceptors.iter().map(name).collect(),
             absent: routes.absent().iter().map(name).collect(),
