@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
 
 use millrace_capture::Waker;
 use millrace_engine::SourcePool;
@@ -133,10 +134,10 @@ impl Agents {
 
     /// Whether responses are kept from the real clients now.
     pub fn diversion(&self) -> Diversion {
-        let holds = self.holds();
-        if holds.iter().all(|hold| hold.handle.is_held()) {
+        let (holds, now) = (self.holds(), Instant::now());
+        if holds.iter().all(|hold| hold.handle.is_held(now)) {
             Diversion::Held
-        } else if holds.iter().any(|hold| hold.handle.has_lapsed()) {
+        } else if holds.iter().any(|hold| hold.handle.has_lapsed(now)) {
             Diversion::Lapsed
         } else {
             Diversion::Asked

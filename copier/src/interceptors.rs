@@ -21,13 +21,13 @@ struct Interceptor {
     incarnation: Option<u64>,
     /// It is another one under a second name: its links are closed, since the two would take over
     /// from each other for ever.
-    same_as: Option<HostPort>,
+    left_out: bool,
 }
 
 impl Interceptor {
     /// One that was left out is tried anew: its name, or the other, may lead elsewhere by now.
     fn is_kept(&self, wanted: &[HostPort]) -> bool {
-        wanted.contains(&self.address) && self.same_as.is_none()
+        wanted.contains(&self.address) && !self.left_out
     }
 
     fn close(&self, inbox: &Inbox) {
@@ -116,7 +116,7 @@ impl Interceptors {
                     address: address.clone(),
                     links,
                     incarnation: None,
-                    same_as: None,
+                    left_out: false,
                 });
             }
         }
@@ -166,7 +166,7 @@ impl Interceptors {
     /// The links as an operator wants to see them.
     pub fn status(&self) -> Vec<LinkStatus> {
         let current = self.lock();
-        let present = current.list.iter().filter(|one| one.same_as.is_none());
+        let present = current.list.iter().filter(|one| !one.left_out);
         let links = present.flat_map(|one| &one.links);
         links.map(|link| link.handle.status()).collect()
     }
@@ -189,7 +189,7 @@ impl Current {
         let mut same = self
             .list
             .iter_mut()
-            .filter(|one| one.incarnation == Some(incarnation) && one.same_as.is_none());
+            .filter(|one| one.incarnation == Some(incarnation) && !one.left_out);
         let (first, second) = (same.next()?, same.next()?);
         tracing::warn!(
             "interceptor {} is interceptor {} under another name, and is left out: name it once \
@@ -197,7 +197,7 @@ impl Current {
             second.address,
             first.address
         );
-        second.same_as = Some(first.address.clone());
+        second.left_out = true;
         Some(second)
     }
 }
@@ -229,7 +229,7 @@ mod tests {
             address: address.clone(),
             links: Vec::new(),
             incarnation: None,
-            same_as: None,
+            left_out: false,
         };
         let mut current = Current {
             list: (0..).zip(&addresses).map(one).collect(),

@@ -65,7 +65,7 @@ impl Looks {
         window.checked_sub(since).filter(|rest| !rest.is_zero())
     }
 
-    /// It has looked, and found something.
+    /// It has looked.
     pub fn looked(&mut self, now: Instant) {
         self.last = Some(now);
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use millrace_capture::Waker;
 use millrace_copier::agents::Diversion;
 use millrace_copier::inbox::{Inbox, Input};
+use millrace_copier::probe::Prober;
 use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};
 use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, Time};
 use millrace_fleet::address::DefaultPort;
@@ -153,9 +154,15 @@ impl Copier {
             interceptor: number,
             link: 0,
         };
-        let address = interceptor.server.local_addr().to_string();
+        self.link(id, 1, interceptor.server.local_addr(), claim);
+    }
+
+    fn link(&mut self, id: LinkId, links: u32, to: SocketAddr, claim: Option<ClaimSet>) {
+        let address = to.to_string();
         let address = DefaultPort(1).parse_list(&address).unwrap().remove(0);
         let config = LinkConfig {
+            link: id.link,
+            links,
             claims: claim.is_some(),
             backoff: Backoff {
                 first: Duration::from_millis(10),
@@ -169,7 +176,7 @@ impl Copier {
         });
         self.links.push(handle.clone());
         self.routes
-            .add(LinkRoutes::new(id, handle, 1, claim, FlowTarget::Exact));
+            .add(LinkRoutes::new(id, handle, links, claim, FlowTarget::Exact));
     }
 
     /// Takes in what the links say, until `count` streams came up.
@@ -405,6 +412,63 @@ async fn announcements_gather_though_one_interceptor_has_no_room() {
     assert_eq!(queued(&copier), before);
     copier.flush();
     assert!(queued(&copier) > before);
+}
+
+#[tokio::test]
+async fn first_contact_waits_a_moment_for_interceptors_that_are_not_connected_yet() {
+    let mut copier = Copier::new();
+    copier.routes.set_diversion(Diversion::Held);
+    let up = Interceptor::start("127.0.0.1:0");
+    copier.attach(0, &up);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let id = LinkId {
+        interceptor: 1,
+        link: 0,
+    };
+    copier.link(id, 1, silent.local_addr().unwrap(), None);
+    copier.until_up(1).await;
+    let mut prober = Prober::new(copier.now, &mut copier.engine, true);
+    copier.engine.set_open(copier.now, true);
+    copier.session(1000);
+    let mut begun = |copier: &mut Copier| {
+        prober.advance(copier.now, &mut copier.engine, &mut copier.routes);
+        std::iter::from_fn(|| prober.poll_transmit()).count()
+    };
+    assert_eq!(begun(&mut copier), 0);
+    copier.now = copier.now + Duration::from_secs(3);
+    assert_eq!(begun(&mut copier), 8, "four for each that is named");
+}
+
+#[tokio::test]
+async fn an_interceptor_is_asked_after_probes_on_the_link_that_is_up() {
+    let mut copier = Copier::new();
+    let mut interceptor = Interceptor::start("127.0.0.1:0");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let links = [
+        silent.local_addr().unwrap(),
+        interceptor.server.local_addr(),
+    ];
+    for (link, to) in (0..).zip(links) {
+        let id = LinkId {
+            interceptor: 0,
+            link,
+        };
+        copier.link(id, 2, to, None);
+    }
+    copier.until_up(1).await;
+    let request = TraceRequest {
+        id: 7,
+        clients: vec!["198.18.1.1:1".parse().unwrap()],
+        wait: Duration::ZERO,
+    };
+    copier.routes.trace(&request);
+    loop {
+        let event = timeout(PATIENCE, interceptor.events.next()).await.unwrap();
+        if let Some(AttachEvent::Trace { request, .. }) = event {
+            assert_eq!(request.id, 7);
+            break;
+        }
+    }
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ fn a_need_is_held_changed_and_given_up() {
     let runtime = Runtime::new().unwrap();
     let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
     let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
-    assert!(!handle.is_held());
+    assert!(!handle.is_held(Instant::now()));
     assert_eq!(agent.answer(true), ("copier-1".to_owned(), 80));
     let HoldEvent::Held { agent_id, warnings } = next(&seen) else {
         panic!()
@@ -126,7 +126,7 @@ fn a_need_is_held_changed_and_given_up() {
         (agent_id.as_str(), warnings[0].as_str()),
         ("rs1", "mend this")
     );
-    assert!(handle.is_held() && handle.status().connected);
+    assert!(handle.is_held(Instant::now()) && handle.status().connected);
     handle.set_need(need(81));
     assert_eq!(agent.answer(true).1, 81);
     assert!(matches!(next(&seen), HoldEvent::Held { .. }));
@@ -147,10 +147,10 @@ fn a_refusal_is_no_hold_and_is_asked_again() {
         (code, reason.as_str()),
         (Code::Dangerous, "it would cut off ssh")
     );
-    assert!(!handle.is_held());
+    assert!(!handle.is_held(Instant::now()));
     agent.answer(true);
     assert!(matches!(next(&seen), HoldEvent::Held { .. }));
-    assert!(handle.is_held());
+    assert!(handle.is_held(Instant::now()));
 }
 
 #[test]
@@ -166,16 +166,16 @@ fn a_holder_whose_agent_is_gone_holds_for_half_of_the_grace_time_and_finds_it_ag
     drop(agent);
     other.shutdown_background();
     assert!(matches!(next(&seen), HoldEvent::Lost { .. }));
-    assert!(handle.is_held(), "within the grace time");
+    assert!(handle.is_held(Instant::now()), "within the grace time");
     let lost = Instant::now();
-    while handle.is_held() {
+    while handle.is_held(Instant::now()) {
         assert!(lost.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(20));
     }
     let again = Agent::start(runtime.handle(), &address.to_string());
     again.answer(true);
     assert!(matches!(next(&seen), HoldEvent::Held { .. }));
-    assert!(handle.is_held());
+    assert!(handle.is_held(Instant::now()));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn of_two_streams_of_one_holder_the_later_start_wins() {
             ..
         }
     ));
-    assert!(new.is_held() && seen_new.try_recv().is_err());
+    assert!(new.is_held(Instant::now()) && seen_new.try_recv().is_err());
 }
 
 fn kind(kind: Kind) -> HoldRequest {
@@ -286,7 +286,11 @@ fn while_the_agents_thread_is_busy_further_requests_are_refused() {
         assert!(Instant::now() < until, "{:?}", agent.server.status());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(holds.iter().all(|(handle, _)| !handle.is_held()));
+    assert!(
+        holds
+            .iter()
+            .all(|(handle, _)| !handle.is_held(Instant::now()))
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod pair;
 
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_fleet::address::HostPort;
 use millrace_fleet::incarnation::Incarnation;
@@ -268,6 +268,26 @@ async fn a_claim_arrives_checked_and_its_refusal_names_the_owner() {
         ("198.18.1.0/24 is taken", "live-2")
     );
     server.detached().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_are_read_no_faster_than_they_can_be_compared() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let mut server = server_at(any, |it| it.max_bytes_per_second = 32 << 20);
+    let mut link = link_to(server.handle.local_addr(), |it| it.claims = true);
+    server.attached().await;
+    let epoch = link.up().await;
+    let began = Instant::now();
+    for _ in 0..40 {
+        let claim = ClaimSet::default();
+        link.handle.try_claim(epoch, &claim).unwrap();
+    }
+    let mut claims = 0;
+    while claims < 40 {
+        claims += u32::from(matches!(server.next().await, AttachEvent::Claim { .. }));
+    }
+    // A quarter of a second's worth is read at once.
+    assert!(began.elapsed() > Duration::from_millis(500));
 }
 
 /// The copier's callback is the only reader: while it blocks, its stream is not read.

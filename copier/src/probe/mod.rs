@@ -28,6 +28,10 @@ use volley::{Packet, Volley};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause before a volley is repeated.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long interceptors that are named and not connected yet are waited for before the first
+/// volley: longer than a link takes that comes up at all. A volley that begins with some of them has
+/// few probes, and proves little.
+const GATHERING: Duration = Duration::from_secs(2);
 /// How often an unchanged verdict is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Ids of replicas are larger (a slot map's version is never 0), so a probe's can be told.
@@ -40,7 +44,7 @@ enum State {
     Waiting(Time),
     /// A volley is under way.
     Asking(Volley),
-    /// An answer came back.
+    /// Answers came back.
     Proven,
 }
 
@@ -62,6 +66,8 @@ pub struct Prober {
     /// Resets of volleys that are over.
     farewells: VecDeque<Packet>,
     next_id: u64,
+    /// Since when an answer could have come back.
+    open_since: Option<Time>,
     now: Time,
 }
 
@@ -89,6 +95,7 @@ impl Prober {
             targets,
             farewells: VecDeque::new(),
             next_id: 1,
+            open_since: None,
             now,
         }
     }
@@ -107,7 +114,7 @@ impl Prober {
             match &mut target.state {
                 State::Proven => {}
                 State::Waiting(at) => {
-                    if now >= *at && routes.is_open() {
+                    if now >= *at && may_begin(&mut self.open_since, now, routes) {
                         target.begin(now, &mut self.next_id, engine, routes);
                     }
                 }
@@ -195,11 +202,19 @@ impl Prober {
     }
 }
 
+/// Whether answers can come back, and through all interceptors that will be there soon.
+fn may_begin(open_since: &mut Option<Time>, now: Time, routes: &RouteInfo) -> bool {
+    routes.is_open()
+        && (now >= *open_since.get_or_insert(now) + GATHERING || routes.absent().is_empty())
+}
+
 impl Target {
     fn begin(&mut self, now: Time, next_id: &mut u64, engine: &mut Engine, routes: &mut RouteInfo) {
         let interceptors = routes.connected();
+        // Those that are away have real servers, too.
+        let size = volley::size(interceptors.len() + routes.absent().len());
         let mut sources: Vec<Endpoint> = Vec::new();
-        for attempt in 0..2 * volley::size(interceptors.len()) {
+        for attempt in 0..2 * size {
             let at = now + Duration::from_micros(attempt as u64);
             // Without a pool only a service that has clients has addresses.
             let mut services = self.services.iter();
@@ -208,7 +223,7 @@ impl Target {
                 Some(_) => {}
                 None => break,
             }
-            if sources.len() == volley::size(interceptors.len()) {
+            if sources.len() == size {
                 break;
             }
         }

@@ -19,6 +19,8 @@ pub struct Evidence<'a> {
     pub answered: usize,
     /// How many of these were refused with a reset: nobody listens.
     pub refused: usize,
+    /// Interceptors through which these came.
+    pub refusing: Vec<String>,
     /// Interceptors through which none came back.
     pub silent: Vec<String>,
     /// Interceptors that were asked.
@@ -64,11 +66,13 @@ pub enum Verdict {
     Open {
         /// How many of how many came back.
         answered: (usize, usize),
+        /// Interceptors whose real servers refused some of these.
+        refusing: Vec<String>,
         /// Interceptors through which none came back.
         silent: Vec<String>,
         /// Interceptors that are named and not connected.
         absent: Vec<String>,
-        /// Whether some probes got no answer at all.
+        /// Whether some probes got no answer at all, or were refused.
         doubtful: bool,
     },
     /// Some came back; the others reached no host that is known, so that a real server nobody
@@ -160,9 +164,10 @@ impl Verdict {
         }
         Self::Open {
             answered,
+            refusing: evidence.refusing.clone(),
             silent: evidence.silent.clone(),
             absent: evidence.absent.clone(),
-            doubtful: !all,
+            doubtful: !all || evidence.refused > 0,
         }
     }
 
@@ -214,15 +219,23 @@ impl fmt::Display for Verdict {
         match self {
             Self::Open {
                 answered: (answered, probes),
+                refusing,
                 silent,
                 absent,
-                doubtful,
+                doubtful: _,
             } => {
                 write!(f, "first contact: {answered} of {probes} probes came back")?;
+                if !refusing.is_empty() {
+                    write!(
+                        f,
+                        ", refused by the real servers of {}, where nothing listens",
+                        refusing.join(", ")
+                    )?;
+                }
                 if !silent.is_empty() {
                     write!(f, ", none of them through {}", silent.join(", "))?;
                 }
-                match (*doubtful, absent.is_empty()) {
+                match (answered < probes, absent.is_empty()) {
                     (false, _) => Ok(()),
                     (true, true) => write!(
                         f,
@@ -351,6 +364,7 @@ mod tests {
             probes: 4,
             answered,
             refused: 0,
+            refusing: Vec::new(),
             silent: Vec::new(),
             asked: vec!["rs1".to_owned(), "rs2".to_owned()],
             absent: Vec::new(),
@@ -455,6 +469,20 @@ mod tests {
         assert!(doubtful(&absent) && absent.to_string().ends_with("not connected: rs3"));
         assert!(doubtful(&of(3, &|it| drop(it.reports.pop()))));
         assert!(of(4, &|_| {}).is_open());
+    }
+
+    #[test]
+    fn a_real_server_that_refuses_beside_others_that_do_not_is_named() {
+        let mut evidence = evidence(4, &[]);
+        evidence.refused = 2;
+        evidence.refusing = vec!["rs2".to_owned()];
+        let verdict = Verdict::of(&evidence);
+        assert!(verdict.is_open() && verdict.is_doubtful());
+        assert_eq!(
+            verdict.to_string(),
+            "first contact: 4 of 4 probes came back, refused by the real servers of rs2, where \
+             nothing listens"
+        );
     }
 
     #[test]

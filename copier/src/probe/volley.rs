@@ -1,6 +1,6 @@
 //! Some probes to one target, from their first SYN to what they showed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
@@ -219,8 +219,10 @@ impl Volley {
     }
 
     pub(super) fn on_traced(&mut self, interceptor: InterceptorId, report: &TraceReport) {
+        // One that came later was asked too: it must not stand for one that is still looking.
+        let asked = self.interceptors.contains(&interceptor);
         let known = self.reports.iter().any(|(id, _)| *id == interceptor);
-        if report.id == self.trace && !known {
+        if report.id == self.trace && asked && !known {
             self.reports.push((interceptor, report.clone()));
         }
     }
@@ -238,6 +240,8 @@ impl Volley {
             .interceptors
             .iter()
             .filter(|id| !self.probes.iter().any(|p| p.answered_by == Some(**id)));
+        let refused = || self.answered().filter(|probe| probe.refused);
+        let refusing: BTreeSet<_> = refused().filter_map(|probe| probe.answered_by).collect();
         Verdict::of(&Evidence {
             target: self.target,
             client: self
@@ -248,7 +252,8 @@ impl Volley {
                 .map(|probe| probe.tuple.source),
             probes: self.probes.len(),
             answered: self.answered().count(),
-            refused: self.answered().filter(|probe| probe.refused).count(),
+            refused: refused().count(),
+            refusing: refusing.iter().map(name).collect(),
             silent: silent.map(name).collect(),
             asked: self.interceptors.iter().map(name).collect(),
             absent: routes.absent().iter().map(name).collect(),
@@ -431,6 +436,25 @@ mod tests {
         }
         volley.advance(volley.due(), &routes, true);
         assert!(volley.is_asked_after());
+    }
+
+    #[test]
+    fn an_interceptor_that_came_later_does_not_stand_for_one_that_is_still_looking() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        while !volley.is_asked_after() {
+            volley.advance(volley.due(), &routes, true);
+        }
+        let report = TraceReport {
+            id: volley.trace,
+            ..TraceReport::default()
+        };
+        for interceptor in [0, 2] {
+            volley.on_traced(interceptor, &report);
+        }
+        assert!(volley.is_asked_after(), "1 has not said what it saw");
+        volley.on_traced(1, &report);
+        assert!(!volley.is_asked_after());
     }
 
     #[test]

@@ -42,10 +42,10 @@ pub struct LinkId {
     pub link: u32,
 }
 
-/// Under load announcements gather for this long for each interceptor but the first, so that the
-/// number of messages does not grow with the number of new flows times that of interceptors. A
-/// response that comes before its announcement waits at the interceptor.
-const PACE_PER_INTERCEPTOR: Duration = Duration::from_millis(1);
+/// Under load announcements gather for this long for each link but the first, so that the number of
+/// messages does not grow with the number of new flows times that of links. A response that comes
+/// before its announcement waits at the interceptor.
+const PACE_PER_LINK: Duration = Duration::from_millis(1);
 /// The longest that an announcement waits for others.
 const LONGEST_PACE: Duration = Duration::from_millis(8);
 /// How long flows to be forgotten gather: nobody waits for these.
@@ -138,10 +138,16 @@ impl RouteInfo {
 
     /// Asks every interceptor after probes.
     pub fn trace(&self, request: &TraceRequest) {
-        for link in self.links.iter().filter(|link| link.id().link == 0) {
-            if let Some(epoch) = link.epoch() {
-                // One that cannot be asked does not answer: the volley ends without it.
-                let _ = link.handle().try_trace(epoch, request);
+        let mut asked = None;
+        for link in &self.links {
+            let interceptor = link.id().interceptor;
+            // Each is asked on the first of its links that takes it. One that cannot be asked does
+            // not answer: the volley ends without it.
+            if asked != Some(interceptor)
+                && let Some(epoch) = link.epoch()
+                && link.handle().try_trace(epoch, request).is_ok()
+            {
+                asked = Some(interceptor);
             }
         }
     }
@@ -422,9 +428,7 @@ impl RouteInfo {
 
     fn pace(&self) -> Duration {
         let others = u32::try_from(self.links.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        PACE_PER_INTERCEPTOR
-            .saturating_mul(others)
-            .min(LONGEST_PACE)
+        PACE_PER_LINK.saturating_mul(others).min(LONGEST_PACE)
     }
 }
 

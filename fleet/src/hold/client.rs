@@ -142,15 +142,15 @@ pub fn spawn(
 }
 
 impl HoldHandle {
-    /// Whether what was asked for is in force: held, with a sign of life from the agent less than
-    /// half of its grace time ago. Takes no lock.
-    pub fn is_held(&self) -> bool {
-        self.shared.tracker.is_held()
+    /// Whether what was asked for is in force at `now`, the present: held, with a sign of life from
+    /// the agent less than half of its grace time ago. Takes no lock, and asks no clock.
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.shared.tracker.is_held(now)
     }
 
-    /// Whether what was asked for was in force and is not any more. Takes no lock.
-    pub fn has_lapsed(&self) -> bool {
-        self.shared.tracker.has_lapsed()
+    /// Whether what was asked for was in force and is not any more. As [`HoldHandle::is_held`].
+    pub fn has_lapsed(&self, now: Instant) -> bool {
+        self.shared.tracker.has_lapsed(now)
     }
 
     /// Asks for something else from now on.

@@ -38,9 +38,10 @@ pub struct HoldStatus {
     pub last_error: String,
 }
 
-/// While the stream is open the agent may be silent for as long as three pings take, however short
-/// its grace time is. Milliseconds.
-const SILENCE: u64 = 6000;
+/// While the stream is open the agent may be silent for as long as two pings take, however short its
+/// grace time is: it notices a silent holder no sooner than 3 s, and then grants at least 1 s.
+/// Milliseconds.
+const SILENCE: u64 = 4000;
 
 #[derive(Debug)]
 pub(super) struct Tracker {
@@ -131,24 +132,24 @@ impl Tracker {
         reason.clone_into(&mut state.last_error);
     }
 
-    pub(super) fn has_lapsed(&self) -> bool {
-        self.was_held.load(Ordering::Relaxed) && !self.is_held()
+    pub(super) fn has_lapsed(&self, now: Instant) -> bool {
+        self.was_held.load(Ordering::Relaxed) && !self.is_held(now)
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.left() > 0
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.left(now) > 0
     }
 
     /// How much longer it is in force without a sign of life. Milliseconds.
-    fn left(&self) -> u64 {
+    fn left(&self, now: Instant) -> u64 {
         let lasts = self.lasts.load(Ordering::Relaxed);
-        let silent =
-            ms(self.origin.elapsed()).saturating_sub(self.heard_at.load(Ordering::Relaxed));
+        let silent = ms(now.saturating_duration_since(self.origin))
+            .saturating_sub(self.heard_at.load(Ordering::Relaxed));
         lasts.saturating_sub(silent)
     }
 
     pub(super) fn status(&self, address: &HostPort) -> HoldStatus {
-        let held = self.is_held();
+        let held = self.is_held(Instant::now());
         let state = lock(&self.state);
         let holding = &state.holding;
         HoldStatus {
@@ -194,18 +195,18 @@ mod tests {
     #[test]
     fn a_lost_stream_is_in_force_for_half_of_the_grace_time() {
         let tracker = Tracker::default();
-        assert!(!tracker.is_held());
+        assert!(!tracker.is_held(Instant::now()));
         tracker.lost("cannot connect");
-        assert!(!tracker.is_held(), "it was never held");
-        assert!(!tracker.has_lapsed(), "it was never held");
+        assert!(!tracker.is_held(Instant::now()), "it was never held");
+        assert!(!tracker.has_lapsed(Instant::now()), "it was never held");
         tracker.holding(holding(), Instant::now());
         tracker.lost("gone");
-        assert!(tracker.is_held());
-        let left = tracker.left();
+        assert!(tracker.is_held(Instant::now()));
+        let left = tracker.left(Instant::now());
         assert!(left <= 30_000 && left > 20_000);
         // Attempts that fail do not prolong it.
         tracker.lost("still gone");
-        assert!(tracker.left() <= left);
+        assert!(tracker.left(Instant::now()) <= left);
     }
 
     #[test]
@@ -217,15 +218,18 @@ mod tests {
             tracker.origin = earlier.unwrap();
         };
         pass(&mut tracker, 20);
-        assert!(tracker.is_held());
+        assert!(tracker.is_held(Instant::now()));
         pass(&mut tracker, 11);
-        assert!(tracker.has_lapsed(), "its stream seems to be open");
+        assert!(
+            tracker.has_lapsed(Instant::now()),
+            "its stream seems to be open"
+        );
         // What was in flight when it stopped is old news.
         let stopped_at = Instant::now().checked_sub(Duration::from_secs(31));
         tracker.heard(stopped_at.unwrap());
-        assert!(tracker.has_lapsed());
+        assert!(tracker.has_lapsed(Instant::now()));
         tracker.heard(Instant::now());
-        assert!(tracker.is_held() && !tracker.has_lapsed());
+        assert!(tracker.is_held(Instant::now()) && !tracker.has_lapsed(Instant::now()));
         // A short grace time leaves time for pings.
         let grace_seconds = 1;
         let short = Holding {
@@ -233,20 +237,23 @@ mod tests {
             ..Holding::default()
         };
         tracker.holding(short, Instant::now());
-        pass(&mut tracker, 4);
-        assert!(tracker.is_held());
+        pass(&mut tracker, 3);
+        assert!(tracker.is_held(Instant::now()));
         tracker.lost("gone");
-        assert!(!tracker.is_held());
+        assert!(!tracker.is_held(Instant::now()));
     }
 
     #[test]
     fn a_refusal_ends_it_at_once() {
         let tracker = Tracker::default();
         tracker.holding(holding(), Instant::now());
-        assert!(!tracker.has_lapsed());
+        assert!(!tracker.has_lapsed(Instant::now()));
         tracker.refused(Code::Overloaded, "busy");
-        assert!(tracker.is_held(), "what was granted before stays");
+        assert!(
+            tracker.is_held(Instant::now()),
+            "what was granted before stays"
+        );
         tracker.refused(Code::Dangerous, "dangerous");
-        assert!(!tracker.is_held() && tracker.has_lapsed());
+        assert!(!tracker.is_held(Instant::now()) && tracker.has_lapsed(Instant::now()));
     }
 }

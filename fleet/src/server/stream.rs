@@ -25,6 +25,10 @@ use crate::transport::Peer;
 /// sockets, which is to stay rare.
 const TRACE_COST: usize = 1 << 20;
 
+/// What a claim counts as: each of its ranges is compared with each of every other copier's, and
+/// claims are as rare as streams.
+const CLAIM_COST: usize = 1 << 20;
+
 /// Why a stream ended.
 enum End {
     /// The peer ended it, or is gone.
@@ -250,10 +254,9 @@ fn check_message(
                     "Claim from a copier that said it announces flows",
                 ));
             }
-            let bytes = 52 * claim.ranges.len() + 28 * claim.targets.len();
             let claim =
                 ClaimSet::try_from(&claim).map_err(|it| malformed(format!("Claim: {it}")))?;
-            (Some(AttachEvent::Claim { conn, claim }), bytes)
+            (Some(AttachEvent::Claim { conn, claim }), CLAIM_COST)
         }
         Some(Kind::ResyncBegin(_)) => (Some(AttachEvent::ResyncBegin { conn }), 0),
         Some(Kind::ResyncEnd(_)) => (Some(AttachEvent::ResyncEnd { conn }), 0),

@@ -278,3 +278,28 @@ fn a_copier_killed_for_good_leaves_nothing_behind_and_nothing_leaks() {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(scene.cluster.leaks.seen().unwrap(), []);
 }
+
+#[test]
+fn a_copier_that_stood_still_for_longer_than_its_leases_sends_nothing_before_it_has_them_again() {
+    if !can_run() {
+        return;
+    }
+    let scene = Scene::new("2");
+    let mut copier = scene.copier();
+    let loads = scene.lasting(20);
+    std::thread::sleep(Duration::from_secs(3));
+    copier.signal(Signal::STOP).unwrap();
+    scene.until_nothing_is_diverted();
+    copier.signal(Signal::CONT).unwrap();
+    let delivered = || number(&scene.status(), "/report/bytes/delivered");
+    let before = delivered();
+    let more = scene.lasting(5);
+    wait_for("copying to go on", Duration::from_secs(40), || {
+        delivered() > before
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", copier.log()));
+    join(loads.into_iter().chain(more));
+    copier.kill().unwrap();
+    scene.until_nothing_is_diverted();
+    assert_eq!(scene.cluster.leaks.seen().unwrap(), []);
+}
