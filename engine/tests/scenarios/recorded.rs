@@ -353,6 +353,35 @@ fn a_session_is_busy_until_its_target_has_answered_and_its_end_is_taken() {
 }
 
 #[test]
+fn a_session_is_busy_while_its_target_takes_its_time_but_not_for_ever() {
+    let talk = [says(100), Server(50)];
+    for (delay, until) in [(secs(6), 6), (secs(3600), 10)] {
+        let mut world = world(f64::INFINITY, None, &talk);
+        world.behaviour.answer_delay = delay;
+        feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+        world.run(secs(until) - ms(100));
+        assert_eq!(world.engine.gauges().sessions_busy, 1, "{delay:?}");
+        world.run(ms(200));
+        assert_eq!(world.engine.gauges().sessions_busy, 0, "{delay:?}");
+    }
+}
+
+#[test]
+fn handshakes_with_data_that_never_complete_hold_nothing_up_and_are_forgotten() {
+    let mut world = world(f64::INFINITY, None, &[]);
+    let mut syn = Wire::new(PORT).syn();
+    (syn.payload, syn.payload_len) = (vec![7; 1000], 1000);
+    feed(&mut world, &[(at(ms(0)), syn)]);
+    assert_eq!(world.engine.gauges().backlog, 0, "no target waits for it");
+    let later = turns(1);
+    feed(&mut world, &Live::new(at(secs(100)), PORT + 1).play(&later));
+    let now = world.now;
+    world.engine.timeout(now);
+    assert_eq!(stats(&world).sessions_unopened, 1);
+    assert_eq!(world.engine.gauges().sessions, 1);
+}
+
+#[test]
 fn what_lies_before_a_silence_or_a_gap_is_delivered_however_fast_it_is_read() {
     let silence = [says(300), Server(50), Pause(secs(9000)), says(200)];
     let mut silent = Live::new(at(ms(0)), PORT).play(&silence);
