@@ -132,7 +132,7 @@ impl Begun {
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     done: u64,
-    since: Time,
+    since: Option<Time>,
     /// Replicas that had been opened when one more was let in.
     let_in: Option<u64>,
 }
@@ -146,12 +146,12 @@ impl Watch {
             + stats.replicas_established
             + stats.replicas_completed
             + stats.replicas_aborted.total();
-        if done != self.done || self.since == Time::default() {
+        if done != self.done {
             self.done = done;
-            self.since = now;
+            self.since = None;
             self.let_in = None;
         }
-        now.since(self.since)
+        now.since(*self.since.get_or_insert(now))
     }
 }
 
@@ -303,10 +303,16 @@ impl Feed {
             self.closed_since.get_or_insert(now);
             return false;
         }
-        if let Some(since) = self.closed_since.take()
-            && let Some(origin) = &mut self.origin
-        {
-            *origin = *origin + now.since(since);
+        if let Some(since) = self.closed_since.take() {
+            // Nor is anybody to blame for what did not happen meanwhile.
+            let times = [
+                self.origin.as_mut(),
+                self.held_since.as_mut(),
+                self.watch.since.as_mut(),
+            ];
+            for time in times.into_iter().flatten() {
+                *time = *time + now.since(since);
+            }
         }
         true
     }
@@ -333,6 +339,7 @@ impl Feed {
             Next::Batch(batch) => {
                 self.recording.packets += batch.foreign;
                 self.recording.foreign += batch.foreign;
+                self.recording.note_dropped(batch.dropped);
                 for problem in &batch.problems {
                     self.recording.note_problem(problem);
                 }
@@ -466,5 +473,47 @@ impl Feed {
         if let Some(progress) = &mut self.progress {
             progress.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_nobodys_fault_and_costs_no_time() {
+        let name = format!("millrace-feed-{}.pcap", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut file = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
+        file.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0]);
+        std::fs::write(&path, file).unwrap();
+        let config = FeedConfig {
+            sources: vec![Source::Path(path.clone())],
+            rounds: 1,
+            speed: 1.0,
+            longest_pause: None,
+            max_open: None,
+            max_new_sessions: None,
+            progress: false,
+        };
+        let mut feed = Feed::open(config, Waker::new().unwrap()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut engine = Engine::new(millrace_engine::Config::default());
+        let time = |seconds: u64| Time::from_micros(seconds * 1_000_000);
+        engine.set_open(time(1), true);
+        (feed.origin, feed.held_since) = (Some(time(1)), Some(time(2)));
+        assert_eq!(feed.watch.idle(time(3), &engine), Duration::ZERO);
+        assert_eq!(feed.watch.idle(time(4), &engine), Duration::from_secs(1));
+        let mut decoder = Decoder::new();
+        for at in [5, 60] {
+            let step = feed.step(time(at), &mut engine, &mut decoder, Mode::Paused);
+            assert_eq!(step, Step::Waiting);
+        }
+        feed.step(time(65), &mut engine, &mut decoder, Mode::Running);
+        assert_eq!(
+            (feed.origin, feed.held_since),
+            (Some(time(61)), Some(time(62)))
+        );
+        assert_eq!(feed.watch.idle(time(65), &engine), Duration::from_secs(2));
     }
 }
