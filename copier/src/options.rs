@@ -238,7 +238,8 @@ pub struct LimitOptions {
     pub max_open: Option<u32>,
 
     /// Send at most this many bytes of payload a second, such as 100M; copied connections become
-    /// slower, and while more than a second's worth waits new sessions are refused and counted.
+    /// slower, and while more than a second's worth waits new sessions are refused and counted
+    /// (those of a recording wait).
     #[arg(long, value_name = "RATE", value_parser = crate::units::bytes_per_second)]
     pub max_bandwidth: Option<u64>,
 

@@ -47,6 +47,11 @@ impl LiveView {
         }
     }
 
+    /// Whether the server's numbers are known: it has answered the SYN.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// Whether the server has sent something that the client had not seen.
     pub(crate) const fn in_step(&self) -> bool {
         self.sent <= self.client_saw

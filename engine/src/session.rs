@@ -151,9 +151,19 @@ impl Session {
         }
     }
 
-    /// Memory besides the structure and its blocks, in bytes.
-    pub(crate) fn heap_size(&self) -> usize {
-        self.turns.heap_size() + self.stream.held_bytes()
+    /// Memory besides the structure and its blocks, and its backlog, both in bytes.
+    pub(crate) fn load(&self) -> (usize, u64) {
+        let heap = self.turns.heap_size() + self.stream.held_bytes();
+        (heap, self.backlog())
+    }
+
+    /// Bytes that are stored for targets which have not taken them yet. What comes before the
+    /// handshake is complete is for no target.
+    pub(crate) const fn backlog(&self) -> u64 {
+        match self.phase {
+            Phase::Active { .. } => self.stream.stored(),
+            Phase::Opening | Phase::Midway(_) => 0,
+        }
     }
 
     /// Notes that the client's side has ended; says whether that is news.

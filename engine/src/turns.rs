@@ -113,6 +113,11 @@ impl TurnClock {
         }
     }
 
+    /// Whether there is a question without an answer, overdue or not.
+    pub(crate) const fn is_unanswered(&self) -> bool {
+        self.first >= ASKING
+    }
+
     /// From now on a question without an answer counts as overdue, even if an answer comes; says
     /// whether there is one that did not before.
     pub(crate) const fn give_up(&mut self) -> bool {

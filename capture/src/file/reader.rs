@@ -112,6 +112,13 @@ impl PacketFile {
         open().map_err(|problem| FileError::new(&name, problem))
     }
 
+    /// Packets that capture lost, as far as was read and the file says.
+    pub fn dropped(&self) -> u64 {
+        // Files say what they like.
+        let dropped = self.interfaces.iter().filter_map(|one| one.dropped);
+        dropped.fold(0, u64::saturating_add)
+    }
+
     /// Reads from any reader, uncompressed.
     ///
     /// # Errors

@@ -88,6 +88,29 @@ fn packets() -> impl Strategy<Value = Vec<Packet>> {
     prop::collection::vec(packet, 0..20)
 }
 
+#[test]
+fn what_interfaces_lost_adds_up_whatever_the_file_claims() {
+    let interfaces = [
+        ("eth0", LinkType::Ethernet, 0),
+        ("eth1", LinkType::Ethernet, 0),
+    ];
+    for (counts, sum) in [([3, 4], 7), ([u64::MAX, 4], u64::MAX)] {
+        let mut writer = PacketWriter::new(Vec::new(), interfaces).unwrap();
+        for (interface, dropped) in counts.into_iter().enumerate() {
+            let counts = InterfaceCounts {
+                received: 0,
+                dropped,
+            };
+            writer.statistics(interface as u32, 5, counts).unwrap();
+        }
+        let bytes = Cursor::new(writer.into_inner().unwrap());
+        let mut file = PacketFile::from_reader("test", bytes).unwrap();
+        assert_eq!(file.dropped(), 0, "nothing was read");
+        assert!(file.next_packet().unwrap().is_none());
+        assert_eq!(file.dropped(), sum);
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back(packets in packets()) {

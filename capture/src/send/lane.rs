@@ -157,8 +157,9 @@ impl Lane {
         socket_send_buffer_size(&self.fd).map_or(0, |bytes| bytes / 2)
     }
 
-    /// Of a packet that is too long a raw socket also keeps a report in its error queue (IP_RECVERR, `ip(7)`). The error
-    /// number said it all, and a queue with something in it would end every wait at once.
+    /// Of a packet that is too long a raw socket also keeps a report in its error queue
+    /// (IP_RECVERR, `ip(7)`). The error number said it all, and a queue with something in it would
+    /// end every wait at once.
     fn forget_reports(&self) {
         let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
         let mut nothing = [0_u8; 1];

@@ -159,8 +159,8 @@ pub(crate) fn set_ipv6_header_included(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::IPPROTO_IPV6, IPV6_HDRINCL, &(1 as c_int))
 }
 
-/// Lets a raw IPv4 socket know what became of its packets: without it the kernel keeps silent about those that the
-/// device's queue refused (`raw(7)`).
+/// Lets a raw IPv4 socket know what became of its packets: without it the kernel keeps silent about
+/// those that the device's queue refused (`raw(7)`).
 pub(crate) fn report_ipv4_errors(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, &(1 as c_int))
 }

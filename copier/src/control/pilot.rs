@@ -39,7 +39,8 @@ pub struct PilotConfig {
 pub struct Observed {
     /// Whether anything can be sent: without, a ramp stands still.
     pub flowing: bool,
-    /// Whether answers are seen.
+    /// Whether answers are seen: while they are not, guards do not judge, and a ramp that has guards
+    /// stands still.
     pub view: View,
     /// What was counted; `None` without guards.
     pub sample: Option<Sample>,
@@ -70,7 +71,7 @@ pub struct Pilot {
     /// Since when a guard is broken that would act. It acts when all interceptors were heard after
     /// that: one that hangs makes any target look dead.
     bad_since: Option<Duration>,
-    /// Nothing can be sent.
+    /// Nothing can be sent, or guards cannot judge.
     waiting: bool,
     blind: Option<Blindness>,
     /// What was said once is not said again.
@@ -156,7 +157,9 @@ impl Pilot {
     pub fn tick(&mut self, now: Duration, observed: Observed) -> Tick {
         let passed = now.saturating_sub(self.now);
         self.now = self.now.max(now);
-        self.go_on(passed, observed.flowing);
+        let guarded = observed.sample.is_some();
+        let blind = guarded && matches!(observed.view, View::Blind(_));
+        self.go_on(passed, observed.flowing && !blind);
         let stop = match (observed.view, observed.sample) {
             (_, None) => false,
             (View::Blind(why), Some(_)) => {
@@ -177,23 +180,25 @@ impl Pilot {
         }
     }
 
-    /// The ramp goes on, while something can be sent.
-    fn go_on(&mut self, passed: Duration, flowing: bool) {
+    /// The ramp goes on, while something can be sent and its guards can judge what comes of it.
+    fn go_on(&mut self, passed: Duration, free: bool) {
         let Some(length) = self.config.ramp.as_ref().map(Ramp::length) else {
             return;
         };
         let begun = !self.position.is_zero() && self.position < length;
-        if begun && self.waiting == flowing {
+        if begun && self.waiting == free {
             tracing::info!(
                 "{}",
-                match flowing {
+                match free {
                     true => "the ramp goes on",
-                    false => "the ramp stands still: nothing can be sent (/status says why)",
+                    false =>
+                        "the ramp stands still: nothing can be sent, or guards cannot judge \
+                              (/status says why)",
                 }
             );
         }
-        self.waiting = !flowing;
-        if flowing && self.mode == Mode::Running && self.position < length {
+        self.waiting = !free;
+        if free && self.mode == Mode::Running && self.position < length {
             self.position = (self.position + passed).min(length);
             if self.position == length {
                 self.decide("the ramp has come to its end".to_owned());

@@ -461,6 +461,11 @@ fn what_happens_while_answers_go_unseen_is_not_held_against_the_target() {
     let status = flight.pilot.status();
     assert_eq!(status.mode, Mode::Running, "{status}");
     assert!(status.to_string().contains("do not judge"), "{status}");
+    let level = status.now;
+    flight.view = Some(View::Blind(Blindness::Changed));
+    assert!((flight.fly(30, GOOD) - level).abs() < 1e-9, "nobody looks");
+    let status = flight.pilot.status().to_string();
+    assert!(status.contains("waits until guards can judge"), "{status}");
     flight.view = None;
     flight.fly(30, GOOD);
     assert_eq!(flight.mode(), Mode::Running);

@@ -61,7 +61,7 @@ pub struct RampStatus {
     pub position_seconds: f64,
     /// How long it takes, in seconds.
     pub length_seconds: f64,
-    /// It stands still because nothing can be sent.
+    /// It stands still because nothing can be sent, or its guards cannot judge.
     #[serde(default)]
     pub waiting: bool,
 }
@@ -98,9 +98,10 @@ impl fmt::Display for IntensityStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "intensity {} ({})", self.now, self.mode)?;
         if let Some(ramp) = &self.ramp {
-            let waits = match ramp.waiting {
-                true => ", waits until something can be sent",
-                false => "",
+            let waits = match (ramp.waiting, &self.blind) {
+                (true, Some(_)) => ", waits until guards can judge",
+                (true, None) => ", waits until something can be sent",
+                (false, _) => "",
             };
             writeln!(
                 f,

@@ -117,7 +117,7 @@ fn show_file(f: &mut fmt::Formatter<'_>, file: &FileFindings) -> fmt::Result {
         .filter_map(|one| one.dropped)
         .collect();
     if !dropped.is_empty() {
-        let dropped: u64 = dropped.iter().sum();
+        let dropped = dropped.into_iter().fold(0, u64::saturating_add);
         writeln!(f, "  the recorder says that it dropped {dropped} packets")?;
     }
     for (link, count) in &file.foreign_packets {

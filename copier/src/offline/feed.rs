@@ -132,7 +132,7 @@ impl Begun {
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     done: u64,
-    since: Time,
+    since: Option<Time>,
     /// Replicas that had been opened when one more was let in.
     let_in: Option<u64>,
 }
@@ -146,12 +146,12 @@ impl Watch {
             + stats.replicas_established
             + stats.replicas_completed
             + stats.replicas_aborted.total();
-        if done != self.done || self.since == Time::default() {
+        if done != self.done {
             self.done = done;
-            self.since = now;
+            self.since = None;
             self.let_in = None;
         }
-        now.since(self.since)
+        now.since(*self.since.get_or_insert(now))
     }
 }
 
@@ -274,7 +274,7 @@ impl Feed {
             }
             return Step::At(due);
         }
-        if self.begun.is_used_up(now, engine) {
+        if self.begun.is_used_up(now, engine) && self.may_begin(engine, position, packet) {
             return Step::At(self.begun.since + Duration::from_secs(1));
         }
         if self.is_held_back(now, engine, position, packet) {
@@ -303,10 +303,16 @@ impl Feed {
             self.closed_since.get_or_insert(now);
             return false;
         }
-        if let Some(since) = self.closed_since.take()
-            && let Some(origin) = &mut self.origin
-        {
-            *origin = *origin + now.since(since);
+        if let Some(since) = self.closed_since.take() {
+            // Nor is anybody to blame for what did not happen meanwhile.
+            let times = [
+                self.origin.as_mut(),
+                self.held_since.as_mut(),
+                self.watch.since.as_mut(),
+            ];
+            for time in times.into_iter().flatten() {
+                *time = *time + now.since(since);
+            }
         }
         true
     }
@@ -333,6 +339,7 @@ impl Feed {
             Next::Batch(batch) => {
                 self.recording.packets += batch.foreign;
                 self.recording.foreign += batch.foreign;
+                self.recording.note_dropped(batch.dropped);
                 for problem in &batch.problems {
                     self.recording.note_problem(problem);
                 }
@@ -365,9 +372,12 @@ impl Feed {
         let full = gauges.memory > limit / 100 * HARD_LIMIT;
         let scarce = under_way && gauges.memory > limit / 100 * SOFT_LIMIT;
         // Sessions that wait for more of the recording are none of the target's work.
-        let many = gauges.sessions_busy as u64 >= self.max_open
-            && self.may_begin(engine, position, packet);
-        if !(many || scarce || full && (settling || !self.reads_on)) {
+        let many = gauges.sessions_busy as u64 >= self.max_open;
+        // The engine refuses a session that begins then.
+        let bandwidth = engine.config().caps.bandwidth;
+        let behind = bandwidth.is_some_and(|rate| gauges.backlog > rate);
+        let barred = (many || behind) && self.may_begin(engine, position, packet);
+        if !(barred || scarce || full && (settling || !self.reads_on)) {
             if let Some(since) = self.held_since.take() {
                 self.recording.held_back_seconds += now.since(since).as_secs_f64();
             }
@@ -378,7 +388,7 @@ impl Feed {
         if full && idle > GAPS_FINAL {
             engine.end_gaps(now);
             self.read_on(engine);
-        } else if many && !full && idle > STUCK {
+        } else if barred && !behind && !full && idle > STUCK {
             let opened = engine.stats().replicas_opened;
             return *self.watch.let_in.get_or_insert(opened) != opened;
         }
@@ -466,5 +476,168 @@ impl Feed {
         if let Some(progress) = &mut self.progress {
             progress.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_capture::PacketWriter;
+    use millrace_engine::{Caps, Config, Recorded, Service};
+    use millrace_wire::{Endpoint, Flags, FourTuple, LinkType, PacketBuilder, Seq, TcpHeader};
+
+    use super::*;
+
+    const SYN_ACK: Flags = Flags(0x12);
+
+    fn time(seconds: u64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
+    /// A segment of the client with this port, or of the live server to it: flags, sequence number,
+    /// acknowledgement, payload bytes.
+    type Line = (u16, bool, Flags, u32, u32, usize);
+
+    /// A recording of these, all of one moment, and an engine for it.
+    fn scene(name: &str, caps: Caps, lines: &[Line]) -> (Feed, Engine) {
+        let interfaces = [("eth0", LinkType::RawIp, 0)];
+        let mut writer = PacketWriter::new(Vec::new(), interfaces).unwrap();
+        let server = Endpoint::new([198, 18, 2, 10].into(), 80);
+        let mut builder = PacketBuilder::new();
+        for (port, from_client, flags, seq, ack, len) in lines {
+            let there = FourTuple::new(Endpoint::new([198, 18, 1, 9].into(), *port), server);
+            let tuple = match from_client {
+                true => there,
+                false => there.reversed(),
+            };
+            let header = TcpHeader {
+                seq: Seq(*seq),
+                ack: Seq(*ack),
+                flags: *flags,
+                ..TcpHeader::default()
+            };
+            let mut room = [0; 2000];
+            let payload = vec![0x61; *len];
+            let length = builder
+                .build(&tuple, &header, [&payload, &[]], &mut room)
+                .unwrap();
+            let length = room.get(..length).unwrap();
+            writer
+                .packet(0, 1_000_000_000_000, length.len() as u32, length)
+                .unwrap();
+        }
+        let name = format!("millrace-feed-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, writer.into_inner().unwrap()).unwrap();
+        let config = FeedConfig {
+            sources: vec![Source::Path(path.clone())],
+            rounds: 1,
+            speed: 1.0,
+            longest_pause: None,
+            max_open: None,
+            max_new_sessions: caps.new_sessions,
+            progress: false,
+        };
+        let feed = Feed::open(config, Waker::new().unwrap()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut engine = Engine::new(Config {
+            services: vec![Service {
+                live_ip: None,
+                live_port: 80,
+                target: Endpoint::new([198, 18, 2, 20].into(), 80),
+            }],
+            recorded: Some(Recorded::default()),
+            caps: Caps {
+                new_sessions: None,
+                ..caps
+            },
+            ..Config::default()
+        });
+        engine.set_open(time(1), true);
+        (feed, engine)
+    }
+
+    /// Steps until all is read, or so many sessions have begun and nothing more is to be done now.
+    fn step(feed: &mut Feed, now: Time, engine: &mut Engine, sessions: u64) -> Step {
+        let mut decoder = Decoder::new();
+        loop {
+            let step = feed.step(now, engine, &mut decoder, Mode::Running);
+            let held = step == Step::Waiting && feed.held_since.is_some();
+            match step {
+                Step::At(_) | Step::Over => return step,
+                Step::Waiting if held && engine.stats().sessions_captured == sessions => {
+                    return step;
+                }
+                // The reader's thread has its own time.
+                Step::More | Step::Waiting => std::thread::yield_now(),
+            }
+        }
+    }
+
+    #[test]
+    fn when_a_second_has_had_its_sessions_those_that_are_open_go_on() {
+        let lines = [
+            (4001, true, Flags::SYN, 100, 0, 0),
+            (4001, false, SYN_ACK, 500, 101, 0),
+            (4002, true, Flags::SYN, 100, 0, 0),
+            (4002, false, SYN_ACK, 500, 101, 0),
+            (4001, true, Flags::ACK, 101, 501, 0),
+            (4001, true, Flags::ACK, 101, 501, 300),
+            (4002, true, Flags::ACK, 101, 501, 0),
+        ];
+        let caps = Caps {
+            new_sessions: Some(1),
+            ..Caps::default()
+        };
+        let (mut feed, mut engine) = scene("second", caps, &lines);
+        for (at, until, sessions) in [(5, Step::At(time(6)), 1), (6, Step::Over, 2)] {
+            assert_eq!(step(&mut feed, time(at), &mut engine, sessions), until);
+            let stats = engine.stats();
+            assert_eq!(stats.sessions_captured, sessions);
+            assert_eq!(stats.bytes_captured, 300);
+        }
+    }
+
+    #[test]
+    fn while_the_bandwidth_is_used_up_sessions_wait_and_none_is_refused() {
+        let lines = [
+            (4001, true, Flags::SYN, 100, 0, 0),
+            (4001, false, SYN_ACK, 500, 101, 0),
+            (4001, true, Flags::ACK, 101, 501, 1400),
+            (4002, true, Flags::SYN, 100, 0, 0),
+            (4002, false, SYN_ACK, 500, 101, 0),
+            (4002, true, Flags::ACK, 101, 501, 0),
+        ];
+        let caps = Caps {
+            bandwidth: Some(1000),
+            ..Caps::default()
+        };
+        let (mut feed, mut engine) = scene("bandwidth", caps, &lines);
+        for at in [5, 60] {
+            let held = step(&mut feed, time(at), &mut engine, 1);
+            assert_eq!(held, Step::Waiting);
+        }
+        engine.stop_replicas(time(61));
+        assert_eq!(step(&mut feed, time(61), &mut engine, 2), Step::Over);
+        assert_eq!(engine.stats().sessions_captured, 2);
+        assert_eq!(engine.stats().sessions_refused.total(), 0);
+    }
+
+    #[test]
+    fn a_pause_is_nobodys_fault_and_costs_no_time() {
+        let (mut feed, mut engine) = scene("pause", Caps::default(), &[]);
+        (feed.origin, feed.held_since) = (Some(time(1)), Some(time(2)));
+        assert_eq!(feed.watch.idle(time(3), &engine), Duration::ZERO);
+        assert_eq!(feed.watch.idle(time(4), &engine), Duration::from_secs(1));
+        let mut decoder = Decoder::new();
+        for at in [5, 60] {
+            let step = feed.step(time(at), &mut engine, &mut decoder, Mode::Paused);
+            assert_eq!(step, Step::Waiting);
+        }
+        feed.step(time(65), &mut engine, &mut decoder, Mode::Running);
+        assert_eq!(
+            (feed.origin, feed.held_since),
+            (Some(time(61)), Some(time(62)))
+        );
+        assert_eq!(feed.watch.idle(time(65), &engine), Duration::from_secs(2));
     }
 }

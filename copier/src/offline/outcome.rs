@@ -23,6 +23,8 @@ pub struct Recording {
     pub packets: u64,
     /// Of these, packets whose link type is not understood.
     pub foreign: u64,
+    /// Packets that the recorder lost, as far as the files say.
+    pub dropped: u64,
     /// How often the files were to be replayed (`-T`).
     pub rounds: u32,
     /// How often they were.
@@ -44,6 +46,17 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// Notes how many packets the recorder lost by what was read so far. Every round says the same.
+    pub fn note_dropped(&mut self, dropped: u64) {
+        if dropped > 0 && self.dropped == 0 {
+            tracing::warn!(
+                "the recorder says that it lost packets: connections of which it saw nothing are in no \
+                 count; `millrace-copier inspect` says where"
+            );
+        }
+        self.dropped = self.dropped.max(dropped);
+    }
+
     /// Notes a file that could not be read to its end.
     pub fn note_problem(&mut self, problem: &dyn fmt::Display) {
         tracing::warn!("-i {problem}");
@@ -71,6 +84,13 @@ impl fmt::Display for Recording {
                 f,
                 "            {} packets left out: their link type is not understood",
                 self.foreign
+            )?;
+        }
+        if self.dropped > 0 {
+            writeln!(
+                f,
+                "            {} packets lost by the recorder, as it says",
+                self.dropped
             )?;
         }
         for problem in &self.problems {
@@ -137,6 +157,12 @@ fn nothing(report: &Report, recording: &Recording, services: &[Service]) -> Stri
         "the files hold no packets".to_owned()
     } else if packets == recording.foreign {
         format!("the link type of all {packets} packets is not understood")
+    } else if of_services == 0 && report.capture.malformed > 0 {
+        format!(
+            "the headers of {} of the {packets} packets are cut or broken, and none of the others \
+             belongs to -x; `millrace-copier inspect` says more",
+            report.capture.malformed
+        )
     } else if of_services == 0 {
         let services: Vec<String> = services.iter().map(live).collect();
         format!(
@@ -290,6 +316,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_recorder_lost_is_said_once_however_many_rounds_there_are() {
+        let mut recording = Recording::default();
+        for dropped in [0, 3, 7, 0, 3, 7] {
+            recording.note_dropped(dropped);
+        }
+        assert!(
+            recording
+                .to_string()
+                .contains("7 packets lost by the recorder")
+        );
+    }
+
+    #[test]
     fn less_than_was_wanted_is_exit_code_2() {
         assert!(judge(&Report::default(), 1.0, &[]).is_ok());
         assert!(judge(&report(1.0), 1.0, &[]).is_ok());
@@ -318,6 +357,8 @@ mod tests {
         assert!(line.contains("no packets"), "{line}");
         let line = fails(&nothing(|_, recording| recording.foreign = 180), 1.0);
         assert!(line.contains("link type"), "{line}");
+        let cut = nothing(|report, _| report.capture.malformed = 170);
+        assert!(fails(&cut, 1.0).contains("170 of the 180 packets are cut"));
         let unopened = nothing(|report, _| {
             report.packets.client_segments = 9;
             report.sessions.unopened = 9;

@@ -49,6 +49,8 @@ pub struct Batch {
     pub problems: Vec<FileError>,
     /// The files end with this batch.
     pub ends_round: bool,
+    /// Packets that the recorder lost, as far as was read and the files say.
+    pub dropped: u64,
     /// The bytes of all files that had been read before it and behind it, and that there are in
     /// all; `None`: nobody knows, as with a pipe among them.
     span: Option<(u64, u64, u64)>,
@@ -105,6 +107,7 @@ impl Batch {
         self.foreign = 0;
         self.problems.clear();
         self.ends_round = false;
+        self.dropped = 0;
         self.span = None;
     }
 }
@@ -245,6 +248,10 @@ impl Reading {
                 }
             }
             batch.problems = files.take_problems();
+            batch.dropped = files
+                .files()
+                .map(PacketFile::dropped)
+                .fold(0, u64::saturating_add);
             let before = std::mem::replace(&mut read, read_of(&files));
             batch.span = total_of(&files).map(|total| (before, read, total));
             let last = batch.ends_round;

@@ -127,7 +127,7 @@ impl Files {
         let Rotation { keep, min_free, .. } = self.rotation;
         // A device or a pipe takes no room. Where the system does not say, writing will.
         let is_special = std::fs::metadata(&self.rotation.path).is_ok_and(|it| !it.is_file());
-        let missing = min_free.missing(directory(&self.rotation.path));
+        let missing = min_free.missing(self.place());
         let missing = missing.ok().filter(|_| !is_special).unwrap_or(0);
         if missing == 0 {
             return true;
@@ -156,7 +156,17 @@ impl Files {
 
     /// How much is to stay free, and where.
     pub fn min_free(&self) -> (MinFree, &Path) {
-        (self.rotation.min_free, directory(&self.rotation.path))
+        (self.rotation.min_free, self.place())
+    }
+
+    /// Something on the file system that takes the packets: one file may be elsewhere than its name,
+    /// behind a link or `/dev/stdout`.
+    fn place(&self) -> &Path {
+        let path = &self.rotation.path;
+        match !self.is_numbered() && path.exists() {
+            true => path,
+            false => directory(path),
+        }
     }
 
     /// The numbered files that exist, in their order.
@@ -321,6 +331,17 @@ mod tests {
         assert!(path.ends_with("w-4294967295"), "{}", path.display());
         assert!(error.to_string().contains("move it away"), "{error}");
         assert_eq!(scene.names(), ["w-4294967294", "w-4294967295"]);
+    }
+
+    #[test]
+    fn room_is_looked_for_where_the_packets_go_and_not_where_the_name_is() {
+        let scene = Scene::new("link");
+        let mut files = scene.files("w", None, None);
+        files.rotation.min_free = MinFree::Megabytes(u64::MAX);
+        assert!(!files.has_room());
+        // A file system without a size.
+        std::os::unix::fs::symlink("/proc/version", scene.0.join("w")).unwrap();
+        assert!(files.has_room());
     }
 
     #[test]

@@ -15,13 +15,16 @@ pub enum MinFree {
 }
 
 impl MinFree {
-    /// How many bytes are missing, where this directory is and for a user without privileges, to have
-    /// so much free.
+    /// How many bytes are missing, where this is and for a user without privileges, to have so much
+    /// free; none on a file system that says nothing of its size.
     ///
     /// # Errors
     /// What the system says.
-    pub fn missing(self, directory: &Path) -> io::Result<u64> {
-        let room = rustix::fs::statvfs(directory)?;
+    pub fn missing(self, place: &Path) -> io::Result<u64> {
+        let room = rustix::fs::statvfs(place)?;
+        if room.f_blocks == 0 {
+            return Ok(0);
+        }
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         let wanted = match self {
             Self::Share(share) => {

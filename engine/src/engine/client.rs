@@ -179,9 +179,11 @@ impl Engine {
         match self.admit(now, key) {
             Admission::Copied(copies) => {
                 if let Some(session) = self.sessions.get_mut(key) {
+                    let before = session.load();
                     session.phase = Phase::Active { copies, busy: 0 };
                     // What came with the SYN.
                     self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
+                    self.account(key, before);
                 }
                 self.stats.sessions_captured += 1;
                 self.open_replicas(now, key);
@@ -211,7 +213,7 @@ impl Engine {
             return;
         };
         let recorded = self.config.recorded;
-        let before = (session.heap_size(), session.stream.stored());
+        let before = session.load();
         let syn = flags.has(Flags::SYN);
         let seq = if syn {
             packet.header.seq.add(1)

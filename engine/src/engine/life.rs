@@ -50,7 +50,7 @@ impl Engine {
         self.stats.bytes_missing += session.note_acked();
         if session.stream.end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
-            let before = (session.heap_size(), session.stream.stored());
+            let before = session.load();
             let given_up = session.stream.cut_short(EndKind::Severed);
             self.stats.give_up(given_up, session.copies());
             session.mark_end();
@@ -94,7 +94,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let before = (session.heap_size(), session.stream.stored());
+        let before = session.load();
         let active = matches!(session.phase, Phase::Active { .. });
         if active {
             self.stats.bytes_missing += session.note_acked();
@@ -439,7 +439,7 @@ impl Engine {
             return;
         }
         let active = matches!(session.phase, Phase::Active { .. });
-        if self.config.recorded.is_some() && session.stream.stored() > 0 {
+        if self.config.recorded.is_some() && session.backlog() > 0 {
             // A recording may be read faster than a target takes it: first it gets what there is.
             let later = clock + LOOK_AGAIN;
             self.session_timers.arm(key, later, &mut session.armed);

@@ -39,6 +39,11 @@ impl Engine {
                 }
                 return;
             }
+            // Before it has answered the SYN, it speaks of an earlier connection of the four-tuple
+            // that it still knows (RFC 5961 4.2), in numbers that mean nothing here.
+            Phase::Opening if !session.live.is_known() && !packet.header.flags.has(Flags::SYN) => {
+                return;
+            }
             Phase::Opening | Phase::Active { .. } => {}
         }
         let stream = &session.stream;
@@ -56,7 +61,7 @@ impl Engine {
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
         if severed {
-            let before = (session.heap_size(), session.stream.stored());
+            let before = session.load();
             self.stats.bytes_missing += session.note_acked();
             let given_up = session.stream.cut_short(EndKind::Severed);
             self.stats.give_up(given_up, session.copies());

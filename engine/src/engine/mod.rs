@@ -75,8 +75,8 @@ pub struct Gauges {
     pub sessions: usize,
     /// Sessions with replicas.
     pub sessions_copied: usize,
-    /// Of these, sessions that wait for their target and for nothing else: to connect, to take or to
-    /// answer a turn, or to take the end.
+    /// Of these, sessions that wait for their target and for nothing else: to connect, to take a turn,
+    /// to answer it (as long as the gate would wait for that), or to take the end.
     pub sessions_busy: usize,
     /// Replicas.
     pub replicas: usize,

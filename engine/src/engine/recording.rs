@@ -55,7 +55,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let before = (session.heap_size(), session.stream.stored());
+        let before = session.load();
         self.stats.bytes_missing += session.note_acked();
         let given_up = session.stream.cut_short(EndKind::Lost);
         self.stats.give_up(given_up, session.copies());

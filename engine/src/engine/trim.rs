@@ -87,7 +87,7 @@ impl Engine {
             kept.look(replica.needs());
             next = replica.sibling;
         }
-        let before = (session.heap_size(), session.stream.stored());
+        let before = session.load();
         let Needs { stream, marks } = kept.least;
         if stream == Needs::NOTHING.stream {
             // What cannot be delivered any more was captured all the same.
@@ -110,8 +110,9 @@ impl Engine {
     /// Brings the sums of memory and backlog up to date after a session has changed.
     pub(super) fn account(&mut self, key: SessionKey, before: (usize, u64)) {
         if let Some(session) = self.sessions.get(key) {
-            self.heap = (self.heap + session.heap_size()).saturating_sub(before.0);
-            self.backlog = (self.backlog + session.stream.stored()).saturating_sub(before.1);
+            let (heap, backlog) = session.load();
+            self.heap = (self.heap + heap).saturating_sub(before.0);
+            self.backlog = (self.backlog + backlog).saturating_sub(before.1);
         }
     }
 }

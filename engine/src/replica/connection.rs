@@ -22,6 +22,17 @@ const TIMESTAMP_OPTION: u16 = 12;
 /// live connection is over; Linux allows its own orphans the same (`tcp_fin_timeout`).
 pub(super) const FIN_WAIT: Duration = Duration::from_secs(60);
 
+/// What a connection waits for its target to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// To take what there is, or to answer before the next turn goes.
+    Owed,
+    /// To answer what may need no answer: it is waited for no longer than the gate would wait.
+    Hoped,
+    /// Nothing: more of the client must come first.
+    Nothing,
+}
+
 /// ESTABLISHED and what follows until both sides are done.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -39,8 +50,7 @@ pub(super) struct Connection {
     /// The live connection is over, on the server's side too.
     live_over: bool,
     pub(super) reset_due: bool,
-    /// It counts as busy.
-    pub(super) busy: bool,
+    pub(super) work: Work,
 }
 
 impl Connection {
@@ -75,7 +85,7 @@ impl Connection {
             completed: false,
             live_over: false,
             reset_due: false,
-            busy: true,
+            work: Work::Owed,
         }
     }
 
@@ -85,6 +95,10 @@ impl Connection {
             .min(self.receiver.ack_at)
             .min(self.look_at)
             .min(self.gate.clock.overdue_at(config.overdue_after))
+            .min(match self.work {
+                Work::Hoped => self.gate.hopes_until(),
+                Work::Owed | Work::Nothing => Time::NEVER,
+            })
             .min(self.patience_ends(config))
     }
 
@@ -120,7 +134,7 @@ impl Connection {
     }
 
     /// Notes whether there is a turn to be sent, taken or answered, or an end to be taken.
-    pub(super) fn note_busy(&mut self, cx: &Context<'_>) {
+    pub(super) fn note_work(&mut self, cx: &Context<'_>) {
         let taken = self.sender.una();
         let ends = cx.stream.end().is_some_and(|end| {
             let waits = match end.kind {
@@ -131,7 +145,13 @@ impl Connection {
             !self.completed && waits
         });
         let turn = cx.turns.get(self.gate.next_mark()).is_some();
-        self.busy = taken < cx.stream.len() || turn || ends || self.gate.clock.is_asking();
+        self.work = if taken < cx.stream.len() || turn || ends {
+            Work::Owed
+        } else if !self.receiver.finished() && cx.now < self.gate.hopes_until() {
+            Work::Hoped
+        } else {
+            Work::Nothing
+        };
     }
 
     /// A segment of the target, not a RST.

@@ -124,6 +124,15 @@ impl Gate {
         self.next
     }
 
+    /// Until when an answer to what was asked last may be hoped for; the origin when nothing is
+    /// unanswered.
+    pub(crate) const fn hopes_until(&self) -> Time {
+        match self.clock.is_unanswered() {
+            true => self.clock.asked_at.plus_micros(PATIENCE),
+            false => Time::ORIGIN,
+        }
+    }
+
     /// Whether the turn at `mark` may go at `now`.
     /// `hear_out`: while the target goes on beyond the live answer, it is heard out.
     pub(crate) fn check(

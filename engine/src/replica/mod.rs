@@ -13,7 +13,7 @@ mod sender;
 
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader};
 
-use self::connection::Connection;
+use self::connection::{Connection, Work};
 use self::gate::QuietFloor;
 use self::handshake::{Handshake, Heard};
 use self::linger::Linger;
@@ -220,7 +220,7 @@ impl Replica {
     pub(crate) const fn is_busy(&self) -> bool {
         match &self.phase {
             Phase::Waiting(_) | Phase::SynSent(_) => true,
-            Phase::Open(connection) => connection.busy,
+            Phase::Open(connection) => !matches!(connection.work, Work::Nothing),
             Phase::Lingering(_) | Phase::Done => false,
         }
     }
@@ -228,7 +228,7 @@ impl Replica {
     /// Brings [`Replica::is_busy`] up to date.
     pub(crate) fn note_busy(&mut self, cx: &Context<'_>) {
         if let Phase::Open(connection) = &mut self.phase {
-            connection.note_busy(cx);
+            connection.note_work(cx);
         }
     }
 

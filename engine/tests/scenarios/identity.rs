@@ -225,6 +225,44 @@ fn late_segments_of_an_old_connection_do_not_end_the_new_one_on_its_port() {
 }
 
 #[test]
+fn a_live_server_that_still_knows_an_old_connection_does_not_confuse_the_new_one() {
+    let new = Wire::new(PORT);
+    let old = Wire {
+        client_isn: new.client_isn.add(1_000_000),
+        server_isn: new.server_isn.add(1_000_000),
+        ..new
+    };
+    let mut world = captured(
+        Behaviour {
+            answers: vec![(3, 50), (6, 50)],
+            ..Behaviour::default()
+        },
+        vec![
+            (0, new.syn()),
+            // It challenges (RFC 5961 4.2), the client resets that connection and tries again.
+            (1, old.server(Flags::ACK, 700, 40, 0)),
+            (2, old.reset(40)),
+            (1000, new.syn()),
+            (1001, new.syn_ack()),
+            (1002, new.ack(0, 0)),
+            (1003, new.data(0, 0, b"one")),
+            (1004, new.answer(0, 3, 50)),
+            (1005, new.data(3, 50, b"two")),
+            (1006, new.answer(50, 6, 50)),
+            (1007, new.fin(6, 100)),
+            (9000, new.server(Flags::ACK | Flags::FIN, 100, 7, 0)),
+        ],
+    );
+    world.run(secs(20));
+    assert_eq!(world.targets[0].received, b"onetwo");
+    let stats = stats(&world);
+    assert_eq!((stats.gate_passed, stats.gate_quiet), (3, 0));
+    assert_eq!(stats.replicas_completed, 1);
+    assert_eq!((stats.live_turns_answered, stats.bytes_missing), (2, 0));
+    world.assert_nothing_left();
+}
+
+#[test]
 fn an_open_session_whose_client_comes_back_with_a_new_syn_delivers_what_it_has() {
     let old = Wire::new(PORT);
     let new = Wire {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use millrace_engine::{AbortReason, Config, Intensity, Recorded};
 
+use crate::sim::rng::Rng;
 use crate::sim::target::Ended;
 use crate::sim::{Action, Behaviour, Live, Packet, World, at, config, ms, secs};
 use crate::talk::*;
@@ -215,6 +216,71 @@ fn a_lost_request_is_missing_bytes_whoever_tells_of_it() {
 }
 
 #[test]
+fn whatever_capture_loses_and_targets_do_every_byte_is_captured_or_missing_and_counted_once() {
+    let mut with_loss = 0;
+    for seed in 0..600 {
+        let mut rng = Rng::new(seed);
+        let mut talk = Vec::new();
+        for _ in 0..rng.between(1, 4) {
+            talk.push(says(rng.between(1, 6000) as usize));
+            talk.push(Server(rng.between(1, 3000)));
+        }
+        talk.push(match rng.between(0, 2) {
+            0 => ClientFin,
+            1 => ClientReset,
+            _ => ServerReset,
+        });
+        let sent = said(&talk).len() as u64;
+        let mut world = World::new(
+            Config {
+                intensity: Intensity::replicas(rng.between(1, 2) as u16),
+                ..recorded(f64::INFINITY, None)
+            },
+            seed,
+        );
+        world.behaviour = answers_like(&talk);
+        match rng.between(0, 3) {
+            0 => world.behaviour.refuse = true,
+            1 => world.behaviour.reset_after = Some(rng.between(1, sent)),
+            2 => world.behaviour.fin_after = Some(rng.between(1, sent)),
+            _ => {}
+        }
+        let mut packets = Live::new(at(ms(0)), PORT).play(&talk);
+        packets.retain(|(_, packet)| packet.payload.is_empty() || !rng.chance(20.0));
+        for index in 3..packets.len() - 1 {
+            if rng.chance(20.0) {
+                packets.swap(index, index - 1);
+            }
+            if rng.chance(10.0) {
+                packets.insert(index, packets[index].clone());
+            }
+        }
+        let (begin, rest) = packets.split_at(rng.between(0, packets.len() as u64) as usize);
+        feed(&mut world, begin);
+        world.run(ms(rng.between(0, 3000)));
+        feed(&mut world, rest);
+        world.run(ms(rng.between(0, 3000)));
+        let now = world.now;
+        world.engine.end_of_recording(now);
+        world.run(secs(60));
+        let counted = stats(&world);
+        let (captured, missing) = (counted.bytes_captured, counted.bytes_missing);
+        assert_eq!(
+            captured + missing + counted.bytes_refused,
+            sent,
+            "seed {seed}: {captured} captured, {missing} missing"
+        );
+        with_loss += u32::from(missing > 0);
+        assert!(
+            counted.bytes_delivered <= counted.bytes_wanted,
+            "seed {seed}"
+        );
+        world.assert_nothing_left();
+    }
+    assert!(with_loss > 200, "{with_loss}");
+}
+
+#[test]
 fn what_the_snap_length_cut_is_missing() {
     let talk = [says(300), Server(500), says(200), Server(9), ClientFin];
     let mut packets = Live::new(at(ms(0)), PORT).play(&talk);
@@ -350,6 +416,35 @@ fn a_session_is_busy_until_its_target_has_answered_and_its_end_is_taken() {
     let now = world.now;
     world.engine.end_of_recording(now);
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_session_is_busy_while_its_target_takes_its_time_but_not_for_ever() {
+    let talk = [says(100), Server(50)];
+    for (delay, until) in [(secs(6), 6), (secs(3600), 10)] {
+        let mut world = world(f64::INFINITY, None, &talk);
+        world.behaviour.answer_delay = delay;
+        feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+        world.run(secs(until) - ms(100));
+        assert_eq!(world.engine.gauges().sessions_busy, 1, "{delay:?}");
+        world.run(ms(200));
+        assert_eq!(world.engine.gauges().sessions_busy, 0, "{delay:?}");
+    }
+}
+
+#[test]
+fn handshakes_with_data_that_never_complete_hold_nothing_up_and_are_forgotten() {
+    let mut world = world(f64::INFINITY, None, &[]);
+    let mut syn = Wire::new(PORT).syn();
+    (syn.payload, syn.payload_len) = (vec![7; 1000], 1000);
+    feed(&mut world, &[(at(ms(0)), syn)]);
+    assert_eq!(world.engine.gauges().backlog, 0, "no target waits for it");
+    let later = turns(1);
+    feed(&mut world, &Live::new(at(secs(100)), PORT + 1).play(&later));
+    let now = world.now;
+    world.engine.timeout(now);
+    assert_eq!(stats(&world).sessions_unopened, 1);
+    assert_eq!(world.engine.gauges().sessions, 1);
 }
 
 #[test]
