@@ -43,7 +43,7 @@ impl Engine {
         self.stats.replicas_moved += 1;
         self.events.push_back(Event::FlowOpened { key, tuple });
         if begun {
-            self.connect(now, key);
+            self.connect(now, key, false);
         }
         true
     }

@@ -15,11 +15,15 @@ use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::EndKind;
 use crate::time::Time;
 
-/// Replicas that were held back are let go at this rate: a batch every tick, and as many more as
-/// keep this number of handshakes under way. A target's accept queue is short.
-const RELEASE_BATCH: usize = 16;
+/// Replicas that were held back are let go at this rate, every tick, in microseconds: a target's
+/// accept queue is short, and programs take a few thousand connections in a second from it.
+const RELEASE_BATCH: usize = 2;
 const RELEASE_TICK: u32 = 1_000;
-const RELEASE_CONNECTING: usize = 512;
+/// ... and as many more as joined them, and this part of those that wait, so that all come to
+/// their turn in about so many ticks however many they are.
+const RELEASE_TICKS: usize = 8_000;
+/// With so many handshakes under way a new one is in a crowd.
+const CROWD: usize = 32;
 /// How far a recording goes on before a session is looked at again whose target is slow.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Probes come from these ports, first included, last not.
@@ -223,7 +227,7 @@ impl Engine {
         // It waits until it connects, if only for a moment.
         self.held_back += 1;
         if self.open && target.open && target.waiting.is_empty() {
-            self.connect(now, key);
+            self.connect(now, key, self.connecting >= CROWD);
         } else {
             if target.waiting.len() > 2 * self.held_back {
                 // Replicas that were given up while they waited.
@@ -233,15 +237,19 @@ impl Engine {
                     .retain(|key| replicas.get(*key).is_some_and(Replica::is_held_back));
             }
             target.waiting.push_back(key);
+            target.joined += usize::from(self.release_at != Time::NEVER);
         }
     }
 
-    pub(super) fn connect(&mut self, now: Time, key: ReplicaKey) {
+    /// Begins a handshake; `in_crowd` says that many begin at the same time.
+    pub(super) fn connect(&mut self, now: Time, key: ReplicaKey, in_crowd: bool) {
         let Some(replica) = self.replicas.get(key) else {
             return;
         };
         let iss = self.initial_sequence(now, replica.source(), replica.service);
-        self.with_replica(now, key, |replica, cx| replica.connect(cx.now, iss));
+        self.with_replica(now, key, |replica, cx| {
+            replica.connect(cx.now, iss, in_crowd);
+        });
     }
 
     pub(super) fn enter_flow(&mut self, key: ReplicaKey, tuple: &FourTuple) {
@@ -266,16 +274,17 @@ impl Engine {
         if !self.open {
             return;
         }
-        let batch = RELEASE_CONNECTING
-            .saturating_sub(self.connecting)
-            .max(RELEASE_BATCH);
         for index in 0..self.targets.len() {
+            let batch = self.targets.get_mut(index).map_or(0, |target| {
+                let joined = std::mem::take(&mut target.joined);
+                RELEASE_BATCH + target.waiting.len() / RELEASE_TICKS + joined
+            });
             for _ in 0..batch {
                 let Some(key) = self.next_waiting(index) else {
                     break;
                 };
                 if self.replicas.get(key).is_some_and(Replica::is_held_back) {
-                    self.connect(now, key);
+                    self.connect(now, key, true);
                 }
             }
         }

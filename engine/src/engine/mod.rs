@@ -113,6 +113,8 @@ struct TargetState {
     open: bool,
     /// Replicas that are held back, in their order; some may have been given up since.
     waiting: VecDeque<ReplicaKey>,
+    /// How many joined them since the last ones were let go.
+    joined: usize,
 }
 
 /// The replay engine of one shard.
@@ -162,6 +164,7 @@ impl Engine {
             max_packet: config.max_packet,
             open: true,
             waiting: VecDeque::new(),
+            joined: 0,
         };
         Self {
             targets: vec![target; config.services.len()],

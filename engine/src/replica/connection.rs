@@ -6,10 +6,9 @@ use millrace_wire::build::headers_len;
 use millrace_wire::{Endpoint, Flags, Seq, TcpHeader, TcpOptions};
 
 use super::gate::{Gate, Passed, Progress, Verdict};
-use super::handshake::offered_mss;
+use super::handshake::{Handshake, offered_mss};
 use super::linger::Linger;
 use super::receiver::{self, Receiver};
-use super::rtt::Rtt;
 use super::sender::{self, Allowed, Negotiated, Piece, Sender};
 use super::{Context, Outgoing, timestamp};
 use crate::config::Config;
@@ -54,7 +53,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(cx: &Context<'_>, first: Seq, syn_ack: &TcpHeader, rtt: Rtt) -> Self {
+    pub(super) fn new(cx: &Context<'_>, handshake: &Handshake, syn_ack: &TcpHeader) -> Self {
         let options = &syn_ack.options;
         let timestamps = options.timestamps.is_some();
         let mss = sender::segment_size(
@@ -64,11 +63,13 @@ impl Connection {
             headers_len(&cx.target.ip),
             if timestamps { TIMESTAMP_OPTION } else { 0 },
         );
+        let rtt = handshake.measured(cx.now);
         let negotiated = Negotiated {
-            first,
+            first: handshake.first(),
             mss,
             window_shift: options.window_scale.unwrap_or(0),
             sack: options.sack_permitted,
+            wary: handshake.is_wary(),
         };
         let mut receiver = Receiver::new(
             syn_ack.seq.add(1),

@@ -17,6 +17,9 @@ const QUIET_BOUNDS: (u32, u32) = (1_000, 10_000_000);
 const TARGET_PAUSES: u32 = 4;
 /// ... and this many times the longest pause of the live answer.
 const LIVE_PAUSES: u32 = 16;
+/// ... or only this many, once the target has answered as much as the live server did and only more
+/// than that is waited for: what looked like a longer answer may have been an early one.
+const LIVE_PAUSES_BEYOND: u32 = 2;
 /// No wait of the gate is longer, in microseconds: below the usual answer time-out. Only where the
 /// live server itself took its time (long polls, streams), [`LIVE_TIMES`] of that.
 const LONGEST_WAIT: u32 = 60_000_000;
@@ -176,8 +179,12 @@ impl Gate {
             return Verdict::Wait(Time::NEVER);
         }
         if self.clock.has_answer() {
+            let live_pauses = match progress.answered >= mark.answer {
+                true => LIVE_PAUSES_BEYOND,
+                false => LIVE_PAUSES,
+            };
             let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
-                .max(mark.live_gap.saturating_mul(LIVE_PAUSES));
+                .max(mark.live_gap.saturating_mul(live_pauses));
             let quiet = latest.plus_micros(pauses.min(longest(mark.live_gap)).max(floor.0));
             return at(quiet.max(thought), Passed::Quiet);
         }
@@ -352,6 +359,40 @@ mod tests {
         assert_eq!(
             gate.check(at(30), &third, progress(350, 20), floor, true),
             Verdict::Open(Passed::Answered)
+        );
+    }
+
+    #[test]
+    fn an_answer_that_came_early_is_not_missed_for_long() {
+        let mut gate = Gate::new(T0, 0);
+        let floor = QuietFloor::default();
+        gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+        gate.clock.ask(T0);
+        // Both requests were under way, and the target was the faster one: no longer answer.
+        gate.on_answer(at(10), 900, false, 20, &mut QuietFloor::default());
+        let second = mark(20, 500, 0);
+        gate.pass(&second, Passed::Answered, progress(900, 20));
+        gate.clock.ask(at(20));
+        gate.on_answer(at(30), 100, false, 30, &mut QuietFloor::default());
+        let paused = |answer| Mark {
+            live_gap: 3_000_000,
+            ..mark(30, answer, 0)
+        };
+        let wait = |gate: &mut Gate, answer| match gate.check(
+            at(30),
+            &paused(answer),
+            progress(1000, 30),
+            floor,
+            true,
+        ) {
+            Verdict::Wait(until) => until.micros_since(at(30)),
+            Verdict::Open(passed) => panic!("{passed:?}"),
+        };
+        assert_eq!(wait(&mut gate, 1000), 3_000_000 * LIVE_PAUSES_BEYOND);
+        assert_eq!(
+            wait(&mut gate, 1100),
+            3_000_000 * LIVE_PAUSES,
+            "it owes some"
         );
     }
 

@@ -20,6 +20,7 @@ pub(super) struct Handshake {
     rto_at: Time,
     /// RST in answer to an acknowledgement from an earlier connection (RFC 9293 3.10.7.3).
     reset_stale: Option<Seq>,
+    in_crowd: bool,
 }
 
 /// What a header of the target means for the handshake.
@@ -34,7 +35,7 @@ pub(super) enum Heard {
 }
 
 impl Handshake {
-    pub(super) const fn new(now: Time, iss: Seq) -> Self {
+    pub(super) const fn new(now: Time, iss: Seq, in_crowd: bool) -> Self {
         Self {
             iss,
             rtt: Rtt::new(),
@@ -43,7 +44,14 @@ impl Handshake {
             tries: 0,
             rto_at: Time::NEVER,
             reset_stale: None,
+            in_crowd,
         }
+    }
+
+    /// Whether the target may be short of room for handshakes: many begin at once, or it let a SYN
+    /// go unanswered.
+    pub(super) const fn is_wary(&self) -> bool {
+        self.in_crowd || self.tries > 1
     }
 
     /// Sequence number of the first byte.

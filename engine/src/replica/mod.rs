@@ -257,9 +257,10 @@ impl Replica {
         self.source = source;
     }
 
-    /// Begins the handshake; `iss` is the number of its SYN.
-    pub(crate) fn connect(&mut self, now: Time, iss: Seq) {
-        self.phase = Phase::SynSent(Box::new(Handshake::new(now, iss)));
+    /// Begins the handshake; `iss` is the number of its SYN, and `in_crowd` says that many
+    /// connections begin at the same time.
+    pub(crate) fn connect(&mut self, now: Time, iss: Seq, in_crowd: bool) {
+        self.phase = Phase::SynSent(Box::new(Handshake::new(now, iss, in_crowd)));
     }
 
     /// Memory besides the structure itself, in bytes.
@@ -291,8 +292,7 @@ impl Replica {
                 Heard::Nothing => {}
                 Heard::Refused => self.abort(cx, AbortReason::Refused),
                 Heard::Established => {
-                    let rtt = handshake.measured(cx.now);
-                    let connection = Connection::new(cx, handshake.first(), header, rtt);
+                    let connection = Connection::new(cx, handshake, header);
                     self.phase = Phase::Open(Box::new(connection));
                     cx.stats.replicas_established += 1;
                     self.advance(cx);

@@ -94,6 +94,9 @@ pub(crate) struct Sender {
     pub(crate) rto_at: Time,
     probe_due: bool,
     probes: u8,
+    /// Nothing but the first segment goes before the target has acknowledged it, see
+    /// [`Negotiated::wary`].
+    alone: bool,
     recovery: Option<Box<Recovery>>,
     pub(crate) cursor: Cursor,
 }
@@ -109,6 +112,12 @@ pub(crate) struct Negotiated {
     pub(crate) window_shift: u8,
     /// Selective acknowledgements were agreed on.
     pub(crate) sack: bool,
+    /// The target may have run out of room for handshakes and answered with a SYN cookie
+    /// (RFC 4987 3.6). Then it knows nothing of the connection, and while its accept queue is full
+    /// it forgets segments: a second one, whose number no cookie fits, would be reset. A first one
+    /// that goes alone is sent again and makes the connection (RFC 5681 3.1 asks for the same
+    /// after a lost SYN).
+    pub(crate) wary: bool,
 }
 
 /// The largest payload of a segment to a target that offered `offered`, over a path that takes
@@ -147,6 +156,7 @@ impl Sender {
             rto_at: Time::NEVER,
             probe_due: false,
             probes: 0,
+            alone: negotiated.wary,
             recovery: None,
             cursor: Cursor::default(),
         }
@@ -258,7 +268,7 @@ impl Sender {
             .recovery
             .as_ref()
             .is_some_and(|recovery| recovery.is_going_back(self.max));
-        if start >= allowed.end() || going_back {
+        if start >= allowed.end() || going_back || (self.alone && self.has_flight()) {
             return None;
         }
         let mss = u64::from(self.mss);
@@ -400,6 +410,7 @@ impl Sender {
     fn advance(&mut self, now: Time, ack: u64) {
         let bytes = ack - self.una;
         self.una = ack;
+        self.alone = false;
         self.probes = 0;
         self.rtt.reset_backoff();
         // Karn's algorithm (RFC 6298 (3)): `timed_at` is dropped whenever something is sent again.
