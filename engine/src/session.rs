@@ -6,7 +6,7 @@ use millrace_wire::{FourTuple, Seq, TcpPacket};
 
 use crate::config::Config;
 use crate::live::LiveView;
-use crate::replica::ReplicaKey;
+use crate::replica::{Needs, ReplicaKey};
 use crate::stream::{ClientStream, EndKind};
 use crate::time::Time;
 use crate::turns::Turns;
@@ -149,6 +149,13 @@ impl Session {
             Phase::Active { copies, .. } => copies,
             Phase::Opening | Phase::Midway(_) => 0,
         }
+    }
+
+    /// Whether something would be free if its only replica needed no more than this.
+    pub(crate) fn can_free(&self, needs: Needs) -> bool {
+        needs == Needs::NOTHING
+            || self.stream.can_release(needs.stream)
+            || self.turns.can_forget(needs.marks)
     }
 
     /// Memory besides the structure and its blocks, and its backlog, both in bytes.

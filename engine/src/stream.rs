@@ -353,10 +353,19 @@ impl ClientStream {
         [first, second]
     }
 
+    /// Whether every byte of its first block lies below `offset`.
+    pub(crate) fn can_release(&self, offset: u64) -> bool {
+        self.head != BlockId::NONE && self.head_end() <= offset
+    }
+
+    fn head_end(&self) -> u64 {
+        self.head_start + self.filled(self.head) as u64
+    }
+
     /// Frees blocks of which every byte lies below `offset`.
     pub(crate) fn release(&mut self, pool: &mut BlockPool, offset: u64) {
         while self.head != BlockId::NONE {
-            let end = self.head_start + self.filled(self.head) as u64;
+            let end = self.head_end();
             if end > offset {
                 return;
             }

@@ -227,9 +227,14 @@ impl Turns {
         }
     }
 
+    /// Whether there are marks before number `n`.
+    pub(crate) const fn can_forget(&self, n: u32) -> bool {
+        self.base < n && self.front.is_some()
+    }
+
     /// Forgets the marks before number `n`, which every replica has passed.
     pub(crate) fn forget_before(&mut self, n: u32) {
-        while self.base < n && self.front.is_some() {
+        while self.can_forget(n) {
             self.front = self.rest.as_mut().and_then(|rest| rest.marks.pop_front());
             self.base += 1;
         }

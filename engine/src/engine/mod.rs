@@ -26,7 +26,7 @@ use crate::intensity::Intensity;
 use crate::pool::{BLOCK_COST, BlockPool};
 use crate::recorded::RecordedClock;
 use crate::replica::gate::QuietFloor;
-use crate::replica::{Context, Replica, ReplicaKey};
+use crate::replica::{Context, Replica, ReplicaKey, Stage};
 use crate::session::{Phase, Session, SessionKey};
 use crate::source::Allocator;
 use crate::stats::Stats;
@@ -76,7 +76,8 @@ pub struct Gauges {
     /// Sessions with replicas.
     pub sessions_copied: usize,
     /// Of these, sessions that wait for their target and for nothing else: to connect, to take a turn,
-    /// to answer it (as long as the gate would wait for that), or to take the end.
+    /// to answer it (as long as the gate would wait for that), or to take the end. Only those of
+    /// recordings are counted.
     pub sessions_busy: usize,
     /// Replicas.
     pub replicas: usize,
@@ -481,27 +482,28 @@ impl Engine {
             live_heard_at: session.last_seen.min(now),
             shift: replica.shift_micros(&self.config),
         };
-        let heap = replica.heap_size();
-        let connecting = usize::from(replica.is_connecting());
-        let held_back = usize::from(replica.is_held_back());
-        let lingering = usize::from(replica.is_lingering());
-        let needs = replica.needs();
+        let (before, needs) = (replica.stage(), replica.needs());
         let was_busy = replica.is_busy();
         let result = f(replica, &mut cx);
-        replica.note_busy(&cx);
-        let (busy, session) = (replica.is_busy(), replica.session);
-        self.connecting =
-            (self.connecting + usize::from(replica.is_connecting())).saturating_sub(connecting);
-        self.held_back =
-            (self.held_back + usize::from(replica.is_held_back())).saturating_sub(held_back);
-        self.lingering =
-            (self.lingering + usize::from(replica.is_lingering())).saturating_sub(lingering);
-        self.heap = (self.heap + replica.heap_size()).saturating_sub(heap);
-        if let Some(kept) = self.kept.get_mut(session) {
+        let after = replica.stage();
+        if after != before {
+            let recount = |count: usize, is: fn(Stage) -> bool| {
+                (count + usize::from(is(after))).saturating_sub(usize::from(is(before)))
+            };
+            self.connecting = recount(self.connecting, Stage::is_connecting);
+            self.held_back = recount(self.held_back, Stage::is_held_back);
+            self.lingering = recount(self.lingering, Stage::is_lingering);
+            self.heap = (self.heap + after.heap_size()).saturating_sub(before.heap_size());
+        }
+        if let Some(kept) = self.kept.get_mut(replica.session) {
             kept.change(needs, replica.needs());
         }
-        if busy != was_busy {
-            self.count_busy(session, busy);
+        if self.config.recorded.is_some() {
+            replica.note_busy(&cx);
+            let (busy, session) = (replica.is_busy(), replica.session);
+            if busy != was_busy {
+                self.count_busy(session, busy);
+            }
         }
         Some(result)
     }
@@ -545,6 +547,10 @@ impl Engine {
 
     /// One more, or one less, of a session's replicas is busy.
     fn count_busy(&mut self, session: SessionKey, more: bool) {
+        if self.config.recorded.is_none() {
+            // Nobody asks, and it would be asked of every packet.
+            return;
+        }
         let session = self.sessions.get_mut(session);
         let Some(Phase::Active { busy, .. }) = session.map(|session| &mut session.phase) else {
             return;
@@ -567,7 +573,7 @@ impl Engine {
             self.with_replica(now, key, Replica::advance);
         }
         if any {
-            self.trim(session);
+            self.trim_if_due(session);
         }
     }
 }

@@ -63,9 +63,20 @@ impl Kept {
 impl Engine {
     /// Frees what no replica of a session needs any more, if there may be anything.
     pub(super) fn trim_if_due(&mut self, key: SessionKey) {
-        let kept = self.kept.get(key).zip(self.sessions.get(key));
-        // One replica is looked at faster than it is counted.
-        if kept.is_none_or(|(kept, session)| kept.is_outdated(session)) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let is_due = match self.kept.get(key) {
+            Some(kept) => kept.is_outdated(session),
+            // One replica is looked at faster than it is counted.
+            None => {
+                let first = session.first_replica.and_then(|key| self.replicas.get(key));
+                first.is_none_or(|replica| {
+                    replica.sibling.is_some() || session.can_free(replica.needs())
+                })
+            }
+        };
+        if is_due {
             self.trim(key);
         }
     }

@@ -99,6 +99,47 @@ pub(crate) struct Context<'a> {
     pub(crate) shift: u32,
 }
 
+/// How far a replica has come: what the engine counts replicas by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has not begun because its own time has not come.
+    Delayed,
+    /// It has not begun because it is held back.
+    HeldBack,
+    /// Its handshake is under way.
+    Connecting,
+    /// Its connection is open.
+    Open,
+    /// It has nothing more to deliver.
+    Lingering,
+    /// It is over, and only its name is left.
+    Done,
+}
+
+impl Stage {
+    pub(crate) const fn is_held_back(self) -> bool {
+        matches!(self, Self::HeldBack)
+    }
+
+    pub(crate) const fn is_connecting(self) -> bool {
+        matches!(self, Self::Connecting)
+    }
+
+    pub(crate) const fn is_lingering(self) -> bool {
+        matches!(self, Self::Lingering | Self::Done)
+    }
+
+    /// Memory of a replica besides the structure itself, in bytes.
+    pub(crate) const fn heap_size(self) -> usize {
+        match self {
+            Self::Delayed | Self::HeldBack | Self::Done => 0,
+            Self::Connecting => size_of::<Handshake>(),
+            Self::Open => CONNECTION_SIZE,
+            Self::Lingering => size_of::<Linger>(),
+        }
+    }
+}
+
 /// What a replica needs of its session. It only ever rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
@@ -202,17 +243,17 @@ impl Replica {
 
     /// Whether it has not begun because it is held back.
     pub(crate) const fn is_held_back(&self) -> bool {
-        self.is_waiting() && !self.is_delayed()
+        self.stage().is_held_back()
     }
 
     /// Whether its handshake is under way.
     pub(crate) const fn is_connecting(&self) -> bool {
-        matches!(self.phase, Phase::SynSent(_))
+        self.stage().is_connecting()
     }
 
     /// Whether it has nothing more to deliver: its flow may be taken over by a new connection.
     pub(crate) const fn is_lingering(&self) -> bool {
-        matches!(self.phase, Phase::Lingering(_) | Phase::Done)
+        self.stage().is_lingering()
     }
 
     /// Whether it waits for its target, or its own time, and for nothing else: while it does, more
@@ -222,6 +263,18 @@ impl Replica {
             Phase::Waiting(_) | Phase::SynSent(_) => true,
             Phase::Open(connection) => !matches!(connection.work, Work::Nothing),
             Phase::Lingering(_) | Phase::Done => false,
+        }
+    }
+
+    /// How far it has come.
+    pub(crate) const fn stage(&self) -> Stage {
+        match &self.phase {
+            Phase::Waiting(_) if self.is_delayed() => Stage::Delayed,
+            Phase::Waiting(_) => Stage::HeldBack,
+            Phase::SynSent(_) => Stage::Connecting,
+            Phase::Open(_) => Stage::Open,
+            Phase::Lingering(_) => Stage::Lingering,
+            Phase::Done => Stage::Done,
         }
     }
 
@@ -265,12 +318,7 @@ impl Replica {
 
     /// Memory besides the structure itself, in bytes.
     pub(crate) const fn heap_size(&self) -> usize {
-        match self.phase {
-            Phase::Waiting(_) | Phase::Done => 0,
-            Phase::SynSent(_) => size_of::<Handshake>(),
-            Phase::Open(_) => CONNECTION_SIZE,
-            Phase::Lingering(_) => size_of::<Linger>(),
-        }
+        self.stage().heap_size()
     }
 
     /// When it must be looked at again.
