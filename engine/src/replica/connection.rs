@@ -38,6 +38,8 @@ pub(super) struct Connection {
     /// The live connection is over, on the server's side too.
     live_over: bool,
     pub(super) reset_due: bool,
+    /// The target reset it, and until `look_at` the live server may be seen to do the same.
+    pub(super) cut: bool,
     /// It counts as busy.
     pub(super) busy: bool,
 }
@@ -76,11 +78,15 @@ impl Connection {
             completed: false,
             live_over: false,
             reset_due: false,
+            cut: false,
             busy: true,
         }
     }
 
     pub(super) fn deadline(&self, config: &Config) -> Time {
+        if self.cut {
+            return self.look_at;
+        }
         self.sender
             .rto_at
             .min(self.receiver.ack_at)
@@ -287,6 +293,9 @@ impl Connection {
     }
 
     pub(super) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if self.cut {
+            return None;
+        }
         let now = cx.now;
         loop {
             let allowed = self.allowed(cx);
