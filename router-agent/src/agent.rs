@@ -17,6 +17,8 @@ use crate::plan::{Danger, Refusal};
 
 /// How often the kernel's state is compared with the plan, and mended.
 const MEND_INTERVAL: Duration = Duration::from_secs(5);
+/// ... and how soon again at most, when the kernel tells of changes.
+const NEWS_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is said that connections hold up a removal.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// How often connections that hold up a removal are looked for.
@@ -204,6 +206,16 @@ impl Agent {
         }
     }
 
+    /// Whether what is diverted is to be looked at now, since somebody changed rules or routes: a
+    /// rule that is missing lets answers through to real clients.
+    pub fn has_news(&mut self, now: Instant) -> bool {
+        if self.installer.has_news() {
+            let looked_at = self.mend_at.checked_sub(MEND_INTERVAL).unwrap_or(now);
+            self.mend_at = self.mend_at.min(looked_at + NEWS_INTERVAL);
+        }
+        self.mend_at <= now
+    }
+
     /// To be called now and then.
     pub fn tick(&mut self, now: Instant) {
         let before = self.leases.wanted();
@@ -328,6 +340,8 @@ impl Agent {
         if is_news(&mut self.trouble, &text) {
             tracing::error!("what diverts responses cannot be put right: {text}; trying again");
         }
+        // What was tried and taken back is no reason to try again at once.
+        let _own = self.installer.has_news();
     }
 
     /// Completes or removes what an earlier run left half done.

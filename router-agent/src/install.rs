@@ -90,6 +90,11 @@ impl Installer {
         self.kernel.changes()
     }
 
+    /// Whether policy rules or our routes may have changed since the last call.
+    pub fn has_news(&mut self) -> bool {
+        self.kernel.has_news(self.host.protocol)
+    }
+
     /// Remembers what was applied by hand.
     ///
     /// # Errors

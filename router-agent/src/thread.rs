@@ -19,6 +19,9 @@ use crate::status::Shared;
 /// Longest wait for a message, so that leases end in time.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often the kernel's news are looked at while waiting.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// What the thread needs.
 #[derive(Debug)]
 pub struct Parts {
@@ -54,13 +57,29 @@ fn run(parts: Parts) {
         drain,
     } = parts;
     while drain.stage() == Stage::Running {
-        match messages.recv_timeout(TICK) {
+        match next(&mut agent, &messages) {
             Ok(message) => handle(&mut agent, &id, message),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
         agent.tick(Instant::now());
         shared.replace(&mut agent, Instant::now());
+    }
+}
+
+/// The next message; a time-out too when there is something to do without one.
+fn next(
+    agent: &mut Agent,
+    messages: &Receiver<HoldMessage>,
+) -> Result<HoldMessage, RecvTimeoutError> {
+    let until = Instant::now() + TICK;
+    loop {
+        let received = messages.recv_timeout(GLANCE);
+        let now = Instant::now();
+        let waits = matches!(received, Err(RecvTimeoutError::Timeout));
+        if !waits || agent.has_news(now) || now >= until {
+            return received;
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Connection {
     live_over: bool,
     pub(super) reset_due: bool,
     pub(super) work: Work,
+    /// The target reset it, and until `look_at` the live server may be seen to do the same.
+    pub(super) cut: bool,
 }
 
 impl Connection {
@@ -87,10 +89,14 @@ impl Connection {
             live_over: false,
             reset_due: false,
             work: Work::Owed,
+            cut: false,
         }
     }
 
     pub(super) fn deadline(&self, config: &Config) -> Time {
+        if self.cut {
+            return self.look_at;
+        }
         self.sender
             .rto_at
             .min(self.receiver.ack_at)
@@ -307,6 +313,9 @@ impl Connection {
     }
 
     pub(super) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if self.cut {
+            return None;
+        }
         let now = cx.now;
         loop {
             let allowed = self.allowed(cx);

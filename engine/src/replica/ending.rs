@@ -12,6 +12,9 @@ use crate::time::Time;
 /// How long the target must have been quiet before a connection that the live server cut is cut
 /// here too, in microseconds.
 const SEVERED_QUIET: u32 = 1_000_000;
+/// How long a target may be ahead of the live server when both reset a connection, in microseconds:
+/// the two programs take their own time, and what is captured comes in blocks.
+const AHEAD: u32 = 250_000;
 
 impl Replica {
     /// The client's stream has grown or ended, a time came, or the target was heard: opens the
@@ -20,6 +23,9 @@ impl Replica {
         let Phase::Open(c) = &mut self.phase else {
             return;
         };
+        if c.cut {
+            return self.judge_cut(cx);
+        }
         c.open_gate(cx);
         c.note_live_over(cx);
         let Some(end) = cx.stream.end() else { return };
@@ -88,7 +94,28 @@ impl Replica {
         } else if c.receiver.finished() {
             self.abort(cx, AbortReason::TargetClosed);
         } else {
-            self.abort(cx, AbortReason::TargetReset);
+            c.cut = true;
+            c.look_at = cx.now.plus_micros(AHEAD);
+            self.judge_cut(cx);
+        }
+    }
+
+    /// The target reset the connection, which has not ended on the live side: that too may be a
+    /// reset, seen a moment later.
+    fn judge_cut(&mut self, cx: &mut Context<'_>) {
+        let Phase::Open(c) = &mut self.phase else {
+            return;
+        };
+        let gate_open = cx.turns.get(c.gate.next_mark()).is_none();
+        let all_acked = c.sender.una() >= cx.stream.len();
+        match cx.stream.end().map(|end| end.kind) {
+            None if all_acked && gate_open && cx.now < c.look_at => {}
+            Some(EndKind::Reset | EndKind::Severed) if all_acked => {
+                c.complete(cx);
+                c.give_up_answer(cx);
+                self.phase = Phase::Done;
+            }
+            None | Some(_) => self.abort(cx, AbortReason::TargetReset),
         }
     }
 

@@ -346,6 +346,8 @@ impl Replica {
                     self.advance(cx);
                 }
             },
+            // The target has no such connection any more.
+            Phase::Open(connection) if connection.cut => {}
             Phase::Open(connection) => {
                 if !connection.receiver.is_plausible(header.seq) {
                     cx.stats.segments_out_of_window += 1;
@@ -375,6 +377,7 @@ impl Replica {
                     cx.stats.connects_unanswered += u64::from(handshake.is_first_retry());
                 }
             }
+            Phase::Open(connection) if connection.cut => self.advance(cx),
             Phase::Open(connection) => {
                 if connection.patience_ends(cx.config) <= now {
                     self.abort(cx, AbortReason::Timeout);

@@ -254,6 +254,42 @@ fn a_target_that_resets_where_the_live_server_did_is_complete() {
     world.assert_nothing_left();
 }
 
+#[test]
+fn a_target_that_resets_a_moment_before_the_live_server_does_is_complete() {
+    for (pause, complete) in [(100, true), (3000, false)] {
+        let talk = [says(100), Pause(ms(pause)), ServerReset];
+        let mut world = replay(
+            Behaviour {
+                reset_after: Some(100),
+                ..Behaviour::default()
+            },
+            &talk,
+        );
+        assert!(world.received(PORT) == said(&talk));
+        if complete {
+            assert_eq!(stats(&world).replicas_completed, 1);
+            assert_eq!(stats(&world).replicas_aborted.total(), 0);
+            world.assert_nothing_left();
+        } else {
+            assert_aborted(&mut world, AbortReason::TargetReset);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_speaks_after_its_target_has_reset_was_not_reset_by_the_live_server() {
+    let talk = [says(100), Pause(ms(100)), says(100), ServerReset];
+    let mut world = replay(
+        Behaviour {
+            reset_after: Some(100),
+            ..Behaviour::default()
+        },
+        &talk,
+    );
+    assert_eq!(world.received(PORT).len(), 100);
+    assert_aborted(&mut world, AbortReason::TargetReset);
+}
+
 // 26: the target ends first.
 
 #[test]

@@ -5,6 +5,7 @@
 //! - `change`: changes over netlink.
 //! - [`firewall`]: our chain, by iptables.
 //! - `sysctl`: settings.
+//! - `watch`: what others have changed.
 
 mod change;
 pub mod firewall;
@@ -15,6 +16,7 @@ mod numbers;
 mod read;
 mod sockets;
 mod sysctl;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -25,6 +27,7 @@ pub use change::ALIAS;
 pub use lookup::{Answer, Lookup};
 use model::{Route, Snapshot, Socket};
 use netlink::Netlink;
+use watch::Watch;
 
 /// Why something could not be done with the kernel: what, and its own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +60,7 @@ pub type Observer = Box<dyn FnMut(&Step) + Send>;
 pub struct Kernel {
     route: Netlink,
     sockets: Netlink,
+    watch: Watch,
     observer: Option<Observer>,
     changes: u64,
 }
@@ -77,6 +81,7 @@ impl Kernel {
         Ok(Self {
             route: Netlink::route().map_err(failed)?,
             sockets: Netlink::sock_diag().map_err(failed)?,
+            watch: Watch::open().map_err(failed)?,
             observer: None,
             changes: 0,
         })
@@ -87,6 +92,12 @@ impl Kernel {
     pub fn observed_by(mut self, observer: Observer) -> Self {
         self.observer = Some(observer);
         self
+    }
+
+    /// Whether policy rules, or routes of `protocol`, have changed since the last call, whoever
+    /// changed them.
+    pub fn has_news(&mut self, protocol: u8) -> bool {
+        self.watch.has_news(protocol)
     }
 
     /// Changes made since it was opened.

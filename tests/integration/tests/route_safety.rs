@@ -7,12 +7,13 @@
     missing_docs
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_integration::target_host::{
-    PASS_LIST, PORT, SERVICES, TargetHost, client, connect_from, service, tester, vip,
+    PASS_LIST, PORT, SERVICES, TargetHost, client, connect_from, need, service, tester, vip,
 };
 use millrace_integration::{Family, can_run};
+use millrace_router_agent::agent::Agent;
 use millrace_router_agent::install::Installer;
 use millrace_router_agent::kernel::Kernel;
 use millrace_router_agent::need::Need;
@@ -368,6 +369,71 @@ fn remove_ends_copied_connections_first_so_that_none_of_them_speaks_to_a_real_cl
         assert_eq!(open.lines().count(), 1, "{name}: only the tester's: {open}");
         drop((copies, tested));
     }
+}
+
+#[test]
+fn what_somebody_else_removes_is_news_and_put_right_at_once() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    let state = scene.state_dir().display().to_string();
+    let words = [
+        "millrace-router-agent",
+        "--state-dir",
+        &state,
+        "-x",
+        PASS_LIST,
+    ];
+    let options = <Options as clap::Parser>::try_parse_from(words).unwrap();
+    let host = options.host_config().unwrap();
+    let Opened::Ours(file) = StateFile::open(&host.state_dir).unwrap() else {
+        panic!("another agent runs");
+    };
+    let wanted = need(&Family::BOTH.map(service), &[]);
+    let scene = &scene;
+    scene
+        .target
+        .enter(move || {
+            let now = Instant::now();
+            let mut agent =
+                Agent::new(Installer::new(host, Kernel::open().unwrap(), file), now).unwrap();
+            let wanted = Need::try_from(&wanted).unwrap();
+            agent.hold(now, "copier-1", 1, wanted, None).unwrap();
+            // What it has done itself is news too, and looked at once.
+            let settle = |agent: &mut Agent, now: Instant| {
+                let soon = now + Duration::from_millis(200);
+                while agent.has_news(soon) {
+                    agent.tick(soon);
+                }
+            };
+            settle(&mut agent, now);
+            let held = scene.picture();
+            let rules = ["rule flush", "rule add pref 32766 lookup main"];
+            let routes = ["route flush table 36524"];
+            let by_hand = [
+                ("-4", &rules[..]),
+                ("-6", &rules[..]),
+                ("-4", &routes[..]),
+                ("-6", &routes[..]),
+            ];
+            for ((family, commands), later) in by_hand.iter().zip(1..) {
+                for command in *commands {
+                    let words = std::iter::once(*family).chain(command.split(' '));
+                    let words: Vec<_> = words.collect();
+                    scene.target.run("ip", &words).unwrap();
+                }
+                assert!(scene.picture() != held, "{commands:?}");
+                // Long before it would look by itself.
+                let soon = now + Duration::from_secs(later);
+                assert!(agent.has_news(soon), "{commands:?}");
+                agent.tick(soon);
+                settle(&mut agent, soon);
+                assert!(!agent.has_news(soon + Duration::from_secs(1) / 2));
+                assert!(scene.picture().contains("proto 152"));
+            }
+        })
+        .unwrap();
 }
 
 /// Which change a killed agent dies after, and what it does.
