@@ -440,6 +440,27 @@ fn a_session_is_busy_while_its_target_takes_its_time_but_not_for_ever() {
 }
 
 #[test]
+fn a_silence_ends_no_copy_that_is_not_there_yet_or_waits_for_its_answer() {
+    for talk in [vec![], vec![says(100), Server(50)]] {
+        let mut world = world(f64::INFINITY, None, &talk);
+        world.behaviour.answer_delay = secs(3);
+        feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+        for (later, port) in [(10_000, 1), (10_010, 2)] {
+            let other = Live::new(at(secs(later)), PORT + port).play(&turns(1));
+            feed(&mut world, &other);
+            let now = world.now;
+            world.engine.timeout(now);
+            world.run(secs(2));
+        }
+        assert_eq!(
+            stats(&world).replicas_aborted.total(),
+            u64::from(talk.is_empty())
+        );
+        assert_eq!(stats(&world).replicas_established, 3);
+    }
+}
+
+#[test]
 fn handshakes_with_data_that_never_complete_hold_nothing_up_and_are_forgotten() {
     let mut world = world(f64::INFINITY, None, &[]);
     let mut syn = Wire::new(PORT).syn();
