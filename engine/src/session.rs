@@ -164,6 +164,11 @@ impl Session {
         (heap, self.backlog())
     }
 
+    /// Whether a replica waits for its target or its own time.
+    pub(crate) const fn is_busy(&self) -> bool {
+        matches!(self.phase, Phase::Active { busy: 1.., .. })
+    }
+
     /// Bytes that are stored for targets which have not taken them yet. What comes before the
     /// handshake is complete is for no target.
     pub(crate) const fn backlog(&self) -> u64 {

@@ -78,6 +78,12 @@ impl LocalPlan {
                 targets,
             });
         }
+        if options.offline.local_net.is_some() {
+            return Err(ExitError::usage(
+                "--local-net is for a target on this host, and those of -x are elsewhere: leave it out, \
+                 or name addresses that are routed to this host with -c",
+            ));
+        }
         let mut own = Vec::new();
         for target in &targets {
             own.push(own_address(*target)?);
@@ -233,6 +239,7 @@ fn own_address(target: SocketAddr) -> Result<IpAddr, ExitError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use millrace_engine::SourcePool;
 
     use super::*;
@@ -263,6 +270,15 @@ mod tests {
         }
         let error = own_share(Share::new(7, 1024)).unwrap_err().to_string();
         assert!(error.contains("256 at most"), "{error}");
+    }
+
+    #[test]
+    fn a_network_for_a_target_on_this_host_is_refused_for_one_elsewhere() {
+        let line = "millrace-copier -x 80-198.18.2.20:80 -i f --local --local-net 198.18.9.0/24";
+        let options = Options::parse_from(line.split_whitespace());
+        let error = LocalPlan::new(&options).unwrap_err();
+        assert_eq!(error.code(), 64);
+        assert!(error.to_string().starts_with("--local-net is"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct OfflineOptions {
 
     /// Replay as fast as the target answers: no pauses, and at most --max-open sessions that wait for
     /// it at once (100 by default).
-    #[arg(long, conflicts_with = "speed")]
+    #[arg(long, conflicts_with_all = ["speed", "longest_pause"])]
     pub asap: bool,
 
     /// Replay the files N times, one after the other, each time from other ports.

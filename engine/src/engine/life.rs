@@ -448,7 +448,8 @@ impl Engine {
             return;
         }
         let active = matches!(session.phase, Phase::Active { .. });
-        if self.config.recorded.is_some() && session.backlog() > 0 {
+        let under_way = session.backlog() > 0 || session.is_busy();
+        if self.config.recorded.is_some() && under_way {
             // A recording may be read faster than a target takes it: first it gets what there is.
             let later = clock + LOOK_AGAIN;
             self.session_timers.arm(key, later, &mut session.armed);

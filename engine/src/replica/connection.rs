@@ -152,9 +152,10 @@ impl Connection {
             !self.completed && waits
         });
         let turn = cx.turns.get(self.gate.next_mark()).is_some();
+        let may_answer = cx.config.gate && !self.receiver.finished();
         self.work = if taken < cx.stream.len() || turn || ends {
             Work::Owed
-        } else if !self.receiver.finished() && cx.now < self.gate.hopes_until() {
+        } else if may_answer && cx.now < self.gate.hopes_until() {
             Work::Hoped
         } else {
             Work::Nothing

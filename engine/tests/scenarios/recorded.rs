@@ -421,14 +421,42 @@ fn a_session_is_busy_until_its_target_has_answered_and_its_end_is_taken() {
 #[test]
 fn a_session_is_busy_while_its_target_takes_its_time_but_not_for_ever() {
     let talk = [says(100), Server(50)];
-    for (delay, until) in [(secs(6), 6), (secs(3600), 10)] {
-        let mut world = world(f64::INFINITY, None, &talk);
-        world.behaviour.answer_delay = delay;
+    for (delay, until, gate) in [(6, 6, true), (3600, 10, true), (6, 0, false)] {
+        let mut world = World::new(
+            Config {
+                gate,
+                ..recorded(f64::INFINITY, None)
+            },
+            1,
+        );
+        world.behaviour = answers_like(&talk);
+        world.behaviour.answer_delay = secs(delay);
         feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
-        world.run(secs(until) - ms(100));
-        assert_eq!(world.engine.gauges().sessions_busy, 1, "{delay:?}");
+        world.run(secs(until).saturating_sub(ms(100)));
+        assert_eq!(world.engine.gauges().sessions_busy, 1, "{delay} s");
         world.run(ms(200));
-        assert_eq!(world.engine.gauges().sessions_busy, 0, "{delay:?}");
+        assert_eq!(world.engine.gauges().sessions_busy, 0, "{delay} s");
+    }
+}
+
+#[test]
+fn a_silence_ends_no_copy_that_is_not_there_yet_or_waits_for_its_answer() {
+    for talk in [vec![], vec![says(100), Server(50)]] {
+        let mut world = world(f64::INFINITY, None, &talk);
+        world.behaviour.answer_delay = secs(3);
+        feed(&mut world, &Live::new(at(ms(0)), PORT).play(&talk));
+        for (later, port) in [(10_000, 1), (10_010, 2)] {
+            let other = Live::new(at(secs(later)), PORT + port).play(&turns(1));
+            feed(&mut world, &other);
+            let now = world.now;
+            world.engine.timeout(now);
+            world.run(secs(2));
+        }
+        assert_eq!(
+            stats(&world).replicas_aborted.total(),
+            u64::from(talk.is_empty())
+        );
+        assert_eq!(stats(&world).replicas_established, 3);
     }
 }
 
