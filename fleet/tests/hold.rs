@@ -7,6 +7,8 @@
     missing_docs
 )]
 
+mod log;
+
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
@@ -22,6 +24,8 @@ use millrace_proto::v1::hold_request::Kind;
 use millrace_proto::v1::router_agent_client::RouterAgentClient;
 use millrace_proto::v1::{HoldPing, HoldRequest, Holder, Holding, Need, ServiceAddress};
 use tokio::runtime::{Handle, Runtime};
+
+use log::Lines;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -271,6 +275,18 @@ fn who_breaks_the_contract_is_refused_and_counted() {
         agent.messages.try_recv().is_err(),
         "the agent's thread saw none of it"
     );
+}
+
+#[tokio::test]
+async fn a_holder_that_is_refused_again_and_again_is_told_of_once() {
+    let lines = Lines::capture();
+    let agent = Agent::start(&Handle::current(), "127.0.0.1:0");
+    for times in 1..=3 {
+        let code = provoke(agent.address(), vec![HoldRequest { kind: None }]).await;
+        assert_eq!(code, Some(Code::Malformed));
+        assert_eq!(agent.server.status().malformed, times);
+    }
+    lines.one().await;
 }
 
 #[test]

@@ -104,9 +104,6 @@ fn handle(agent: &mut Agent, id: &str, message: HoldMessage) {
                     let held = agent.hold(now, &holder_id, stream, need, from);
                     held.map_err(|error| refusal(&error))
                 });
-            if let Err(refused) = &held {
-                tracing::warn!("holder {holder_id}: {}", refused.reason);
-            }
             let answer = held.map(|held| holding(agent, id, held));
             // A holder that has gone meanwhile is told of by its stream's end.
             let _ = reply.send(answer);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::hold_reply::Kind as Reply;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::exit::ExitError;
+use crate::quiet::{Quiet, times_before};
 use crate::sync::lock;
 use crate::tls::{Identity, Role, Roles};
 use crate::transport::{self, Handshakes, Peer, Security};
@@ -133,6 +134,8 @@ struct Shared {
     next: AtomicU64,
     counters: Counters,
     handshakes: Handshakes,
+    /// Who was refused why.
+    said: Quiet<(Option<IpAddr>, String)>,
     stop: CancellationToken,
 }
 
@@ -175,6 +178,7 @@ pub fn spawn(
         next: AtomicU64::new(1),
         counters: Counters::default(),
         handshakes: Handshakes::new(),
+        said: Quiet::default(),
         stop: stop.clone(),
     });
     runtime.spawn(serve(shared.clone(), listener));
@@ -270,7 +274,7 @@ async fn run(
     let _vouched = peer.as_ref().map(Peer::vouch);
     let from = peer.as_ref().and_then(Peer::address);
     let identity = peer.as_ref().and_then(Peer::identity);
-    let shown = from.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+    let shown = shown(from);
     let cancel = shared.stop.child_token();
     let first = tokio::select! {
         () = cancel.cancelled() => return,
@@ -294,7 +298,7 @@ async fn run(
     });
     let (holder, stream) = match admitted {
         Ok(admitted) => admitted,
-        Err(refused) => return refuse(&shared, &outbound, "?", &shown, refused),
+        Err(refused) => return refuse(&shared, &outbound, "?", from, refused),
     };
     let name = holder.holder_id.clone();
     tracing::info!("holder {name} at {shown}: stream opened");
@@ -309,7 +313,7 @@ async fn run(
     )
     .await;
     match end {
-        Some(refused) => refuse(&shared, &outbound, &name, &shown, refused),
+        Some(refused) => refuse(&shared, &outbound, &name, from, refused),
         None => tracing::info!("holder {name} at {shown}: stream ended"),
     }
     {
@@ -411,7 +415,17 @@ fn deaf() -> HoldRefused {
     malformed("it does not read what it is told")
 }
 
-fn refuse(shared: &Shared, outbound: &Outbound, who: &str, at: &str, refused: HoldRefused) {
+fn shown(from: Option<SocketAddr>) -> String {
+    from.map_or_else(|| "unknown".to_owned(), |it| it.to_string())
+}
+
+fn refuse(
+    shared: &Shared,
+    outbound: &Outbound,
+    who: &str,
+    from: Option<SocketAddr>,
+    refused: HoldRefused,
+) {
     let counters = &shared.counters;
     match refused.code() {
         Code::Malformed | Code::Version => {
@@ -425,7 +439,12 @@ fn refuse(shared: &Shared, outbound: &Outbound, who: &str, at: &str, refused: Ho
         }
         Code::Unspecified | Code::Dangerous | Code::Failed | Code::ShuttingDown => {}
     }
-    tracing::warn!("holder {who} at {at} refused: {}", refused.reason);
+    // Holders that are refused ask again every other second.
+    let key = (from.map(|it| it.ip()), refused.reason.clone());
+    if let Some(more) = shared.said.say(key, Instant::now()) {
+        let (at, more) = (shown(from), times_before(more));
+        tracing::warn!("holder {who} at {at} refused: {}{more}", refused.reason);
+    }
     // One that does not read has had its time.
     let _ = outbound.try_send(Ok(HoldReply {
         kind: Some(Reply::Refused(refused)),
