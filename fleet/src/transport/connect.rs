@@ -3,9 +3,9 @@
 use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -64,6 +64,8 @@ pub async fn channel(
 ) -> Result<Opened, String> {
     let diagnosis = Diagnosis {
         found: Arc::default(),
+        heard: Arc::new(Mutex::new(Instant::now())),
+        patience: timeouts.keepalive_timeout,
         expect,
     };
     let limit = timeouts.connect;
@@ -95,6 +97,7 @@ pub async fn channel(
     let io = ClientIo {
         stream,
         found: diagnosis.found.clone(),
+        heard: diagnosis.heard.clone(),
     };
     // The connector below decides where this goes; the name is only what HTTP/2 wants to see.
     let endpoint = http2::client(Endpoint::from_static("http://millrace"), timeouts);
@@ -138,6 +141,9 @@ async fn connect_tcp(address: &HostPort, expect: Role) -> Result<TcpStream, Stri
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
     found: Arc<OnceLock<String>>,
+    /// When bytes came last.
+    heard: Arc<Mutex<Instant>>,
+    patience: Duration,
     expect: Role,
 }
 
@@ -146,6 +152,16 @@ impl Diagnosis {
     pub fn explain(&self, status: &tonic::Status) -> String {
         if let Some(found) = self.found.get() {
             return found.clone();
+        }
+        if let Some(cause) = cause(status) {
+            // HTTP/2 ends a connection without an answer to its pings, and does not say why.
+            let silence = lock(&self.heard).elapsed();
+            return if silence < self.patience {
+                format!("the connection was lost ({cause})")
+            } else {
+                let seconds = silence.as_secs_f64();
+                format!("the connection was lost (nothing was heard of it for {seconds:.1} s)")
+            };
         }
         let mut text = match status.code() {
             tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
@@ -163,6 +179,13 @@ impl Diagnosis {
         }
         text
     }
+}
+
+/// What broke a connection, in the words of whoever noticed first; nothing when it is the peer that
+/// speaks.
+fn cause(status: &tonic::Status) -> Option<&dyn std::error::Error> {
+    let source = std::error::Error::source(status)?;
+    std::iter::successors(Some(source), |error| error.source()).last()
 }
 
 /// Hands out the connection that is already open; who wants another opens another channel.
@@ -183,10 +206,16 @@ impl tonic::codegen::Service<Uri> for OneConnection {
     }
 }
 
-/// The bytes of a channel. It notes what TLS says before HTTP/2 makes a riddle of it.
+fn lock(heard: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes of a channel. It notes what TLS says before HTTP/2 makes a riddle of it, and when bytes
+/// come.
 struct ClientIo {
     stream: Stream,
     found: Arc<OnceLock<String>>,
+    heard: Arc<Mutex<Instant>>,
 }
 
 enum Stream {
@@ -211,7 +240,8 @@ impl AsyncRead for ClientIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match &mut this.stream {
+        let before = buf.filled().len();
+        let polled = match &mut this.stream {
             Stream::Tls(stream) => {
                 let polled = Pin::new(stream).poll_read(cx, buf);
                 if let Poll::Ready(Err(error)) = &polled
@@ -222,7 +252,6 @@ impl AsyncRead for ClientIo {
                 polled
             }
             Stream::Plain { stream, unread } => {
-                let before = buf.filled().len();
                 let polled = Pin::new(stream).poll_read(cx, buf);
                 let first = buf.filled().get(before).copied();
                 if *unread && first.is_some() {
@@ -234,7 +263,11 @@ impl AsyncRead for ClientIo {
                 }
                 polled
             }
+        };
+        if buf.filled().len() > before {
+            *lock(&this.heard) = Instant::now();
         }
+        polled
     }
 }
 
