@@ -140,12 +140,14 @@ fn reflect(arguments: &Arguments) -> Result<String, Failure> {
     let statistics = ring.statistics()?;
     let sent = sender.counters();
     let seconds = active.map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+    let full = sent.failures(SendErrorKind::NoBuffers);
     let failed: u64 = SendErrorKind::ALL
         .iter()
         .map(|kind| sent.failures(*kind))
         .sum();
+    let failed = failed - full;
     Ok(format!(
-        "captured={seen} dropped={} packets={} bytes={} failed={failed} seconds={seconds:.3} cpu={:.3} \
+        "captured={seen} dropped={} packets={} bytes={} full={full} failed={failed} seconds={seconds:.3} cpu={:.3} \
          packets_per_second={:.0}",
         statistics.dropped,
         sent.packets,

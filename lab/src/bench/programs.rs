@@ -224,20 +224,22 @@ impl Reflector {
     }
 }
 
-/// Its line: `captured=N dropped=N packets=N ... seconds=S cpu=S ...`.
+/// Its line: `captured=N dropped=N packets=N ... full=N failed=N seconds=S cpu=S ...`.
 fn reflected(line: &str) -> Option<Work> {
     let value = |name: &str| {
         line.split_whitespace()
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
+    let number = |name: &str| -> Option<u64> { value(name)?.parse().ok() };
     let cpu = value("cpu")?.parse().ok()?;
-    // A packet that was refused was not reflected: with any of those, the comparison would be of different work.
+    // A packet that was refused was not reflected: with any of those, the comparison would be of different work. One that
+    // a full queue refused at the end of its way cost as much as the others.
     value("failed").filter(|failed| *failed == "0")?;
     Some(Work {
-        captured: value("captured")?.parse().ok()?,
-        dropped: value("dropped")?.parse().ok()?,
+        captured: number("captured")?,
+        dropped: number("dropped")?,
         headers: 0,
-        sent: value("packets")?.parse().ok()?,
+        sent: number("packets")? + number("full")?,
         seconds: value("seconds")?.parse().ok()?,
         shard: cpu,
         process: cpu,
@@ -250,11 +252,11 @@ mod tests {
 
     #[test]
     fn the_reflectors_line_is_read_unless_a_packet_was_refused() {
-        let line = "captured=10 dropped=1 packets=4 bytes=99 failed=0 seconds=1.500 cpu=0.250 packets_per_second=3";
+        let line = "captured=10 dropped=1 packets=4 bytes=99 full=2 failed=0 seconds=1.500 cpu=0.250 packets_per_second=3";
         let work = reflected(line).unwrap();
-        assert_eq!((work.captured, work.dropped, work.sent), (10, 1, 4));
+        assert_eq!((work.captured, work.dropped, work.sent), (10, 1, 6));
         assert_eq!((work.seconds, work.shard), (1.5, 0.25));
-        assert!((work.packets() - 14.0).abs() < 1e-9);
+        assert!((work.packets() - 16.0).abs() < 1e-9);
         assert!(reflected(&line.replace("failed=0", "failed=3")).is_none());
         assert!(reflected("reflector: no such device").is_none());
     }
