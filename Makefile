@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs test test-code test-whole-system test-vm captures large fuzz bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs test test-build test-code test-whole-system test-vm captures large fuzz bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -12,6 +12,9 @@ FUZZ_TARGETS := wire_decode capture_to_engine proto_messages packet_files
 # Seconds of live traffic in the demo.
 DEMO_SECONDS ?= 30
 
+# The whole workspace is selected each time, and tests by name: cargo builds shared crates once for every selection of
+# packages whose features differ.
+TEST := $(CARGO) test --locked --workspace
 # The tests in the tests/ folders of some parts, by name.
 tests-of = $(addprefix --test ,$(sort $(notdir $(basename $(wildcard $(addsuffix /tests/*.rs,$(1)))))))
 WHOLE_SYSTEM := tests/integration
@@ -31,30 +34,28 @@ certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copi
 
 test: deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
 
-# The whole workspace is selected each time, and tests by name: cargo builds shared crates once for every selection of
-# packages whose features differ. One test at a time: some have the machine's devices to themselves.
-test-code:
-	$(CARGO) build --locked --workspace --bins --tests
-	$(CARGO) test --locked --workspace --lib --bins $(call tests-of,$(PARTS)) -- --test-threads=1
-	$(CARGO) test --locked --workspace --doc
+# One test at a time: some have the machine's devices to themselves.
+test-code: test-build
+	$(TEST) --lib --bins $(call tests-of,$(PARTS)) -- --test-threads=1
+	$(TEST) --doc
 
-# The daemons that the lab starts are built in the same profile as the tests.
-test-whole-system:
+test-whole-system: test-build
+	$(TEST) $(call tests-of,$(WHOLE_SYSTEM)) -- --test-threads=1
+
+# The tests, and in the same profile the daemons that the lab starts.
+test-build:
 	$(CARGO) build --locked --workspace --bins --tests
-	$(CARGO) test --locked --workspace $(call tests-of,$(WHOLE_SYSTEM)) -- --test-threads=1
 
 test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (5 to 10 minutes)
 	@CARGO="$(CARGO)" sh tests/vm/test.sh
 
-captures: ## Inspects and replays capture files that others made, fetched from Debian's source packages
-	$(CARGO) build --locked -p millrace-copier -p millrace-lab
+captures: test-build ## Inspects and replays capture files that others made, fetched from Debian's source packages
 	@tests/captures/fetch.sh target/captures || echo "CAPTURES NOT FETCHED: the test says that it was skipped" >&2
 	MILLRACE_CAPTURES=$(CURDIR)/target/captures \
-		$(CARGO) test --locked -p millrace-integration --test captures -- --ignored --nocapture
+		$(TEST) --test captures -- --ignored --nocapture
 
-large: ## Replays a 2 GB recording in constant memory, next to reading it alone
-	$(CARGO) build --locked -p millrace-copier -p millrace-lab
-	$(CARGO) test --locked -p millrace-integration --test large_recording -- --ignored --nocapture
+large: test-build ## Replays a 2 GB recording in constant memory, next to reading it alone
+	$(TEST) --test large_recording -- --ignored --nocapture
 
 fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus, crashes to fuzz/artifacts
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

@@ -16,8 +16,8 @@ sh tests/vm/install-deps.sh || {
     exit
 }
 daemons="millrace-copier millrace-interceptor millrace-router-agent millrace-lab"
-# shellcheck disable=SC2046 # words on purpose
-$cargo build --locked -q $(printf -- '-p %s ' $daemons)
+# As `make test` builds them.
+$cargo build --locked -q --workspace --bins --tests
 rm -rf "$programs"
 mkdir -p "$programs"
 # Debug information would only have to be read through a slow file system.
@@ -25,7 +25,7 @@ for daemon in $daemons; do
     strip --strip-debug -o "$programs/$daemon" "target/debug/$daemon"
 done
 for test in lvs_ipvs; do
-    built=$($cargo test --locked -q -p millrace-integration --test "$test" --no-run --message-format=json |
+    built=$($cargo test --locked -q --workspace --test "$test" --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     strip --strip-debug -o "$programs/$test.test" "$built"
 done

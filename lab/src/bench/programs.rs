@@ -32,6 +32,8 @@ pub(super) struct Work {
     pub(super) headers: u64,
     /// Packets that the kernel took for the target.
     pub(super) sent: u64,
+    /// Packets for it that found a queue full: at the end of their way they had cost as much as the others.
+    pub(super) refused: u64,
     /// Seconds from the first packet to the last.
     pub(super) seconds: f64,
     /// Processor seconds of the thread that captures and sends.
@@ -41,9 +43,9 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// All that it had to do with: packets captured, headers of the target's packets, and packets sent.
+    /// All that it had to do with: packets captured, headers of the target's packets, and packets sent or refused.
     pub(super) fn packets(&self) -> f64 {
-        (self.captured + self.headers + self.sent) as f64
+        (self.captured + self.headers + self.sent + self.refused) as f64
     }
 }
 
@@ -169,6 +171,7 @@ impl<'a> Copier<'a> {
             dropped: number("/capture/dropped"),
             headers: number("/packets/response_headers"),
             sent: number("/send/packets"),
+            refused: number("/send/errors/no_buffers"),
             seconds,
             shard: shard.saturating_sub(self.used.0).as_secs_f64(),
             process: process.saturating_sub(self.used.1).as_secs_f64(),
@@ -232,14 +235,14 @@ fn reflected(line: &str) -> Option<Work> {
     };
     let number = |name: &str| -> Option<u64> { value(name)?.parse().ok() };
     let cpu = value("cpu")?.parse().ok()?;
-    // A packet that was refused was not reflected: with any of those, the comparison would be of different work. One that
-    // a full queue refused at the end of its way cost as much as the others.
+    // A packet that could not be sent was not reflected: with any of those, the comparison would be of different work.
     value("failed").filter(|failed| *failed == "0")?;
     Some(Work {
         captured: number("captured")?,
         dropped: number("dropped")?,
         headers: 0,
-        sent: number("packets")? + number("full")?,
+        sent: number("packets")?,
+        refused: number("full")?,
         seconds: value("seconds")?.parse().ok()?,
         shard: cpu,
         process: cpu,
@@ -254,7 +257,8 @@ mod tests {
     fn the_reflectors_line_is_read_unless_a_packet_was_refused() {
         let line = "captured=10 dropped=1 packets=4 bytes=99 full=2 failed=0 seconds=1.500 cpu=0.250 packets_per_second=3";
         let work = reflected(line).unwrap();
-        assert_eq!((work.captured, work.dropped, work.sent), (10, 1, 6));
+        assert_eq!((work.captured, work.dropped), (10, 1));
+        assert_eq!((work.sent, work.refused), (4, 2));
         assert_eq!((work.seconds, work.shard), (1.5, 0.25));
         assert!((work.packets() - 16.0).abs() < 1e-9);
         assert!(reflected(&line.replace("failed=0", "failed=3")).is_none());

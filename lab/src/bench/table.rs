@@ -69,6 +69,7 @@ fn versus(text: &mut String, contest: &Contest) {
     counts("captured, all rounds", |work| work.captured);
     counts("response headers, all rounds", |work| work.headers);
     counts("sent, all rounds", |work| work.sent);
+    counts("refused by full queues, all rounds", |work| work.refused);
     counts("dropped by capture, all rounds", |work| work.dropped);
     let shard = per(|work| work.shard);
     let reached = contest.median(|round| ratio(round, &shard));
