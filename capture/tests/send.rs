@@ -152,30 +152,38 @@ fn packets_that_cannot_be_sent_are_named_and_the_others_go_on() {
     }
 }
 
+/// A sender whose socket is soon full.
+const SMALL_BUFFER: SenderConfig = SenderConfig {
+    send_buffer: 4096,
+    max_packet: 4000,
+    mark: None,
+    batch: 64,
+};
+
+/// Packets for a neighbour that does not answer stay in the socket's buffer.
+fn with_a_silent_neighbour() -> Pair {
+    let pair = Pair::new();
+    pair.a.ip("route add 198.19.0.0/16 via 198.18.0.99");
+    pair
+}
+
+fn push_to_silence(sender: &mut Sender, packets: u64) {
+    let to = socket("198.19.0.1", 80);
+    for cookie in 1..=packets {
+        push(sender, cookie, FOREIGN4, to, &[0; 1000]);
+    }
+}
+
 #[test]
 fn a_full_socket_is_waited_for_a_bounded_time_and_then_counted() {
     if !ready(&[]) {
         return;
     }
-    let pair = Pair::new();
-    // Packets for a neighbour that does not answer stay in the socket's buffer.
-    pair.a.ip("route add 198.19.0.0/16 via 198.18.0.99");
+    let pair = with_a_silent_neighbour();
     pair.a.enter(|| {
-        let config = SenderConfig {
-            send_buffer: 4096,
-            ..SenderConfig::default()
-        };
-        let mut sender = Sender::raw(&config).unwrap();
+        let mut sender = Sender::raw(&SMALL_BUFFER).unwrap();
         let start = Instant::now();
-        for cookie in 0..64 {
-            push(
-                &mut sender,
-                cookie,
-                FOREIGN4,
-                socket("198.19.0.1", 80),
-                &[0; 1000],
-            );
-        }
+        push_to_silence(&mut sender, 64);
         let failures = flush(&mut sender);
         assert!(start.elapsed() < Duration::from_millis(500));
         assert!(!failures.is_empty());
@@ -186,7 +194,7 @@ fn a_full_socket_is_waited_for_a_bounded_time_and_then_counted() {
         assert_eq!(counters.packets + failed, 64);
         // Another destination is no worse off once there is room.
         drop(sender);
-        let mut sender = Sender::raw(&config).unwrap();
+        let mut sender = Sender::raw(&SMALL_BUFFER).unwrap();
         push(&mut sender, 1, FOREIGN4, socket(Pair::B4, 80), b"x");
         assert_eq!(flush(&mut sender), []);
     });
@@ -230,24 +238,14 @@ fn a_packet_that_is_too_long_does_not_end_later_waits() {
     if !ready(&[]) {
         return;
     }
-    let pair = Pair::new();
-    pair.a.ip("route add 198.19.0.0/16 via 198.18.0.99");
+    let pair = with_a_silent_neighbour();
     pair.a.enter(|| {
-        let config = SenderConfig {
-            send_buffer: 4096,
-            max_packet: 4000,
-            ..SenderConfig::default()
-        };
-        let mut sender = Sender::raw(&config).unwrap();
+        let mut sender = Sender::raw(&SMALL_BUFFER).unwrap();
         push(&mut sender, 0, FOREIGN4, socket(Pair::B4, 80), &[0; 3000]);
         let failures = flush(&mut sender);
         assert_eq!(failures[0].kind, SendErrorKind::MessageTooLong);
-        // Packets for a neighbour that does not answer fill the socket's buffer.
         let start = Instant::now();
-        for cookie in 1..64 {
-            let to = socket("198.19.0.1", 80);
-            push(&mut sender, cookie, FOREIGN4, to, &[0; 1000]);
-        }
+        push_to_silence(&mut sender, 63);
         assert!(!flush(&mut sender).is_empty());
         let waited = Duration::from_millis(sender.counters().waits);
         assert!(waited > Duration::ZERO && start.elapsed() >= waited);
