@@ -39,6 +39,8 @@ pub mod inbox;
 pub mod inspect;
 pub mod interceptors;
 pub mod local;
+#[cfg(test)]
+mod made_recording;
 pub mod metrics;
 pub mod moderation;
 pub mod offline;

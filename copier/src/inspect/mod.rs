@@ -162,13 +162,12 @@ fn one_file(
 mod tests {
     use std::path::Path;
 
-    use millrace_capture::PacketWriter;
-    use millrace_wire::{Endpoint, Flags, FourTuple, LinkType, PacketBuilder, Seq, TcpHeader};
+    use millrace_wire::Flags;
 
     use super::*;
+    use crate::made_recording;
 
-    const CLIENT: ([u8; 4], u16) = ([198, 18, 1, 9], 40_000);
-    const SERVER: ([u8; 4], u16) = ([198, 18, 2, 10], 80);
+    const PORT: u16 = 40_000;
 
     /// A connection as lines of a recording: from the client, flags, sequence number,
     /// acknowledgement, payload bytes.
@@ -186,33 +185,9 @@ mod tests {
     ];
 
     fn record(path: &Path, lines: &[Line]) {
-        let interfaces = [("eth0", LinkType::RawIp, 0)];
-        let mut writer = PacketWriter::new(Vec::new(), interfaces).unwrap();
-        let end = |(ip, port): ([u8; 4], u16)| Endpoint::new(ip.into(), port);
-        let mut builder = PacketBuilder::new();
-        for (index, (from_client, flags, seq, ack, len)) in lines.iter().enumerate() {
-            let (from, to) = match from_client {
-                true => (CLIENT, SERVER),
-                false => (SERVER, CLIENT),
-            };
-            let header = TcpHeader {
-                seq: Seq(*seq),
-                ack: Seq(*ack),
-                flags: *flags,
-                ..TcpHeader::default()
-            };
-            let mut room = [0; 2000];
-            let payload = vec![0x61; *len];
-            let tuple = FourTuple::new(end(from), end(to));
-            let length = builder
-                .build(&tuple, &header, [&payload, &[]], &mut room)
-                .unwrap();
-            let time = 1_000_000_000_000 + index as u64 * 1_000_000_000;
-            writer
-                .packet(0, time, length as u32, &room[..length])
-                .unwrap();
-        }
-        std::fs::write(path, writer.into_inner().unwrap()).unwrap();
+        let line =
+            |&(from_client, flags, seq, ack, len): &Line| (PORT, from_client, flags, seq, ack, len);
+        made_recording::write(path, 1_000_000_000, lines.iter().map(line));
     }
 
     fn inspected(name: &str, lines: &[Line]) -> Findings {

@@ -481,11 +481,11 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use millrace_capture::PacketWriter;
     use millrace_engine::{Caps, Config, Recorded, Service};
-    use millrace_wire::{Endpoint, Flags, FourTuple, LinkType, PacketBuilder, Seq, TcpHeader};
+    use millrace_wire::{Endpoint, Flags};
 
     use super::*;
+    use crate::made_recording::{Line, write};
 
     const SYN_ACK: Flags = Flags(0x12);
 
@@ -493,41 +493,11 @@ mod tests {
         Time::from_micros(seconds * 1_000_000)
     }
 
-    /// A segment of the client with this port, or of the live server to it: flags, sequence number,
-    /// acknowledgement, payload bytes.
-    type Line = (u16, bool, Flags, u32, u32, usize);
-
     /// A recording of these, all of one moment, and an engine for it.
     fn scene(name: &str, caps: Caps, lines: &[Line]) -> (Feed, Engine) {
-        let interfaces = [("eth0", LinkType::RawIp, 0)];
-        let mut writer = PacketWriter::new(Vec::new(), interfaces).unwrap();
-        let server = Endpoint::new([198, 18, 2, 10].into(), 80);
-        let mut builder = PacketBuilder::new();
-        for (port, from_client, flags, seq, ack, len) in lines {
-            let there = FourTuple::new(Endpoint::new([198, 18, 1, 9].into(), *port), server);
-            let tuple = match from_client {
-                true => there,
-                false => there.reversed(),
-            };
-            let header = TcpHeader {
-                seq: Seq(*seq),
-                ack: Seq(*ack),
-                flags: *flags,
-                ..TcpHeader::default()
-            };
-            let mut room = [0; 2000];
-            let payload = vec![0x61; *len];
-            let length = builder
-                .build(&tuple, &header, [&payload, &[]], &mut room)
-                .unwrap();
-            let length = room.get(..length).unwrap();
-            writer
-                .packet(0, 1_000_000_000_000, length.len() as u32, length)
-                .unwrap();
-        }
         let name = format!("millrace-feed-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, writer.into_inner().unwrap()).unwrap();
+        write(&path, 0, lines.iter().copied());
         let config = FeedConfig {
             sources: vec![Source::Path(path.clone())],
             rounds: 1,

@@ -372,6 +372,15 @@ mod tests {
         )
     }
 
+    /// One after whose probes hosts were asked.
+    fn asked_after() -> Volley {
+        let mut volley = volley();
+        while !volley.is_asked_after() {
+            volley.advance(volley.due(), &RouteInfo::default(), true);
+        }
+        volley
+    }
+
     fn sent(volley: &mut Volley) -> Vec<(u64, Flags)> {
         std::iter::from_fn(|| volley.poll_transmit())
             .map(|(id, _, header)| (id, header.flags))
@@ -440,11 +449,7 @@ mod tests {
 
     #[test]
     fn an_interceptor_that_came_later_does_not_stand_for_one_that_is_still_looking() {
-        let mut volley = volley();
-        let routes = RouteInfo::default();
-        while !volley.is_asked_after() {
-            volley.advance(volley.due(), &routes, true);
-        }
+        let mut volley = asked_after();
         let report = TraceReport {
             id: volley.trace,
             ..TraceReport::default()
@@ -498,11 +503,8 @@ mod tests {
 
     #[test]
     fn a_probe_that_came_in_and_is_answered_late_does_not_stand_for_one_that_went_elsewhere() {
-        let mut volley = volley();
+        let mut volley = asked_after();
         let routes = RouteInfo::default();
-        while !volley.is_asked_after() {
-            volley.advance(volley.due(), &routes, true);
-        }
         for interceptor in [0, 1] {
             let sight = Sight {
                 client: 0,
