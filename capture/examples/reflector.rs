@@ -23,6 +23,8 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM: usize = 16;
+/// Frames taken before what they gave is sent.
+const FRAMES_IN_A_ROW: usize = 64;
 /// As the copier's default.
 const BUFFER: usize = 64 << 20;
 
@@ -114,12 +116,14 @@ fn reflect(arguments: &Arguments) -> Result<String, Failure> {
             break;
         }
         let mut any = false;
-        while let Some(block) = ring.next_block() {
-            for frame in block.frames() {
+        loop {
+            let taken = ring.read(FRAMES_IN_A_ROW, |frame| {
                 seen += 1;
                 reflect_frame(link, frame.data, arguments, &mut sender);
+            });
+            if taken == 0 {
+                break;
             }
-            drop(block);
             sender.flush(|_| {});
             any = true;
             if start.elapsed() >= arguments.duration {

@@ -46,16 +46,14 @@ pub enum CaptureError {
         /// The device.
         device: String,
     },
-    /// The configured buffer cannot hold the configured packets.
+    /// The configured buffer is too small to work with.
     #[error(
-        "a capture buffer of {buffer_bytes} bytes is too small for packets of {snap_len} bytes: \
-         at least {needed} bytes are needed (-B)"
+        "a capture buffer of {buffer_bytes} bytes is too small: at least {needed} bytes are needed \
+         (-B)"
     )]
     BufferTooSmall {
         /// What was configured, in bytes.
         buffer_bytes: usize,
-        /// The longest packet to capture, in bytes.
-        snap_len: u32,
         /// The least that works, in bytes.
         needed: usize,
     },

@@ -1,7 +1,7 @@
 //! Packets in and out of the machine, on Linux.
 //!
 //! - [`ring`]: packets are captured through a ring that is mapped into this process
-//!   (`TPACKET_V3`), so that reading them costs no system call and no copy.
+//!   (`TPACKET_V2`), so that reading short ones costs no system call.
 //! - [`queue`]: packets that a firewall rule hands over (NFQUEUE).
 //! - [`filter`]: which packets the kernel puts into that ring, as classic BPF: made from a list
 //!   of services, or by libpcap from an expression of the operator.
@@ -38,7 +38,7 @@ pub use filter::{
 };
 pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
 pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
-pub use ring::{Block, Fanout, Frame, Frames, Ring, RingConfig, RingStatistics, Tap};
+pub use ring::{Fanout, Frame, Ring, RingConfig, RingStatistics, Tap};
 pub use send::{LinkSocket, SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
 pub use tun::Tun;
 pub use wait::{Readiness, Waker, wait};

@@ -8,8 +8,8 @@ use millrace_wire::{Decoder, LinkType, TcpPacket, Verify};
 
 use crate::queue::{Head, Heads};
 
-/// Blocks taken from one ring before the others, and route info, get their turn.
-const BLOCKS_IN_A_ROW: usize = 64;
+/// Frames taken from one ring before the others, and route info, get their turn.
+const FRAMES_IN_A_ROW: usize = 4096;
 
 /// Which frames of a device are responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,20 +39,15 @@ impl Source {
     ) -> bool {
         match self {
             Self::Device(tap, direction) => {
-                for _ in 0..BLOCKS_IN_A_ROW {
-                    let Some((link, block)) = tap.next_block() else {
-                        return false;
-                    };
-                    for frame in &block {
-                        let len = frame.original_len as usize;
-                        let decoded =
-                            decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
-                        if let Ok(packet) = decoded {
-                            take(&packet, *direction == Direction::Any || !frame.outgoing);
-                        }
+                let taken = tap.read(FRAMES_IN_A_ROW, |link, frame| {
+                    let len = frame.original_len as usize;
+                    let decoded =
+                        decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
+                    if let Ok(packet) = decoded {
+                        take(&packet, *direction == Direction::Any || !frame.outgoing);
                     }
-                }
-                true
+                });
+                taken == FRAMES_IN_A_ROW
             }
             Self::Queue(heads, taken) => {
                 heads.take(taken);
@@ -99,7 +94,7 @@ impl Source {
     /// Its name and whether it delivers, for /status.
     pub fn state(&self) -> (String, bool) {
         match self {
-            Self::Device(tap, _) => (tap.device().to_owned(), tap.is_open()),
+            Self::Device(tap, _) => (tap.devices().to_owned(), tap.is_open()),
             Self::Queue(..) => ("nfqueue".to_owned(), true),
         }
     }

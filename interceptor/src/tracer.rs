@@ -20,6 +20,8 @@ use millrace_wire::{Decoder, Endpoint, Flags, TcpPacket, Verify};
 
 /// Questions that may wait.
 const WAITING: usize = 4;
+/// Frames taken from one device before the others get their turn.
+const FRAMES_IN_A_ROW: usize = 1024;
 /// Size of each ring in bytes: a probe is a few small packets.
 const BUFFER: usize = 64 << 10;
 /// Longest sleep, so that rings are read in turn.
@@ -182,22 +184,20 @@ fn look(
         wait(&fds, Some(left.min(NAP))).map_err(|error| error.to_string())?;
         for (device, ring) in &mut rings {
             let link = ring.link_type();
-            while let Some(block) = ring.next_block() {
-                for frame in &block {
-                    let len = frame.original_len as usize;
-                    let decoded =
-                        decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
-                    if let Ok(packet) = decoded {
-                        let seen = Seen {
-                            device,
-                            captured_here: setting.devices.contains(device),
-                            outgoing: frame.outgoing,
-                            local: &local,
-                        };
-                        seen.note(&packet, &mut watched);
-                    }
+            ring.read(FRAMES_IN_A_ROW, |frame| {
+                let len = frame.original_len as usize;
+                let decoded =
+                    decoder.decode(frame.timestamp, link, frame.data, len, Verify::Nothing);
+                if let Ok(packet) = decoded {
+                    let seen = Seen {
+                        device,
+                        captured_here: setting.devices.contains(device),
+                        outgoing: frame.outgoing,
+                        local: &local,
+                    };
+                    seen.note(&packet, &mut watched);
                 }
-            }
+            });
         }
         for one in &mut watched {
             one.sight.captured |= lookout.is_answered(one.client);

@@ -1,6 +1,8 @@
 //! Classic BPF programs (`socket(7)`, SO_ATTACH_FILTER; McCanne and Jacobson, "The BSD Packet
 //! Filter", 1993).
 
+use super::assembler::Assembler;
+
 /// One instruction, `struct sock_filter` of `linux/filter.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
@@ -21,8 +23,9 @@ pub struct Program {
 }
 
 impl Program {
-    /// The longest program that the kernel takes (`BPF_MAXINSNS`).
-    pub const MAX_INSTRUCTIONS: usize = 4096;
+    /// The longest program that is made here: what the kernel takes (`BPF_MAXINSNS`, 4,096), less
+    /// the room for a prelude of hundreds of devices.
+    pub const MAX_INSTRUCTIONS: usize = 4096 - 1024;
 
     pub(super) fn new(instructions: Vec<Instruction>) -> Self {
         Self { instructions }
@@ -36,6 +39,37 @@ impl Program {
             jf: 0,
             k: 0,
         }])
+    }
+
+    /// What comes before a filter: on loopback, where every packet passes twice, it rejects packets
+    /// on their way out; and everything on other devices than those with the given numbers (sorted).
+    pub(crate) fn prelude(devices: Option<&[u32]>) -> Self {
+        let mut asm = Assembler::default();
+        let (on_loopback, elsewhere, reject, accept) =
+            (asm.label(), asm.label(), asm.label(), asm.label());
+        asm.statement(op::LD_ABS, op::HARDWARE_TYPE);
+        asm.test(op::JEQ, libc::ARPHRD_LOOPBACK.into(), on_loopback, elsewhere);
+        asm.bind(on_loopback);
+        asm.statement(op::LD_ABS, op::PACKET_TYPE);
+        asm.test(op::JEQ, libc::PACKET_OUTGOING.into(), reject, elsewhere);
+        asm.bind(elsewhere);
+        match devices {
+            Some(numbers) => {
+                asm.statement(op::LD_ABS, op::DEVICE_NUMBER);
+                asm.search_any(numbers, accept, reject);
+            }
+            None => asm.goto(accept),
+        }
+        asm.bind(reject);
+        asm.statement(op::RET, 0);
+        asm.bind(accept);
+        Self::new(asm.assemble())
+    }
+
+    /// This program, and the other one for packets that pass its end.
+    pub(crate) fn followed_by(mut self, other: &Self) -> Self {
+        self.instructions.extend_from_slice(&other.instructions);
+        self
     }
 
     /// The instructions, in order.
@@ -65,6 +99,16 @@ pub(super) mod op {
     pub(in crate::filter) const LDH_IND: u16 = 0x48;
     /// A = 32 bits at X + k, from network order.
     pub(in crate::filter) const LD_IND: u16 = 0x40;
+    /// A = 32 bits at k, from network order; or what the kernel knows of the packet, for a k of
+    /// those below (`SKF_AD_OFF` of `linux/filter.h`).
+    pub(in crate::filter) const LD_ABS: u16 = 0x20;
+    /// Whether the packet comes or goes (`SKF_AD_PKTTYPE`).
+    pub(in crate::filter) const PACKET_TYPE: u32 = ANCILLARY + 4;
+    /// The number of its device (`SKF_AD_IFINDEX`).
+    pub(in crate::filter) const DEVICE_NUMBER: u32 = ANCILLARY + 8;
+    /// The type of its device, `ARPHRD_*` (`SKF_AD_HATYPE`).
+    pub(in crate::filter) const HARDWARE_TYPE: u32 = ANCILLARY + 28;
+    const ANCILLARY: u32 = u32::MAX - 0x1000 + 1;
     /// A = 16 bits at k, from network order.
     pub(in crate::filter) const LDH_ABS: u16 = 0x28;
     /// `A = M[k]`.

@@ -1,27 +1,41 @@
-//! The capture ring: packets of one device, in memory that is shared with the kernel.
+//! The capture ring: packets of one device or of several, in memory that is shared with the kernel.
 //!
-//! The kernel fills blocks of many frames (`TPACKET_V3`,
-//! <https://docs.kernel.org/networking/packet_mmap.html>) and hands each over when it is full or
-//! when [`RingConfig::block_timeout`] has passed since its first frame. A block goes back to the
-//! kernel when it is dropped; when all of them are with this process, the kernel counts drops.
+//! The kernel puts each frame into a slot of its own (`TPACKET_V2`,
+//! <https://docs.kernel.org/networking/packet_mmap.html>) and hands it over at once: a frame waits
+//! for no other one. A slot takes headers and a short request. A longer frame, as segmentation
+//! offload makes them, leaves its head in the slot and waits whole in the socket's queue
+//! (`PACKET_COPY_THRESH`, `packet(7)`); there the kernel keeps the packet itself, not a copy of it.
+//! So short frames and long ones both use the memory that they need, and memory for long ones is
+//! taken as they come. What finds no room is counted by the kernel.
+//!
+//! - `frame`: what a slot says of its frame.
+//! - `layout`: where it stands there.
+//! - `open`: the order in which a ring comes to life.
+//! - `scope`: which devices a ring sees.
+//! - `tap`: a ring on devices that come and go.
 
-mod block;
+mod frame;
 mod layout;
 mod open;
+mod scope;
 mod tap;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
+use bytes::Bytes;
 use millrace_wire::LinkType;
+use rustix::buffer::spare_capacity;
 use rustix::net::sockopt::socket_error;
+use rustix::net::{RecvFlags, recv};
 
-pub use block::{Block, Frame, Frames};
+pub use frame::Frame;
+use layout::SLOT;
+use scope::Scope;
 pub use tap::Tap;
 
 use crate::error::CaptureError;
-use crate::filter::Filter;
+use crate::filter::{Filter, Program};
 use crate::sys::address::bound_link;
 use crate::sys::mapping::Mapping;
 use crate::sys::option::take_packet_statistics;
@@ -29,9 +43,11 @@ use crate::sys::option::take_packet_statistics;
 /// How a ring is to be opened.
 #[derive(Clone, Debug)]
 pub struct RingConfig {
-    /// The device.
-    pub device: String,
-    /// The size of the whole ring in bytes (`-B`). Rounded down to whole blocks.
+    /// The devices.
+    pub devices: Vec<String>,
+    /// Memory for frames that were not read yet, in bytes (`-B`). A quarter of it, at most
+    /// [`RingConfig::MOST_SLOTS`], is taken at once and filled by short frames; the rest is taken
+    /// as long ones come.
     pub buffer_bytes: usize,
     /// The most bytes of one frame that are kept, headers included; the filter may keep less.
     /// GRO delivers frames of 64 KB, BIG TCP larger ones.
@@ -42,31 +58,32 @@ pub struct RingConfig {
     pub promiscuous: bool,
     /// Shares the traffic of the device with other rings.
     pub fanout: Option<Fanout>,
-    /// How long a frame may wait in a block that is not full. Short: little latency. But each
-    /// block time-out uses up a block, so that with few packets this times the number of blocks
-    /// is how long the reader may be away before frames are dropped.
-    pub block_timeout: Duration,
 }
 
 impl RingConfig {
-    /// The default of `-B`, in bytes.
-    pub const DEFAULT_BUFFER: usize = 16 << 20;
+    /// A buffer that bridges some tens of milliseconds at the full speed of a fast network, and
+    /// seconds of everyday traffic.
+    pub const DEFAULT_BUFFER: usize = 64 << 20;
+    /// The most that slots take, in bytes: 32,768 of them.
+    pub const MOST_SLOTS: usize = 16 << 20;
     /// Holds any frame up to those of GRO, with its link-layer header and tags.
     pub const DEFAULT_SNAP_LEN: u32 = 65_535 + 64;
-    /// The shortest time-out that the kernel knows.
-    pub const DEFAULT_BLOCK_TIMEOUT: Duration = Duration::from_millis(1);
 
-    /// A ring of the default size on a device.
+    /// A ring of the default size on one device.
     pub fn new(device: impl Into<String>, filter: Filter) -> Self {
         Self {
-            device: device.into(),
+            devices: vec![device.into()],
             buffer_bytes: Self::DEFAULT_BUFFER,
             snap_len: Self::DEFAULT_SNAP_LEN,
             filter,
             promiscuous: false,
             fanout: None,
-            block_timeout: Self::DEFAULT_BLOCK_TIMEOUT,
         }
+    }
+
+    /// Its devices, for people.
+    pub fn names(&self) -> String {
+        self.devices.join(", ")
     }
 }
 
@@ -84,30 +101,32 @@ pub struct Fanout {
 pub struct RingStatistics {
     /// Frames that the filter accepted and that were put into the ring.
     pub received: u64,
-    /// Frames that the filter accepted and that found no room.
+    /// Frames that the filter accepted and that found no room, as a whole or behind their head.
     pub dropped: u64,
-    /// How often the ring ran out of blocks.
-    pub freezes: u64,
 }
 
 impl std::ops::AddAssign for RingStatistics {
     fn add_assign(&mut self, other: Self) {
         self.received += other.received;
         self.dropped += other.dropped;
-        self.freezes += other.freezes;
     }
 }
 
-/// A mapped capture ring on one device.
+/// A mapped capture ring.
 #[derive(Debug)]
 pub struct Ring {
     // The mapping goes first: the kernel frees the ring's memory once both are gone, in any order.
-    blocks: Mapping,
+    slots: Mapping,
     fd: OwnedFd,
     current: usize,
-    device: String,
+    scope: Scope,
     link_type: LinkType,
+    program: Program,
+    snap_len: usize,
     statistics: RingStatistics,
+    /// Long frames for which the socket's queue had no room behind their head.
+    beheaded: u64,
+    memory: (usize, usize),
 }
 
 impl Ring {
@@ -121,26 +140,63 @@ impl Ring {
         open::open(config)
     }
 
-    /// The device.
-    pub fn device(&self) -> &str {
-        &self.device
-    }
-
     /// How frames of this ring begin.
     pub fn link_type(&self) -> LinkType {
         self.link_type
     }
 
-    /// The next block of frames, if the kernel has handed one over. Never blocks: sleep with
-    /// [`wait`](crate::wait()).
-    pub fn next_block(&mut self) -> Option<Block<'_>> {
-        self.blocks.block(self.current)?;
-        Some(Block::new(self))
+    /// Hands over the frames that have come, at most `limit` of them, in the order in which the
+    /// kernel saw them; gives their number. Never blocks: sleep with [`wait`](crate::wait()).
+    pub fn read(&mut self, limit: usize, mut take: impl FnMut(&Frame<'_>)) -> usize {
+        for count in 0..limit {
+            let Some((status, slot)) = self.slots.slot(self.current) else {
+                return count;
+            };
+            if let Some(mut frame) = Frame::read(slot, status) {
+                let long = match status & libc::TP_STATUS_COPY {
+                    0 => None,
+                    _ => receive(self.fd.as_fd(), frame.original_len, self.snap_len),
+                };
+                if let Some(long) = &long {
+                    frame.data = long;
+                    frame.own = Some(long);
+                } else {
+                    let whole = self.snap_len.min(frame.original_len as usize);
+                    let filled = frame.data.len() >= room(slot);
+                    self.beheaded += u64::from(filled && frame.data.len() < whole);
+                }
+                take(&frame);
+            }
+            self.slots.release(self.current);
+            self.current = (self.current + 1) % self.slots.slot_count().max(1);
+        }
+        limit
     }
 
-    /// Whether [`Ring::next_block`] has one.
-    pub fn has_block(&self) -> bool {
-        self.blocks.block(self.current).is_some()
+    /// Whether [`Ring::read`] has a frame.
+    pub fn is_ready(&self) -> bool {
+        self.slots.slot(self.current).is_some()
+    }
+
+    /// How many eighths of the slots are full.
+    pub fn eighths_full(&self) -> usize {
+        let count = self.slots.slot_count();
+        let is_full = |eighth: &usize| {
+            let ahead = self.current + (count * eighth / 8).saturating_sub(1);
+            self.slots.slot(ahead % count.max(1)).is_some()
+        };
+        (1..=8).take_while(is_full).count()
+    }
+
+    /// Bytes of memory: for slots, which is taken, and for long frames, which is taken as it is
+    /// needed. The latter is less than was asked for where the kernel grants less.
+    pub const fn memory(&self) -> (usize, usize) {
+        self.memory
+    }
+
+    /// Whether frames may be longer than a slot.
+    pub const fn takes_long_frames(&self) -> bool {
+        self.snap_len > SLOT
     }
 
     /// Counters since the ring was opened.
@@ -152,21 +208,21 @@ impl Ring {
         // The kernel counts the drops among the packets.
         let received = new.tp_packets.saturating_sub(new.tp_drops);
         self.statistics.received += u64::from(received);
-        self.statistics.dropped += u64::from(new.tp_drops);
-        self.statistics.freezes += u64::from(new.tp_freeze_q_cnt);
+        self.statistics.dropped += u64::from(new.tp_drops) + std::mem::take(&mut self.beheaded);
         Ok(self.statistics)
     }
 
     /// The error that made [`wait`](crate::wait()) report this ring as failed; reading it clears
     /// it. After [`CaptureError::DeviceDown`] the ring goes on by itself when the device is up
-    /// again; after [`CaptureError::DeviceRemoved`] a new ring has to be opened.
+    /// again; after [`CaptureError::DeviceRemoved`] a new ring has to be opened. A ring on several
+    /// devices does not fail with them: see [`Ring::follow_devices`].
     pub fn take_error(&self) -> Option<CaptureError> {
         let pending = match socket_error(&self.fd) {
             Ok(Ok(())) => None,
             Ok(Err(error)) | Err(error) => Some(error),
         };
-        let device = || self.device.clone();
-        if matches!(bound_link(self.fd.as_fd()), Ok(None)) {
+        let device = || self.scope.names();
+        if self.scope.is_bound() && matches!(bound_link(self.fd.as_fd()), Ok(None)) {
             return Some(CaptureError::DeviceRemoved { device: device() });
         }
         Some(match pending? {
@@ -179,17 +235,31 @@ impl Ring {
         })
     }
 
-    fn block_bytes(&self) -> &[u8] {
-        self.blocks.block(self.current).unwrap_or_default()
-    }
-
-    fn release_block(&mut self) {
-        self.blocks.release(self.current);
-        self.current += 1;
-        if self.current >= self.blocks.block_count() {
-            self.current = 0;
+    /// Where this ring sees several devices: looks up which of them are there now. Gives the names
+    /// of those that came and of those that went.
+    ///
+    /// # Errors
+    /// When the kernel does not take the new filter.
+    pub fn follow_devices(&mut self) -> Result<(Vec<String>, Vec<String>), CaptureError> {
+        let changes = self.scope.look();
+        if changes != Default::default() {
+            open::attach(self.fd.as_fd(), &self.scope, &self.program)?;
         }
+        Ok(changes)
     }
+}
+
+/// Bytes of a frame that a slot has room for.
+fn room(slot: &[u8]) -> usize {
+    let start = layout::u16_at(slot, layout::slot::DATA).map_or(SLOT, usize::from);
+    SLOT.saturating_sub(start)
+}
+
+/// The frame at the head of the socket's queue, up to `snap_len` bytes.
+fn receive(fd: BorrowedFd<'_>, len: u32, snap_len: usize) -> Option<Bytes> {
+    let mut frame = Vec::with_capacity((len as usize).min(snap_len));
+    recv(fd, spare_capacity(&mut frame), RecvFlags::DONTWAIT).ok()?;
+    Some(frame.into())
 }
 
 impl AsFd for Ring {

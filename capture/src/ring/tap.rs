@@ -1,24 +1,25 @@
-//! A ring that outlives its device: when the device goes, it is opened again once it is back.
+//! A ring that outlives its devices: when one goes, it is captured again once it is back.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use millrace_wire::LinkType;
 
-use super::{Block, Ring, RingConfig, RingStatistics};
+use super::{Frame, Ring, RingConfig, RingStatistics};
 use crate::error::CaptureError;
 
-/// How often a device that is not there is looked for.
-const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
+/// How often devices that come and go are looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A ring on a device that may come and go.
+/// A ring on devices that may come and go.
 #[derive(Debug)]
 pub struct Tap {
     config: RingConfig,
+    names: String,
     ring: Option<Ring>,
     /// How frames of the last ring began.
     link_type: Option<LinkType>,
-    reopen_at: Instant,
+    look_at: Instant,
     /// Whether the ring is to be asked for an error: costs system calls that most rounds need not
     /// make.
     suspect: bool,
@@ -29,12 +30,24 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Opens the ring; the device must be there.
+    /// Opens the ring; the devices must be there.
     ///
     /// # Errors
     /// As [`Ring::open`].
     pub fn open(config: RingConfig) -> Result<Self, CaptureError> {
         let ring = Ring::open(&config)?;
+        let (slots, long) = ring.memory();
+        let asked = config.buffer_bytes.saturating_sub(slots);
+        if ring.takes_long_frames() && long < asked {
+            tracing::warn!(
+                "the kernel grants {} of {} KiB for long frames, so that bursts may be lost \
+                 (capture.dropped): start with CAP_NET_ADMIN, or `sysctl -w net.core.rmem_max={}` \
+                 before",
+                long >> 10,
+                asked >> 10,
+                asked / 2
+            );
+        }
         Ok(Self {
             link_type: Some(ring.link_type()),
             ring: Some(ring),
@@ -42,22 +55,23 @@ impl Tap {
         })
     }
 
-    /// Opens the ring as soon as the device is there.
+    /// Opens the ring as soon as the devices are there.
     pub fn waiting(config: RingConfig) -> Self {
         Self {
+            names: config.names(),
             config,
             ring: None,
             link_type: None,
-            reopen_at: Instant::now(),
+            look_at: Instant::now(),
             suspect: true,
             before: RingStatistics::default(),
             said: String::new(),
         }
     }
 
-    /// The device.
-    pub fn device(&self) -> &str {
-        &self.config.device
+    /// Its devices, for people.
+    pub fn devices(&self) -> &str {
+        &self.names
     }
 
     /// How frames begin, or began before the device went away; `None` if it was never there. It may
@@ -71,18 +85,21 @@ impl Tap {
         self.ring.is_some()
     }
 
-    /// The next block of packets, and how its frames begin. When there is none, a failed ring is
-    /// let go, and one that is not there is looked for now and then.
-    pub fn next_block(&mut self) -> Option<(LinkType, Block<'_>)> {
-        if !self.ring.as_ref().is_some_and(Ring::has_block) {
+    /// Hands over the frames that have come, at most `limit` of them, and how they begin; gives
+    /// their number. When there is none, a failed ring is let go, and devices that are not there
+    /// are looked for now and then.
+    pub fn read(&mut self, limit: usize, mut take: impl FnMut(LinkType, &Frame<'_>)) -> usize {
+        if !self.ring.as_ref().is_some_and(Ring::is_ready) {
             match self.ring {
                 Some(_) => self.examine(),
                 None => self.reopen(),
             }
         }
-        let ring = self.ring.as_mut()?;
+        let Some(ring) = &mut self.ring else {
+            return 0;
+        };
         let link_type = ring.link_type();
-        Some((link_type, ring.next_block()?))
+        ring.read(limit, |frame| take(link_type, frame))
     }
 
     /// Says that the ring may have failed: it is asked at the next occasion.
@@ -95,6 +112,11 @@ impl Tap {
         self.ring.as_ref().map(AsFd::as_fd)
     }
 
+    /// How many eighths of the slots are full.
+    pub fn eighths_full(&self) -> usize {
+        self.ring.as_ref().map_or(0, Ring::eighths_full)
+    }
+
     /// What all rings of this tap saw.
     pub fn statistics(&mut self) -> RingStatistics {
         let mut sum = self.before;
@@ -105,6 +127,11 @@ impl Tap {
     }
 
     fn examine(&mut self) {
+        let now = Instant::now();
+        if now >= self.look_at {
+            self.look_at = now + LOOK_INTERVAL;
+            self.follow_devices();
+        }
         if !std::mem::take(&mut self.suspect) {
             return;
         }
@@ -115,22 +142,38 @@ impl Tap {
             tracing::warn!("{error}; capturing goes on when it is back");
             self.before = self.statistics();
             self.ring = None;
-            self.reopen_at = Instant::now() + REOPEN_INTERVAL;
+            self.look_at = now + LOOK_INTERVAL;
         } else {
             // A device that is down recovers by itself.
             tracing::warn!("{error}");
         }
     }
 
+    fn follow_devices(&mut self) {
+        match self.ring.as_mut().map(Ring::follow_devices) {
+            Some(Ok((came, went))) => {
+                for device in came {
+                    tracing::info!("capturing on {device}");
+                }
+                for device in went {
+                    let error = CaptureError::DeviceRemoved { device };
+                    tracing::warn!("{error}; capturing goes on when it is back");
+                }
+            }
+            Some(Err(error)) => tracing::warn!("{error}"),
+            None => {}
+        }
+    }
+
     fn reopen(&mut self) {
         let now = Instant::now();
-        if now < self.reopen_at {
+        if now < self.look_at {
             return;
         }
-        self.reopen_at = now + REOPEN_INTERVAL;
+        self.look_at = now + LOOK_INTERVAL;
         match Ring::open(&self.config) {
             Ok(ring) => {
-                tracing::info!("capturing on {}", self.config.device);
+                tracing::info!("capturing on {}", self.names);
                 self.link_type = Some(ring.link_type());
                 self.ring = Some(ring);
                 self.said.clear();
@@ -138,7 +181,7 @@ impl Tap {
             Err(error) => {
                 let error = error.to_string();
                 if error != self.said {
-                    tracing::info!("waiting for device {}: {error}", self.config.device);
+                    tracing::info!("waiting for device {}: {error}", self.names);
                     self.said = error;
                 }
             }

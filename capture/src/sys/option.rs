@@ -16,10 +16,10 @@ unsafe trait Plain: Copy {}
 unsafe impl Plain for c_int {}
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
-// SAFETY: a structure of seven u32.
-unsafe impl Plain for libc::tpacket_req3 {}
-// SAFETY: a structure of three u32.
-unsafe impl Plain for libc::tpacket_stats_v3 {}
+// SAFETY: a structure of four u32.
+unsafe impl Plain for libc::tpacket_req {}
+// SAFETY: a structure of two u32.
+unsafe impl Plain for libc::tpacket_stats {}
 // SAFETY: integers and an array of bytes.
 unsafe impl Plain for libc::packet_mreq {}
 
@@ -73,14 +73,31 @@ fn get<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<T>
     Ok(unsafe { value.assume_init() })
 }
 
-/// Asks for TPACKET_V3, the ring of blocks that hold frames of any length.
-pub(crate) fn set_packet_version_3(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let version = libc::tpacket_versions::TPACKET_V3 as c_int;
+/// Asks for TPACKET_V2, the ring of slots with one frame each.
+pub(crate) fn set_packet_version_2(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let version = libc::tpacket_versions::TPACKET_V2 as c_int;
     set(fd, libc::SOL_PACKET, libc::PACKET_VERSION, &version)
 }
 
+/// Lets frames that are too long for a slot wait whole in the socket's queue.
+pub(crate) fn copy_long_frames(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &(1 as c_int))
+}
+
+/// Size of the receive queue in bytes: past the system's limit where that is allowed, else up to
+/// it. Gives what the kernel granted.
+pub(crate) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+    // The kernel doubles the number, as room for its own structures, which frames count with.
+    let half = c_int::try_from(bytes / 2).unwrap_or(c_int::MAX / 2);
+    if set(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &half).is_err() {
+        set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &half)?;
+    }
+    let granted: c_int = get(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
+    Ok(usize::try_from(granted).unwrap_or(0))
+}
+
 /// Makes the kernel allocate the receive ring.
-pub(crate) fn set_receive_ring(fd: BorrowedFd<'_>, request: &libc::tpacket_req3) -> io::Result<()> {
+pub(crate) fn set_receive_ring(fd: BorrowedFd<'_>, request: &libc::tpacket_req) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, request)
 }
 
@@ -95,23 +112,13 @@ pub(crate) fn set_promiscuous(fd: BorrowedFd<'_>, device_index: u32) -> io::Resu
     set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
-/// Leaves out what this host sends; on loopback that is one of the two sights of each packet.
-pub(crate) fn set_ignore_outgoing(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set(
-        fd,
-        libc::SOL_PACKET,
-        libc::PACKET_IGNORE_OUTGOING,
-        &(1 as c_int),
-    )
-}
-
 /// Joins a fan-out group; `argument` is the group id, and the mode and flags shifted by 16.
 pub(crate) fn set_fanout(fd: BorrowedFd<'_>, argument: u32) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &argument)
 }
 
 /// Packets and drops since the last call: reading resets the kernel's counters.
-pub(crate) fn take_packet_statistics(fd: BorrowedFd<'_>) -> io::Result<libc::tpacket_stats_v3> {
+pub(crate) fn take_packet_statistics(fd: BorrowedFd<'_>) -> io::Result<libc::tpacket_stats> {
     get(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
 }
 

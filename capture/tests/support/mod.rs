@@ -166,8 +166,8 @@ pub struct Seen {
     pub vlan: Option<u16>,
 }
 
-impl From<Frame<'_>> for Seen {
-    fn from(frame: Frame<'_>) -> Self {
+impl From<&Frame<'_>> for Seen {
+    fn from(frame: &Frame<'_>) -> Self {
         Self {
             data: frame.data.to_vec(),
             original_len: frame.original_len as usize,
@@ -185,12 +185,8 @@ pub fn drain(ring: &mut Ring) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut idle = 0;
     while idle < 3 && Instant::now() < deadline {
-        let mut any = false;
-        while let Some(block) = ring.next_block() {
-            seen.extend(block.frames().map(Seen::from));
-            any = true;
-        }
-        idle = if any { 0 } else { idle + 1 };
+        let taken = ring.read(usize::MAX, |frame| seen.push(Seen::from(frame)));
+        idle = if taken > 0 { 0 } else { idle + 1 };
         wait(&[ring.as_fd()], Some(Duration::from_millis(40))).unwrap();
     }
     seen

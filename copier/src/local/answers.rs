@@ -9,8 +9,8 @@ use millrace_wire::{Decoder, Verify};
 
 use super::setup::Local;
 
-/// Blocks taken from one ring before others get their turn.
-const BLOCKS_IN_A_ROW: usize = 16;
+/// Frames taken from one ring before others get their turn.
+const FRAMES_IN_A_ROW: usize = 1024;
 /// How often it is looked whether what was set up is still there: a system call.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -79,21 +79,15 @@ impl Answers {
 }
 
 fn take_from(tap: &mut Tap, decoder: &mut Decoder, now: Time, engine: &mut Engine) -> bool {
-    for _ in 0..BLOCKS_IN_A_ROW {
-        let Some((link, block)) = tap.next_block() else {
-            return false;
-        };
-        for frame in &block {
-            let length = frame.original_len as usize;
-            let decoded =
-                decoder.decode(frame.timestamp, link, frame.data, length, Verify::Nothing);
-            if let Ok(packet) = decoded {
-                // A frame in memory is shorter than 4 GB.
-                let payload = packet.payload_len as u32;
-                let flow = FlowRef::Tuple(packet.tuple.reversed());
-                engine.target_header(now, flow, &packet.header, payload);
-            }
+    let taken = tap.read(FRAMES_IN_A_ROW, |link, frame| {
+        let length = frame.original_len as usize;
+        let decoded = decoder.decode(frame.timestamp, link, frame.data, length, Verify::Nothing);
+        if let Ok(packet) = decoded {
+            // A frame in memory is shorter than 4 GB.
+            let payload = packet.payload_len as u32;
+            let flow = FlowRef::Tuple(packet.tuple.reversed());
+            engine.target_header(now, flow, &packet.header, payload);
         }
-    }
-    true
+    });
+    taken == FRAMES_IN_A_ROW
 }

@@ -2,12 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use millrace_capture::{Device, RingConfig, ServiceFilter};
+use millrace_capture::{Device, Filter, ResponseFilter, RingConfig, ServiceFilter};
 use millrace_engine::{Config, Share};
 use millrace_fleet::address::{AddressRange, ClientPool};
 use millrace_fleet::exit::ExitError;
 
 use crate::options::Options;
+
+/// Memory for answers that were not read yet, on each device: 32,768 headers.
+const ANSWER_BUFFER: usize = 16 << 20;
 
 /// Networks that exist nowhere, for replicas towards a target on this host: of the range for
 /// benchmarks (RFC 2544) and that for documentation (RFC 3849).
@@ -158,13 +161,15 @@ impl LocalPlan {
 
     /// A ring for the answers that arrive on a device.
     pub(super) fn ring(&self, device: &str) -> RingConfig {
-        RingConfig::new(
-            device,
-            millrace_capture::Filter::Responses(millrace_capture::ResponseFilter {
-                sources: self.services(),
-                ..millrace_capture::ResponseFilter::default()
-            }),
-        )
+        let headers = ResponseFilter {
+            sources: self.services(),
+            ..ResponseFilter::default()
+        };
+        RingConfig {
+            buffer_bytes: ANSWER_BUFFER,
+            snap_len: headers.snap_len,
+            ..RingConfig::new(device, Filter::Responses(headers))
+        }
     }
 }
 

@@ -76,6 +76,9 @@ fn needs(options: &RecordOptions) -> Needs {
     }
 }
 
+/// What a device gets of the capture buffer at least, however many there are.
+const LEAST_BUFFER: usize = 1 << 20;
+
 fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {
     let addresses: Vec<_> = options.services.iter().map(|one| one.0.address).collect();
     let devices = if options.devices.is_empty() {
@@ -97,10 +100,12 @@ fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {
     filter
         .compile(millrace_wire::LinkType::Ethernet, options.snap_length)
         .map_err(|error| ExitError::usage(error.to_string()))?;
+    let each = (options.buffer_mb as usize) << 20;
+    let each = (each / devices.len().max(1)).max(LEAST_BUFFER);
     Ok(devices
         .into_iter()
         .map(|device| RingConfig {
-            buffer_bytes: (options.buffer_mb as usize) << 20,
+            buffer_bytes: each,
             snap_len: options.snap_length,
             ..RingConfig::new(device.name, filter.clone())
         })

@@ -67,7 +67,7 @@ pub struct RecordOptions {
     #[arg(long, value_name = "MB|PERCENT", default_value = "100")]
     pub min_free: MinFree,
 
-    /// Capture buffer of each device, in MB.
+    /// Capture buffer of all devices together, in MB.
     #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 64,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
     pub buffer_mb: u32,

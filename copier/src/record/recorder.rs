@@ -24,7 +24,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// And so is what is beyond so many bytes, since room is looked for at the same time.
 const FLUSH_BYTES: u64 = 16 << 20;
 /// Blocks taken from one ring before the others get their turn.
-const BLOCKS_IN_A_ROW: usize = 16;
+const FRAMES_IN_A_ROW: usize = 1024;
 
 /// A device that is recorded.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Tape {
         let snap_len = config.snap_len;
         let tap = Tap::open(config)?;
         let link = tap.link_type().ok_or_else(|| CaptureError::DeviceRemoved {
-            device: tap.device().to_owned(),
+            device: tap.devices().to_owned(),
         })?;
         Ok(Self {
             link,
@@ -68,7 +68,7 @@ impl Tape {
             tracing::warn!(
                 "{} came back as another kind of device ({link:?} in place of {:?}): its packets are \
                  left out and counted as dropped; end the recording and begin another one",
-                self.tap.device(),
+                self.tap.devices(),
                 self.link
             );
         }
@@ -135,7 +135,7 @@ impl Recorder {
         }
         let (path, writer) = create(&mut files, &tapes)?;
         for tape in &tapes {
-            tracing::info!("recording {} into {}", tape.tap.device(), path.display());
+            tracing::info!("recording {} into {}", tape.tap.devices(), path.display());
         }
         Ok(Self {
             tapes,
@@ -241,27 +241,29 @@ impl Recorder {
         };
         // There are few devices.
         let interface = index as u32;
-        for _ in 0..BLOCKS_IN_A_ROW {
-            let Some((link, block)) = tape.tap.next_block() else {
-                return Ok(false);
-            };
-            if link != tape.link {
-                let frames = (&block).into_iter().count() as u64;
-                drop(block);
-                tape.leave_out(link, frames);
-                continue;
+        let (mut foreign, mut failure) = (None, None);
+        let (mut frames, mut size) = (0, 0);
+        let expected = tape.link;
+        let taken = tape.tap.read(FRAMES_IN_A_ROW, |link, frame| {
+            if link != expected {
+                foreign = Some((link, foreign.map_or(0, |(_, count)| count) + 1));
+            } else if failure.is_none() {
+                let (at, len) = (frame.timestamp, frame.original_len);
+                failure = writer.packet(interface, at, len, frame.data).err();
+                frames += 1;
+                size += frame.data.len() as u64;
             }
-            for frame in &block {
-                writer.packet(interface, frame.timestamp, frame.original_len, frame.data)?;
-                tape.written += 1;
-                *packets += 1;
-                *bytes += frame.data.len() as u64;
-            }
-            if files.is_full(writer.written()) {
-                break;
-            }
+        });
+        tape.written += frames;
+        *packets += frames;
+        *bytes += size;
+        if let Some((link, count)) = foreign {
+            tape.leave_out(link, count);
         }
-        Ok(true)
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(taken == FRAMES_IN_A_ROW && !files.is_full(writer.written())),
+        }
     }
 
     fn rotate(&mut self) -> Result<(), ExitError> {
@@ -353,7 +355,7 @@ fn create(
         .map_err(|(path, error)| cannot_write(&path, &error))?;
     let interfaces = tapes
         .iter()
-        .map(|tape| (tape.tap.device(), tape.link, tape.snap_len));
+        .map(|tape| (tape.tap.devices(), tape.link, tape.snap_len));
     let writer =
         PacketWriter::new(file, interfaces).map_err(|error| cannot_write(&path, &error))?;
     Ok((path, writer))
