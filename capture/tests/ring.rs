@@ -111,7 +111,7 @@ fn a_connection_is_captured_whole_from_the_client_and_by_headers_from_the_server
         // Segmentation offload makes packets that no wire would carry.
         let longest = to_server.iter().map(|(f, _)| f.original_len).max();
         assert!(longest.unwrap() > 10_000, "{longest:?}");
-        assert!(to_server.iter().any(|(f, _)| f.checksum_not_ready));
+        assert!(to_server.iter().any(|(f, _)| f.checksum_settled));
 
         assert!(from_server.iter().all(|(f, _)| f.outgoing));
         let snap_len = HEADERS_ONLY as usize;

@@ -282,7 +282,7 @@ impl Shard {
             };
             let now = self.clock.now();
             for frame in &block {
-                let verify = if frame.checksum_not_ready {
+                let verify = if frame.checksum_settled {
                     Verify::Nothing
                 } else {
                     Verify::Checksum

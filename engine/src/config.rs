@@ -67,6 +67,8 @@ pub struct Config {
     pub overdue_after: Duration,
     /// A session without a segment from client or live server for this long is given up.
     pub idle_timeout: Duration,
+    /// What the live server acknowledged and capture has not delivered this much later is lost.
+    pub gap_grace: Duration,
     /// The segments come from a recording, and their times are its own; `None`: they come as they
     /// are captured.
     pub recorded: Option<Recorded>,
@@ -96,6 +98,7 @@ impl Default for Config {
             answer_timeout: Duration::from_secs(120),
             overdue_after: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(3600),
+            gap_grace: Duration::from_secs(1),
             recorded: None,
             seed: 0,
         }

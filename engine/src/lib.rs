@@ -25,6 +25,7 @@ mod config;
 mod engine;
 mod intensity;
 mod live;
+mod payload;
 mod pool;
 mod ranges;
 mod recorded;
@@ -39,8 +40,9 @@ mod turns;
 
 pub use caps::Caps;
 pub use config::{Config, Direction, Service};
-pub use engine::{Engine, Event, FlowRef, Gauges, SendFailure, Transmit};
+pub use engine::{Engine, Event, FlowRef, Gauges, Relief, SendFailure, Transmit};
 pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
+pub use payload::{Payload, part_of};
 pub use recorded::Recorded;
 pub use replica::ReplicaKey;
 pub use session::SessionKey;

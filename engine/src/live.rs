@@ -7,7 +7,7 @@ use crate::time::Time;
 use crate::turns::TurnClock;
 
 /// The live server's side.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveView {
     /// Sequence number of the server's first byte; meaningless without `known`.
     first: Seq,
@@ -18,6 +18,9 @@ pub(crate) struct LiveView {
     client_saw: u64,
     /// How much of the client's stream the server has acknowledged, FIN included.
     pub(crate) acked: u64,
+    /// When the server last sent payload, it had acknowledged all that the client is known to have
+    /// sent, and nothing has been sent since.
+    answered: bool,
     /// The current turn.
     pub(crate) clock: TurnClock,
     /// The server has sent a FIN.
@@ -33,6 +36,7 @@ impl LiveView {
             sent: 0,
             client_saw: 0,
             acked: 0,
+            answered: false,
             clock: TurnClock::starting(at),
             finished: false,
         }
@@ -45,6 +49,37 @@ impl LiveView {
             known: true,
             ..Self::new(at)
         }
+    }
+
+    /// The same connection from the turn on that begins at `offset` of the client's stream, when the
+    /// client had seen `answer` bytes.
+    pub(crate) const fn from_turn(&self, offset: u64, answer: u64) -> Self {
+        Self {
+            // Sequence numbers are 32 bits of it.
+            first: self.first.add(answer as u32),
+            known: self.known,
+            sent: self.sent.saturating_sub(answer),
+            client_saw: self.client_saw.saturating_sub(answer),
+            acked: self.acked.saturating_sub(offset),
+            answered: self.answered,
+            clock: self.clock,
+            finished: self.finished,
+        }
+    }
+
+    /// Whether the server has answered all that the client sent, and the number behind the answer.
+    pub(crate) const fn answered(&self) -> (bool, Seq) {
+        (self.answered, self.first.add(self.sent as u32))
+    }
+
+    /// Whether a client's segment that continues its stream begins a turn.
+    pub(crate) const fn is_turn(&self) -> bool {
+        self.in_step() && self.answered
+    }
+
+    /// The client has sent bytes that are not answered.
+    pub(crate) const fn note_asked(&mut self) {
+        self.answered = false;
     }
 
     /// Whether the server's numbers are known: it has answered the SYN.
@@ -71,18 +106,19 @@ impl LiveView {
     }
 
     /// Notes a segment of the server. `client_offset` turns its acknowledgement into an offset of
-    /// the client's stream.
+    /// the client's stream, of which everything up to `asked` is known to have been sent.
     pub(crate) fn on_segment(
         &mut self,
         at: Time,
         packet: &TcpPacket<'_>,
+        asked: u64,
         client_offset: impl FnOnce(Seq) -> Option<u64>,
     ) {
         let flags = packet.header.flags;
+        let mut acked = 0;
         if flags.has(Flags::ACK) {
-            self.acked = self
-                .acked
-                .max(client_offset(packet.header.ack).unwrap_or(0));
+            acked = client_offset(packet.header.ack).unwrap_or(0);
+            self.acked = self.acked.max(acked);
         }
         if flags.has(Flags::SYN) {
             self.first_or(packet.header.seq.add(1));
@@ -98,6 +134,7 @@ impl LiveView {
         if end > self.sent && end - self.sent < 1 << 30 {
             self.sent = end;
             if packet.payload_len > 0 {
+                self.answered = acked >= asked;
                 self.clock.answer(at);
             }
         }

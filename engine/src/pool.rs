@@ -1,8 +1,11 @@
-//! Memory for captured payload: blocks of one size, recycled, never more than the limit.
+//! Memory for captured payload: blocks of one size, recycled.
+//!
+//! A block has memory of its own, or refers to bytes elsewhere: see [`crate::Payload`].
 
-/// Payload bytes that one block holds. Two blocks hold the largest segment that is sent on a
-/// link with an MTU of 1500, wherever in the first block it begins.
-pub(crate) const BLOCK: usize = 2044;
+use bytes::Bytes;
+
+/// Payload bytes that one block holds in its own memory.
+pub(crate) const BLOCK: usize = 2008;
 /// Memory that one block takes.
 pub(crate) const BLOCK_COST: usize = size_of::<Block>();
 /// Blocks are made this many at a time.
@@ -18,8 +21,21 @@ impl BlockId {
 }
 
 struct Block {
+    /// Bytes that it refers to in place of its own.
+    shared: Bytes,
     next: BlockId,
+    /// Of its own bytes, those that are filled.
+    filled: u16,
     data: [u8; BLOCK],
+}
+
+impl Block {
+    fn len(&self) -> usize {
+        match self.shared.len() {
+            0 => usize::from(self.filled),
+            shared => shared,
+        }
+    }
 }
 
 /// All blocks of an engine.
@@ -27,6 +43,8 @@ pub(crate) struct BlockPool {
     slabs: Vec<Box<[Block]>>,
     free: BlockId,
     used: usize,
+    /// Bytes that blocks refer to.
+    shared: usize,
 }
 
 impl BlockPool {
@@ -36,12 +54,13 @@ impl BlockPool {
             slabs: Vec::new(),
             free: BlockId::NONE,
             used: 0,
+            shared: 0,
         }
     }
 
-    /// Blocks in use.
-    pub(crate) const fn used(&self) -> usize {
-        self.used
+    /// Memory in use, in bytes.
+    pub(crate) const fn memory(&self) -> usize {
+        self.used * BLOCK_COST + self.shared
     }
 
     /// Takes an empty block. `None` only when the address space of blocks is used up: how much
@@ -63,8 +82,11 @@ impl BlockPool {
         let free = self.free;
         if let Some(block) = self.block_mut(id) {
             block.next = free;
+            block.filled = 0;
+            let shared = std::mem::take(&mut block.shared).len();
             self.free = id;
             self.used -= 1;
+            self.shared -= shared;
         }
     }
 
@@ -80,26 +102,48 @@ impl BlockPool {
         }
     }
 
-    /// The bytes `start..end` of a block; empty when that is not inside it.
-    pub(crate) fn bytes(&self, id: BlockId, start: usize, end: usize) -> &[u8] {
-        self.block(id)
-            .and_then(|block| block.data.get(start..end))
-            .unwrap_or(&[])
+    /// The bytes of a block from `start` on, at most `len` of them.
+    pub(crate) fn bytes(&self, id: BlockId, start: usize, len: usize) -> &[u8] {
+        let Some(block) = self.block(id) else {
+            return &[];
+        };
+        let end = block.len().min(start + len);
+        let whole = match block.shared.is_empty() {
+            true => &block.data[..],
+            false => &block.shared,
+        };
+        whole.get(start..end).unwrap_or(&[])
     }
 
-    /// Copies as much of `bytes` as fits into a block from `start` on; gives how much that was.
-    pub(crate) fn write(&mut self, id: BlockId, start: usize, bytes: &[u8]) -> usize {
-        let Some(room) = self
-            .block_mut(id)
-            .and_then(|block| block.data.get_mut(start..))
-        else {
+    /// How many bytes a block holds.
+    pub(crate) fn len(&self, id: BlockId) -> usize {
+        self.block(id).map_or(0, Block::len)
+    }
+
+    /// Copies as much of `bytes` as fits into a block behind what it holds; gives how much that
+    /// was.
+    pub(crate) fn write(&mut self, id: BlockId, bytes: &[u8]) -> usize {
+        let Some(block) = self.block_mut(id).filter(|it| it.shared.is_empty()) else {
             return 0;
         };
+        let room = block.data.get_mut(usize::from(block.filled)..);
+        let room = room.unwrap_or_default();
         let len = room.len().min(bytes.len());
         if let Some((to, from)) = room.get_mut(..len).zip(bytes.get(..len)) {
             to.copy_from_slice(from);
         }
+        // A block's length fits 16 bits.
+        block.filled += len as u16;
         len
+    }
+
+    /// Lets an empty block refer to `bytes`.
+    pub(crate) fn share(&mut self, id: BlockId, bytes: Bytes) {
+        let len = bytes.len();
+        if let Some(block) = self.block_mut(id) {
+            block.shared = bytes;
+            self.shared += len;
+        }
     }
 
     fn grow(&mut self) -> Option<()> {
@@ -115,6 +159,8 @@ impl BlockPool {
                     } else {
                         BlockId::NONE
                     },
+                    shared: Bytes::new(),
+                    filled: 0,
                     data: [0; BLOCK],
                 })
                 .collect(),

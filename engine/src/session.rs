@@ -6,6 +6,7 @@ use millrace_wire::{FourTuple, Seq, TcpPacket};
 
 use crate::config::Config;
 use crate::live::LiveView;
+use crate::pool::BlockPool;
 use crate::replica::{Needs, ReplicaKey};
 use crate::stream::{ClientStream, EndKind};
 use crate::time::Time;
@@ -17,11 +18,10 @@ slotmap::new_key_type! {
     pub struct SessionKey;
 }
 
+/// More bytes than this are not lost in one hole: numbers so far ahead are another connection's.
+const LOST_AT_ONCE: i32 = 1 << 28;
 /// A handshake that is not acknowledged for this long is forgotten.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
-/// What the live server acknowledged and capture has not delivered by then is lost: several
-/// capture rings may deliver out of order, but not by this much.
-const GAP_GRACE: Duration = Duration::from_secs(1);
 /// An ended session is kept this long, so that its last segments are not taken for another's.
 const ENDED_LINGER: Duration = Duration::from_secs(2);
 
@@ -53,7 +53,31 @@ pub(crate) enum Course {
     EndMarked,
 }
 
-/// What must be seen of a session that was met in its middle, or refused when it began.
+/// Why a session is watched for a turn from which it can be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Its beginning was not captured.
+    Met,
+    /// It was refused when it began, and is counted as that.
+    Refused,
+    /// It was copied until bytes of its client were not captured.
+    Gap,
+    /// It was copied until it was set aside.
+    SetAside,
+}
+
+/// What a segment of a client meant for a session that is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watched {
+    /// Its first byte begins a turn.
+    pub(crate) begins: bool,
+    /// Bytes that were not seen before.
+    pub(crate) new: u64,
+    /// Bytes before it that were not captured.
+    pub(crate) missing: u64,
+}
+
+/// What must be seen of a session that is not copied now, to pick it up at a turn.
 #[derive(Debug)]
 pub(crate) struct Midway {
     /// Behind the last byte of the client.
@@ -62,43 +86,77 @@ pub(crate) struct Midway {
     answered_to: Seq,
     /// The live server's last byte came after all bytes of the client.
     answered: bool,
-    /// It was refused when it began, and is counted as that.
-    pub(crate) refused: bool,
+    /// Why it is not copied.
+    pub(crate) watch: Watch,
 }
 
 impl Midway {
-    pub(crate) fn new(packet: &TcpPacket<'_>, refused: bool) -> Self {
+    pub(crate) fn new(packet: &TcpPacket<'_>, watch: Watch) -> Self {
         Self {
             client_next: packet.seq_end(),
             answered_to: Seq(0),
             answered: false,
-            refused,
+            watch,
         }
     }
 
-    /// A segment of the live server went by.
-    pub(crate) fn on_live(&mut self, packet: &TcpPacket<'_>) {
-        if packet.payload_len > 0 {
-            self.answered = packet.header.ack == self.client_next;
-            self.answered_to = packet.seq_end();
+    /// The rest of a session of which so much was seen.
+    pub(crate) fn rest(stream: &ClientStream, live: &LiveView, watch: Watch) -> Self {
+        let end = stream.known_end().max(live.acked);
+        let (answered, answered_to) = live.answered();
+        Self {
+            // Sequence numbers are 32 bits of it.
+            client_next: stream.first_seq().add(end as u32),
+            answered_to,
+            answered,
+            watch,
         }
     }
 
-    /// A segment of the client went by. Says whether its first byte begins a turn: the live
-    /// server had answered everything before, and the client had seen the whole answer.
-    pub(crate) fn on_client(&mut self, packet: &TcpPacket<'_>) -> bool {
+    /// A segment of the live server went by. Gives the bytes of the client that are missing by it:
+    /// what it acknowledges was sent, captured or not.
+    pub(crate) fn on_live(&mut self, packet: &TcpPacket<'_>) -> u64 {
         if packet.payload_len == 0 {
-            return false;
+            return 0;
         }
-        let begins = packet.header.seq == self.client_next
+        let ack = packet.header.ack;
+        let missing = ack.since(self.client_next);
+        let plausible = (0..=LOST_AT_ONCE).contains(&missing);
+        self.answered = plausible;
+        self.answered_to = packet.seq_end();
+        if plausible {
+            self.client_next = ack;
+        }
+        // Not negative, where it counts.
+        if plausible { missing.unsigned_abs().into() } else { 0 }
+    }
+
+    /// A segment of the client went by. Its first byte begins a turn if the live server had
+    /// answered everything before, and the client had seen the whole answer.
+    pub(crate) fn on_client(&mut self, packet: &TcpPacket<'_>) -> Watched {
+        if packet.payload_len == 0 {
+            return Watched::default();
+        }
+        let seq = packet.header.seq;
+        let begins = seq == self.client_next
             && self.answered
             && self.answered_to == packet.header.ack;
         let end = packet.seq_end();
+        let mut watched = Watched {
+            begins,
+            ..Watched::default()
+        };
         if end.after(self.client_next) {
+            let from = match seq.after(self.client_next) {
+                true => seq,
+                false => self.client_next,
+            };
+            watched.new = end.since(from).unsigned_abs().into();
+            watched.missing = from.since(self.client_next).unsigned_abs().into();
             self.client_next = end;
             self.answered = false;
         }
-        begins
+        watched
     }
 }
 
@@ -152,15 +210,15 @@ impl Session {
     }
 
     /// Whether something would be free if its only replica needed no more than this.
-    pub(crate) fn can_free(&self, needs: Needs) -> bool {
+    pub(crate) fn can_free(&self, pool: &BlockPool, needs: Needs) -> bool {
         needs == Needs::NOTHING
-            || self.stream.can_release(needs.stream)
+            || self.stream.can_release(pool, needs.stream)
             || self.turns.can_forget(needs.marks)
     }
 
     /// Memory besides the structure and its blocks, and its backlog, both in bytes.
     pub(crate) fn load(&self) -> (usize, u64) {
-        let heap = self.turns.heap_size() + self.stream.held_bytes();
+        let heap = self.turns.heap_size() + self.stream.held_memory();
         (heap, self.backlog())
     }
 
@@ -199,12 +257,11 @@ impl Session {
         match kind {
             None => false,
             Some(EndKind::Fin) => self.live.finished || self.reset_after_fin,
-            Some(EndKind::Reset | EndKind::Severed | EndKind::Lost) => true,
+            Some(EndKind::Reset | EndKind::Severed | EndKind::Lost | EndKind::SetAside) => true,
         }
     }
 
-    /// Notes how far the client's bytes reach by what the live server has acknowledged, for want of
-    /// anything better. Gives the bytes that are missing for good by that.
+    /// Notes how far the client's bytes reach by what the live server has acknowledged. Gives the bytes that are missing for good by that.
     pub(crate) fn note_acked(&mut self) -> u64 {
         let acked = self.live.acked;
         // One more than the bytes is the FIN.
@@ -229,7 +286,7 @@ impl Session {
 
     /// When it must be looked at again.
     pub(crate) fn deadline(&self, config: &Config) -> Time {
-        let gap = self.gap_since + GAP_GRACE;
+        let gap = self.gap_since + config.gap_grace;
         let overdue = self.live.clock.overdue_at(config.overdue_after);
         let end = match self.phase {
             Phase::Opening => self.last_seen + OPENING_TIMEOUT.min(config.idle_timeout),
@@ -251,7 +308,7 @@ impl Session {
     }
 
     /// Whether bytes that the live server acknowledged are lost for good at `now`.
-    pub(crate) fn gap_is_final(&self, now: Time) -> bool {
-        self.gap_since != Time::NEVER && self.gap_since + GAP_GRACE <= now
+    pub(crate) fn gap_is_final(&self, now: Time, config: &Config) -> bool {
+        self.gap_since != Time::NEVER && self.gap_since + config.gap_grace <= now
     }
 }

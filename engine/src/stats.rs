@@ -25,6 +25,8 @@ pub enum AbortReason {
     Urgent,
     /// No memory was left for the client's bytes.
     Memory,
+    /// The copier was under pressure and set the session aside; what it had captured was delivered.
+    SetAside,
     /// Nothing was heard of client and live server within the idle time-out.
     Idle,
     /// The copier stopped first.
@@ -35,7 +37,7 @@ pub enum AbortReason {
 
 impl AbortReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Refused,
         Self::TargetReset,
         Self::TargetClosed,
@@ -43,6 +45,7 @@ impl AbortReason {
         Self::CaptureGap,
         Self::Urgent,
         Self::Memory,
+        Self::SetAside,
         Self::Idle,
         Self::Shutdown,
         Self::Stopped,
@@ -58,6 +61,7 @@ impl AbortReason {
             Self::CaptureGap => "capture_gap",
             Self::Urgent => "urgent",
             Self::Memory => "memory",
+            Self::SetAside => "set_aside",
             Self::Idle => "idle",
             Self::Shutdown => "shutdown",
             Self::Stopped => "stopped",
@@ -83,11 +87,13 @@ pub enum RefusalReason {
     MaxOpen,
     /// More bytes waited to be sent than the allowed bandwidth takes in a second.
     MaxBandwidth,
+    /// The copier was under pressure.
+    Overload,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Memory,
         Self::Sources,
         Self::Loopback,
@@ -95,6 +101,7 @@ impl RefusalReason {
         Self::MaxNewSessions,
         Self::MaxOpen,
         Self::MaxBandwidth,
+        Self::Overload,
     ];
 
     /// The name that reports and metrics use.
@@ -107,6 +114,7 @@ impl RefusalReason {
             Self::MaxNewSessions => "max_new_sessions",
             Self::MaxOpen => "max_open",
             Self::MaxBandwidth => "max_bandwidth",
+            Self::Overload => "overload",
         }
     }
 }
@@ -210,6 +218,11 @@ pub struct Stats {
     pub sessions_unchosen: u64,
     /// Sessions that were running when their recording ended.
     pub sessions_cut: u64,
+    /// Sessions whose copy was broken off by a capture gap, or set aside, and that were taken up again
+    /// at a later turn.
+    pub sessions_resumed: u64,
+    /// Sessions that were set aside while the copier was under pressure.
+    pub sessions_set_aside: u64,
     /// Connections whose handshake was not completed.
     pub sessions_unopened: u64,
     /// Connections met midway that came to no turn at which they could be picked up.
@@ -244,6 +257,8 @@ pub struct Stats {
     pub bytes_unchosen: u64,
     /// Of these, bytes of sessions that [`crate::Config::intensity`] would have chosen.
     pub bytes_left_out: u64,
+    /// Client payload bytes of sessions while they were set aside.
+    pub bytes_set_aside: u64,
     /// Client payload bytes of sessions that were refused.
     pub bytes_refused: u64,
     /// Payload bytes sent to targets for the first time.
@@ -319,6 +334,8 @@ impl Stats {
             sessions_ended: 0,
             sessions_unchosen: 0,
             sessions_cut: 0,
+            sessions_resumed: 0,
+            sessions_set_aside: 0,
             sessions_unopened: 0,
             sessions_unpicked: 0,
             sessions_refused: Refusals::default(),
@@ -336,6 +353,7 @@ impl Stats {
             bytes_unchosen: 0,
             bytes_left_out: 0,
             bytes_refused: 0,
+            bytes_set_aside: 0,
             bytes_sent: 0,
             bytes_retransmitted: 0,
             bytes_delivered: 0,

@@ -1,14 +1,18 @@
 //! What a client sent: reassembled once, stored once, read by every replica.
+//!
+//! - `held`: what came behind a hole.
+
+mod held;
+
+use std::collections::VecDeque;
 
 use millrace_wire::Seq;
 
-use crate::pool::{BLOCK, BlockId, BlockPool};
+use self::held::Held;
+pub(crate) use self::held::HeldRun;
+use crate::payload::Payload;
+use crate::pool::{BlockId, BlockPool};
 use crate::time::Time;
-
-/// Out-of-order runs held per session.
-const MAX_HELD_RUNS: usize = 1024;
-/// Out-of-order bytes held per session. A larger hole than this is not reordering.
-const MAX_HELD_BYTES: usize = 4 << 20;
 
 /// What came with a run of client bytes, besides the bytes.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +21,9 @@ pub(crate) struct RunInfo {
     pub(crate) at: Time,
     /// How many bytes of the live server's answer the client had acknowledged.
     pub(crate) answer: u64,
+    /// Whether it begins a turn by all that was seen: the live server had answered everything
+    /// before, and the client had seen the whole answer.
+    pub(crate) fresh: bool,
 }
 
 /// How the client's side of the connection ended.
@@ -29,8 +36,10 @@ pub(crate) enum EndKind {
     /// The live server reset the connection, or a new connection took its four-tuple: the client
     /// sent neither FIN nor RST.
     Severed,
-    /// What follows in the recording was not captured.
+    /// What follows was not captured.
     Lost,
+    /// What follows is not copied, since the copier was under pressure.
+    SetAside,
 }
 
 /// Where and how the stream ends.
@@ -73,41 +82,6 @@ pub(crate) enum StreamError {
     TooFarAhead,
 }
 
-struct HeldRun {
-    offset: u64,
-    info: RunInfo,
-    data: Box<[u8]>,
-}
-
-/// Runs behind a hole: disjoint, in ascending order, none empty.
-#[derive(Default)]
-struct Held {
-    runs: Vec<HeldRun>,
-    bytes: usize,
-    /// The client is known to have sent everything below this offset.
-    reach: u64,
-}
-
-impl HeldRun {
-    fn end(&self) -> u64 {
-        self.offset + self.data.len() as u64
-    }
-}
-
-impl Held {
-    /// Drops everything from `end` on.
-    fn clip(&mut self, end: u64) {
-        self.runs.retain(|run| run.offset < end);
-        if let Some(last) = self.runs.last_mut()
-            && last.end() > end
-        {
-            last.data = clip(&last.data, end - last.offset).into();
-        }
-        self.bytes = self.runs.iter().map(|run| run.data.len()).sum();
-        self.reach = self.reach.min(end);
-    }
-}
-
 /// A place in a stream that is read on from: saves the walk from the first block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
@@ -144,7 +118,6 @@ pub(crate) struct ClientStream {
     head: BlockId,
     tail: BlockId,
     head_start: u64,
-    tail_len: u16,
     discarding: bool,
     end_kind: Option<EndKind>,
     end_offset: u64,
@@ -160,7 +133,6 @@ impl ClientStream {
             head: BlockId::NONE,
             tail: BlockId::NONE,
             head_start: 0,
-            tail_len: 0,
             discarding: false,
             end_kind: None,
             end_offset: u64::MAX,
@@ -210,7 +182,7 @@ impl ClientStream {
         self.end_offset = end.offset;
         if let Some(held) = &mut self.held {
             held.clip(end.offset);
-            if held.runs.is_empty() {
+            if held.is_empty() {
                 self.held = None;
             }
         }
@@ -232,11 +204,8 @@ impl ClientStream {
     }
 
     /// Behind the last byte that the client is known to have sent.
-    fn known_end(&self) -> u64 {
-        let held = self.held.as_ref().map_or(0, |held| {
-            let runs_to = held.runs.last().map_or(0, HeldRun::end);
-            held.reach.max(runs_to)
-        });
+    pub(crate) fn known_end(&self) -> u64 {
+        let held = self.held.as_ref().map_or(0, |held| held.known_end());
         let announced = self.announced_end().map_or(0, |end| end.offset);
         self.next.max(held).max(announced)
     }
@@ -260,6 +229,19 @@ impl ClientStream {
         given_up
     }
 
+    /// Takes out what is held from the first run on that begins a turn, if there is one, with the end
+    /// that was announced.
+    pub(crate) fn take_next_turn(&mut self) -> (VecDeque<HeldRun>, Option<End>) {
+        let taken = self.held.as_mut().map(|held| held.take_next_turn());
+        let taken = taken.unwrap_or_default();
+        if taken.is_empty() {
+            return (taken, None);
+        }
+        let end = self.announced_end();
+        (self.end_kind, self.end_offset) = (None, u64::MAX);
+        (taken, end)
+    }
+
     fn give_up(&mut self) -> GivenUp {
         let held = self.held_bytes() as u64;
         let missing = (self.known_end() - self.next).saturating_sub(held);
@@ -267,13 +249,15 @@ impl ClientStream {
         GivenUp { held, missing }
     }
 
-    /// Takes the bytes of a segment that begins at `offset`. `on_run` is told of every run that
-    /// becomes part of the stream, in order: its offset, its length, and what came with it.
+    /// Takes bytes of a segment, a part of its `payload`, that begin at `offset`. `on_run` is told
+    /// of every run that becomes part of the stream, in order: its offset, its length, and what came
+    /// with it.
     pub(crate) fn accept(
         &mut self,
         pool: &mut BlockPool,
         offset: u64,
         bytes: &[u8],
+        payload: Payload<'_>,
         info: RunInfo,
         mut on_run: impl FnMut(u64, u64, RunInfo),
     ) -> Result<Accepted, StreamError> {
@@ -298,7 +282,7 @@ impl ClientStream {
             let skip = clip(bytes, self.next.saturating_sub(offset)).len();
             let (before, new) = bytes.split_at_checked(skip).unwrap_or((bytes, &[]));
             accepted.differing = self.count_differing(pool, offset, before);
-            accepted.repeated = skip as u64 + self.hold(offset + skip as u64, new, info)?;
+            accepted.repeated = skip as u64 + self.hold(offset + skip as u64, new, payload, info)?;
             self.take_held(pool, &mut accepted, on_run)?;
             return Ok(accepted);
         }
@@ -308,22 +292,25 @@ impl ClientStream {
         accepted.differing = self.count_differing(pool, offset, before);
         if !new.is_empty() {
             let start = self.next;
-            self.append(pool, new)?;
+            self.append(pool, new, payload)?;
             accepted.new = new.len() as u64;
             on_run(start, accepted.new, info);
         }
         Ok(accepted)
     }
 
-    /// The bytes from `offset` on, at most `len` of them and at most two blocks' worth. `cursor`
+    /// The bytes from `offset` on, at most `len` of them and from at most three blocks. `cursor`
     /// belongs to the reader and makes reading on cheap.
+    ///
+    /// A block that is not full is the last one, or comes before one that refers to many bytes: so
+    /// three blocks have at least `BLOCK` bytes from any place on, if that many are there.
     pub(crate) fn read<'p>(
         &self,
         pool: &'p BlockPool,
         cursor: &mut Cursor,
         offset: u64,
         len: usize,
-    ) -> [&'p [u8]; 2] {
+    ) -> [&'p [u8]; 3] {
         let known = cursor.start_near(offset).filter(|start| {
             cursor.block != BlockId::NONE && self.head != BlockId::NONE && *start >= self.head_start
         });
@@ -331,41 +318,42 @@ impl ClientStream {
             Some(start) => (cursor.block, start),
             None => (self.head, self.head_start),
         };
-        while block != BlockId::NONE && start + (BLOCK as u64) <= offset {
+        while block != BlockId::NONE && start + pool.len(block) as u64 <= offset {
+            start += pool.len(block) as u64;
             block = pool.next(block);
-            start += BLOCK as u64;
         }
         if block == BlockId::NONE || offset < start {
-            return [&[], &[]];
+            return [&[]; 3];
         }
         *cursor = Cursor {
             block,
             start: start as u32,
         };
-        let at = (offset - start) as usize;
-        let first_end = self.filled(block).min(at + len);
-        let first = pool.bytes(block, at, first_end);
-        let next = pool.next(block);
-        let second = match len - first.len() {
-            0 => &[][..],
-            rest => pool.bytes(next, 0, rest.min(self.filled(next))),
-        };
-        [first, second]
+        let (mut at, mut rest) = ((offset - start) as usize, len);
+        std::array::from_fn(|_| {
+            if rest == 0 {
+                return &[][..];
+            }
+            let piece = pool.bytes(block, at, rest);
+            rest -= piece.len();
+            (block, at) = (pool.next(block), 0);
+            piece
+        })
     }
 
     /// Whether every byte of its first block lies below `offset`.
-    pub(crate) fn can_release(&self, offset: u64) -> bool {
-        self.head != BlockId::NONE && self.head_end() <= offset
+    pub(crate) fn can_release(&self, pool: &BlockPool, offset: u64) -> bool {
+        self.head != BlockId::NONE && self.head_end(pool) <= offset
     }
 
-    fn head_end(&self) -> u64 {
-        self.head_start + self.filled(self.head) as u64
+    fn head_end(&self, pool: &BlockPool) -> u64 {
+        self.head_start + pool.len(self.head) as u64
     }
 
     /// Frees blocks of which every byte lies below `offset`.
     pub(crate) fn release(&mut self, pool: &mut BlockPool, offset: u64) {
         while self.head != BlockId::NONE {
-            let end = self.head_end();
+            let end = self.head_end(pool);
             if end > offset {
                 return;
             }
@@ -387,43 +375,57 @@ impl ClientStream {
 
     /// Bytes held behind a hole.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.bytes)
+        self.held.as_ref().map_or(0, |held| held.bytes())
     }
 
-    fn filled(&self, block: BlockId) -> usize {
-        if block == BlockId::NONE {
-            0
-        } else if block == self.tail {
-            usize::from(self.tail_len)
-        } else {
-            BLOCK
-        }
+    /// Memory of what is held behind a hole, in bytes.
+    pub(crate) fn held_memory(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.memory())
     }
 
-    fn append(&mut self, pool: &mut BlockPool, mut bytes: &[u8]) -> Result<(), StreamError> {
+    fn append(
+        &mut self,
+        pool: &mut BlockPool,
+        mut bytes: &[u8],
+        payload: Payload<'_>,
+    ) -> Result<(), StreamError> {
         if self.discarding {
             self.next += bytes.len() as u64;
             return Ok(());
         }
+        if let Some(shared) = payload.share(bytes) {
+            let len = shared.len();
+            let block = self.add_block(pool)?;
+            pool.share(block, shared);
+            self.next += len as u64;
+            return Ok(());
+        }
         while !bytes.is_empty() {
-            if self.tail == BlockId::NONE || usize::from(self.tail_len) == BLOCK {
-                let block = pool.take().ok_or(StreamError::NoMemory)?;
-                if self.tail == BlockId::NONE {
-                    self.head = block;
-                    self.head_start = self.next;
-                } else {
-                    pool.link(self.tail, block);
-                }
-                self.tail = block;
-                self.tail_len = 0;
+            let mut written = 0;
+            if self.tail != BlockId::NONE {
+                written = pool.write(self.tail, bytes);
             }
-            let written = pool.write(self.tail, usize::from(self.tail_len), bytes);
-            // A block's length fits 16 bits.
-            self.tail_len += written as u16;
+            if written == 0 {
+                let block = self.add_block(pool)?;
+                written = pool.write(block, bytes);
+            }
             self.next += written as u64;
             bytes = bytes.get(written..).unwrap_or(&[]);
         }
         Ok(())
+    }
+
+    /// An empty block at the end.
+    fn add_block(&mut self, pool: &mut BlockPool) -> Result<BlockId, StreamError> {
+        let block = pool.take().ok_or(StreamError::NoMemory)?;
+        if self.tail == BlockId::NONE {
+            self.head = block;
+            self.head_start = self.next;
+        } else {
+            pool.link(self.tail, block);
+        }
+        self.tail = block;
+        Ok(block)
     }
 
     /// Compares bytes that came again with those that are still stored.
@@ -442,7 +444,7 @@ impl ClientStream {
         let mut cursor = Cursor::default();
         let mut differing = 0;
         while !bytes.is_empty() {
-            let [stored, _] = self.read(pool, &mut cursor, offset, bytes.len());
+            let [stored, ..] = self.read(pool, &mut cursor, offset, bytes.len());
             if stored.is_empty() {
                 break;
             }
@@ -454,40 +456,18 @@ impl ClientStream {
     }
 
     /// Holds what is new of a run behind a hole; gives the number of bytes that were not.
-    fn hold(&mut self, offset: u64, bytes: &[u8], info: RunInfo) -> Result<u64, StreamError> {
+    fn hold(
+        &mut self,
+        offset: u64,
+        bytes: &[u8],
+        payload: Payload<'_>,
+        info: RunInfo,
+    ) -> Result<u64, StreamError> {
         if bytes.is_empty() || self.discarding {
             return Ok(0);
         }
         let held = self.held.get_or_insert_default();
-        if held.runs.len() >= MAX_HELD_RUNS || held.bytes + bytes.len() > MAX_HELD_BYTES {
-            return Err(StreamError::TooFarAhead);
-        }
-        // Only the pieces between the runs that are held already: the first copy wins.
-        let end = offset + bytes.len() as u64;
-        let mut at = offset;
-        let mut index = held.runs.partition_point(|run| run.end() <= offset);
-        let mut added = 0;
-        while at < end {
-            let next = held.runs.get(index).map_or(end, |run| run.offset.min(end));
-            if at < next {
-                let piece = bytes.get((at - offset) as usize..(next - offset) as usize);
-                let data: Box<[u8]> = piece.unwrap_or(&[]).into();
-                added += data.len() as u64;
-                held.bytes += data.len();
-                held.runs.insert(
-                    index,
-                    HeldRun {
-                        offset: at,
-                        info,
-                        data,
-                    },
-                );
-                index += 1;
-            }
-            at = held.runs.get(index).map_or(end, HeldRun::end).max(next);
-            index += 1;
-        }
-        Ok(bytes.len() as u64 - added)
+        held.hold(offset, bytes, payload, info)
     }
 
     fn take_held(
@@ -499,20 +479,16 @@ impl ClientStream {
         let Some(mut held) = self.held.take() else {
             return Ok(());
         };
-        let mut taken = 0;
-        while let Some(run) = held.runs.get(taken).filter(|run| run.offset <= self.next) {
+        while let Some(run) = held.take_first(self.next) {
             let skip = (self.next - run.offset) as usize;
             if let Some(new) = run.data.get(skip..).filter(|new| !new.is_empty()) {
                 let start = self.next;
-                self.append(pool, new)?;
+                self.append(pool, new, Payload::Shared(&run.data))?;
                 accepted.new += new.len() as u64;
                 on_run(start, new.len() as u64, run.info);
             }
-            held.bytes -= run.data.len();
-            taken += 1;
         }
-        held.runs.drain(..taken);
-        if !held.runs.is_empty() || held.reach > self.next {
+        if !held.is_over(self.next) {
             self.held = Some(held);
         }
         Ok(())
@@ -530,11 +506,14 @@ fn clip(bytes: &[u8], len: u64) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::BLOCK;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     const INFO: RunInfo = RunInfo {
         at: Time::from_micros(0),
         answer: 0,
+        fresh: false,
     };
 
     fn contents(stream: &ClientStream, pool: &BlockPool, from: u64) -> Vec<u8> {
@@ -542,10 +521,10 @@ mod tests {
         let mut out = Vec::new();
         let mut at = from;
         while at < stream.len() {
-            let [one, two] = stream.read(pool, &mut cursor, at, 1460);
-            assert!(!one.is_empty());
-            out.extend_from_slice(one);
-            out.extend_from_slice(two);
+            let pieces = stream.read(pool, &mut cursor, at, BLOCK);
+            let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+            assert_eq!(len as u64, (stream.len() - at).min(BLOCK as u64));
+            pieces.iter().for_each(|piece| out.extend_from_slice(piece));
             at = from + out.len() as u64;
         }
         out
@@ -557,7 +536,7 @@ mod tests {
         let mut stream = ClientStream::new(Seq(1));
         let mut put = |stream: &mut ClientStream, offset, bytes: &[u8]| {
             stream
-                .accept(&mut pool, offset, bytes, INFO, |_, _, _| {})
+                .accept(&mut pool, offset, bytes, Payload::Borrowed(bytes), INFO, |_, _, _| {})
                 .unwrap()
         };
         put(&mut stream, 0, b"abcd");
@@ -572,14 +551,22 @@ mod tests {
     proptest! {
         #[test]
         fn any_order_and_any_boundaries_give_the_same_stream(
-            data in proptest::collection::vec(any::<u8>(), 1..20_000),
-            pieces in proptest::collection::vec((any::<prop::sample::Index>(), 1..3000usize), 0..60),
+            data in proptest::collection::vec(any::<u8>(), 1..60_000),
+            pieces in proptest::collection::vec(
+                (any::<prop::sample::Index>(), prop_oneof![1..3000usize, 8000..20_000usize]), 0..60),
+            shared in any::<bool>(),
             release in any::<prop::sample::Index>(),
             first in any::<u32>(),
         ) {
             let mut pool = BlockPool::new();
             let mut stream = ClientStream::new(Seq(first));
             let mut runs = Vec::new();
+            let whole_data = Bytes::from(data.clone());
+            let payload = match shared {
+                true => Payload::Shared(&whole_data),
+                false => Payload::Borrowed(&data),
+            };
+            let bytes = payload.bytes();
             let whole = std::iter::once((0, data.len()));
             let random = pieces.iter().map(|(at, len)| (at.index(data.len()), *len));
             for (at, len) in random.chain(whole) {
@@ -587,7 +574,7 @@ mod tests {
                 let seq = Seq(first).add(at as u32);
                 let offset = stream.offset_of(seq).unwrap();
                 prop_assert_eq!(offset, at as u64);
-                let result = stream.accept(&mut pool, offset, &data[at..end], INFO,
+                let result = stream.accept(&mut pool, offset, &bytes[at..end], payload, INFO,
                     |start, len, _| runs.push((start, len)));
                 prop_assert_eq!(result.unwrap().differing, 0);
             }
@@ -603,7 +590,7 @@ mod tests {
             stream.release(&mut pool, from as u64);
             prop_assert_eq!(&contents(&stream, &pool, from as u64)[..], &data[from..]);
             stream.discard(&mut pool);
-            prop_assert_eq!(pool.used(), 0);
+            prop_assert_eq!(pool.memory(), 0);
         }
     }
 }

@@ -47,22 +47,21 @@ impl PacketBuilder {
         Self::default()
     }
 
-    /// Writes one packet into `out` and gives its length in bytes. The payload comes in two
-    /// pieces because a stream keeps its bytes in blocks; either may be empty.
+    /// Writes one packet into `out` and gives its length in bytes. The payload comes in pieces
+    /// because a stream keeps its bytes in blocks; any of them may be empty.
     ///
     /// # Errors
     /// A [`BuildError`]; `out` may then have been partly written.
-    pub fn build(
+    pub fn build<const N: usize>(
         &mut self,
         tuple: &FourTuple,
         header: &TcpHeader,
-        payload: [&[u8]; 2],
+        payload: [&[u8]; N],
         out: &mut [u8],
     ) -> Result<usize, BuildError> {
         let mut options = [0; MAX_OPTIONS];
         let options_len = header.options.emit(&mut options);
-        let [first, second] = payload;
-        let payload_len = first.len() + second.len();
+        let payload_len: usize = payload.iter().map(|piece| piece.len()).sum();
         let tcp_len = tcp::HEADER + options_len + payload_len;
         let ip_len = match tuple.source.ip {
             IpAddr::V4(_) => ipv4::HEADER,
@@ -81,12 +80,14 @@ impl PacketBuilder {
             options.get(..options_len).unwrap_or(&[]),
         )
         .ok_or(BuildError::NoRoom)?;
-        let (one, two) = segment
-            .get_mut(body..)
-            .and_then(|rest| rest.split_at_mut_checked(first.len()))
-            .ok_or(BuildError::NoRoom)?;
-        one.copy_from_slice(first);
-        two.copy_from_slice(second);
+        let mut room = segment.get_mut(body..).ok_or(BuildError::NoRoom)?;
+        for piece in payload {
+            let (here, rest) = room
+                .split_at_mut_checked(piece.len())
+                .ok_or(BuildError::NoRoom)?;
+            here.copy_from_slice(piece);
+            room = rest;
+        }
 
         // The length fits 32 bits: `ip_header` has refused longer packets.
         let sum = Sum::default()

@@ -25,7 +25,7 @@ pub struct Program {
 impl Program {
     /// The longest program that is made here: what the kernel takes (`BPF_MAXINSNS`, 4,096), less
     /// the room for a prelude of hundreds of devices.
-    pub const MAX_INSTRUCTIONS: usize = 4096 - 1024;
+    pub const MAX_INSTRUCTIONS: usize = 4096 - 384;
 
     pub(super) fn new(instructions: Vec<Instruction>) -> Self {
         Self { instructions }

@@ -4,6 +4,9 @@ use bytes::Bytes;
 
 use super::layout::{size_at, slot, u8_at, u16_at, u32_at};
 
+/// Either of them says that a checksum needs no look.
+const SETTLED: u32 = libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_CSUM_VALID;
+
 /// A captured frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -18,9 +21,9 @@ pub struct Frame<'a> {
     pub timestamp: u64,
     /// Whether this host sent it.
     pub outgoing: bool,
-    /// Whether its transport checksum is still to be filled in by the device: so it is for
-    /// traffic of this host, and in namespaces all the way.
-    pub checksum_not_ready: bool,
+    /// Whether its transport checksum needs no look: the device has verified it, or is still to
+    /// fill it in, as it is for traffic of this host, and in namespaces all the way.
+    pub checksum_settled: bool,
     /// The VLAN tag that the device took off the frame, as TCI (priority, DEI and id).
     pub vlan: Option<u16>,
 }
@@ -40,7 +43,7 @@ impl<'a> Frame<'a> {
             original_len: u32_at(slot, slot::ORIGINAL)?,
             timestamp: seconds * 1_000_000_000 + nanoseconds,
             outgoing: u8_at(slot, slot::PACKET_TYPE)? == libc::PACKET_OUTGOING,
-            checksum_not_ready: status & libc::TP_STATUS_CSUMNOTREADY != 0,
+            checksum_settled: status & SETTLED != 0,
             vlan: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(vlan),
         })
     }
@@ -77,7 +80,7 @@ mod tests {
                 original_len: 9000,
                 timestamp: 2_000_000_007,
                 outgoing: true,
-                checksum_not_ready: true,
+                checksum_settled: true,
                 vlan: Some(0x2007),
             })
         );

@@ -162,7 +162,7 @@ pub struct Seen {
     pub original_len: usize,
     pub timestamp: u64,
     pub outgoing: bool,
-    pub checksum_not_ready: bool,
+    pub checksum_settled: bool,
     pub vlan: Option<u16>,
 }
 
@@ -173,7 +173,7 @@ impl From<&Frame<'_>> for Seen {
             original_len: frame.original_len as usize,
             timestamp: frame.timestamp,
             outgoing: frame.outgoing,
-            checksum_not_ready: frame.checksum_not_ready,
+            checksum_settled: frame.checksum_settled,
             vlan: frame.vlan,
         }
     }

@@ -4,7 +4,7 @@ use millrace_wire::{Endpoint, TcpPacket};
 
 use super::Engine;
 use crate::intensity::{Intensity, Place};
-use crate::session::SessionKey;
+use crate::session::{SessionKey, Watch};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::time::Time;
 
@@ -75,13 +75,48 @@ impl Engine {
         if copies == 0 {
             return Admission::Unchosen;
         }
+        if !client.is_some_and(|client| self.relief.admits(self.place(client))) {
+            return Admission::Refused(RefusalReason::Overload);
+        }
         if let Err(reason) = self.meter.admit(now, self.copied, self.backlog) {
             return Admission::Refused(reason);
         }
         Admission::Copied(copies)
     }
 
-    fn copies(&self, client: Endpoint) -> u16 {
+    /// Decides on a session that is watched and whose next turn begins now.
+    pub(super) fn admit_again(&mut self, now: Time, key: SessionKey, watch: Watch) -> Admission {
+        match watch {
+            Watch::Met | Watch::Refused => self.admit(now, key),
+            Watch::Gap | Watch::SetAside if self.draining => {
+                Admission::Refused(RefusalReason::Draining)
+            }
+            Watch::Gap | Watch::SetAside => {
+                let client = self.sessions.get(key).map(|session| session.tuple.source);
+                let copies = client.map_or(0, |client| self.copies(client));
+                let kept = client.is_some_and(|client| self.relief.keeps(self.place(client)));
+                match copies {
+                    0 => Admission::Unchosen,
+                    _ if kept => Admission::Copied(copies),
+                    _ => Admission::Refused(RefusalReason::Overload),
+                }
+            }
+        }
+    }
+
+    /// Whether a session of this client would be begun now.
+    pub(super) fn is_wanted(&self, client: Endpoint) -> bool {
+        self.copies(client) > 0
+            && !self.draining
+            && !self.is_nearly_full()
+            && self.relief.admits(self.place(client))
+    }
+
+    pub(super) fn place(&self, client: Endpoint) -> Place {
+        Place::of(&self.config.intensity_key, client)
+    }
+
+    pub(super) fn copies(&self, client: Endpoint) -> u16 {
         let place = Place::of(&self.config.intensity_key, client);
         self.intensity.copies(place)
     }
@@ -92,6 +127,8 @@ impl Engine {
             RefusalReason::Draining
         } else if self.is_nearly_full() {
             RefusalReason::Memory
+        } else if !self.relief.admits(self.place(packet.tuple.source)) {
+            RefusalReason::Overload
         } else {
             return false;
         };

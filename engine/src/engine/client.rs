@@ -5,29 +5,36 @@ use millrace_wire::{Flags, Seq, TcpPacket};
 use super::Engine;
 use super::admission::Admission;
 use crate::recorded::Recorded;
-use crate::session::{Course, Midway, Phase, Session, SessionKey};
+use crate::payload::Payload;
+use crate::session::{Course, Midway, Phase, Session, SessionKey, Watch, Watched};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
 use crate::turns::Mark;
 
-/// Numbers further ahead of the stream than this are not those of this connection: the largest
-/// window that TCP knows.
-const PLAUSIBLE: u64 = 1 << 30;
+/// Numbers further ahead of the stream than this are not those of this connection. The largest
+/// window that TCP knows is larger, but nobody uses it, and more is not lost in one hole.
+pub(super) const PLAUSIBLE: u64 = 1 << 28;
 /// One session may hold this share of the memory limit, in percent.
 const SESSION_SHARE: u64 = 25;
 
 impl Engine {
-    pub(super) fn on_client_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+    pub(super) fn on_client_segment(
+        &mut self,
+        now: Time,
+        at: Time,
+        packet: &TcpPacket<'_>,
+        payload: Payload<'_>,
+    ) {
         let flags = packet.header.flags;
         let syn = flags.has(Flags::SYN) && !flags.has(Flags::ACK);
         match self.find_session(&packet.tuple) {
             Some(key) if syn && self.is_another_life(key, packet) => {
                 self.retire(now, key);
-                self.begin(now, at, packet);
+                self.begin(now, at, packet, payload);
             }
-            Some(key) => self.on_session_segment(now, at, key, packet),
-            None if syn => self.begin(now, at, packet),
+            Some(key) => self.on_session_segment(now, at, key, packet, payload),
+            None if syn => self.begin(now, at, packet, payload),
             None => self.meet_midway(at, packet),
         }
     }
@@ -41,7 +48,13 @@ impl Engine {
     }
 
     /// A SYN: the session waits for the end of its handshake.
-    fn begin(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+    fn begin(
+        &mut self,
+        now: Time,
+        at: Time,
+        packet: &TcpPacket<'_>,
+        payload: Payload<'_>,
+    ) {
         if self.is_unchosen(packet) {
             self.stats.sessions_unchosen += 1;
             return;
@@ -54,8 +67,18 @@ impl Engine {
             if packet.payload_len > 0 {
                 // TCP Fast Open (RFC 7413): the live server may take the data or leave it to be
                 // sent again; the stream is the same.
-                self.on_session_segment(now, at, key, packet);
+                self.on_session_segment(now, at, key, packet, payload);
             }
+            self.arm_session(key);
+        }
+    }
+
+    /// A connection whose beginning was not captured, but whose numbers are known: `packet` stands for
+    /// what the client must have sent. Those that are not wanted were counted when they began.
+    pub(super) fn begin_unseen(&mut self, at: Time, packet: &TcpPacket<'_>, phase: Phase) {
+        if self.is_wanted(packet.tuple.source)
+            && let Some(key) = self.insert_session(at, packet, packet.seq_end(), phase)
+        {
             self.arm_session(key);
         }
     }
@@ -70,7 +93,7 @@ impl Engine {
             return;
         }
         self.stats.bytes_refused += packet.payload_len as u64;
-        if !self.watch(at, packet, Midway::new(packet, false)) {
+        if !self.watch(at, packet, Midway::new(packet, Watch::Met)) {
             self.stats.segments_unowned += 1;
         }
     }
@@ -103,7 +126,14 @@ impl Engine {
         Some(key)
     }
 
-    fn on_session_segment(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+    fn on_session_segment(
+        &mut self,
+        now: Time,
+        at: Time,
+        key: SessionKey,
+        packet: &TcpPacket<'_>,
+        payload: Payload<'_>,
+    ) {
         let over_limit = packet.payload_len > 0 && self.is_over_limit(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -118,10 +148,12 @@ impl Engine {
         match &mut session.phase {
             Phase::Midway(midway) => {
                 let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
+                let watch = midway.watch;
+                let watched = midway.on_client(packet);
                 // What is not admitted now may be at its next turn.
-                let admission = midway.on_client(packet).then(|| self.admit(now, key));
+                let admission = watched.begins.then(|| self.admit_again(now, key, watch));
                 let Some(Admission::Copied(copies)) = admission else {
-                    self.stats.bytes_refused += packet.payload_len as u64;
+                    self.count_watched(watch, watched, packet);
                     if ended {
                         self.remove_session(key);
                     }
@@ -132,8 +164,13 @@ impl Engine {
                     session.live = crate::live::LiveView::midway(at, packet.header.ack);
                     session.phase = Phase::Active { copies, busy: 0 };
                 }
-                self.stats.sessions_midway += 1;
-                self.stats.sessions_captured += 1;
+                match watch {
+                    Watch::Met | Watch::Refused => {
+                        self.stats.sessions_midway += 1;
+                        self.stats.sessions_captured += 1;
+                    }
+                    Watch::Gap | Watch::SetAside => self.stats.sessions_resumed += 1,
+                }
                 self.open_replicas(now, key);
             }
             Phase::Opening => {
@@ -166,11 +203,15 @@ impl Engine {
             Phase::Active { .. } => {}
         }
         if over_limit {
-            self.abort_session(now, key, AbortReason::Memory);
+            self.make_room(now, key);
+            if self.find_session(&packet.tuple) != Some(key) {
+                // Another entry has taken over the connection.
+                return self.on_client_segment(now, at, packet, payload);
+            }
         } else if packet.payload_len > 0 && flags.has(Flags::URG) {
             self.abort_session(now, key, AbortReason::Urgent);
         }
-        self.take_client_data(now, at, key, packet);
+        self.take_client_data(now, at, key, packet, payload);
     }
 
     /// The client has acknowledged the handshake: the session is copied from now on, unless it
@@ -199,21 +240,48 @@ impl Engine {
                 self.stats.bytes_refused += packet.payload_len as u64;
                 self.forget_session(key);
                 if !packet.header.flags.has(Flags::FIN) {
-                    self.watch(at, packet, Midway::new(packet, true));
+                    self.watch(at, packet, Midway::new(packet, Watch::Refused));
                 }
             }
         }
         false
     }
 
-    fn take_client_data(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+    /// Notes a client's segment that fits no window of its session's connection: should the live
+    /// server acknowledge it, the four-tuple belongs to another one whose beginning was not captured.
+    fn note_stray(&mut self, key: SessionKey, packet: &TcpPacket<'_>) {
+        if packet.payload_len > 0 {
+            self.strays.insert(key, packet.seq_end());
+        }
+    }
+
+    /// Counts the bytes of a client's segment that is not copied.
+    fn count_watched(&mut self, watch: Watch, watched: Watched, packet: &TcpPacket<'_>) {
+        match watch {
+            Watch::Met | Watch::Refused => self.stats.bytes_refused += packet.payload_len as u64,
+            Watch::Gap => {
+                let copies = u64::from(self.copies(packet.tuple.source));
+                self.stats.bytes_captured += watched.new;
+                self.stats.bytes_wanted += watched.new * copies;
+                self.stats.bytes_missing += watched.missing;
+            }
+            Watch::SetAside => self.stats.bytes_set_aside += watched.new + watched.missing,
+        }
+    }
+
+    fn take_client_data(
+        &mut self,
+        now: Time,
+        at: Time,
+        key: SessionKey,
+        packet: &TcpPacket<'_>,
+        payload: Payload<'_>,
+    ) {
         let flags = packet.header.flags;
         let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let recorded = self.config.recorded;
-        let before = session.load();
         let syn = flags.has(Flags::SYN);
         let seq = if syn {
             packet.header.seq.add(1)
@@ -222,55 +290,45 @@ impl Engine {
         };
         let Some(Placed {
             offset,
-            payload,
+            bytes,
             end: wire_end,
         }) = place(&session.stream, seq, packet)
         else {
+            self.note_stray(key, packet);
             return;
         };
         if offset > session.stream.len() + PLAUSIBLE {
+            self.note_stray(key, packet);
             self.stats.segments_out_of_window += 1;
             return;
         }
+        let answer = session.live.on_client_ack(packet);
+        // What the live server has acknowledged was sent, captured or not.
+        let known_end = session.stream.known_end().max(session.live.acked);
         let info = RunInfo {
             at,
-            answer: session.live.on_client_ack(packet),
+            answer,
+            fresh: offset == known_end && session.live.is_turn(),
         };
-        let Session {
-            stream,
-            turns,
-            live,
-            ..
-        } = session;
-        let mut began = false;
-        let result = stream.accept(&mut self.pool, offset, payload, info, |start, _, info| {
-            if turns.begins(info, live.clock.asked_at) {
-                turns.push(now, mark(live, start, info, recorded, &mut self.stats));
-                live.clock.begin_next();
-                began = true;
-            }
-            live.clock.ask(info.at);
-        });
+        if packet.payload_len > 0 && wire_end > known_end {
+            session.live.note_asked();
+        }
         // A segment without payload may be one that follows a FIN that was not captured.
         let sent_to = match packet.payload_len {
             0 => offset.saturating_sub(1),
             _ => wire_end,
         };
-        let grown = match result {
-            Ok(accepted) => {
-                self.stats.bytes_captured += accepted.new;
-                self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
-                self.stats.bytes_missing += accepted.missing + session.stream.reach(sent_to);
-                self.stats.bytes_repeated += accepted.repeated;
-                self.stats.bytes_differing += accepted.differing;
-                accepted.new > 0
-            }
-            Err(StreamError::NoMemory | StreamError::TooFarAhead) => {
-                self.account(key, before);
-                self.abort_session(now, key, AbortReason::Memory);
-                return;
-            }
+        let before = session.load();
+        let Ok(Taken { grown, began }) = self.take_run(now, key, offset, bytes, payload, info)
+        else {
+            // So much is held behind a hole, or by all sessions, that this one cannot go on.
+            self.make_room(now, key);
+            return;
         };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        self.stats.bytes_missing += session.stream.reach(sent_to);
         let ended = self.note_end(now, at, key, packet, offset, wire_end);
         self.account(key, before);
         if grown || ended {
@@ -288,6 +346,45 @@ impl Engine {
         if ended || began {
             self.arm_session(key);
         }
+    }
+
+    /// Adds bytes to a session's stream, with the turns that they begin.
+    pub(super) fn take_run(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        offset: u64,
+        bytes: &[u8],
+        payload: Payload<'_>,
+        info: RunInfo,
+    ) -> Result<Taken, StreamError> {
+        let recorded = self.config.recorded;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Ok(Taken::default());
+        };
+        let Session {
+            stream,
+            turns,
+            live,
+            ..
+        } = session;
+        let mut began = false;
+        let pool = &mut self.pool;
+        let accepted = stream.accept(pool, offset, bytes, payload, info, |start, _, info| {
+            if turns.begins(info, live.clock.asked_at) {
+                turns.push(now, mark(live, start, info, recorded, &mut self.stats));
+                live.clock.begin_next();
+                began = true;
+            }
+            live.clock.ask(info.at);
+        })?;
+        self.stats.bytes_captured += accepted.new;
+        self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
+        self.stats.bytes_missing += accepted.missing;
+        self.stats.bytes_repeated += accepted.repeated;
+        self.stats.bytes_differing += accepted.differing;
+        let grown = accepted.new > 0;
+        Ok(Taken { grown, began })
     }
 
     /// Notes FIN and RST, and gives the end its place among the turns once all before it is
@@ -338,34 +435,53 @@ impl Engine {
                 session.check_gap(clock);
             }
         }
-        if let Some(end) = session
-            .stream
-            .end()
-            .filter(|_| session.course != Course::EndMarked)
-        {
-            session.mark_end();
-            changed = true;
-            let answer = session.live.on_client_ack(packet);
-            let info = RunInfo { at, answer };
-            let Session { turns, live, .. } = session;
-            if turns.begins(info, live.clock.asked_at) {
-                let recorded = self.config.recorded;
-                turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
-            } else if let Some(latency) = live.clock.finish() {
-                self.stats.live_latency.record(latency);
-            }
+        let answer = session.live.on_client_ack(packet);
+        changed | self.place_end(now, at, key, answer)
+    }
+
+    /// Gives the end of a session's stream its place among the turns, once all before it is there.
+    /// Says whether it has one now that it had not before.
+    pub(super) fn place_end(&mut self, now: Time, at: Time, key: SessionKey, answer: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let end = session.stream.end();
+        let Some(end) = end.filter(|_| session.course != Course::EndMarked) else {
+            return false;
+        };
+        session.mark_end();
+        let info = RunInfo {
+            at,
+            answer,
+            fresh: false,
+        };
+        let Session { turns, live, .. } = session;
+        if turns.begins(info, live.clock.asked_at) {
+            let recorded = self.config.recorded;
+            turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
+        } else if let Some(latency) = live.clock.finish() {
+            self.stats.live_latency.record(latency);
         }
-        changed
+        true
     }
 
     fn is_over_limit(&self, key: SessionKey) -> bool {
         let limit = self.config.memory_limit;
         self.memory() >= limit
-            || self
-                .sessions
-                .get(key)
-                .is_some_and(|session| session.stream.stored() > limit / 100 * SESSION_SHARE)
+            || self.sessions.get(key).is_some_and(|session| {
+                let held = session.stream.held_memory() as u64;
+                session.stream.stored() + held > limit / 100 * SESSION_SHARE
+            })
     }
+}
+
+/// What a run meant for its session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// The stream is longer.
+    pub(super) grown: bool,
+    /// A turn has begun.
+    pub(super) began: bool,
 }
 
 /// Where a segment lies in the client's stream.
@@ -373,7 +489,7 @@ struct Placed<'p> {
     /// Offset of its first byte.
     offset: u64,
     /// Its bytes, as far as capture has kept them.
-    payload: &'p [u8],
+    bytes: &'p [u8],
     /// Offset behind its last byte, kept or not.
     end: u64,
 }
@@ -385,15 +501,15 @@ fn place<'p>(stream: &ClientStream, seq: Seq, packet: &TcpPacket<'p>) -> Option<
     if let Some(offset) = stream.offset_of(seq) {
         return Some(Placed {
             offset,
-            payload: packet.payload,
+            bytes: packet.payload,
             end: offset + packet.payload_len as u64,
         });
     }
     let skip = stream.first_seq().since(seq).unsigned_abs() as usize;
-    let payload = packet.payload.get(skip..).filter(|rest| !rest.is_empty())?;
+    let bytes = packet.payload.get(skip..).filter(|rest| !rest.is_empty())?;
     Some(Placed {
         offset: 0,
-        payload,
+        bytes,
         end: (packet.payload_len - skip) as u64,
     })
 }

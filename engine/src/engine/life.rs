@@ -9,7 +9,7 @@ use millrace_wire::{Endpoint, FourTuple, Seq};
 use super::{Engine, Event, TargetState};
 use crate::config::Service;
 use crate::replica::{Needs, Replica, ReplicaKey};
-use crate::session::{Phase, SessionKey};
+use crate::session::{Phase, SessionKey, Watch};
 use crate::source::SourcePool;
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::EndKind;
@@ -69,7 +69,7 @@ impl Engine {
         }
     }
 
-    fn unlist_session(&mut self, key: SessionKey) {
+    pub(super) fn unlist_session(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -83,9 +83,11 @@ impl Engine {
     pub(super) fn remove_session(&mut self, key: SessionKey) {
         match self.sessions.get(key).map(|session| &session.phase) {
             Some(Phase::Opening) => self.stats.sessions_unopened += 1,
-            Some(Phase::Midway(midway)) => {
-                self.stats.sessions_unpicked += u64::from(!midway.refused);
-            }
+            Some(Phase::Midway(midway)) => match midway.watch {
+                Watch::Met => self.stats.sessions_unpicked += 1,
+                Watch::Refused => {}
+                Watch::Gap | Watch::SetAside => self.stats.sessions_ended += 1,
+            },
             Some(Phase::Active { .. }) | None => {}
         }
         self.forget_session(key);
@@ -95,6 +97,7 @@ impl Engine {
     pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
         self.kept.remove(key);
+        self.strays.remove(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -394,14 +397,6 @@ impl Engine {
         self.arm_session(key);
     }
 
-    /// Ends all replicas of a session because bytes of its client were not captured.
-    pub(super) fn abort_for_gap(&mut self, now: Time, key: SessionKey) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            self.stats.bytes_missing += session.note_acked();
-        }
-        self.abort_session(now, key, AbortReason::CaptureGap);
-    }
-
     pub(super) fn abort_everything(&mut self, now: Time) {
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for key in sessions {
@@ -455,9 +450,9 @@ impl Engine {
             self.session_timers.arm(key, later, &mut session.armed);
             return;
         }
-        if active && session.gap_is_final(clock) {
+        if active && session.gap_is_final(clock, &self.config) {
             session.gap_since = Time::NEVER;
-            self.abort_for_gap(now, key);
+            self.heal(now, key);
             return;
         }
         match session.phase {

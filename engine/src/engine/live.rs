@@ -1,15 +1,61 @@
 //! Segments from the live server to clients.
 
-use millrace_wire::{Flags, TcpPacket};
+use millrace_wire::{Flags, TcpHeader, TcpPacket};
 
 use super::Engine;
-use crate::session::Phase;
+use super::client::PLAUSIBLE;
+use crate::session::{Midway, Phase, SessionKey, Watch};
 use crate::stream::EndKind;
 use crate::time::Time;
 
 impl Engine {
+    /// The session that a segment of the live server belongs to. It may be one whose beginning was
+    /// not captured: a SYN-ACK has the numbers of both sides (RFC 9293 3.5), and an acknowledgement
+    /// of what fits no window of the known connection shows that there is another one.
+    fn session_of_answer(
+        &mut self,
+        now: Time,
+        at: Time,
+        packet: &TcpPacket<'_>,
+    ) -> Option<SessionKey> {
+        let tuple = packet.tuple.reversed();
+        let found = self.find_session(&tuple);
+        let session = found.and_then(|key| self.sessions.get(key));
+        let TcpHeader { ack, flags, .. } = packet.header;
+        let is_new = flags.has(Flags::SYN | Flags::ACK)
+            && session.is_none_or(|session| {
+                // One with older numbers is a late repetition of an earlier connection's.
+                let seen = session.stream.known_end().min(1 << 30) as u32;
+                let newer = ack.after(session.stream.first_seq().add(seen));
+                newer && !matches!(session.phase, Phase::Opening)
+            });
+        let is_stray = found.is_some_and(|key| self.strays.get(key) == Some(&ack));
+        if let Some(key) = found.filter(|_| is_new || is_stray) {
+            self.retire(now, key);
+        }
+        let client = TcpPacket {
+            tuple,
+            header: TcpHeader {
+                seq: ack.add(u32::MAX),
+                flags: Flags::SYN,
+                ..TcpHeader::default()
+            },
+            payload: &[],
+            payload_len: 0,
+        };
+        if is_new {
+            self.begin_unseen(at, &client, Phase::Opening);
+        } else if is_stray {
+            let midway = Midway::new(&client, Watch::Met);
+            self.begin_unseen(at, &client, Phase::Midway(midway));
+        } else {
+            return found;
+        }
+        self.find_session(&tuple)
+    }
+
     pub(super) fn on_live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
-        let Some(key) = self.find_session(&packet.tuple.reversed()) else {
+        let Some(key) = self.session_of_answer(now, at, packet) else {
             self.stats.segments_unowned += 1;
             return;
         };
@@ -21,7 +67,10 @@ impl Engine {
         let reset = packet.header.flags.has(Flags::RST);
         match &mut session.phase {
             Phase::Midway(midway) => {
-                midway.on_live(packet);
+                let missing = midway.on_live(packet);
+                if midway.watch == Watch::Gap {
+                    self.stats.bytes_missing += missing;
+                }
                 if reset {
                     self.remove_session(key);
                 }
@@ -49,9 +98,13 @@ impl Engine {
         let stream = &session.stream;
         let finished = session.live.finished;
         let asked = session.live.clock.is_asking();
-        session
-            .live
-            .on_segment(at, packet, |ack| stream.offset_of(ack));
+        // More than that is not lost in one hole: it speaks of another connection.
+        let sent = stream.known_end();
+        let offset_of = |ack| {
+            let offset = stream.offset_of(ack);
+            offset.filter(|offset| *offset <= sent.saturating_add(PLAUSIBLE))
+        };
+        session.live.on_segment(at, packet, sent, offset_of);
         let answered = asked && !session.live.clock.is_asking();
         self.stats.live_turns_answered += u64::from(answered);
         if reset || session.live.finished {

@@ -1,8 +1,10 @@
 //! The engine: all sessions and replicas of one shard, its inputs and its outputs.
 
 mod admission;
+mod aside;
 mod client;
 mod conflict;
+mod gaps;
 mod life;
 mod live;
 mod output;
@@ -15,15 +17,17 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use millrace_wire::{Endpoint, FourTuple, TcpHeader, TcpPacket};
+use millrace_wire::{Endpoint, FourTuple, Seq, TcpHeader, TcpPacket};
 use slotmap::{SlotMap, SparseSecondaryMap};
 
+pub use self::aside::Relief;
 pub use self::output::Transmit;
 use self::trim::Kept;
 use crate::caps::Meter;
 use crate::config::{Config, Direction};
 use crate::intensity::Intensity;
-use crate::pool::{BLOCK_COST, BlockPool};
+use crate::payload::Payload;
+use crate::pool::BlockPool;
 use crate::recorded::RecordedClock;
 use crate::replica::gate::QuietFloor;
 use crate::replica::{Context, Replica, ReplicaKey, Stage};
@@ -138,6 +142,7 @@ pub struct Engine {
     targets: Vec<TargetState>,
     allocator: Allocator,
     intensity: Intensity,
+    relief: Relief,
     meter: Meter,
     /// Sessions with replicas.
     copied: usize,
@@ -150,6 +155,8 @@ pub struct Engine {
     recorded: RecordedClock,
     heap: usize,
     backlog: u64,
+    /// Behind the last segment of a client that fits no window of the session with its four-tuple.
+    strays: SparseSecondaryMap<SessionKey, Seq, FixedState>,
     /// What sessions with several replicas keep for them.
     kept: SparseSecondaryMap<SessionKey, Kept, FixedState>,
     /// Replicas that were looked at to find out what may be freed.
@@ -171,8 +178,10 @@ impl Engine {
             targets: vec![target; config.services.len()],
             hasher: FixedState::with_seed(config.seed),
             kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
+            strays: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             allocator: Allocator::new(&config),
             intensity: config.intensity,
+            relief: Relief::default(),
             meter: Meter::new(config.caps),
             copied: 0,
             busy: 0,
@@ -204,23 +213,41 @@ impl Engine {
     /// Takes a captured segment, whichever way it goes. `at` is when it was captured, `now` the
     /// present time, `at <= now`. With [`Config::recorded`], `at` is a time of the recording.
     pub fn segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+        self.segment_with(now, at, packet, Payload::Borrowed(packet.payload));
+    }
+
+    /// As [`Engine::segment`], with a `payload` whose bytes are those of the packet and that may be
+    /// kept without a copy.
+    pub fn segment_with(
+        &mut self,
+        now: Time,
+        at: Time,
+        packet: &TcpPacket<'_>,
+        payload: Payload<'_>,
+    ) {
         match self.config.direction(&packet.tuple) {
-            Direction::ToLive => self.client_segment(now, at, packet),
+            Direction::ToLive => self.client_segment(now, at, packet, payload),
             Direction::FromLive => self.live_segment(now, at, packet),
             Direction::Other => self.stats.segments_unowned += 1,
         }
     }
 
     /// Takes a segment from a client to the live server, captured at `at`.
-    pub fn client_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+    fn client_segment(
+        &mut self,
+        now: Time,
+        at: Time,
+        packet: &TcpPacket<'_>,
+        payload: Payload<'_>,
+    ) {
         self.stats.client_segments += 1;
         let at = self.seen_at(now, at);
-        self.on_client_segment(now, at, packet);
+        self.on_client_segment(now, at, packet, payload);
     }
 
     /// Takes a segment from the live server to a client, captured at `at`. Only its header
     /// counts.
-    pub fn live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
+    fn live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
         self.stats.live_segments += 1;
         let at = self.seen_at(now, at);
         self.on_live_segment(now, at, packet);
@@ -391,7 +418,7 @@ impl Engine {
 
     /// Memory in use, in bytes.
     fn memory(&self) -> u64 {
-        let blocks = self.pool.used() * BLOCK_COST;
+        let blocks = self.pool.memory();
         let sessions = self.sessions.len() * SESSION_COST;
         let replicas = self.replicas.len() * REPLICA_COST;
         let kept = self.kept.len() * KEPT_COST;

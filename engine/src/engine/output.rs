@@ -15,8 +15,8 @@ pub struct Transmit<'a> {
     pub tuple: FourTuple,
     /// The TCP header.
     pub header: TcpHeader,
-    /// The payload in two pieces, either of which may be empty.
-    pub payload: [&'a [u8]; 2],
+    /// The payload in pieces, each of which may be empty.
+    pub payload: [&'a [u8]; 3],
 }
 
 impl Transmit<'_> {
@@ -60,7 +60,7 @@ impl Engine {
                     .stream
                     .read(&self.pool, cursor, outgoing.offset, len)
             }
-            _ => [&[][..], &[]],
+            _ => [&[][..]; 3],
         };
         Some(Transmit {
             key,

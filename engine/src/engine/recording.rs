@@ -4,7 +4,6 @@ use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
 use crate::session::{Course, Phase, SessionKey};
-use crate::stream::EndKind;
 use crate::time::Time;
 
 impl Engine {
@@ -42,24 +41,24 @@ impl Engine {
                 let missing = session.stream.has_hole() || session.gap_since != Time::NEVER;
                 self.stats.sessions_cut += u64::from(running);
                 if missing {
-                    self.end_at_gap(key);
+                    self.heal_all(now, key);
+                    continue;
                 }
             }
             self.retire(now, key);
         }
     }
 
-    /// What a session lacks will not come any more: its replicas deliver what lies before it, and
-    /// are then given up.
-    fn end_at_gap(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let before = session.load();
-        self.stats.bytes_missing += session.note_acked();
-        let given_up = session.stream.cut_short(EndKind::Lost);
-        self.stats.give_up(given_up, session.copies());
-        self.account(key, before);
+    /// What a session lacks will not come any more: what lies before and behind its holes is
+    /// delivered, and then it ends.
+    fn heal_all(&mut self, now: Time, key: SessionKey) {
+        let mut next = Some(key);
+        while let Some(key) = next {
+            next = self.heal(now, key);
+            if next.is_none() {
+                self.retire(now, key);
+            }
+        }
     }
 
     /// Whether a copy would begin with this segment of a recording: one that completes a client's
@@ -83,7 +82,7 @@ impl Engine {
                 session.gap_since != Time::NEVER || session.stream.has_hole()
             });
             if gap {
-                self.abort_for_gap(now, key);
+                self.heal(now, key);
             }
         }
     }

@@ -72,7 +72,7 @@ impl Engine {
             None => {
                 let first = session.first_replica.and_then(|key| self.replicas.get(key));
                 first.is_none_or(|replica| {
-                    replica.sibling.is_some() || session.can_free(replica.needs())
+                    replica.sibling.is_some() || session.can_free(&self.pool, replica.needs())
                 })
             }
         };

@@ -42,18 +42,20 @@ impl Replica {
                 c.reset_due = true;
                 c.complete(cx);
             }
-            EndKind::Severed | EndKind::Lost if all_acked => {
+            EndKind::Severed | EndKind::Lost | EndKind::SetAside if all_acked => {
                 let cut_at = c.cut_at(cx);
                 if !c.receiver.finished() && cut_at > cx.now {
                     c.look_at = cut_at;
                 } else if end.kind == EndKind::Lost {
                     self.abort(cx, AbortReason::CaptureGap);
+                } else if end.kind == EndKind::SetAside {
+                    self.abort(cx, AbortReason::SetAside);
                 } else {
                     c.reset_due = true;
                     c.complete(cx);
                 }
             }
-            EndKind::Reset | EndKind::Severed | EndKind::Lost => {}
+            EndKind::Reset | EndKind::Severed | EndKind::Lost | EndKind::SetAside => {}
         }
     }
 
@@ -85,7 +87,7 @@ impl Replica {
             Some(EndKind::Fin) => c.receiver.finished(),
             // It was to be reset anyway.
             Some(EndKind::Reset | EndKind::Severed) => true,
-            Some(EndKind::Lost) | None => false,
+            Some(EndKind::Lost | EndKind::SetAside) | None => false,
         };
         if c.completed || as_live {
             c.complete(cx);
@@ -129,6 +131,7 @@ impl Replica {
             AbortReason::CaptureGap
             | AbortReason::Urgent
             | AbortReason::Memory
+            | AbortReason::SetAside
             | AbortReason::Idle
             | AbortReason::Shutdown
             | AbortReason::Stopped => (false, false),

@@ -15,7 +15,7 @@ use crate::time::Time;
 const DEFAULT_MSS: (u16, u16) = (536, 1220);
 /// Segments are not made smaller than this, whatever a target offers.
 const LEAST_MSS: u16 = 64;
-/// A segment's payload comes from two blocks of the stream at most, so one block is the most that
+/// A segment's payload comes from few blocks of the stream, so one block is the most that
 /// is certain to be there.
 const LARGEST_SEGMENT: u16 = crate::pool::BLOCK as u16;
 /// After this many time-outs in a row, large segments are suspected of being swallowed by a path

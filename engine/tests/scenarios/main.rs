@@ -17,6 +17,7 @@ mod capture;
 mod contact;
 mod ends;
 mod flows;
+mod gaps;
 mod identity;
 mod intensity;
 mod limits;

@@ -1,0 +1,167 @@
+//! Packets that were captured one after the other, decoded.
+
+use millrace_capture::Frame;
+use millrace_engine::{Payload, part_of};
+use millrace_wire::{FourTuple, TcpHeader, TcpPacket};
+use tonic::codegen::Bytes;
+
+/// Payload from this length on stays in the memory that its frame came in. What is shorter is
+/// copied: a frame of its own would take more memory than it.
+const LONG: usize = 8 << 10;
+
+/// Packets and their payload.
+#[derive(Debug, Default)]
+pub struct Batch {
+    records: Vec<Record>,
+    /// Short payload, one after the other.
+    short: Vec<u8>,
+    /// Bytes of long payload.
+    long: usize,
+}
+
+/// A packet but for its payload.
+#[derive(Debug)]
+struct Record {
+    timestamp: u64,
+    tuple: FourTuple,
+    header: TcpHeader,
+    /// Payload bytes on the wire.
+    payload_len: usize,
+    payload: Place,
+}
+
+/// Where payload is.
+#[derive(Debug)]
+enum Place {
+    /// Among the short ones.
+    Short { start: usize, len: usize },
+    /// In memory of its own.
+    Long(Bytes),
+}
+
+/// A packet of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Captured<'a> {
+    /// When the kernel saw it, in nanoseconds since 1970.
+    pub timestamp: u64,
+    /// The packet.
+    pub packet: TcpPacket<'a>,
+    /// Its payload.
+    pub payload: Payload<'a>,
+}
+
+impl Batch {
+    /// Adds what a frame held.
+    pub(super) fn push(&mut self, frame: &Frame<'_>, packet: &TcpPacket<'_>) {
+        let payload = match frame.own.and_then(|own| part_of(own, packet.payload)) {
+            Some(long) if long.len() >= LONG => {
+                self.long += long.len();
+                Place::Long(long)
+            }
+            Some(_) | None => {
+                let start = self.short.len();
+                self.short.extend_from_slice(packet.payload);
+                let len = packet.payload.len();
+                Place::Short { start, len }
+            }
+        };
+        self.records.push(Record {
+            timestamp: frame.timestamp,
+            tuple: packet.tuple,
+            header: packet.header,
+            payload_len: packet.payload_len,
+            payload,
+        });
+    }
+
+    /// The packets, in order.
+    pub fn packets(&self) -> impl Iterator<Item = Captured<'_>> {
+        self.records.iter().map(|record| {
+            let payload = match &record.payload {
+                Place::Short { start, len } => {
+                    Payload::Borrowed(self.short.get(*start..*start + *len).unwrap_or_default())
+                }
+                Place::Long(bytes) => Payload::Shared(bytes),
+            };
+            Captured {
+                timestamp: record.timestamp,
+                packet: TcpPacket {
+                    tuple: record.tuple,
+                    header: record.header,
+                    payload: payload.bytes(),
+                    payload_len: record.payload_len,
+                },
+                payload,
+            }
+        })
+    }
+
+    /// How many packets there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Memory of what it holds, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.records.len() * size_of::<Record>() + self.short.len() + self.long
+    }
+
+    /// Empties it; keeps room for as much again.
+    pub(super) fn clear(&mut self) {
+        self.records.clear();
+        self.short.clear();
+        self.long = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame<'a>(data: &'a [u8], own: Option<&'a Bytes>) -> Frame<'a> {
+        Frame {
+            data,
+            own,
+            original_len: data.len() as u32,
+            timestamp: 7,
+            outgoing: false,
+            checksum_settled: false,
+            vlan: None,
+        }
+    }
+
+    fn packet(payload: &[u8]) -> TcpPacket<'_> {
+        let end: std::net::SocketAddr = "198.18.0.1:80".parse().unwrap();
+        TcpPacket {
+            tuple: FourTuple::new(end.into(), end.into()),
+            header: TcpHeader::default(),
+            payload,
+            payload_len: payload.len(),
+        }
+    }
+
+    #[test]
+    fn long_payload_is_not_copied_and_short_payload_is() {
+        let whole = Bytes::from(vec![1; LONG + 66]);
+        let elsewhere = vec![2; LONG];
+        let mut batch = Batch::default();
+        batch.push(&frame(&whole, Some(&whole)), &packet(&whole[66..]));
+        batch.push(&frame(&whole, Some(&whole)), &packet(&whole[60..70]));
+        batch.push(&frame(&whole, Some(&whole)), &packet(&elsewhere));
+        batch.push(&frame(&[3; 100], None), &packet(&[3; 40]));
+        assert_eq!((batch.len(), batch.short.len()), (4, 10 + LONG + 40));
+        assert_eq!(batch.size(), 4 * size_of::<Record>() + batch.short.len() + LONG);
+        let all: Vec<_> = batch.packets().collect();
+        assert!(matches!(all[0].payload, Payload::Shared(bytes) if bytes.as_ptr() == whole[66..].as_ptr()));
+        assert_eq!(all[1].packet.payload, [1; 10]);
+        assert_eq!(all[2].packet.payload, elsewhere);
+        assert_eq!(all[3].packet.payload, [3; 40]);
+        batch.clear();
+        assert!(batch.is_empty() && batch.size() == 0);
+    }
+}

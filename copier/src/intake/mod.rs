@@ -1,0 +1,96 @@
+//! Capture apart from the rest: a thread that does nothing but empty the ring.
+//!
+//! What capture drops is lost for good, while everything else can wait. So the reader decodes
+//! packets as they come, and hands them to the shard in batches, through a queue that is bounded
+//! in bytes. When the queue is full, packets stay in the ring; only when that is full too, the
+//! kernel drops some, and counts them.
+//!
+//! - `batch`: packets, decoded, with their payload.
+//! - `queue`: what waits for the shard.
+//! - `reader`: the thread.
+
+mod batch;
+mod queue;
+mod reader;
+
+use std::sync::Arc;
+
+use millrace_capture::{RingStatistics, Tap, Waker};
+use millrace_fleet::exit::ExitError;
+use millrace_wire::DecodeCounters;
+
+pub use batch::{Batch, Captured};
+use queue::Queue;
+
+/// What the reader has counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// By the kernel.
+    pub ring: RingStatistics,
+    /// By the decoder.
+    pub decode: DecodeCounters,
+    /// How many eighths of the ring's slots were full when they were looked at.
+    pub eighths_full: usize,
+}
+
+/// The shard's end of the queue. When it goes, the reader ends.
+#[derive(Debug)]
+pub struct Intake {
+    queue: Arc<Queue>,
+    waker: Waker,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Intake {
+    /// Starts the reader. At most `limit` bytes wait for the shard, which keeps less of them while
+    /// it needs memory itself: see [`Intake::note_memory`].
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(tap: Tap, limit: u64) -> Result<Self, ExitError> {
+        let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+        let queue = Arc::new(Queue::new(limit, waker.clone()));
+        let thread = reader::start(tap, queue.clone())
+            .map_err(|error| ExitError::caused("cannot start the capture thread", &error))?;
+        Ok(Self {
+            queue,
+            waker,
+            thread: Some(thread),
+        })
+    }
+
+    /// The next batch, oldest first, in place of `done`, which is used again.
+    pub fn next(&self, done: &mut Batch) -> bool {
+        self.queue.take(done)
+    }
+
+    /// What becomes readable when a batch has come; to be cleared before the queue is looked at.
+    pub const fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Says how much of the limit the shard uses itself, in bytes.
+    pub fn note_memory(&self, bytes: u64) {
+        self.queue.note_memory(bytes);
+    }
+
+    /// Bytes that wait.
+    pub fn waiting(&self) -> u64 {
+        self.queue.waiting()
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        self.queue.counts()
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say that was not logged.
+            let _ = thread.join();
+        }
+    }
+}

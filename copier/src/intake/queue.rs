@@ -1,0 +1,110 @@
+//! Batches that wait for the shard, bounded in bytes.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use millrace_capture::Waker;
+
+use super::{Batch, Counts};
+
+/// This part of the limit is the queue's however much memory the shard needs: what it takes in may
+/// be what frees memory.
+const LEAST_PARTS: u64 = 8;
+/// Batches that are kept to be used again.
+const SPARE: usize = 4;
+
+#[derive(Debug, Default)]
+struct State {
+    batches: VecDeque<Batch>,
+    bytes: u64,
+    /// What the shard needs of the limit.
+    memory: u64,
+    spare: Vec<Batch>,
+    counts: Counts,
+    closed: bool,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    limit: u64,
+    waker: Waker,
+}
+
+impl Queue {
+    /// An empty queue for so many bytes, whose taker sleeps on `waker`.
+    pub(super) fn new(limit: u64, waker: Waker) -> Self {
+        Self {
+            state: Mutex::default(),
+            limit,
+            waker,
+        }
+    }
+
+    /// Whether another batch must wait where it is.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.lock();
+        let room = self.limit.saturating_sub(state.memory);
+        state.bytes >= room.max(self.limit / LEAST_PARTS)
+    }
+
+    /// Puts a batch in, and an empty one in its place.
+    pub(super) fn put(&self, batch: &mut Batch) {
+        let mut state = self.lock();
+        let empty = state.spare.pop().unwrap_or_default();
+        let full = std::mem::replace(batch, empty);
+        state.bytes += full.size() as u64;
+        state.batches.push_back(full);
+        let was_empty = state.batches.len() == 1;
+        drop(state);
+        if was_empty {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes the oldest batch in place of `done`. Says whether there was one.
+    pub(super) fn take(&self, done: &mut Batch) -> bool {
+        done.clear();
+        let mut state = self.lock();
+        let Some(batch) = state.batches.pop_front() else {
+            return false;
+        };
+        state.bytes = state.bytes.saturating_sub(batch.size() as u64);
+        let done = std::mem::replace(done, batch);
+        if state.spare.len() < SPARE {
+            state.spare.push(done);
+        }
+        true
+    }
+
+    pub(super) fn note_memory(&self, bytes: u64) {
+        self.lock().memory = bytes;
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    pub(super) fn set_counts(&self, counts: Counts) {
+        self.lock().counts = counts;
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    /// Nobody takes anything any more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic happens under the lock; a poisoned one is as good as another.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,120 @@
+//! The thread that empties the ring.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use millrace_capture::{Tap, wait};
+use millrace_wire::{Decoder, Verify};
+
+use super::queue::Queue;
+use super::{Batch, Counts};
+
+/// Frames in one batch, at most.
+const FRAMES_IN_A_BATCH: usize = 512;
+/// Packets that come one by one are gathered for this long: waking two threads for each would cost
+/// the live server more than the packet does. One that comes after a pause is not waited with.
+const GATHER: Duration = Duration::from_micros(150);
+/// How long the ring is left alone while the queue is full.
+const FULL: Duration = Duration::from_millis(1);
+/// Longest sleep, so that the end and devices that come back are noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// How often counters are shown.
+const SHOW_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Starts the thread.
+pub(super) fn start(tap: Tap, queue: Arc<Queue>) -> std::io::Result<JoinHandle<()>> {
+    let reader = Reader {
+        tap,
+        queue,
+        decoder: Decoder::new(),
+        show_at: Instant::now(),
+    };
+    Builder::new()
+        .name("capture".to_owned())
+        .spawn(move || reader.run())
+}
+
+struct Reader {
+    tap: Tap,
+    queue: Arc<Queue>,
+    decoder: Decoder,
+    show_at: Instant,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut batch = Batch::default();
+        let mut looked_at = Instant::now();
+        while !self.queue.is_closed() {
+            self.show();
+            if self.queue.is_full() {
+                sleep(FULL);
+                continue;
+            }
+            let taken = self.fill(&mut batch);
+            if !batch.is_empty() {
+                self.queue.put(&mut batch);
+            }
+            if taken == FRAMES_IN_A_BATCH {
+                continue;
+            }
+            let since = looked_at.elapsed();
+            if taken > 0 && since < GATHER {
+                sleep(GATHER.saturating_sub(since));
+            }
+            if taken == 0 {
+                self.sleep();
+            }
+            looked_at = Instant::now();
+        }
+        self.show_now();
+    }
+
+    /// Takes in what has come, as much as fits a batch; gives the number of frames.
+    fn fill(&mut self, batch: &mut Batch) -> usize {
+        let decoder = &mut self.decoder;
+        self.tap.read(FRAMES_IN_A_BATCH, |link, frame| {
+            let verify = match frame.checksum_settled {
+                true => Verify::Nothing,
+                false => Verify::Checksum,
+            };
+            let wire_len = frame.original_len as usize;
+            let decoded = decoder.decode(frame.timestamp, link, frame.data, wire_len, verify);
+            if let Ok(packet) = decoded {
+                batch.push(frame, &packet);
+            }
+        })
+    }
+
+    fn sleep(&mut self) {
+        let fds: Vec<BorrowedFd<'_>> = self.tap.fd().into_iter().collect();
+        match wait(&fds, Some(LONGEST_SLEEP)) {
+            Ok(readiness) if readiness.is_failed(0) => self.tap.suspect(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!("cannot wait for packets: {error}");
+                sleep(LONGEST_SLEEP);
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let now = Instant::now();
+        if now >= self.show_at {
+            self.show_at = now + SHOW_INTERVAL;
+            // A ring that fails while packets keep this thread from sleeping is found here.
+            self.tap.suspect();
+            self.show_now();
+        }
+    }
+
+    fn show_now(&mut self) {
+        self.queue.set_counts(Counts {
+            ring: self.tap.statistics(),
+            decode: self.decoder.counters(),
+            eighths_full: self.tap.eighths_full(),
+        });
+    }
+}
