@@ -10,6 +10,7 @@
 //! - [`next_hop`]: where the link layer sends to, kept up to date in the background.
 //! - [`mod@file`]: packets are read from and written to files.
 //! - [`device`]: which devices there are, and what may be done with them.
+//! - [`pace`]: packets that come one by one are gathered.
 //! - [`mod@wait`]: sleep until a ring has packets or another thread asks for attention.
 //!
 //! - [`tun`]: a device that takes what is routed to it and goes with its owner.
@@ -23,6 +24,7 @@ pub mod file;
 pub mod filter;
 mod netlink;
 pub mod next_hop;
+pub mod pace;
 pub mod queue;
 pub mod ring;
 pub mod send;
@@ -37,6 +39,7 @@ pub use filter::{
     Expression, Filter, FilterError, FilterSpec, Program, ResponseFilter, ServiceFilter,
 };
 pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
+pub use pace::Pace;
 pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
 pub use ring::{Fanout, Frame, Ring, RingConfig, RingStatistics, Tap};
 pub use send::{LinkSocket, SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use millrace_engine::Time;
 
 /// A capture time stamp further back than this comes from a wall clock that was set.
-const OLDEST_STAMP: Duration = Duration::from_secs(5);
+const OLDEST_STAMP: Duration = Duration::from_secs(60);
 
 /// Time for the engine: the wall clock at the start, and from then on a clock that is never set.
 #[derive(Clone, Copy, Debug)]

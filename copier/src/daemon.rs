@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_capture::{RingConfig, Tap, Waker, check_privilege};
+use millrace_capture::{Tap, Waker, check_privilege};
 use millrace_engine::Engine;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use crate::agents::Agents;
 use crate::control::{self, Commands};
 use crate::inbox::Inbox;
+use crate::intake::Intake;
 use crate::interceptors::Interceptors;
 use crate::local::Local;
 use crate::metrics;
@@ -30,6 +31,8 @@ use crate::offline::outcome;
 use crate::options::Options;
 use crate::outlet::Outlet;
 use crate::plan::Plan;
+use crate::pressure::Governor;
+use crate::priority;
 use crate::reload;
 use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
@@ -55,7 +58,8 @@ pub fn run() -> Result<(), ExitError> {
     }
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     check_report_file(&plan)?;
-    let taps = open_taps(&plan)?;
+    let tap = plan.ring.clone().map(Tap::open).transpose();
+    let tap = tap.map_err(failed)?;
     let (local, answers) = match &plan.local {
         Some(local) => {
             let (local, answers) = Local::set_up(local, &plan.engine)?;
@@ -70,7 +74,12 @@ pub fn run() -> Result<(), ExitError> {
         .map(PidFile::create)
         .transpose()?;
     let outlet = Outlet::open(&plan)?;
+    let priority = tap.as_ref().map(|_| priority::raise(options.capture.capture_nice));
     let privileges = privileges::reduce(&options.common, &needs(&plan))?;
+    // It inherits the priority, and nobody else does.
+    let intake = tap.map(|tap| Intake::start(tap, plan.pressure.memory));
+    let intake = intake.transpose()?;
+    drop(priority);
     // It may start a thread, which must not keep privileges.
     let sender = outlet.sender(&plan)?;
 
@@ -123,12 +132,13 @@ pub fn run() -> Result<(), ExitError> {
     let feed = feed
         .map(|config| Feed::open(config, waker.clone()))
         .transpose()?;
-    for ring in &plan.rings {
-        tracing::info!("capturing on {}", ring.device);
+    if let Some(ring) = &plan.ring {
+        tracing::info!("capturing on {}", ring.names());
     }
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
-        taps,
+        intake,
+        governor: Governor::new(plan.pressure),
         feed,
         answers,
         sender,
@@ -163,11 +173,6 @@ fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
         .on_thread_park(moderation.before_park())
         .build()
         .map_err(|error| ExitError::caused("cannot start the runtime", &error))
-}
-
-fn open_taps(plan: &Plan) -> Result<Vec<Tap>, ExitError> {
-    let open = |config: &RingConfig| Tap::open(config.clone()).map_err(failed);
-    plan.rings.iter().map(open).collect()
 }
 
 /// What the copier needs once its sockets are open.
@@ -228,9 +233,9 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> ExitError {
 /// Prints the report, and writes it where the operator wants it.
 fn finish(plan: &Plan, report: &Report) -> Result<(), ExitError> {
     tracing::info!(
-        "{} sessions captured, fidelity {:.6}",
+        "{} sessions captured, {}",
         report.sessions.captured,
-        report.fidelity
+        report.fidelity()
     );
     // Whoever reads stdout may be gone by now; that is no reason to fail.
     let _ = write!(std::io::stdout(), "{report}");

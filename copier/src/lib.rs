@@ -2,9 +2,9 @@
 //! of them towards the target.
 //!
 //! ```text
-//!   devices ──▶ capture rings ─┐                       ┌──▶ raw or link-layer sender ──▶ target
-//!                              ├──▶ shard (a thread) ──┤
-//!   interceptors ──▶ inbox ────┘    with an engine     └──▶ route info ──▶ links to interceptors
+//!   devices ──▶ ring ──▶ intake ─┐                       ┌──▶ raw or link-layer sender ──▶ target
+//!                    (a thread)  ├──▶ shard (a thread) ──┤
+//!   interceptors ──▶ inbox ──────┘    with an engine     └──▶ route info ──▶ links to interceptors
 //! ```
 //!
 //! - [`cli`]: which command is run; without one it is the daemon.
@@ -16,7 +16,10 @@
 //! - [`inspect`]: what recordings hold.
 //! - [`local`]: a recording replayed without an interceptor elsewhere.
 //! - [`offline`]: recordings in place of live traffic.
-//! - [`shard`]: the one thread that owns rings, engine and sender; `clock`: its time.
+//! - [`intake`]: the thread that empties the capture ring.
+//! - `priority`: the place of that thread among all of the host.
+//! - [`shard`]: the one thread that owns engine and sender; `clock`: its time.
+//! - [`pressure`]: what is given up first when there is too much.
 //! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent.
 //! - [`reload`]: which of both there are may change at SIGHUP.
@@ -37,6 +40,7 @@ pub mod daemon;
 pub mod guard;
 pub mod inbox;
 pub mod inspect;
+pub mod intake;
 pub mod interceptors;
 pub mod local;
 #[cfg(test)]
@@ -47,6 +51,8 @@ pub mod offline;
 pub mod options;
 mod outlet;
 pub mod plan;
+pub mod pressure;
+mod priority;
 pub mod probe;
 pub mod ramp;
 pub mod record;

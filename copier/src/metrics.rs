@@ -60,6 +60,16 @@ impl Output<'_, '_> {
             sessions.midway,
         )?;
         self.counter(
+            "sessions_resumed",
+            "Sessions taken up again at a turn, after a capture gap or after they were set aside",
+            sessions.resumed,
+        )?;
+        self.counter(
+            "sessions_set_aside",
+            "Sessions set aside under pressure",
+            sessions.set_aside,
+        )?;
+        self.counter(
             "sessions_cut",
             "Sessions cut by the end of their recording",
             sessions.cut,
@@ -297,6 +307,27 @@ impl Output<'_, '_> {
             "guards_broken",
             "Guards whose rule is broken",
             report.intensity.guards.iter().filter(|g| g.broken).count() as f64,
+        )?;
+        let pressure = &report.pressure;
+        self.gauge(
+            "admitted_ratio",
+            "New sessions admitted under pressure",
+            pressure.admitted,
+        )?;
+        self.gauge(
+            "kept_ratio",
+            "Open sessions kept under pressure",
+            pressure.kept,
+        )?;
+        self.gauge(
+            "lag_seconds",
+            "How long captured packets wait",
+            pressure.lag_ms / 1e3,
+        )?;
+        self.gauge(
+            "fidelity_low_ratio",
+            "The fidelity if dropped frames were like the others",
+            report.fidelity_low,
         )?;
         self.gauge("fidelity_ratio", "Delivered / wanted", report.fidelity)
     }

@@ -125,6 +125,9 @@ pub struct Options {
     pub common: CommonOptions,
 }
 
+/// Default of -m, in MB.
+const DEFAULT_MEMORY: u64 = 512;
+
 /// What is captured, and how.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Capture")]
@@ -138,10 +141,18 @@ pub struct CaptureOptions {
     #[arg(short = 'F', long, value_name = "EXPRESSION")]
     pub filter: Option<String>,
 
-    /// Capture buffer of each device, in MB; 64 by default.
+    /// Memory for captured packets that were not read yet, in MB: a part of -m, by default a quarter of
+    /// it and at most 128. All devices share it; 16 MB of it at most are taken at once, the rest as it
+    /// is needed.
     #[arg(short = 'B', long = "buffer", value_name = "MB",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
     pub buffer_mb: Option<u32>,
+
+    /// Scheduling priority of the thread that empties the capture ring, from -20 (first) to 0, that of
+    /// everything else. It needs little time, but needs it soon.
+    #[arg(long, value_name = "NICE", default_value_t = -10, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(-20..=0))]
+    pub capture_nice: i32,
 
     /// Bytes captured of each packet; the default, 65599, holds any packet but BIG TCP.
     #[arg(short = 'S', long = "snap-length", value_name = "BYTES",
@@ -150,9 +161,22 @@ pub struct CaptureOptions {
 }
 
 impl CaptureOptions {
-    /// Capture buffer of each device, in MB.
-    pub fn buffer_mb(&self) -> u32 {
-        self.buffer_mb.unwrap_or(64)
+    /// All memory and the part of it that is the capture buffer, in MB.
+    ///
+    /// # Errors
+    /// A capture buffer of more than half of the memory, with exit code 64.
+    pub fn memory_mb(&self, limits: &LimitOptions) -> Result<(u64, u64), ExitError> {
+        let buffer = self.buffer_mb.map(u64::from);
+        let least = buffer.map_or(0, |buffer| 2 * buffer);
+        let memory = limits.memory_mb.unwrap_or(DEFAULT_MEMORY.max(least));
+        match buffer {
+            None => Ok((memory, (memory / 4).clamp(1, 128))),
+            Some(buffer) if least <= memory => Ok((memory, buffer)),
+            Some(buffer) => Err(ExitError::usage(format!(
+                "-B {buffer}: the capture buffer is a part of -m {memory}, and half of that at most: \
+                 raise -m to {least} or more, or lower -B"
+            ))),
+        }
     }
 
     /// Bytes captured of each packet.
@@ -211,10 +235,18 @@ pub struct SendOptions {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitOptions {
-    /// Memory for sessions and their payload, in MB. Near the limit new sessions are refused.
-    #[arg(short = 'm', long = "memory", value_name = "MB", default_value_t = 512,
-          value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_048_576))]
-    pub memory_mb: u64,
+    /// Memory for everything that is captured, in MB: the capture buffer (-B), and the sessions with
+    /// their payload. Taken as it is needed. Near the limit new sessions are refused. 512 by default, or
+    /// twice -B if that is more.
+    #[arg(short = 'm', long = "memory", value_name = "MB",
+          value_parser = RangedU64ValueParser::<u64>::new().range(2..=1_048_576))]
+    pub memory_mb: Option<u64>,
+
+    /// Use at most this much CPU time, in percent of one core: above it new sessions are refused, and
+    /// if that is not enough open ones are set aside.
+    #[arg(long, value_name = "PERCENT",
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=10_000))]
+    pub max_cpu: Option<u32>,
 
     /// Give up a copied connection whose target does not answer for this long, in seconds.
     #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 120,
@@ -247,6 +279,22 @@ pub struct LimitOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400))]
     pub grace: u64,
+}
+
+impl LimitOptions {
+    /// Some of these options mean nothing with a file.
+    ///
+    /// # Errors
+    /// The first of them that was given, and what to do instead.
+    pub fn refuse(&self) -> Result<(), ExitError> {
+        match self.max_cpu {
+            None => Ok(()),
+            Some(_) => Err(ExitError::usage(
+                "--max-cpu keeps a live server free: for a recording, leave it out and replay more \
+                 slowly (-a), or start the copier with `nice`",
+            )),
+        }
+    }
 }
 
 /// Interceptors as written: the default port is known only with all options.

@@ -29,6 +29,7 @@ use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
 use crate::offline::options::DEFAULT_MAX_OPEN;
 use crate::options::Options;
+use crate::pressure;
 use crate::route_info::FlowTarget;
 
 /// Bytes kept of packets of the live server: headers, with some room.
@@ -42,8 +43,10 @@ const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 pub struct Plan {
     /// What the engine is told.
     pub engine: Config,
-    /// The rings to open, one for each device.
-    pub rings: Vec<RingConfig>,
+    /// The ring to open, on all devices.
+    pub ring: Option<RingConfig>,
+    /// When the copier is under pressure.
+    pub pressure: pressure::Limits,
     /// The recording that is replayed instead.
     pub feed: Option<FeedConfig>,
     /// This host catches the answers itself.
@@ -92,7 +95,10 @@ impl Plan {
         let inputs = classify(&options.capture.devices)?;
         match inputs {
             Inputs::Devices(_) => options.offline.refuse()?,
-            Inputs::Files(_) => options.capture.refuse()?,
+            Inputs::Files(_) => {
+                options.capture.refuse()?;
+                options.limits.refuse()?;
+            }
         }
         let local = match options.offline.local {
             true => Some(LocalPlan::new(options)?),
@@ -110,9 +116,9 @@ impl Plan {
         if !router_agents.is_empty() {
             diverted.as_ref().map_err(Clone::clone)?;
         }
-        let (rings, feed) = match inputs {
-            Inputs::Devices(names) => (rings(options, &devices(options, names)?)?, None),
-            Inputs::Files(sources) => (Vec::new(), Some(feed(options, sources)?)),
+        let (ring, feed) = match inputs {
+            Inputs::Devices(names) => (Some(ring(options, &devices(options, names)?)?), None),
+            Inputs::Files(sources) => (None, Some(feed(options, sources)?)),
         };
         let next_hops = next_hops(options)?;
         let claim = options
@@ -121,7 +127,11 @@ impl Plan {
             .map(|_| claim(&engine))
             .transpose()?;
         Ok(Self {
-            rings,
+            ring,
+            pressure: pressure::Limits {
+                memory: engine.memory_limit,
+                cpu_percent: options.limits.max_cpu.map(f64::from),
+            },
             feed,
             min_fidelity: options.offline.min_fidelity.unwrap_or(1.0),
             sender: SenderConfig {
@@ -245,6 +255,9 @@ fn engine_config(
                 .collect(),
         ),
     };
+    let (memory, buffer) = options.capture.memory_mb(&options.limits)?;
+    // A recording needs no capture buffer.
+    let memory_limit = memory - if recorded.is_some() { 0 } else { buffer };
     Ok(Config {
         services,
         local_addresses: local,
@@ -271,10 +284,16 @@ fn engine_config(
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,
         offered_mss: options.sending.mss,
-        memory_limit: options.limits.memory_mb << 20,
+        memory_limit: memory_limit << 20,
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
         overdue_after: guard::overdue_after(options.intensity.guard_window),
         idle_timeout: Duration::from_secs(options.limits.idle_timeout),
+        gap_grace: match recorded {
+            // Its directions may come from two recorders.
+            Some(_) => Duration::from_secs(1),
+            // All packets come through one ring, in their order.
+            None => Duration::from_millis(300),
+        },
         recorded,
         seed: random_u64(),
     })
@@ -360,7 +379,7 @@ fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, Exi
     Ok(devices)
 }
 
-fn rings(options: &Options, devices: &[Device]) -> Result<Vec<RingConfig>, ExitError> {
+fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> {
     let exclude: Vec<_> = options
         .services
         .iter()
@@ -397,14 +416,15 @@ fn rings(options: &Options, devices: &[Device]) -> Result<Vec<RingConfig>, ExitE
             options.capture.snap_length(),
         )
         .map_err(|error| ExitError::usage(error.to_string()))?;
-    Ok(devices
-        .iter()
-        .map(|device| RingConfig {
-            buffer_bytes: (options.capture.buffer_mb() as usize) << 20,
-            snap_len: options.capture.snap_length(),
-            ..RingConfig::new(device.name.clone(), filter.clone())
-        })
-        .collect())
+    let (_, buffer_mb) = options.capture.memory_mb(&options.limits)?;
+    let names = devices.iter().map(|device| device.name.clone());
+    Ok(RingConfig {
+        devices: names.collect(),
+        // At most half of what -m takes, which fits.
+        buffer_bytes: (buffer_mb as usize) << 20,
+        snap_len: options.capture.snap_length(),
+        ..RingConfig::new(String::new(), filter)
+    })
 }
 
 fn next_hops(options: &Options) -> Result<Option<NextHopConfig>, ExitError> {

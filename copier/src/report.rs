@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::control::IntensityStatus;
 use crate::offline::outcome::Recording;
 
+use crate::pressure::PressureStatus;
 use crate::probe::ProbeStatus;
 
 /// Counts by reason or kind; names are those of the metrics.
@@ -34,8 +35,14 @@ pub struct Report {
     pub replicas: Replicas,
     /// Payload of clients.
     pub bytes: Bytes,
-    /// Bytes delivered / bytes wanted; 1 when nothing was wanted.
+    /// Bytes delivered of those that were wanted, captured or known to be missing; 1 when nothing was
+    /// wanted.
     pub fidelity: f64,
+    /// What the fidelity would be if the frames that capture dropped had carried as much as the others:
+    /// the same as [`Report::fidelity`] when nothing was dropped. The true one lies between the two.
+    pub fidelity_low: f64,
+    /// What is given up under pressure.
+    pub pressure: PressureStatus,
     /// Segments and packets.
     pub packets: Packets,
     /// What capture could not deliver.
@@ -57,6 +64,10 @@ pub struct Sessions {
     pub captured: u64,
     /// Of these, met in their middle and picked up at a turn.
     pub midway: u64,
+    /// How often one was taken up again at a turn, after a capture gap or after it was set aside.
+    pub resumed: u64,
+    /// How often one was set aside under pressure.
+    pub set_aside: u64,
     /// Ended on the live side.
     pub ended: u64,
     /// Cut by the end of their recording.
@@ -123,6 +134,8 @@ pub struct Bytes {
     pub refused: u64,
     /// Of captured sessions, and known to be missing from what was captured.
     pub missing: u64,
+    /// Of sessions while they were set aside under pressure.
+    pub set_aside: u64,
     /// Of sessions that the intensity leaves out.
     pub unchosen: u64,
     /// Of these, of sessions that the intensity given at the start (-r) would have chosen.
@@ -159,12 +172,10 @@ pub struct Packets {
 /// Capture.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Capture {
-    /// Frames that the kernel put into the rings.
+    /// Frames that the kernel put into the ring.
     pub received: u64,
-    /// Frames that found a ring full.
+    /// Frames that found no room, as a whole or behind their head.
     pub dropped: u64,
-    /// How often a ring was full.
-    pub freezes: u64,
     /// Frames that are not TCP.
     pub not_tcp: u64,
     /// Frames with broken headers.
@@ -257,6 +268,8 @@ pub struct Sources<'a> {
     pub decode: DecodeCounters,
     /// The sender's counters.
     pub send: &'a SendCounters,
+    /// What is given up under pressure.
+    pub pressure: PressureStatus,
     /// Batches of headers dropped by the inbox.
     pub dropped_batches: u64,
     /// First contact with each target.
@@ -275,7 +288,7 @@ impl Report {
             decode,
             ..
         } = from;
-        let wanted = stats.bytes_wanted;
+        let (fidelity, fidelity_low) = fidelity(stats, ring);
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
             intensity: from.intensity.clone(),
@@ -287,6 +300,8 @@ impl Report {
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
+                resumed: stats.sessions_resumed,
+                set_aside: stats.sessions_set_aside,
                 ended: stats.sessions_ended,
                 cut: stats.sessions_cut,
                 unpicked: stats.sessions_unpicked,
@@ -323,10 +338,13 @@ impl Report {
                 differing: stats.bytes_differing,
                 refused: stats.bytes_refused,
                 missing: stats.bytes_missing,
+                set_aside: stats.bytes_set_aside,
                 unchosen: stats.bytes_unchosen,
                 left_out: stats.bytes_left_out,
             },
-            fidelity: share(stats.bytes_delivered, wanted),
+            fidelity,
+            fidelity_low,
+            pressure: from.pressure,
             packets: Packets {
                 client_segments: stats.client_segments,
                 live_segments: stats.live_segments,
@@ -343,7 +361,6 @@ impl Report {
             capture: Capture {
                 received: ring.received,
                 dropped: ring.dropped,
-                freezes: ring.freezes,
                 not_tcp: decode.not_tcp,
                 malformed: decode.malformed,
                 fragments: decode.fragments,
@@ -381,6 +398,28 @@ impl Report {
     }
 }
 
+/// Bytes delivered of those that were wanted, and the same if what capture dropped had been like what
+/// it did not.
+fn fidelity(stats: &Stats, ring: &RingStatistics) -> (f64, f64) {
+    let with = |missing: f64| {
+        let lost = (missing * copies(stats)).ceil() as u64;
+        share(stats.bytes_delivered, stats.bytes_wanted + lost)
+    };
+    let missing = stats.bytes_missing as f64;
+    let each = share(stats.bytes_captured, ring.received.max(1));
+    // What is known to be missing was among it.
+    let dropped = (ring.dropped as f64 * each).max(missing);
+    (with(missing), with(dropped))
+}
+
+/// How often a captured byte is to be delivered.
+fn copies(stats: &Stats) -> f64 {
+    match stats.bytes_captured {
+        0 => 1.0,
+        captured => stats.bytes_wanted as f64 / captured as f64,
+    }
+}
+
 /// Bytes delivered of all that clients sent in a recording; 0 as long as nothing of it is replayed.
 fn delivered(stats: &Stats) -> f64 {
     let met = stats.sessions_captured + stats.sessions_refused.total() + stats.sessions_unpicked;
@@ -389,10 +428,7 @@ fn delivered(stats: &Stats) -> f64 {
     }
     let wanted = stats.bytes_wanted;
     // What could not be copied at all would have had as many replicas as the rest.
-    let copies = match stats.bytes_captured {
-        0 => 1.0,
-        captured => wanted as f64 / captured as f64,
-    };
+    let copies = copies(stats);
     let lost = stats.bytes_refused + stats.bytes_missing + stats.bytes_left_out;
     // One byte that is not delivered must show, however many there are.
     let lost = (lost as f64 * copies).ceil() as u64;
@@ -428,6 +464,21 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
         p99: histogram.value_at_quantile(0.99),
         p999: histogram.value_at_quantile(0.999),
         max: histogram.max(),
+    }
+}
+
+impl Report {
+    /// The fidelity in words: what capture dropped makes it a bound.
+    pub fn fidelity(&self) -> String {
+        let at_most = shown(self.fidelity);
+        match self.capture.dropped {
+            0 => format!("fidelity {at_most}"),
+            dropped => format!(
+                "fidelity {at_most} at most, about {} if the {dropped} frames that capture dropped were \
+                 like the others",
+                shown(self.fidelity_low)
+            ),
+        }
     }
 }
 
@@ -472,13 +523,20 @@ impl fmt::Display for Report {
             list(&replicas.aborted),
             list(&replicas.refused)
         )?;
+        if sessions.resumed + sessions.set_aside > 0 {
+            writeln!(
+                f,
+                "            {} set aside under pressure, {} taken up again at a turn",
+                sessions.set_aside, sessions.resumed
+            )?;
+        }
         writeln!(
             f,
-            "  bytes     {} captured, {} sent, {} delivered; fidelity {}",
+            "  bytes     {} captured, {} sent, {} delivered; {}",
             bytes.captured,
             bytes.sent,
             bytes.delivered,
-            shown(self.fidelity)
+            self.fidelity()
         )?;
         if bytes.missing > 0 {
             writeln!(

@@ -1,4 +1,4 @@
-//! The shard: one thread that owns the capture rings, the engine and the sender.
+//! The shard: one thread that owns the engine and the sender. Packets reach it through the intake.
 //!
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
@@ -12,20 +12,22 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{RingStatistics, SendErrorKind, Sender, Tap, Waker, wait};
+use millrace_capture::{Pace, SendErrorKind, Sender, Waker, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
-use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions, Verify};
+use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions};
 
 use crate::agents::{Agents, Diversion};
 use crate::clock::Clock;
 use crate::control::{Commands, Pilot, PilotConfig, Sight};
 use crate::inbox::{Inbox, Input};
+use crate::intake::{Batch, Intake};
 use crate::local::Answers;
 use crate::moderation::{Looks, Moderation};
 use crate::offline::feed::{Feed, Step};
+use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
@@ -34,12 +36,11 @@ use crate::route_info::{LinkId, RouteInfo};
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// Sleep while a link's queue is full or a ring is to be opened again.
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
+/// Batches of packets and messages that come one by one are gathered for this long.
+const GATHER: Duration = Duration::from_micros(100);
 /// How often the report is replaced.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-/// Capture blocks taken from one ring before the others get their turn.
-const BLOCKS_IN_A_ROW: usize = 8;
-/// Packets sent before the rings are looked at again. What capture drops is lost for good, while
-/// what is to be sent can wait in the engine's memory: so reading goes before sending.
+/// Packets sent before what was captured is looked at again.
 const PACKETS_IN_A_ROW: usize = 64;
 
 /// What the rest of the daemon sees of the shard.
@@ -64,7 +65,11 @@ impl Shared {
 pub struct Shard {
     clock: Clock,
     engine: Engine,
-    taps: Vec<Tap>,
+    intake: Option<Intake>,
+    batch: Batch,
+    /// How old the last captured packet was when it was taken in.
+    lag: Duration,
+    governor: Governor,
     feed: Option<Feed>,
     answers: Option<Answers>,
     /// When the feed's next packet is due.
@@ -82,6 +87,7 @@ pub struct Shard {
     inputs: VecDeque<Input>,
     moderation: Moderation,
     looks: Looks,
+    pace: Pace,
     waker: Waker,
     drain: DrainWatch,
     grace: Duration,
@@ -95,8 +101,10 @@ pub struct Shard {
 pub struct Parts {
     /// The engine.
     pub engine: Engine,
-    /// The devices that carry the live services.
-    pub taps: Vec<Tap>,
+    /// What is captured on the devices that carry the live services.
+    pub intake: Option<Intake>,
+    /// Keeps order under pressure.
+    pub governor: Governor,
     /// A recording in place of what rings capture.
     pub feed: Option<Feed>,
     /// Answers that this host catches itself.
@@ -138,7 +146,10 @@ impl Shard {
         Self {
             clock,
             engine: parts.engine,
-            taps: parts.taps,
+            intake: parts.intake,
+            batch: Batch::default(),
+            lag: Duration::ZERO,
+            governor: parts.governor,
             feed: parts.feed,
             answers: parts.answers,
             feed_at: Time::NEVER,
@@ -155,6 +166,7 @@ impl Shard {
             inputs: VecDeque::new(),
             moderation: parts.moderation,
             looks: Looks::default(),
+            pace: Pace::new(GATHER),
             waker: parts.waker,
             drain: parts.drain,
             grace: parts.grace,
@@ -263,39 +275,30 @@ impl Shard {
         }
     }
 
-    /// Takes in what the rings hold. Says whether there is more.
+    /// Takes in a batch of captured packets. Says whether there was one.
     fn capture(&mut self) -> bool {
-        let mut more = false;
-        for index in 0..self.taps.len() {
-            more |= self.capture_from(index);
-        }
-        more
-    }
-
-    fn capture_from(&mut self, index: usize) -> bool {
-        let Some(tap) = self.taps.get_mut(index) else {
+        let Self {
+            intake: Some(intake),
+            batch,
+            engine,
+            clock,
+            lag,
+            pace,
+            ..
+        } = self
+        else {
             return false;
         };
-        for _ in 0..BLOCKS_IN_A_ROW {
-            let Some((link, block)) = tap.next_block() else {
-                return false;
-            };
-            let now = self.clock.now();
-            for frame in &block {
-                let verify = if frame.checksum_settled {
-                    Verify::Nothing
-                } else {
-                    Verify::Checksum
-                };
-                let wire_len = frame.original_len as usize;
-                let decoded =
-                    self.decoder
-                        .decode(frame.timestamp, link, frame.data, wire_len, verify);
-                if let Ok(packet) = decoded {
-                    let at = Clock::stamp(now, frame.timestamp);
-                    self.engine.segment(now, at, &packet);
-                }
-            }
+        if !intake.next(batch) {
+            *lag = Duration::ZERO;
+            return false;
+        }
+        pace.looked(Instant::now());
+        let now = clock.now();
+        for captured in batch.packets() {
+            let at = Clock::stamp(now, captured.timestamp);
+            *lag = now.since(at);
+            engine.segment_with(now, at, &captured.packet, captured.payload);
         }
         true
     }
@@ -303,7 +306,9 @@ impl Shard {
     fn take_inputs(&mut self) {
         self.inbox.take(&mut self.inputs);
         if !self.inputs.is_empty() {
-            self.looks.looked(Instant::now());
+            let now = Instant::now();
+            self.looks.looked(now);
+            self.pace.looked(now);
         }
         let now = self.clock.now();
         while let Some(input) = self.inputs.pop_front() {
@@ -465,7 +470,12 @@ impl Shard {
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
-        let mut fds: Vec<_> = self.taps.iter().filter_map(Tap::fd).collect();
+        if let Some(rest) = self.pace.rest(Instant::now()) {
+            std::thread::sleep(rest.min(timer));
+            return;
+        }
+        let captured = self.intake.as_ref().map(Intake::waker);
+        let mut fds: Vec<_> = captured.map(AsFd::as_fd).into_iter().collect();
         fds.extend(self.answers.iter().flat_map(Answers::fds));
         let waker = fds.len();
         let rest = self.looks.rest(Instant::now(), self.moderation.window());
@@ -476,12 +486,8 @@ impl Shard {
         let pause = pause(timer.min(longest), self.routes.diversion());
         match wait(&fds, Some(pause)) {
             Ok(readiness) => {
-                // In the order of `fds`.
-                let open = self.taps.iter_mut().filter(|tap| tap.is_open());
-                for (position, tap) in open.enumerate() {
-                    if readiness.is_failed(position) {
-                        tap.suspect();
-                    }
+                if let Some(captured) = captured.filter(|_| readiness.is_ready(0)) {
+                    captured.clear();
                 }
                 if readiness.is_ready(waker) {
                     self.waker.clear();
@@ -499,7 +505,6 @@ impl Shard {
         if now || time >= self.report_at {
             self.report_at = time + REPORT_INTERVAL;
             // A ring that fails while others keep this thread from sleeping is found here.
-            self.taps.iter_mut().for_each(Tap::suspect);
             if let Some(answers) = &mut self.answers {
                 answers.suspect();
             }
@@ -509,12 +514,14 @@ impl Shard {
     }
 
     fn report(&mut self) -> Report {
-        let mut ring = RingStatistics::default();
-        for tap in &mut self.taps {
-            ring += tap.statistics();
-        }
+        let captured = self.intake.as_ref().map(Intake::counts);
+        let captured = captured.unwrap_or_default();
+        let (mut ring, mut decode) = (captured.ring, captured.decode);
         if let Some(answers) = &mut self.answers {
             ring += answers.statistics();
+        }
+        if self.feed.is_some() {
+            decode = self.decoder.counters();
         }
         Report::new(&Sources {
             elapsed: self.clock.elapsed(),
@@ -522,7 +529,8 @@ impl Shard {
             gauges: self.engine.gauges(),
             intensity: self.pilot.status(),
             ring,
-            decode: self.decoder.counters(),
+            decode,
+            pressure: self.governor.status(),
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),
             probes: self.prober.status(),

@@ -35,11 +35,14 @@ impl Outgoing {
         }
     }
 
-    /// Sends everything.
-    pub fn flush(&mut self, owners: &Owners) {
+    /// Sends everything. Says whether there was anything.
+    pub fn flush(&mut self, owners: &Owners) -> bool {
+        let mut any = false;
         for (conn, batch) in &mut self.batches {
+            any |= batch.count > 0;
             self.dropped += send(owners, *conn, batch);
         }
+        any
     }
 
     /// The stream is gone.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Waker, wait};
+use millrace_capture::{Pace, Waker, wait};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::server::{AttachEvent, AttachEvents};
 use millrace_proto::v1::refused::Code;
@@ -21,6 +21,9 @@ use crate::tracer::Tracer;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// Responses that come one by one are gathered for this long: what they cost together, from here to
+/// the copier's engine, is little more than what one does.
+const GATHER: Duration = Duration::from_micros(250);
 /// How often the counters are shown.
 const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 /// Route info messages taken before the rings get their turn.
@@ -61,6 +64,7 @@ pub struct Worker {
     tracer: Tracer,
     counters: Counters,
     show_at: Instant,
+    pace: Pace,
 }
 
 impl Worker {
@@ -81,6 +85,7 @@ impl Worker {
             shared: parts.shared,
             counters: Counters::default(),
             show_at: now,
+            pace: Pace::new(GATHER),
         }
     }
 
@@ -93,7 +98,9 @@ impl Worker {
                 more |= self.capture_from(index);
             }
             self.pending.expire(Instant::now());
-            self.outgoing.flush(&self.owners);
+            if self.outgoing.flush(&self.owners) {
+                self.pace.looked(Instant::now());
+            }
             self.show();
             if !more {
                 self.sleep();
@@ -226,6 +233,9 @@ impl Worker {
     }
 
     fn sleep(&mut self) {
+        if let Some(rest) = self.pace.rest(Instant::now()) {
+            return std::thread::sleep(rest);
+        }
         let mut fds: Vec<BorrowedFd<'_>> = self.sources.iter().filter_map(Source::fd).collect();
         fds.push(self.waker.as_fd());
         let waker = fds.len() - 1;

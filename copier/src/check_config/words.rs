@@ -21,7 +21,7 @@ pub(super) fn sections(options: &Options, plan: &Plan) -> Vec<(&'static str, Vec
         ("As whom", sources(options, plan)),
         ("How it is sent", sending(options, plan)),
         ("How answers come back", answers(options, plan)),
-        ("Limits", limits(options)),
+        ("Limits", limits(options, plan)),
     ];
     all.into_iter()
         .filter(|(_, lines)| !lines.is_empty())
@@ -70,12 +70,14 @@ fn input(options: &Options, plan: &Plan) -> Vec<String> {
         }
         return lines;
     }
-    let devices: Vec<&str> = plan.rings.iter().map(|ring| ring.device.as_str()).collect();
-    let mut lines = vec![format!(
-        "captured on {}, with a buffer of {} MB each",
-        devices.join(", "),
-        options.capture.buffer_mb()
-    )];
+    let mut lines: Vec<String> = Vec::new();
+    if let Some(ring) = &plan.ring {
+        lines.push(format!(
+            "captured on {}, with a buffer of {} MB in all",
+            ring.names(),
+            ring.buffer_bytes >> 20
+        ));
+    }
     if let Some(filter) = &options.capture.filter {
         lines.push(format!("only what the filter '{filter}' lets through"));
     }
@@ -261,13 +263,18 @@ fn answers(options: &Options, plan: &Plan) -> Vec<String> {
     lines
 }
 
-fn limits(options: &Options) -> Vec<String> {
+fn limits(options: &Options, plan: &Plan) -> Vec<String> {
     let limits = &options.limits;
+    let buffer = plan.ring.as_ref().map_or(0, |ring| ring.buffer_bytes as u64);
+    let memory = (plan.pressure.memory + buffer) >> 20;
     let mut lines = vec![format!(
-        "{} MB of memory; {} s without an answer end a copy, {} s of silence a session; at the end \
+        "{memory} MB of memory; {} s without an answer end a copy, {} s of silence a session; at the end \
          open ones get {} s",
-        limits.memory_mb, limits.answer_timeout, limits.idle_timeout, limits.grace
+        limits.answer_timeout, limits.idle_timeout, limits.grace
     )];
+    if let Some(most) = limits.max_cpu {
+        lines.push(format!("at most {most}% of a core"));
+    }
     if let Some(most) = limits.max_new_sessions {
         lines.push(format!("at most {most} new sessions a second"));
     }

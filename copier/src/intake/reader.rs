@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Tap, wait};
+use millrace_capture::{Pace, Tap, wait};
 use millrace_wire::{Decoder, Verify};
 
 use super::queue::Queue;
@@ -13,9 +13,8 @@ use super::{Batch, Counts};
 
 /// Frames in one batch, at most.
 const FRAMES_IN_A_BATCH: usize = 512;
-/// Packets that come one by one are gathered for this long: waking two threads for each would cost
-/// the live server more than the packet does. One that comes after a pause is not waited with.
-const GATHER: Duration = Duration::from_micros(150);
+/// Packets that come one by one are gathered for this long.
+const GATHER: Duration = Duration::from_micros(250);
 /// How long the ring is left alone while the queue is full.
 const FULL: Duration = Duration::from_millis(1);
 /// Longest sleep, so that the end and devices that come back are noticed.
@@ -46,7 +45,7 @@ struct Reader {
 impl Reader {
     fn run(mut self) {
         let mut batch = Batch::default();
-        let mut looked_at = Instant::now();
+        let mut pace = Pace::new(GATHER);
         while !self.queue.is_closed() {
             self.show();
             if self.queue.is_full() {
@@ -60,14 +59,14 @@ impl Reader {
             if taken == FRAMES_IN_A_BATCH {
                 continue;
             }
-            let since = looked_at.elapsed();
-            if taken > 0 && since < GATHER {
-                sleep(GATHER.saturating_sub(since));
+            let now = Instant::now();
+            if taken > 0 {
+                pace.looked(now);
             }
-            if taken == 0 {
-                self.sleep();
+            match pace.rest(now) {
+                Some(rest) => sleep(rest),
+                None => self.sleep(),
             }
-            looked_at = Instant::now();
         }
         self.show_now();
     }

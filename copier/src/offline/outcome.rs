@@ -401,6 +401,7 @@ mod tests {
                 | AbortReason::CaptureGap
                 | AbortReason::Urgent
                 | AbortReason::Memory
+                | AbortReason::SetAside
                 | AbortReason::Shutdown
                 | AbortReason::Stopped => {
                     assert!(fails(&report, 1.0).contains("3 copied connections did not end"));

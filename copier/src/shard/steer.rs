@@ -7,6 +7,7 @@ use millrace_engine::{Intensity, SourcePool};
 use super::Shard;
 use crate::control::Observed;
 use crate::guard::Sample;
+use crate::pressure::{Load, process_cpu_time};
 
 /// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
 const STEER_INTERVAL: Duration = Duration::from_millis(100);
@@ -22,6 +23,7 @@ impl Shard {
         while let Some(command) = self.commands.pop() {
             self.pilot.command(command);
         }
+        self.relieve();
         let now = self.clock.elapsed();
         let open = self.engine.is_open();
         let begun = self.engine.stats().packets_sent > 0;
@@ -36,6 +38,23 @@ impl Shard {
         if tick.stop {
             self.engine.stop_replicas(self.clock.now());
         }
+    }
+
+    /// Keeps order under pressure.
+    fn relieve(&mut self) {
+        let Some(intake) = &self.intake else {
+            return;
+        };
+        let memory = self.engine.gauges().memory;
+        intake.note_memory(memory);
+        let load = Load {
+            lag: self.lag,
+            memory: memory + intake.waiting(),
+            ring_eighths: intake.counts().eighths_full,
+            cpu: process_cpu_time(),
+        };
+        let relief = self.governor.tick(self.clock.elapsed(), &load);
+        self.engine.set_relief(self.clock.now(), relief);
     }
 
     /// Whether anything can be sent.

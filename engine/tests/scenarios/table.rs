@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 12] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -11,6 +11,7 @@ const SOURCES: [(&str, &str); 11] = [
     ("windows", include_str!("windows.rs")),
     ("turns", include_str!("turns.rs")),
     ("ends", include_str!("ends.rs")),
+    ("gaps", include_str!("gaps.rs")),
     ("flows", include_str!("flows.rs")),
     ("limits", include_str!("limits.rs")),
     ("intensity", include_str!("intensity.rs")),
