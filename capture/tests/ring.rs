@@ -333,7 +333,9 @@ fn a_long_frame_that_finds_no_room_is_cut_and_counted() {
     );
     let seen = drain(&mut ring);
     let (to_server, _) = split(&seen, from_ethernet);
-    let cut = to_server.iter().filter(|(f, _)| f.data.len() < f.original_len);
+    let cut = to_server
+        .iter()
+        .filter(|(f, _)| f.data.len() < f.original_len);
     let cut = cut.count() as u64;
     let statistics = ring.statistics().unwrap();
     assert!(cut > 0 || statistics.dropped > 0);

@@ -74,7 +74,9 @@ pub fn run() -> Result<(), ExitError> {
         .map(PidFile::create)
         .transpose()?;
     let outlet = Outlet::open(&plan)?;
-    let priority = tap.as_ref().map(|_| priority::raise(options.capture.capture_nice));
+    let priority = tap
+        .as_ref()
+        .map(|_| priority::raise(options.capture.capture_nice));
     let privileges = privileges::reduce(&options.common, &needs(&plan))?;
     // It inherits the priority, and nobody else does.
     let intake = tap.map(|tap| Intake::start(tap, plan.pressure.memory));

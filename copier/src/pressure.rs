@@ -215,7 +215,10 @@ impl Governor {
         let memory = self.limits.memory as f64 * MEMORY_SHARE;
         let cpu = self.limits.cpu_percent;
         let shares = [
-            (load.lag.as_secs_f64() / LONGEST_LAG.as_secs_f64(), Cause::Lag),
+            (
+                load.lag.as_secs_f64() / LONGEST_LAG.as_secs_f64(),
+                Cause::Lag,
+            ),
             (load.memory as f64 / memory.max(1.0), Cause::Memory),
             (load.ring_eighths as f64 / RING_EIGHTHS, Cause::Ring),
             (cpu.map_or(0.0, |most| self.cpu_percent / most), Cause::Cpu),
@@ -317,7 +320,12 @@ mod tests {
     }
 
     /// Ticks for so long under a load that may depend on what is taken.
-    fn run(governor: &mut Governor, from: u32, ticks: u32, load: impl Fn(&Governor) -> Load) -> u32 {
+    fn run(
+        governor: &mut Governor,
+        from: u32,
+        ticks: u32,
+        load: impl Fn(&Governor) -> Load,
+    ) -> u32 {
         for tick in from..from + ticks {
             let load = load(governor);
             governor.tick(TICK * tick, &load);

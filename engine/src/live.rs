@@ -53,7 +53,7 @@ impl LiveView {
 
     /// The same connection from the turn on that begins at `offset` of the client's stream, when the
     /// client had seen `answer` bytes.
-    pub(crate) const fn from_turn(&self, offset: u64, answer: u64) -> Self {
+    pub(crate) const fn beginning_at(&self, offset: u64, answer: u64) -> Self {
         Self {
             // Sequence numbers are 32 bits of it.
             first: self.first.add(answer as u32),

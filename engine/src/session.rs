@@ -128,7 +128,11 @@ impl Midway {
             self.client_next = ack;
         }
         // Not negative, where it counts.
-        if plausible { missing.unsigned_abs().into() } else { 0 }
+        if plausible {
+            missing.unsigned_abs().into()
+        } else {
+            0
+        }
     }
 
     /// A segment of the client went by. Its first byte begins a turn if the live server had
@@ -138,9 +142,8 @@ impl Midway {
             return Watched::default();
         }
         let seq = packet.header.seq;
-        let begins = seq == self.client_next
-            && self.answered
-            && self.answered_to == packet.header.ack;
+        let begins =
+            seq == self.client_next && self.answered && self.answered_to == packet.header.ack;
         let end = packet.seq_end();
         let mut watched = Watched {
             begins,

@@ -282,7 +282,8 @@ impl ClientStream {
             let skip = clip(bytes, self.next.saturating_sub(offset)).len();
             let (before, new) = bytes.split_at_checked(skip).unwrap_or((bytes, &[]));
             accepted.differing = self.count_differing(pool, offset, before);
-            accepted.repeated = skip as u64 + self.hold(offset + skip as u64, new, payload, info)?;
+            accepted.repeated =
+                skip as u64 + self.hold(offset + skip as u64, new, payload, info)?;
             self.take_held(pool, &mut accepted, on_run)?;
             return Ok(accepted);
         }
@@ -536,7 +537,14 @@ mod tests {
         let mut stream = ClientStream::new(Seq(1));
         let mut put = |stream: &mut ClientStream, offset, bytes: &[u8]| {
             stream
-                .accept(&mut pool, offset, bytes, Payload::Borrowed(bytes), INFO, |_, _, _| {})
+                .accept(
+                    &mut pool,
+                    offset,
+                    bytes,
+                    Payload::Borrowed(bytes),
+                    INFO,
+                    |_, _, _| {},
+                )
                 .unwrap()
         };
         put(&mut stream, 0, b"abcd");

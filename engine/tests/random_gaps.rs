@@ -37,7 +37,10 @@ fn read(received: &[u8]) -> (Vec<(u32, u32)>, bool) {
         let (session, number, len) = (word(rest, 0), word(rest, 1), word(rest, 2) as usize);
         let all = turn(session, number, len);
         let here = rest.len().min(all.len());
-        assert!(rest[..here] == all[..here], "bytes that no client sent there");
+        assert!(
+            rest[..here] == all[..here],
+            "bytes that no client sent there"
+        );
         if here < all.len() {
             break;
         }
@@ -116,7 +119,10 @@ fn run(seed: u64) {
             let next = (pair[0].0, pair[0].1 + 1);
             assert_eq!(pair[1], next, "seed {seed}: a run of one client's turns");
         }
-        assert!(!(cut && target.ended == Ended::Fin), "seed {seed}: a cut one that seems whole");
+        assert!(
+            !(cut && target.ended == Ended::Fin),
+            "seed {seed}: a cut one that seems whole"
+        );
         for turn in turns {
             *got.entry(turn).or_default() += 1;
         }
@@ -124,7 +130,10 @@ fn run(seed: u64) {
     for (turn, must_arrive) in &whole {
         let times = got.get(turn).copied().unwrap_or(0);
         assert!(times <= 1, "seed {seed}: {turn:?} arrived {times} times");
-        assert!(times == 1 || !must_arrive, "seed {seed}: {turn:?} did not arrive");
+        assert!(
+            times == 1 || !must_arrive,
+            "seed {seed}: {turn:?} did not arrive"
+        );
     }
     let stats = world.engine.stats();
     assert!(stats.bytes_delivered <= stats.bytes_wanted, "seed {seed}");

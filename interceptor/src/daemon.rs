@@ -58,7 +58,10 @@ pub fn run() -> Result<(), ExitError> {
         .transpose()?;
     let privileges = privileges::reduce(&options.common, &needs(mode))?;
     // They may start a thread, which must not keep privileges.
-    let devices = ring_configs.iter().flat_map(|it| it.devices.clone()).collect();
+    let devices = ring_configs
+        .iter()
+        .flat_map(|it| it.devices.clone())
+        .collect();
     let sources = open_sources(&options, mode, ring_configs, &waker)?;
 
     let runtime =

@@ -48,7 +48,12 @@ impl Program {
         let (on_loopback, elsewhere, reject, accept) =
             (asm.label(), asm.label(), asm.label(), asm.label());
         asm.statement(op::LD_ABS, op::HARDWARE_TYPE);
-        asm.test(op::JEQ, libc::ARPHRD_LOOPBACK.into(), on_loopback, elsewhere);
+        asm.test(
+            op::JEQ,
+            libc::ARPHRD_LOOPBACK.into(),
+            on_loopback,
+            elsewhere,
+        );
         asm.bind(on_loopback);
         asm.statement(op::LD_ABS, op::PACKET_TYPE);
         asm.test(op::JEQ, libc::PACKET_OUTGOING.into(), reject, elsewhere);

@@ -96,11 +96,6 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: this is what `new` mapped, and no reference into it outlives this value.
-        unsafe {
-            libc::munmap(
-                self.start.as_ptr().cast(),
-                self.slot_size * self.slot_count,
-            )
-        };
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.slot_size * self.slot_count) };
     }
 }

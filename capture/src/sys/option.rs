@@ -81,7 +81,12 @@ pub(crate) fn set_packet_version_2(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Lets frames that are too long for a slot wait whole in the socket's queue.
 pub(crate) fn copy_long_frames(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set(fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &(1 as c_int))
+    set(
+        fd,
+        libc::SOL_PACKET,
+        libc::PACKET_COPY_THRESH,
+        &(1 as c_int),
+    )
 }
 
 /// Size of the receive queue in bytes: past the system's limit where that is allowed, else up to

@@ -265,7 +265,10 @@ fn answers(options: &Options, plan: &Plan) -> Vec<String> {
 
 fn limits(options: &Options, plan: &Plan) -> Vec<String> {
     let limits = &options.limits;
-    let buffer = plan.ring.as_ref().map_or(0, |ring| ring.buffer_bytes as u64);
+    let buffer = plan
+        .ring
+        .as_ref()
+        .map_or(0, |ring| ring.buffer_bytes as u64);
     let memory = (plan.pressure.memory + buffer) >> 20;
     let mut lines = vec![format!(
         "{memory} MB of memory; {} s without an answer end a copy, {} s of silence a session; at the end \

@@ -155,9 +155,14 @@ mod tests {
         batch.push(&frame(&whole, Some(&whole)), &packet(&elsewhere));
         batch.push(&frame(&[3; 100], None), &packet(&[3; 40]));
         assert_eq!((batch.len(), batch.short.len()), (4, 10 + LONG + 40));
-        assert_eq!(batch.size(), 4 * size_of::<Record>() + batch.short.len() + LONG);
+        assert_eq!(
+            batch.size(),
+            4 * size_of::<Record>() + batch.short.len() + LONG
+        );
         let all: Vec<_> = batch.packets().collect();
-        assert!(matches!(all[0].payload, Payload::Shared(bytes) if bytes.as_ptr() == whole[66..].as_ptr()));
+        assert!(
+            matches!(all[0].payload, Payload::Shared(bytes) if bytes.as_ptr() == whole[66..].as_ptr())
+        );
         assert_eq!(all[1].packet.payload, [1; 10]);
         assert_eq!(all[2].packet.payload, elsewhere);
         assert_eq!(all[3].packet.payload, [3; 40]);

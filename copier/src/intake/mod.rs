@@ -48,7 +48,8 @@ impl Intake {
     /// # Errors
     /// When no thread can be started.
     pub fn start(tap: Tap, limit: u64) -> Result<Self, ExitError> {
-        let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
+        let waker =
+            Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
         let queue = Arc::new(Queue::new(limit, waker.clone()));
         let thread = reader::start(tap, queue.clone())
             .map_err(|error| ExitError::caused("cannot start the capture thread", &error))?;

@@ -76,8 +76,7 @@ impl Engine {
         };
         self.stats.sessions_set_aside += 1;
         let before = session.load();
-        let heir = (!self.config.only_from_syn)
-            .then(|| watched(session, Watch::SetAside));
+        let heir = (!self.config.only_from_syn).then(|| watched(session, Watch::SetAside));
         let given_up = session.stream.cut_short(EndKind::SetAside);
         self.stats.give_up(given_up, session.copies());
         self.account(key, before);
@@ -90,7 +89,8 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        let copied = matches!(session.phase, Phase::Active { .. }) && session.first_replica.is_some();
+        let copied =
+            matches!(session.phase, Phase::Active { .. }) && session.first_replica.is_some();
         if copied && session.stream.held_memory() as u64 > session.stream.stored() {
             self.heal(now, key);
             return;

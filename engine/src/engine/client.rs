@@ -4,8 +4,8 @@ use millrace_wire::{Flags, Seq, TcpPacket};
 
 use super::Engine;
 use super::admission::Admission;
-use crate::recorded::Recorded;
 use crate::payload::Payload;
+use crate::recorded::Recorded;
 use crate::session::{Course, Midway, Phase, Session, SessionKey, Watch, Watched};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
@@ -48,13 +48,7 @@ impl Engine {
     }
 
     /// A SYN: the session waits for the end of its handshake.
-    fn begin(
-        &mut self,
-        now: Time,
-        at: Time,
-        packet: &TcpPacket<'_>,
-        payload: Payload<'_>,
-    ) {
+    fn begin(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>, payload: Payload<'_>) {
         if self.is_unchosen(packet) {
             self.stats.sessions_unchosen += 1;
             return;

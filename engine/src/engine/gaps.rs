@@ -136,8 +136,14 @@ fn resumed(session: &Session, first: &HeldRun) -> Session {
     let phase = Phase::Active { copies, busy };
     // Sequence numbers are 32 bits of an offset.
     let seq = session.stream.first_seq().add(first.offset as u32);
-    let mut heir = Session::new(session.last_seen, session.tuple, session.service, seq, phase);
-    heir.live = session.live.from_turn(first.offset, first.info.answer);
+    let mut heir = Session::new(
+        session.last_seen,
+        session.tuple,
+        session.service,
+        seq,
+        phase,
+    );
+    heir.live = session.live.beginning_at(first.offset, first.info.answer);
     heir.course = match session.course {
         Course::Running => Course::Running,
         Course::Ended | Course::EndMarked => Course::Ended,
@@ -151,5 +157,11 @@ pub(super) fn watched(session: &Session, watch: Watch) -> Session {
     let midway = Midway::rest(&session.stream, &session.live, watch);
     let seq = session.stream.first_seq();
     let phase = Phase::Midway(midway);
-    Session::new(session.last_seen, session.tuple, session.service, seq, phase)
+    Session::new(
+        session.last_seen,
+        session.tuple,
+        session.service,
+        seq,
+        phase,
+    )
 }

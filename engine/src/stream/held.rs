@@ -77,7 +77,8 @@ impl Held {
         if let Some(last) = self.runs.back_mut()
             && last.end() > end
         {
-            last.data.truncate(clip(&last.data, end - last.offset).len());
+            last.data
+                .truncate(clip(&last.data, end - last.offset).len());
         }
         self.count();
         self.reach = self.reach.min(end);

@@ -175,7 +175,10 @@ fn a_gap_that_the_live_server_acknowledged_costs_its_turn_as_capture_loss() {
     assert_eq!(world.targets[1].received, b"more");
     assert_eq!(stats(&world).sessions_resumed, 1);
     assert_eq!(stats(&world).bytes_missing, 7);
-    assert_eq!(stats(&world).replicas_aborted.of(AbortReason::CaptureGap), 1);
+    assert_eq!(
+        stats(&world).replicas_aborted.of(AbortReason::CaptureGap),
+        1
+    );
 }
 
 #[test]
@@ -363,5 +366,8 @@ fn a_cut_packet_that_never_comes_whole_is_capture_loss_and_no_garbage() {
     assert_eq!(world.received(PORT), b"a message ");
     assert_eq!(world.target(PORT).ended, Ended::Reset);
     assert_eq!(world.targets[1].received, b"next");
-    assert_eq!(stats(&world).replicas_aborted.of(AbortReason::CaptureGap), 1);
+    assert_eq!(
+        stats(&world).replicas_aborted.of(AbortReason::CaptureGap),
+        1
+    );
 }

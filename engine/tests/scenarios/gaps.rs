@@ -20,11 +20,7 @@ fn received(world: &World) -> Vec<&[u8]> {
 }
 
 fn handshake(wire: &Wire) -> Vec<(u64, Packet)> {
-    vec![
-        (0, wire.syn()),
-        (0, wire.syn_ack()),
-        (1, wire.ack(0, 0)),
-    ]
+    vec![(0, wire.syn()), (0, wire.syn_ack()), (1, wire.ack(0, 0))]
 }
 
 #[test]
@@ -103,7 +99,9 @@ fn with_only_from_syn_a_gap_ends_the_session() {
         },
         1,
     );
-    let timed = segments.into_iter().map(|(millis, it)| (at(ms(millis)), it));
+    let timed = segments
+        .into_iter()
+        .map(|(millis, it)| (at(ms(millis)), it));
     world.capture(timed.collect());
     world.run(secs(10));
     assert_eq!(received(&world), [b"one."]);
@@ -171,7 +169,10 @@ fn who_is_set_aside_first_comes_back_last_and_new_sessions_go_before() {
         copied.push(world.engine.gauges().sessions_copied);
     }
     assert!(copied[0] > copied[1] && copied[1] > copied[2], "{copied:?}");
-    assert_eq!((copied[3], copied[4], copied[5]), (copied[1], copied[0], 200));
+    assert_eq!(
+        (copied[3], copied[4], copied[5]),
+        (copied[1], copied[0], 200)
+    );
 
     // Nobody new while `admit` is 0.
     let start = world.now;
