@@ -125,6 +125,8 @@ pub struct Options {
     pub common: CommonOptions,
 }
 
+/// Most of -m that the capture buffer takes without -B, in bytes.
+const LARGEST_BUFFER: u64 = 128 << 20;
 /// Default of -m, in MB.
 const DEFAULT_MEMORY: u64 = 512;
 
@@ -161,17 +163,17 @@ pub struct CaptureOptions {
 }
 
 impl CaptureOptions {
-    /// All memory and the part of it that is the capture buffer, in MB.
+    /// All memory and the part of it that is the capture buffer, in bytes.
     ///
     /// # Errors
     /// A capture buffer of more than half of the memory, with exit code 64.
-    pub fn memory_mb(&self, limits: &LimitOptions) -> Result<(u64, u64), ExitError> {
+    pub fn memory(&self, limits: &LimitOptions) -> Result<(u64, u64), ExitError> {
         let buffer = self.buffer_mb.map(u64::from);
         let least = buffer.map_or(0, |buffer| 2 * buffer);
         let memory = limits.memory_mb.unwrap_or(DEFAULT_MEMORY.max(least));
         match buffer {
-            None => Ok((memory, (memory / 4).clamp(1, 128))),
-            Some(buffer) if least <= memory => Ok((memory, buffer)),
+            None => Ok((memory << 20, ((memory << 20) / 4).min(LARGEST_BUFFER))),
+            Some(buffer) if least <= memory => Ok((memory << 20, buffer << 20)),
             Some(buffer) => Err(ExitError::usage(format!(
                 "-B {buffer}: the capture buffer is a part of -m {memory}, and half of that at most: \
                  raise -m to {least} or more, or lower -B"
@@ -239,7 +241,7 @@ pub struct LimitOptions {
     /// their payload. Taken as it is needed. Near the limit new sessions are refused. 512 by default, or
     /// twice -B if that is more.
     #[arg(short = 'm', long = "memory", value_name = "MB",
-          value_parser = RangedU64ValueParser::<u64>::new().range(2..=1_048_576))]
+          value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_048_576))]
     pub memory_mb: Option<u64>,
 
     /// Use at most this much CPU time, in percent of one core: above it new sessions are refused, and

@@ -255,7 +255,7 @@ fn engine_config(
                 .collect(),
         ),
     };
-    let (memory, buffer) = options.capture.memory_mb(&options.limits)?;
+    let (memory, buffer) = options.capture.memory(&options.limits)?;
     // A recording needs no capture buffer.
     let memory_limit = memory - if recorded.is_some() { 0 } else { buffer };
     Ok(Config {
@@ -284,7 +284,7 @@ fn engine_config(
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,
         offered_mss: options.sending.mss,
-        memory_limit: memory_limit << 20,
+        memory_limit,
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
         overdue_after: guard::overdue_after(options.intensity.guard_window),
         idle_timeout: Duration::from_secs(options.limits.idle_timeout),
@@ -416,12 +416,12 @@ fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> 
             options.capture.snap_length(),
         )
         .map_err(|error| ExitError::usage(error.to_string()))?;
-    let (_, buffer_mb) = options.capture.memory_mb(&options.limits)?;
+    let (_, buffer) = options.capture.memory(&options.limits)?;
     let names = devices.iter().map(|device| device.name.clone());
     Ok(RingConfig {
         devices: names.collect(),
-        // At most half of what -m takes, which fits.
-        buffer_bytes: (buffer_mb as usize) << 20,
+        // At most 1 GB, the largest -B.
+        buffer_bytes: buffer as usize,
         snap_len: options.capture.snap_length(),
         ..RingConfig::new(String::new(), filter)
     })

@@ -3,8 +3,10 @@
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
 //!
+//! - `losses`: says so when capture loses frames.
 //! - `steer`: what the pilot sees, and what it decides.
 
+mod losses;
 mod steer;
 
 use std::collections::VecDeque;
@@ -19,6 +21,7 @@ use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions};
 
+use self::losses::Losses;
 use crate::agents::{Agents, Diversion};
 use crate::clock::Clock;
 use crate::control::{Commands, Pilot, PilotConfig, Sight};
@@ -93,6 +96,7 @@ pub struct Shard {
     grace: Duration,
     shared: Shared,
     report_at: Instant,
+    losses: Losses,
     steer_at: Instant,
     too_long_said: bool,
 }
@@ -172,6 +176,7 @@ impl Shard {
             grace: parts.grace,
             shared: parts.shared,
             report_at: now,
+            losses: Losses::default(),
             steer_at: now,
             too_long_said: false,
         }
@@ -509,6 +514,7 @@ impl Shard {
                 answers.suspect();
             }
             let report = self.report();
+            self.losses.tell(time, report.capture.dropped);
             self.shared.replace(report);
         }
     }
