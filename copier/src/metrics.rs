@@ -182,6 +182,11 @@ impl Output<'_, '_> {
             bytes.refused,
         )?;
         self.counter(
+            "set_aside_bytes",
+            "Payload of sessions while they were set aside",
+            bytes.set_aside,
+        )?;
+        self.counter(
             "missing_bytes",
             "Payload of copied sessions that capture lost",
             bytes.missing,
@@ -235,7 +240,7 @@ impl Output<'_, '_> {
         self.counter("capture_received", "Frames captured", capture.received)?;
         self.counter(
             "capture_dropped",
-            "Frames that found the ring full",
+            "Frames that found no room",
             capture.dropped,
         )?;
         self.counter(
