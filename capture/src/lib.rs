@@ -41,7 +41,7 @@ pub use filter::{
 pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
 pub use pace::Pace;
 pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
-pub use ring::{Fanout, Frame, Ring, RingConfig, RingStatistics, Tap};
+pub use ring::{Census, Fanout, Frame, Ring, RingConfig, RingStatistics, Tap};
 pub use send::{LinkSocket, SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
 pub use tun::Tun;
 pub use wait::{Readiness, Waker, wait};

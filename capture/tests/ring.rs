@@ -19,8 +19,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use millrace_capture::filter::HEADERS_ONLY;
 use millrace_capture::{
-    CaptureError, Device, Fanout, Filter, FilterSpec, ResponseFilter, Ring, RingConfig, Sender,
-    SenderConfig, ServiceFilter, wait,
+    CaptureError, Census, Device, Fanout, Filter, FilterSpec, ResponseFilter, Ring, RingConfig,
+    Sender, SenderConfig, ServiceFilter, wait,
 };
 use support::packet::{Segment, from_ethernet, from_ip, reassemble, tcp};
 use support::{Namespace, Pair, Seen, drain, ready};
@@ -310,6 +310,48 @@ fn a_reader_that_is_away_misses_nothing_that_the_buffer_holds() {
     let (to_server, _) = split(&seen, from_ethernet);
     let segments: Vec<_> = to_server.into_iter().map(|(_, s)| s).collect();
     assert!(reassemble(&segments) == request);
+}
+
+#[test]
+fn connections_are_counted_however_many_frames_a_ring_drops() {
+    if !ready(&[]) {
+        return;
+    }
+    let pair = Pair::new();
+    let Filter::Services(spec) = service() else {
+        panic!("not the services");
+    };
+    let config = RingConfig {
+        devices: ["lo", "eth0"].map(str::to_owned).to_vec(),
+        buffer_bytes: 256 << 10,
+        ..RingConfig::new("lo", service())
+    };
+    let connects = Filter::Connects(spec);
+    let open = || {
+        (
+            Ring::open(&config).unwrap(),
+            Census::open(&config, &connects).unwrap(),
+        )
+    };
+    let (mut ring, mut census) = pair.b.enter(open);
+    for server in [Pair::B4, Pair::B6] {
+        for _ in 0..20 {
+            let server = server.parse().unwrap();
+            converse((&pair.a, &pair.b), server, &pattern(20_000), b"done");
+        }
+    }
+    let loopback = "127.0.0.1".parse().unwrap();
+    converse((&pair.b, &pair.b), loopback, &pattern(10), b"done");
+    // Data is no beginning, nor is a SYN-ACK.
+    send(&pair, 100, |_| 5000);
+    assert_eq!(pair.b.enter(|| census.count().unwrap()), 41);
+    assert!(ring.statistics().unwrap().dropped > 0);
+    let syns = drain(&mut ring)
+        .iter()
+        .map(|frame| from_ip(&frame.data))
+        .filter(|segment| segment.syn && segment.destination.port() == PORT)
+        .count();
+    assert!(syns < 41, "{syns}");
 }
 
 /// A long frame without room keeps its head, and is counted.

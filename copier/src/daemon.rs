@@ -60,6 +60,7 @@ pub fn run() -> Result<(), ExitError> {
     check_report_file(&plan)?;
     let tap = plan.ring.clone().map(Tap::open).transpose();
     let tap = tap.map_err(failed)?;
+    let census = plan.census().transpose().map_err(failed)?;
     let (local, answers) = match &plan.local {
         Some(local) => {
             let (local, answers) = Local::set_up(local, &plan.engine)?;
@@ -79,7 +80,7 @@ pub fn run() -> Result<(), ExitError> {
         .map(|_| priority::raise(options.capture.capture_nice));
     let privileges = privileges::reduce(&options.common, &needs(&plan))?;
     // It inherits the priority, and nobody else does.
-    let intake = tap.map(|tap| Intake::start(tap, plan.pressure.memory));
+    let intake = tap.map(|tap| Intake::start(tap, census, plan.pressure.memory));
     let intake = intake.transpose()?;
     drop(priority);
     // It may start a thread, which must not keep privileges.

@@ -244,6 +244,11 @@ impl Output<'_, '_> {
             capture.dropped,
         )?;
         self.counter(
+            "capture_syns_lost",
+            "SYNs of clients that found no room",
+            capture.syns_lost,
+        )?;
+        self.counter(
             "capture_malformed",
             "Frames with broken headers",
             capture.malformed,

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_capture::{
-    Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig, RingConfig, SenderConfig,
-    ServiceFilter, Source, StaticHop,
+    CaptureError, Census, Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig,
+    RingConfig, SenderConfig, ServiceFilter, Source, StaticHop,
 };
 use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
 use millrace_fleet::address::{DefaultPort, HostPort, Mac, Mapping};
@@ -165,6 +165,16 @@ impl Plan {
 }
 
 impl Plan {
+    /// A census of the connections that begin, where the filter is that of the services.
+    pub fn census(&self) -> Option<Result<Census, CaptureError>> {
+        let ring = self.ring.as_ref()?;
+        let Filter::Services(spec) = &ring.filter else {
+            // Nobody knows which of them an operator's expression lets through.
+            return None;
+        };
+        Some(Census::open(ring, &Filter::Connects(spec.clone())))
+    }
+
     /// What the sources can hold at the same time, in words.
     pub fn capacity(&self) -> Vec<String> {
         match &self.local {

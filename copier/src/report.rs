@@ -176,6 +176,8 @@ pub struct Capture {
     pub received: u64,
     /// Frames that found no room, as a whole or behind their head.
     pub dropped: u64,
+    /// SYNs of clients among them: connections that may be in no other count.
+    pub syns_lost: u64,
     /// Frames that are not TCP.
     pub not_tcp: u64,
     /// Frames with broken headers.
@@ -264,6 +266,8 @@ pub struct Sources<'a> {
     pub intensity: IntensityStatus,
     /// The rings' counters, summed.
     pub ring: RingStatistics,
+    /// SYNs of clients that capture lost.
+    pub syns_lost: u64,
     /// The decoder's counters.
     pub decode: DecodeCounters,
     /// The sender's counters.
@@ -361,6 +365,7 @@ impl Report {
             capture: Capture {
                 received: ring.received,
                 dropped: ring.dropped,
+                syns_lost: from.syns_lost,
                 not_tcp: decode.not_tcp,
                 malformed: decode.malformed,
                 fragments: decode.fragments,
@@ -552,9 +557,10 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  capture   {} frames, {} dropped; send errors: {}",
+            "  capture   {} frames, {} dropped, among them {} SYNs; send errors: {}",
             capture.received,
             capture.dropped,
+            capture.syns_lost,
             list(&send.errors)
         )?;
         writeln!(f, "  latency   microseconds, p50 / p90 / p99 / max")?;

@@ -535,6 +535,7 @@ impl Shard {
             gauges: self.engine.gauges(),
             intensity: self.pilot.status(),
             ring,
+            syns_lost: captured.syns_lost,
             decode,
             pressure: self.governor.status(),
             send: self.sender.counters(),

@@ -19,7 +19,14 @@ const M_SOURCE_PORT: u32 = 1;
 /// Scratch memory: the destination port.
 const M_DESTINATION_PORT: u32 = 2;
 
+/// Scratch memory: the flags of the TCP header, where they are asked for; 0 if they are not there.
+const M_FLAGS: u32 = 3;
+
 const TCP: u32 = 6;
+/// Where the flags stand in a TCP header, and those of them that tell a SYN from a SYN-ACK.
+const FLAGS: u32 = 13;
+const SYN_AND_ACK: u32 = 0x12;
+const SYN: u32 = 0x02;
 /// IPv6 extension headers behind which TCP may stand (RFC 8200 (4)): routing, fragment,
 /// destination options. Hop-by-hop options come first or not at all.
 const EXTENSIONS: [u32; 3] = [43, 44, 60];
@@ -34,11 +41,29 @@ pub(super) fn services(
     snap_len: u32,
 ) -> Result<Program, FilterError> {
     let rules = Rules {
+        only_syns: false,
         to_snap_len: spec.client_snap_len.min(snap_len),
         from_snap_len: spec.server_snap_len.min(snap_len),
         ipv4: FamilyRules::of_services::<Ipv4>(spec),
         ipv6: FamilyRules::of_services::<Ipv6>(spec),
     };
+    rules.compile(link, spec.services.len())
+}
+
+/// SYNs to the services.
+pub(super) fn connects(
+    spec: &FilterSpec,
+    link: LinkType,
+    snap_len: u32,
+) -> Result<Program, FilterError> {
+    let mut rules = Rules {
+        only_syns: true,
+        to_snap_len: snap_len,
+        from_snap_len: 0,
+        ipv4: FamilyRules::of_services::<Ipv4>(spec),
+        ipv6: FamilyRules::of_services::<Ipv6>(spec),
+    };
+    (rules.ipv4.from, rules.ipv6.from) = (Endpoints::nothing(), Endpoints::nothing());
     rules.compile(link, spec.services.len())
 }
 
@@ -49,6 +74,7 @@ pub(super) fn responses(
     snap_len: u32,
 ) -> Result<Program, FilterError> {
     let rules = Rules {
+        only_syns: false,
         to_snap_len: 0,
         from_snap_len: spec.snap_len.min(snap_len),
         ipv4: FamilyRules::of_responses::<Ipv4>(spec),
@@ -88,6 +114,8 @@ impl<const N: usize> FamilyRules<N> {
 }
 
 struct Rules {
+    /// Of packets to services only those that begin a connection.
+    only_syns: bool,
     to_snap_len: u32,
     from_snap_len: u32,
     ipv4: FamilyRules<1>,
@@ -118,11 +146,30 @@ impl Rules {
             reject: asm.label(),
         };
         let (ipv4, ipv6) = (asm.label(), asm.label());
+        let flags = self.only_syns;
+        // With `only_syns`, what goes to a service is looked at once more.
+        let decided = match flags {
+            false => verdicts,
+            true => Verdicts {
+                to: asm.label(),
+                ..verdicts
+            },
+        };
+        if flags {
+            asm.statement(op::LD_IMM, 0);
+            asm.statement(op::ST, M_FLAGS);
+        }
         find_network_header(&mut asm, link, ipv4, ipv6, verdicts.reject);
         asm.bind(ipv4);
-        ipv4_packet(&mut asm, &self.ipv4, verdicts);
+        ipv4_packet(&mut asm, &self.ipv4, decided, flags);
         asm.bind(ipv6);
-        ipv6_packet(&mut asm, &self.ipv6, verdicts);
+        ipv6_packet(&mut asm, &self.ipv6, decided, flags);
+        if flags {
+            asm.bind(decided.to);
+            asm.statement(op::LD_MEM, M_FLAGS);
+            asm.statement(op::AND, SYN_AND_ACK);
+            asm.test(op::JEQ, SYN, verdicts.to, verdicts.reject);
+        }
         for (label, snap_len) in [
             (verdicts.to, self.to_snap_len),
             (verdicts.from, self.from_snap_len),
@@ -200,7 +247,7 @@ fn by_version(asm: &mut Assembler, offset: u32, ipv4: Label, ipv6: Label, reject
     asm.test(op::JEQ, 6, ipv6, reject);
 }
 
-fn ipv4_packet(asm: &mut Assembler, rules: &FamilyRules<1>, verdicts: Verdicts) {
+fn ipv4_packet(asm: &mut Assembler, rules: &FamilyRules<1>, verdicts: Verdicts, flags: bool) {
     let offsets = Offsets {
         source: 12,
         destination: 16,
@@ -219,14 +266,14 @@ fn ipv4_packet(asm: &mut Assembler, rules: &FamilyRules<1>, verdicts: Verdicts) 
     asm.statement(op::LSH, 2);
     asm.statement(op::ADD_X, 0);
     asm.statement(op::TAX, 0);
-    store_ports(asm, 0);
+    store_ports(asm, 0, flags);
     asm.statement(op::LDX_MEM, M_NETWORK);
     by_endpoints(asm, rules, offsets, verdicts);
     asm.bind(fragment);
     by_hosts(asm, rules, offsets, verdicts);
 }
 
-fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts) {
+fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts, flags: bool) {
     let offsets = Offsets {
         source: 8,
         destination: 24,
@@ -250,7 +297,7 @@ fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts) 
     asm.statement(op::LDB_IND, IPV6_HEADER + 1);
     asm.test(op::JEQ, 0, short, hosts);
     asm.bind(short);
-    store_ports(asm, IPV6_HEADER + 8);
+    store_ports(asm, IPV6_HEADER + 8, flags);
     asm.goto(ports);
 
     // Following the chain takes a loop, which BPF does not have: by address, if TCP is possible.
@@ -262,15 +309,20 @@ fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts) 
     asm.test(op::JEQ, third, hosts, verdicts.reject);
 
     asm.bind(plain);
-    store_ports(asm, IPV6_HEADER);
+    store_ports(asm, IPV6_HEADER, flags);
     asm.bind(ports);
     by_endpoints(asm, rules, offsets, verdicts);
     asm.bind(hosts);
     by_hosts(asm, rules, offsets, verdicts);
 }
 
-/// Puts the ports of the TCP header at X + `offset` into scratch memory.
-fn store_ports(asm: &mut Assembler, offset: u32) {
+/// Puts the ports of the TCP header at X + `offset` into scratch memory, and its flags if they are
+/// asked for.
+fn store_ports(asm: &mut Assembler, offset: u32, flags: bool) {
+    if flags {
+        asm.statement(op::LDB_IND, offset + FLAGS);
+        asm.statement(op::ST, M_FLAGS);
+    }
     asm.statement(op::LDH_IND, offset);
     asm.statement(op::ST, M_SOURCE_PORT);
     asm.statement(op::LDH_IND, offset + 2);

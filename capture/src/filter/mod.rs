@@ -36,6 +36,8 @@ pub enum Filter {
     Responses(ResponseFilter),
     /// What an expression of the operator says (`-F`).
     Expression(Expression),
+    /// Of what goes to live services, connections that begin: SYNs. See [`crate::Census`].
+    Connects(FilterSpec),
 }
 
 impl Filter {
@@ -49,6 +51,7 @@ impl Filter {
             Self::Services(spec) => compile::services(spec, link, snap_len),
             Self::Responses(spec) => compile::responses(spec, link, snap_len),
             Self::Expression(expression) => expression.compile(link, snap_len),
+            Self::Connects(spec) => compile::connects(spec, link, snap_len),
         }
     }
 }

@@ -98,6 +98,8 @@ impl Program {
 
 /// The instruction codes that are used here, composed as `linux/bpf_common.h` does.
 pub(super) mod op {
+    /// A = k.
+    pub(in crate::filter) const LD_IMM: u16 = 0x00;
     /// A = byte at X + k.
     pub(in crate::filter) const LDB_IND: u16 = 0x50;
     /// A = 16 bits at X + k, from network order.

@@ -8,12 +8,14 @@
 //! So short frames and long ones both use the memory that they need, and memory for long ones is
 //! taken as they come. What finds no room is counted by the kernel.
 //!
+//! - `census`: packets counted, whatever a ring drops.
 //! - `frame`: what a slot says of its frame.
 //! - `layout`: where it stands there.
 //! - `open`: the order in which a ring comes to life.
 //! - `scope`: which devices a ring sees.
 //! - `tap`: a ring on devices that come and go.
 
+mod census;
 mod frame;
 mod layout;
 mod open;
@@ -29,6 +31,7 @@ use rustix::buffer::spare_capacity;
 use rustix::net::sockopt::socket_error;
 use rustix::net::{RecvFlags, recv};
 
+pub use census::Census;
 pub use frame::Frame;
 use layout::SLOT;
 use scope::Scope;

@@ -25,7 +25,7 @@ const BLOCK: usize = 64 << 10;
 /// kernel leaves so that the network header is aligned.
 const HEADERS: usize = 128;
 /// Stands for every device where one could be bound to (`packet(7)`).
-const EVERY_DEVICE: u32 = 0;
+pub(super) const EVERY_DEVICE: u32 = 0;
 
 pub(super) fn open(config: &RingConfig) -> Result<Ring, CaptureError> {
     let names = config.names();

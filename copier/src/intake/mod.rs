@@ -15,7 +15,7 @@ mod reader;
 
 use std::sync::Arc;
 
-use millrace_capture::{RingStatistics, Tap, Waker};
+use millrace_capture::{Census, RingStatistics, Tap, Waker};
 use millrace_fleet::exit::ExitError;
 use millrace_wire::DecodeCounters;
 
@@ -29,6 +29,8 @@ pub struct Counts {
     pub ring: RingStatistics,
     /// By the decoder.
     pub decode: DecodeCounters,
+    /// SYNs of clients that passed and were not captured.
+    pub syns_lost: u64,
     /// How many eighths of the ring's slots were full when they were looked at.
     pub eighths_full: usize,
 }
@@ -42,16 +44,16 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts the reader. At most `limit` bytes wait for the shard, which keeps less of them while
+    /// Starts the reader; the census counts SYNs to the live services. At most `limit` bytes wait for the shard, which keeps less of them while
     /// it needs memory itself: see [`Intake::note_memory`].
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(tap: Tap, limit: u64) -> Result<Self, ExitError> {
+    pub fn start(tap: Tap, census: Option<Census>, limit: u64) -> Result<Self, ExitError> {
         let waker =
             Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
         let queue = Arc::new(Queue::new(limit, waker.clone()));
-        let thread = reader::start(tap, queue.clone())
+        let thread = reader::start(tap, census, queue.clone())
             .map_err(|error| ExitError::caused("cannot start the capture thread", &error))?;
         Ok(Self {
             queue,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, Tap, wait};
-use millrace_wire::{Decoder, Verify};
+use millrace_capture::{Census, Pace, Tap, wait};
+use millrace_wire::{Decoder, Flags, Verify};
 
 use super::queue::Queue;
 use super::{Batch, Counts};
@@ -23,12 +23,17 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Starts the thread.
-pub(super) fn start(tap: Tap, queue: Arc<Queue>) -> std::io::Result<JoinHandle<()>> {
+pub(super) fn start(
+    tap: Tap,
+    census: Option<Census>,
+    queue: Arc<Queue>,
+) -> std::io::Result<JoinHandle<()>> {
     let reader = Reader {
         tap,
         queue,
         decoder: Decoder::new(),
         show_at: Instant::now(),
+        syns: Syns::new(census),
     };
     Builder::new()
         .name("capture".to_owned())
@@ -40,6 +45,7 @@ struct Reader {
     queue: Arc<Queue>,
     decoder: Decoder,
     show_at: Instant,
+    syns: Syns,
 }
 
 impl Reader {
@@ -65,7 +71,10 @@ impl Reader {
             }
             match pace.rest(now) {
                 Some(rest) => sleep(rest),
-                None => self.sleep(),
+                None => {
+                    self.syns.compare();
+                    self.sleep();
+                }
             }
         }
         self.show_now();
@@ -73,8 +82,10 @@ impl Reader {
 
     /// Takes in what has come, as much as fits a batch; gives the number of frames.
     fn fill(&mut self, batch: &mut Batch) -> usize {
-        let decoder = &mut self.decoder;
-        self.tap.read(FRAMES_IN_A_BATCH, |link, frame| {
+        let Self {
+            decoder, syns, tap, ..
+        } = self;
+        tap.read(FRAMES_IN_A_BATCH, |link, frame| {
             let verify = match frame.checksum_settled {
                 true => Verify::Nothing,
                 false => Verify::Checksum,
@@ -82,6 +93,7 @@ impl Reader {
             let wire_len = frame.original_len as usize;
             let decoded = decoder.decode(frame.timestamp, link, frame.data, wire_len, verify);
             if let Ok(packet) = decoded {
+                syns.see(packet.header.flags);
                 batch.push(frame, &packet);
             }
         })
@@ -110,10 +122,54 @@ impl Reader {
     }
 
     fn show_now(&mut self) {
+        self.syns.ask();
+        let ring = self.tap.statistics();
         self.queue.set_counts(Counts {
-            ring: self.tap.statistics(),
+            // Those with a wrong checksum were not seen either, but nothing was lost with them.
+            syns_lost: self.syns.lost.min(ring.dropped),
+            ring,
             decode: self.decoder.counters(),
             eighths_full: self.tap.eighths_full(),
         });
+    }
+}
+
+/// Clients' SYNs that passed, and those that capture has seen.
+struct Syns {
+    census: Option<Census>,
+    seen: u64,
+    /// What the census said when it was asked last.
+    passed: u64,
+    lost: u64,
+}
+
+impl Syns {
+    const fn new(census: Option<Census>) -> Self {
+        Self {
+            census,
+            seen: 0,
+            passed: 0,
+            lost: 0,
+        }
+    }
+
+    fn see(&mut self, flags: Flags) {
+        self.seen += u64::from(flags.has(Flags::SYN) && !flags.has(Flags::ACK));
+    }
+
+    fn ask(&mut self) {
+        match self.census.as_mut().map(Census::count) {
+            Some(Ok(passed)) => self.passed = passed,
+            Some(Err(error)) => {
+                tracing::warn!("connections that capture loses are not counted any more: {error}");
+                self.census = None;
+            }
+            None => {}
+        }
+    }
+
+    /// The ring is empty: what passed before the census was asked was either seen or lost.
+    fn compare(&mut self) {
+        self.lost = self.lost.max(self.passed.saturating_sub(self.seen));
     }
 }

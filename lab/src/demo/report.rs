@@ -58,12 +58,9 @@ impl Report {
             .and_then(Value::as_f64)
     }
 
-    /// Replicas that were given up, by reason.
-    pub(crate) fn aborted(&self) -> Vec<(String, u64)> {
-        let reasons = self
-            .0
-            .pointer("/replicas/aborted")
-            .and_then(Value::as_object);
+    /// The counts by reason at a JSON pointer, but for those that are 0.
+    pub(crate) fn counts(&self, pointer: &str) -> Vec<(String, u64)> {
+        let reasons = self.0.pointer(pointer).and_then(Value::as_object);
         let counts = reasons.into_iter().flatten();
         counts
             .filter_map(|(reason, count)| Some((reason.clone(), count.as_u64()?)))
@@ -89,6 +86,9 @@ mod tests {
         assert_eq!(report.fidelity(), Some(0.9));
         assert_eq!(report.latency("first_byte", "live", "p50"), Some(120.5));
         assert_eq!(report.latency("last_byte", "live", "p50"), None);
-        assert_eq!(report.aborted(), [("refused".to_owned(), 2)]);
+        assert_eq!(
+            report.counts("/replicas/aborted"),
+            [("refused".to_owned(), 2)]
+        );
     }
 }

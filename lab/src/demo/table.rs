@@ -152,12 +152,31 @@ impl Outcome {
             "replicas completed",
             ["", &count("/replicas/completed")],
         );
-        for (reason, aborted) in self.report.aborted() {
+        for (reason, aborted) in self.report.counts("/replicas/aborted") {
             row(
                 text,
                 &format!("replicas aborted: {reason}"),
                 ["", &number(aborted)],
             );
+        }
+        for (reason, refused) in self.report.counts("/sessions/refused") {
+            row(
+                text,
+                &format!("sessions refused: {reason}"),
+                ["", &number(refused)],
+            );
+        }
+        // What a crowded machine may show.
+        for (name, pointer) in [
+            ("sessions set aside", "/sessions/set_aside"),
+            ("sessions taken up again", "/sessions/resumed"),
+            ("frames dropped by capture", "/capture/dropped"),
+            ("bytes missing", "/bytes/missing"),
+        ] {
+            let value = self.report.number(pointer).filter(|value| *value > 0);
+            if let Some(value) = value {
+                row(text, name, ["", &number(value)]);
+            }
         }
         row(text, "bytes captured", ["", &count("/bytes/captured")]);
         row(text, "bytes delivered", ["", &count("/bytes/delivered")]);

@@ -114,6 +114,7 @@ fn keep_alive_connections_outlive_a_copier_that_stands_still_with_a_small_buffer
     let outcome = scene.finish();
     let report = &outcome.reports[0];
     assert!(number(report, "/capture/dropped") > 0, "{report:#}");
+    assert_eq!(number(report, "/capture/syns_lost"), 0, "{report:#}");
     assert_eq!(number(report, "/sessions/captured"), 20, "{report:#}");
     assert!(number(report, "/sessions/resumed") >= 15, "{report:#}");
     // Two of eight seconds went by unseen, and no more than that and what they cost on both sides.

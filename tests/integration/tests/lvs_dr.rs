@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use millrace_integration::cluster::{ClusterScene, Mode, POOLS, join};
-use millrace_integration::{Family, GREETING, RESP, can_run, number};
+use millrace_integration::{Family, GREETING, HTTP, RESP, can_run, number};
 use millrace_lab::load::{Kind, Load};
 
 const SETTLE: Duration = Duration::from_secs(40);
@@ -72,4 +72,25 @@ fn responses_are_taken_from_a_queue() {
 #[test]
 fn responses_of_all_real_servers_end_at_one_assistant() {
     copied_exactly(Mode::Link, [&[], &["-c", POOLS[1]]]);
+}
+
+#[test]
+fn bursts_of_uploads_reach_three_real_servers_whole() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = ClusterScene::new(ClusterScene::options(), Mode::Sink);
+    scene.start_checks();
+    scene.start_tester();
+    scene.start_copier(0, &[]);
+    let to = SocketAddr::new(Family::V4.of(scene.cluster.live[0].address), HTTP);
+    for concurrency in [10, 20] {
+        let kind = Kind::Upload {
+            size: 1_000_000,
+            count: 200,
+        };
+        let load = Load::new(kind, to).concurrency(concurrency);
+        join(vec![scene.load_in_background(load)]);
+    }
+    scene.finish_exact(SETTLE);
 }
