@@ -119,6 +119,8 @@ impl LiveView {
         if flags.has(Flags::ACK) {
             acked = client_offset(packet.header.ack).unwrap_or(0);
             self.acked = self.acked.max(acked);
+            // Bytes that capture has not seen, and that are not answered.
+            self.answered &= acked <= asked;
         }
         if flags.has(Flags::SYN) {
             self.first_or(packet.header.seq.add(1));

@@ -100,17 +100,22 @@ impl Midway {
         }
     }
 
-    /// The rest of a session of which so much was seen.
-    pub(crate) fn rest(stream: &ClientStream, live: &LiveView, watch: Watch) -> Self {
-        let end = stream.known_end().max(live.acked);
+    /// The rest of a session whose first byte has the number `origin` and of which everything up to
+    /// `known_end` is known to have been sent.
+    pub(crate) fn rest(origin: Seq, known_end: u64, live: &LiveView, watch: Watch) -> Self {
         let (answered, answered_to) = live.answered();
         Self {
             // Sequence numbers are 32 bits of it.
-            client_next: stream.first_seq().add(end as u32),
+            client_next: origin.add(known_end as u32),
             answered_to,
             answered,
             watch,
         }
+    }
+
+    /// Whether numbers are near enough to be this connection's.
+    pub(crate) fn is_near(&self, seq: Seq) -> bool {
+        seq.since(self.client_next).unsigned_abs() <= LOST_AT_ONCE.unsigned_abs()
     }
 
     /// A segment of the live server went by. Gives the bytes of the client that are missing by it:
@@ -138,10 +143,10 @@ impl Midway {
     /// A segment of the client went by. Its first byte begins a turn if the live server had
     /// answered everything before, and the client had seen the whole answer.
     pub(crate) fn on_client(&mut self, packet: &TcpPacket<'_>) -> Watched {
-        if packet.payload_len == 0 {
+        let seq = packet.header.seq;
+        if packet.payload_len == 0 || !self.is_near(seq) {
             return Watched::default();
         }
-        let seq = packet.header.seq;
         let begins =
             seq == self.client_next && self.answered && self.answered_to == packet.header.ack;
         let end = packet.seq_end();

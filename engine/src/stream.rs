@@ -4,12 +4,10 @@
 
 mod held;
 
-use std::collections::VecDeque;
-
 use millrace_wire::Seq;
 
 use self::held::Held;
-pub(crate) use self::held::HeldRun;
+pub(crate) use self::held::Behind;
 use crate::payload::Payload;
 use crate::pool::{BlockId, BlockPool};
 use crate::time::Time;
@@ -211,7 +209,11 @@ impl ClientStream {
     }
 
     /// Ends it where it is: what is missing will never come, nor what lies behind it.
+    /// An end that is there already stays.
     pub(crate) fn cut_short(&mut self, kind: EndKind) -> GivenUp {
+        if self.end().is_some() {
+            return GivenUp::default();
+        }
         let given_up = self.give_up();
         self.end_kind = Some(kind);
         self.end_offset = self.next;
@@ -229,17 +231,30 @@ impl ClientStream {
         given_up
     }
 
-    /// Takes out what is held from the first run on that begins a turn, if there is one, with the end
-    /// that was announced.
-    pub(crate) fn take_next_turn(&mut self) -> (VecDeque<HeldRun>, Option<End>) {
-        let taken = self.held.as_mut().map(|held| held.take_next_turn());
-        let taken = taken.unwrap_or_default();
-        if taken.is_empty() {
-            return (taken, None);
+    /// Takes out everything behind the hole, with the end that was announced there.
+    pub(crate) fn take_behind_hole(&mut self) -> Behind {
+        let known_end = self.known_end();
+        let end = self.announced_end().filter(|end| end.offset > self.next);
+        if end.is_some() {
+            (self.end_kind, self.end_offset) = (None, u64::MAX);
         }
-        let end = self.announced_end();
-        (self.end_kind, self.end_offset) = (None, u64::MAX);
-        (taken, end)
+        let held = self.held.take().unwrap_or_default();
+        Behind {
+            at: self.next,
+            runs: held.into_runs(),
+            end,
+            known_end,
+        }
+    }
+
+    /// Holds what lies behind a hole in this stream, whose first byte is byte `first` of the stream
+    /// that it was taken out of, and was sent when the client had seen `answered` bytes.
+    pub(crate) fn put_behind_hole(&mut self, behind: Behind, first: u64, answered: u64) {
+        if let Some(end) = behind.end {
+            let offset = end.offset - first;
+            self.set_end(End { offset, ..end });
+        }
+        self.held = Some(Box::new(Held::of(behind, first, answered)));
     }
 
     fn give_up(&mut self) -> GivenUp {

@@ -91,6 +91,9 @@ impl Engine {
             Watch::Gap | Watch::SetAside if self.draining => {
                 Admission::Refused(RefusalReason::Draining)
             }
+            Watch::Gap | Watch::SetAside if self.is_nearly_full() => {
+                Admission::Refused(RefusalReason::Memory)
+            }
             Watch::Gap | Watch::SetAside => {
                 let client = self.sessions.get(key).map(|session| session.tuple.source);
                 let copies = client.map_or(0, |client| self.copies(client));

@@ -8,7 +8,7 @@
 use super::Engine;
 use super::gaps::watched;
 use crate::intensity::{Intensity, Place};
-use crate::session::{Course, Phase, SessionKey, Watch};
+use crate::session::{Course, Phase, Session, SessionKey, Watch};
 use crate::stats::AbortReason;
 use crate::stream::EndKind;
 use crate::time::Time;
@@ -52,11 +52,10 @@ impl Engine {
         }
         let is_set_aside = |key: &SessionKey| {
             self.sessions.get(*key).is_some_and(|session| {
-                session.first_replica.is_some()
-                    && session.course == Course::Running
+                session.course == Course::Running
                     && matches!(session.phase, Phase::Active { .. })
                     && !relief.keeps(self.place(session.tuple.source))
-            })
+            }) && self.is_copied(*key)
         };
         let keys: Vec<SessionKey> = self.sessions.keys().filter(is_set_aside).collect();
         for key in keys {
@@ -75,8 +74,9 @@ impl Engine {
             return;
         };
         self.stats.sessions_set_aside += 1;
+        self.stats.bytes_missing += session.note_acked();
         let before = session.load();
-        let heir = (!self.config.only_from_syn).then(|| watched(session, Watch::SetAside));
+        let heir = (!self.config.only_from_syn).then(|| set_aside(session));
         let given_up = session.stream.cut_short(EndKind::SetAside);
         self.stats.give_up(given_up, session.copies());
         self.account(key, before);
@@ -84,22 +84,28 @@ impl Engine {
     }
 
     /// Frees the memory of a session that has too much, or is the next to need some when there is no
-    /// more: what it holds behind a hole, or else all of it.
+    /// more. It may be taken up again at a later turn.
     pub(super) fn make_room(&mut self, now: Time, key: SessionKey) {
-        let Some(session) = self.sessions.get(key) else {
+        let copied = self.is_copied(key);
+        let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let copied =
-            matches!(session.phase, Phase::Active { .. }) && session.first_replica.is_some();
-        if copied && session.stream.held_memory() as u64 > session.stream.stored() {
-            self.heal(now, key);
-            return;
-        }
-        let heir = (copied && session.course == Course::Running && !self.config.only_from_syn)
-            .then(|| watched(session, Watch::SetAside));
-        self.abort_session(now, key, AbortReason::Memory);
+        self.stats.bytes_missing += session.note_acked();
+        let running = copied && session.course == Course::Running;
+        let heir = (running && !self.config.only_from_syn).then(|| set_aside(session));
+        let reason = match session.stream.has_hole() {
+            true => AbortReason::CaptureGap,
+            false => AbortReason::Memory,
+        };
+        self.abort_session(now, key, reason);
         if heir.is_some() {
             self.bequeath(now, key, heir);
         }
     }
+}
+
+/// The heir of a session that is set aside with what was seen of it.
+fn set_aside(session: &Session) -> Session {
+    let (stream, live) = (&session.stream, &session.live);
+    watched(session, stream.first_seq(), live, stream.known_end(), Watch::SetAside)
 }

@@ -95,7 +95,7 @@ impl Engine {
     /// Looks out for a turn at which a session can be picked up that is not copied now; says
     /// whether it may be.
     fn watch(&mut self, at: Time, packet: &TcpPacket<'_>, midway: Midway) -> bool {
-        if self.config.only_from_syn || self.draining || self.is_nearly_full() {
+        if self.config.only_from_syn || !self.is_wanted(packet.tuple.source) {
             return false;
         }
         let phase = Phase::Midway(midway);
@@ -141,13 +141,17 @@ impl Engine {
         session.last_seen = session.last_seen.max(at);
         match &mut session.phase {
             Phase::Midway(midway) => {
-                let ended = flags.has(Flags::FIN) || flags.has(Flags::RST);
+                let near = midway.is_near(packet.header.seq);
+                let ended = near && (flags.has(Flags::FIN) || flags.has(Flags::RST));
                 let watch = midway.watch;
                 let watched = midway.on_client(packet);
                 // What is not admitted now may be at its next turn.
                 let admission = watched.begins.then(|| self.admit_again(now, key, watch));
                 let Some(Admission::Copied(copies)) = admission else {
                     self.count_watched(watch, watched, packet);
+                    if !near {
+                        self.note_stray(key, packet);
+                    }
                     if ended {
                         self.remove_session(key);
                     }
@@ -304,7 +308,7 @@ impl Engine {
             answer,
             fresh: offset == known_end && session.live.is_turn(),
         };
-        if packet.payload_len > 0 && wire_end > known_end {
+        if packet.payload_len > 0 && wire_end > session.stream.known_end() {
             session.live.note_asked();
         }
         // A segment without payload may be one that follows a FIN that was not captured.

@@ -5,44 +5,86 @@
 //! becomes a session of its own, the heir: from the next turn on that was held behind the hole, or
 //! else watched until one begins, like a session that was met in its middle.
 
-use std::collections::VecDeque;
+use millrace_wire::Seq;
 
 use super::Engine;
+use super::admission::Admission;
 use crate::live::LiveView;
 use crate::payload::Payload;
+use crate::replica::Replica;
 use crate::session::{Course, Midway, Phase, Session, SessionKey, Watch};
 use crate::stats::AbortReason;
-use crate::stream::{End, EndKind, HeldRun, RunInfo};
+use crate::stream::{Behind, End, EndKind, RunInfo};
 use crate::time::Time;
+use crate::turns::TurnClock;
+
+/// So many connections may come of one session at once; of what lies behind still more holes, the
+/// next turn is waited for.
+const HEIRS_AT_ONCE: usize = 16;
 
 impl Engine {
-    /// What this session lacks will not come any more. Gives its heir, if it has one.
-    pub(super) fn heal(&mut self, now: Time, key: SessionKey) -> Option<SessionKey> {
+    /// Whether bytes are missing of a session that it is known to have sent.
+    pub(super) fn has_gap(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            let active = matches!(session.phase, Phase::Active { .. });
+            active && (session.gap_since != Time::NEVER || session.stream.has_hole())
+        })
+    }
+
+    /// Whether a session has a replica that still delivers something.
+    pub(super) fn is_copied(&self, key: SessionKey) -> bool {
+        let mut next = self.replicas_of(key);
+        while let Some(replica) = next {
+            if !self.replicas.get(replica).is_some_and(Replica::is_lingering) {
+                return true;
+            }
+            next = self.sibling_of(replica);
+        }
+        false
+    }
+
+    /// What this session lacks will not come any more, nor, if `all`, what is missing further on. Gives
+    /// the session that holds the rest of the connection, if another one does.
+    pub(super) fn heal(&mut self, now: Time, key: SessionKey, all: bool) -> Option<SessionKey> {
+        let copied = self.is_copied(key);
         let session = self.sessions.get_mut(key)?;
         self.stats.bytes_missing += session.note_acked();
-        if self.config.only_from_syn || session.first_replica.is_none() {
+        if self.config.only_from_syn || !copied {
             self.abort_session(now, key, AbortReason::CaptureGap);
             return None;
         }
+        let (live, origin, course) = (session.live, session.stream.first_seq(), session.course);
         let before = session.load();
-        let (turns, end) = session.stream.take_next_turn();
-        let heir = match turns.front() {
-            Some(first) => Some(resumed(session, first)),
-            None if session.course == Course::Running => Some(watched(session, Watch::Gap)),
-            None => None,
-        };
-        let given_up = session.stream.cut_short(EndKind::Lost);
-        self.stats.give_up(given_up, session.copies());
+        let mut behind = session.stream.take_behind_hole();
         self.account(key, before);
-        let heir = self.bequeath(now, key, heir);
-        if let Some(heir) = heir
-            && let Some(first) = turns.front().map(|run| run.offset)
-        {
+        let (mut testator, mut heirs) = (key, 0);
+        loop {
+            let resumes = match self.admit_again(now, testator, Watch::Gap) {
+                Admission::Copied(_) => heirs < HEIRS_AT_ONCE,
+                Admission::Unchosen | Admission::Refused(_) => false,
+            };
+            let given_up = behind.skip_to_turn(resumes);
+            let session = self.sessions.get_mut(testator)?;
+            // Marking the end of one that others follow says nothing of the connection.
+            session.course = course;
+            session.stream.cut_short(EndKind::Lost);
+            self.stats.give_up(given_up, session.copies());
+            let Some(first) = behind.runs.front().map(|run| run.info) else {
+                let watched = (session.course == Course::Running)
+                    .then(|| watched(session, origin, &live, behind.known_end, Watch::Gap));
+                let heir = self.bequeath(now, testator, watched);
+                // Where there is no rest, the last one is all there is.
+                return heir.or((testator != key).then_some(testator));
+            };
+            let heir = resumed(session, origin, &live, behind.at, first);
+            let heir = self.bequeath(now, testator, Some(heir))?;
             self.stats.sessions_resumed += 1;
             self.open_replicas(now, heir);
-            self.take_over(now, heir, turns, first, end);
+            if self.take_over(now, heir, &mut behind, first.answer, all) {
+                return Some(heir);
+            }
+            (testator, heirs) = (heir, heirs + 1);
         }
-        heir
     }
 
     /// Lets `heir` hold the rest of a session's connection; the session ends where its stream does.
@@ -82,30 +124,28 @@ impl Engine {
         heir
     }
 
-    /// Gives an heir what was held for it: runs at offsets of its testator, whose byte `first` is its
-    /// own first one, and where the stream ends.
+    /// Gives an heir what is there for it without a hole, and, unless the next hole is as final as the
+    /// first, all that follows. Says whether nothing is left.
     fn take_over(
         &mut self,
         now: Time,
         heir: SessionKey,
-        runs: VecDeque<HeldRun>,
-        first: u64,
-        end: Option<End>,
-    ) {
+        behind: &mut Behind,
+        answered_before: u64,
+        all: bool,
+    ) -> bool {
         let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(heir) else {
-            return;
+            return true;
         };
-        let turn = session.live.clock;
-        session.live.clock = crate::turns::TurnClock::starting(session.last_seen);
-        let answered_before = runs.front().map_or(0, |run| run.info.answer);
         let before = session.load();
+        let first = behind.at;
         let mut last = RunInfo {
             at: session.last_seen,
             answer: 0,
             fresh: false,
         };
-        for run in runs {
+        while let Some(run) = behind.take_next() {
             last = RunInfo {
                 answer: run.info.answer.saturating_sub(answered_before),
                 ..run.info
@@ -114,36 +154,63 @@ impl Engine {
             // Memory for it was there a moment ago; without, the rest is another gap.
             let _ = self.take_run(now, heir, run.offset - first, &run.data, payload, last);
         }
+        let over = behind.is_over();
+        let hole_since = behind.runs.front().map_or(clock, |run| run.info.at);
+        let grace = self.config.gap_grace;
+        let done = over || !(all || hole_since + grace <= clock);
         if let Some(session) = self.sessions.get_mut(heir) {
-            session.live.clock = turn;
-            if let Some(end) = end {
-                let offset = end.offset.saturating_sub(first);
-                session.stream.set_end(End { offset, ..end });
+            let (answered, _) = session.live.answered();
+            if answered && over {
+                // Nothing is asked.
+                session.live.clock = TurnClock::starting(last.at);
             }
-            session.check_gap(clock);
+            if done {
+                let rest = Behind {
+                    at: behind.at,
+                    runs: std::mem::take(&mut behind.runs),
+                    ..*behind
+                };
+                match (over, rest.end) {
+                    (true, None) => {}
+                    (true, Some(end)) => {
+                        let offset = end.offset - first;
+                        session.stream.set_end(End { offset, ..end });
+                    }
+                    (false, _) => session
+                        .stream
+                        .put_behind_hole(rest, first, answered_before),
+                }
+                session.check_gap(clock);
+                if session.gap_since != Time::NEVER {
+                    session.gap_since = session.gap_since.min(hole_since);
+                }
+            }
         }
         self.place_end(now, last.at, heir, last.answer);
         self.account(heir, before);
         self.advance_replicas(now, heir);
+        match self.replicas_of(heir) {
+            // There was no source for any.
+            None => self.trim(heir),
+            Some(_) => {}
+        }
         self.arm_session(heir);
+        done
     }
 }
 
-/// The heir that begins with a turn that was held.
-fn resumed(session: &Session, first: &HeldRun) -> Session {
+/// The heir that begins with the turn at offset `at` of the first testator's stream, whose first byte
+/// has the number `origin` and whose live server is `live`.
+fn resumed(session: &Session, origin: Seq, live: &LiveView, at: u64, first: RunInfo) -> Session {
     let busy = 0;
     let copies = session.copies();
     let phase = Phase::Active { copies, busy };
     // Sequence numbers are 32 bits of an offset.
-    let seq = session.stream.first_seq().add(first.offset as u32);
-    let mut heir = Session::new(
-        session.last_seen,
-        session.tuple,
-        session.service,
-        seq,
-        phase,
-    );
-    heir.live = session.live.beginning_at(first.offset, first.info.answer);
+    let seq = origin.add(at as u32);
+    let mut heir = Session::new(session.last_seen, session.tuple, session.service, seq, phase);
+    heir.live = live.beginning_at(at, first.answer);
+    // What happened before the turn is the testator's.
+    heir.live.clock = TurnClock::starting(first.at);
     heir.course = match session.course {
         Course::Running => Course::Running,
         Course::Ended | Course::EndMarked => Course::Ended,
@@ -152,16 +219,15 @@ fn resumed(session: &Session, first: &HeldRun) -> Session {
     heir
 }
 
-/// The heir that waits for a turn.
-pub(super) fn watched(session: &Session, watch: Watch) -> Session {
-    let midway = Midway::rest(&session.stream, &session.live, watch);
-    let seq = session.stream.first_seq();
+/// The heir that waits for a turn behind `known_end`, an offset from the number `origin`.
+pub(super) fn watched(
+    session: &Session,
+    origin: Seq,
+    live: &LiveView,
+    known_end: u64,
+    watch: Watch,
+) -> Session {
+    let midway = Midway::rest(origin, known_end, live, watch);
     let phase = Phase::Midway(midway);
-    Session::new(
-        session.last_seen,
-        session.tuple,
-        session.service,
-        seq,
-        phase,
-    )
+    Session::new(session.last_seen, session.tuple, session.service, origin, phase)
 }

@@ -41,7 +41,18 @@ impl Engine {
     }
 
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
+    /// What lies behind holes is delivered, too.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
+        let mut last = key;
+        if self.has_gap(key)
+            && let Some(heir) = self.heal(now, key, true)
+        {
+            last = heir;
+        }
+        self.retire_whole(now, last);
+    }
+
+    fn retire_whole(&mut self, now: Time, key: SessionKey) {
         let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -393,6 +404,10 @@ impl Engine {
             next = self.sibling_of(replica);
             self.with_replica(now, replica, |replica, cx| replica.abort(cx, reason));
         }
+        if let Some(session) = self.sessions.get_mut(key) {
+            // Nothing of it is delivered any more.
+            session.gap_since = Time::NEVER;
+        }
         self.trim(key);
         self.arm_session(key);
     }
@@ -452,7 +467,7 @@ impl Engine {
         }
         if active && session.gap_is_final(clock, &self.config) {
             session.gap_since = Time::NEVER;
-            self.heal(now, key);
+            self.heal(now, key, false);
             return;
         }
         match session.phase {

@@ -5,7 +5,7 @@ use millrace_wire::{Flags, TcpHeader, TcpPacket};
 use super::Engine;
 use super::client::PLAUSIBLE;
 use crate::session::{Midway, Phase, SessionKey, Watch};
-use crate::stream::EndKind;
+use crate::stream::{End, EndKind};
 use crate::time::Time;
 
 impl Engine {
@@ -68,8 +68,10 @@ impl Engine {
         match &mut session.phase {
             Phase::Midway(midway) => {
                 let missing = midway.on_live(packet);
-                if midway.watch == Watch::Gap {
-                    self.stats.bytes_missing += missing;
+                match midway.watch {
+                    Watch::Gap => self.stats.bytes_missing += missing,
+                    Watch::SetAside => self.stats.bytes_set_aside += missing,
+                    Watch::Met | Watch::Refused => {}
                 }
                 if reset {
                     self.remove_session(key);
@@ -113,6 +115,16 @@ impl Engine {
         session.check_gap(clock);
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
+        if severed && (session.stream.has_hole() || session.gap_since != Time::NEVER) {
+            // Nothing will fill it. What was captured behind it is delivered, too.
+            self.stats.bytes_missing += session.note_acked();
+            let offset = session.stream.known_end();
+            let kind = EndKind::Severed;
+            session.stream.set_end(End { offset, kind });
+            self.stats.sessions_ended += u64::from(session.end(clock));
+            self.heal(now, key, true);
+            return;
+        }
         if severed {
             let before = session.load();
             self.stats.bytes_missing += session.note_acked();

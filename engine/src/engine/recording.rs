@@ -38,26 +38,9 @@ impl Engine {
                 // The live server's last words may lie beyond the end.
                 session.live.finished = true;
                 let running = session.course == Course::Running;
-                let missing = session.stream.has_hole() || session.gap_since != Time::NEVER;
                 self.stats.sessions_cut += u64::from(running);
-                if missing {
-                    self.heal_all(now, key);
-                    continue;
-                }
             }
             self.retire(now, key);
-        }
-    }
-
-    /// What a session lacks will not come any more: what lies before and behind its holes is
-    /// delivered, and then it ends.
-    fn heal_all(&mut self, now: Time, key: SessionKey) {
-        let mut next = Some(key);
-        while let Some(key) = next {
-            next = self.heal(now, key);
-            if next.is_none() {
-                self.retire(now, key);
-            }
         }
     }
 
@@ -78,11 +61,8 @@ impl Engine {
     pub fn end_gaps(&mut self, now: Time) {
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
-            let gap = self.sessions.get(key).is_some_and(|session| {
-                session.gap_since != Time::NEVER || session.stream.has_hole()
-            });
-            if gap {
-                self.heal(now, key);
+            if self.has_gap(key) {
+                self.heal(now, key, true);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{RunInfo, StreamError, clip};
+use super::{End, GivenUp, RunInfo, StreamError, clip};
 use crate::payload::Payload;
 
 /// Bytes held by one session, with what they cost besides. A larger hole than this is not
@@ -154,17 +154,63 @@ impl Held {
         Some(run)
     }
 
-    /// Takes out everything from the first run on that begins a turn.
-    pub(super) fn take_next_turn(&mut self) -> VecDeque<HeldRun> {
-        let Some(first) = self.runs.iter().position(|run| run.info.fresh) else {
-            return VecDeque::new();
+    pub(super) fn into_runs(self) -> VecDeque<HeldRun> {
+        self.runs
+    }
+
+    /// What was taken out of another stream, whose byte `first` is the first one of this and was sent
+    /// when the client had seen `answered` bytes.
+    pub(super) fn of(behind: Behind, first: u64, answered: u64) -> Self {
+        let mut held = Self {
+            runs: behind.runs,
+            bytes: 0,
+            reach: behind.known_end.saturating_sub(first),
         };
-        let taken = self.runs.split_off(first);
-        self.count();
-        if let Some(run) = taken.front() {
-            self.reach = self.reach.min(run.offset);
+        for run in &mut held.runs {
+            run.offset -= first;
+            run.info.answer = run.info.answer.saturating_sub(answered);
         }
-        taken
+        held.count();
+        held
+    }
+}
+
+/// What lies behind a hole, taken out of its stream. Offsets are that stream's.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    /// Where it begins: everything before was taken or given up.
+    pub(crate) at: u64,
+    pub(crate) runs: VecDeque<HeldRun>,
+    /// Where the stream ends, if that was announced.
+    pub(crate) end: Option<End>,
+    /// Behind the last byte that the client is known to have sent.
+    pub(crate) known_end: u64,
+}
+
+impl Behind {
+    /// Gives up everything before the next turn; without `resumes`, everything.
+    pub(crate) fn skip_to_turn(&mut self, resumes: bool) -> GivenUp {
+        let mut held = 0;
+        while let Some(run) = self.runs.front().filter(|run| !(resumes && run.info.fresh)) {
+            held += run.data.len() as u64;
+            self.runs.pop_front();
+        }
+        let next = self.runs.front().map_or(self.known_end, |run| run.offset);
+        let missing = (next - self.at).saturating_sub(held);
+        self.at = next;
+        GivenUp { held, missing }
+    }
+
+    /// Takes the next run if nothing is missing before it.
+    pub(crate) fn take_next(&mut self) -> Option<HeldRun> {
+        let run = self.runs.pop_front_if(|run| run.offset <= self.at)?;
+        self.at = self.at.max(run.end());
+        Some(run)
+    }
+
+    /// Whether nothing is left but perhaps the end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.runs.is_empty() && self.at >= self.known_end
     }
 }
 
@@ -197,10 +243,21 @@ mod tests {
         hold(&mut held, 1104, b"late", info(9000, false));
         assert_eq!(held.runs.len(), 3);
         hold(&mut held, 2000, b"behind another hole", info(9000, true));
-        let turn = held.take_next_turn();
-        assert_eq!((turn.len(), turn[0].offset), (3, 1100));
-        assert_eq!((held.bytes(), held.known_end()), (1000, 1100));
-        assert!(held.take_next_turn().is_empty());
+        let known_end = held.known_end();
+        let mut behind = Behind {
+            at: 90,
+            runs: held.into_runs(),
+            end: None,
+            known_end,
+        };
+        let given_up = behind.skip_to_turn(true);
+        assert_eq!((given_up.held, given_up.missing), (1000, 10));
+        assert_eq!(behind.take_next().map(|run| run.offset), Some(1100));
+        assert_eq!(behind.take_next().map(|run| run.offset), Some(1104));
+        assert!(behind.take_next().is_none() && !behind.is_over());
+        let given_up = behind.skip_to_turn(true);
+        assert_eq!((given_up.held, given_up.missing), (0, 892));
+        assert!(behind.take_next().is_some() && behind.is_over());
     }
 
     #[test]

@@ -266,3 +266,331 @@ fn a_session_over_its_share_of_memory_comes_back_at_a_later_turn() {
     let first: Time = resets[0].0;
     assert!(elapsed(first) < 3000, "at once");
 }
+
+#[test]
+fn the_rest_of_a_message_whose_head_was_only_acknowledged_is_no_turn() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (12, wire.ack(4, 10)),
+        // "HEAD" (4..8) was lost; its pure acknowledgement was captured.
+        (20, wire.answer(10, 8, 0)),
+        // The rest of the same message.
+        (25, wire.data(8, 10, b"BODY")),
+        (26, wire.answer(10, 12, 10)),
+        (30, wire.data(12, 20, b"next.")),
+        (31, wire.answer(20, 17, 10)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(20));
+    assert_eq!(received(&world), [&b"one."[..], b"next."]);
+}
+
+#[test]
+fn the_rest_of_a_message_is_no_turn_for_one_who_watches() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (12, wire.ack(4, 10)),
+        (20, wire.answer(10, 9, 0)),
+        // A slow upload: the body comes after the grace.
+        (3000, wire.data(9, 10, b"BODY")),
+        (3001, wire.answer(10, 13, 10)),
+        (3030, wire.data(13, 20, b"next.")),
+        (3031, wire.answer(20, 18, 10)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(20));
+    assert_eq!(received(&world), [&b"one."[..], b"next."]);
+}
+
+fn rec() -> Config {
+    Config {
+        recorded: Some(millrace_engine::Recorded {
+            speed: 1.0,
+            longest_pause: None,
+        }),
+        ..config()
+    }
+}
+
+#[test]
+fn the_end_of_a_recording_keeps_the_end_that_was_captured_behind_a_hole() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (13, wire.answer(10, 8, 10)),
+        (14, wire.data(8, 20, b"three.")),
+        (15, wire.answer(20, 14, 10)),
+        (18, wire.fin(14, 30)),
+        (19, wire.server(Flags::ACK | Flags::FIN, 30, 15, 0)),
+    ]);
+    let mut world = World::new(rec(), 1);
+    world.behaviour = Behaviour {
+        answers: vec![(4, 10), (6, 10)],
+        ..Behaviour::default()
+    };
+    let now = world.now;
+    for (when, packet) in &segments {
+        world.engine.segment(now, at(ms(*when)), &packet.view());
+    }
+    world.engine.end_of_recording(now);
+    world.run(secs(20));
+    assert_eq!(received(&world), [&b"one."[..], b"three."]);
+    assert_eq!(world.targets[1].ended, Ended::Fin);
+}
+
+#[test]
+fn what_follows_a_hole_is_cut_by_the_end_of_a_recording_and_no_gap() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (13, wire.answer(10, 8, 10)),
+        (14, wire.data(8, 20, b"three.")),
+        (15, wire.answer(20, 14, 10)),
+    ]);
+    let mut world = World::new(rec(), 1);
+    world.behaviour = Behaviour {
+        answers: vec![(4, 10), (6, 10)],
+        ..Behaviour::default()
+    };
+    let now = world.now;
+    for (when, packet) in &segments {
+        world.engine.segment(now, at(ms(*when)), &packet.view());
+    }
+    world.engine.end_of_recording(now);
+    world.run(secs(20));
+    let stats = stats(&world);
+    assert_eq!(stats.replicas_aborted.of(AbortReason::CaptureGap), 1);
+    assert_eq!(stats.replicas_completed, 1);
+}
+
+#[test]
+fn many_holes_do_not_cost_a_grace_each() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    let (mut c, mut s, mut t) = (0i32, 0i32, 10u64);
+    for turn in 0..60 {
+        if turn % 3 != 1 {
+            segments.push((t, wire.data(c, s as u32, b"turn")));
+        }
+        c += 4;
+        segments.push((t + 1, wire.answer(s, c as u32, 10)));
+        s += 10;
+        t += 10;
+    }
+    let mut world = captured(
+        Behaviour { answers: (1..60).map(|n| (4 * n, 10)).collect(), ..Behaviour::default() },
+        segments,
+    );
+    let mut last = 0;
+    for step in 0..1000 {
+        world.run(ms(100));
+        let got: usize = world.targets.iter().map(|t| t.received.len()).sum();
+        if got == 160 {
+            last = step;
+            break;
+        }
+        last = step;
+    }
+    println!("all delivered after {} ms; replicas {}", last * 100, stats(&world).replicas_opened);
+    assert!(last < 40, "{last}");
+}
+
+#[test]
+fn a_stray_segment_makes_no_gigabytes_missing() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (12, wire.data(100, 10, &bytes(1, 100))),
+        (13, wire.answer(10, 200, 10)),
+        // From nowhere.
+        (1500, wire.data(1_500_000_000, 20, b"x")),
+        (2000, wire.data(200, 20, b"next.")),
+        (2001, wire.answer(20, 205, 10)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(20));
+    assert_eq!(received(&world), [&b"one."[..], b"next."]);
+    assert_eq!(stats(&world).bytes_missing, 96);
+}
+
+#[test]
+fn what_was_stopped_stays_stopped() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        // "two." lost, answered
+        (13, wire.answer(10, 8, 10)),
+        (3000, wire.data(8, 20, b"three.")),
+        (3001, wire.answer(20, 14, 10)),
+        (3100, wire.data(14, 30, b"four.")),
+        (3101, wire.answer(30, 19, 10)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(ms(500));
+    let now = world.now;
+    world.engine.stop_replicas(now);
+    world.run(secs(20));
+    assert_eq!(world.targets.len(), 1);
+    assert_eq!(stats(&world).sessions_resumed, 0);
+}
+
+#[test]
+fn what_was_stopped_is_not_set_aside() {
+    let turn = || [says(500), Server(300), Pause(secs(1))];
+    let talk: Vec<_> = (0..10).flat_map(|_| turn()).chain([ClientFin]).collect();
+    let mut world = World::new(config(), 1);
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(ms(2500));
+    let now = world.now;
+    world.engine.stop_replicas(now);
+    world.engine.set_relief(now, relief(0.0, 0.0));
+    world.run(secs(1));
+    let now = world.now;
+    world.engine.set_relief(now, Relief::default());
+    world.run(secs(20));
+    assert_eq!(stats(&world).sessions_set_aside, 0);
+    assert_eq!(world.targets.len(), 1);
+}
+
+#[test]
+fn thousands_of_holes_cost_neither_the_stack_nor_thousands_of_connections() {
+    let wire = Wire::new(PORT);
+    let mut world = World::new(
+        Config { memory_limit: 4 << 20, ..config() },
+        1,
+    );
+    for (when, p) in handshake(&wire) {
+        world.engine.segment(world.now, at(ms(when)), &p.view());
+    }
+    world.run(ms(20));
+    let now = world.now;
+    let (mut c, mut s) = (0i32, 0i32);
+    for turn in 0..60_000 {
+        if turn % 2 == 1 {
+            let p = wire.data(c, s as u32, b"turn");
+            world.engine.segment(now, now, &p.view());
+        }
+        c += 4;
+        let p = wire.answer(s, c as u32, 10);
+        world.engine.segment(now, now, &p.view());
+        s += 10;
+    }
+    let opened = stats(&world).replicas_opened;
+    assert!(opened < 1000, "{opened}");
+    assert!(world.engine.gauges().memory < 5 << 20);
+}
+
+#[test]
+fn what_is_missing_of_a_session_that_is_set_aside_is_counted() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (13, wire.answer(10, 108, 10)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(ms(500));
+    let now = world.now;
+    world.engine.set_relief(now, relief(0.0, 0.0));
+    world.run(secs(400));
+    let stats = stats(&world);
+    assert_eq!(stats.bytes_missing + stats.bytes_set_aside, 104);
+}
+
+#[test]
+fn a_gap_is_no_latency_of_the_live_server() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (13, wire.answer(10, 8, 10)),
+        (14, wire.data(8, 20, b"three.")),
+        (15, wire.answer(20, 14, 10)),
+        (516, wire.data(14, 30, b"four.")),
+        (517, wire.answer(30, 19, 10)),
+        (1600, wire.data(19, 40, b"five.")),
+        (1601, wire.answer(40, 24, 10)),
+        (1700, wire.fin(24, 50)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(10));
+    let last = &stats(&world).live_latency.last_byte;
+    assert!(last.max() < 50_000, "{}", last.max());
+}
+
+#[test]
+fn while_memory_is_full_nobody_comes_back() {
+    let mut world = World::new(Config { memory_limit: 1 << 20, ..config() }, 1);
+    for i in 0..7u16 {
+        let port = 20_000 + i;
+        world.behaviours.insert(port, Behaviour { window: 1000, stall: Some((1, secs(100))), ..Behaviour::default() });
+        world.capture(Live::new(at(ms(i as u64)), port).play(&[says(100_000), Pause(secs(1)), says(35_000), Pause(secs(100))]));
+    }
+    let wire = Wire::new(30_000);
+    world.behaviours.insert(30_000, Behaviour { window: 1000, stall: Some((1, secs(100))), ..Behaviour::default() });
+    let mut segments = handshake(&wire);
+    segments.push((5000, wire.data(0, 0, &bytes(1, 200_000))));
+    world.capture(segments.into_iter().map(|(w, p)| (at(ms(w)), p)).collect());
+    let turn = || [says(50), Server(30), Pause(ms(100))];
+    let talk: Vec<_> = (0..100).flat_map(|_| turn()).chain([ClientFin]).collect();
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    for _ in 0..15 {
+        world.run(secs(1));
+        let _ = stats(&world);
+    }
+    assert!(stats(&world).sessions_resumed < 5);
+}
+
+#[test]
+fn a_reset_of_the_live_server_behind_a_hole_keeps_the_turns_before_it() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (13, wire.answer(10, 8, 10)),
+        (14, wire.data(8, 20, b"three.")),
+        (15, wire.answer(20, 14, 10)),
+        (20, wire.server(Flags::RST | Flags::ACK, 30, 14, 0)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(10));
+    assert_eq!(received(&world), [&b"one."[..], b"three."]);
+}
+
+#[test]
+fn while_draining_nothing_goes_on_behind_a_hole() {
+    let wire = Wire::new(PORT);
+    let mut segments = handshake(&wire);
+    segments.extend([
+        (10, wire.data(0, 0, b"one.")),
+        (11, wire.answer(0, 4, 10)),
+        (13, wire.answer(10, 8, 10)),
+        (14, wire.data(8, 20, b"three.")),
+        (15, wire.answer(20, 14, 10)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(ms(100));
+    world.engine.drain();
+    let now = world.now;
+    world.engine.set_intensity(Intensity::from_ratio(0.0));
+    world.engine.set_relief(now, relief(0.0, 1.0));
+    world.run(secs(10));
+    assert_eq!(received(&world), [&b"one."[..]]);
+}
