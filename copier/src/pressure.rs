@@ -12,11 +12,13 @@ use millrace_engine::{Intensity, Relief};
 use serde::Serialize;
 
 /// Captured packets that wait for longer are pressure.
-const LONGEST_LAG: Duration = Duration::from_secs(5);
+const LONGEST_LAG: Duration = Duration::from_secs(30);
 /// Memory above this share of the limit is pressure: the rest is for what was captured already.
 const MEMORY_SHARE: f64 = 0.85;
-/// So many eighths of the ring's slots are pressure.
-const RING_EIGHTHS: f64 = 4.0;
+/// So many eighths of the ring's memory are pressure.
+const RING_EIGHTHS: f64 = 6.0;
+/// Frames that the ring drops are pressure for this long.
+const DROPS_LAST: Duration = Duration::from_millis(500);
 /// Below this part of every limit there is no pressure.
 const CALM: f64 = 0.75;
 /// Pressure that lasts for less is a burst, which queues are for.
@@ -25,8 +27,10 @@ const BURST: Duration = Duration::from_millis(300);
 const STEP_INTERVAL: Duration = Duration::from_millis(300);
 /// So long must it be calm before more is taken again, and between the steps of that.
 const CALM_INTERVAL: Duration = Duration::from_secs(1);
-/// New sessions are refused in so many steps before open ones are set aside.
-const REFUSING_STEPS: u32 = 3;
+/// Where no larger share of the new sessions is admitted, open ones are set aside.
+const REFUSED_ENOUGH: f64 = 0.3;
+/// Below the limits but not calm, more is taken again after so many times as long.
+const UNEASY: u32 = 5;
 /// CPU time is an average over about this long.
 const CPU_WINDOW: Duration = Duration::from_secs(1);
 /// Some sessions are kept whatever happens, so that it shows when the pressure is gone.
@@ -41,8 +45,10 @@ pub struct Load {
     pub lag: Duration,
     /// Memory in use, in bytes.
     pub memory: u64,
-    /// Eighths of the ring's slots that were full.
+    /// Eighths of the ring's memory that were full.
     pub ring_eighths: usize,
+    /// Frames that the ring has dropped since the start.
+    pub dropped: u64,
     /// CPU time of the process since its start.
     pub cpu: Duration,
 }
@@ -110,8 +116,6 @@ pub struct Governor {
     limits: Limits,
     admit: f64,
     keep: f64,
-    /// Steps of refusing since there was no pressure.
-    refused: u32,
     step_at: Duration,
     pressed_since: Option<Duration>,
     calm_since: Option<Duration>,
@@ -120,6 +124,8 @@ pub struct Governor {
     cpu_percent: f64,
     lag: Duration,
     memory: u64,
+    dropped: u64,
+    drops_until: Duration,
     stage: Stage,
     cause: Option<Cause>,
     steps: u64,
@@ -132,7 +138,6 @@ impl Governor {
             limits,
             admit: 1.0,
             keep: 1.0,
-            refused: 0,
             step_at: Duration::ZERO,
             pressed_since: None,
             calm_since: None,
@@ -140,6 +145,8 @@ impl Governor {
             cpu_percent: 0.0,
             lag: Duration::ZERO,
             memory: 0,
+            dropped: 0,
+            drops_until: Duration::ZERO,
             stage: Stage::None,
             cause: None,
             steps: 0,
@@ -149,14 +156,22 @@ impl Governor {
     /// What is taken from `now` on, by what was measured.
     pub fn tick(&mut self, now: Duration, load: &Load) -> Relief {
         self.measure_cpu(now, load.cpu);
-        let falls = load.lag < self.lag || load.memory < self.memory;
+        let (lag_falls, memory_falls) = (load.lag < self.lag, load.memory < self.memory);
         (self.lag, self.memory) = (load.lag, load.memory);
-        let (pressure, cause) = self.pressure(load);
+        if load.dropped > self.dropped {
+            self.dropped = load.dropped;
+            self.drops_until = now + DROPS_LAST;
+        }
+        let (pressure, cause) = self.pressure(now, load);
         if pressure >= 1.0 {
             self.calm_since = None;
             let since = *self.pressed_since.get_or_insert(now);
             // What goes down by itself is left to go down.
-            let waits = matches!(cause, Cause::Lag | Cause::Memory) && falls;
+            let waits = match cause {
+                Cause::Lag => lag_falls,
+                Cause::Memory => memory_falls,
+                Cause::Ring | Cause::Cpu => false,
+            };
             if now >= (since + BURST).max(self.step_at) && !waits {
                 self.step_at = now + STEP_INTERVAL;
                 self.tighten(pressure, cause);
@@ -164,14 +179,11 @@ impl Governor {
             return self.relief();
         }
         self.pressed_since = None;
-        if pressure < CALM {
-            let since = *self.calm_since.get_or_insert(now);
-            if self.stage != Stage::None && now >= since + CALM_INTERVAL {
-                self.calm_since = Some(now);
-                self.relax();
-            }
-        } else {
-            self.calm_since = None;
+        let times = if pressure < CALM { 1 } else { UNEASY };
+        let since = *self.calm_since.get_or_insert(now);
+        if self.stage != Stage::None && now >= since + CALM_INTERVAL * times {
+            self.calm_since = Some(now);
+            self.relax();
         }
         self.relief()
     }
@@ -211,16 +223,20 @@ impl Governor {
     }
 
     /// The largest share of a limit that is used, and of which.
-    fn pressure(&self, load: &Load) -> (f64, Cause) {
+    fn pressure(&self, now: Duration, load: &Load) -> (f64, Cause) {
         let memory = self.limits.memory as f64 * MEMORY_SHARE;
         let cpu = self.limits.cpu_percent;
+        let ring = match now < self.drops_until {
+            true => RING_EIGHTHS.max(load.ring_eighths as f64),
+            false => load.ring_eighths as f64,
+        };
         let shares = [
             (
                 load.lag.as_secs_f64() / LONGEST_LAG.as_secs_f64(),
                 Cause::Lag,
             ),
             (load.memory as f64 / memory.max(1.0), Cause::Memory),
-            (load.ring_eighths as f64 / RING_EIGHTHS, Cause::Ring),
+            (ring / RING_EIGHTHS, Cause::Ring),
             (cpu.map_or(0.0, |most| self.cpu_percent / most), Cause::Cpu),
         ];
         let most = shares.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
@@ -231,8 +247,7 @@ impl Governor {
         let left = (0.9 / pressure).clamp(0.3, 0.9);
         self.steps += 1;
         self.cause = Some(cause);
-        if self.refused < REFUSING_STEPS {
-            self.refused += 1;
+        if self.admit > REFUSED_ENOUGH {
             self.admit = (self.admit * left).max(LEAST);
         } else {
             self.keep = (self.keep * left).max(LEAST);
@@ -253,7 +268,6 @@ impl Governor {
         }
         if self.keep >= 1.0 && self.admit >= 1.0 {
             self.cause = None;
-            self.refused = 0;
             self.tell(Stage::None);
         } else if self.keep >= 1.0 {
             self.tell(Stage::Refusing);
@@ -288,7 +302,9 @@ impl Governor {
                 self.memory >> 20,
                 self.limits.memory >> 20
             ),
-            Some(Cause::Ring) => "the capture ring is half full, see -B".to_owned(),
+            Some(Cause::Ring) => {
+                "the capture ring is nearly full or drops frames, see -B".to_owned()
+            }
             Some(Cause::Cpu) => format!(
                 "{:.0}% of a core are used, --max-cpu allows {:.0}%",
                 self.cpu_percent,
@@ -338,6 +354,7 @@ mod tests {
             lag: Duration::from_millis(millis),
             memory: 0,
             ring_eighths: 0,
+            dropped: 0,
             cpu: Duration::ZERO,
         }
     }
@@ -347,10 +364,10 @@ mod tests {
         let mut governor = governor();
         let mut at = run(&mut governor, 0, 10, |_| lag(10));
         assert_eq!(governor.relief(), Relief::default());
-        at = run(&mut governor, at, 4, |_| lag(7000));
+        at = run(&mut governor, at, 4, |_| lag(45_000));
         assert_eq!(governor.status().stage, Stage::Refusing);
         assert!(governor.admit < 1.0 && governor.keep == 1.0);
-        at = run(&mut governor, at, 30, |_| lag(7000));
+        at = run(&mut governor, at, 30, |_| lag(45_000));
         assert_eq!(governor.status().stage, Stage::SettingAside);
         assert!(governor.keep < 0.5, "{}", governor.keep);
         assert_eq!(governor.status().cause, Some(Cause::Lag));
@@ -362,10 +379,10 @@ mod tests {
     #[test]
     fn what_goes_down_by_itself_is_left_to_go_down() {
         let mut governor = governor();
-        let at = run(&mut governor, 0, 6, |_| lag(9000));
+        let at = run(&mut governor, 0, 6, |_| lag(90_000));
         let (admit, keep) = (governor.admit, governor.keep);
         for tick in 0..40 {
-            governor.tick(TICK * (at + tick), &lag(8900 - u64::from(tick) * 90));
+            governor.tick(TICK * (at + tick), &lag(89_000 - u64::from(tick) * 900));
         }
         assert_eq!((governor.admit, governor.keep), (admit, keep));
     }
@@ -404,15 +421,34 @@ mod tests {
     #[test]
     fn a_burst_is_no_pressure() {
         let mut governor = governor();
-        let at = run(&mut governor, 0, 3, |_| lag(9000));
+        let at = run(&mut governor, 0, 3, |_| lag(90_000));
         let at = run(&mut governor, at, 1, |_| lag(100));
-        run(&mut governor, at, 3, |_| lag(9000));
+        run(&mut governor, at, 3, |_| lag(90_000));
         assert_eq!(governor.status().steps, 0);
     }
 
     #[test]
+    fn frames_that_are_dropped_again_and_again_are_pressure_though_the_slots_are_empty() {
+        let mut governor = governor();
+        let dropped = std::cell::Cell::new(0);
+        run(&mut governor, 0, 10, |_| {
+            dropped.set(dropped.get() + 3);
+            Load {
+                dropped: dropped.get(),
+                ..lag(0)
+            }
+        });
+        assert_eq!(governor.status().cause, Some(Cause::Ring));
+        run(&mut governor, 10, 100, |_| Load {
+            dropped: dropped.get(),
+            ..lag(0)
+        });
+        assert_eq!(governor.status().stage, Stage::None);
+    }
+
+    #[test]
     fn memory_and_ring_press_too() {
-        for (memory, ring_eighths, cause) in [(900, 0, Cause::Memory), (0, 5, Cause::Ring)] {
+        for (memory, ring_eighths, cause) in [(900, 0, Cause::Memory), (0, 7, Cause::Ring)] {
             let mut governor = governor();
             run(&mut governor, 0, 5, |_| Load {
                 memory,

@@ -264,8 +264,10 @@ pub struct Sources<'a> {
     pub gauges: Gauges,
     /// How much is copied.
     pub intensity: IntensityStatus,
-    /// The rings' counters, summed.
+    /// The capture ring's counters.
     pub ring: RingStatistics,
+    /// Those of the rings on which this host catches answers.
+    pub answers: RingStatistics,
     /// SYNs of clients that capture lost.
     pub syns_lost: u64,
     /// The decoder's counters.
@@ -363,8 +365,8 @@ impl Report {
                 stale_connections_reset: stats.stale_connections_reset,
             },
             capture: Capture {
-                received: ring.received,
-                dropped: ring.dropped,
+                received: ring.received + from.answers.received,
+                dropped: ring.dropped + from.answers.dropped,
                 syns_lost: from.syns_lost,
                 not_tcp: decode.not_tcp,
                 malformed: decode.malformed,

@@ -70,7 +70,7 @@ pub struct Shard {
     engine: Engine,
     intake: Option<Intake>,
     batch: Batch,
-    /// How old the last captured packet was when it was taken in.
+    /// How long the last batch of captured packets had waited.
     lag: Duration,
     governor: Governor,
     feed: Option<Feed>,
@@ -299,10 +299,10 @@ impl Shard {
             return false;
         }
         pace.looked(Instant::now());
+        *lag = batch.waited();
         let now = clock.now();
         for captured in batch.packets() {
             let at = Clock::stamp(now, captured.timestamp);
-            *lag = now.since(at);
             engine.segment_with(now, at, &captured.packet, captured.payload);
         }
         true
@@ -522,10 +522,8 @@ impl Shard {
     fn report(&mut self) -> Report {
         let captured = self.intake.as_ref().map(Intake::counts);
         let captured = captured.unwrap_or_default();
-        let (mut ring, mut decode) = (captured.ring, captured.decode);
-        if let Some(answers) = &mut self.answers {
-            ring += answers.statistics();
-        }
+        let mut decode = captured.decode;
+        let answers = self.answers.as_mut().map(Answers::statistics);
         if self.feed.is_some() {
             decode = self.decoder.counters();
         }
@@ -534,7 +532,8 @@ impl Shard {
             stats: self.engine.stats(),
             gauges: self.engine.gauges(),
             intensity: self.pilot.status(),
-            ring,
+            ring: captured.ring,
+            answers: answers.unwrap_or_default(),
             syns_lost: captured.syns_lost,
             decode,
             pressure: self.governor.status(),
@@ -547,6 +546,8 @@ impl Shard {
 
     /// Resets what is still open, so that targets need not wait for time-outs.
     fn end(mut self) -> Report {
+        // What waits was captured, and counts.
+        while self.capture() {}
         let now = self.clock.now();
         if let Some(feed) = &mut self.feed {
             feed.end_show();

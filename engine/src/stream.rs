@@ -6,8 +6,8 @@ mod held;
 
 use millrace_wire::Seq;
 
-use self::held::Held;
 pub(crate) use self::held::Behind;
+use self::held::Held;
 use crate::payload::Payload;
 use crate::pool::{BlockId, BlockPool};
 use crate::time::Time;

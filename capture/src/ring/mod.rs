@@ -41,7 +41,10 @@ use crate::error::CaptureError;
 use crate::filter::{Filter, Program};
 use crate::sys::address::bound_link;
 use crate::sys::mapping::Mapping;
-use crate::sys::option::take_packet_statistics;
+use crate::sys::option::{receive_queue, take_packet_statistics};
+
+/// How often a long frame is looked for in the socket's queue.
+const MOST_TRIES: usize = 8;
 
 /// How a ring is to be opened.
 #[derive(Clone, Debug)]
@@ -158,7 +161,7 @@ impl Ring {
             if let Some(mut frame) = Frame::read(slot, status) {
                 let long = match status & libc::TP_STATUS_COPY {
                     0 => None,
-                    _ => receive(self.fd.as_fd(), frame.original_len, self.snap_len),
+                    _ => receive(self.fd.as_fd(), &frame, self.snap_len),
                 };
                 if let Some(long) = &long {
                     frame.data = long;
@@ -181,8 +184,14 @@ impl Ring {
         self.slots.slot(self.current).is_some()
     }
 
-    /// How many eighths of the slots are full.
+    /// How many eighths of its memory are full: of the slots, or of what long frames may take.
     pub fn eighths_full(&self) -> usize {
+        let long = receive_queue(self.fd.as_fd()).map_or(0, |(used, most)| used * 8 / most.max(1));
+        self.eighths_of_slots()
+            .max(if self.takes_long_frames() { long } else { 0 })
+    }
+
+    fn eighths_of_slots(&self) -> usize {
         let count = self.slots.slot_count();
         let is_full = |eighth: &usize| {
             let ahead = self.current + (count * eighth / 8).saturating_sub(1);
@@ -258,11 +267,20 @@ fn room(slot: &[u8]) -> usize {
     SLOT.saturating_sub(start)
 }
 
-/// The frame at the head of the socket's queue, up to `snap_len` bytes.
-fn receive(fd: BorrowedFd<'_>, len: u32, snap_len: usize) -> Option<Bytes> {
-    let mut frame = Vec::with_capacity((len as usize).min(snap_len));
-    recv(fd, spare_capacity(&mut frame), RecvFlags::DONTWAIT).ok()?;
-    Some(frame.into())
+/// The long frame whose head is in a slot, from the socket's queue, up to `snap_len` bytes.
+fn receive(fd: BorrowedFd<'_>, head: &Frame<'_>, snap_len: usize) -> Option<Bytes> {
+    let len = (head.original_len as usize).min(snap_len);
+    for _ in 0..MOST_TRIES {
+        let mut frame = Vec::with_capacity(len);
+        match recv(fd, spare_capacity(&mut frame), RecvFlags::DONTWAIT) {
+            // One that a failure left behind belongs to a slot that was read long ago.
+            Ok(_) if frame.starts_with(head.data) => return Some(frame.into()),
+            Err(rustix::io::Errno::AGAIN) => return None,
+            // An error of the device is told once, before the frame.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    None
 }
 
 impl AsFd for Ring {

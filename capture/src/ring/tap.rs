@@ -86,14 +86,12 @@ impl Tap {
     }
 
     /// Hands over the frames that have come, at most `limit` of them, and how they begin; gives
-    /// their number. When there is none, a failed ring is let go, and devices that are not there
-    /// are looked for now and then.
+    /// their number. Now and then a failed ring is let go, and devices that are not there are looked
+    /// for.
     pub fn read(&mut self, limit: usize, mut take: impl FnMut(LinkType, &Frame<'_>)) -> usize {
-        if !self.ring.as_ref().is_some_and(Ring::is_ready) {
-            match self.ring {
-                Some(_) => self.examine(),
-                None => self.reopen(),
-            }
+        match self.ring {
+            Some(_) => self.examine(),
+            None => self.reopen(),
         }
         let Some(ring) = &mut self.ring else {
             return 0;
@@ -132,7 +130,9 @@ impl Tap {
             self.look_at = now + LOOK_INTERVAL;
             self.follow_devices();
         }
-        if !std::mem::take(&mut self.suspect) {
+        // What a ring still holds is read before it is let go.
+        let ready = self.ring.as_ref().is_some_and(Ring::is_ready);
+        if ready || !std::mem::take(&mut self.suspect) {
             return;
         }
         let Some(error) = self.ring.as_ref().and_then(Ring::take_error) else {

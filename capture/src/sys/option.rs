@@ -16,6 +16,8 @@ unsafe trait Plain: Copy {}
 unsafe impl Plain for c_int {}
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
+// SAFETY: an array of integers.
+unsafe impl Plain for [u32; 9] {}
 // SAFETY: a structure of four u32.
 unsafe impl Plain for libc::tpacket_req {}
 // SAFETY: a structure of two u32.
@@ -120,6 +122,14 @@ pub(crate) fn set_promiscuous(fd: BorrowedFd<'_>, device_index: u32) -> io::Resu
 /// Joins a fan-out group; `argument` is the group id, and the mode and flags shifted by 16.
 pub(crate) fn set_fanout(fd: BorrowedFd<'_>, argument: u32) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &argument)
+}
+
+/// Bytes that wait in the receive queue, and how many may (`SO_MEMINFO`).
+pub(crate) fn receive_queue(fd: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
+    /// `SO_MEMINFO` with the nine numbers of `linux/sock_diag.h`; not in the libc crate.
+    const MEMORY_INFO: c_int = 55;
+    let [used, most, ..]: [u32; 9] = get(fd, libc::SOL_SOCKET, MEMORY_INFO)?;
+    Ok((used as usize, most as usize))
 }
 
 /// Packets and drops since the last call: reading resets the kernel's counters.

@@ -1,5 +1,7 @@
 //! Packets that were captured one after the other, decoded.
 
+use std::time::{Duration, Instant};
+
 use millrace_capture::Frame;
 use millrace_engine::{Payload, part_of};
 use millrace_wire::{FourTuple, TcpHeader, TcpPacket};
@@ -17,6 +19,8 @@ pub struct Batch {
     short: Vec<u8>,
     /// Bytes of long payload.
     long: usize,
+    /// When it was put into the queue.
+    pub(super) queued_at: Option<Instant>,
 }
 
 /// A packet but for its payload.
@@ -94,6 +98,11 @@ impl Batch {
                 payload,
             }
         })
+    }
+
+    /// How long it has waited.
+    pub fn waited(&self) -> Duration {
+        self.queued_at.map(|at| at.elapsed()).unwrap_or_default()
     }
 
     /// How many packets there are.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use millrace_capture::Waker;
 
@@ -53,7 +54,8 @@ impl Queue {
     pub(super) fn put(&self, batch: &mut Batch) {
         let mut state = self.lock();
         let empty = state.spare.pop().unwrap_or_default();
-        let full = std::mem::replace(batch, empty);
+        let mut full = std::mem::replace(batch, empty);
+        full.queued_at = Some(Instant::now());
         state.bytes += full.size() as u64;
         state.batches.push_back(full);
         let was_empty = state.batches.len() == 1;

@@ -46,11 +46,13 @@ impl Shard {
             return;
         };
         let memory = self.engine.gauges().memory;
+        let counts = intake.counts();
         intake.note_memory(memory);
         let load = Load {
             lag: self.lag,
             memory: memory + intake.waiting(),
-            ring_eighths: intake.counts().eighths_full,
+            ring_eighths: counts.eighths_full,
+            dropped: counts.ring.dropped,
             cpu: process_cpu_time(),
         };
         let relief = self.governor.tick(self.clock.elapsed(), &load);

@@ -107,5 +107,11 @@ impl Engine {
 /// The heir of a session that is set aside with what was seen of it.
 fn set_aside(session: &Session) -> Session {
     let (stream, live) = (&session.stream, &session.live);
-    watched(session, stream.first_seq(), live, stream.known_end(), Watch::SetAside)
+    watched(
+        session,
+        stream.first_seq(),
+        live,
+        stream.known_end(),
+        Watch::SetAside,
+    )
 }

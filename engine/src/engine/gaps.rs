@@ -35,7 +35,11 @@ impl Engine {
     pub(super) fn is_copied(&self, key: SessionKey) -> bool {
         let mut next = self.replicas_of(key);
         while let Some(replica) = next {
-            if !self.replicas.get(replica).is_some_and(Replica::is_lingering) {
+            if !self
+                .replicas
+                .get(replica)
+                .is_some_and(Replica::is_lingering)
+            {
                 return true;
             }
             next = self.sibling_of(replica);
@@ -176,9 +180,7 @@ impl Engine {
                         let offset = end.offset - first;
                         session.stream.set_end(End { offset, ..end });
                     }
-                    (false, _) => session
-                        .stream
-                        .put_behind_hole(rest, first, answered_before),
+                    (false, _) => session.stream.put_behind_hole(rest, first, answered_before),
                 }
                 session.check_gap(clock);
                 if session.gap_since != Time::NEVER {
@@ -189,10 +191,9 @@ impl Engine {
         self.place_end(now, last.at, heir, last.answer);
         self.account(heir, before);
         self.advance_replicas(now, heir);
-        match self.replicas_of(heir) {
+        if self.replicas_of(heir).is_none() {
             // There was no source for any.
-            None => self.trim(heir),
-            Some(_) => {}
+            self.trim(heir);
         }
         self.arm_session(heir);
         done
@@ -207,7 +208,13 @@ fn resumed(session: &Session, origin: Seq, live: &LiveView, at: u64, first: RunI
     let phase = Phase::Active { copies, busy };
     // Sequence numbers are 32 bits of an offset.
     let seq = origin.add(at as u32);
-    let mut heir = Session::new(session.last_seen, session.tuple, session.service, seq, phase);
+    let mut heir = Session::new(
+        session.last_seen,
+        session.tuple,
+        session.service,
+        seq,
+        phase,
+    );
     heir.live = live.beginning_at(at, first.answer);
     // What happened before the turn is the testator's.
     heir.live.clock = TurnClock::starting(first.at);
@@ -229,5 +236,11 @@ pub(super) fn watched(
 ) -> Session {
     let midway = Midway::rest(origin, known_end, live, watch);
     let phase = Phase::Midway(midway);
-    Session::new(session.last_seen, session.tuple, session.service, origin, phase)
+    Session::new(
+        session.last_seen,
+        session.tuple,
+        session.service,
+        origin,
+        phase,
+    )
 }

@@ -388,7 +388,10 @@ fn many_holes_do_not_cost_a_grace_each() {
         t += 10;
     }
     let mut world = captured(
-        Behaviour { answers: (1..60).map(|n| (4 * n, 10)).collect(), ..Behaviour::default() },
+        Behaviour {
+            answers: (1..60).map(|n| (4 * n, 10)).collect(),
+            ..Behaviour::default()
+        },
         segments,
     );
     let mut last = 0;
@@ -401,7 +404,11 @@ fn many_holes_do_not_cost_a_grace_each() {
         }
         last = step;
     }
-    println!("all delivered after {} ms; replicas {}", last * 100, stats(&world).replicas_opened);
+    println!(
+        "all delivered after {} ms; replicas {}",
+        last * 100,
+        stats(&world).replicas_opened
+    );
     assert!(last < 40, "{last}");
 }
 
@@ -470,7 +477,10 @@ fn what_was_stopped_is_not_set_aside() {
 fn thousands_of_holes_cost_neither_the_stack_nor_thousands_of_connections() {
     let wire = Wire::new(PORT);
     let mut world = World::new(
-        Config { memory_limit: 4 << 20, ..config() },
+        Config {
+            memory_limit: 4 << 20,
+            ..config()
+        },
         1,
     );
     for (when, p) in handshake(&wire) {
@@ -536,14 +546,39 @@ fn a_gap_is_no_latency_of_the_live_server() {
 
 #[test]
 fn while_memory_is_full_nobody_comes_back() {
-    let mut world = World::new(Config { memory_limit: 1 << 20, ..config() }, 1);
+    let mut world = World::new(
+        Config {
+            memory_limit: 1 << 20,
+            ..config()
+        },
+        1,
+    );
     for i in 0..7u16 {
         let port = 20_000 + i;
-        world.behaviours.insert(port, Behaviour { window: 1000, stall: Some((1, secs(100))), ..Behaviour::default() });
-        world.capture(Live::new(at(ms(i as u64)), port).play(&[says(100_000), Pause(secs(1)), says(35_000), Pause(secs(100))]));
+        world.behaviours.insert(
+            port,
+            Behaviour {
+                window: 1000,
+                stall: Some((1, secs(100))),
+                ..Behaviour::default()
+            },
+        );
+        world.capture(Live::new(at(ms(i as u64)), port).play(&[
+            says(100_000),
+            Pause(secs(1)),
+            says(35_000),
+            Pause(secs(100)),
+        ]));
     }
     let wire = Wire::new(30_000);
-    world.behaviours.insert(30_000, Behaviour { window: 1000, stall: Some((1, secs(100))), ..Behaviour::default() });
+    world.behaviours.insert(
+        30_000,
+        Behaviour {
+            window: 1000,
+            stall: Some((1, secs(100))),
+            ..Behaviour::default()
+        },
+    );
     let mut segments = handshake(&wire);
     segments.push((5000, wire.data(0, 0, &bytes(1, 200_000))));
     world.capture(segments.into_iter().map(|(w, p)| (at(ms(w)), p)).collect());
