@@ -151,8 +151,8 @@ pub struct CaptureOptions {
     pub buffer_mb: Option<u32>,
 
     /// Scheduling priority of the thread that empties the capture ring, from -20 (first) to 0, that of
-    /// everything else. It needs little time, but needs it soon.
-    #[arg(long, value_name = "NICE", default_value_t = -10, allow_negative_numbers = true,
+    /// everything else. It needs so little time that 0 is enough beside other programs.
+    #[arg(long, value_name = "NICE", default_value_t = 0, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-20..=0))]
     pub capture_nice: i32,
 
