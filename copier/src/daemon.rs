@@ -75,9 +75,8 @@ pub fn run() -> Result<(), ExitError> {
         .map(PidFile::create)
         .transpose()?;
     let outlet = Outlet::open(&plan)?;
-    let priority = tap
-        .as_ref()
-        .map(|_| priority::raise(options.capture.capture_nice));
+    let nice = options.capture.capture_nice;
+    let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
     let privileges = privileges::reduce(&options.common, &needs(&plan))?;
     // It inherits the priority, and nobody else does.
     let intake = tap.map(|tap| Intake::start(tap, census, plan.pressure.memory));
