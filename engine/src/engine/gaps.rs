@@ -63,9 +63,10 @@ impl Engine {
         self.account(key, before);
         let (mut testator, mut heirs) = (key, 0);
         loop {
-            let resumes = match self.admit_again(now, testator, Watch::Gap) {
-                Admission::Copied(_) => heirs < HEIRS_AT_ONCE,
-                Admission::Unchosen | Admission::Refused(_) => false,
+            let (resumes, watch) = match self.admit_again(now, testator, Watch::Gap) {
+                Admission::Copied(_) => (heirs < HEIRS_AT_ONCE, Watch::Gap),
+                // Not for the gap alone: what follows is not wanted now.
+                Admission::Unchosen | Admission::Refused(_) => (false, Watch::SetAside),
             };
             let given_up = behind.skip_to_turn(resumes);
             let session = self.sessions.get_mut(testator)?;
@@ -75,7 +76,7 @@ impl Engine {
             self.stats.give_up(given_up, session.copies());
             let Some(first) = behind.runs.front().map(|run| run.info) else {
                 let watched = (session.course == Course::Running)
-                    .then(|| watched(session, origin, &live, behind.known_end, Watch::Gap));
+                    .then(|| watched(session, origin, &live, behind.known_end, watch));
                 let heir = self.bequeath(now, testator, watched);
                 // Where there is no rest, the last one is all there is.
                 return heir.or((testator != key).then_some(testator));
