@@ -41,6 +41,11 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
 /// Batches of packets and messages that come one by one are gathered for this long.
 const GATHER: Duration = Duration::from_micros(100);
+/// Before it drains, the shard takes in what was captured: until it has found nothing so many times,
+/// this far apart, and for no longer than this.
+const QUIET_LOOKS: u32 = 4;
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
 /// How often the report is replaced.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// Packets sent before what was captured is looked at again.
@@ -189,6 +194,9 @@ impl Shard {
             match self.drain.stage() {
                 Stage::Running => {}
                 Stage::Draining => {
+                    if end_by.is_none() {
+                        self.catch_up();
+                    }
                     let deadline = *end_by.get_or_insert_with(|| {
                         self.engine.drain();
                         if let Some(feed) = &mut self.feed {
@@ -277,6 +285,24 @@ impl Shard {
                 ),
             }
             self.engine.set_open(now, self.routes.is_open());
+        }
+    }
+
+    /// Takes in what was captured until now: connections that began before the copier was told to end
+    /// are not new ones.
+    fn catch_up(&mut self) {
+        if self.intake.is_none() {
+            return;
+        }
+        let deadline = Instant::now() + LONGEST_CATCH_UP;
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS && Instant::now() < deadline {
+            if self.capture() {
+                quiet = 0;
+            } else {
+                quiet += 1;
+                std::thread::sleep(LOOK_AGAIN);
+            }
         }
     }
 
