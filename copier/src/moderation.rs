@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use millrace_capture::Pace;
+
 /// What each interceptor but the first adds to the window.
 const PER_INTERCEPTOR: Duration = Duration::from_micros(100);
 /// The longest window: it delays turns of a session that waits for nothing else.
@@ -37,7 +39,7 @@ impl Moderation {
     /// What the thread of a runtime does each time before it waits for its sockets.
     pub fn before_park(&self) -> impl Fn() + Send + Sync + 'static {
         let moderation = self.clone();
-        let looks = Mutex::new(Looks::default());
+        let looks = Mutex::new(Pace::default());
         move || {
             let window = moderation.window();
             if window.is_zero() {
@@ -49,25 +51,6 @@ impl Moderation {
             }
             looks.looked(Instant::now());
         }
-    }
-}
-
-/// When one thread last looked for messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Looks {
-    last: Option<Instant>,
-}
-
-impl Looks {
-    /// How long it is still to rest before it looks again.
-    pub fn rest(&self, now: Instant, window: Duration) -> Option<Duration> {
-        let since = now.saturating_duration_since(self.last?);
-        window.checked_sub(since).filter(|rest| !rest.is_zero())
-    }
-
-    /// It has looked.
-    pub fn looked(&mut self, now: Instant) {
-        self.last = Some(now);
     }
 }
 
@@ -83,17 +66,5 @@ mod tests {
             moderation.window().as_micros()
         });
         assert_eq!(windows, [0, 0, 100, 900, 1000]);
-    }
-
-    #[test]
-    fn a_thread_rests_only_after_a_look_a_moment_ago() {
-        let (start, window) = (Instant::now(), Duration::from_millis(1));
-        let mut looks = Looks::default();
-        assert_eq!(looks.rest(start, window), None);
-        looks.looked(start);
-        let later = start + Duration::from_micros(300);
-        assert_eq!(looks.rest(later, window), Some(Duration::from_micros(700)));
-        assert_eq!(looks.rest(later, Duration::ZERO), None);
-        assert_eq!(looks.rest(start + window, window), None);
     }
 }

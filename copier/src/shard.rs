@@ -28,7 +28,7 @@ use crate::control::{Commands, Pilot, PilotConfig, Sight};
 use crate::inbox::{Inbox, Input};
 use crate::intake::{Batch, Intake};
 use crate::local::Answers;
-use crate::moderation::{Looks, Moderation};
+use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
 use crate::probe::Prober;
@@ -94,7 +94,7 @@ pub struct Shard {
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     moderation: Moderation,
-    looks: Looks,
+    looks: Pace,
     pace: Pace,
     waker: Waker,
     drain: DrainWatch,
@@ -174,8 +174,8 @@ impl Shard {
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             moderation: parts.moderation,
-            looks: Looks::default(),
-            pace: Pace::new(GATHER),
+            looks: Pace::default(),
+            pace: Pace::default(),
             waker: parts.waker,
             drain: parts.drain,
             grace: parts.grace,
@@ -501,7 +501,7 @@ impl Shard {
         let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
-        if let Some(rest) = self.pace.rest(Instant::now()) {
+        if let Some(rest) = self.pace.rest(Instant::now(), GATHER) {
             std::thread::sleep(rest.min(timer));
             return;
         }

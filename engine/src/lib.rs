@@ -42,7 +42,7 @@ pub use caps::Caps;
 pub use config::{Config, Direction, Service};
 pub use engine::{Engine, Event, FlowRef, Gauges, Relief, SendFailure, Transmit};
 pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
-pub use payload::{Payload, part_of};
+pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;
 pub use replica::ReplicaKey;
 pub use session::SessionKey;

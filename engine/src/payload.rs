@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 /// Shorter payload is copied rather than referred to: a reference takes a block of its own, and
 /// keeps the memory of the whole that it is a part of.
-const SHARED_FROM: usize = 8 << 10;
+pub const SHARED_FROM: usize = 8 << 10;
 
 /// The payload of a captured segment.
 #[derive(Clone, Copy, Debug)]

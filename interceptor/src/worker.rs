@@ -85,7 +85,7 @@ impl Worker {
             shared: parts.shared,
             counters: Counters::default(),
             show_at: now,
-            pace: Pace::new(GATHER),
+            pace: Pace::default(),
         }
     }
 
@@ -233,7 +233,7 @@ impl Worker {
     }
 
     fn sleep(&mut self) {
-        if let Some(rest) = self.pace.rest(Instant::now()) {
+        if let Some(rest) = self.pace.rest(Instant::now(), GATHER) {
             return std::thread::sleep(rest);
         }
         let mut fds: Vec<BorrowedFd<'_>> = self.sources.iter().filter_map(Source::fd).collect();

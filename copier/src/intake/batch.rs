@@ -3,13 +3,9 @@
 use std::time::{Duration, Instant};
 
 use millrace_capture::Frame;
-use millrace_engine::{Payload, part_of};
+use millrace_engine::{Payload, SHARED_FROM, part_of};
 use millrace_wire::{FourTuple, TcpHeader, TcpPacket};
 use tonic::codegen::Bytes;
-
-/// Payload from this length on stays in the memory that its frame came in. What is shorter is
-/// copied: a frame of its own would take more memory than it.
-const LONG: usize = 8 << 10;
 
 /// Packets and their payload.
 #[derive(Debug, Default)]
@@ -58,7 +54,7 @@ impl Batch {
     /// Adds what a frame held.
     pub(super) fn push(&mut self, frame: &Frame<'_>, packet: &TcpPacket<'_>) {
         let payload = match frame.own.and_then(|own| part_of(own, packet.payload)) {
-            Some(long) if long.len() >= LONG => {
+            Some(long) if long.len() >= SHARED_FROM => {
                 self.long += long.len();
                 Place::Long(long)
             }
@@ -156,17 +152,17 @@ mod tests {
 
     #[test]
     fn long_payload_is_not_copied_and_short_payload_is() {
-        let whole = Bytes::from(vec![1; LONG + 66]);
-        let elsewhere = vec![2; LONG];
+        let whole = Bytes::from(vec![1; SHARED_FROM + 66]);
+        let elsewhere = vec![2; SHARED_FROM];
         let mut batch = Batch::default();
         batch.push(&frame(&whole, Some(&whole)), &packet(&whole[66..]));
         batch.push(&frame(&whole, Some(&whole)), &packet(&whole[60..70]));
         batch.push(&frame(&whole, Some(&whole)), &packet(&elsewhere));
         batch.push(&frame(&[3; 100], None), &packet(&[3; 40]));
-        assert_eq!((batch.len(), batch.short.len()), (4, 10 + LONG + 40));
+        assert_eq!((batch.len(), batch.short.len()), (4, 10 + SHARED_FROM + 40));
         assert_eq!(
             batch.size(),
-            4 * size_of::<Record>() + batch.short.len() + LONG
+            4 * size_of::<Record>() + batch.short.len() + SHARED_FROM
         );
         let all: Vec<_> = batch.packets().collect();
         assert!(

@@ -51,7 +51,7 @@ struct Reader {
 impl Reader {
     fn run(mut self) {
         let mut batch = Batch::default();
-        let mut pace = Pace::new(GATHER);
+        let mut pace = Pace::default();
         while !self.queue.is_closed() {
             self.show();
             if self.queue.is_full() {
@@ -69,7 +69,7 @@ impl Reader {
             if taken > 0 {
                 pace.looked(now);
             }
-            match pace.rest(now) {
+            match pace.rest(now, GATHER) {
                 Some(rest) => sleep(rest),
                 None => {
                     self.syns.compare();
