@@ -23,13 +23,19 @@ fn handshake(wire: &Wire) -> Vec<(u64, Packet)> {
     vec![(0, wire.syn()), (0, wire.syn_ack()), (1, wire.ack(0, 0))]
 }
 
+/// A connection whose first turn, "one.", is answered with ten bytes.
+fn one_turn(wire: &Wire) -> Vec<(u64, Packet)> {
+    let mut segments = handshake(wire);
+    segments.push((10, wire.data(0, 0, b"one.")));
+    segments.push((11, wire.answer(0, 4, 10)));
+    segments
+}
+
 #[test]
 fn the_turn_behind_a_hole_goes_on_at_once_when_the_hole_is_given_up() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         // "two." was not captured; its answer was.
         (13, wire.answer(10, 8, 10)),
         (14, wire.data(8, 20, b"three.")),
@@ -63,10 +69,8 @@ fn the_turn_behind_a_hole_goes_on_at_once_when_the_hole_is_given_up() {
 #[test]
 fn a_session_with_a_hole_is_watched_until_its_next_turn() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         // The head of a long message was lost; the rest is no turn.
         (12, wire.data(100, 10, &bytes(1, 100))),
         (13, wire.answer(10, 200, 10)),
@@ -270,10 +274,8 @@ fn a_session_over_its_share_of_memory_comes_back_at_a_later_turn() {
 #[test]
 fn the_rest_of_a_message_whose_head_was_only_acknowledged_is_no_turn() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (12, wire.ack(4, 10)),
         // "HEAD" (4..8) was lost; its pure acknowledgement was captured.
         (20, wire.answer(10, 8, 0)),
@@ -291,10 +293,8 @@ fn the_rest_of_a_message_whose_head_was_only_acknowledged_is_no_turn() {
 #[test]
 fn the_rest_of_a_message_is_no_turn_for_one_who_watches() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (12, wire.ack(4, 10)),
         (20, wire.answer(10, 9, 0)),
         // A slow upload: the body comes after the grace.
@@ -308,40 +308,42 @@ fn the_rest_of_a_message_is_no_turn_for_one_who_watches() {
     assert_eq!(received(&world), [&b"one."[..], b"next."]);
 }
 
-fn rec() -> Config {
-    Config {
-        recorded: Some(millrace_engine::Recorded {
-            speed: 1.0,
-            longest_pause: None,
-        }),
-        ..config()
+/// A recording of these segments, replayed to its end.
+fn replayed_to_its_end(segments: &[(u64, Packet)]) -> World {
+    let recorded = millrace_engine::Recorded::default();
+    let mut world = World::new(
+        Config {
+            recorded: Some(recorded),
+            ..config()
+        },
+        1,
+    );
+    world.behaviour = Behaviour {
+        answers: vec![(4, 10), (6, 10)],
+        ..Behaviour::default()
+    };
+    let now = world.now;
+    for (when, packet) in segments {
+        let at = at(ms(*when));
+        world.engine.segment(now, at, &packet.view());
     }
+    world.engine.end_of_recording(now);
+    world.run(secs(20));
+    world
 }
 
 #[test]
 fn the_end_of_a_recording_keeps_the_end_that_was_captured_behind_a_hole() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (13, wire.answer(10, 8, 10)),
         (14, wire.data(8, 20, b"three.")),
         (15, wire.answer(20, 14, 10)),
         (18, wire.fin(14, 30)),
         (19, wire.server(Flags::ACK | Flags::FIN, 30, 15, 0)),
     ]);
-    let mut world = World::new(rec(), 1);
-    world.behaviour = Behaviour {
-        answers: vec![(4, 10), (6, 10)],
-        ..Behaviour::default()
-    };
-    let now = world.now;
-    for (when, packet) in &segments {
-        world.engine.segment(now, at(ms(*when)), &packet.view());
-    }
-    world.engine.end_of_recording(now);
-    world.run(secs(20));
+    let world = replayed_to_its_end(&segments);
     assert_eq!(received(&world), [&b"one."[..], b"three."]);
     assert_eq!(world.targets[1].ended, Ended::Fin);
 }
@@ -349,25 +351,13 @@ fn the_end_of_a_recording_keeps_the_end_that_was_captured_behind_a_hole() {
 #[test]
 fn what_follows_a_hole_is_cut_by_the_end_of_a_recording_and_no_gap() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (13, wire.answer(10, 8, 10)),
         (14, wire.data(8, 20, b"three.")),
         (15, wire.answer(20, 14, 10)),
     ]);
-    let mut world = World::new(rec(), 1);
-    world.behaviour = Behaviour {
-        answers: vec![(4, 10), (6, 10)],
-        ..Behaviour::default()
-    };
-    let now = world.now;
-    for (when, packet) in &segments {
-        world.engine.segment(now, at(ms(*when)), &packet.view());
-    }
-    world.engine.end_of_recording(now);
-    world.run(secs(20));
+    let world = replayed_to_its_end(&segments);
     let stats = stats(&world);
     assert_eq!(stats.replicas_aborted.of(AbortReason::CaptureGap), 1);
     assert_eq!(stats.replicas_completed, 1);
@@ -415,10 +405,8 @@ fn many_holes_do_not_cost_a_grace_each() {
 #[test]
 fn a_stray_segment_makes_no_gigabytes_missing() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (12, wire.data(100, 10, &bytes(1, 100))),
         (13, wire.answer(10, 200, 10)),
         // From nowhere.
@@ -435,10 +423,8 @@ fn a_stray_segment_makes_no_gigabytes_missing() {
 #[test]
 fn what_was_stopped_stays_stopped() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         // "two." lost, answered
         (13, wire.answer(10, 8, 10)),
         (3000, wire.data(8, 20, b"three.")),
@@ -507,12 +493,8 @@ fn thousands_of_holes_cost_neither_the_stack_nor_thousands_of_connections() {
 #[test]
 fn what_is_missing_of_a_session_that_is_set_aside_is_counted() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
-    segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
-        (13, wire.answer(10, 108, 10)),
-    ]);
+    let mut segments = one_turn(&wire);
+    segments.extend([(13, wire.answer(10, 108, 10))]);
     let mut world = captured(Behaviour::default(), segments);
     world.run(ms(500));
     let now = world.now;
@@ -525,10 +507,8 @@ fn what_is_missing_of_a_session_that_is_set_aside_is_counted() {
 #[test]
 fn a_gap_is_no_latency_of_the_live_server() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (13, wire.answer(10, 8, 10)),
         (14, wire.data(8, 20, b"three.")),
         (15, wire.answer(20, 14, 10)),
@@ -585,20 +565,15 @@ fn while_memory_is_full_nobody_comes_back() {
     let turn = || [says(50), Server(30), Pause(ms(100))];
     let talk: Vec<_> = (0..100).flat_map(|_| turn()).chain([ClientFin]).collect();
     world.capture(Live::new(at(ms(0)), PORT).play(&talk));
-    for _ in 0..15 {
-        world.run(secs(1));
-        let _ = stats(&world);
-    }
+    world.run(secs(15));
     assert!(stats(&world).sessions_resumed < 5);
 }
 
 #[test]
 fn a_reset_of_the_live_server_behind_a_hole_keeps_the_turns_before_it() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (13, wire.answer(10, 8, 10)),
         (14, wire.data(8, 20, b"three.")),
         (15, wire.answer(20, 14, 10)),
@@ -612,10 +587,8 @@ fn a_reset_of_the_live_server_behind_a_hole_keeps_the_turns_before_it() {
 #[test]
 fn while_draining_nothing_goes_on_behind_a_hole() {
     let wire = Wire::new(PORT);
-    let mut segments = handshake(&wire);
+    let mut segments = one_turn(&wire);
     segments.extend([
-        (10, wire.data(0, 0, b"one.")),
-        (11, wire.answer(0, 4, 10)),
         (13, wire.answer(10, 8, 10)),
         (14, wire.data(8, 20, b"three.")),
         (15, wire.answer(20, 14, 10)),
