@@ -1,7 +1,6 @@
 //! The daemon: opens everything in the right order, and ends it.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,7 +27,7 @@ use crate::metrics;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, FeedConfig};
 use crate::offline::outcome;
-use crate::options::Options;
+use crate::options::{ADMIN, Options};
 use crate::outlet::Outlet;
 use crate::plan::Plan;
 use crate::pressure::Governor;
@@ -36,9 +35,6 @@ use crate::priority;
 use crate::reload;
 use crate::report::Report;
 use crate::shard::{Parts, Shard, Shared};
-
-/// Default of `--admin`.
-pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_530);
 
 /// Runs the copier.
 ///

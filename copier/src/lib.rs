@@ -7,7 +7,7 @@
 //!   interceptors ──▶ inbox ──────┘    with an engine     └──▶ route info ──▶ links to interceptors
 //! ```
 //!
-//! - [`cli`]: which command is run; without one it is the daemon.
+//! - [`cli`]: which command is run; without one it is the daemon. [`command`]: their names.
 //! - [`check_config`]: the command that explains options in words.
 //! - [`ctl`]: the command that tells a running copier how much to copy.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
@@ -21,7 +21,7 @@
 //! - [`shard`]: the one thread that owns engine and sender; `clock`: its time.
 //! - [`pressure`]: what is given up first when there is too much.
 //! - [`interceptors`]: the links to them.
-//! - [`agents`]: router-agents, without whose hold nothing is sent.
+//! - [`agents`]: router-agents, without whose hold nothing is sent; [`diversion`]: whether they hold.
 //! - [`reload`]: which of both there are may change at SIGHUP.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
@@ -34,9 +34,11 @@ pub mod agents;
 pub mod check_config;
 pub mod cli;
 mod clock;
+pub mod command;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+pub mod diversion;
 pub mod guard;
 pub mod inbox;
 pub mod inspect;

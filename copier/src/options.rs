@@ -3,7 +3,7 @@
 mod intensity;
 mod tcpcopy;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -17,13 +17,16 @@ use crate::offline::options::OfflineOptions;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 pub use tcpcopy::TcpcopyOptions;
 
+/// Default of `--admin`.
+pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_530);
+
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const INTERCEPTOR_PORT: u16 = 36_524;
 
 /// Copies live TCP sessions to a target.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "millrace-copier", version, max_term_width = 100,
-          after_help = crate::cli::listed())]
+          after_help = crate::command::listed())]
 pub struct Options {
     /// What to copy: `[LIVE_IP:]LIVE_PORT-TARGET_IP:TARGET_PORT`, several separated by commas. With
     /// -o, MAC addresses may follow either port: `PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC`.

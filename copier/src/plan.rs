@@ -1,6 +1,7 @@
 //! From options to a plan: everything that can be wrong is found here, before a socket is opened.
 
 mod intensity;
+mod need;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,7 +22,6 @@ use millrace_fleet::transport::Security;
 use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 
-use crate::agents;
 use crate::control::PilotConfig;
 use crate::guard;
 use crate::local::LocalPlan;
@@ -112,7 +112,7 @@ impl Plan {
         let engine = engine_config(options, &inputs, local.as_ref())?;
         check_families(options, &engine)?;
         let router_agents = router_agents(options)?;
-        let diverted = agents::need(&engine.services, &engine.sources, options.nat);
+        let diverted = need::need(&engine.services, &engine.sources, options.nat);
         if !router_agents.is_empty() {
             diverted.as_ref().map_err(Clone::clone)?;
         }

@@ -11,10 +11,11 @@ use millrace_wire::DecodeCounters;
 use serde::Serialize;
 
 use crate::control::IntensityStatus;
-use crate::offline::outcome::Recording;
+use crate::offline::recording::Recording;
 
 use crate::pressure::PressureStatus;
 use crate::probe::ProbeStatus;
+use crate::units::shown;
 
 /// Counts by reason or kind; names are those of the metrics.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -440,11 +441,6 @@ fn delivered(stats: &Stats) -> f64 {
     // One byte that is not delivered must show, however many there are.
     let lost = (lost as f64 * copies).ceil() as u64;
     share(stats.bytes_delivered, wanted + lost)
-}
-
-/// A share with six digits, rounded down: only all of it is 1.
-pub(crate) fn shown(share: f64) -> String {
-    format!("{:.6}", (share * 1e6).floor() / 1e6)
 }
 
 /// 1 when nothing was wanted.

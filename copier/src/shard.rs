@@ -22,9 +22,10 @@ use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions};
 
 use self::losses::Losses;
-use crate::agents::{Agents, Diversion};
+use crate::agents::Agents;
 use crate::clock::Clock;
 use crate::control::{Commands, Pilot, PilotConfig, Sight};
+use crate::diversion::Diversion;
 use crate::inbox::{Inbox, Input};
 use crate::intake::{Batch, Intake};
 use crate::local::Answers;

@@ -1,4 +1,4 @@
-//! Times and rates as operators write them.
+//! Times, rates and shares as operators write and read them.
 
 use std::time::Duration;
 
@@ -73,6 +73,11 @@ pub fn show(time: Duration) -> String {
 
 fn round(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
+}
+
+/// A share with six digits, rounded down: only all of it is 1.
+pub(crate) fn shown(share: f64) -> String {
+    format!("{:.6}", (share * 1e6).floor() / 1e6)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_capture::Waker;
-use millrace_copier::agents::Diversion;
+use millrace_copier::diversion::Diversion;
 use millrace_copier::inbox::{Inbox, Input};
 use millrace_copier::probe::Prober;
 use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};

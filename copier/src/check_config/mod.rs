@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches};
 use millrace_fleet::config;
 use millrace_fleet::exit::ExitError;
 
-use crate::cli::Arguments;
+use crate::command::Arguments;
 use crate::options::Options;
 use crate::plan::Plan;
 

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use clap::ValueEnum;
 use millrace_fleet::exit::ExitError;
 
-use crate::cli::{self, Arguments};
+use crate::command::{self, Arguments};
 use crate::control::IntensityStatus;
-use crate::daemon;
+use crate::options::ADMIN;
 
 /// Tells a running copier how much to copy.
 #[derive(Debug, Clone, clap::Parser)]
@@ -30,7 +30,7 @@ struct Options {
     value: Option<String>,
 
     /// Admin port of the copier.
-    #[arg(long, value_name = "ADDR:PORT", default_value_t = daemon::ADMIN)]
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = ADMIN)]
     admin: SocketAddr,
 }
 
@@ -53,7 +53,7 @@ enum Action {
 /// # Errors
 /// What to write instead (exit code 64), or why the copier did not do it (exit code 1).
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
-    let options: Options = cli::parse(arguments)?;
+    let options: Options = command::parse(arguments)?;
     let value = options.value.as_deref();
     let (method, path, body) = match (options.action, value) {
         (Action::Intensity, None) => ("GET", "/intensity", String::new()),

@@ -23,7 +23,7 @@ use millrace_wire::{Decoder, Verify};
 
 use self::findings::{FileFindings, Findings, InterfaceFindings};
 use self::table::Table;
-use crate::cli::{self, Arguments};
+use crate::command::{self, Arguments};
 use crate::offline::timeline::Timeline;
 
 /// Says what recordings hold: services, sessions, bytes, gaps, and whether a replay will be complete.
@@ -57,7 +57,7 @@ pub struct InspectOptions {
 /// # Errors
 /// Exit code 64 for the command line, 1 for files of which nothing can be read.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
-    let options: InspectOptions = cli::parse(arguments)?;
+    let options: InspectOptions = command::parse(arguments)?;
     let findings = inspect(&options.files)?;
     let output = if options.json {
         serde_json::to_string_pretty(&findings)

@@ -9,9 +9,9 @@ use millrace_engine::{Engine, Time};
 use millrace_fleet::exit::ExitError;
 use millrace_wire::{Decoder, Verify};
 
-use super::outcome::Recording;
 use super::progress::Progress;
 use super::reader::{Batch, Next, Packet, Reader};
+use super::recording::Recording;
 use super::timeline::{Position, Timeline};
 use crate::control::Mode;
 

@@ -10,8 +10,6 @@ pub mod options;
 pub mod recorder;
 pub mod room;
 
-use std::path::Path;
-
 use millrace_capture::{
     Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter, Waker, check_privilege,
 };
@@ -26,14 +24,14 @@ use tokio::runtime::Runtime;
 use self::files::Files;
 use self::options::RecordOptions;
 use self::recorder::{Recorder, Tape};
-use crate::cli::{self, Arguments};
+use crate::command::{self, Arguments};
 
 /// Runs the command.
 ///
 /// # Errors
 /// Exit code 64 for the command line, 1 when recording cannot begin or go on.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
-    let options: RecordOptions = cli::parse(arguments)?;
+    let options: RecordOptions = command::parse(arguments)?;
     let rings = rings(&options)?;
     check_privilege().map_err(|error| ExitError::start(error.to_string()))?;
     let common = CommonOptions::from(&options);
@@ -141,9 +139,4 @@ fn filter(options: &RecordOptions) -> Result<Filter, ExitError> {
             }))
         }
     }
-}
-
-/// One line about a file that cannot be written.
-fn cannot_write(path: &Path, error: &std::io::Error) -> ExitError {
-    ExitError::caused(format!("cannot write {} (-w)", path.display()), error)
 }

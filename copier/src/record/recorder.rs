@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,6 @@ use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::exit::ExitError;
 use millrace_wire::LinkType;
 
-use super::cannot_write;
 use super::files::Files;
 
 /// Longest sleep, so that devices that come back are noticed.
@@ -335,6 +334,11 @@ impl Recorder {
             }
         }
     }
+}
+
+/// One line about a file that cannot be written.
+fn cannot_write(path: &Path, error: &std::io::Error) -> ExitError {
+    ExitError::caused(format!("cannot write {} (-w)", path.display()), error)
 }
 
 fn no_room(files: &Files, what: &str) -> ExitError {

@@ -27,8 +27,8 @@ use claim::{Claim, Rank};
 use conflicts::{Conflicts, Report};
 use owners::FlowOwners;
 
-use crate::agents::Diversion;
 use crate::control::LinkSight;
+use crate::diversion::Diversion;
 
 /// Number of an interceptor, never used again for another one while the copier runs.
 pub type InterceptorId = u32;
