@@ -11,6 +11,7 @@ mod endpoints;
 #[cfg(test)]
 mod interpreter;
 mod libpcap;
+mod prelude;
 mod program;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use millrace_wire::LinkType;
 
 pub use libpcap::Expression;
+pub(crate) use prelude::prelude;
 pub use program::{Instruction, Program};
 
 /// A snap length that keeps the headers of any TCP packet, with options and tags, and no more

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use rustix::net::netdevice::name_to_index;
 
-use crate::filter::Program;
+use crate::filter::{Program, prelude};
 
 /// The devices of a ring.
 #[derive(Debug)]
@@ -50,11 +50,11 @@ impl Scope {
     /// in; once is enough.
     pub(super) fn prelude(&self) -> Program {
         match self {
-            Self::Bound { .. } => Program::prelude(None),
+            Self::Bound { .. } => prelude(None),
             Self::Several { devices } => {
                 let mut numbers: Vec<u32> = devices.values().flatten().copied().collect();
                 numbers.sort_unstable();
-                Program::prelude(Some(&numbers))
+                prelude(Some(&numbers))
             }
         }
     }
