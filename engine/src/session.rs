@@ -277,6 +277,11 @@ impl Session {
         if fin { 0 } else { self.stream.reach(acked) }
     }
 
+    /// Whether bytes are missing that the client is known to have sent.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.gap_since != Time::NEVER || self.stream.has_hole()
+    }
+
     /// Notes whether the live server has acknowledged bytes that capture did not deliver.
     pub(crate) fn check_gap(&mut self, now: Time) {
         let end = self.stream.announced_end();

@@ -19,22 +19,17 @@ pub(super) const PLAUSIBLE: u64 = 1 << 28;
 const SESSION_SHARE: u64 = 25;
 
 impl Engine {
-    pub(super) fn on_client_segment(
-        &mut self,
-        now: Time,
-        at: Time,
-        packet: &TcpPacket<'_>,
-        payload: Payload<'_>,
-    ) {
+    pub(super) fn on_client_segment(&mut self, now: Time, segment: ClientSegment<'_>) {
+        let ClientSegment { at, packet, .. } = segment;
         let flags = packet.header.flags;
         let syn = flags.has(Flags::SYN) && !flags.has(Flags::ACK);
         match self.find_session(&packet.tuple) {
             Some(key) if syn && self.is_another_life(key, packet) => {
                 self.retire(now, key);
-                self.begin(now, at, packet, payload);
+                self.begin(now, segment);
             }
-            Some(key) => self.on_session_segment(now, at, key, packet, payload),
-            None if syn => self.begin(now, at, packet, payload),
+            Some(key) => self.on_session_segment(now, key, segment),
+            None if syn => self.begin(now, segment),
             None => self.meet_midway(at, packet),
         }
     }
@@ -48,7 +43,8 @@ impl Engine {
     }
 
     /// A SYN: the session waits for the end of its handshake.
-    fn begin(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>, payload: Payload<'_>) {
+    fn begin(&mut self, now: Time, segment: ClientSegment<'_>) {
+        let ClientSegment { at, packet, .. } = segment;
         if self.is_unchosen(packet) {
             self.stats.sessions_unchosen += 1;
             return;
@@ -61,7 +57,7 @@ impl Engine {
             if packet.payload_len > 0 {
                 // TCP Fast Open (RFC 7413): the live server may take the data or leave it to be
                 // sent again; the stream is the same.
-                self.on_session_segment(now, at, key, packet, payload);
+                self.on_session_segment(now, key, segment);
             }
             self.arm_session(key);
         }
@@ -120,14 +116,8 @@ impl Engine {
         Some(key)
     }
 
-    fn on_session_segment(
-        &mut self,
-        now: Time,
-        at: Time,
-        key: SessionKey,
-        packet: &TcpPacket<'_>,
-        payload: Payload<'_>,
-    ) {
+    fn on_session_segment(&mut self, now: Time, key: SessionKey, segment: ClientSegment<'_>) {
+        let ClientSegment { at, packet, .. } = segment;
         let over_limit = packet.payload_len > 0 && self.is_over_limit(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -204,12 +194,12 @@ impl Engine {
             self.make_room(now, key);
             if self.find_session(&packet.tuple) != Some(key) {
                 // Another entry has taken over the connection.
-                return self.on_client_segment(now, at, packet, payload);
+                return self.on_client_segment(now, segment);
             }
         } else if packet.payload_len > 0 && flags.has(Flags::URG) {
             self.abort_session(now, key, AbortReason::Urgent);
         }
-        self.take_client_data(now, at, key, packet, payload);
+        self.take_client_data(now, key, segment);
     }
 
     /// The client has acknowledged the handshake: the session is copied from now on, unless it
@@ -267,14 +257,12 @@ impl Engine {
         }
     }
 
-    fn take_client_data(
-        &mut self,
-        now: Time,
-        at: Time,
-        key: SessionKey,
-        packet: &TcpPacket<'_>,
-        payload: Payload<'_>,
-    ) {
+    fn take_client_data(&mut self, now: Time, key: SessionKey, segment: ClientSegment<'_>) {
+        let ClientSegment {
+            at,
+            packet,
+            payload,
+        } = segment;
         let flags = packet.header.flags;
         let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -471,6 +459,16 @@ impl Engine {
                 session.stream.stored() + held > limit / 100 * SESSION_SHARE
             })
     }
+}
+
+/// A segment of a client, as it was captured.
+#[derive(Clone, Copy)]
+pub(super) struct ClientSegment<'a> {
+    /// When.
+    pub(super) at: Time,
+    pub(super) packet: &'a TcpPacket<'a>,
+    /// The packet's bytes, in memory that may be kept.
+    pub(super) payload: Payload<'a>,
 }
 
 /// What a run meant for its session.

@@ -27,7 +27,7 @@ impl Engine {
     pub(super) fn has_gap(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
             let active = matches!(session.phase, Phase::Active { .. });
-            active && (session.gap_since != Time::NEVER || session.stream.has_hole())
+            active && session.has_gap()
         })
     }
 

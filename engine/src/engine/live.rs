@@ -115,7 +115,7 @@ impl Engine {
         session.check_gap(clock);
         let closed = session.live.finished != finished;
         let severed = reset && session.stream.announced_end().is_none();
-        if severed && (session.stream.has_hole() || session.gap_since != Time::NEVER) {
+        if severed && session.has_gap() {
             // Nothing will fill it. What was captured behind it is delivered, too.
             self.stats.bytes_missing += session.note_acked();
             let offset = session.stream.known_end();

@@ -21,6 +21,7 @@ use millrace_wire::{Endpoint, FourTuple, Seq, TcpHeader, TcpPacket};
 use slotmap::{SlotMap, SparseSecondaryMap};
 
 pub use self::aside::Relief;
+use self::client::ClientSegment;
 pub use self::output::Transmit;
 use self::trim::Kept;
 use crate::caps::Meter;
@@ -226,23 +227,24 @@ impl Engine {
         payload: Payload<'_>,
     ) {
         match self.config.direction(&packet.tuple) {
-            Direction::ToLive => self.client_segment(now, at, packet, payload),
+            Direction::ToLive => {
+                let segment = ClientSegment {
+                    at,
+                    packet,
+                    payload,
+                };
+                self.client_segment(now, segment);
+            }
             Direction::FromLive => self.live_segment(now, at, packet),
             Direction::Other => self.stats.segments_unowned += 1,
         }
     }
 
     /// Takes a segment from a client to the live server, captured at `at`.
-    fn client_segment(
-        &mut self,
-        now: Time,
-        at: Time,
-        packet: &TcpPacket<'_>,
-        payload: Payload<'_>,
-    ) {
+    fn client_segment(&mut self, now: Time, segment: ClientSegment<'_>) {
         self.stats.client_segments += 1;
-        let at = self.seen_at(now, at);
-        self.on_client_segment(now, at, packet, payload);
+        let at = self.seen_at(now, segment.at);
+        self.on_client_segment(now, ClientSegment { at, ..segment });
     }
 
     /// Takes a segment from the live server to a client, captured at `at`. Only its header

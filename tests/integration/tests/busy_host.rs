@@ -125,6 +125,29 @@ fn keep_alive_connections_outlive_a_copier_that_stands_still_with_a_small_buffer
 }
 
 #[test]
+fn what_a_filter_takes_out_costs_its_turns_and_the_report_says_exactly_how_many_bytes() {
+    if !can_run() {
+        return;
+    }
+    // One frame in 512 of each connection and direction, by the number that its IP header bears.
+    let filter = format!("tcp port {HTTP} and not (ip[4:2] & 0x1ff = 7)");
+    // Connections whose FIN is taken out stay open to the end.
+    let scene = scene(&["-F", &filter, "--grace", "2"]);
+    scene.load(keep_alive(&scene, 6, Duration::ZERO));
+    scene.settle(Duration::from_secs(10));
+    let outcome = scene.finish();
+    let report = &outcome.reports[0];
+    assert_eq!(number(report, "/capture/dropped"), 0, "{report:#}");
+    assert!(number(report, "/sessions/resumed") > 20, "{report:#}");
+    assert!(number(report, "/bytes/missing") > 0, "{report:#}");
+    assert_honest(&outcome);
+    let seen = outcome.target.bytes() as f64 / outcome.live[0].bytes() as f64;
+    let said = report["fidelity"].as_f64().unwrap();
+    assert!((seen - said).abs() < 0.0005, "{seen} {said} {report:#}");
+    assert!(seen > 0.98, "{seen} {report:#}");
+}
+
+#[test]
 fn under_a_bound_on_cpu_time_whole_sessions_are_set_aside_and_the_others_arrive_whole() {
     if !can_run() {
         return;
