@@ -2,10 +2,10 @@
 //! before all of them hold what is needed, and nothing is sent once one has been away for too long.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Instant;
 
 use millrace_capture::Waker;
 use millrace_fleet::address::HostPort;
+use millrace_fleet::boottime::BootTime;
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::hold::{self, HoldConfig, HoldEvent, HoldHandle, HoldStatus};
 use millrace_fleet::readiness::{Readiness, Task};
@@ -105,8 +105,10 @@ impl Agents {
         let (ready, waker) = (task.clone(), waker.clone());
         let handle = hold::spawn(config, runtime, move |event| {
             match event {
-                HoldEvent::Held { .. } => ready.set(true),
-                HoldEvent::Refused { .. } | HoldEvent::Lost { .. } => ready.set(false),
+                HoldEvent::Held { .. } | HoldEvent::Mended => ready.set(true),
+                HoldEvent::Refused { .. } | HoldEvent::Troubled { .. } | HoldEvent::Lost { .. } => {
+                    ready.set(false)
+                }
             }
             waker.wake();
         });
@@ -119,7 +121,7 @@ impl Agents {
 
     /// Whether responses are kept from the real clients now.
     pub fn diversion(&self) -> Diversion {
-        let (holds, now) = (self.holds(), Instant::now());
+        let (holds, now) = (self.holds(), BootTime::now());
         if holds.iter().all(|hold| hold.handle.is_held(now)) {
             Diversion::Held
         } else if holds.iter().any(|hold| hold.handle.has_lapsed(now)) {

@@ -4,9 +4,11 @@
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
 //!
 //! - `losses`: says so when capture loses frames.
+//! - `standstill`: says so when nothing is sent for want of a router-agent's word.
 //! - `steer`: what the pilot sees, and what it decides.
 
 mod losses;
+mod standstill;
 mod steer;
 
 use std::collections::VecDeque;
@@ -16,12 +18,14 @@ use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, SendErrorKind, Sender, Waker, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
+use millrace_fleet::boottime::BootTime;
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
 use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions};
 
 use self::losses::Losses;
+use self::standstill::Standstill;
 use crate::agents::Agents;
 use crate::clock::Clock;
 use crate::control::{Commands, Pilot, PilotConfig, Sight};
@@ -103,6 +107,7 @@ pub struct Shard {
     shared: Shared,
     report_at: Instant,
     losses: Losses,
+    standstill: Standstill,
     steer_at: Instant,
     too_long_said: bool,
 }
@@ -183,6 +188,7 @@ impl Shard {
             shared: parts.shared,
             report_at: now,
             losses: Losses::default(),
+            standstill: Standstill::default(),
             steer_at: now,
             too_long_said: false,
         }
@@ -215,7 +221,6 @@ impl Shard {
             let captured = self.capture();
             self.take_inputs();
             let now = self.clock.now();
-            self.ask_agents(now);
             let answered = self.take_answers(now);
             if self.answers.as_ref().is_some_and(Answers::is_lost) {
                 break;
@@ -223,6 +228,7 @@ impl Shard {
             let fed = self.feed(now);
             self.engine.timeout(now);
             self.prober.advance(now, &mut self.engine, &mut self.routes);
+            self.ask_agents(now);
             let unsent = self.put_out(now);
             self.flush();
             self.steer();
@@ -274,19 +280,10 @@ impl Shard {
     fn ask_agents(&mut self, now: Time) {
         let diversion = self.agents.diversion();
         if self.routes.set_diversion(diversion) {
-            match diversion {
-                Diversion::Held => {}
-                Diversion::Asked => tracing::warn!(
-                    "no session begins: not all router-agents keep the targets' responses from \
-                     the real clients yet (/status names them)"
-                ),
-                Diversion::Lapsed => tracing::warn!(
-                    "nothing is sent: not all router-agents keep the targets' responses from the \
-                     real clients any more (/status names them)"
-                ),
-            }
             self.engine.set_open(now, self.routes.is_open());
         }
+        self.standstill
+            .tell(Instant::now(), BootTime::now(), diversion);
     }
 
     /// Takes in what was captured until now: connections that began before the copier was told to end
@@ -406,6 +403,9 @@ impl Shard {
         let mut unsent = false;
         let diversion = self.routes.diversion();
         let lapsed = diversion == Diversion::Lapsed;
+        if lapsed {
+            self.acknowledge(now);
+        }
         for count in 0.. {
             unsent = !lapsed && count >= PACKETS_IN_A_ROW;
             if unsent || lapsed {
@@ -445,6 +445,28 @@ impl Shard {
         unsent
     }
 
+    /// Acknowledges what still comes in, for a moment: what an interceptor saw was diverted. See
+    /// [`Engine::acknowledge`].
+    fn acknowledge(&mut self, now: Time) {
+        let Some(first) = self.standstill.may_acknowledge(BootTime::now()) else {
+            return;
+        };
+        let Self {
+            engine,
+            builder,
+            sender,
+            ..
+        } = self;
+        engine.acknowledge(now, first, |transmit| {
+            let to = transmit.tuple.destination.ip;
+            sender.push(transmit.key.flow_id(), to, |room| {
+                builder
+                    .build(&transmit.tuple, &transmit.header, transmit.payload, room)
+                    .unwrap_or_default()
+            });
+        });
+    }
+
     fn tell_flows(&mut self) {
         while let Some(event) = self.engine.poll_event() {
             match event {
@@ -457,6 +479,12 @@ impl Shard {
     fn flush(&mut self) {
         // Interceptors are told of a flow before its first packet leaves, as long as there are few.
         self.routes.flush(self.clock.now(), &self.engine);
+        // This thread may have stood still since it put the packets out. TCP sends them again.
+        if self.agents.diversion() == Diversion::Lapsed
+            && self.routes.diversion() != Diversion::Lapsed
+        {
+            self.sender.discard();
+        }
         let Self {
             sender,
             engine,

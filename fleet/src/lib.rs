@@ -41,6 +41,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod boottime;
 pub mod config;
 pub mod daemonize;
 pub mod drain;

@@ -10,11 +10,12 @@
 mod log;
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
+use millrace_fleet::boottime::BootTime;
 use millrace_fleet::hold::server::{self, HoldMessage, HoldServer, HoldServerConfig, refused};
-use millrace_fleet::hold::{self, HoldConfig, HoldEvent, HoldHandle};
+use millrace_fleet::hold::{self, HoldConfig, HoldEvent, HoldHandle, Standing};
 use millrace_fleet::incarnation::Incarnation;
 use millrace_fleet::transport::Security;
 use millrace_proto::PROTOCOL_VERSION;
@@ -33,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Agent {
     server: HoldServer,
     messages: Receiver<HoldMessage>,
+    standing: Standing,
+    /// Looks at its host: as long as this lives.
+    _looks: Sender<()>,
 }
 
 impl Agent {
@@ -44,9 +48,20 @@ impl Agent {
             reply_timeout: Duration::from_millis(500),
             ..HoldServerConfig::new(Security::Insecure)
         };
+        let standing = Standing::of_this_host();
+        let (looks, stop) = channel();
+        let looking = standing.clone();
+        std::thread::spawn(move || {
+            let pause = Duration::from_millis(20);
+            while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                looking.looked(Instant::now());
+            }
+        });
         Self {
-            server: server::spawn(config, listener, runtime, sender).unwrap(),
+            server: server::spawn(config, listener, runtime, sender, standing.clone()).unwrap(),
             messages,
+            standing,
+            _looks: looks,
         }
     }
 
@@ -121,7 +136,7 @@ fn a_need_is_held_changed_and_given_up() {
     let runtime = Runtime::new().unwrap();
     let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
     let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
-    assert!(!handle.is_held(Instant::now()));
+    assert!(!handle.is_held(BootTime::now()));
     assert_eq!(agent.answer(true), ("copier-1".to_owned(), 80));
     let HoldEvent::Held { agent_id, warnings } = next(&seen) else {
         panic!()
@@ -130,7 +145,7 @@ fn a_need_is_held_changed_and_given_up() {
         (agent_id.as_str(), warnings[0].as_str()),
         ("rs1", "mend this")
     );
-    assert!(handle.is_held(Instant::now()) && handle.status().connected);
+    assert!(handle.is_held(BootTime::now()) && handle.status().connected);
     handle.set_need(need(81));
     assert_eq!(agent.answer(true).1, 81);
     assert!(matches!(next(&seen), HoldEvent::Held { .. }));
@@ -151,14 +166,23 @@ fn a_refusal_is_no_hold_and_is_asked_again() {
         (code, reason.as_str()),
         (Code::Dangerous, "it would cut off ssh")
     );
-    assert!(!handle.is_held(Instant::now()));
+    assert!(!handle.is_held(BootTime::now()));
     agent.answer(true);
     assert!(matches!(next(&seen), HoldEvent::Held { .. }));
-    assert!(handle.is_held(Instant::now()));
+    assert!(handle.is_held(BootTime::now()));
+}
+
+/// Until it does: the agent's word is asked for ten times a second.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
-fn a_holder_whose_agent_is_gone_holds_for_half_of_the_grace_time_and_finds_it_again() {
+fn a_holder_whose_agent_is_killed_holds_nothing_from_then_on_and_finds_it_again() {
     let runtime = Runtime::new().unwrap();
     let other = Runtime::new().unwrap();
     let agent = Agent::start(other.handle(), "127.0.0.1:0");
@@ -167,19 +191,73 @@ fn a_holder_whose_agent_is_gone_holds_for_half_of_the_grace_time_and_finds_it_ag
     agent.answer(true);
     assert!(matches!(next(&seen), HoldEvent::Held { .. }));
     // As if killed: its sockets go with its runtime.
-    drop(agent);
+    let _unannounced = std::mem::ManuallyDrop::new(agent);
     other.shutdown_background();
     assert!(matches!(next(&seen), HoldEvent::Lost { .. }));
-    assert!(handle.is_held(Instant::now()), "within the grace time");
-    let lost = Instant::now();
-    while handle.is_held(Instant::now()) {
-        assert!(lost.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    assert!(!handle.is_held(BootTime::now()) && handle.has_lapsed(BootTime::now()));
     let again = Agent::start(runtime.handle(), &address.to_string());
     again.answer(true);
     assert!(matches!(next(&seen), HoldEvent::Held { .. }));
-    assert!(handle.is_held(Instant::now()));
+    until("it holds again", || handle.is_held(BootTime::now()));
+}
+
+#[test]
+fn an_agent_that_says_that_it_ends_is_waited_for_for_half_of_the_grace_time() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
+    agent.answer(true);
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    agent.server.stop();
+    assert!(matches!(next(&seen), HoldEvent::Lost { .. }));
+    let grace = Instant::now();
+    assert!(handle.is_held(BootTime::now()), "within the grace time");
+    until("it lapses", || handle.has_lapsed(BootTime::now()));
+    assert!(grace.elapsed() <= PATIENCE);
+}
+
+#[test]
+fn what_the_agent_finds_wrong_reaches_the_holder_unasked_and_so_does_its_end() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
+    agent.answer(true);
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    agent.standing.say(Some("a rule is\nin the way"));
+    let reason = "a rule is in the way".to_owned();
+    assert_eq!(next(&seen), HoldEvent::Troubled { reason });
+    assert!(handle.has_lapsed(BootTime::now()));
+    assert_eq!(handle.status().trouble, "a rule is in the way");
+    agent.standing.say(None);
+    assert_eq!(next(&seen), HoldEvent::Mended);
+    until("it holds again", || handle.is_held(BootTime::now()));
+    assert!(handle.status().trouble.is_empty());
+}
+
+#[test]
+fn an_agent_whose_thread_hangs_is_not_believed() {
+    let runtime = Runtime::new().unwrap();
+    let Agent {
+        server,
+        messages,
+        standing,
+        _looks: looks,
+    } = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let (handle, seen) = hold_at(runtime.handle(), server.local_addr(), "copier-1");
+    let HoldMessage::Asked { reply, .. } = messages.recv_timeout(PATIENCE).unwrap() else {
+        panic!()
+    };
+    let _ = reply.send(Ok(Holding {
+        protocol_version: PROTOCOL_VERSION,
+        grace_seconds: 60,
+        ..Holding::default()
+    }));
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    drop(looks);
+    assert!(matches!(next(&seen), HoldEvent::Troubled { .. }));
+    assert!(handle.has_lapsed(BootTime::now()) && handle.status().connected);
+    standing.looked(Instant::now());
+    assert_eq!(next(&seen), HoldEvent::Mended);
 }
 
 #[test]
@@ -205,7 +283,7 @@ fn of_two_streams_of_one_holder_the_later_start_wins() {
             ..
         }
     ));
-    assert!(new.is_held(Instant::now()) && seen_new.try_recv().is_err());
+    assert!(new.is_held(BootTime::now()) && seen_new.try_recv().is_err());
 }
 
 fn kind(kind: Kind) -> HoldRequest {
@@ -230,7 +308,7 @@ async fn provoke(address: SocketAddr, requests: Vec<HoldRequest>) -> Option<Code
     loop {
         match inbound.message().await.ok()??.kind? {
             Reply::Refused(refused) => return Some(refused.code()),
-            Reply::Holding(_) | Reply::Pong(_) => {}
+            Reply::Holding(_) | Reply::Pong(_) | Reply::Standing(_) => {}
         }
     }
 }
@@ -305,7 +383,7 @@ fn while_the_agents_thread_is_busy_further_requests_are_refused() {
     assert!(
         holds
             .iter()
-            .all(|(handle, _)| !handle.is_held(Instant::now()))
+            .all(|(handle, _)| !handle.is_held(BootTime::now()))
     );
 }
 

@@ -21,7 +21,7 @@ pub const DEVICE: &str = "eth0";
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 64;
 /// Last part of the addresses: IPv4's last byte and IPv6's last group.
-const ROUTER: u8 = 1;
+pub(crate) const ROUTER: u8 = 1;
 const LIVE: u8 = 10;
 const TARGET: u8 = 20;
 pub(crate) const ASSISTANT: u8 = 30;

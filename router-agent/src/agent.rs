@@ -6,20 +6,23 @@
 //! is left that could speak. Where the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY),
 //! the rule stays until they have ended by themselves.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::floor_watch::FloorWatch;
 use crate::install::{InstallError, Installer, Judged, Verified};
 use crate::kernel::KernelError;
+use crate::kernel::model::Stopped;
 use crate::leases::{Leases, MAX_HOLDERS, StreamId};
 use crate::need::{MAX_SELECTORS, Need, Selectors};
 use crate::plan::{Danger, Refusal};
 
-/// How often the kernel's state is compared with the plan, and mended.
-const MEND_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked whether what is wanted is diverted.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// ... and how soon again at most, when the kernel tells of changes.
 const NEWS_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it is said that connections hold up a removal.
+/// How often it is said that connections hold up a removal, or that copies are answered by errors.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// How often connections that hold up a removal are looked for.
 const LEAVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,7 +64,15 @@ pub struct Agent {
     pub(crate) speaking: usize,
     leave_at: Option<Instant>,
     said_at: Option<Instant>,
-    mend_at: Instant,
+    look_at: Instant,
+    floor: FloorWatch,
+    errors_said_at: Option<Instant>,
+    /// Whether anything is diverted.
+    active: bool,
+    /// Addresses of this host from which something is diverted.
+    own: BTreeSet<IpAddr>,
+    /// Why answers do not go where they should, if they do not.
+    pub(crate) unsound: Option<String>,
     pub(crate) last: Verified,
     pub(crate) warnings: Vec<String>,
     pub(crate) trouble: Option<String>,
@@ -95,7 +106,12 @@ impl Agent {
             speaking: 0,
             leave_at: None,
             said_at: None,
-            mend_at: now + MEND_INTERVAL,
+            look_at: now + LOOK_INTERVAL,
+            floor: FloorWatch::default(),
+            errors_said_at: None,
+            active: false,
+            own: BTreeSet::new(),
+            unsound: None,
             last: Verified::default(),
             warnings: Vec::new(),
             trouble: None,
@@ -114,6 +130,21 @@ impl Agent {
     /// What is no longer wanted and still diverted.
     pub fn leaving(&self) -> &Selectors {
         &self.leaving
+    }
+
+    /// Why answers do not go where they should, if they do not: holders are told.
+    pub fn unsound(&self) -> Option<&str> {
+        self.unsound.as_deref()
+    }
+
+    /// From how many addresses of this host something is diverted.
+    pub fn own_addresses(&self) -> usize {
+        self.own.len()
+    }
+
+    /// What the floor has stopped since the start.
+    pub fn stopped(&self) -> Stopped {
+        self.floor.total()
     }
 
     /// What it works with.
@@ -181,8 +212,13 @@ impl Agent {
         if self.installer.host().manage_sysctl {
             self.installer.set(&findings)?;
         }
-        self.last = self.installer.bring_about(&all)?;
+        let before = self.diverted();
+        self.last = self.installer.bring_about(&all, &before)?;
+        // What was stopped meanwhile is the work of the change itself.
+        let stopped = self.installer.stopped();
+        self.floor.take(now, stopped, true);
         self.trouble = None;
+        self.look_at = now;
         self.leases.hold(holder, stream, need, selectors);
         self.leaving = leaving;
         self.leave_at = Some(now);
@@ -190,6 +226,12 @@ impl Agent {
         let told: Vec<String> = warnings
             .into_iter()
             .filter(|warning| !managed || !findings.iter().any(|it| it.to_string() == *warning))
+            .chain(self.installer.no_floor().map(|why| {
+                format!(
+                    "there is no floor under what is diverted ({why}): a packet that somebody else's \
+                     rule leads past the diverting rules would reach a client"
+                )
+            }))
             .collect();
         self.warnings.clone_from(&told);
         Ok(Held {
@@ -206,14 +248,24 @@ impl Agent {
         }
     }
 
-    /// Whether what is diverted is to be looked at now, since somebody changed rules or routes: a
-    /// rule that is missing lets answers through to real clients.
+    /// Whether what is diverted is to be looked at now, since somebody changed what it depends on, or
+    /// the floor had to stop something.
     pub fn has_news(&mut self, now: Instant) -> bool {
-        if self.installer.has_news() {
-            let looked_at = self.mend_at.checked_sub(MEND_INTERVAL).unwrap_or(now);
-            self.mend_at = self.mend_at.min(looked_at + NEWS_INTERVAL);
+        let mut news = self.installer.has_news();
+        if self.active && self.floor.is_due(now) {
+            let stopped = self.installer.stopped();
+            news |= self.floor.is_news(stopped);
         }
-        self.mend_at <= now
+        if news {
+            let looked_at = self.look_at.checked_sub(LOOK_INTERVAL).unwrap_or(now);
+            self.look_at = self.look_at.min(looked_at + NEWS_INTERVAL);
+        }
+        self.look_at <= now
+    }
+
+    /// All that is diverted.
+    fn diverted(&self) -> Selectors {
+        self.leases.wanted().union(&self.leaving).copied().collect()
     }
 
     /// To be called now and then.
@@ -232,9 +284,9 @@ impl Agent {
         if self.leave_at.is_some_and(|at| at <= now) {
             self.leave(now);
         }
-        if self.mend_at <= now {
-            self.mend_at = now + MEND_INTERVAL;
-            self.mend();
+        if self.look_at <= now {
+            self.look_at = now + LOOK_INTERVAL;
+            self.look(now);
         }
     }
 
@@ -270,7 +322,8 @@ impl Agent {
     }
 
     fn remove_leaving(&mut self, wanted: &Selectors) -> Result<(), InstallError> {
-        self.last = self.installer.bring_about(wanted)?;
+        let before = self.diverted();
+        self.last = self.installer.bring_about(wanted, &before)?;
         self.leaving.clear();
         self.trouble = None;
         self.said_at = None;
@@ -310,44 +363,110 @@ impl Agent {
         Ok((self.speaking, why))
     }
 
-    /// Puts right what somebody else, or a device that went, has changed.
-    fn mend(&mut self) {
-        let all: Selectors = self.leases.wanted().union(&self.leaving).copied().collect();
-        if all.is_empty() {
+    /// Looks whether what is wanted is diverted, and puts right what somebody else, or a device that
+    /// went, has changed.
+    fn look(&mut self, now: Instant) {
+        let all = self.diverted();
+        self.active = !all.is_empty();
+        if !self.active {
+            self.own.clear();
+            self.unsound = None;
             return;
         }
-        match self.installer.stands(&all) {
-            Ok(true) => {}
-            Ok(false) => match self.installer.bring_about(&all) {
-                Ok(verified) => {
+        let looked = self.installer.put_right(&all);
+        let stopped = self.installer.stopped();
+        let unsound = match looked {
+            Ok(verified) => {
+                if verified.steps > 0 {
                     tracing::warn!(
                         "what diverts responses was not as it was left, and was put right in {} \
-                         steps: something else on this host changes routes, rules or devices",
+                         steps: something else on this host changes routes, rules, devices or the \
+                         firewall",
                         verified.steps
                     );
                     self.counters.mended += 1;
                     self.last = verified;
-                    self.trouble = None;
                 }
-                Err(error) => self.mend_failed(&error),
-            },
-            Err(error) => self.mend_failed(&error),
+                let new = self.floor.take(now, stopped, verified.steps > 0);
+                if new.errors > 0 {
+                    self.say_errors(now);
+                }
+                self.gone(&all).or_else(|| self.past_the_rules(now))
+            }
+            Err(error) => {
+                self.floor.take(now, stopped, true);
+                // What was tried in vain is no reason to try again at once.
+                let _own = self.installer.has_news();
+                Some(error.to_string())
+            }
+        };
+        self.note(unsound);
+    }
+
+    /// Says what is wrong, or that it is not any more.
+    fn note(&mut self, unsound: Option<String>) {
+        match unsound {
+            Some(text) => {
+                if is_news(&mut self.unsound, &text) {
+                    tracing::error!(
+                        "responses are not diverted as they should be, so copiers send nothing: \
+                         {text}; looked at again until it is put right"
+                    );
+                }
+            }
+            None => {
+                if self.unsound.take().is_some() {
+                    tracing::info!("responses are diverted again, as look-ups confirm");
+                }
+            }
         }
     }
 
-    fn mend_failed(&mut self, error: &InstallError) {
-        let text = error.to_string();
-        if is_news(&mut self.trouble, &text) {
-            tracing::error!("what diverts responses cannot be put right: {text}; trying again");
+    /// Whether an address has left this host from which something was diverted: who has it now
+    /// answers without us.
+    fn gone(&mut self, all: &Selectors) -> Option<String> {
+        let services = all.iter().filter_map(|selector| selector.service);
+        let wanted: BTreeSet<IpAddr> = services.map(|service| service.ip()).collect();
+        let here = self.installer.own(&wanted).ok()?;
+        self.own.retain(|ip| wanted.contains(ip));
+        let gone = self.own.difference(&here).next().copied();
+        self.own.extend(here);
+        gone.map(|ip| {
+            format!(
+                "{ip} is not an address of this host any more: another host may answer for it, to real \
+                 clients (ip address; give it back, or take this host from the copiers' \
+                 --router-agent)"
+            )
+        })
+    }
+
+    fn past_the_rules(&self, now: Instant) -> Option<String> {
+        self.floor.is_trouble(now).then(|| {
+            "the firewall's floor had to stop responses on their way to clients, past the diverting \
+             rules: something on this host marks packets or routes them a second time (iptables -t \
+             mangle -S; nft list ruleset; ip rule)"
+                .to_owned()
+        })
+    }
+
+    fn say_errors(&mut self, now: Instant) {
+        if self
+            .errors_said_at
+            .is_none_or(|at| at + SAY_INTERVAL <= now)
+        {
+            self.errors_said_at = Some(now);
+            tracing::warn!(
+                "this host answers copied packets by ICMP errors, which were kept from the clients: a \
+                 firewall rule rejects the copies (iptables -S INPUT; nft list ruleset), so that they \
+                 are not served"
+            );
         }
-        // What was tried and taken back is no reason to try again at once.
-        let _own = self.installer.has_news();
     }
 
     /// Completes or removes what an earlier run left half done.
     fn settle(&mut self, now: Instant) {
         let wanted = self.leases.wanted();
-        let result = self.installer.bring_about(&wanted).and_then(|verified| {
+        let result = self.installer.put_right(&wanted).and_then(|verified| {
             self.last = verified;
             if wanted.is_empty() {
                 self.installer.restore_settings()?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use millrace_fleet::admin::{self, Admin};
 use millrace_fleet::daemonize::{self, Launch};
 use millrace_fleet::exit::ExitError;
+use millrace_fleet::hold::Standing;
 use millrace_fleet::hold::server::{self, HoldServerConfig};
 use millrace_fleet::pidfile::PidFile;
 use millrace_fleet::privileges::{self, Capability, Needs, User};
@@ -78,13 +79,15 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     let agent = Agent::new(installer, Instant::now()).map_err(failed)?;
     let (sender, messages) = std::sync::mpsc::sync_channel(WAITING);
     let config = HoldServerConfig::new(security.clone());
-    let server = server::spawn(config, listener, runtime.handle(), sender)?;
+    let standing = Standing::of_this_host();
+    let server = server::spawn(config, listener, runtime.handle(), sender, standing.clone())?;
     let shared = Shared::default();
     let thread = thread::spawn(Parts {
         agent,
         messages,
         id: options.id.clone().unwrap_or_else(listen::host_name),
         shared: shared.clone(),
+        standing,
         drain: watch,
     })
     .map_err(|error| ExitError::caused("cannot start the agent's thread", &error))?;

@@ -1,15 +1,16 @@
 //! Brings a plan about on this host: judged, made step by step, verified, rolled back if need be.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
 
 use crate::host::{HostConfig, Mode};
-use crate::kernel::model::{Snapshot, Socket};
-use crate::kernel::{Answer, Kernel, KernelError, Lookup};
+use crate::kernel::model::{Snapshot, Socket, Stopped};
+use crate::kernel::{Answer, Kernel, KernelError, Lookup, firewall};
 use crate::need::{Need, Selectors};
-use crate::plan::{Circumstances, Danger, Layout, Refusal, Ways, changes, ours, refusal};
+use crate::plan::{Circumstances, Danger, Layout, Refusal, Ways, changes, floor, ours, refusal};
 use crate::settings::{self, Finding};
 use crate::state::{Changed, State, StateError, StateFile};
 use crate::step::Step;
@@ -57,6 +58,10 @@ pub struct Installer {
     host: HostConfig,
     kernel: Kernel,
     state: StateFile,
+    /// Name of the floor's table.
+    floor: String,
+    /// Why this host cannot have a floor, if it cannot.
+    no_floor: Option<String>,
 }
 
 impl fmt::Debug for Installer {
@@ -69,9 +74,11 @@ impl Installer {
     /// For this host, on the thread that opened `kernel`.
     pub fn new(host: HostConfig, kernel: Kernel, state: StateFile) -> Self {
         Self {
+            floor: floor::table(&host),
             host,
             kernel,
             state,
+            no_floor: None,
         }
     }
 
@@ -90,9 +97,31 @@ impl Installer {
         self.kernel.changes()
     }
 
-    /// Whether policy rules or our routes may have changed since the last call.
+    /// Whether anything on which diverting depends may have changed since the last call.
     pub fn has_news(&mut self) -> bool {
-        self.kernel.has_news(self.host.protocol)
+        // The chain of --mode nfqueue stands in the table of others.
+        let firewall = [self.floor.as_str(), firewall::TABLE];
+        self.kernel.has_news(self.host.table, &firewall)
+    }
+
+    /// What the floor has dropped since it was put in place; nothing if there is none.
+    pub fn stopped(&mut self) -> Stopped {
+        self.kernel.stopped(&self.floor).unwrap_or_default()
+    }
+
+    /// Which of these addresses this host has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn own(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, KernelError> {
+        let snapshot = self.kernel.snapshot(&self.floor, false)?;
+        let here = wanted.iter().filter(|ip| snapshot.is_local(**ip));
+        Ok(here.copied().collect())
+    }
+
+    /// Why there is no floor under what is diverted, if there cannot be one.
+    pub fn no_floor(&self) -> Option<&str> {
+        self.no_floor.as_deref()
     }
 
     /// Remembers what was applied by hand.
@@ -110,7 +139,7 @@ impl Installer {
     /// # Errors
     /// The kernel's.
     pub fn snapshot(&mut self) -> Result<Snapshot, KernelError> {
-        self.kernel.snapshot(true)
+        self.kernel.snapshot(&self.floor, true)
     }
 
     /// What is diverted now, read back from the kernel.
@@ -118,7 +147,7 @@ impl Installer {
     /// # Errors
     /// The kernel's.
     pub fn diverted(&mut self) -> Result<Selectors, KernelError> {
-        let snapshot = self.kernel.snapshot(true)?;
+        let snapshot = self.kernel.snapshot(&self.floor, true)?;
         Ok(ours::diverted(&self.host, &snapshot))
     }
 
@@ -171,19 +200,31 @@ impl Installer {
     pub fn steps(&mut self, selectors: &Selectors) -> Result<Vec<Step>, InstallError> {
         let snapshot = self.snapshot()?;
         let ways = self.ways(selectors)?;
-        let layout = Layout::new(&self.host, selectors, &ways);
+        let layout = self.layout(selectors, &ways);
         Ok(changes(&self.host, &layout, &snapshot))
+    }
+
+    fn layout(&self, selectors: &Selectors, ways: &Ways) -> Layout {
+        let mut layout = Layout::new(&self.host, selectors, ways);
+        if self.no_floor.is_some() {
+            layout.floor = None;
+        }
+        layout
     }
 
     /// Diverts exactly `wanted` from now on, and verifies it.
     ///
     /// # Errors
-    /// What went wrong; then what was diverted before is diverted again.
-    pub fn bring_about(&mut self, wanted: &Selectors) -> Result<Verified, InstallError> {
+    /// What went wrong; then `fallback` is diverted.
+    pub fn bring_about(
+        &mut self,
+        wanted: &Selectors,
+        fallback: &Selectors,
+    ) -> Result<Verified, InstallError> {
         let snapshot = self.snapshot()?;
         let before = ours::diverted(&self.host, &snapshot);
         let ways = self.ways(wanted)?;
-        let layout = Layout::new(&self.host, wanted, &ways);
+        let layout = self.layout(wanted, &ways);
         let steps = changes(&self.host, &layout, &snapshot);
         let sockets = self.kernel.sockets()?;
         let baseline = Baseline::take(
@@ -193,55 +234,124 @@ impl Installer {
             &sockets,
             &[&before, wanted],
         )?;
-        let done = self
-            .take(&steps)
-            .and_then(|()| self.verify(&layout, wanted, &baseline));
+        let done = self.take(&steps).and_then(|()| {
+            let passed = baseline.check(&mut self.kernel)?;
+            Ok(passed + self.verify(&layout, wanted)?)
+        });
         match done {
             Ok(lookups) => Ok(Verified {
                 lookups,
-                steps: u32::try_from(steps.len()).unwrap_or(u32::MAX),
+                steps: count(steps.len()),
             }),
             Err(error) => {
-                self.roll_back(&before);
+                self.roll_back(fallback);
                 Err(error)
             }
         }
     }
 
-    /// Whether the kernel's state is that of the plan.
+    /// Looks whether `wanted` is diverted, by the kernel's state and by look-ups, and puts right what
+    /// is not as it was left. What cannot be done does not hold up the rest, and nothing is taken
+    /// back: the blackhole and the floor come first, and stand even if nothing else does.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn stands(&mut self, wanted: &Selectors) -> Result<bool, InstallError> {
+    /// Why answers do not go where they should, after all that could be done.
+    pub fn put_right(&mut self, wanted: &Selectors) -> Result<Verified, InstallError> {
+        let floor = self.put_floor_right(wanted)?;
         // The firewall is read by starting programs: only where it matters.
-        let snapshot = self.kernel.snapshot(self.host.mode == Mode::Nfqueue)?;
-        let ways = self.ways(wanted)?;
-        let layout = Layout::new(&self.host, wanted, &ways);
-        Ok(changes(&self.host, &layout, &snapshot).is_empty())
-    }
-
-    fn take(&mut self, steps: &[Step]) -> Result<(), InstallError> {
-        for step in steps {
-            self.kernel.apply(step)?;
+        let nfqueue = self.host.mode == Mode::Nfqueue;
+        let snapshot = self.kernel.snapshot(&self.floor, nfqueue)?;
+        let (ways, no_way) = match self.ways(wanted) {
+            Ok(ways) => (ways, None),
+            Err(error) => (Ways::default(), Some(error)),
+        };
+        let layout = self.layout(wanted, &ways);
+        let steps = changes(&self.host, &layout, &snapshot);
+        let failed = self.take_all(&steps);
+        if let Some(error) = failed.or(no_way) {
+            return Err(error);
         }
-        Ok(())
+        Ok(Verified {
+            lookups: self.verify(&layout, wanted)?,
+            steps: count(floor + steps.len()),
+        })
     }
 
-    fn verify(
-        &mut self,
-        layout: &Layout,
-        wanted: &Selectors,
-        baseline: &Baseline,
-    ) -> Result<u32, InstallError> {
-        let snapshot = self.kernel.snapshot(self.host.mode == Mode::Nfqueue)?;
-        let passed = baseline.check(&mut self.kernel)?;
-        let diverted = verify::diverted(&mut self.kernel, &self.host, &snapshot, layout, wanted)?;
-        Ok(passed + diverted)
+    /// Puts the floor in place if it is not, before anything is read that takes time: where somebody
+    /// has flushed the whole firewall, nothing else may be left. Says in how many steps.
+    fn put_floor_right(&mut self, wanted: &Selectors) -> Result<usize, InstallError> {
+        let floor = self.layout(wanted, &Ways::default()).floor;
+        let Some(floor) = floor else { return Ok(0) };
+        if floor.stands(&self.kernel.floor(&self.floor)?) {
+            return Ok(0);
+        }
+        let lines = floor.program();
+        self.take_one(&Step::Floor { lines })?;
+        Ok(1)
     }
 
-    fn roll_back(&mut self, before: &Selectors) {
-        let result = self.steps(before).and_then(|steps| self.take(&steps));
-        if let Err(error) = result {
+    /// Takes the steps until one fails.
+    fn take(&mut self, steps: &[Step]) -> Result<(), InstallError> {
+        steps.iter().try_for_each(|step| self.take_one(step))
+    }
+
+    /// Takes all steps; the first failure.
+    fn take_all(&mut self, steps: &[Step]) -> Option<InstallError> {
+        let mut first = None;
+        for step in steps {
+            if let Err(error) = self.take_one(step) {
+                first.get_or_insert(error);
+            }
+        }
+        first
+    }
+
+    fn take_one(&mut self, step: &Step) -> Result<(), InstallError> {
+        match self.kernel.apply(step) {
+            // Rules and routes divert without it.
+            Err(error) if matches!(step, Step::Floor { .. }) => {
+                tracing::warn!(
+                    "no floor under what is diverted: {}; a packet that somebody else's rule leads \
+                     past the diverting rules would reach a client (install nftables)",
+                    error.why
+                );
+                self.no_floor = Some(error.why);
+                Ok(())
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Asks where what is wanted goes. Says how many look-ups confirmed it: all.
+    fn verify(&mut self, layout: &Layout, wanted: &Selectors) -> Result<u32, InstallError> {
+        let nfqueue = self.host.mode == Mode::Nfqueue;
+        let snapshot = self.kernel.snapshot(&self.floor, nfqueue)?;
+        if self.no_floor.is_none()
+            && let Some(floor) = &layout.floor
+            && !floor.stands(&snapshot.floor)
+        {
+            return Err(InstallError::Unverified(format!(
+                "the floor does not read back as it was set (nft list table inet {})",
+                self.floor
+            )));
+        }
+        verify::diverted(&mut self.kernel, &self.host, &snapshot, layout, wanted).map_err(|error| {
+            // A rule that comes before ours says more than where a look-up ended.
+            match refusal::rules(&self.host, wanted, &snapshot) {
+                Err(in_the_way) if matches!(error, InstallError::Unverified(_)) => {
+                    InstallError::Unverified(in_the_way.reason)
+                }
+                Ok(()) | Err(_) => error,
+            }
+        })
+    }
+
+    fn roll_back(&mut self, fallback: &Selectors) {
+        let error = match self.steps(fallback) {
+            Ok(steps) => self.take_all(&steps),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
             tracing::error!(
                 "cannot put back what was there before: {error}; look at it with \
                  millrace-router-agent show, mend what stands in the way, and start the agent again"
@@ -273,7 +383,7 @@ impl Installer {
                     ),
                 }));
             };
-            let links = self.kernel.snapshot(false)?;
+            let links = self.kernel.snapshot(&self.floor, false)?;
             let name = links.link_at(link).map(|link| link.name.clone());
             if ipv4 {
                 ways.v4 = name;
@@ -376,6 +486,10 @@ impl Installer {
         }
         (ended, problem)
     }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Whether an address may stand for any client of a service.

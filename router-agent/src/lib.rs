@@ -16,10 +16,12 @@
 //! - [`settings`]: kernel settings on which diverting depends.
 //! - [`state`]: what must outlive the process and is not in the kernel.
 //! - [`leases`], [`agent`], [`thread`]: who holds what, and the thread that owns it.
+//! - [`floor_watch`]: what the floor had to stop, and what that says.
 //! - [`status`], [`metrics`]: what an operator sees.
 
 pub mod agent;
 pub mod daemon;
+pub mod floor_watch;
 pub mod host;
 pub mod install;
 pub mod kernel;

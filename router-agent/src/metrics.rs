@@ -50,6 +50,16 @@ impl Collector for StatusCollector {
                 c.connections_ended,
             ),
             ("kernel_changes", "Changes made", status.changes),
+            (
+                "stopped_packets",
+                "Responses that the floor kept from clients, past the diverting rules",
+                status.stopped.packets,
+            ),
+            (
+                "stopped_errors",
+                "ICMP errors about copied packets that the floor kept from clients",
+                status.stopped.errors,
+            ),
             ("streams_opened", "Hold streams opened", server.opened),
             (
                 "streams_malformed",
@@ -85,8 +95,13 @@ impl Collector for StatusCollector {
             ),
             (
                 "trouble",
-                "1 while what is wanted does not stand",
+                "1 while what is no longer wanted cannot be removed",
                 usize::from(status.trouble.is_some()),
+            ),
+            (
+                "unsound",
+                "1 while responses are not diverted as they should be",
+                usize::from(status.unsound.is_some()),
             ),
         ] {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -11,7 +11,7 @@ use crate::install::{InstallError, Installer, Judged};
 use crate::kernel::Kernel;
 use crate::need::{Need, Selectors};
 use crate::options::{Command, Options};
-use crate::plan::ours;
+use crate::plan::{floor, ours};
 use crate::state::{Opened, StateFile};
 
 /// Pause between looks at connections that hold up a removal.
@@ -84,7 +84,7 @@ pub fn apply(installer: &mut Installer, need: &Need) -> Result<(), ExitError> {
     installer
         .remember_by_hand(Some(need.clone()))
         .map_err(failed)?;
-    let verified = match installer.bring_about(&selectors) {
+    let verified = match installer.bring_about(&selectors, &there) {
         Ok(verified) => verified,
         Err(error) => {
             let undo = installer
@@ -141,7 +141,7 @@ pub fn remove(installer: &mut Installer) -> Result<(), ExitError> {
         std::thread::sleep(LOOK_AGAIN);
     }
     let done = (|| -> Result<u32, InstallError> {
-        let verified = installer.bring_about(&nothing)?;
+        let verified = installer.bring_about(&nothing, &there)?;
         installer.remember_by_hand(None)?;
         installer.restore_settings()?;
         Ok(verified.steps)
@@ -188,12 +188,14 @@ struct Installed {
     routes: Vec<String>,
     devices: Vec<String>,
     firewall: Vec<String>,
+    floor: Vec<String>,
     settings: Vec<String>,
 }
 
 fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
     let mut installer = looker(host)?;
     let snapshot = installer.snapshot().map_err(failed)?;
+    let stopped = installer.stopped();
     let host = installer.host();
     let text = |step: crate::step::Step| {
         let text = step.to_string();
@@ -223,6 +225,16 @@ fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
         let rules = chain.rules.iter();
         rules.map(move |rule| format!("{program} -t mangle -A MILLRACE {rule}"))
     });
+    let floor = snapshot.floor.exists.then(|| {
+        format!(
+            "table inet {} ({} rules; {} packets and {} ICMP errors stopped)",
+            floor::table(host),
+            snapshot.floor.rules,
+            stopped.packets,
+            stopped.errors
+        )
+    });
+    let floor = floor.into_iter().collect();
     let settings = installer.state().settings.iter();
     let installed = Installed {
         diverted: ours::diverted(host, &snapshot)
@@ -234,6 +246,7 @@ fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
         routes: routes.collect(),
         devices: devices.collect(),
         firewall: firewall.collect(),
+        floor,
         settings: settings
             .map(|(key, it)| format!("{key}={} (before: {})", it.set, it.before))
             .collect(),
@@ -250,6 +263,7 @@ fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
         ("routes", &installed.routes),
         ("devices", &installed.devices),
         ("firewall", &installed.firewall),
+        ("floor", &installed.floor),
         ("settings", &installed.settings),
     ];
     for (name, list) in lists {

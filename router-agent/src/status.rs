@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::agent::{Agent, Counters};
 use crate::install::Verified;
+use crate::kernel::model::Stopped;
 use crate::need::Need;
 
 /// A lease.
@@ -43,8 +44,14 @@ pub struct Status {
     pub last_change: Verified,
     /// What is to be mended on this host.
     pub warnings: Vec<String>,
-    /// Why what is wanted does not stand, if it does not.
+    /// Why responses are not diverted as they should be, if they are not: copiers send nothing then.
+    pub unsound: Option<String>,
+    /// Why what is no longer wanted cannot be removed, if it cannot.
     pub trouble: Option<String>,
+    /// Addresses of this host from which something was diverted when it was last looked.
+    pub held_addresses: usize,
+    /// What the floor has stopped since the start.
+    pub stopped: Stopped,
     /// Changes of the kernel's state since the start.
     pub changes: u64,
     /// Counts since the start.
@@ -102,7 +109,10 @@ impl Status {
             },
             last_change: agent.last,
             warnings: agent.warnings.clone(),
+            unsound: agent.unsound.clone(),
             trouble: agent.trouble.clone(),
+            held_addresses: agent.own_addresses(),
+            stopped: agent.stopped(),
             changes,
             counters: agent.counters,
         }

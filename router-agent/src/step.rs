@@ -68,6 +68,11 @@ pub enum Step {
         /// Input of iptables-restore.
         lines: String,
     },
+    /// Put the floor in place, replace or remove it, all lines at once.
+    Floor {
+        /// Input of nft.
+        lines: String,
+    },
 }
 
 fn ip(ipv4: bool) -> &'static str {
@@ -116,6 +121,7 @@ impl fmt::Display for Step {
                 quoted(lines),
                 program(*ipv4, "restore")
             ),
+            Step::Floor { lines } => write!(f, "printf '%s\\n' {} | nft -f -", quoted(lines)),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use millrace_fleet::drain::{DrainWatch, Stage};
+use millrace_fleet::hold::Standing;
 use millrace_fleet::hold::server::{HoldMessage, refused, replaced};
 use millrace_proto::PROTOCOL_VERSION;
 use millrace_proto::v1::hold_refused::Code;
@@ -33,6 +34,8 @@ pub struct Parts {
     pub id: String,
     /// Where it shows its state.
     pub shared: Shared,
+    /// What it tells the holders of this host.
+    pub standing: Standing,
     /// Tells it to end.
     pub drain: DrainWatch,
 }
@@ -54,15 +57,18 @@ fn run(parts: Parts) {
         messages,
         id,
         shared,
+        standing,
         drain,
     } = parts;
     while drain.stage() == Stage::Running {
-        match next(&mut agent, &messages) {
+        match next(&mut agent, &messages, &standing) {
             Ok(message) => handle(&mut agent, &id, message),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
         agent.tick(Instant::now());
+        standing.say(agent.unsound());
+        standing.looked(Instant::now());
         shared.replace(&mut agent, Instant::now());
     }
 }
@@ -71,6 +77,7 @@ fn run(parts: Parts) {
 fn next(
     agent: &mut Agent,
     messages: &Receiver<HoldMessage>,
+    standing: &Standing,
 ) -> Result<HoldMessage, RecvTimeoutError> {
     let until = Instant::now() + TICK;
     loop {
@@ -80,6 +87,7 @@ fn next(
         if !waits || agent.has_news(now) || now >= until {
             return received;
         }
+        standing.looked(now);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The order of the steps, in a simulated kernel: at every moment of installing, changing and
-//! removing any plan, a diverting rule has a blackhole behind it and the pass-list before it.
+//! removing any plan, a diverting rule has a floor under it, a blackhole behind it and the pass-list
+//! before it.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_router_agent::host::{GROUP, HostConfig, Mode};
-use millrace_router_agent::kernel::model::{Link, RouteKind, Snapshot};
+use millrace_router_agent::kernel::model::{FloorState, Link, RouteKind, Snapshot};
 use millrace_router_agent::need::{Selector, Selectors};
 use millrace_router_agent::plan::{Layout, Ways, changes, ours};
 use millrace_router_agent::step::Step;
@@ -56,6 +57,19 @@ fn link(index: u32, name: &str, group: u32) -> Link {
         mtu: 1500,
         ..Link::default()
     }
+}
+
+/// What the kernel makes of nft's input: the table that was there goes, another may come.
+fn take_floor(kernel: &mut Snapshot, lines: &str) {
+    let chain = lines.lines().find_map(|line| line.strip_prefix("chain "));
+    kernel.floor = FloorState {
+        exists: chain.is_some(),
+        chain: chain.map(|line| line.trim_end_matches(" {").to_owned()),
+        rules: lines
+            .lines()
+            .filter(|line| line.ends_with(" accept") || line.ends_with(" drop"))
+            .count(),
+    };
 }
 
 /// What the kernel would make of a step. Firewall chains are atomic and left out.
@@ -112,6 +126,7 @@ fn take(kernel: &mut Snapshot, step: &Step) {
                 .routes
                 .retain(|it| !it.link.is_some_and(|link| gone.contains(&link)));
         }
+        Step::Floor { lines } => take_floor(kernel, lines),
         Step::Firewall { .. } | Step::Sysctl { .. } => {}
     }
 }
@@ -122,6 +137,10 @@ fn check(kernel: &Snapshot, host: &HostConfig, step: &Step) {
         .iter()
         .filter(|rule| rule.priority == host.divert_priority())
     {
+        assert!(
+            kernel.floor.exists,
+            "after '{step}' a rule diverts without a floor under it"
+        );
         let blackhole = kernel.routes.iter().any(|route| {
             route.kind == RouteKind::Blackhole
                 && route.to.is_ipv4() == rule.ipv4
@@ -195,6 +214,6 @@ proptest! {
         }
         go(&mut kernel, &host(Mode::Sink), &Selectors::new(), usize::MAX);
         prop_assert_eq!(kernel.links.len(), 2);
-        prop_assert!(kernel.rules.is_empty() && kernel.routes.is_empty());
+        prop_assert!(kernel.rules.is_empty() && kernel.routes.is_empty() && !kernel.floor.exists);
     }
 }

@@ -147,6 +147,11 @@ impl Lane {
             }
             done += 1;
         }
+        self.discard();
+    }
+
+    /// Throws away what is queued.
+    pub(super) fn discard(&mut self) {
         self.queued.clear();
         self.addresses.clear();
     }

@@ -93,6 +93,10 @@ impl LinkRoute {
         self.lane.flush(outcome);
     }
 
+    pub(super) fn discard(&mut self) {
+        self.lane.discard();
+    }
+
     pub(super) fn buffer(&self) -> usize {
         self.lane.buffer()
     }

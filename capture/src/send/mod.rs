@@ -115,6 +115,14 @@ impl Sender {
         self.outcome.failures.drain(..).for_each(on_error);
     }
 
+    /// Throws away what is in the batch.
+    pub fn discard(&mut self) {
+        match &mut self.route {
+            Route::Raw(route) => route.discard(),
+            Route::Link(route) => route.discard(),
+        }
+    }
+
     /// What was sent and what was not.
     pub fn counters(&self) -> &SendCounters {
         &self.outcome.counters

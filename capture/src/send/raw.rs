@@ -62,6 +62,12 @@ impl RawRoute {
         }
     }
 
+    pub(super) fn discard(&mut self) {
+        for lane in [&mut self.ipv4, &mut self.ipv6].into_iter().flatten() {
+            lane.discard();
+        }
+    }
+
     /// The smaller one.
     pub(super) fn buffer(&self) -> usize {
         let lanes = [&self.ipv4, &self.ipv6].into_iter().flatten();

@@ -3,7 +3,7 @@
 use millrace_wire::{FourTuple, TcpHeader};
 
 use super::Engine;
-use crate::replica::ReplicaKey;
+use crate::replica::{Outgoing, ReplicaKey};
 use crate::time::Time;
 
 /// A packet to be sent.
@@ -44,6 +44,30 @@ impl Engine {
             }
             self.settle(now, key);
         };
+        self.transmit(key, &outgoing)
+    }
+
+    /// While nothing else may be sent: acknowledges what targets' packets have brought, each by a bare
+    /// acknowledgement to `send`. A target repeats what is not acknowledged, and its way may lead
+    /// elsewhere by then; to an acknowledgement it answers nothing.
+    ///
+    /// With `all`, also what may wait for a later packet: to be asked for once, at the beginning.
+    pub fn acknowledge(&mut self, now: Time, all: bool, mut send: impl FnMut(Transmit<'_>)) {
+        let keys: Vec<ReplicaKey> = match all {
+            true => self.replicas.keys().collect(),
+            false => self.ready.iter().copied().collect(),
+        };
+        for key in keys {
+            let next = self.run_replica(now, key, |replica, cx| replica.next_acknowledgement(cx));
+            if let Some(outgoing) = next.flatten()
+                && let Some(transmit) = self.transmit(key, &outgoing)
+            {
+                send(transmit);
+            }
+        }
+    }
+
+    fn transmit(&mut self, key: ReplicaKey, outgoing: &Outgoing) -> Option<Transmit<'_>> {
         self.stats.packets_sent += 1;
         self.meter.sent(outgoing.len);
         let replica = self.replicas.get_mut(key)?;

@@ -347,15 +347,22 @@ impl Connection {
             let seq = self.sender.seq_of(self.sender.una()).add(u32::MAX);
             return Some(Outgoing::bare(self.header(cx, seq, Flags::ACK)));
         }
-        if self.receiver.must_ack() {
-            let seq = self.sender.seq_of(self.sender.max());
-            let mut header = self.header(cx, seq, Flags::ACK);
-            if self.sender.sack {
-                header.options.sack = self.receiver.sack_blocks();
-            }
-            return Some(Outgoing::bare(header));
+        self.receiver.must_ack().then(|| self.acknowledgement(cx))
+    }
+
+    /// What has come in is acknowledged, whether or not it may wait, and nothing else is said.
+    pub(super) fn next_acknowledgement(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
+        let owes = !self.cut && self.receiver.owes_ack();
+        owes.then(|| self.acknowledgement(cx))
+    }
+
+    fn acknowledgement(&mut self, cx: &Context<'_>) -> Outgoing {
+        let seq = self.sender.seq_of(self.sender.max());
+        let mut header = self.header(cx, seq, Flags::ACK);
+        if self.sender.sack {
+            header.options.sack = self.receiver.sack_blocks();
         }
-        None
+        Outgoing::bare(header)
     }
 
     fn outgoing(&mut self, cx: &mut Context<'_>, piece: &Piece, last: bool) -> Outgoing {

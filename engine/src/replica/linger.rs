@@ -142,4 +142,12 @@ impl Linger {
         }
         Some(header)
     }
+
+    /// The reply, if it is no reset.
+    pub(super) fn take_acknowledgement(&mut self, now: Time) -> Option<TcpHeader> {
+        if self.reset {
+            return None;
+        }
+        self.take_reply(now)
+    }
 }

@@ -436,6 +436,15 @@ impl Replica {
             Phase::Lingering(linger) => linger.take_reply(cx.now).map(Outgoing::bare),
         }
     }
+
+    /// The acknowledgement of what has come in, if there is one to send.
+    pub(crate) fn next_acknowledgement(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
+        match &mut self.phase {
+            Phase::Waiting(_) | Phase::Done | Phase::SynSent(_) => None,
+            Phase::Open(connection) => connection.next_acknowledgement(cx),
+            Phase::Lingering(linger) => linger.take_acknowledgement(cx.now).map(Outgoing::bare),
+        }
+    }
 }
 
 /// The timestamp clock (RFC 7323 5.4): milliseconds. It comes from the wall clock, so that it

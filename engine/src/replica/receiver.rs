@@ -98,6 +98,11 @@ impl Receiver {
         self.ack_now
     }
 
+    /// Whether something has come in that is not acknowledged yet, at once or a moment later.
+    pub(crate) const fn owes_ack(&self) -> bool {
+        self.ack_now || self.unacked > 0
+    }
+
     /// Demands an acknowledgement.
     pub(crate) const fn demand_ack(&mut self) {
         self.ack_now = true;

@@ -1,8 +1,10 @@
 //! First contact and the ways behind a director: targets that are held back, addresses for probes,
 //! address translation, and interceptors that come back one by one.
 
+use std::time::Duration;
+
 use millrace_engine::{Config, ReplicaKey, Service, SourcePool};
-use millrace_wire::Endpoint;
+use millrace_wire::{Endpoint, Flags};
 
 use crate::sim::target::Ended;
 use crate::sim::{LIVE, Live, TARGET, World, at, client, config, ms, secs, v4};
@@ -164,4 +166,34 @@ fn only_what_an_interceptor_may_have_missed_is_tried_again_when_it_is_back() {
         again.iter().all(|(_, it)| it.tuple.source == client(PORT)),
         "the other waits for its timer"
     );
+}
+
+#[test]
+fn while_nothing_may_be_sent_what_came_in_is_acknowledged_once_and_nothing_else_is_said() {
+    let mut world = World::new(config(), 1);
+    world.behaviour = answers_like(&talk());
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
+    let mut said = Vec::new();
+    // Until something of an answer has come in whose acknowledgement may wait for more.
+    for _ in 0..1000 {
+        world.run(Duration::from_micros(100));
+        let now = world.now;
+        world.engine.acknowledge(now, true, |transmit| {
+            said.push((transmit.header, transmit.payload_len()));
+        });
+        if !said.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(said.len(), 1, "one connection");
+    assert_eq!((said[0].0.flags, said[0].1), (Flags::ACK, 0));
+    let now = world.now;
+    for all in [true, false] {
+        world
+            .engine
+            .acknowledge(now, all, |_| panic!("it is said already"));
+    }
+    world.run(secs(30));
+    world.assert_all_delivered();
+    world.assert_nothing_left();
 }

@@ -7,7 +7,9 @@ use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::hold_reply::Kind as Reply;
 use millrace_proto::v1::hold_request::Kind;
 use millrace_proto::v1::router_agent_client::RouterAgentClient;
-use millrace_proto::v1::{HoldPing, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Need};
+use millrace_proto::v1::{
+    HoldPing, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Need, Standing,
+};
 use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -16,15 +18,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Streaming;
 
-use super::status::{HoldStatus, Tracker};
+use super::status::{Change, HoldStatus, Tracker};
 use crate::address::HostPort;
+use crate::boottime::BootTime;
 use crate::incarnation::Incarnation;
 use crate::link::{Backoff, printable};
 use crate::tls::Role;
 use crate::transport::{self, Diagnosis, Opened, Security, Timeouts};
 
-/// How often the agent is asked whether it is alive.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the agent is asked what its host is like: what it says is worth something for twice as
+/// long.
+const PING_INTERVAL: Duration = Duration::from_millis(100);
 /// A host may answer HTTP/2 pings while the agent on it hangs.
 const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// An agent that has to change the kernel's state first takes a moment.
@@ -88,6 +92,13 @@ pub enum HoldEvent {
         /// Why, in one line.
         reason: String,
     },
+    /// What was asked for stands no more, the agent says; the stream stays.
+    Troubled {
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// It stands again.
+    Mended,
     /// The stream is gone; it is opened again by itself.
     Lost {
         /// Why, in the operator's words.
@@ -142,14 +153,15 @@ pub fn spawn(
 }
 
 impl HoldHandle {
-    /// Whether what was asked for is in force at `now`, the present: held, with a sign of life from
-    /// the agent less than half of its grace time ago. Takes no lock, and asks no clock.
-    pub fn is_held(&self, now: Instant) -> bool {
+    /// Whether what was asked for is in force at `now`, the present: held, and confirmed by the agent
+    /// a fifth of a second ago at most; or held by an agent that has said that it will be back. Takes
+    /// no lock, and asks no clock.
+    pub fn is_held(&self, now: BootTime) -> bool {
         self.shared.tracker.is_held(now)
     }
 
     /// Whether what was asked for was in force and is not any more. As [`HoldHandle::is_held`].
-    pub fn has_lapsed(&self, now: Instant) -> bool {
+    pub fn has_lapsed(&self, now: BootTime) -> bool {
         self.shared.tracker.has_lapsed(now)
     }
 
@@ -211,11 +223,11 @@ async fn keep_up(shared: Arc<Shared>) {
                 let reason = format!("refused: {said}");
                 // An agent that ends leaves everything in place for its successor.
                 if code == Code::ShuttingDown {
-                    shared.tracker.lost(&reason);
+                    shared.tracker.succeeded(&reason);
                     (shared.on_event)(HoldEvent::Lost { reason: said });
                 } else {
                     slow = true;
-                    shared.tracker.refused(code, &reason);
+                    shared.tracker.refused(&reason);
                     (shared.on_event)(HoldEvent::Refused { code, reason: said });
                 }
                 reason
@@ -265,7 +277,7 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
         let said = |status: tonic::Status| diagnosis.explain(&status);
         let mut client =
             RouterAgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let asked_at = Instant::now();
+        let asked_at = BootTime::now();
         // The channel has room: it is new.
         let _ = requests.send(request(Kind::Holder(holder))).await;
         let response = client.hold(ReceiverStream::new(outbound)).await;
@@ -291,7 +303,7 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
             *was_held = true;
         }
         Some(Reply::Refused(refused)) => return End::Refused(refused),
-        Some(Reply::Pong(_)) | None => {
+        Some(Reply::Pong(_) | Reply::Standing(_)) | None => {
             return End::Failed("its first message is neither Holding nor Refused".to_owned());
         }
     }
@@ -308,7 +320,7 @@ fn request(kind: Kind) -> HoldRequest {
 /// Longest list of warnings that is kept.
 const MAX_WARNINGS: usize = 64;
 
-fn held(shared: &Shared, mut holding: Holding, asked_at: Instant) -> Result<(), String> {
+fn held(shared: &Shared, mut holding: Holding, asked_at: BootTime) -> Result<(), String> {
     let version = holding.protocol_version;
     if !(OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&version) {
         return Err(format!(
@@ -339,6 +351,25 @@ fn held(shared: &Shared, mut holding: Holding, asked_at: Instant) -> Result<(), 
     Ok(())
 }
 
+/// Takes in what the agent says of its host.
+fn stands(shared: &Shared, standing: Standing) {
+    let address = &shared.config.address;
+    match shared.tracker.standing(standing) {
+        Change::None => {}
+        Change::Troubled(reason) => {
+            tracing::error!(
+                "router-agent {address}: responses are not diverted there as they should be, so \
+                 nothing is sent: {reason}"
+            );
+            (shared.on_event)(HoldEvent::Troubled { reason });
+        }
+        Change::Mended => {
+            tracing::info!("router-agent {address}: responses are diverted there again");
+            (shared.on_event)(HoldEvent::Mended);
+        }
+    }
+}
+
 async fn pump(
     shared: &Shared,
     mut inbound: Streaming<HoldReply>,
@@ -349,22 +380,27 @@ async fn pump(
     let mut ping = interval(PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut nonce = 0;
-    let mut awaited: Option<Instant> = None;
+    let mut awaited: Option<BootTime> = None;
     loop {
         tokio::select! {
             reply = inbound.message() => match reply {
                 Ok(Some(reply)) => match reply.kind {
                     Some(Reply::Holding(holding)) => {
-                        if let Err(reason) = held(shared, holding, Instant::now()) {
+                        if let Err(reason) = held(shared, holding, BootTime::now()) {
                             return End::Failed(reason);
                         }
                     }
                     Some(Reply::Refused(refused)) => return End::Refused(refused),
                     Some(Reply::Pong(pong)) if pong.nonce == nonce => {
-                        if let Some(asked_at) = awaited.take() {
+                        let asked_at = awaited.take();
+                        if let Some(standing) = pong.standing {
+                            stands(shared, standing);
+                        }
+                        if let Some(asked_at) = asked_at {
                             shared.tracker.heard(asked_at);
                         }
                     }
+                    Some(Reply::Standing(standing)) => stands(shared, standing),
                     // An old pong, or a kind of a later version.
                     Some(Reply::Pong(_)) | None => {}
                 },
@@ -382,13 +418,13 @@ async fn pump(
                 }
             },
             _ = ping.tick() => match awaited {
-                Some(sent) if sent.elapsed() > PONG_TIMEOUT => {
+                Some(sent) if BootTime::now().since(sent) > PONG_TIMEOUT => {
                     return End::Failed(format!("no pong for {PONG_TIMEOUT:?}: it hangs"));
                 }
                 Some(_) => {}
                 None => {
                     nonce += 1;
-                    awaited = Some(Instant::now());
+                    awaited = Some(BootTime::now());
                     // A full queue is a connection that stands still: HTTP/2's pings will tell.
                     let _ = requests.try_send(request(Kind::Ping(HoldPing { nonce })));
                 }

@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::standing::Standing;
 use crate::exit::ExitError;
 use crate::quiet::{Quiet, times_before};
 use crate::sync::lock;
@@ -130,6 +131,7 @@ struct Open {
 struct Shared {
     config: HoldServerConfig,
     messages: std::sync::mpsc::SyncSender<HoldMessage>,
+    standing: Standing,
     holders: Mutex<HashMap<String, Open>>,
     next: AtomicU64,
     counters: Counters,
@@ -156,7 +158,8 @@ impl std::fmt::Debug for HoldServer {
 }
 
 /// Starts to serve on `listener` (see [`crate::listen::bind`]). What the streams ask for goes into
-/// `messages`, without waiting: while it is full, further requests are refused as too many.
+/// `messages`, without waiting: while it is full, further requests are refused as too many. Holders
+/// are told of `standing`.
 ///
 /// # Errors
 /// When the runtime cannot take the listener (exit code 1).
@@ -165,6 +168,7 @@ pub fn spawn(
     listener: std::net::TcpListener,
     runtime: &Handle,
     messages: std::sync::mpsc::SyncSender<HoldMessage>,
+    standing: Standing,
 ) -> Result<HoldServer, ExitError> {
     let _inside = runtime.enter();
     let cannot = |error: std::io::Error| ExitError::caused("cannot serve holders", &error);
@@ -174,6 +178,7 @@ pub fn spawn(
     let shared = Arc::new(Shared {
         config,
         messages,
+        standing,
         holders: Mutex::default(),
         next: AtomicU64::new(1),
         counters: Counters::default(),
@@ -353,6 +358,7 @@ async fn attend(
     let name = holder.holder_id;
     let from = from.map(|address| address.ip().to_canonical());
     let mut need = holder.need;
+    let mut standing = shared.standing.changes();
     loop {
         if let Some(need) = need.take() {
             let (reply, answer) = oneshot::channel();
@@ -382,14 +388,24 @@ async fn attend(
                 return Some(if shared.stop.is_cancelled() { ending() } else { replaced() });
             }
             () = outbound.closed() => return None,
+            // Its sender lives as long as this server.
+            _ = standing.changed() => {
+                if !say(shared, outbound, Reply::Standing(shared.standing.message())).await {
+                    return Some(deaf());
+                }
+                continue;
+            }
             message = inbound.message() => message,
         };
         match message {
             Ok(Some(message)) => match message.kind {
                 Some(Kind::Need(asked)) => need = Some(asked),
                 Some(Kind::Ping(ping)) => {
-                    let nonce = ping.nonce;
-                    if !say(shared, outbound, Reply::Pong(HoldPong { nonce })).await {
+                    let pong = HoldPong {
+                        nonce: ping.nonce,
+                        standing: Some(shared.standing.message()),
+                    };
+                    if !say(shared, outbound, Reply::Pong(pong)).await {
                         return Some(deaf());
                     }
                 }

@@ -2,12 +2,13 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use millrace_proto::v1::hold_refused::Code;
-use millrace_proto::v1::{DivertMode, Holding};
+use millrace_proto::v1::{DivertMode, Holding, Standing};
 
 use crate::address::HostPort;
+use crate::boottime::BootTime;
+use crate::link::printable;
 use crate::sync::lock;
 
 /// The state of the hold at one agent. Counts are since the process started.
@@ -15,8 +16,8 @@ use crate::sync::lock;
 pub struct HoldStatus {
     /// Where the agent is.
     pub address: String,
-    /// Whether what was asked for is in force: held, with a sign of life from the agent less than
-    /// half of its grace time ago.
+    /// Whether what was asked for is in force: held, and confirmed by the agent within the last fifth
+    /// of a second; or held by an agent that has said a moment ago that it will be back.
     pub held: bool,
     /// Whether the stream is open.
     pub connected: bool,
@@ -30,6 +31,8 @@ pub struct HoldStatus {
     pub verified: u32,
     /// What the agent says is to be mended on its host.
     pub warnings: Vec<String>,
+    /// Why responses are not diverted there as they should be; empty: they are.
+    pub trouble: String,
     /// Attempts to connect.
     pub attempts: u64,
     /// Times that the agent refused.
@@ -38,19 +41,19 @@ pub struct HoldStatus {
     pub last_error: String,
 }
 
-/// While the stream is open the agent may be silent for as long as two pings take, however short its
-/// grace time is: it notices a silent holder no sooner than 3 s, and then grants at least 1 s.
-/// Milliseconds.
-const SILENCE: u64 = 4000;
+/// For how long an agent's word is worth something: it is asked twice as often.
+const FRESH: Duration = Duration::from_millis(200);
+/// An agent that says it ends leaves what is installed in place. Its successor is there long before
+/// this; a machine that is shut down takes longer to come back.
+const SUCCESSION: Duration = Duration::from_secs(10);
+/// An agent that has not looked at its host for this long hangs.
+const LOOKED: u32 = 1500;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tracker {
-    origin: Instant,
-    /// How long after the agent's last sign of life what was asked for is in force: milliseconds, 0
-    /// if it is not. Read on the copier's hot path.
-    lasts: AtomicU64,
-    /// When the agent last gave a sign of life: milliseconds since the origin.
-    heard_at: AtomicU64,
+    /// Until when what was asked for is in force, unless the agent says more: milliseconds of
+    /// [`BootTime`]. Read on the copier's hot path.
+    until: AtomicU64,
     was_held: AtomicBool,
     attempts: AtomicU64,
     refused: AtomicU64,
@@ -61,21 +64,21 @@ pub(super) struct Tracker {
 struct State {
     connected: bool,
     holding: Holding,
+    standing: Standing,
+    /// Why the agent's word is not taken for good, if it is not.
+    trouble: Option<String>,
     last_error: String,
 }
 
-impl Default for Tracker {
-    fn default() -> Self {
-        Tracker {
-            origin: Instant::now(),
-            lasts: AtomicU64::new(0),
-            heard_at: AtomicU64::new(0),
-            was_held: AtomicBool::new(false),
-            attempts: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            state: Mutex::default(),
-        }
-    }
+/// What the agent's last word changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// Responses are not diverted as they should be any more: why.
+    Troubled(String),
+    /// They are again.
+    Mended,
 }
 
 impl Tracker {
@@ -83,46 +86,80 @@ impl Tracker {
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It holds. That the stream is open is no proof that it still does: a copier that stood still
-    /// for a while (a stopped process, a paused machine) finds it open though the agent has long
-    /// ended it, and its lease with it.
-    pub(super) fn holding(&self, holding: Holding, asked_at: Instant) {
+    /// It holds.
+    pub(super) fn holding(&self, holding: Holding, asked_at: BootTime) {
         let mut state = lock(&self.state);
-        let lasts = half_of_grace(&holding).max(SILENCE);
         state.connected = true;
         state.holding = holding;
+        state.trouble = None;
         state.last_error.clear();
-        self.heard(asked_at);
-        self.lasts.store(lasts, Ordering::Relaxed);
         self.was_held.store(true, Ordering::Relaxed);
+        drop(state);
+        self.heard(asked_at);
     }
 
-    pub(super) fn refused(&self, code: Code, reason: &str) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        // An agent that has no time for a request keeps what it had granted before.
-        if code == Code::Overloaded {
-            self.lost(reason);
+    /// What the agent says of its host. Agents of earlier versions say nothing.
+    pub(super) fn standing(&self, standing: Standing) -> Change {
+        let mut state = lock(&self.state);
+        let trouble = if !standing.trouble.is_empty() {
+            Some(printable(&standing.trouble))
+        } else if standing.looked_ms_ago > LOOKED {
+            Some("it has not looked at its host for more than a second: it hangs".to_owned())
         } else {
-            self.lasts.store(0, Ordering::Relaxed);
-            self.down(reason);
+            None
+        };
+        state.standing = standing;
+        let before = std::mem::replace(&mut state.trouble, trouble.clone());
+        match trouble {
+            Some(trouble) => {
+                self.until.store(0, Ordering::Relaxed);
+                if before.as_ref() == Some(&trouble) {
+                    Change::None
+                } else {
+                    Change::Troubled(trouble)
+                }
+            }
+            None if before.is_some() => Change::Mended,
+            None => Change::None,
         }
     }
 
-    /// The agent gave a sign of life to what it was asked at this time. Its answer may have lain here
-    /// unread since.
-    pub(super) fn heard(&self, asked_at: Instant) {
-        let at = ms(asked_at.saturating_duration_since(self.origin));
-        self.heard_at.store(at, Ordering::Relaxed);
+    pub(super) fn refused(&self, reason: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.until.store(0, Ordering::Relaxed);
+        self.down(reason);
     }
 
-    /// The agent keeps everything for its grace time from when it noticed the loss, which may have
-    /// been as early as its last sign of life; half of that time is left for what is still under
-    /// way.
+    /// The agent answered what it was asked at this time. The answer may have lain here unread since:
+    /// that the stream is open is no proof. A copier that stood still for a while (a stopped process, a
+    /// suspended machine) finds it open though the agent has long ended it, and its lease with it.
+    pub(super) fn heard(&self, asked_at: BootTime) {
+        let state = lock(&self.state);
+        if state.connected && state.trouble.is_none() {
+            let took = BootTime::now().since(asked_at);
+            let until = asked_at.after(FRESH + 2 * took.min(FRESH));
+            self.until.store(until.ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// The stream is gone, or could not be opened. Whoever cut it off, nobody vouches any more for
+    /// what is installed.
     pub(super) fn lost(&self, reason: &str) {
-        if self.lasts.load(Ordering::Relaxed) != 0 {
-            let half = half_of_grace(&lock(&self.state).holding);
-            self.lasts.store(half, Ordering::Relaxed);
+        if lock(&self.state).connected {
+            self.until.store(0, Ordering::Relaxed);
         }
+        self.down(reason);
+    }
+
+    /// The agent has said that it ends, and that what is installed stays.
+    pub(super) fn succeeded(&self, reason: &str) {
+        let state = lock(&self.state);
+        if state.connected && state.trouble.is_none() {
+            let half = Duration::from_millis(500) * state.holding.grace_seconds;
+            let until = BootTime::now().after(SUCCESSION.min(half));
+            self.until.store(until.ms(), Ordering::Relaxed);
+        }
+        drop(state);
         self.down(reason);
     }
 
@@ -132,24 +169,16 @@ impl Tracker {
         reason.clone_into(&mut state.last_error);
     }
 
-    pub(super) fn has_lapsed(&self, now: Instant) -> bool {
+    pub(super) fn has_lapsed(&self, now: BootTime) -> bool {
         self.was_held.load(Ordering::Relaxed) && !self.is_held(now)
     }
 
-    pub(super) fn is_held(&self, now: Instant) -> bool {
-        self.left(now) > 0
-    }
-
-    /// How much longer it is in force without a sign of life. Milliseconds.
-    fn left(&self, now: Instant) -> u64 {
-        let lasts = self.lasts.load(Ordering::Relaxed);
-        let silent = ms(now.saturating_duration_since(self.origin))
-            .saturating_sub(self.heard_at.load(Ordering::Relaxed));
-        lasts.saturating_sub(silent)
+    pub(super) fn is_held(&self, now: BootTime) -> bool {
+        now.ms() < self.until.load(Ordering::Relaxed)
     }
 
     pub(super) fn status(&self, address: &HostPort) -> HoldStatus {
-        let held = self.is_held(Instant::now());
+        let held = self.is_held(BootTime::now());
         let state = lock(&self.state);
         let holding = &state.holding;
         HoldStatus {
@@ -166,6 +195,7 @@ impl Tracker {
             grace_seconds: holding.grace_seconds,
             verified: holding.verified,
             warnings: holding.warnings.clone(),
+            trouble: state.trouble.clone().unwrap_or_default(),
             attempts: self.attempts.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             last_error: state.last_error.clone(),
@@ -173,87 +203,116 @@ impl Tracker {
     }
 }
 
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn half_of_grace(holding: &Holding) -> u64 {
-    u64::from(holding.grace_seconds) * 500
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn holding() -> Holding {
+    fn held(tracker: &Tracker) -> bool {
+        tracker.is_held(BootTime::now())
+    }
+
+    fn holding(grace_seconds: u32) -> Holding {
         Holding {
-            grace_seconds: 60,
+            grace_seconds,
             ..Holding::default()
         }
     }
 
-    #[test]
-    fn a_lost_stream_is_in_force_for_half_of_the_grace_time() {
-        let tracker = Tracker::default();
-        assert!(!tracker.is_held(Instant::now()));
-        tracker.lost("cannot connect");
-        assert!(!tracker.is_held(Instant::now()), "it was never held");
-        assert!(!tracker.has_lapsed(Instant::now()), "it was never held");
-        tracker.holding(holding(), Instant::now());
-        tracker.lost("gone");
-        assert!(tracker.is_held(Instant::now()));
-        let left = tracker.left(Instant::now());
-        assert!(left <= 30_000 && left > 20_000);
-        // Attempts that fail do not prolong it.
-        tracker.lost("still gone");
-        assert!(tracker.left(Instant::now()) <= left);
+    fn good() -> Standing {
+        Standing::default()
+    }
+
+    fn bad(trouble: &str) -> Standing {
+        Standing {
+            trouble: trouble.to_owned(),
+            ..Standing::default()
+        }
     }
 
     #[test]
-    fn a_holder_that_stood_still_holds_nothing_until_it_hears_of_the_agent_again() {
-        let mut tracker = Tracker::default();
-        tracker.holding(holding(), Instant::now());
-        let pass = |tracker: &mut Tracker, seconds| {
-            let earlier = tracker.origin.checked_sub(Duration::from_secs(seconds));
-            tracker.origin = earlier.unwrap();
-        };
-        pass(&mut tracker, 20);
-        assert!(tracker.is_held(Instant::now()));
-        pass(&mut tracker, 11);
-        assert!(
-            tracker.has_lapsed(Instant::now()),
-            "its stream seems to be open"
-        );
-        // What was in flight when it stopped is old news.
-        let stopped_at = Instant::now().checked_sub(Duration::from_secs(31));
-        tracker.heard(stopped_at.unwrap());
-        assert!(tracker.has_lapsed(Instant::now()));
-        tracker.heard(Instant::now());
-        assert!(tracker.is_held(Instant::now()) && !tracker.has_lapsed(Instant::now()));
-        // A short grace time leaves time for pings.
-        let grace_seconds = 1;
-        let short = Holding {
-            grace_seconds,
-            ..Holding::default()
-        };
-        tracker.holding(short, Instant::now());
-        pass(&mut tracker, 3);
-        assert!(tracker.is_held(Instant::now()));
+    fn an_end_that_nobody_announced_ends_it_at_once() {
+        let tracker = Tracker::default();
+        assert!(!held(&tracker));
+        tracker.lost("cannot connect");
+        let now = BootTime::now();
+        assert!(!held(&tracker) && !tracker.has_lapsed(now), "it never held");
+        tracker.holding(holding(60), now);
+        assert!(held(&tracker));
         tracker.lost("gone");
-        assert!(!tracker.is_held(Instant::now()));
+        assert!(!held(&tracker) && tracker.has_lapsed(now));
+    }
+
+    #[test]
+    fn an_agent_that_will_be_back_is_waited_for() {
+        let tracker = Tracker::default();
+        tracker.holding(holding(60), BootTime::now());
+        tracker.succeeded("it ends");
+        let ends = BootTime::now().after(SUCCESSION);
+        // Attempts that fail neither end nor prolong it.
+        tracker.lost("cannot connect");
+        assert!(held(&tracker) && !tracker.is_held(ends));
+        // It cannot be longer than what is installed stays.
+        tracker.holding(holding(2), BootTime::now());
+        tracker.succeeded("it ends");
+        let soon = BootTime::now().after(Duration::from_millis(1001));
+        assert!(held(&tracker) && !tracker.is_held(soon));
+    }
+
+    #[test]
+    fn an_old_answer_is_worth_nothing() {
+        let tracker = Tracker::default();
+        tracker.holding(holding(60), BootTime::now());
+        let later = BootTime::now().after(FRESH);
+        assert!(tracker.has_lapsed(later), "its stream seems to be open");
+        // What was in flight when this process stopped is old news.
+        let now = BootTime::now();
+        tracker.heard(BootTime::from_ms(now.ms().saturating_sub(1000)));
+        assert!(!held(&tracker));
+        tracker.heard(now);
+        assert!(held(&tracker));
+    }
+
+    #[test]
+    fn trouble_ends_it_until_the_agent_says_that_it_is_over() {
+        let tracker = Tracker::default();
+        let now = BootTime::now();
+        tracker.holding(holding(60), now);
+        assert_eq!(tracker.standing(good()), Change::None);
+        let troubled = Change::Troubled("a rule is in the way".to_owned());
+        assert_eq!(tracker.standing(bad("a rule\nis in the way")), troubled);
+        assert_eq!(tracker.standing(bad("a rule\nis in the way")), Change::None);
+        tracker.heard(now);
+        assert!(!held(&tracker));
+        tracker.succeeded("it ends");
+        assert!(
+            !held(&tracker),
+            "what does not stand cannot be left in place"
+        );
+        tracker.holding(holding(60), now);
+        assert!(held(&tracker));
+        tracker.standing(bad("another"));
+        assert_eq!(tracker.standing(good()), Change::Mended);
+        tracker.heard(now);
+        assert!(held(&tracker));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_look_is_not_believed() {
+        let tracker = Tracker::default();
+        tracker.holding(holding(60), BootTime::now());
+        let hangs = Standing {
+            looked_ms_ago: 60_000,
+            ..good()
+        };
+        assert!(matches!(tracker.standing(hangs), Change::Troubled(_)));
+        assert!(!held(&tracker));
     }
 
     #[test]
     fn a_refusal_ends_it_at_once() {
         let tracker = Tracker::default();
-        tracker.holding(holding(), Instant::now());
-        assert!(!tracker.has_lapsed(Instant::now()));
-        tracker.refused(Code::Overloaded, "busy");
-        assert!(
-            tracker.is_held(Instant::now()),
-            "what was granted before stays"
-        );
-        tracker.refused(Code::Dangerous, "dangerous");
-        assert!(!tracker.is_held(Instant::now()) && tracker.has_lapsed(Instant::now()));
+        tracker.holding(holding(60), BootTime::now());
+        tracker.refused("dangerous");
+        assert!(!held(&tracker) && tracker.has_lapsed(BootTime::now()));
     }
 }

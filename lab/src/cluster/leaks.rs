@@ -1,5 +1,5 @@
-//! Counts responses of the cluster where there may be none, at the devices themselves: the kernel's netdev hook sees
-//! every frame before anything can have dropped it.
+//! Counts what the cluster lets out to where nothing of it may come, at the devices themselves: the kernel's netdev
+//! hook sees every frame before anything can have dropped it. It assumes nothing of what a leak looks like.
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -15,35 +15,44 @@ pub struct Leaks {
 }
 
 impl Leaks {
-    /// Counts what comes from the service, except what is meant for `testers`: they are to get their answers.
+    /// Counts, whatever the protocol, what comes from anybody but `live`: the live service, clients and whoever
+    /// forwards. Copies on their way to `vip` are none, nor is what is meant for `testers`: they are to get their
+    /// answers. An ICMP error is one whoever sends it: a live host that sends one about a copied packet disturbs a
+    /// client, too.
     pub(super) fn watch<'a>(
         places: impl Iterator<Item = &'a Place>,
-        sources: &[Addresses],
-        ports: &[u16],
+        live: &[Addresses],
+        vip: Addresses,
         testers: &[Addresses],
     ) -> Result<Self> {
-        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-        let ports = ports.join(", ");
+        let answered = [&[vip], testers].concat();
         let list = |addresses: &[Addresses], of: &dyn Fn(&Addresses) -> String| {
             let words: Vec<String> = addresses.iter().map(of).collect();
             words.join(", ")
         };
-        let mut rules = String::new();
-        for (family, of) in [
+        let mut rules = " meta pkttype != host accept\n icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, \
+                         nd-router-solicit, nd-router-advert, nd-redirect } accept\n"
+            .to_owned();
+        for (family, errors, of) in [
             (
                 "ip",
+                "icmp type { destination-unreachable, source-quench, redirect, time-exceeded, parameter-problem }",
                 &(|a: &Addresses| a.v4.to_string()) as &dyn Fn(&Addresses) -> String,
             ),
-            ("ip6", &|a| a.v6.to_string()),
+            (
+                "ip6",
+                "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
+                &|a| a.v6.to_string(),
+            ),
         ] {
             rules += &format!(
-                " {family} saddr {{ {} }} {family} daddr != {{ {} }} tcp sport {{ {ports} }} counter name responses\n",
-                list(sources, of),
-                list(testers, of),
+                " {errors} counter name leaks\n {family} daddr != {{ {} }} {family} saddr != {{ {} }} counter name leaks\n",
+                list(&answered, of),
+                list(live, of),
             );
         }
         let table = format!(
-            "table netdev {TABLE} {{\ncounter responses {{\n}}\nchain in {{\n type filter hook ingress device \
+            "table netdev {TABLE} {{\ncounter leaks {{\n}}\nchain in {{\n type filter hook ingress device \
              \"{DEVICE}\" priority -400;\n{rules}}}\n}}\n"
         );
         let mut hosts = Vec::new();
@@ -68,10 +77,7 @@ impl Leaks {
     pub fn seen(&self) -> Result<Vec<(String, u64)>> {
         let mut seen = Vec::new();
         for host in &self.hosts {
-            let text = host.check(
-                "nft",
-                &["-j", "list", "counter", "netdev", TABLE, "responses"],
-            )?;
+            let text = host.check("nft", &["-j", "list", "counter", "netdev", TABLE, "leaks"])?;
             let packets = packets(&text).ok_or_else(|| Error::Malformed {
                 what: format!("the counter on {}", host.name()),
                 detail: text,
@@ -100,7 +106,7 @@ mod tests {
     #[test]
     fn the_counter_is_found_among_the_objects() {
         let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
-            {"counter": {"family": "netdev", "name": "responses", "packets": 7, "bytes": 420}}]}"#;
+            {"counter": {"family": "netdev", "name": "leaks", "packets": 7, "bytes": 420}}]}"#;
         assert_eq!(packets(text), Some(7));
         assert_eq!(packets(r#"{"nftables": []}"#), None);
     }

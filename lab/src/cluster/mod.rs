@@ -136,13 +136,23 @@ impl Cluster {
             })
             .collect::<Result<Vec<_>>>()?;
         let assistant = stage::server(&lab, &server_switch, "assistant", ASSISTANT)?;
+        // An IPv6 host without a route answers what is not for it by ICMP errors; one that has a route and does not
+        // forward drops it in silence.
+        route_default(&assistant.host, router.address)?;
         let tester = stage::server(&lab, &server_switch, "tester", TESTER)?;
         let director = stage::server(&lab, &server_switch, "director", DIRECTOR)?;
         stage::route_clients(&director.host, router.address)?;
+        let live_side: Vec<Addresses> = clients
+            .iter()
+            .flat_map(|client| client.addresses.iter().copied())
+            .chain(live.iter().map(|place| place.address))
+            .chain([router.address, Network::Clients.address(stage::ROUTER)])
+            .chain([director.address, tester.address])
+            .collect();
         let leaks = Leaks::watch(
             clients.iter().chain([&router, &director]),
-            &sources(&real_servers),
-            &options.ports,
+            &live_side,
+            vip(),
             &[director.address, tester.address],
         )?;
         let members = real_servers
@@ -231,10 +241,11 @@ fn add_vip(host: &Host, device: &str, vip: Addresses) -> Result<()> {
     )])
 }
 
-/// All addresses that a response can come from.
-fn sources(real_servers: &[Place]) -> Vec<Addresses> {
-    let own = real_servers.iter().map(|place| place.address);
-    std::iter::once(vip()).chain(own).collect()
+fn route_default(host: &Host, router: Addresses) -> Result<()> {
+    host.ip(&[
+        format!("route add default via {}", router.v4),
+        format!("route add default via {}", router.v6),
+    ])
 }
 
 fn real_server(
@@ -251,10 +262,7 @@ fn real_server(
         FIRST_REAL + number,
     )?;
     let host = &place.host;
-    host.ip(&[
-        format!("route add default via {}", router.v4),
-        format!("route add default via {}", router.v6),
-    ])?;
+    route_default(host, router)?;
     match forwarding {
         Forwarding::DirectRouting => {
             // The virtual address is taken in, but only the director speaks for it on the wire: LVS-HOWTO, "the ARP

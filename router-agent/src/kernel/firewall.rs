@@ -4,10 +4,11 @@
 //! The chain stands in the mangle table, whose OUTPUT hook comes before that of the filter table:
 //! a rule there that accepts the tested service does not open a way past ours.
 
-use std::io::{self, Write};
-use std::process::{Command, Stdio};
+use std::io;
+use std::process::Stdio;
 
 use super::model::Chain;
+use super::program;
 
 /// Name of our chain.
 pub const CHAIN: &str = "MILLRACE";
@@ -24,7 +25,7 @@ pub fn program(ipv4: bool, what: &str) -> String {
 
 /// Reads the chain; without the programs there is none.
 pub(super) fn read(ipv4: bool) -> io::Result<Chain> {
-    let output = command(&program(ipv4, "save"))
+    let output = program::command(&program(ipv4, "save"))
         .args(["-t", TABLE])
         .stdin(Stdio::null())
         .output();
@@ -41,39 +42,8 @@ pub(super) fn read(ipv4: bool) -> io::Result<Chain> {
 
 /// Gives the lines to iptables-restore.
 pub(super) fn restore(ipv4: bool, lines: &str) -> io::Result<()> {
-    let name = program(ipv4, "restore");
-    let mut child = command(&name)
-        .args(["--noflush", "-w", LOCK_WAIT])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::other(format!(
-                "{name} is not installed (Debian: apt-get install iptables)"
-            )),
-            _ => error,
-        })?;
-    if let Some(mut input) = child.stdin.take() {
-        // A refused write means that it has ended: its own message, below, says why.
-        let _ = input.write_all(lines.as_bytes());
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(said.trim().replace('\n', "; ")))
-}
-
-/// Administrators' programs may be outside of a daemon's PATH.
-fn command(program: &str) -> Command {
-    let directories = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
-    let file = directories
-        .iter()
-        .map(|directory| std::path::Path::new(directory).join(program))
-        .find(|file| file.is_file());
-    Command::new(file.unwrap_or_else(|| program.into()))
+    let arguments = ["--noflush", "-w", LOCK_WAIT];
+    program::feed(&program(ipv4, "restore"), &arguments, lines, "iptables")
 }
 
 /// Finds our chain in what iptables-save wrote of our table.

@@ -3,16 +3,18 @@
 //! - [`model`]: the state as plain values.
 //! - `read`, `sockets`, `lookup`: questions over netlink.
 //! - `change`: changes over netlink.
-//! - [`firewall`]: our chain, by iptables.
+//! - [`firewall`]: our chain, by iptables; [`floor`]: the floor, by nftables; `program`: both programs.
 //! - `sysctl`: settings.
 //! - `watch`: what others have changed.
 
 mod change;
 pub mod firewall;
+pub mod floor;
 mod lookup;
 pub mod model;
 mod netlink;
 mod numbers;
+mod program;
 mod read;
 mod sockets;
 mod sysctl;
@@ -25,7 +27,7 @@ use crate::step::Step;
 
 pub use change::ALIAS;
 pub use lookup::{Answer, Lookup};
-use model::{Route, Snapshot, Socket};
+use model::{FloorState, Route, Snapshot, Socket, Stopped};
 use netlink::Netlink;
 use watch::Watch;
 
@@ -60,6 +62,8 @@ pub type Observer = Box<dyn FnMut(&Step) + Send>;
 pub struct Kernel {
     route: Netlink,
     sockets: Netlink,
+    /// None where the kernel has no netfilter.
+    netfilter: Option<Netlink>,
     watch: Watch,
     observer: Option<Observer>,
     changes: u64,
@@ -81,6 +85,7 @@ impl Kernel {
         Ok(Self {
             route: Netlink::route().map_err(failed)?,
             sockets: Netlink::sock_diag().map_err(failed)?,
+            netfilter: Netlink::netfilter().ok(),
             watch: Watch::open().map_err(failed)?,
             observer: None,
             changes: 0,
@@ -94,10 +99,24 @@ impl Kernel {
         self
     }
 
-    /// Whether policy rules, or routes of `protocol`, have changed since the last call, whoever
-    /// changed them.
-    pub fn has_news(&mut self, protocol: u8) -> bool {
-        self.watch.has_news(protocol)
+    /// Whether anything on which diverting depends may have changed since the last call, whoever
+    /// changed it: policy rules, devices, addresses, the routes of `table`, the firewall tables of
+    /// these names.
+    pub fn has_news(&mut self, table: u32, firewall: &[&str]) -> bool {
+        self.watch.has_news(table, firewall)
+    }
+
+    /// What the floor in `table` has dropped since it was put in place.
+    ///
+    /// # Errors
+    /// The kernel's; also if there is no such floor.
+    pub fn stopped(&mut self, table: &str) -> Result<Stopped, KernelError> {
+        let netlink = self.netfilter.as_mut();
+        let counted = match netlink {
+            Some(netlink) => floor::counted(netlink, table),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        counted.map_err(|error| KernelError::new(format!("reading counters of {table}"), &error))
     }
 
     /// Changes made since it was opened.
@@ -105,12 +124,12 @@ impl Kernel {
         self.changes
     }
 
-    /// Reads the state of routing; of our firewall chains only where `firewall` says so, since that
-    /// starts programs.
+    /// Reads the state of routing and the floor in the table `floor`; our firewall chains only where
+    /// `firewall` says so, since that starts programs.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn snapshot(&mut self, firewall: bool) -> Result<Snapshot, KernelError> {
+    pub fn snapshot(&mut self, floor: &str, firewall: bool) -> Result<Snapshot, KernelError> {
         let netlink = &mut self.route;
         let failed = |what: &'static str| move |error: io::Error| KernelError::new(what, &error);
         let chain = |ipv4| {
@@ -127,7 +146,20 @@ impl Kernel {
             routes: read::routes(netlink).map_err(failed("reading routes"))?,
             chain_v4: chain(true)?,
             chain_v6: chain(false)?,
+            floor: self.floor(floor)?,
         })
+    }
+
+    /// What stands of the floor in `table`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn floor(&mut self, table: &str) -> Result<FloorState, KernelError> {
+        match &mut self.netfilter {
+            Some(netlink) => floor::read(netlink, table)
+                .map_err(|error| KernelError::new("reading nftables", &error)),
+            None => Ok(FloorState::default()),
+        }
     }
 
     /// All TCP sockets.
@@ -220,6 +252,7 @@ impl Kernel {
                 None => Ok(()),
             },
             Step::Firewall { ipv4, lines } => firewall::restore(*ipv4, lines),
+            Step::Floor { lines } => floor::put(lines),
         }
     }
 

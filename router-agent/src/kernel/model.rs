@@ -148,6 +148,26 @@ pub struct Chain {
     pub rules: Vec<String>,
 }
 
+/// What stands of the floor (see [`crate::plan::floor`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FloorState {
+    /// Whether its table exists.
+    pub exists: bool,
+    /// Name of the chain in it.
+    pub chain: Option<String>,
+    /// Rules of that chain.
+    pub rules: usize,
+}
+
+/// What the floor has dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stopped {
+    /// TCP packets that would have reached a client.
+    pub packets: u64,
+    /// ICMP errors about copied packets.
+    pub errors: u64,
+}
+
 /// The state of the kernel's routing at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -163,6 +183,8 @@ pub struct Snapshot {
     pub chain_v4: Chain,
     /// Our chain of IPv6.
     pub chain_v6: Chain,
+    /// The floor.
+    pub floor: FloorState,
 }
 
 impl Snapshot {

@@ -1,5 +1,6 @@
 //! The kernel's numbers: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/fib_rules.h,
-//! linux/veth.h, linux/sock_diag.h, linux/inet_diag.h.
+//! linux/veth.h, linux/sock_diag.h, linux/inet_diag.h, linux/netfilter/nfnetlink.h,
+//! linux/netfilter/nf_tables.h.
 
 pub(super) const AF_UNSPEC: u8 = 0;
 pub(super) const AF_INET: u8 = 2;
@@ -10,6 +11,8 @@ pub(super) const RTM_NEWLINK: u16 = 16;
 pub(super) const RTM_DELLINK: u16 = 17;
 pub(super) const RTM_GETLINK: u16 = 18;
 pub(super) const RTM_SETLINK: u16 = 19;
+pub(super) const RTM_NEWADDR: u16 = 20;
+pub(super) const RTM_DELADDR: u16 = 21;
 pub(super) const RTM_GETADDR: u16 = 22;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
@@ -80,3 +83,25 @@ pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub(super) const SOCK_DESTROY: u16 = 21;
 /// Length of `struct inet_diag_sockid`.
 pub(super) const SOCKID: usize = 48;
+
+/// Length of `struct nfgenmsg`.
+pub(super) const NFGENMSG: usize = 4;
+pub(super) const NFPROTO_INET: u8 = 1;
+/// `NFNL_SUBSYS_NFTABLES`, in a message's type.
+pub(super) const NFTABLES: u16 = 10 << 8;
+pub(super) const NFT_GETTABLE: u16 = NFTABLES | 1;
+pub(super) const NFT_GETCHAIN: u16 = NFTABLES | 4;
+pub(super) const NFT_GETRULE: u16 = NFTABLES | 7;
+pub(super) const NFT_GETOBJ: u16 = NFTABLES | 19;
+/// First attribute of tables, chains and rules alike: the table's name.
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_RULE_TABLE: u16 = 1;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_OBJ_TABLE: u16 = 1;
+pub(super) const NFTA_OBJ_NAME: u16 = 2;
+pub(super) const NFTA_OBJ_TYPE: u16 = 3;
+pub(super) const NFTA_OBJ_DATA: u16 = 4;
+pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
+pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;

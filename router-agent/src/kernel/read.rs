@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::model::{Address, Link, Route, RouteKind, Rule};
 use super::netlink::Netlink;
-use super::netlink::message::{attributes, text, u8_at, u16_at, u32_at};
+use super::netlink::message::{Attributes, attributes, text, u8_at, u16_at, u32_at};
 use super::numbers::{
     AF_INET, AF_INET6, AF_UNSPEC, FRA_DST, FRA_IIFNAME, FRA_IP_PROTO, FRA_PRIORITY, FRA_PROTOCOL,
     FRA_SPORT_MASK, FRA_SPORT_RANGE, FRA_SRC, FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN,
@@ -21,11 +21,11 @@ use millrace_fleet::address::Cidr;
 const CLONED: u32 = 0x200;
 
 pub(super) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
-    netlink.dump(RTM_GETLINK, &[0; IFINFOMSG], link)
+    netlink.dump(RTM_GETLINK, &[0; IFINFOMSG], &Attributes::new(), link)
 }
 
 pub(super) fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
-    netlink.dump(RTM_GETADDR, &[0; IFADDRMSG], address)
+    netlink.dump(RTM_GETADDR, &[0; IFADDRMSG], &Attributes::new(), address)
 }
 
 /// Rules of both families, IPv4 first, each in order of preference.
@@ -34,7 +34,7 @@ pub(super) fn rules(netlink: &mut Netlink) -> io::Result<Vec<Rule>> {
     for family in [AF_INET, AF_INET6] {
         let mut fixed = [0; RTMSG];
         fixed[0] = family;
-        let mut rules = match netlink.dump(RTM_GETRULE, &fixed, rule) {
+        let mut rules = match netlink.dump(RTM_GETRULE, &fixed, &Attributes::new(), rule) {
             Ok(rules) => rules,
             // A kernel without IPv6 has no rules of it.
             Err(_) if family == AF_INET6 => Vec::new(),
@@ -50,7 +50,7 @@ pub(super) fn rules(netlink: &mut Netlink) -> io::Result<Vec<Rule>> {
 pub(super) fn routes(netlink: &mut Netlink) -> io::Result<Vec<Route>> {
     let mut fixed = [0; RTMSG];
     fixed[0] = AF_UNSPEC;
-    netlink.dump(RTM_GETROUTE, &fixed, route)
+    netlink.dump(RTM_GETROUTE, &fixed, &Attributes::new(), route)
 }
 
 fn link(body: &[u8]) -> Option<Link> {

@@ -21,7 +21,7 @@ pub(super) fn list(netlink: &mut Netlink) -> io::Result<Vec<Socket>> {
     let mut all = Vec::new();
     for family in [AF_INET, AF_INET6] {
         let fixed = request(family, &[0; SOCKID]);
-        let dumped = netlink.dump(SOCK_DIAG_BY_FAMILY, &fixed, socket);
+        let dumped = netlink.dump(SOCK_DIAG_BY_FAMILY, &fixed, &Attributes::new(), socket);
         all.extend(dumped.map_err(explain)?);
     }
     Ok(all)

@@ -1,5 +1,5 @@
-//! News of the kernel (`rtnetlink(7)`'s groups): somebody has changed policy rules, or removed a
-//! route of ours.
+//! News of the kernel: somebody has changed policy rules, devices, addresses, routes of our table or
+//! firewall tables that concern us (`rtnetlink(7)`'s groups, and nftables').
 //!
 //! Without a rule of ours the next answer goes to a real client, so a look every few seconds would
 //! be late.
@@ -9,22 +9,33 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with,
+};
 
-use super::netlink::message::messages;
-use super::numbers::{RTM_DELROUTE, RTM_DELRULE, RTM_NEWRULE};
+use super::netlink::message::{Message, attributes, messages, text, u8_at, u32_at};
+use super::numbers::{
+    NFGENMSG, NFTA_TABLE_NAME, NFTABLES, RTA_TABLE, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE,
+    RTM_DELRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTMSG,
+};
 
-/// `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV4_RULE`, `RTNLGRP_IPV6_ROUTE`, `RTNLGRP_IPV6_RULE`, as bits.
-const GROUPS: u32 = 1 << (7 - 1) | 1 << (8 - 1) | 1 << (11 - 1) | 1 << (19 - 1);
+/// `RTNLGRP_LINK`, and for IPv4 and IPv6 `RTNLGRP_*_IFADDR`, `_ROUTE` and `_RULE`, as bits.
+const GROUPS: u32 = bit(1) | bit(5) | bit(7) | bit(8) | bit(9) | bit(11) | bit(19);
+/// `NFNLGRP_NFTABLES`, as a bit.
+const FIREWALL_GROUPS: u32 = bit(7);
 /// A datagram of news holds a few messages; what is cut off was news all the same.
 const NEWS_BYTES: usize = 32 * 1024;
-/// Where `struct rtmsg` has the route's protocol.
-const PROTOCOL: usize = 5;
 
-/// A socket on which the kernel tells of changes.
+const fn bit(group: u32) -> u32 {
+    1 << (group - 1)
+}
+
+/// Sockets on which the kernel tells of changes.
 pub(super) struct Watch {
-    fd: OwnedFd,
+    routing: OwnedFd,
+    /// None where the kernel has no nftables, or does not tell this user.
+    firewall: Option<OwnedFd>,
     news: Vec<u8>,
 }
 
@@ -36,33 +47,99 @@ impl fmt::Debug for Watch {
 
 impl Watch {
     pub(super) fn open() -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        bind(&fd, &SocketAddrNetlink::new(0, GROUPS))?;
         Ok(Self {
-            fd,
+            routing: listen(None, GROUPS)?,
+            firewall: listen(Some(NETFILTER), FIREWALL_GROUPS).ok(),
             news: vec![0; NEWS_BYTES],
         })
     }
 
-    /// Whether anything has happened since the last call to rules, or to routes of `protocol`.
-    pub(super) fn has_news(&mut self, protocol: u8) -> bool {
-        let mut any = false;
-        loop {
-            match recv(&self.fd, &mut self.news[..], RecvFlags::empty()) {
-                Ok((received, _)) => {
-                    let datagram = self.news.get(..received).unwrap_or_default();
-                    any |= messages(datagram).any(|message| match message.kind {
-                        RTM_NEWRULE | RTM_DELRULE => true,
-                        RTM_DELROUTE => message.body.get(PROTOCOL) == Some(&protocol),
-                        _ => false,
-                    });
-                }
-                Err(Errno::INTR) => {}
-                // More than the socket could hold.
-                Err(Errno::NOBUFS) => any = true,
-                Err(_) => return any,
-            }
+    /// Whether anything has happened since the last call to rules, devices, addresses, routes of
+    /// `table`, or the firewall tables of these names.
+    pub(super) fn has_news(&mut self, table: u32, firewall: &[&str]) -> bool {
+        let Self {
+            routing,
+            firewall: firewall_fd,
+            news,
+        } = self;
+        let mut any = drain(routing, news, |message| of_routing(message, table));
+        if let Some(fd) = firewall_fd {
+            any |= drain(fd, news, |message| of_firewall(message, firewall));
         }
+        any
+    }
+}
+
+fn listen(protocol: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+    bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+    Ok(fd)
+}
+
+/// Reads all there is. Says whether any of it matters.
+fn drain(fd: &OwnedFd, news: &mut [u8], matters: impl Fn(&Message<'_>) -> bool) -> bool {
+    let mut any = false;
+    loop {
+        match recv(fd, &mut *news, RecvFlags::empty()) {
+            Ok((received, _)) => {
+                let datagram = news.get(..received).unwrap_or_default();
+                any |= messages(datagram).any(|message| matters(&message));
+            }
+            Err(Errno::INTR) => {}
+            // More than the socket could hold.
+            Err(Errno::NOBUFS) => any = true,
+            Err(_) => return any,
+        }
+    }
+}
+
+fn of_routing(message: &Message<'_>, table: u32) -> bool {
+    match message.kind {
+        RTM_NEWRULE | RTM_DELRULE | RTM_NEWLINK | RTM_DELLINK | RTM_NEWADDR | RTM_DELADDR => true,
+        RTM_NEWROUTE | RTM_DELROUTE => {
+            let named = attributes(message.body, RTMSG).find(|(kind, _)| *kind == RTA_TABLE);
+            let named = named.and_then(|(_, value)| u32_at(value, 0));
+            named.or(u8_at(message.body, 4).map(u32::from)) == Some(table)
+        }
+        _ => false,
+    }
+}
+
+fn of_firewall(message: &Message<'_>, tables: &[&str]) -> bool {
+    let named = attributes(message.body, NFGENMSG).find(|(kind, _)| *kind == NFTA_TABLE_NAME);
+    let of_nftables = message.kind & 0xff00 == NFTABLES;
+    of_nftables && named.is_some_and(|(_, name)| tables.contains(&text(name).as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::netlink::message::{Attributes, request};
+    use super::*;
+
+    fn any(bytes: &[u8], matters: impl Fn(&Message<'_>) -> bool) -> bool {
+        messages(bytes).any(|message| matters(&message))
+    }
+
+    #[test]
+    fn routes_of_other_tables_are_no_news() {
+        let route = |table: u32| {
+            let attributes = Attributes::new().with_u32(RTA_TABLE, table);
+            request(RTM_DELROUTE, 0, 0, &[0; RTMSG], &attributes)
+        };
+        assert!(any(&route(36_524), |it| of_routing(it, 36_524)));
+        assert!(!any(&route(254), |it| of_routing(it, 36_524)));
+    }
+
+    #[test]
+    fn firewall_tables_of_others_are_no_news() {
+        let table = |name: &str| {
+            let attributes = Attributes::new().with_text(NFTA_TABLE_NAME, name);
+            request(NFTABLES | 2, 0, 0, &[0; NFGENMSG], &attributes)
+        };
+        let ours = ["millrace_36524", "mangle"];
+        assert!(any(&table("millrace_36524"), |it| of_firewall(it, &ours)));
+        assert!(any(&table("mangle"), |it| of_firewall(it, &ours)));
+        assert!(!any(&table("nat"), |it| of_firewall(it, &ours)));
     }
 }

@@ -6,10 +6,14 @@
 //!   never falls through to the routes behind, even if the sink device or the assistant goes.
 //! - While a diverting rule is in place, so are the rules of the pass-list.
 //!
-//! So: blackhole, device, route, pass rules, diverting rules; and the other way round to remove.
+//! - While a diverting rule is in place, the floor is, where this host can have one.
+//!
+//! So: floor, blackhole, device, route, pass rules, diverting rules; and the other way round to
+//! remove.
 
 use crate::host::{GROUP, HostConfig};
 use crate::kernel::model::{Chain, Route, RouteKind, Rule, Snapshot};
+use crate::plan::floor::{self, Floor};
 use crate::plan::layout::{Layout, NamedRoute};
 use crate::plan::ours;
 use crate::step::Step;
@@ -21,6 +25,11 @@ const USUAL_MTU: u32 = 1500;
 pub fn changes(host: &HostConfig, wanted: &Layout, now: &Snapshot) -> Vec<Step> {
     let mut steps = Vec::new();
     let routes = Routes::new(host, wanted, now);
+    let missing = |floor: &&Floor| !floor.stands(&now.floor);
+    if let Some(floor) = wanted.floor.as_ref().filter(missing) {
+        let lines = floor.program();
+        steps.push(Step::Floor { lines });
+    }
     steps.extend(routes.missing(true));
     if wanted.sink {
         sink(host, now, &mut steps);
@@ -58,6 +67,10 @@ pub fn changes(host: &HostConfig, wanted: &Layout, now: &Snapshot) -> Vec<Step> 
         steps.extend(any.map(|link| Step::DeleteLink {
             name: link.name.clone(),
         }));
+    }
+    if wanted.floor.is_none() && now.floor.exists {
+        let lines = floor::removal(&floor::table(host));
+        steps.push(Step::Floor { lines });
     }
     steps
 }

@@ -8,6 +8,7 @@
 use crate::host::{BLACKHOLE_METRIC, HostConfig, METRIC, Mode, SINK_HOP_V4, SINK_HOP_V6};
 use crate::kernel::model::{Route, RouteKind, Rule};
 use crate::need::{Selector, Selectors};
+use crate::plan::floor::Floor;
 use millrace_fleet::address::Cidr;
 
 /// `iif lo`: packets of this host itself.
@@ -50,6 +51,8 @@ pub struct Layout {
     pub chain_v4: Option<Vec<String>>,
     /// Rules of the IPv6 firewall chain; none: no chain.
     pub chain_v6: Option<Vec<String>>,
+    /// The floor under it all.
+    pub floor: Option<Floor>,
 }
 
 impl Layout {
@@ -76,6 +79,7 @@ impl Layout {
                 Mode::Sink | Mode::Assistant => layout.route_family(host, ipv4, &of_family, ways),
             }
         }
+        layout.floor = Floor::under(host, selectors);
         layout.sink = host.mode == Mode::Sink && !selectors.is_empty();
         // Blackholes first, whatever the family.
         layout

@@ -30,15 +30,6 @@ pub fn sink<'a>(host: &HostConfig, snapshot: &'a Snapshot) -> Option<&'a Link> {
         .filter(|found| link(host, found))
 }
 
-/// Whether anything of ours is there.
-pub fn anything(host: &HostConfig, snapshot: &Snapshot) -> bool {
-    let chains = [&snapshot.chain_v4, &snapshot.chain_v6];
-    snapshot.rules.iter().any(|it| rule(host, it))
-        || snapshot.routes.iter().any(|it| route(host, it))
-        || snapshot.links.iter().any(|it| link(host, it))
-        || chains.iter().any(|chain| chain.exists)
-}
-
 /// What is diverted now, read back from our rules and chains.
 pub fn diverted(host: &HostConfig, snapshot: &Snapshot) -> Selectors {
     let rules = snapshot

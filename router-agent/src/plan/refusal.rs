@@ -336,7 +336,10 @@ fn other_routes(host: &HostConfig, need: &Need, around: &Circumstances<'_>) -> R
 }
 
 /// Rules of others that stand in our way.
-fn rules(host: &HostConfig, selectors: &Selectors, snapshot: &Snapshot) -> Result<(), Refusal> {
+///
+/// # Errors
+/// The first.
+pub fn rules(host: &HostConfig, selectors: &Selectors, snapshot: &Snapshot) -> Result<(), Refusal> {
     let others = snapshot.rules.iter().filter(|rule| !ours::rule(host, rule));
     for rule in others {
         if rule.table == host.table {
@@ -367,9 +370,14 @@ fn rules(host: &HostConfig, selectors: &Selectors, snapshot: &Snapshot) -> Resul
             return refuse(
                 Danger::RuleBefore,
                 format!(
-                    "the rule with preference {} (table {}) comes before ours and takes {selector}: \
-                     give a --priority below {}",
-                    rule.priority, rule.table, rule.priority
+                    "the rule with preference {} (table {}) of somebody else comes before ours and \
+                     takes {selector}: remove it (ip {}rule del pref {}), or give a --priority below \
+                     {}",
+                    rule.priority,
+                    rule.table,
+                    if rule.ipv4 { "" } else { "-6 " },
+                    rule.priority,
+                    rule.priority
                 ),
             );
         }

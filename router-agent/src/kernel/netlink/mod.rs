@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::netlink::SOCK_DIAG;
+use rustix::net::netlink::{NETFILTER, SOCK_DIAG};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
@@ -49,6 +49,11 @@ impl Netlink {
     /// Sockets: `sock_diag(7)`.
     pub(in crate::kernel) fn sock_diag() -> io::Result<Self> {
         Self::open(Some(SOCK_DIAG))
+    }
+
+    /// The firewall: nftables.
+    pub(in crate::kernel) fn netfilter() -> io::Result<Self> {
+        Self::open(Some(NETFILTER))
     }
 
     fn open(protocol: Option<Protocol>) -> io::Result<Self> {
@@ -128,7 +133,7 @@ impl Netlink {
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    /// Asks for all there are; `each` gets the body of every message.
+    /// Asks for all there are that fit `attributes`; `each` gets the body of every message.
     ///
     /// # Errors
     /// The kernel's.
@@ -136,10 +141,11 @@ impl Netlink {
         &mut self,
         kind: u16,
         fixed: &[u8],
+        attributes: &Attributes,
         each: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(all) = self.dump_once(kind, fixed, &each)? {
+            if let Some(all) = self.dump_once(kind, fixed, attributes, &each)? {
                 return Ok(all);
             }
         }
@@ -151,9 +157,10 @@ impl Netlink {
         &mut self,
         kind: u16,
         fixed: &[u8],
+        attributes: &Attributes,
         each: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<Option<Vec<T>>> {
-        self.send(kind, DUMP, fixed, &Attributes::new())?;
+        self.send(kind, DUMP, fixed, attributes)?;
         let mut all = Vec::new();
         let mut interrupted = false;
         loop {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use millrace_lab::cluster::Cluster;
 use millrace_lab::{Host, Place, Process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::copiers::new_log;
@@ -77,6 +78,11 @@ impl Agent {
     /// Ends it by SIGKILL.
     pub(super) fn kill(&mut self) {
         self.process.take().unwrap().kill().unwrap();
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&mut self, signal: Signal) {
+        self.process.as_mut().unwrap().signal(signal).unwrap();
     }
 
     /// Ends it by SIGTERM.

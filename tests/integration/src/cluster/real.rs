@@ -7,6 +7,7 @@ use millrace_lab::cluster::{Cluster, Forwarding};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::records::RecordedStreams;
 use millrace_lab::{DEVICE, Host, Place, Process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::agent::{Agent, Mode};
@@ -81,6 +82,11 @@ impl Real {
     /// Ends the router-agent by SIGKILL.
     pub fn kill_agent(&mut self) {
         self.agent.kill();
+    }
+
+    /// Sends the router-agent a signal.
+    pub fn signal_agent(&mut self, signal: Signal) {
+        self.agent.signal(signal);
     }
 
     /// Ends the router-agent by SIGTERM.

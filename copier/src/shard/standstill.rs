@@ -1,0 +1,86 @@
+//! Says so when nothing is sent, or no session begins, because router-agents do not vouch for it.
+
+use std::time::{Duration, Instant};
+
+use millrace_fleet::boottime::BootTime;
+
+use crate::diversion::Diversion;
+
+/// On a crowded host an agent's word may come a moment late. A pause as short is bridged by TCP, and
+/// is no news.
+const NEWS_AFTER: Duration = Duration::from_secs(1);
+
+/// For how long after the agents' last good word what comes in is acknowledged: what is older may
+/// have come before this process stood still, or by another way.
+const ACKNOWLEDGED: Duration = Duration::from_millis(500);
+
+/// Since when sending stands still, and whether that was said.
+#[derive(Debug, Default)]
+pub(super) struct Standstill {
+    since: Option<Instant>,
+    said: bool,
+    /// When all agents last vouched for it.
+    held_at: BootTime,
+    /// Whether something was acknowledged since.
+    acknowledged: bool,
+}
+
+impl Standstill {
+    /// Takes the present state in.
+    pub(super) fn tell(&mut self, now: Instant, at: BootTime, diversion: Diversion) {
+        if diversion == Diversion::Held {
+            self.held_at = at;
+            self.acknowledged = false;
+            if std::mem::take(&mut self.said)
+                && let Some(since) = self.since
+            {
+                let lasted = now.saturating_duration_since(since).as_secs();
+                tracing::info!("sending goes on after {lasted} s: all router-agents vouch for it");
+            }
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert(now);
+        if self.said || now < since + NEWS_AFTER {
+            return;
+        }
+        self.said = true;
+        match diversion {
+            Diversion::Held => {}
+            Diversion::Asked => tracing::warn!(
+                "no session begins: not all router-agents keep the targets' responses from the \
+                 real clients yet (/status names them)"
+            ),
+            Diversion::Lapsed => tracing::warn!(
+                "nothing is sent: not all router-agents vouch any more that they keep the targets' \
+                 responses from the real clients (/status names them)"
+            ),
+        }
+    }
+
+    /// Whether what comes in may be acknowledged though nothing is sent, and whether it is for the
+    /// first time.
+    pub(super) fn may_acknowledge(&mut self, at: BootTime) -> Option<bool> {
+        let may = at.since(self.held_at) < ACKNOWLEDGED;
+        may.then(|| !std::mem::replace(&mut self.acknowledged, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_is_acknowledged_for_a_moment_after_the_last_good_word() {
+        let mut standstill = Standstill::default();
+        let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
+        assert_eq!(standstill.may_acknowledge(at), None, "nobody ever vouched");
+        standstill.tell(now, at, Diversion::Held);
+        standstill.tell(now, at, Diversion::Lapsed);
+        assert_eq!(standstill.may_acknowledge(at), Some(true));
+        assert_eq!(standstill.may_acknowledge(at), Some(false));
+        assert_eq!(standstill.may_acknowledge(at.after(ACKNOWLEDGED)), None);
+        standstill.tell(now, at, Diversion::Held);
+        assert_eq!(standstill.may_acknowledge(at), Some(true));
+    }
+}
