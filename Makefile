@@ -77,6 +77,7 @@ bench: ## Instructions per segment, bytes per idle session, and the copier end t
 	$(CARGO) build --release --locked -p millrace-capture --example reflector
 	$(CARGO) run --release --locked -q -p millrace-lab -- bench
 	$(CARGO) run --release --locked -q -p millrace-lab -- bench fan-out
+	$(CARGO) run --release --locked -q -p millrace-lab -- bench clients
 
 lint: fmt-check clippy doc deny ## Formatting, clippy, documentation, licences and duplicate crates
 

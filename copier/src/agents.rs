@@ -1,6 +1,7 @@
 //! The router-agents that keep the targets' responses from the real clients: no session begins
 //! before all of them hold what is needed, and nothing is sent once one has been away for too long.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use millrace_capture::Waker;
@@ -26,6 +27,7 @@ struct Inner {
     waker: Waker,
     readiness: Readiness,
     holds: RwLock<Vec<Hold>>,
+    unguarded_said: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl Agents {
             waker,
             readiness,
             holds: RwLock::default(),
+            unguarded_said: AtomicBool::new(false),
         }));
         agents.set(&agents.0.plan.router_agents)?;
         Ok(agents)
@@ -83,6 +86,12 @@ impl Agents {
             }
         }
         drop(holds);
+        if self.is_unguarded() && !self.0.unguarded_said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "unguarded: no router-agent is named (--router-agent), so nobody but the first probe tells \
+                 whether the targets' responses are kept from the real clients"
+            );
+        }
         self.0.waker.wake();
         Ok(())
     }
@@ -117,6 +126,12 @@ impl Agents {
             handle,
             task,
         }
+    }
+
+    /// Whether nobody vouches for it that responses are kept from the real clients whose addresses the
+    /// replicas bear: no agent is named.
+    pub fn is_unguarded(&self) -> bool {
+        self.0.plan.bears_clients_addresses() && self.holds().is_empty()
     }
 
     /// Whether responses are kept from the real clients now.
@@ -166,6 +181,7 @@ mod tests {
         let named = DefaultPort(1).parse_list("198.18.2.20").unwrap();
         assert!(agents.set(&named).is_err());
         assert_eq!(agents.diversion(), Diversion::Held, "nothing was changed");
+        assert!(agents.is_unguarded());
         assert!(agents.set(&[]).is_ok());
     }
 }

@@ -196,6 +196,7 @@ fn status(
             "report": reports.report(),
             "interceptors": interceptors.status(),
             "router_agents": agents.status(),
+            "unguarded": agents.is_unguarded(),
         })
     }
 }

@@ -9,6 +9,7 @@ pub enum Diversion {
     Asked,
     /// Every agent holds what is needed, and was heard of a short time ago.
     Held,
-    /// An agent held what is needed and does not any more: nothing may be sent.
+    /// An agent held what is needed and does not any more, or an interceptor's host sends on what is
+    /// diverted to it: nothing may be sent.
     Lapsed,
 }

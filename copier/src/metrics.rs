@@ -386,7 +386,11 @@ impl Output<'_, '_> {
             let held = f64::from(u8::from(agent.held));
             ConstGauge::new(held).encode(encoder.encode_family(&labels)?)?;
         }
-        Ok(())
+        self.gauge(
+            "unguarded",
+            "1 while nobody vouches for it that responses are kept from real clients: no router-agent",
+            f64::from(u8::from(agents.is_unguarded())),
+        )
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {

@@ -175,6 +175,11 @@ impl Plan {
         Some(Census::open(ring, &Filter::Connects(spec.clone())))
     }
 
+    /// Whether answers would reach real clients if nothing kept them from it.
+    pub fn bears_clients_addresses(&self) -> bool {
+        self.local.is_none() && self.engine.sources == SourcePool::Clients
+    }
+
     /// What the sources can hold at the same time, in words.
     pub fn capacity(&self) -> Vec<String> {
         match &self.local {

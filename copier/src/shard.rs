@@ -278,7 +278,11 @@ impl Shard {
     /// Unless responses are kept from the real clients, nothing begins; once they are not any more,
     /// nothing is sent.
     fn ask_agents(&mut self, now: Time) {
-        let diversion = self.agents.diversion();
+        let diversion = if self.routes.is_unsafe() {
+            Diversion::Lapsed
+        } else {
+            self.agents.diversion()
+        };
         if self.routes.set_diversion(diversion) {
             self.engine.set_open(now, self.routes.is_open());
         }

@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::counters::Shared;
+use crate::forwarding;
 use crate::metrics;
 use crate::options::{Mode, Options, SINK};
 use crate::queue;
@@ -76,6 +77,12 @@ pub fn run() -> Result<(), ExitError> {
         options.id.clone().unwrap_or_else(listen::host_name),
     );
     let (server, events) = server::spawn(config, listener, runtime.handle(), move || wake.wake())?;
+    if mode == Mode::Link && !options.allow_forwarding {
+        let devices = options.devices.clone();
+        // Before the first copier is served.
+        server.set_unsafe(forwarding::forwards(&devices));
+        runtime.spawn(forwarding::watch(devices, server.clone()));
+    }
     let shared = Shared::default();
     Admin::new(
         Readiness::new(),

@@ -11,6 +11,7 @@
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`worker`]: the one thread that owns sources and owners.
 //! - [`source`] and [`queue`]: devices and an NFQUEUE as sources of responses.
+//! - [`forwarding`]: serves nobody on an assistant that would send on what is diverted to it.
 //! - [`tracer`]: looks for copiers' probes that stay unanswered.
 //! - [`owners`]: who owns a flow: announced flows and claimed ranges.
 //! - [`pending`]: headers that came before their route info.
@@ -19,6 +20,7 @@
 
 pub mod counters;
 pub mod daemon;
+pub mod forwarding;
 pub mod metrics;
 pub mod options;
 pub mod outgoing;

@@ -92,6 +92,11 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
     pub buffer_mb: u32,
 
+    /// Serve with --mode link though this host forwards packets: its firewall drops what is diverted
+    /// to it.
+    #[arg(long)]
+    pub allow_forwarding: bool,
+
     /// Name of this interceptor towards copiers; by default the host's name.
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,

@@ -67,6 +67,39 @@ pub const SINK_HOP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 /// As [`SINK_HOP_V4`]; link-local, so never a destination of anything else.
 pub const SINK_HOP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 8));
 
+/// What its operator lets be diverted on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Services, each with all of its responses.
+    pub services: Vec<SocketAddr>,
+    /// Client pools: all that goes to them.
+    pub pool: Vec<Cidr>,
+}
+
+impl Allowed {
+    /// Whether the responses of a service may be diverted; where it is known, those to `to`.
+    pub fn service(&self, service: SocketAddr, to: &[Cidr]) -> bool {
+        let same =
+            |allowed: &SocketAddr| (allowed.ip(), allowed.port()) == (service.ip(), service.port());
+        self.services.iter().any(same) || (!to.is_empty() && to.iter().all(|to| self.to(to)))
+    }
+
+    /// Whether all that goes to a prefix may be diverted.
+    pub fn to(&self, to: &Cidr) -> bool {
+        let holds = |pool: &Cidr| pool.contains(to.first()) && pool.length() <= to.length();
+        self.pool.iter().any(holds)
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services = self.services.iter().map(ToString::to_string);
+        let pool = self.pool.iter().map(ToString::to_string);
+        let words: Vec<String> = services.chain(pool).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
 /// How this host diverts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostConfig {
@@ -86,6 +119,8 @@ pub struct HostConfig {
     pub queue: u16,
     /// To whom packets are never diverted.
     pub pass_list: Vec<Cidr>,
+    /// What may be diverted; none: whatever hurts nobody.
+    pub allow: Option<Allowed>,
     /// How long a lease lives without its holder.
     pub grace: Duration,
     /// Whether kernel settings are set and restored, not only checked.

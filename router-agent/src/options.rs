@@ -9,7 +9,7 @@ use millrace_fleet::address::parse_socket_address;
 use millrace_fleet::exit::ExitError;
 use millrace_fleet::options::CommonOptions;
 
-use crate::host::{HostConfig, Mode};
+use crate::host::{Allowed, HostConfig, Mode};
 use crate::need::Need;
 use millrace_fleet::address::cidr::{Cidr, parse_list};
 
@@ -126,6 +126,11 @@ pub struct HostOptions {
     #[arg(short = 'x', long, value_name = "LIST", value_parser = parse_pool, global = true)]
     pub pass_list: Option<Pool>,
 
+    /// What may be diverted here, whoever asks: services as IP:PORT (IPv6 in brackets), and client
+    /// pools as addresses, FIRST-LAST and CIDR, separated by commas. By default whatever hurts nobody.
+    #[arg(long, value_name = "LIST", value_parser = parse_allowed, global = true)]
+    pub allow: Option<Allowed>,
+
     /// How long a lease lives after its holder is gone.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, global = true,
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=86_400))]
@@ -153,6 +158,22 @@ pub struct HostOptions {
 /// A list of addresses as the fewest prefixes.
 #[derive(Debug, Clone, Default)]
 pub struct Pool(pub Vec<Cidr>);
+
+/// Services and pools, told apart by the port.
+fn parse_allowed(text: &str) -> Result<Allowed, millrace_fleet::address::AddressError> {
+    let mut allowed = Allowed::default();
+    let mut pool = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        match parse_socket_address(word) {
+            Ok(service) => allowed.services.push(service),
+            Err(_) => pool.push(word),
+        }
+    }
+    if !pool.is_empty() {
+        allowed.pool = parse_list(&pool.join(","))?;
+    }
+    Ok(allowed)
+}
 
 fn parse_pool(text: &str) -> Result<Pool, millrace_fleet::address::AddressError> {
     parse_list(text).map(Pool)
@@ -221,6 +242,7 @@ impl Options {
             protocol: host.protocol,
             queue: host.queue,
             pass_list: host.pass_list.clone().unwrap_or_default().0,
+            allow: host.allow.clone(),
             grace: Duration::from_secs(host.grace),
             manage_sysctl: host.manage_sysctl,
             own_ports,
@@ -254,6 +276,14 @@ mod tests {
             let host = options.host_config().unwrap();
             assert_eq!((host.table, host.pass_list.len()), (7, 1), "{line}");
         }
+    }
+
+    #[test]
+    fn services_and_pools_may_be_allowed_in_one_list() {
+        let options = parse("--allow 198.18.5.1:80,[2001:db8:5::1]:80,198.18.8.0/24").unwrap();
+        let allowed = options.host_config().unwrap().allow.unwrap();
+        assert_eq!((allowed.services.len(), allowed.pool.len()), (2, 1));
+        assert!(parse("--allow rs1:80").is_err() && parse("--allow ,").is_err());
     }
 
     #[test]

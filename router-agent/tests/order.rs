@@ -35,6 +35,7 @@ fn host(mode: Mode) -> HostConfig {
             "198.18.2.1".parse().unwrap(),
             "2001:db8:2::/64".parse().unwrap(),
         ],
+        allow: None,
         grace: Duration::from_secs(60),
         manage_sysctl: false,
         own_ports: Vec::new(),

@@ -50,6 +50,9 @@ pub struct LinkRoutes {
     /// How many links there are to the same interceptor.
     links: u32,
     claim: Option<Claim>,
+    /// Whether its interceptor's host would send on to the real clients what is diverted to it, as far
+    /// as it has said.
+    pub(super) is_unsafe: bool,
     by: FlowTarget,
     state: State,
     forgotten: Batch,
@@ -70,6 +73,7 @@ impl LinkRoutes {
             handle,
             links: links.max(1),
             claim: claim.map(Claim::new),
+            is_unsafe: false,
             by,
             state: State::Down,
             forgotten: Batch::new(),

@@ -175,6 +175,7 @@ impl RouteInfo {
                 if let Some(claim) = link.claim_mut() {
                     claim.on_up(now, rank, first_refused.as_ref());
                 }
+                link.is_unsafe = false;
                 link.on_up(*epoch, engine, &self.owners);
                 true
             }
@@ -193,6 +194,9 @@ impl RouteInfo {
                     && let Some(claim) = link.claim_mut()
                 {
                     claim.on_refused();
+                }
+                if *code == Code::Unsafe {
+                    link.is_unsafe = true;
                 }
                 false
             }
@@ -227,6 +231,11 @@ impl RouteInfo {
     /// Notes whether responses are kept from the real clients. Says whether that is new.
     pub fn set_diversion(&mut self, diversion: Diversion) -> bool {
         std::mem::replace(&mut self.diversion, diversion) != diversion
+    }
+
+    /// Whether an interceptor has said that its host would send on what is diverted to it.
+    pub fn is_unsafe(&self) -> bool {
+        self.links.iter().any(|link| link.is_unsafe)
     }
 
     /// Whether responses are kept from the real clients.

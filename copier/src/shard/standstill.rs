@@ -1,4 +1,5 @@
-//! Says so when nothing is sent, or no session begins, because router-agents do not vouch for it.
+//! Says so when nothing is sent, or no session begins, because nobody vouches for it that responses are
+//! kept from the real clients.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ impl Standstill {
                 && let Some(since) = self.since
             {
                 let lasted = now.saturating_duration_since(since).as_secs();
-                tracing::info!("sending goes on after {lasted} s: all router-agents vouch for it");
+                tracing::info!("sending goes on after {lasted} s");
             }
             self.since = None;
             return;
@@ -52,8 +53,8 @@ impl Standstill {
                  real clients yet (/status names them)"
             ),
             Diversion::Lapsed => tracing::warn!(
-                "nothing is sent: not all router-agents vouch any more that they keep the targets' \
-                 responses from the real clients (/status names them)"
+                "nothing is sent: not all router-agents and interceptors vouch any more that the targets' \
+                 responses are kept from the real clients (/status names them)"
             ),
         }
     }

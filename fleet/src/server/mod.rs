@@ -15,7 +15,7 @@ mod status;
 mod stream;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millrace_proto::v1::interceptor_server::{Interceptor, InterceptorServer};
@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::exit::ExitError;
 use crate::quiet::Quiet;
+use crate::sync::lock;
 use crate::tls::Role;
 use crate::transport::{self, Handshakes, Peer};
 
@@ -51,6 +52,8 @@ struct Shared {
     counters: Counters,
     stop: CancellationToken,
     handshakes: Handshakes,
+    /// Why nobody is served, if so.
+    unsafe_because: Mutex<Option<String>>,
     /// Refusals, by address and code.
     said: Quiet<(Option<IpAddr>, i32)>,
 }
@@ -91,6 +94,7 @@ pub fn spawn(
         wake: Box::new(wake),
         events: sender,
         registry: Registry::new(config.max_streams),
+        unsafe_because: Mutex::default(),
         counters: Counters::default(),
         stop: stop.clone(),
         handshakes: Handshakes::new(),
@@ -170,6 +174,21 @@ impl ServerHandle {
     /// Who was let in and who was not, before any stream.
     pub fn handshakes(&self) -> &Handshakes {
         &self.shared.handshakes
+    }
+
+    /// While there is a reason, no copier is served: those that are attached are told at once.
+    pub fn set_unsafe(&self, reason: Option<String>) {
+        let new = {
+            let mut unsafe_because = lock(&self.shared.unsafe_because);
+            let new = *unsafe_because != reason;
+            unsafe_because.clone_from(&reason);
+            new
+        };
+        if let Some(reason) = reason.filter(|_| new) {
+            self.shared
+                .registry
+                .refuse_all(&hello::refused(Code::Unsafe, reason));
+        }
     }
 
     /// Tells every copier that this interceptor ends, and stops serving.

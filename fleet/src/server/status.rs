@@ -96,6 +96,7 @@ impl Counters {
             | Code::Version
             | Code::ClaimConflict
             | Code::Overloaded
+            | Code::Unsafe
             | Code::ShuttingDown => &self.refused,
         };
         add(counter, 1);

@@ -19,6 +19,7 @@ use super::registry::Open;
 use super::{AttachEvent, Attached, ConnId, HeaderQueue, Shared};
 use crate::incarnation::Incarnation;
 use crate::quiet::times_before;
+use crate::sync::lock;
 use crate::transport::Peer;
 
 /// What a trace counts as towards the limit of bytes per second: it has the interceptor open
@@ -98,6 +99,12 @@ pub(super) async fn run(
         Ok(added) => added,
         Err(refused) => return refuse(&hello.copier_id, refused),
     };
+    // Whoever says so from now on finds this stream in the registry.
+    let unsafe_because = lock(&shared.unsafe_because).clone();
+    if let Some(reason) = unsafe_because {
+        shared.registry.remove(conn);
+        return refuse(&hello.copier_id, refused(Code::Unsafe, reason));
+    }
     for old in replaced {
         shared.counters.refused(Code::Replaced);
         let mut reason = refused(Code::Replaced, "a newer stream of this copier took over");

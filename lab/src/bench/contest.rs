@@ -128,7 +128,7 @@ fn reflect(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration
 fn copy(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration) -> Result<Work> {
     let mut attempt = 1;
     loop {
-        let copier = Copier::start(stage, service)?;
+        let copier = Copier::start(stage, service, &[])?;
         traffic.run(stage, service, lasting)?;
         match copier.finish() {
             Ok((work, _)) => return Ok(work),

@@ -1,6 +1,7 @@
 //! The benchmark from end to end, on a stage of its own: one copier shard against a bare loop from capture to
 //! sending, and what copier and interceptor use for sessions of one request.
 
+mod clients;
 mod contest;
 mod fanout;
 mod programs;
@@ -29,6 +30,8 @@ const NOTHING: u16 = 9;
 enum Part {
     /// The fan-out to 1, 10 and 50 interceptors that all have answers, behind a director
     FanOut(fanout::Options),
+    /// What clients of the live server feel without a copier, with one, and with one bounded in processor time
+    Clients(clients::Options),
 }
 
 /// How the benchmark runs.
@@ -70,8 +73,10 @@ impl Service {
 
 /// Runs it and prints its table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::FanOut(options)) = &options.part {
-        return fanout::run(options);
+    match &options.part {
+        Some(Part::FanOut(options)) => return fanout::run(options),
+        Some(Part::Clients(options)) => return clients::run(options),
+        None => {}
     }
     millrace_lab::enter()?;
     programs::check_built()?;

@@ -96,7 +96,7 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn start(stage: &'a Stage, service: &Service) -> Result<Self> {
+    pub(super) fn start(stage: &'a Stage, service: &Service, more: &[&str]) -> Result<Self> {
         let live = stage.live()?;
         let report = live.host.file("report.json");
         let services = format!("{}-{}", service.live, service.target);
@@ -117,6 +117,7 @@ impl<'a> Copier<'a> {
             "--report",
             &report_file,
         ];
+        let arguments = [&arguments[..], more].concat();
         let log = live.host.file("copier.log");
         let mut process = live.host.spawn(binary(COPIER)?, &arguments, &[], &log)?;
         ready(&live.host, &mut process)?;
@@ -128,6 +129,15 @@ impl<'a> Copier<'a> {
             started: Instant::now(),
             used,
         })
+    }
+
+    /// Ends it; what it has left out is in its report.
+    pub(super) fn end(mut self) -> Result<Report> {
+        let status = self.process.terminate(PATIENCE)?;
+        if !status.success() {
+            return Err(ended(self.process.label(), &self.process.log()));
+        }
+        Report::load(&self.report)
     }
 
     /// Waits until all that was captured is delivered, and ends it. What was not delivered is an error: a copier

@@ -31,7 +31,7 @@ impl Sessions {
         count: u64,
     ) -> Result<Self> {
         let client = stage.client()?;
-        let copier = Copier::start(stage, service)?;
+        let copier = Copier::start(stage, service, &[])?;
         let before = interceptor.cpu_time()?;
         let kind = Kind::OneRequest {
             count,

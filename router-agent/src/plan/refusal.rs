@@ -25,6 +25,8 @@ pub enum Danger {
     Malformed,
     /// Another mode is asked for than the host has.
     Mode,
+    /// The operator of this host does not allow it.
+    NotAllowed,
     /// The pool is all addresses, or nearly.
     Everything,
     /// An address that is not that of one host: loopback, multicast, unspecified, link-local.
@@ -109,6 +111,7 @@ pub fn judge(
         danger: Danger::Malformed,
         reason: error.0,
     })?;
+    allowed(host, need)?;
     services(host, need, around)?;
     pool(host, need, around)?;
     if need.services.is_empty() {
@@ -122,6 +125,28 @@ pub fn judge(
     devices(host, around.snapshot)?;
     assistant(host, need, &selectors, around.snapshot)?;
     Ok(selectors)
+}
+
+/// What the operator of this host has named, and nothing else.
+fn allowed(host: &HostConfig, need: &Need) -> Result<(), Refusal> {
+    let Some(allow) = &host.allow else {
+        return Ok(());
+    };
+    let refused = |what: String| {
+        refuse(
+            Danger::NotAllowed,
+            format!("{what} may not be diverted on this host, which allows {allow} (--allow)"),
+        )
+    };
+    let mut services = need.services.iter();
+    if let Some(service) = services.find(|service| !allow.service(**service, &need.pool)) {
+        return refused(format!("service {service}"));
+    }
+    let mut pool = need.pool.iter().filter(|_| need.services.is_empty());
+    match pool.find(|to| !allow.to(to)) {
+        Some(to) => refused(format!("pool {to}")),
+        None => Ok(()),
+    }
 }
 
 fn services(host: &HostConfig, need: &Need, around: &Circumstances<'_>) -> Result<(), Refusal> {

@@ -146,3 +146,44 @@ fn an_agent_that_hangs_is_a_reason_to_wait() {
     join(loads);
     scene.finish_exact(SETTLE);
 }
+
+#[test]
+fn an_assistant_that_begins_to_forward_serves_nobody_until_it_does_not() {
+    if !can_run() {
+        return;
+    }
+    let scene = scene(Mode::Link);
+    let loads = load(&scene, 10 * SECOND);
+    sleep(2 * SECOND);
+    let assistant = scene.cluster.assistant.host.clone();
+    let forwarding = |value: &str| {
+        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            assistant.sysctl(key, value).unwrap();
+        }
+    };
+    forwarding("1");
+    wait_for("copying to stop", Duration::from_secs(10), || {
+        let before = sent(&scene);
+        sleep(Duration::from_millis(600));
+        sent(&scene) == before
+    })
+    .unwrap();
+    let log = scene.copier_log(0);
+    assert!(log.contains("this host forwards packets"), "{log}");
+    let leaked = scene.cluster.leaks.seen().unwrap();
+    sleep(SECOND);
+    assert_eq!(scene.cluster.leaks.seen().unwrap(), leaked, "it goes on");
+    let at_client = leaked.iter().find(|(host, _)| host == "client1");
+    // Some hundred answers a second are on their way, and it takes some milliseconds to notice.
+    assert!(
+        at_client.is_none_or(|(_, packets)| *packets < 100),
+        "{leaked:?}"
+    );
+    forwarding("0");
+    goes_on(&scene);
+    join(loads);
+    scene.settle(SETTLE);
+    let outcome = scene.finish();
+    outcome.assert_checks();
+    eprintln!("before it was noticed: {:?}", outcome.leaks);
+}

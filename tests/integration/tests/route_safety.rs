@@ -257,6 +257,22 @@ fn dangerous_plans_are_refused_with_their_reason_and_touch_nothing() {
         ),
         ("-s [2001:db8:5::1]:80 -c 198.18.9.0/24", "no IPv6 address"),
         ("", "nothing is asked for"),
+        (
+            "-s 198.18.5.9:443 --allow 198.18.5.9:80",
+            "service 198.18.5.9:443 may not be diverted on this host, which allows 198.18.5.9:80",
+        ),
+        (
+            "-s 198.18.5.1:80 --allow 198.18.5.9:80",
+            "service 198.18.5.1:80 may not be diverted",
+        ),
+        (
+            "-s 198.18.5.9:22 --allow 198.18.5.9:80,198.18.8.0/24",
+            "service 198.18.5.9:22 may not be diverted",
+        ),
+        (
+            "-c 198.18.8.0/23 --allow 198.18.5.9:80,198.18.8.0/24",
+            "pool 198.18.8.0/23 may not be diverted",
+        ),
     ];
     for (line, reason) in table {
         for command in ["plan", "apply"] {

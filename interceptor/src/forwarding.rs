@@ -1,0 +1,66 @@
+//! Whether this host would send on what is diverted to it: an assistant has to drop it, else it
+//! reaches the real clients after all.
+
+use std::time::Duration;
+
+use millrace_fleet::server::ServerHandle;
+
+/// How often it is looked: what comes in between goes on to real clients.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// The settings that let a host forward what comes in on `device` (ip-sysctl.rst): IPv4 has one for
+/// each device, IPv6 one for all.
+fn settings(device: &str) -> [String; 2] {
+    // A dot in a device's name (eth0.7) is no separator in the file's name.
+    [
+        format!("net/ipv4/conf/{device}/forwarding"),
+        "net/ipv6/conf/all/forwarding".to_owned(),
+    ]
+}
+
+/// Why a host does not drop what comes in on `devices`, if it does not.
+pub fn forwards(devices: &[String]) -> Option<String> {
+    let on = |key: &String| {
+        let value = std::fs::read_to_string(format!("/proc/sys/{key}"));
+        // A kernel without IPv6, or a device that is gone, forwards nothing.
+        value.is_ok_and(|value| value.trim() != "0")
+    };
+    let key = devices
+        .iter()
+        .flat_map(|device| settings(device))
+        .find(on)?;
+    Some(format!(
+        "this host forwards packets, so that what is diverted to it goes on to the real clients: \
+         sysctl -w {key}=0; or, if its firewall drops what it is to forward, start the interceptor \
+         with --allow-forwarding"
+    ))
+}
+
+/// Serves nobody while this host forwards. Ends with the server.
+pub async fn watch(devices: Vec<String>, server: ServerHandle) {
+    let mut forwarded = false;
+    loop {
+        let why = forwards(&devices);
+        match &why {
+            Some(why) if !forwarded => tracing::error!("no copier is served: {why}"),
+            None if forwarded => tracing::info!("this host forwards nothing any more: serving"),
+            Some(_) | None => {}
+        }
+        forwarded = why.is_some();
+        server.set_unsafe(why);
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_are_not_there_forward_nothing() {
+        let on = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding");
+        let v6 = on.is_ok_and(|value| value.trim() != "0");
+        assert_eq!(forwards(&["mr-none".to_owned()]).is_some(), v6);
+        assert_eq!(forwards(&[]), None);
+    }
+}
