@@ -12,6 +12,7 @@ pub mod verdict;
 mod volley;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
@@ -34,6 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const GATHERING: Duration = Duration::from_secs(2);
 /// How often an unchanged verdict is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// So many clients' addresses are tried in turn.
+const CLIENTS: usize = 32;
 /// Ids of replicas are larger (a slot map's version is never 0), so a probe's can be told.
 const LARGEST_ID: u64 = u32::MAX as u64;
 
@@ -214,11 +217,11 @@ impl Target {
         // Those that are away have real servers, too.
         let size = volley::size(interceptors.len() + routes.absent().len());
         let mut sources: Vec<Endpoint> = Vec::new();
+        let client = self.client(engine);
         for attempt in 0..2 * size {
             let at = now + Duration::from_micros(attempt as u64);
-            // Without a pool only a service that has clients has addresses.
             let mut services = self.services.iter();
-            match services.find_map(|service| engine.probe_source(at, *service)) {
+            match services.find_map(|service| engine.probe_source(at, *service, client)) {
                 Some(source) if !sources.contains(&source) => sources.push(source),
                 Some(_) => {}
                 None => break,
@@ -242,6 +245,18 @@ impl Target {
             routes.open(id, &tuple);
         }
         self.state = State::Asking(volley);
+    }
+
+    /// Whose address the probes of the next volley bear, where they bear a client's: the way back may
+    /// differ from client to client, so each volley asks for another one.
+    fn client(&self, engine: &Engine) -> Option<IpAddr> {
+        let mut clients: Vec<IpAddr> = Vec::new();
+        for service in &self.services {
+            clients.extend(engine.waiting_clients(*service, CLIENTS));
+        }
+        let turn = usize::try_from(self.volleys).unwrap_or(0);
+        let turn = turn.checked_rem(clients.len())?;
+        clients.get(turn).copied()
     }
 
     fn conclude(&mut self, now: Time, engine: &mut Engine, routes: &mut RouteInfo) {

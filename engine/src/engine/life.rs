@@ -28,6 +28,12 @@ const CROWD: usize = 32;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Probes come from these ports, first included, last not.
 const PROBE_PORTS: (u16, u16) = (1024, 65_535);
+/// ... and where all of these are taken.
+const LAST_PROBE_PORTS: (u16, u16) = (512, 1023);
+
+const fn port_of(ports: (u16, u16), hash: u64) -> u16 {
+    ports.0 + (hash % (ports.1 - ports.0) as u64) as u16
+}
 
 impl Engine {
     pub(super) fn enter_session(&mut self, key: SessionKey, tuple: &FourTuple) {
@@ -313,27 +319,55 @@ impl Engine {
         target.waiting.pop_front()
     }
 
+    /// The addresses of clients whose sessions wait for this service's target (its place in
+    /// [`crate::Config::services`]), each once, those that have waited longest first: `most` of them.
+    pub fn waiting_clients(&self, service: usize, most: usize) -> Vec<IpAddr> {
+        let waiting = self.targets.get(service).map(|target| &target.waiting);
+        let mut clients = Vec::new();
+        for replica in waiting
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.replicas.get(*key))
+        {
+            if clients.len() == most {
+                break;
+            }
+            let ip = replica.source().ip;
+            if !clients.contains(&ip) {
+                clients.push(ip);
+            }
+        }
+        clients
+    }
+
     /// A source address and port for a probe of this service's target (its place in
-    /// [`crate::Config::services`]): one that no replica uses, of the kind that replicas bear.
-    /// None while it would have to be a client's and none is known.
-    pub fn probe_source(&mut self, now: Time, service: usize) -> Option<Endpoint> {
+    /// [`crate::Config::services`]): one that no replica uses, of the kind that replicas bear. Where
+    /// they bear their clients' own, it is one of `client`.
+    pub fn probe_source(
+        &mut self,
+        now: Time,
+        service: usize,
+        client: Option<IpAddr>,
+    ) -> Option<Endpoint> {
         let target = self.config.services.get(service)?.target;
         let hash = self.hasher.hash_one((now, service));
-        let (index, service) = (service, u16::try_from(service).ok()?);
+        let service = u16::try_from(service).ok()?;
         // Not the client's own port: that is the replica's.
-        let port = PROBE_PORTS.0 + (hash % u64::from(PROBE_PORTS.1 - PROBE_PORTS.0)) as u16;
         let client = match self.config.sources {
-            SourcePool::Ranges(_) => Endpoint::new(target.ip, port),
-            SourcePool::Clients => {
-                let waiting = &self.targets.get(index)?.waiting;
-                let known = waiting.iter().find_map(|key| self.replicas.get(*key))?;
-                Endpoint::new(known.source().ip, port)
-            }
+            SourcePool::Ranges(_) => Endpoint::new(target.ip, port_of(PROBE_PORTS, hash)),
+            SourcePool::Clients => Endpoint::new(client?, port_of(PROBE_PORTS, hash)),
         };
-        let source = self.choose_source(now, client, service, hash)?;
-        // No replica holds it: it rests, and is not chosen again soon.
-        self.allocator.release(now, service, source);
-        Some(source)
+        if let Some(source) = self.choose_source(now, client, service, hash) {
+            // No replica holds it: it rests, and is not chosen again soon.
+            self.allocator.release(now, service, source);
+            return Some(source);
+        }
+        // All others are held by sessions that wait for this very probe, as behind a balancer with one
+        // address. No replica bears such a port unless its client does.
+        let source = Endpoint::new(client.ip, port_of(LAST_PROBE_PORTS, hash));
+        let own = matches!(self.config.sources, SourcePool::Clients)
+            && self.find_flow(&FourTuple::new(source, target)).is_none();
+        own.then_some(source)
     }
 
     /// Forgets a replica.

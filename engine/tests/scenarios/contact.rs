@@ -1,6 +1,7 @@
 //! First contact and the ways behind a director: targets that are held back, addresses for probes,
 //! address translation, and interceptors that come back one by one.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use millrace_engine::{Config, ReplicaKey, Service, SourcePool};
@@ -67,21 +68,44 @@ fn a_probe_bears_the_address_of_a_client_that_waits_and_never_a_replicas_port() 
     let mut world = World::new(config(), 1);
     let now = world.now;
     world.engine.set_target_open(now, 0, false);
-    assert_eq!(
-        world.engine.probe_source(now, 0),
-        None,
-        "no client is known"
-    );
+    assert_eq!(world.engine.waiting_clients(0, 9), [] as [IpAddr; 0]);
     world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
     world.run(ms(100));
+    assert_eq!(world.engine.waiting_clients(0, 9), [client(PORT).ip]);
+    let one = Some(client(PORT).ip);
     for micros in 0..500 {
-        let at = world.now + std::time::Duration::from_micros(micros);
-        let source = world.engine.probe_source(at, 0).unwrap();
+        let at = world.now + Duration::from_micros(micros);
+        let source = world.engine.probe_source(at, 0, one).unwrap();
         assert_eq!(source.ip, client(PORT).ip);
         assert_ne!(source.port, PORT);
         assert!(source.port >= 1024);
     }
-    assert_eq!(world.engine.probe_source(now, 9), None, "no such service");
+    assert_eq!(world.engine.probe_source(now, 0, None), None, "whose?");
+    assert_eq!(
+        world.engine.probe_source(now, 9, one),
+        None,
+        "no such service"
+    );
+}
+
+#[test]
+fn a_client_all_of_whose_ports_wait_for_first_contact_can_be_probed_for_all_the_same() {
+    let mut world = World::new(config(), 1);
+    let now = world.now;
+    world.engine.set_target_open(now, 0, false);
+    // As behind a balancer that has one address; two are enough to run out if the share is small.
+    for port in 1024..=u16::MAX {
+        let mut live = Live::new(at(ms(0)), port);
+        live.shake_hands();
+        world.capture(live.play(&[]));
+    }
+    world.run(secs(1));
+    let now = world.now;
+    let source = world
+        .engine
+        .probe_source(now, 0, Some(client(1).ip))
+        .unwrap();
+    assert!((512..1024).contains(&source.port), "{source}");
 }
 
 #[test]
@@ -95,7 +119,7 @@ fn a_probe_of_a_pool_needs_no_client() {
         1,
     );
     let now = world.now;
-    let source = world.engine.probe_source(now, 0).unwrap();
+    let source = world.engine.probe_source(now, 0, None).unwrap();
     assert!([v4(100), v4(101)].contains(&source.ip));
 }
 

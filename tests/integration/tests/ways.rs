@@ -1,12 +1,17 @@
 //! Other ways to copy: with a client pool, at the link layer, with several replicas of each
 //! session, over several links, and from the middle of sessions.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 use std::time::Duration;
 
 use millrace_integration::{Family, HTTP, Scene, can_run, number};
-use millrace_lab::StageOptions;
 use millrace_lab::load::{Kind, Load};
+use millrace_lab::{StageOptions, wait_for};
 
 /// A scene whose copier was started with more options.
 fn scene_with(options: &[&str]) -> Scene {
@@ -132,4 +137,37 @@ fn sessions_that_were_open_before_the_copier_are_picked_up_at_a_turn() {
         target > 0 && target < live,
         "only whole requests: {target} of {live}"
     );
+}
+
+#[test]
+fn a_first_client_whose_answers_go_another_way_does_not_hold_up_the_others() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    scene.start_copier(0, &[]);
+    let to = scene.live_service(0, Family::V4, HTTP);
+    let request = |count| Kind::OneRequest {
+        count,
+        rate: None,
+        path: "/bytes/500".to_owned(),
+    };
+    // It is in the target's own segment: no route of the target's leads its answers to the assistant.
+    let neighbour = scene.stage.assistant.host.clone();
+    let first = Load::new(request(1), to);
+    let seen = neighbour.enter_async(move || first.run()).unwrap();
+    assert_eq!(seen.errors, 0);
+    let target = |key: &str| scene.status(0)["report"]["targets"][0][key].clone();
+    wait_for("a volley in vain", Duration::from_secs(20), || {
+        target("state") == "failed"
+    })
+    .unwrap();
+    scene.load(Load::new(request(200), to).from(&scene.client_addresses(Family::V4)));
+    wait_for("the others to be copied", Duration::from_secs(40), || {
+        number(&scene.status(0), "/report/replicas/completed") == 200
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:#}", scene.status(0)["report"]["targets"]));
+    assert_eq!(target("state"), "open");
+    scene.drain();
 }
