@@ -16,8 +16,8 @@ const LENGTH: u32 = 8192;
 /// What is to become of a queued packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on its way.
-    Accept,
+    /// It goes on its way, with this mark (`skb->mark`).
+    Accept(u32),
     /// It ends here.
     Drop,
 }
@@ -112,10 +112,13 @@ impl PacketQueue {
             data: message.get_payload(),
             original_len: message.get_original_len(),
         };
-        message.set_verdict(match decide(&packet) {
-            Verdict::Accept => NfqVerdict::Accept,
-            Verdict::Drop => NfqVerdict::Drop,
-        });
+        match decide(&packet) {
+            Verdict::Accept(mark) => {
+                message.set_nfmark(mark);
+                message.set_verdict(NfqVerdict::Accept);
+            }
+            Verdict::Drop => message.set_verdict(NfqVerdict::Drop),
+        }
         match self.queue.verdict(message) {
             // The kernel forgot the packet, as when its device went.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

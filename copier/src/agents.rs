@@ -1,5 +1,5 @@
 //! The router-agents that keep the targets' responses from the real clients: no session begins
-//! before all of them hold what is needed, and nothing is sent once one has been away for too long.
+//! before all of them hold what is needed, and nothing is sent while one does not vouch for its host.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -28,6 +28,8 @@ struct Inner {
     readiness: Readiness,
     holds: RwLock<Vec<Hold>>,
     unguarded_said: AtomicBool,
+    /// Whether one lapsed since all held.
+    lapsed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl Agents {
             readiness,
             holds: RwLock::default(),
             unguarded_said: AtomicBool::new(false),
+            lapsed: AtomicBool::new(false),
         }));
         agents.set(&agents.0.plan.router_agents)?;
         Ok(agents)
@@ -137,9 +140,16 @@ impl Agents {
     /// Whether responses are kept from the real clients now.
     pub fn diversion(&self) -> Diversion {
         let (holds, now) = (self.holds(), BootTime::now());
+        let lapsed = &self.0.lapsed;
         if holds.iter().all(|hold| hold.handle.is_held(now)) {
-            Diversion::Held
-        } else if holds.iter().any(|hold| hold.handle.has_lapsed(now)) {
+            lapsed.store(false, Ordering::Relaxed);
+            return Diversion::Held;
+        }
+        if holds.iter().any(|hold| hold.handle.has_lapsed(now)) {
+            lapsed.store(true, Ordering::Relaxed);
+        }
+        // Whoever lapsed may be named no more: that is no reason to send on before all hold.
+        if lapsed.load(Ordering::Relaxed) {
             Diversion::Lapsed
         } else {
             Diversion::Asked

@@ -8,6 +8,7 @@ use std::time::Duration;
 use millrace_capture::filter::HEADERS_ONLY;
 use millrace_capture::{CaptureError, PacketQueue, QueueStatistics, QueuedPacket, Verdict, Waker};
 use millrace_fleet::address::ClientPool;
+use millrace_proto::PASSED_MARK;
 use millrace_wire::{Decoder, LinkType, Verify};
 
 /// Headers that may wait for the worker; the oldest are dropped then, and targets repeat what
@@ -106,7 +107,7 @@ fn read(mut queue: PacketQueue, pass: Option<&ClientPool>, heads: &Heads, waker:
         let mut head = None;
         let result = queue.next(|packet| {
             if passes(&mut decoder, pass, packet) {
-                return Verdict::Accept;
+                return Verdict::Accept(PASSED_MARK);
             }
             head = Some(Head::new(packet));
             Verdict::Drop

@@ -33,6 +33,10 @@ pub const BATCH_BYTES: usize = 32 * 1024;
 /// The largest encoded message that either side accepts. Bytes.
 pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 
+/// The mark (`skb->mark`) of packets that an interceptor lets pass from its netfilter queue, so that
+/// the router-agent's floor on the same host lets them pass too: "mrpa" in ASCII.
+pub const PASSED_MARK: u32 = 0x6d72_7061;
+
 /// Generated from the files in `millrace/v1/`.
 #[allow(
     missing_docs,

@@ -22,6 +22,12 @@ use crate::plan::{Danger, Refusal};
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// ... and how soon again at most, when the kernel tells of changes.
 const NEWS_INTERVAL: Duration = Duration::from_millis(50);
+/// ... and where looks go wrong one after the other.
+const LONGEST_NEWS_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon after a look that went wrong it is looked again, news or not.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections that are ended at once: meanwhile nobody looks after anything else.
+const ENDED_AT_ONCE: usize = 1000;
 /// How often it is said that connections hold up a removal, or that copies are answered by errors.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// How often connections that hold up a removal are looked for.
@@ -65,6 +71,9 @@ pub struct Agent {
     leave_at: Option<Instant>,
     said_at: Option<Instant>,
     look_at: Instant,
+    looked_at: Instant,
+    /// How soon after a look news are a reason for the next one.
+    news_interval: Duration,
     floor: FloorWatch,
     errors_said_at: Option<Instant>,
     /// Whether anything is diverted.
@@ -107,6 +116,8 @@ impl Agent {
             leave_at: None,
             said_at: None,
             look_at: now + LOOK_INTERVAL,
+            looked_at: now,
+            news_interval: NEWS_INTERVAL,
             floor: FloorWatch::default(),
             errors_said_at: None,
             active: false,
@@ -117,6 +128,10 @@ impl Agent {
             trouble: None,
             counters: Counters::default(),
         };
+        // What was stopped before this start is history.
+        if let Some(stopped) = agent.installer.stopped() {
+            agent.floor.begin_at(stopped);
+        }
         // What a killed agent left half done is completed, or with nothing to divert removed.
         agent.settle(now);
         Ok(agent)
@@ -215,8 +230,9 @@ impl Agent {
         let before = self.diverted();
         self.last = self.installer.bring_about(&all, &before)?;
         // What was stopped meanwhile is the work of the change itself.
-        let stopped = self.installer.stopped();
-        self.floor.take(now, stopped, true);
+        if let Some(stopped) = self.installer.stopped() {
+            self.floor.take(now, stopped, true);
+        }
         self.trouble = None;
         self.look_at = now;
         self.leases.hold(holder, stream, need, selectors);
@@ -254,11 +270,10 @@ impl Agent {
         let mut news = self.installer.has_news();
         if self.active && self.floor.is_due(now) {
             let stopped = self.installer.stopped();
-            news |= self.floor.is_news(stopped);
+            news |= stopped.is_some_and(|stopped| self.floor.is_news(stopped));
         }
         if news {
-            let looked_at = self.look_at.checked_sub(LOOK_INTERVAL).unwrap_or(now);
-            self.look_at = self.look_at.min(looked_at + NEWS_INTERVAL);
+            self.look_at = self.look_at.min(self.looked_at + self.news_interval);
         }
         self.look_at <= now
     }
@@ -286,6 +301,7 @@ impl Agent {
         }
         if self.look_at <= now {
             self.look_at = now + LOOK_INTERVAL;
+            self.looked_at = now;
             self.look(now);
         }
     }
@@ -300,6 +316,11 @@ impl Agent {
         let wanted = self.leases.wanted();
         match self.silence(&wanted) {
             Ok((0, _)) => {}
+            // More than are ended at once.
+            Ok((_, None)) => {
+                self.leave_at = Some(now);
+                return;
+            }
             Ok((speaking, why)) => {
                 self.leave_at = Some(now + LEAVE_INTERVAL);
                 if self.said_at.is_none_or(|at| at + SAY_INTERVAL <= now) {
@@ -352,7 +373,8 @@ impl Agent {
             self.speaking = 0;
             return Ok((0, None));
         }
-        let speaking = self.installer.speaking(&self.leaving, kept)?;
+        let mut speaking = self.installer.speaking(&self.leaving, kept)?;
+        speaking.truncate(ENDED_AT_ONCE);
         let mut why = None;
         if !speaking.is_empty() {
             let ended;
@@ -373,10 +395,17 @@ impl Agent {
             self.unsound = None;
             return;
         }
+        let was_sound = self.unsound.is_none();
         let looked = self.installer.put_right(&all);
         let stopped = self.installer.stopped();
+        let mut take = |explained| {
+            let stopped = stopped.map(|it| self.floor.take(now, it, explained));
+            stopped.unwrap_or_default()
+        };
         let unsound = match looked {
             Ok(verified) => {
+                self.news_interval = NEWS_INTERVAL;
+                let new = take(verified.steps > 0 && was_sound);
                 if verified.steps > 0 {
                     tracing::warn!(
                         "what diverts responses was not as it was left, and was put right in {} \
@@ -387,16 +416,16 @@ impl Agent {
                     self.counters.mended += 1;
                     self.last = verified;
                 }
-                let new = self.floor.take(now, stopped, verified.steps > 0);
                 if new.errors > 0 {
                     self.say_errors(now);
                 }
                 self.gone(&all).or_else(|| self.past_the_rules(now))
             }
             Err(error) => {
-                self.floor.take(now, stopped, true);
-                // What was tried in vain is no reason to try again at once.
-                let _own = self.installer.has_news();
+                take(true);
+                // What was tried in vain is news, too, and no reason to try again at once.
+                self.news_interval = (2 * self.news_interval).min(LONGEST_NEWS_INTERVAL);
+                self.look_at = now + RETRY_INTERVAL;
                 Some(error.to_string())
             }
         };
@@ -427,7 +456,10 @@ impl Agent {
     fn gone(&mut self, all: &Selectors) -> Option<String> {
         let services = all.iter().filter_map(|selector| selector.service);
         let wanted: BTreeSet<IpAddr> = services.map(|service| service.ip()).collect();
-        let here = self.installer.own(&wanted).ok()?;
+        let here = match self.installer.own(&wanted) {
+            Ok(here) => here,
+            Err(error) => return Some(error.to_string()),
+        };
         self.own.retain(|ip| wanted.contains(ip));
         let gone = self.own.difference(&here).next().copied();
         self.own.extend(here);

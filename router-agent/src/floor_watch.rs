@@ -53,6 +53,11 @@ impl FloorWatch {
         stopped.packets > self.counted.packets || stopped.errors > self.counted.errors
     }
 
+    /// What was stopped before this is of no account.
+    pub fn begin_at(&mut self, stopped: Stopped) {
+        self.counted = stopped;
+    }
+
     /// Takes the counters in. What was stopped since the last call is `explained` where the cause is
     /// known: a change that was just made, or a look-up that went wrong. Says how much it was.
     pub fn take(&mut self, now: Instant, stopped: Stopped, explained: bool) -> Stopped {
@@ -102,10 +107,11 @@ mod tests {
     #[test]
     fn what_was_stopped_is_trouble_until_nothing_was_for_a_while() {
         let (now, mut watch) = (Instant::now(), FloorWatch::default());
-        watch.take(now, stopped(3), true);
+        watch.begin_at(stopped(100));
+        watch.take(now, stopped(103), true);
         assert!(!watch.is_trouble(now), "the cause is known");
-        assert!(!watch.is_news(stopped(3)) && watch.is_news(stopped(4)));
-        assert_eq!(watch.take(now, stopped(5), false), stopped(2));
+        assert!(!watch.is_news(stopped(103)) && watch.is_news(stopped(104)));
+        assert_eq!(watch.take(now, stopped(105), false), stopped(2));
         assert!(watch.is_trouble(now + SHORTEST / 2));
         assert!(!watch.is_trouble(now + SHORTEST));
         assert_eq!(watch.total(), stopped(5));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use serde::Serialize;
 
 use crate::host::{HostConfig, Mode};
-use crate::kernel::model::{Snapshot, Socket, Stopped};
+use crate::kernel::model::{FloorState, Snapshot, Socket, Stopped};
 use crate::kernel::{Answer, Kernel, KernelError, Lookup, firewall};
 use crate::need::{Need, Selectors};
 use crate::plan::{Circumstances, Danger, Layout, Refusal, Ways, changes, floor, ours, refusal};
@@ -53,6 +53,9 @@ pub struct Judged {
     pub findings: Vec<Finding>,
 }
 
+/// Where a floor could not be had it is tried again after so many looks.
+const LOOKS_WITHOUT_FLOOR: u32 = 12;
+
 /// Brings plans about.
 pub struct Installer {
     host: HostConfig,
@@ -60,8 +63,10 @@ pub struct Installer {
     state: StateFile,
     /// Name of the floor's table.
     floor: String,
-    /// Why this host cannot have a floor, if it cannot.
+    /// Why this host could not be given a floor, if it could not.
     no_floor: Option<String>,
+    /// Looks since that was tried.
+    looks_without: u32,
 }
 
 impl fmt::Debug for Installer {
@@ -79,6 +84,7 @@ impl Installer {
             kernel,
             state,
             no_floor: None,
+            looks_without: 0,
         }
     }
 
@@ -104,9 +110,9 @@ impl Installer {
         self.kernel.has_news(self.host.table, &firewall)
     }
 
-    /// What the floor has dropped since it was put in place; nothing if there is none.
-    pub fn stopped(&mut self) -> Stopped {
-        self.kernel.stopped(&self.floor).unwrap_or_default()
+    /// What the floor has dropped since it was put in place, if there is one.
+    pub fn stopped(&mut self) -> Option<Stopped> {
+        self.kernel.stopped(&self.floor).ok()
     }
 
     /// Which of these addresses this host has.
@@ -114,9 +120,9 @@ impl Installer {
     /// # Errors
     /// The kernel's.
     pub fn own(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, KernelError> {
-        let snapshot = self.kernel.snapshot(&self.floor, false)?;
-        let here = wanted.iter().filter(|ip| snapshot.is_local(**ip));
-        Ok(here.copied().collect())
+        let here = self.kernel.addresses()?;
+        let own = wanted.iter().filter(|ip| here.contains(ip));
+        Ok(own.copied().collect())
     }
 
     /// Why there is no floor under what is diverted, if there cannot be one.
@@ -200,13 +206,15 @@ impl Installer {
     pub fn steps(&mut self, selectors: &Selectors) -> Result<Vec<Step>, InstallError> {
         let snapshot = self.snapshot()?;
         let ways = self.ways(selectors)?;
-        let layout = self.layout(selectors, &ways);
+        let layout = self.layout(selectors, &ways, &snapshot.floor);
         Ok(changes(&self.host, &layout, &snapshot))
     }
 
-    fn layout(&self, selectors: &Selectors, ways: &Ways) -> Layout {
+    /// What is to stand. Where a floor could not be had, it is not asked for each time.
+    fn layout(&self, selectors: &Selectors, ways: &Ways, floor: &FloorState) -> Layout {
         let mut layout = Layout::new(&self.host, selectors, ways);
-        if self.no_floor.is_some() {
+        let tried = self.no_floor.is_some() && self.looks_without < LOOKS_WITHOUT_FLOOR;
+        if tried && !floor.exists {
             layout.floor = None;
         }
         layout
@@ -224,7 +232,7 @@ impl Installer {
         let snapshot = self.snapshot()?;
         let before = ours::diverted(&self.host, &snapshot);
         let ways = self.ways(wanted)?;
-        let layout = self.layout(wanted, &ways);
+        let layout = self.layout(wanted, &ways, &snapshot.floor);
         let steps = changes(&self.host, &layout, &snapshot);
         let sockets = self.kernel.sockets()?;
         let baseline = Baseline::take(
@@ -234,15 +242,12 @@ impl Installer {
             &sockets,
             &[&before, wanted],
         )?;
-        let done = self.take(&steps).and_then(|()| {
+        let done = self.take(&steps).and_then(|taken| {
             let passed = baseline.check(&mut self.kernel)?;
-            Ok(passed + self.verify(&layout, wanted)?)
+            Ok((passed + self.verify(&layout, wanted)?, taken))
         });
         match done {
-            Ok(lookups) => Ok(Verified {
-                lookups,
-                steps: count(steps.len()),
-            }),
+            Ok((lookups, steps)) => Ok(Verified { lookups, steps }),
             Err(error) => {
                 self.roll_back(fallback);
                 Err(error)
@@ -257,68 +262,98 @@ impl Installer {
     /// # Errors
     /// Why answers do not go where they should, after all that could be done.
     pub fn put_right(&mut self, wanted: &Selectors) -> Result<Verified, InstallError> {
-        let floor = self.put_floor_right(wanted)?;
+        self.looks_without = match self.looks_without {
+            LOOKS_WITHOUT_FLOOR => 0,
+            fewer => fewer + 1,
+        };
+        let (floor, mut failed) = match self.put_floor_right(wanted) {
+            Ok(steps) => (steps, None),
+            Err(error) => (0, Some(error)),
+        };
         // The firewall is read by starting programs: only where it matters.
         let nfqueue = self.host.mode == Mode::Nfqueue;
         let snapshot = self.kernel.snapshot(&self.floor, nfqueue)?;
-        let (ways, no_way) = match self.ways(wanted) {
-            Ok(ways) => (ways, None),
-            Err(error) => (Ways::default(), Some(error)),
-        };
-        let layout = self.layout(wanted, &ways);
+        let ways = self.ways(wanted).unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            Ways::default()
+        });
+        let layout = self.layout(wanted, &ways, &snapshot.floor);
         let steps = changes(&self.host, &layout, &snapshot);
-        let failed = self.take_all(&steps);
-        if let Some(error) = failed.or(no_way) {
+        let (taken, error) = self.take_all(&steps);
+        if let Some(error) = error.or(failed) {
             return Err(error);
         }
         Ok(Verified {
             lookups: self.verify(&layout, wanted)?,
-            steps: count(floor + steps.len()),
+            steps: floor + taken,
         })
     }
 
     /// Puts the floor in place if it is not, before anything is read that takes time: where somebody
     /// has flushed the whole firewall, nothing else may be left. Says in how many steps.
-    fn put_floor_right(&mut self, wanted: &Selectors) -> Result<usize, InstallError> {
-        let floor = self.layout(wanted, &Ways::default()).floor;
-        let Some(floor) = floor else { return Ok(0) };
-        if floor.stands(&self.kernel.floor(&self.floor)?) {
+    fn put_floor_right(&mut self, wanted: &Selectors) -> Result<u32, InstallError> {
+        let now = self.kernel.floor(&self.floor)?;
+        let floor = self.layout(wanted, &Ways::default(), &now).floor;
+        // One that stands and is another goes in the order of all changes.
+        let Some(floor) = floor.filter(|_| !now.exists) else {
             return Ok(0);
-        }
+        };
         let lines = floor.program();
-        self.take_one(&Step::Floor { lines })?;
-        Ok(1)
+        self.take_one(&Step::Floor { lines }).map(u32::from)
     }
 
-    /// Takes the steps until one fails.
-    fn take(&mut self, steps: &[Step]) -> Result<(), InstallError> {
-        steps.iter().try_for_each(|step| self.take_one(step))
-    }
-
-    /// Takes all steps; the first failure.
-    fn take_all(&mut self, steps: &[Step]) -> Option<InstallError> {
-        let mut first = None;
+    /// Takes the steps until one fails. Says how many.
+    fn take(&mut self, steps: &[Step]) -> Result<u32, InstallError> {
+        let mut taken = 0;
         for step in steps {
-            if let Err(error) = self.take_one(step) {
-                first.get_or_insert(error);
+            taken += u32::from(self.take_one(step)?);
+        }
+        Ok(taken)
+    }
+
+    /// Takes all steps; after one that failed only those that add something. Says how many, and the
+    /// first failure.
+    fn take_all(&mut self, steps: &[Step]) -> (u32, Option<InstallError>) {
+        let (mut taken, mut first) = (0, None);
+        for step in steps {
+            if first.is_some() && step.removes() {
+                continue;
+            }
+            match self.take_one(step) {
+                Ok(done) => taken += u32::from(done),
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
             }
         }
-        first
+        (taken, first)
     }
 
-    fn take_one(&mut self, step: &Step) -> Result<(), InstallError> {
+    /// Takes a step. Says whether it was taken: on a host that can have no floor, rules and routes divert
+    /// without one.
+    fn take_one(&mut self, step: &Step) -> Result<bool, InstallError> {
+        let Step::Floor { .. } = step else {
+            self.kernel.apply(step)?;
+            return Ok(true);
+        };
+        let stood = self.kernel.floor(&self.floor)?.exists;
         match self.kernel.apply(step) {
-            // Rules and routes divert without it.
-            Err(error) if matches!(step, Step::Floor { .. }) => {
-                tracing::warn!(
-                    "no floor under what is diverted: {}; a packet that somebody else's rule leads \
-                     past the diverting rules would reach a client (install nftables)",
-                    error.why
-                );
-                self.no_floor = Some(error.why);
-                Ok(())
+            Ok(()) => {
+                self.no_floor = None;
+                Ok(true)
             }
-            done => Ok(done?),
+            Err(error) if stood => Err(error.into()),
+            Err(error) => {
+                if self.no_floor.is_none() {
+                    tracing::warn!(
+                        "no floor under what is diverted: {}; a packet that somebody else's rule leads \
+                         past the diverting rules would reach a client (install nftables)",
+                        error.why
+                    );
+                }
+                self.no_floor = Some(error.why);
+                Ok(false)
+            }
         }
     }
 
@@ -348,7 +383,7 @@ impl Installer {
 
     fn roll_back(&mut self, fallback: &Selectors) {
         let error = match self.steps(fallback) {
-            Ok(steps) => self.take_all(&steps),
+            Ok(steps) => self.take_all(&steps).1,
             Err(error) => Some(error),
         };
         if let Some(error) = error {
@@ -486,10 +521,6 @@ impl Installer {
         }
         (ended, problem)
     }
-}
-
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Whether an address may stand for any client of a service.

@@ -99,6 +99,12 @@ pub fn apply(installer: &mut Installer, need: &Need) -> Result<(), ExitError> {
     for warning in warnings.iter().filter(|_| !manage) {
         say(format_args!("warning: {warning}"));
     }
+    if let Some(why) = installer.no_floor() {
+        say(format_args!(
+            "warning: no floor under what is diverted ({why}): a packet that somebody else's rule leads \
+             past the diverting rules would reach a client"
+        ));
+    }
     for selector in &selectors {
         say(format_args!("diverted: {selector}"));
     }
@@ -195,7 +201,7 @@ struct Installed {
 fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
     let mut installer = looker(host)?;
     let snapshot = installer.snapshot().map_err(failed)?;
-    let stopped = installer.stopped();
+    let stopped = installer.stopped().unwrap_or_default();
     let host = installer.host();
     let text = |step: crate::step::Step| {
         let text = step.to_string();

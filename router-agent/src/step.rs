@@ -68,11 +68,36 @@ pub enum Step {
         /// Input of iptables-restore.
         lines: String,
     },
-    /// Put the floor in place, replace or remove it, all lines at once.
+    /// Put the floor in place, or replace it, all lines at once.
     Floor {
         /// Input of nft.
         lines: String,
     },
+    /// Remove the floor.
+    RemoveFloor {
+        /// Input of nft.
+        lines: String,
+    },
+}
+
+impl Step {
+    /// Whether something is not there any more after it.
+    pub fn removes(&self) -> bool {
+        match self {
+            Step::DeleteRoute { .. }
+            | Step::DeleteRule(_)
+            | Step::DeleteLink { .. }
+            | Step::RemoveFloor { .. } => true,
+            Step::Sysctl { .. }
+            | Step::MakeSink { .. }
+            | Step::Prepare { .. }
+            | Step::SetUp { .. }
+            | Step::AddRoute { .. }
+            | Step::AddRule(_)
+            | Step::Firewall { .. }
+            | Step::Floor { .. } => false,
+        }
+    }
 }
 
 fn ip(ipv4: bool) -> &'static str {
@@ -121,7 +146,9 @@ impl fmt::Display for Step {
                 quoted(lines),
                 program(*ipv4, "restore")
             ),
-            Step::Floor { lines } => write!(f, "printf '%s\\n' {} | nft -f -", quoted(lines)),
+            Step::Floor { lines } | Step::RemoveFloor { lines } => {
+                write!(f, "printf '%s\\n' {} | nft -f -", quoted(lines))
+            }
         }
     }
 }

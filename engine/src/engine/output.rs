@@ -49,7 +49,8 @@ impl Engine {
 
     /// While nothing else may be sent: acknowledges what targets' packets have brought, each by a bare
     /// acknowledgement to `send`. A target repeats what is not acknowledged, and its way may lead
-    /// elsewhere by then; to an acknowledgement it answers nothing.
+    /// elsewhere by then. The acknowledgement closes the window, so that it draws out nothing new;
+    /// [`Engine::path_restored`] has it opened again.
     ///
     /// With `all`, also what may wait for a later packet: to be asked for once, at the beginning.
     pub fn acknowledge(&mut self, now: Time, all: bool, mut send: impl FnMut(Transmit<'_>)) {

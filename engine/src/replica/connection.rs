@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub(super) work: Work,
     /// The target reset it, and until `look_at` the live server may be seen to do the same.
     pub(super) cut: bool,
+    /// The target was told of a closed window, and is still to be told that it is open.
+    window_closed: bool,
 }
 
 impl Connection {
@@ -90,6 +92,7 @@ impl Connection {
             reset_due: false,
             work: Work::Owed,
             cut: false,
+            window_closed: false,
         }
     }
 
@@ -231,6 +234,9 @@ impl Connection {
 
     /// The way to the target, or back, is open again; `at` spreads the retries.
     pub(super) fn on_path_restored(&mut self, at: Time) {
+        if std::mem::take(&mut self.window_closed) {
+            self.receiver.demand_ack();
+        }
         self.progress_at = self.progress_at.max(at);
         self.sender.on_path_restored(at);
     }
@@ -350,10 +356,16 @@ impl Connection {
         self.receiver.must_ack().then(|| self.acknowledgement(cx))
     }
 
-    /// What has come in is acknowledged, whether or not it may wait, and nothing else is said.
+    /// What has come in is acknowledged, whether or not it may wait, and nothing else is said. The
+    /// window is closed: a target that has more to say waits, as does one that would begin.
     pub(super) fn next_acknowledgement(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
-        let owes = !self.cut && self.receiver.owes_ack();
-        owes.then(|| self.acknowledgement(cx))
+        if self.cut || !self.receiver.owes_ack() {
+            return None;
+        }
+        self.window_closed = true;
+        let mut outgoing = self.acknowledgement(cx);
+        outgoing.header.window = 0;
+        Some(outgoing)
     }
 
     fn acknowledgement(&mut self, cx: &Context<'_>) -> Outgoing {

@@ -210,7 +210,8 @@ fn while_nothing_may_be_sent_what_came_in_is_acknowledged_once_and_nothing_else_
         }
     }
     assert_eq!(said.len(), 1, "one connection");
-    assert_eq!((said[0].0.flags, said[0].1), (Flags::ACK, 0));
+    let header = said[0].0;
+    assert_eq!((header.flags, header.window, said[0].1), (Flags::ACK, 0, 0));
     let now = world.now;
     for all in [true, false] {
         world

@@ -23,6 +23,7 @@ use crate::address::HostPort;
 use crate::boottime::BootTime;
 use crate::incarnation::Incarnation;
 use crate::link::{Backoff, printable};
+use crate::quiet::{Quiet, times_before};
 use crate::tls::Role;
 use crate::transport::{self, Diagnosis, Opened, Security, Timeouts};
 
@@ -113,6 +114,8 @@ struct Shared {
     on_event: OnEvent,
     need: watch::Sender<Need>,
     tracker: Tracker,
+    /// What was wrong at the agent's host.
+    said: Quiet<String>,
     closed: CancellationToken,
 }
 
@@ -143,6 +146,7 @@ pub fn spawn(
         config,
         on_event: Box::new(on_event),
         tracker: Tracker::default(),
+        said: Quiet::default(),
         closed: closed.clone(),
     });
     runtime.spawn(keep_up(shared.clone()));
@@ -154,8 +158,8 @@ pub fn spawn(
 
 impl HoldHandle {
     /// Whether what was asked for is in force at `now`, the present: held, and confirmed by the agent
-    /// a fifth of a second ago at most; or held by an agent that has said that it will be back. Takes
-    /// no lock, and asks no clock.
+    /// a fifth of a second ago at most, and twice as long as its answer took; or held by an agent that
+    /// has said that it will be back. Takes no lock, and asks no clock.
     pub fn is_held(&self, now: BootTime) -> bool {
         self.shared.tracker.is_held(now)
     }
@@ -277,16 +281,15 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
         let said = |status: tonic::Status| diagnosis.explain(&status);
         let mut client =
             RouterAgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let asked_at = BootTime::now();
         // The channel has room: it is new.
         let _ = requests.send(request(Kind::Holder(holder))).await;
         let response = client.hold(ReceiverStream::new(outbound)).await;
         let mut inbound = response.map_err(said)?.into_inner();
         let first = inbound.message().await.map_err(said)?;
-        Ok::<_, String>((inbound, first, diagnosis, asked_at))
+        Ok::<_, String>((inbound, first, diagnosis))
     };
     let limit = config.timeouts.connect + ANSWER_TIMEOUT;
-    let (inbound, first, diagnosis, asked_at) = match timeout(limit, open).await {
+    let (inbound, first, diagnosis) = match timeout(limit, open).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(reason)) => return End::Failed(reason),
         Err(_) => {
@@ -297,7 +300,7 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
     };
     match first.and_then(|reply| reply.kind) {
         Some(Reply::Holding(holding)) => {
-            if let Err(reason) = held(shared, holding, asked_at) {
+            if let Err(reason) = held(shared, holding) {
                 return End::Failed(reason);
             }
             *was_held = true;
@@ -320,7 +323,7 @@ fn request(kind: Kind) -> HoldRequest {
 /// Longest list of warnings that is kept.
 const MAX_WARNINGS: usize = 64;
 
-fn held(shared: &Shared, mut holding: Holding, asked_at: BootTime) -> Result<(), String> {
+fn held(shared: &Shared, mut holding: Holding) -> Result<(), String> {
     let version = holding.protocol_version;
     if !(OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&version) {
         return Err(format!(
@@ -346,7 +349,7 @@ fn held(shared: &Shared, mut holding: Holding, asked_at: BootTime) -> Result<(),
         agent_id: holding.agent_id.clone(),
         warnings: holding.warnings.clone(),
     };
-    shared.tracker.holding(holding, asked_at);
+    shared.tracker.holding(holding);
     (shared.on_event)(event);
     Ok(())
 }
@@ -357,14 +360,18 @@ fn stands(shared: &Shared, standing: Standing) {
     match shared.tracker.standing(standing) {
         Change::None => {}
         Change::Troubled(reason) => {
-            tracing::error!(
-                "router-agent {address}: responses are not diverted there as they should be, so \
-                 nothing is sent: {reason}"
-            );
+            // An agent may find the same again and again.
+            if let Some(more) = shared.said.say(reason.clone(), Instant::now()) {
+                tracing::error!(
+                    "router-agent {address}: responses are not diverted there as they should be, so \
+                     nothing is sent: {reason}{}",
+                    times_before(more)
+                );
+            }
             (shared.on_event)(HoldEvent::Troubled { reason });
         }
         Change::Mended => {
-            tracing::info!("router-agent {address}: responses are diverted there again");
+            tracing::debug!("router-agent {address}: responses are diverted there again");
             (shared.on_event)(HoldEvent::Mended);
         }
     }
@@ -386,7 +393,7 @@ async fn pump(
             reply = inbound.message() => match reply {
                 Ok(Some(reply)) => match reply.kind {
                     Some(Reply::Holding(holding)) => {
-                        if let Err(reason) = held(shared, holding, BootTime::now()) {
+                        if let Err(reason) = held(shared, holding) {
                             return End::Failed(reason);
                         }
                     }

@@ -374,8 +374,12 @@ async fn attend(
             }
             match answer.await {
                 Ok(Ok(holding)) => {
-                    if !say(shared, outbound, Reply::Holding(holding)).await {
-                        return Some(deaf());
+                    // What was said before this stream began is news to it.
+                    let standing = shared.standing.message();
+                    for reply in [Reply::Holding(holding), Reply::Standing(standing)] {
+                        if !say(shared, outbound, reply).await {
+                            return Some(deaf());
+                        }
                     }
                 }
                 Ok(Err(refused)) => return Some(refused),

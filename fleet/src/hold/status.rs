@@ -33,6 +33,12 @@ pub struct HoldStatus {
     pub warnings: Vec<String>,
     /// Why responses are not diverted there as they should be; empty: they are.
     pub trouble: String,
+    /// Larger after each change of `trouble`; begins at random at each start of the agent.
+    pub generation: u64,
+    /// Of the agent's host: another one after each start of it.
+    pub boot_id: String,
+    /// Inode of the network namespace that the agent works in.
+    pub namespace: u64,
     /// Attempts to connect.
     pub attempts: u64,
     /// Times that the agent refused.
@@ -43,6 +49,8 @@ pub struct HoldStatus {
 
 /// For how long an agent's word is worth something: it is asked twice as often.
 const FRESH: Duration = Duration::from_millis(200);
+/// Answers that take longer are not waited for.
+const LONGEST_WAY: Duration = Duration::from_secs(1);
 /// An agent that says it ends leaves what is installed in place. Its successor is there long before
 /// this; a machine that is shut down takes longer to come back.
 const SUCCESSION: Duration = Duration::from_secs(10);
@@ -86,16 +94,13 @@ impl Tracker {
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It holds.
-    pub(super) fn holding(&self, holding: Holding, asked_at: BootTime) {
+    /// It holds. That is a word on what was asked for; on its host as it is now the agent says the
+    /// next moment, when it is asked.
+    pub(super) fn holding(&self, holding: Holding) {
         let mut state = lock(&self.state);
         state.connected = true;
         state.holding = holding;
-        state.trouble = None;
         state.last_error.clear();
-        self.was_held.store(true, Ordering::Relaxed);
-        drop(state);
-        self.heard(asked_at);
     }
 
     /// What the agent says of its host. Agents of earlier versions say nothing.
@@ -109,6 +114,7 @@ impl Tracker {
             None
         };
         state.standing = standing;
+        state.standing.boot_id = printable(&state.standing.boot_id);
         let before = std::mem::replace(&mut state.trouble, trouble.clone());
         match trouble {
             Some(trouble) => {
@@ -137,8 +143,10 @@ impl Tracker {
         let state = lock(&self.state);
         if state.connected && state.trouble.is_none() {
             let took = BootTime::now().since(asked_at);
-            let until = asked_at.after(FRESH + 2 * took.min(FRESH));
+            // So that the next answer is here before this one is old, however long the way.
+            let until = asked_at.after(FRESH + 2 * took.min(LONGEST_WAY));
             self.until.store(until.ms(), Ordering::Relaxed);
+            self.was_held.store(true, Ordering::Relaxed);
         }
     }
 
@@ -196,6 +204,9 @@ impl Tracker {
             verified: holding.verified,
             warnings: holding.warnings.clone(),
             trouble: state.trouble.clone().unwrap_or_default(),
+            generation: state.standing.generation,
+            boot_id: state.standing.boot_id.clone(),
+            namespace: state.standing.namespace,
             attempts: self.attempts.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             last_error: state.last_error.clone(),
@@ -218,6 +229,11 @@ mod tests {
         }
     }
 
+    fn hold(tracker: &Tracker, grace_seconds: u32) {
+        tracker.holding(holding(grace_seconds));
+        tracker.heard(BootTime::now());
+    }
+
     fn good() -> Standing {
         Standing::default()
     }
@@ -236,7 +252,9 @@ mod tests {
         tracker.lost("cannot connect");
         let now = BootTime::now();
         assert!(!held(&tracker) && !tracker.has_lapsed(now), "it never held");
-        tracker.holding(holding(60), now);
+        tracker.holding(holding(60));
+        assert!(!held(&tracker), "nobody has looked yet");
+        tracker.heard(now);
         assert!(held(&tracker));
         tracker.lost("gone");
         assert!(!held(&tracker) && tracker.has_lapsed(now));
@@ -245,14 +263,14 @@ mod tests {
     #[test]
     fn an_agent_that_will_be_back_is_waited_for() {
         let tracker = Tracker::default();
-        tracker.holding(holding(60), BootTime::now());
+        hold(&tracker, 60);
         tracker.succeeded("it ends");
         let ends = BootTime::now().after(SUCCESSION);
         // Attempts that fail neither end nor prolong it.
         tracker.lost("cannot connect");
         assert!(held(&tracker) && !tracker.is_held(ends));
         // It cannot be longer than what is installed stays.
-        tracker.holding(holding(2), BootTime::now());
+        hold(&tracker, 2);
         tracker.succeeded("it ends");
         let soon = BootTime::now().after(Duration::from_millis(1001));
         assert!(held(&tracker) && !tracker.is_held(soon));
@@ -261,12 +279,12 @@ mod tests {
     #[test]
     fn an_old_answer_is_worth_nothing() {
         let tracker = Tracker::default();
-        tracker.holding(holding(60), BootTime::now());
-        let later = BootTime::now().after(FRESH);
+        hold(&tracker, 60);
+        let later = BootTime::now().after(2 * FRESH);
         assert!(tracker.has_lapsed(later), "its stream seems to be open");
         // What was in flight when this process stopped is old news.
         let now = BootTime::now();
-        tracker.heard(BootTime::from_ms(now.ms().saturating_sub(1000)));
+        tracker.heard(BootTime::from_ms(now.ms().saturating_sub(10_000)));
         assert!(!held(&tracker));
         tracker.heard(now);
         assert!(held(&tracker));
@@ -275,8 +293,8 @@ mod tests {
     #[test]
     fn trouble_ends_it_until_the_agent_says_that_it_is_over() {
         let tracker = Tracker::default();
+        hold(&tracker, 60);
         let now = BootTime::now();
-        tracker.holding(holding(60), now);
         assert_eq!(tracker.standing(good()), Change::None);
         let troubled = Change::Troubled("a rule is in the way".to_owned());
         assert_eq!(tracker.standing(bad("a rule\nis in the way")), troubled);
@@ -288,7 +306,11 @@ mod tests {
             !held(&tracker),
             "what does not stand cannot be left in place"
         );
-        tracker.holding(holding(60), now);
+        // Another stream, which begins with the same word.
+        hold(&tracker, 60);
+        assert!(!held(&tracker));
+        assert_eq!(tracker.standing(good()), Change::Mended);
+        tracker.heard(now);
         assert!(held(&tracker));
         tracker.standing(bad("another"));
         assert_eq!(tracker.standing(good()), Change::Mended);
@@ -299,7 +321,7 @@ mod tests {
     #[test]
     fn an_agent_that_does_not_look_is_not_believed() {
         let tracker = Tracker::default();
-        tracker.holding(holding(60), BootTime::now());
+        hold(&tracker, 60);
         let hangs = Standing {
             looked_ms_ago: 60_000,
             ..good()
@@ -311,7 +333,7 @@ mod tests {
     #[test]
     fn a_refusal_ends_it_at_once() {
         let tracker = Tracker::default();
-        tracker.holding(holding(60), BootTime::now());
+        hold(&tracker, 60);
         tracker.refused("dangerous");
         assert!(!held(&tracker) && tracker.has_lapsed(BootTime::now()));
     }

@@ -159,7 +159,9 @@ fn route_message(route: &Route) -> (Vec<u8>, Attributes) {
 
 pub(super) fn add_rule(netlink: &mut Netlink, rule: &Rule) -> io::Result<()> {
     let (fixed, attributes) = rule_message(rule);
-    netlink.change(RTM_NEWRULE, CREATE | EXCLUSIVE, &fixed, &attributes)
+    // Not exclusive: to the kernel a rule "exists" as soon as there is a narrower one, since what the
+    // new one leaves open fits anything (rule_exists in net/core/fib_rules.c).
+    netlink.change(RTM_NEWRULE, CREATE, &fixed, &attributes)
 }
 
 pub(super) fn delete_rule(netlink: &mut Netlink, rule: &Rule) -> io::Result<()> {

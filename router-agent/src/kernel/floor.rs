@@ -9,8 +9,7 @@ use super::netlink::message::{Attributes, attributes, text};
 use super::numbers::{
     NFGENMSG, NFPROTO_INET, NFT_GETCHAIN, NFT_GETOBJ, NFT_GETRULE, NFT_GETTABLE,
     NFT_OBJECT_COUNTER, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_COUNTER_PACKETS, NFTA_OBJ_DATA,
-    NFTA_OBJ_NAME, NFTA_OBJ_TABLE, NFTA_OBJ_TYPE, NFTA_RULE_CHAIN, NFTA_RULE_TABLE,
-    NFTA_TABLE_NAME,
+    NFTA_OBJ_NAME, NFTA_OBJ_TABLE, NFTA_OBJ_TYPE, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
 };
 use super::program;
 
@@ -37,22 +36,15 @@ pub(super) fn read(netlink: &mut Netlink, table: &str) -> io::Result<FloorState>
             .then(|| of(NFTA_CHAIN_NAME))
             .flatten()
     })?;
-    let chain = chains.into_iter().next();
-    let rules = match &chain {
-        Some(chain) => {
-            let narrowed = Attributes::new()
-                .with_text(NFTA_RULE_TABLE, table)
-                .with_text(NFTA_RULE_CHAIN, chain);
-            netlink
-                .dump(NFT_GETRULE, &FIXED, &narrowed, |_| Some(()))?
-                .len()
-        }
-        None => 0,
-    };
+    let narrowed = Attributes::new().with_text(NFTA_RULE_TABLE, table);
+    let rules = netlink.dump(NFT_GETRULE, &FIXED, &narrowed, |body| {
+        let mut named = attributes(body, NFGENMSG).filter(|(kind, _)| *kind == NFTA_RULE_TABLE);
+        named.any(|(_, name)| text(name) == table).then_some(())
+    })?;
     Ok(FloorState {
         exists: true,
-        chain,
-        rules,
+        chains,
+        rules: rules.len(),
     })
 }
 

@@ -22,6 +22,7 @@ mod watch;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use crate::step::Step;
 
@@ -162,6 +163,16 @@ impl Kernel {
         }
     }
 
+    /// The addresses of this host.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn addresses(&mut self) -> Result<Vec<IpAddr>, KernelError> {
+        read::addresses(&mut self.route)
+            .map(|all| all.into_iter().map(|address| address.ip).collect())
+            .map_err(|error| KernelError::new("reading addresses", &error))
+    }
+
     /// All TCP sockets.
     ///
     /// # Errors
@@ -252,7 +263,7 @@ impl Kernel {
                 None => Ok(()),
             },
             Step::Firewall { ipv4, lines } => firewall::restore(*ipv4, lines),
-            Step::Floor { lines } => floor::put(lines),
+            Step::Floor { lines } | Step::RemoveFloor { lines } => floor::put(lines),
         }
     }
 

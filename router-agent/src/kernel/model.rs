@@ -153,9 +153,9 @@ pub struct Chain {
 pub struct FloorState {
     /// Whether its table exists.
     pub exists: bool,
-    /// Name of the chain in it.
-    pub chain: Option<String>,
-    /// Rules of that chain.
+    /// Names of the chains in it.
+    pub chains: Vec<String>,
+    /// Rules of all of them.
     pub rules: usize,
 }
 

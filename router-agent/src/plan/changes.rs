@@ -1,6 +1,6 @@
 //! The steps from the kernel's state to a layout.
 //!
-//! The order keeps two promises at every moment, so also if the agent is killed between two steps:
+//! The order keeps three promises at every moment, so also if the agent is killed between two steps:
 //!
 //! - While a diverting rule is in place, its table holds at least the blackhole: what is diverted
 //!   never falls through to the routes behind, even if the sink device or the assistant goes.
@@ -26,9 +26,18 @@ pub fn changes(host: &HostConfig, wanted: &Layout, now: &Snapshot) -> Vec<Step> 
     let mut steps = Vec::new();
     let routes = Routes::new(host, wanted, now);
     let missing = |floor: &&Floor| !floor.stands(&now.floor);
-    if let Some(floor) = wanted.floor.as_ref().filter(missing) {
-        let lines = floor.program();
-        steps.push(Step::Floor { lines });
+    let floor = wanted
+        .floor
+        .as_ref()
+        .filter(missing)
+        .map(|floor| Step::Floor {
+            lines: floor.program(),
+        });
+    let added = |rule: &Rule| !now.rules.contains(rule);
+    // A smaller floor comes after the rules that go, any other before those that come.
+    let first = !now.floor.exists || wanted.divert_rules.iter().any(added);
+    if first {
+        steps.extend(floor.clone());
     }
     steps.extend(routes.missing(true));
     if wanted.sink {
@@ -68,9 +77,10 @@ pub fn changes(host: &HostConfig, wanted: &Layout, now: &Snapshot) -> Vec<Step> 
             name: link.name.clone(),
         }));
     }
+    steps.extend(floor.filter(|_| !first));
     if wanted.floor.is_none() && now.floor.exists {
         let lines = floor::removal(&floor::table(host));
-        steps.push(Step::Floor { lines });
+        steps.push(Step::RemoveFloor { lines });
     }
     steps
 }

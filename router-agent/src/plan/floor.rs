@@ -1,4 +1,4 @@
-//! The floor: what must not reach a client is dropped at the last place before it leaves this host,
+//! The floor: what must not reach a client is dropped at the last places before it leaves this host,
 //! whatever rules, routes, marks and firewall rules of others have made of its way.
 //!
 //! Policy rules alone do not hold everything. A packet that a rule of the mangle table marks is
@@ -6,8 +6,9 @@
 //! else's policy rule may come before ours, and a REJECT rule answers a copied packet by an ICMP
 //! error, which is no TCP. All of them pass the POSTROUTING hook. There the floor lets pass what goes
 //! into the sink or to the assistant, to the pass-list and to this host itself, and drops the rest of
-//! what is to be diverted, with ICMP errors that quote it. It counts what it drops: in the ordinary
-//! way of things that is nothing.
+//! what is to be diverted, with ICMP errors that quote it. It does so twice: before source addresses are
+//! translated, and after, since answers of a service that is redirected (`iptables -j REDIRECT`) bear its
+//! address only then. It counts what it drops: in the ordinary way of things that is nothing.
 
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,9 +18,10 @@ use crate::host::{HostConfig, Mode};
 use crate::kernel::floor::{ERRORS, STOPPED};
 use crate::kernel::model::FloorState;
 use crate::need::{Selector, Selectors};
+use millrace_proto::PASSED_MARK;
 
-/// Before source address translation (100), and before all that others usually have in this hook.
-const PRIORITY: i32 = -450;
+/// Before and after source address translation (100), and all that others usually have in this hook.
+const PRIORITIES: [(&str, i32); 2] = [("before", -450), ("after", 450)];
 /// ICMP messages about a packet (RFC 792).
 const ERRORS_V4: &str =
     "{ destination-unreachable, source-quench, redirect, time-exceeded, parameter-problem }";
@@ -32,9 +34,10 @@ const ERRORS_V6: &str =
 pub struct Floor {
     /// Name of the table.
     pub table: String,
-    /// Name of its chain. It holds a digest of the rules, so that their presence can be asked for.
-    pub chain: String,
-    /// The rules, one line each.
+    /// Digest of all of it. The chains bear it in their names, so that their presence can be asked for;
+    /// those of another build of this program may be others.
+    pub digest: String,
+    /// The rules, one line each; both chains have them.
     pub rules: Vec<String>,
 }
 
@@ -50,6 +53,10 @@ impl Floor {
             return None;
         }
         let mut rules = vec![let_pass_devices(host)];
+        if host.mode == Mode::Nfqueue {
+            // What the interceptor's own pass-list lets through.
+            rules.push(format!("meta mark {PASSED_MARK:#x} accept"));
+        }
         if host.mode == Mode::Assistant {
             rules.extend(host.assistants.iter().map(|ip| {
                 let family = family(*ip);
@@ -64,37 +71,47 @@ impl Floor {
             rules.push(errors(selector));
         }
         let mut digest = DefaultHasher::new();
-        rules.hash(&mut digest);
+        (&rules, PRIORITIES, STOPPED, ERRORS).hash(&mut digest);
         Some(Self {
             table: table(host),
-            chain: format!("floor_{:016x}", digest.finish()),
+            digest: format!("{:016x}", digest.finish()),
             rules,
         })
     }
 
-    /// Whether it is what stands: its chain's name tells the rules.
+    /// The names of its chains.
+    fn chains(&self) -> [(String, i32); 2] {
+        PRIORITIES.map(|(name, priority)| (format!("{name}_{}", self.digest), priority))
+    }
+
+    /// Whether it is what stands: the chains' names tell the rules.
     pub fn stands(&self, now: &FloorState) -> bool {
-        now.chain.as_ref() == Some(&self.chain) && now.rules == self.rules.len()
+        let names = self.chains().map(|(name, _)| name);
+        now.chains.len() == names.len()
+            && names.iter().all(|name| now.chains.contains(name))
+            && now.rules == names.len() * self.rules.len()
     }
 
     /// Input of nft that puts the floor in place, instead of the one that is there, at once.
     pub fn program(&self) -> String {
-        let Self {
-            table,
-            chain,
-            rules,
-        } = self;
+        let Self { table, rules, .. } = self;
         let mut program = removal(table);
         // Writing to a string cannot fail.
         let _ = write!(
             program,
-            "table inet {table} {{\ncounter {STOPPED} {{\n}}\ncounter {ERRORS} {{\n}}\n\
-             chain {chain} {{\ntype filter hook postrouting priority {PRIORITY}; policy accept;\n"
+            "table inet {table} {{\ncounter {STOPPED} {{\n}}\ncounter {ERRORS} {{\n}}\n"
         );
-        for rule in rules {
-            let _ = writeln!(program, "{rule}");
+        for (chain, priority) in self.chains() {
+            let _ = write!(
+                program,
+                "chain {chain} {{\ntype filter hook postrouting priority {priority}; policy accept;\n"
+            );
+            for rule in rules {
+                let _ = writeln!(program, "{rule}");
+            }
+            program += "}\n";
         }
-        program + "}\n}\n"
+        program + "}\n"
     }
 }
 
@@ -117,18 +134,18 @@ fn family(ip: IpAddr) -> &'static str {
 
 /// The TCP packets of a selector.
 fn stopped(selector: &Selector) -> String {
-    let mut words = Vec::new();
-    match selector.service {
-        Some(service) => words.push(format!(
+    let mut words = vec![match selector.service {
+        Some(service) => format!(
             "{} saddr {} tcp sport {}",
             family(service.ip()),
             service.ip(),
             service.port()
-        )),
-        // What is forwarded is none of this host's.
-        None => words.push("meta l4proto tcp fib saddr type local".to_owned()),
-    }
+        ),
+        None => "meta l4proto tcp".to_owned(),
+    }];
     words.extend(selector.to.map(|to| to_pool(&to)));
+    // What is forwarded for another host is none of this one's.
+    words.push("fib saddr type local".to_owned());
     words.push(format!("counter name {STOPPED} drop"));
     words.join(" ")
 }
@@ -140,11 +157,9 @@ fn errors(selector: &Selector) -> String {
     } else {
         format!("icmpv6 type {ERRORS_V6}")
     }];
-    match selector.service {
-        Some(service) => words.push(quoting(service)),
-        None => words.push("fib saddr type local".to_owned()),
-    }
+    words.extend(selector.service.map(quoting));
     words.extend(selector.to.map(|to| to_pool(&to)));
+    words.push("fib saddr type local".to_owned());
     words.push(format!("counter name {ERRORS} drop"));
     words.join(" ")
 }
@@ -185,8 +200,8 @@ mod tests {
         assert_eq!(
             errors(&selector("198.18.5.1:8080")),
             "icmp type { destination-unreachable, source-quench, redirect, time-exceeded, \
-             parameter-problem } @th,136,8 6 @th,192,32 0xc6120501 @th,240,16 8080 counter name \
-             errors drop"
+             parameter-problem } @th,136,8 6 @th,192,32 0xc6120501 @th,240,16 8080 fib saddr type \
+             local counter name errors drop"
         );
         let v6 = errors(&selector("[2001:db8:5::1]:80"));
         assert!(
@@ -201,7 +216,8 @@ mod tests {
         narrow.to = Some("198.18.8.0/24".parse().unwrap());
         assert_eq!(
             stopped(&narrow),
-            "ip saddr 198.18.5.1 tcp sport 80 ip daddr 198.18.8.0/24 counter name stopped drop"
+            "ip saddr 198.18.5.1 tcp sport 80 ip daddr 198.18.8.0/24 fib saddr type local counter name \
+             stopped drop"
         );
         let pool = Selector {
             service: None,
@@ -209,7 +225,7 @@ mod tests {
         };
         assert_eq!(
             stopped(&pool),
-            "meta l4proto tcp fib saddr type local ip daddr 198.18.8.0/24 counter name stopped drop"
+            "meta l4proto tcp ip daddr 198.18.8.0/24 fib saddr type local counter name stopped drop"
         );
     }
 }

@@ -62,7 +62,7 @@ impl Layout {
         for ipv4 in [true, false] {
             let of_family: Vec<&Selector> = selectors
                 .iter()
-                .filter(|selector| selector.is_ipv4() == ipv4)
+                .filter(|selector| selector.is_ipv4() == ipv4 && !is_covered(selector, selectors))
                 .collect();
             if of_family.is_empty() {
                 continue;
@@ -132,6 +132,17 @@ impl Layout {
             }
         }));
     }
+}
+
+/// Whether another selector takes all that this one takes. Beside a broader rule a narrower one would
+/// be of no use, and the kernel could not tell them apart: to remove the broader one, it takes the first
+/// that has what is named (`fib_nl_delrule` in net/core/fib_rules.c).
+pub fn is_covered(selector: &Selector, all: &Selectors) -> bool {
+    all.iter().any(|other| {
+        other != selector
+            && other.service.is_none_or(|it| Some(it) == selector.service)
+            && other.to.is_none_or(|it| Some(it) == selector.to)
+    })
 }
 
 fn default_route(host: &HostConfig, ipv4: bool, kind: RouteKind, metric: u32) -> Route {

@@ -326,3 +326,20 @@ fn a_host_without_nftables_is_told_to_have_no_floor() {
     );
     assert_eq!(scene.leaked(), 0);
 }
+
+#[test]
+fn a_service_that_is_redirected_bears_its_address_only_at_the_end() {
+    happens(&Fault {
+        name: "REDIRECT",
+        modes: ROUTING,
+        in_flight: 0,
+        // The application listens on another port: answers leave OUTPUT from there.
+        harm: &[
+            "iptables -t nat -A PREROUTING -p tcp --dport 8080 ! -s 198.18.2.40 -j REDIRECT --to-ports 9090",
+            "ip6tables -t nat -A PREROUTING -p tcp --dport 8080 ! -s 2001:db8:2::40 -j REDIRECT \
+             --to-ports 9090",
+        ],
+        undo: &["iptables -t nat -F", "ip6tables -t nat -F"],
+        told: Some("marks packets or routes them a second time"),
+    });
+}

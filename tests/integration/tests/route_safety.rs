@@ -353,6 +353,44 @@ fn a_sink_that_vanishes_leaks_nothing() {
 }
 
 #[test]
+fn holders_with_and_without_a_pool_come_and_go_in_any_order() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    let _server = scene.serve();
+    let _agent = scene.start_agent(&["-x", PASS_LIST, "--grace", "1"]);
+    let services = Family::BOTH.map(service);
+    let pools = ["198.18.1.0/28", "2001:db8:1::/64"];
+    let wide = || scene.hold("copier-1", need(&services, &[]));
+    let narrow = || scene.hold("copier-2", need(&services, &pools));
+    let elsewhere = "198.18.1.200".parse().unwrap();
+    scene.outside.add_address("lo", elsewhere, 32).unwrap();
+    for wide_first in [true, false] {
+        let (first, second) = match wide_first {
+            true => (wide(), narrow()),
+            false => (narrow(), wide()),
+        };
+        first.held();
+        second.held();
+        for leaving in [first, second] {
+            assert!(!scene.answers(client(Family::V4)) && !scene.answers(client(Family::V6)));
+            drop(leaving);
+            let left =
+                |status: &serde_json::Value| status["agent"]["leases"].as_array().unwrap().len();
+            let before = left(&scene.agent_status());
+            scene.wait_status("a lease to end", |status| left(status) < before);
+        }
+        scene.wait_status("nothing to be diverted", |status| {
+            status["agent"]["diverted"] == serde_json::json!([])
+        });
+        assert!(scene.answers(elsewhere));
+        let rules = scene.target.check("ip", &["rule"]).unwrap();
+        assert!(!rules.contains("proto 152"), "{rules}");
+    }
+}
+
+#[test]
 fn remove_ends_copied_connections_first_so_that_none_of_them_speaks_to_a_real_client() {
     if !can_run() {
         return;
