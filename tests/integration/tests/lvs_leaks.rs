@@ -66,28 +66,26 @@ fn a_policy_rule_of_somebody_else_stops_copying_until_it_is_gone() {
     if !can_run() {
         return;
     }
-    for mode in [Mode::Sink, Mode::Link] {
-        let scene = scene(mode);
-        let loads = load(&scene, 10 * SECOND);
-        sleep(2 * SECOND);
-        let [v4, v6] = scene.cluster.vip().both();
-        let host = scene.cluster.real_servers[1].host.clone();
-        let rules = |verb: &str| {
-            for (family, vip) in [("-4", v4), ("-6", v6)] {
-                let vip = vip.to_string();
-                let rule = [family, "rule", verb, "from", &vip, "lookup", "main"];
-                host.check("ip", &rule).unwrap();
-            }
-        };
-        rules("add");
-        let why = stands_still(&scene);
-        assert!(why.contains("comes before ours"), "{why}");
-        sleep(SECOND);
-        rules("del");
-        goes_on(&scene);
-        join(loads);
-        scene.finish_exact(SETTLE);
-    }
+    let scene = scene(Mode::Sink);
+    let loads = load(&scene, 7 * SECOND);
+    sleep(2 * SECOND);
+    let [v4, v6] = scene.cluster.vip().both();
+    let host = scene.cluster.real_servers[1].host.clone();
+    let rules = |verb: &str| {
+        for (family, vip) in [("-4", v4), ("-6", v6)] {
+            let vip = vip.to_string();
+            let rule = [family, "rule", verb, "from", &vip, "lookup", "main"];
+            host.check("ip", &rule).unwrap();
+        }
+    };
+    rules("add");
+    let why = stands_still(&scene);
+    assert!(why.contains("comes before ours"), "{why}");
+    sleep(SECOND);
+    rules("del");
+    goes_on(&scene);
+    join(loads);
+    scene.finish_exact(SETTLE);
 }
 
 #[test]
@@ -96,7 +94,7 @@ fn a_real_server_that_is_started_anew_within_the_grace_time() {
         return;
     }
     let mut scene = scene(Mode::Sink);
-    let loads = load(&scene, 10 * SECOND);
+    let loads = load(&scene, 7 * SECOND);
     sleep(2 * SECOND);
     let host = scene.cluster.real_servers[1].host.clone();
     // What a restart leaves: no agent, no rules, no sink; the address and the application are back first.
@@ -136,11 +134,11 @@ fn an_agent_that_hangs_is_a_reason_to_wait() {
         return;
     }
     let mut scene = scene(Mode::Sink);
-    let loads = load(&scene, 30 * SECOND);
+    let loads = load(&scene, 12 * SECOND);
     sleep(2 * SECOND);
     scene.real[1].signal_agent(Signal::STOP);
     stands_still(&scene);
-    sleep(20 * SECOND);
+    sleep(6 * SECOND);
     scene.real[1].signal_agent(Signal::CONT);
     goes_on(&scene);
     join(loads);
@@ -153,7 +151,7 @@ fn an_assistant_that_begins_to_forward_serves_nobody_until_it_does_not() {
         return;
     }
     let scene = scene(Mode::Link);
-    let loads = load(&scene, 10 * SECOND);
+    let loads = load(&scene, 7 * SECOND);
     sleep(2 * SECOND);
     let assistant = scene.cluster.assistant.host.clone();
     let forwarding = |value: &str| {

@@ -148,7 +148,7 @@ fn a_mangle_rule_that_has_packets_routed_a_second_time() {
 fn a_mark_of_the_connection_with_a_rule_for_it() {
     happens(&Fault {
         name: "connmark routing",
-        modes: ROUTING,
+        modes: &[SINK],
         in_flight: 0,
         harm: &[
             "ip rule add fwmark 7 lookup main",
@@ -193,7 +193,7 @@ fn a_firewall_that_rejects_copies_by_icmp() {
 fn a_firewall_that_rejects_copies_by_resets() {
     happens(&Fault {
         name: "REJECT --reject-with tcp-reset",
-        modes: EVERY,
+        modes: &[SINK],
         in_flight: 0,
         harm: &[
             "iptables -I INPUT -p tcp --dport 8080 ! -s 198.18.2.40 -j REJECT --reject-with tcp-reset",
@@ -209,7 +209,7 @@ fn a_firewall_that_rejects_copies_by_resets() {
 fn a_firewall_that_is_loaded_anew() {
     happens(&Fault {
         name: "iptables-restore without --noflush",
-        modes: EVERY,
+        modes: &[NFQUEUE],
         in_flight: 0,
         harm: &[
             "printf '*mangle\\nCOMMIT\\n' | iptables-restore",
@@ -224,7 +224,7 @@ fn a_firewall_that_is_loaded_anew() {
 fn a_firewall_that_is_flushed_as_a_whole() {
     let flushed = Fault {
         name: "nft flush ruleset",
-        modes: ROUTING,
+        modes: &[SINK],
         in_flight: 0,
         harm: &["nft flush ruleset"],
         undo: &[],
@@ -331,7 +331,7 @@ fn a_host_without_nftables_is_told_to_have_no_floor() {
 fn a_service_that_is_redirected_bears_its_address_only_at_the_end() {
     happens(&Fault {
         name: "REDIRECT",
-        modes: ROUTING,
+        modes: &[SINK],
         in_flight: 0,
         // The application listens on another port: answers leave OUTPUT from there.
         harm: &[
