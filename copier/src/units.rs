@@ -64,7 +64,8 @@ pub fn show(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
         _ if time.is_zero() => "0s".to_owned(),
-        _ if seconds < 1.0 => format!("{}ms", time.as_millis()),
+        // With the parts of a millisecond, so that what is not nothing does not look like it.
+        _ if seconds < 1.0 => format!("{}ms", rounded_micros(time)),
         _ if seconds < 120.0 => format!("{}s", round(seconds)),
         _ if seconds < 7200.0 => format!("{}m", round(seconds / 60.0)),
         _ => format!("{}h", round(seconds / 3600.0)),
@@ -73,6 +74,11 @@ pub fn show(time: Duration) -> String {
 
 fn round(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
+}
+
+/// Milliseconds, to the microsecond; at least one of those.
+fn rounded_micros(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round().max(1.0) / 1000.0
 }
 
 /// A share with six digits, rounded down: only all of it is 1.

@@ -123,6 +123,7 @@ mod tests {
             "unanswered>10%:hold",
             "latency-p99>3x:hold",
             "latency-p99.9>250ms:stop",
+            "latency-p99>0.4ms:stop",
             "connect-failures>5%:stop,latency-p50>1.5x:step-back",
         ] {
             assert_eq!(text.parse::<Guards>().unwrap().to_string(), text);
