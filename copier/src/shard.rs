@@ -4,7 +4,8 @@
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
 //!
 //! - `losses`: says so when capture loses frames.
-//! - `standstill`: says so when nothing is sent for want of a router-agent's word.
+//! - `standstill`: says so when nothing is sent because a router-agent or interceptor does not vouch for
+//!   its host.
 //! - `steer`: what the pilot sees, and what it decides.
 
 mod losses;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, SendErrorKind, Sender, Waker, wait};
-use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
+use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time, Transmit};
 use millrace_fleet::boottime::BootTime;
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
@@ -418,32 +419,19 @@ impl Shard {
             let Some(transmit) = self.engine.poll_transmit(now) else {
                 break;
             };
-            let Self {
-                builder, sender, ..
-            } = self;
-            sender.push(
-                transmit.key.flow_id(),
-                transmit.tuple.destination.ip,
-                |room| {
-                    // A packet that does not fit is left out: TCP will notice. The engine keeps to
-                    // the size of the room, so none is.
-                    builder
-                        .build(&transmit.tuple, &transmit.header, transmit.payload, room)
-                        .unwrap_or_default()
-                },
-            );
+            push_transmit(&mut self.sender, &mut self.builder, &transmit);
         }
         while diversion == Diversion::Held
             && let Some((id, tuple, header)) = self.prober.poll_transmit()
         {
-            let Self {
-                builder, sender, ..
-            } = self;
-            sender.push(id, tuple.destination.ip, |room| {
-                builder
-                    .build(&tuple, &header, [&[], &[]], room)
-                    .unwrap_or_default()
-            });
+            push(
+                &mut self.sender,
+                &mut self.builder,
+                id,
+                &tuple,
+                &header,
+                [&[]; 3],
+            );
         }
         self.tell_flows();
         unsent
@@ -462,12 +450,7 @@ impl Shard {
             ..
         } = self;
         engine.acknowledge(now, first, |transmit| {
-            let to = transmit.tuple.destination.ip;
-            sender.push(transmit.key.flow_id(), to, |room| {
-                builder
-                    .build(&transmit.tuple, &transmit.header, transmit.payload, room)
-                    .unwrap_or_default()
-            });
+            push_transmit(sender, builder, &transmit);
         });
     }
 
@@ -620,6 +603,35 @@ impl Shard {
         self.publish(true);
         self.report()
     }
+}
+
+fn push_transmit(sender: &mut Sender, builder: &mut PacketBuilder, transmit: &Transmit<'_>) {
+    let id = transmit.key.flow_id();
+    push(
+        sender,
+        builder,
+        id,
+        &transmit.tuple,
+        &transmit.header,
+        transmit.payload,
+    );
+}
+
+/// Adds a packet to the batch. One that does not fit is left out: TCP will notice. The engine keeps to the
+/// size of the room, so none is.
+fn push(
+    sender: &mut Sender,
+    builder: &mut PacketBuilder,
+    id: u64,
+    tuple: &FourTuple,
+    header: &TcpHeader,
+    payload: [&[u8]; 3],
+) {
+    sender.push(id, tuple.destination.ip, |room| {
+        builder
+            .build(tuple, header, payload, room)
+            .unwrap_or_default()
+    });
 }
 
 /// What is due while nothing may be sent stays due: it is no reason to stay awake.

@@ -54,7 +54,7 @@ impl Agent {
         std::thread::spawn(move || {
             let pause = Duration::from_millis(20);
             while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                looking.looked(Instant::now());
+                looking.looked();
             }
         });
         Self {
@@ -182,16 +182,22 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// A holder of what an agent has granted, and vouches for.
+fn held_by(runtime: &Runtime, agent: &Agent) -> (HoldHandle, Receiver<HoldEvent>) {
+    let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
+    agent.answer(true);
+    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
+    until("it holds", || handle.is_held(BootTime::now()));
+    (handle, seen)
+}
+
 #[test]
 fn a_holder_whose_agent_is_killed_holds_nothing_from_then_on_and_finds_it_again() {
     let runtime = Runtime::new().unwrap();
     let other = Runtime::new().unwrap();
     let agent = Agent::start(other.handle(), "127.0.0.1:0");
     let address = agent.address();
-    let (handle, seen) = hold_at(runtime.handle(), address, "copier-1");
-    agent.answer(true);
-    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
-    until("it holds", || handle.is_held(BootTime::now()));
+    let (handle, seen) = held_by(&runtime, &agent);
     // As if killed: its sockets go with its runtime.
     let _unannounced = std::mem::ManuallyDrop::new(agent);
     other.shutdown_background();
@@ -207,10 +213,7 @@ fn a_holder_whose_agent_is_killed_holds_nothing_from_then_on_and_finds_it_again(
 fn an_agent_that_says_that_it_ends_is_waited_for_for_half_of_the_grace_time() {
     let runtime = Runtime::new().unwrap();
     let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
-    let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
-    agent.answer(true);
-    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
-    until("it holds", || handle.is_held(BootTime::now()));
+    let (handle, seen) = held_by(&runtime, &agent);
     agent.server.stop();
     assert!(matches!(next(&seen), HoldEvent::Lost { .. }));
     let grace = Instant::now();
@@ -223,10 +226,7 @@ fn an_agent_that_says_that_it_ends_is_waited_for_for_half_of_the_grace_time() {
 fn what_the_agent_finds_wrong_reaches_the_holder_unasked_and_so_does_its_end() {
     let runtime = Runtime::new().unwrap();
     let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
-    let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
-    agent.answer(true);
-    assert!(matches!(next(&seen), HoldEvent::Held { .. }));
-    until("it holds", || handle.is_held(BootTime::now()));
+    let (handle, seen) = held_by(&runtime, &agent);
     agent.standing.say(Some("a rule is\nin the way"));
     let reason = "a rule is in the way".to_owned();
     assert_eq!(next(&seen), HoldEvent::Troubled { reason });
@@ -261,7 +261,7 @@ fn an_agent_whose_thread_hangs_is_not_believed() {
     drop(looks);
     assert!(matches!(next(&seen), HoldEvent::Troubled { .. }));
     assert!(handle.has_lapsed(BootTime::now()) && handle.status().connected);
-    standing.looked(Instant::now());
+    standing.looked();
     assert_eq!(next(&seen), HoldEvent::Mended);
 }
 

@@ -6,29 +6,19 @@
 //! is left that could speak. Where the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY),
 //! the rule stays until they have ended by themselves.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::floor_watch::FloorWatch;
 use crate::install::{InstallError, Installer, Judged, Verified};
 use crate::kernel::KernelError;
-use crate::kernel::model::Stopped;
 use crate::leases::{Leases, MAX_HOLDERS, StreamId};
+use crate::lookout::Lookout;
 use crate::need::{MAX_SELECTORS, Need, Selectors};
 use crate::plan::{Danger, Refusal};
 
-/// How often it is looked whether what is wanted is diverted.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// ... and how soon again at most, when the kernel tells of changes.
-const NEWS_INTERVAL: Duration = Duration::from_millis(50);
-/// ... and where looks go wrong one after the other.
-const LONGEST_NEWS_INTERVAL: Duration = Duration::from_secs(1);
-/// How soon after a look that went wrong it is looked again, news or not.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections that are ended at once: meanwhile nobody looks after anything else.
 const ENDED_AT_ONCE: usize = 1000;
-/// How often it is said that connections hold up a removal, or that copies are answered by errors.
+/// How often it is said that connections hold up a removal.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// How often connections that hold up a removal are looked for.
 const LEAVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,18 +60,8 @@ pub struct Agent {
     pub(crate) speaking: usize,
     leave_at: Option<Instant>,
     said_at: Option<Instant>,
-    look_at: Instant,
-    looked_at: Instant,
-    /// How soon after a look news are a reason for the next one.
-    news_interval: Duration,
-    floor: FloorWatch,
-    errors_said_at: Option<Instant>,
-    /// Whether anything is diverted.
-    active: bool,
-    /// Addresses of this host from which something is diverted.
-    own: BTreeSet<IpAddr>,
-    /// Why answers do not go where they should, if they do not.
-    pub(crate) unsound: Option<String>,
+    /// Looks after what is diverted.
+    pub(crate) lookout: Lookout,
     pub(crate) last: Verified,
     pub(crate) warnings: Vec<String>,
     pub(crate) trouble: Option<String>,
@@ -108,6 +88,7 @@ impl Agent {
             );
         }
         let until = now + installer.host().grace;
+        let lookout = Lookout::new(now, &mut installer);
         let mut agent = Self {
             leases: Leases::new(found, until, by_hand),
             installer,
@@ -115,23 +96,12 @@ impl Agent {
             speaking: 0,
             leave_at: None,
             said_at: None,
-            look_at: now + LOOK_INTERVAL,
-            looked_at: now,
-            news_interval: NEWS_INTERVAL,
-            floor: FloorWatch::default(),
-            errors_said_at: None,
-            active: false,
-            own: BTreeSet::new(),
-            unsound: None,
+            lookout,
             last: Verified::default(),
             warnings: Vec::new(),
             trouble: None,
             counters: Counters::default(),
         };
-        // What was stopped before this start is history.
-        if let Some(stopped) = agent.installer.stopped() {
-            agent.floor.begin_at(stopped);
-        }
         // What a killed agent left half done is completed, or with nothing to divert removed.
         agent.settle(now);
         Ok(agent)
@@ -149,17 +119,7 @@ impl Agent {
 
     /// Why answers do not go where they should, if they do not: holders are told.
     pub fn unsound(&self) -> Option<&str> {
-        self.unsound.as_deref()
-    }
-
-    /// From how many addresses of this host something is diverted.
-    pub fn own_addresses(&self) -> usize {
-        self.own.len()
-    }
-
-    /// What the floor has stopped since the start.
-    pub fn stopped(&self) -> Stopped {
-        self.floor.total()
+        self.lookout.unsound()
     }
 
     /// What it works with.
@@ -229,12 +189,8 @@ impl Agent {
         }
         let before = self.diverted();
         self.last = self.installer.bring_about(&all, &before)?;
-        // What was stopped meanwhile is the work of the change itself.
-        if let Some(stopped) = self.installer.stopped() {
-            self.floor.take(now, stopped, true);
-        }
+        self.lookout.changed(now, &mut self.installer);
         self.trouble = None;
-        self.look_at = now;
         self.leases.hold(holder, stream, need, selectors);
         self.leaving = leaving;
         self.leave_at = Some(now);
@@ -242,12 +198,7 @@ impl Agent {
         let told: Vec<String> = warnings
             .into_iter()
             .filter(|warning| !managed || !findings.iter().any(|it| it.to_string() == *warning))
-            .chain(self.installer.no_floor().map(|why| {
-                format!(
-                    "there is no floor under what is diverted ({why}): a packet that somebody else's \
-                     rule leads past the diverting rules would reach a client"
-                )
-            }))
+            .chain(self.installer.no_floor())
             .collect();
         self.warnings.clone_from(&told);
         Ok(Held {
@@ -267,15 +218,7 @@ impl Agent {
     /// Whether what is diverted is to be looked at now, since somebody changed what it depends on, or
     /// the floor had to stop something.
     pub fn has_news(&mut self, now: Instant) -> bool {
-        let mut news = self.installer.has_news();
-        if self.active && self.floor.is_due(now) {
-            let stopped = self.installer.stopped();
-            news |= stopped.is_some_and(|stopped| self.floor.is_news(stopped));
-        }
-        if news {
-            self.look_at = self.look_at.min(self.looked_at + self.news_interval);
-        }
-        self.look_at <= now
+        self.lookout.is_due(now, &mut self.installer)
     }
 
     /// All that is diverted.
@@ -299,10 +242,10 @@ impl Agent {
         if self.leave_at.is_some_and(|at| at <= now) {
             self.leave(now);
         }
-        if self.look_at <= now {
-            self.look_at = now + LOOK_INTERVAL;
-            self.looked_at = now;
-            self.look(now);
+        let all = self.diverted();
+        if let Some(verified) = self.lookout.look(now, &mut self.installer, &all) {
+            self.counters.mended += 1;
+            self.last = verified;
         }
     }
 
@@ -383,116 +326,6 @@ impl Agent {
         }
         self.speaking = self.installer.speaking(&self.leaving, kept)?.len();
         Ok((self.speaking, why))
-    }
-
-    /// Looks whether what is wanted is diverted, and puts right what somebody else, or a device that
-    /// went, has changed.
-    fn look(&mut self, now: Instant) {
-        let all = self.diverted();
-        self.active = !all.is_empty();
-        if !self.active {
-            self.own.clear();
-            self.unsound = None;
-            return;
-        }
-        let was_sound = self.unsound.is_none();
-        let looked = self.installer.put_right(&all);
-        let stopped = self.installer.stopped();
-        let mut take = |explained| {
-            let stopped = stopped.map(|it| self.floor.take(now, it, explained));
-            stopped.unwrap_or_default()
-        };
-        let unsound = match looked {
-            Ok(verified) => {
-                self.news_interval = NEWS_INTERVAL;
-                let new = take(verified.steps > 0 && was_sound);
-                if verified.steps > 0 {
-                    tracing::warn!(
-                        "what diverts responses was not as it was left, and was put right in {} \
-                         steps: something else on this host changes routes, rules, devices or the \
-                         firewall",
-                        verified.steps
-                    );
-                    self.counters.mended += 1;
-                    self.last = verified;
-                }
-                if new.errors > 0 {
-                    self.say_errors(now);
-                }
-                self.gone(&all).or_else(|| self.past_the_rules(now))
-            }
-            Err(error) => {
-                take(true);
-                // What was tried in vain is news, too, and no reason to try again at once.
-                self.news_interval = (2 * self.news_interval).min(LONGEST_NEWS_INTERVAL);
-                self.look_at = now + RETRY_INTERVAL;
-                Some(error.to_string())
-            }
-        };
-        self.note(unsound);
-    }
-
-    /// Says what is wrong, or that it is not any more.
-    fn note(&mut self, unsound: Option<String>) {
-        match unsound {
-            Some(text) => {
-                if is_news(&mut self.unsound, &text) {
-                    tracing::error!(
-                        "responses are not diverted as they should be, so copiers send nothing: \
-                         {text}; looked at again until it is put right"
-                    );
-                }
-            }
-            None => {
-                if self.unsound.take().is_some() {
-                    tracing::info!("responses are diverted again, as look-ups confirm");
-                }
-            }
-        }
-    }
-
-    /// Whether an address has left this host from which something was diverted: who has it now
-    /// answers without us.
-    fn gone(&mut self, all: &Selectors) -> Option<String> {
-        let services = all.iter().filter_map(|selector| selector.service);
-        let wanted: BTreeSet<IpAddr> = services.map(|service| service.ip()).collect();
-        let here = match self.installer.own(&wanted) {
-            Ok(here) => here,
-            Err(error) => return Some(error.to_string()),
-        };
-        self.own.retain(|ip| wanted.contains(ip));
-        let gone = self.own.difference(&here).next().copied();
-        self.own.extend(here);
-        gone.map(|ip| {
-            format!(
-                "{ip} is not an address of this host any more: another host may answer for it, to real \
-                 clients (ip address; give it back, or take this host from the copiers' \
-                 --router-agent)"
-            )
-        })
-    }
-
-    fn past_the_rules(&self, now: Instant) -> Option<String> {
-        self.floor.is_trouble(now).then(|| {
-            "the firewall's floor had to stop responses on their way to clients, past the diverting \
-             rules: something on this host marks packets or routes them a second time (iptables -t \
-             mangle -S; nft list ruleset; ip rule)"
-                .to_owned()
-        })
-    }
-
-    fn say_errors(&mut self, now: Instant) {
-        if self
-            .errors_said_at
-            .is_none_or(|at| at + SAY_INTERVAL <= now)
-        {
-            self.errors_said_at = Some(now);
-            tracing::warn!(
-                "this host answers copied packets by ICMP errors, which were kept from the clients: a \
-                 firewall rule rejects the copies (iptables -S INPUT; nft list ruleset), so that they \
-                 are not served"
-            );
-        }
     }
 
     /// Completes or removes what an earlier run left half done.

@@ -125,9 +125,14 @@ impl Installer {
         Ok(own.copied().collect())
     }
 
-    /// Why there is no floor under what is diverted, if there cannot be one.
-    pub fn no_floor(&self) -> Option<&str> {
-        self.no_floor.as_deref()
+    /// What an operator should know if there is no floor under what is diverted.
+    pub fn no_floor(&self) -> Option<String> {
+        self.no_floor.as_ref().map(|why| {
+            format!(
+                "there is no floor under what is diverted ({why}): a packet that somebody else's rule leads \
+                 past the diverting rules would reach a client"
+            )
+        })
     }
 
     /// Remembers what was applied by hand.
@@ -206,8 +211,14 @@ impl Installer {
     pub fn steps(&mut self, selectors: &Selectors) -> Result<Vec<Step>, InstallError> {
         let snapshot = self.snapshot()?;
         let ways = self.ways(selectors)?;
-        let layout = self.layout(selectors, &ways, &snapshot.floor);
-        Ok(changes(&self.host, &layout, &snapshot))
+        Ok(self.plan(selectors, &ways, &snapshot).1)
+    }
+
+    /// What is to stand, and the steps there.
+    fn plan(&self, selectors: &Selectors, ways: &Ways, now: &Snapshot) -> (Layout, Vec<Step>) {
+        let layout = self.layout(selectors, ways, &now.floor);
+        let steps = changes(&self.host, &layout, now);
+        (layout, steps)
     }
 
     /// What is to stand. Where a floor could not be had, it is not asked for each time.
@@ -232,8 +243,7 @@ impl Installer {
         let snapshot = self.snapshot()?;
         let before = ours::diverted(&self.host, &snapshot);
         let ways = self.ways(wanted)?;
-        let layout = self.layout(wanted, &ways, &snapshot.floor);
-        let steps = changes(&self.host, &layout, &snapshot);
+        let (layout, steps) = self.plan(wanted, &ways, &snapshot);
         let sockets = self.kernel.sockets()?;
         let baseline = Baseline::take(
             &mut self.kernel,
@@ -277,8 +287,7 @@ impl Installer {
             failed.get_or_insert(error);
             Ways::default()
         });
-        let layout = self.layout(wanted, &ways, &snapshot.floor);
-        let steps = changes(&self.host, &layout, &snapshot);
+        let (layout, steps) = self.plan(wanted, &ways, &snapshot);
         let (taken, error) = self.take_all(&steps);
         if let Some(error) = error.or(failed) {
             return Err(error);
@@ -344,14 +353,10 @@ impl Installer {
             }
             Err(error) if stood => Err(error.into()),
             Err(error) => {
-                if self.no_floor.is_none() {
-                    tracing::warn!(
-                        "no floor under what is diverted: {}; a packet that somebody else's rule leads \
-                         past the diverting rules would reach a client (install nftables)",
-                        error.why
-                    );
+                let new = self.no_floor.replace(error.why).is_none();
+                if let Some(warning) = self.no_floor().filter(|_| new) {
+                    tracing::warn!("{warning}");
                 }
-                self.no_floor = Some(error.why);
                 Ok(false)
             }
         }

@@ -16,16 +16,16 @@
 //! - [`settings`]: kernel settings on which diverting depends.
 //! - [`state`]: what must outlive the process and is not in the kernel.
 //! - [`leases`], [`agent`], [`thread`]: who holds what, and the thread that owns it.
-//! - [`floor_watch`]: what the floor had to stop, and what that says.
+//! - [`lookout`]: whether what is diverted still is.
 //! - [`status`], [`metrics`]: what an operator sees.
 
 pub mod agent;
 pub mod daemon;
-pub mod floor_watch;
 pub mod host;
 pub mod install;
 pub mod kernel;
 pub mod leases;
+pub mod lookout;
 pub mod metrics;
 pub mod need;
 pub mod oneshot;

@@ -99,11 +99,8 @@ pub fn apply(installer: &mut Installer, need: &Need) -> Result<(), ExitError> {
     for warning in warnings.iter().filter(|_| !manage) {
         say(format_args!("warning: {warning}"));
     }
-    if let Some(why) = installer.no_floor() {
-        say(format_args!(
-            "warning: no floor under what is diverted ({why}): a packet that somebody else's rule leads \
-             past the diverting rules would reach a client"
-        ));
+    if let Some(warning) = installer.no_floor() {
+        say(format_args!("warning: {warning}"));
     }
     for selector in &selectors {
         say(format_args!("diverted: {selector}"));

@@ -109,10 +109,10 @@ impl Status {
             },
             last_change: agent.last,
             warnings: agent.warnings.clone(),
-            unsound: agent.unsound.clone(),
+            unsound: agent.unsound().map(str::to_owned),
             trouble: agent.trouble.clone(),
-            held_addresses: agent.own_addresses(),
-            stopped: agent.stopped(),
+            held_addresses: agent.lookout.own_addresses(),
+            stopped: agent.lookout.stopped(),
             changes,
             counters: agent.counters,
         }

@@ -68,7 +68,7 @@ fn run(parts: Parts) {
         }
         agent.tick(Instant::now());
         standing.say(agent.unsound());
-        standing.looked(Instant::now());
+        standing.looked();
         shared.replace(&mut agent, Instant::now());
     }
 }
@@ -87,7 +87,7 @@ fn next(
         if !waits || agent.has_news(now) || now >= until {
             return received;
         }
-        standing.looked(now);
+        standing.looked();
     }
 }
 

@@ -52,7 +52,7 @@ pub struct LinkRoutes {
     claim: Option<Claim>,
     /// Whether its interceptor's host would send on to the real clients what is diverted to it, as far
     /// as it has said.
-    pub(super) is_unsafe: bool,
+    is_unsafe: bool,
     by: FlowTarget,
     state: State,
     forgotten: Batch,
@@ -153,7 +153,18 @@ impl LinkRoutes {
 
     /// The stream is up; its claim, if there is one, has been told.
     pub(super) fn on_up(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners) {
+        self.is_unsafe = false;
         self.begin_resync(epoch, engine, owners);
+    }
+
+    /// Its interceptor has said that its host would send on what is diverted to it.
+    pub(super) fn on_unsafe(&mut self) {
+        self.is_unsafe = true;
+    }
+
+    /// Whether it has, and has not welcomed this copier again.
+    pub(super) fn is_unsafe(&self) -> bool {
+        self.is_unsafe
     }
 
     pub(super) fn claim_mut(&mut self) -> Option<&mut Claim> {

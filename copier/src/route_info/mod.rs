@@ -175,7 +175,6 @@ impl RouteInfo {
                 if let Some(claim) = link.claim_mut() {
                     claim.on_up(now, rank, first_refused.as_ref());
                 }
-                link.is_unsafe = false;
                 link.on_up(*epoch, engine, &self.owners);
                 true
             }
@@ -196,7 +195,7 @@ impl RouteInfo {
                     claim.on_refused();
                 }
                 if *code == Code::Unsafe {
-                    link.is_unsafe = true;
+                    link.on_unsafe();
                 }
                 false
             }
@@ -235,7 +234,7 @@ impl RouteInfo {
 
     /// Whether an interceptor has said that its host would send on what is diverted to it.
     pub fn is_unsafe(&self) -> bool {
-        self.links.iter().any(|link| link.is_unsafe)
+        self.links.iter().any(LinkRoutes::is_unsafe)
     }
 
     /// Whether responses are kept from the real clients.

@@ -3,11 +3,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use millrace_proto::v1;
 use tokio::sync::watch;
 
+use crate::boottime::BootTime;
 use crate::incarnation::random_u64;
 
 /// Which host it is, as it was started.
@@ -21,8 +21,7 @@ pub struct Standing(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    origin: Instant,
-    /// Milliseconds since the origin.
+    /// Milliseconds of [`BootTime`].
     looked_at: AtomicU64,
     /// Why responses are not diverted as they should be, and how often that has changed.
     trouble: watch::Sender<(String, u64)>,
@@ -36,8 +35,7 @@ impl Standing {
         let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
         let namespace = std::fs::metadata(NAMESPACE).map_or(0, |it| it.ino());
         Self(Arc::new(Inner {
-            origin: Instant::now(),
-            looked_at: AtomicU64::new(0),
+            looked_at: AtomicU64::new(BootTime::now().ms()),
             trouble: watch::Sender::new((String::new(), random_u64() >> 32)),
             boot_id: boot_id.trim().to_owned(),
             namespace,
@@ -45,9 +43,9 @@ impl Standing {
     }
 
     /// The host was looked at, or nothing was heard of a change since it was.
-    pub fn looked(&self, now: Instant) {
-        let at = now.saturating_duration_since(self.0.origin);
-        self.0.looked_at.store(ms(at), Ordering::Relaxed);
+    pub fn looked(&self) {
+        let now = BootTime::now().ms();
+        self.0.looked_at.store(now, Ordering::Relaxed);
     }
 
     /// Why responses are not diverted as they should be, if they are not. Holders are told at once.
@@ -69,8 +67,8 @@ impl Standing {
 
     /// As it goes over the wire.
     pub(super) fn message(&self) -> v1::Standing {
-        let now = ms(self.0.origin.elapsed());
-        let ago = now.saturating_sub(self.0.looked_at.load(Ordering::Relaxed));
+        let looked_at = self.0.looked_at.load(Ordering::Relaxed);
+        let ago = BootTime::now().ms().saturating_sub(looked_at);
         let (trouble, generation) = self.0.trouble.borrow().clone();
         v1::Standing {
             trouble,
@@ -80,10 +78,6 @@ impl Standing {
             namespace: self.0.namespace,
         }
     }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

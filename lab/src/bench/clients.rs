@@ -8,12 +8,10 @@ use millrace_lab::apps::Nginx;
 use millrace_lab::{Error, Result, Stage, StageOptions};
 
 use super::programs::{self, Copier};
-use super::{NGINX, Service};
+use super::{NGINX, Service, median};
 use crate::demo::report::Report;
 use crate::demo::say;
 
-/// Connections of wrk, which asks for the next page as soon as it has one.
-const CONNECTIONS: &str = "-c32";
 /// The bound of the third case: percent of one processor.
 const MAX_CPU: &str = "30";
 
@@ -65,7 +63,8 @@ pub(super) fn run(options: &Options) -> Result<bool> {
     programs::check_built()?;
     say("building the lab, with nginx on the live server and on the target");
     let stage = Stage::new(StageOptions::default())?;
-    let _servers = [&stage.live()?.host, &stage.target.host].map(|host| Nginx::start(host, NGINX));
+    let _live = Nginx::start(&stage.live()?.host, NGINX)?;
+    let _target = Nginx::start(&stage.target.host, NGINX)?;
     let _interceptor = programs::interceptor(&stage)?;
     let service = Service::new(&stage, NGINX)?;
     let lasting = Duration::from_secs(options.seconds);
@@ -90,25 +89,13 @@ fn one(stage: &Stage, service: &Service, case: Case, lasting: Duration) -> Resul
         Case::Copier => Some(Copier::start(stage, service, &[])?),
         Case::Bounded => Some(Copier::start(stage, service, &["--max-cpu", MAX_CPU])?),
     };
-    let felt = load(stage, service, lasting)?;
-    let report = copier.map(Copier::end).transpose()?;
-    Ok(Run { felt, report })
-}
-
-fn load(stage: &Stage, service: &Service, lasting: Duration) -> Result<Felt> {
-    let duration = format!("-d{}s", lasting.as_secs().max(1));
-    let url = format!("http://{}/", service.live);
-    let arguments = ["-t1", CONNECTIONS, "--latency", &duration, &url];
-    let text = stage.client()?.host.check("wrk", &arguments)?;
-    if text.contains("Socket errors") || text.contains("Non-2xx") {
-        return Err(Error::Unsupported(format!(
-            "wrk saw errors of the live server:\n{text}"
-        )));
-    }
-    felt(&text).ok_or_else(|| Error::Malformed {
+    let text = programs::wrk(stage, service, lasting)?;
+    let felt = felt(&text).ok_or_else(|| Error::Malformed {
         what: "the output of wrk".to_owned(),
         detail: text,
-    })
+    })?;
+    let report = copier.map(Copier::end).transpose()?;
+    Ok(Run { felt, report })
 }
 
 /// What wrk prints with `--latency`.
@@ -130,11 +117,6 @@ fn milliseconds(text: &str) -> Option<f64> {
         .iter()
         .filter_map(|(unit, scale)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * scale));
     found.next()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 fn table(runs: &[Vec<Run>]) -> String {

@@ -5,12 +5,10 @@ use std::time::Duration;
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::{Error, Result, Stage};
 
-use super::Service;
-use super::programs::{Copier, Reflector, Work};
+use super::programs::{self, Copier, Reflector, Work};
+use super::{Service, median};
 use crate::demo::say;
 
-/// Connections of wrk, which asks for the next page as soon as it has one.
-const KEEP_ALIVE_CONNECTIONS: &str = "-c32";
 /// Bytes of each upload, and how many are under way at a time.
 const UPLOAD: u64 = 1_000_000;
 const UPLOADS_AT_A_TIME: u64 = 4;
@@ -38,27 +36,16 @@ impl Traffic {
     }
 
     fn run(self, stage: &Stage, service: &Service, lasting: Duration) -> Result<()> {
-        let client = stage.client()?;
         match self {
-            Self::KeepAlive => {
-                let duration = format!("-d{}s", lasting.as_secs().max(1));
-                let url = format!("http://{}/", service.live);
-                let arguments = ["-t1", KEEP_ALIVE_CONNECTIONS, &duration, &url];
-                let text = client.host.check("wrk", &arguments)?;
-                if text.contains("Socket errors") || text.contains("Non-2xx") {
-                    return Err(Error::Unsupported(format!(
-                        "wrk saw errors of the live server:\n{text}"
-                    )));
-                }
-                Ok(())
-            }
+            Self::KeepAlive => programs::wrk(stage, service, lasting).map(drop),
             Self::Uploads => {
                 let kind = Kind::Upload {
                     size: UPLOAD,
                     count: UPLOADS_PER_SECOND * lasting.as_secs().max(1),
                 };
                 let load = Load::new(kind, service.live).concurrency(UPLOADS_AT_A_TIME);
-                let summary = client.host.enter_async(move || load.run())?;
+                let client = &stage.client()?.host;
+                let summary = client.enter_async(move || load.run())?;
                 if summary.errors > 0 {
                     return Err(Error::Unsupported(format!(
                         "uploads to the live server failed: {:?}",
@@ -113,9 +100,7 @@ impl Contest {
 
     /// The median over the rounds of what one of them amounts to.
     pub(super) fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or_default()
+        median(self.rounds.iter().map(of).collect())
     }
 }
 

@@ -16,6 +16,8 @@ const REFLECTOR: &str = "examples/reflector";
 const PORT: u16 = 36_524;
 /// The copier's capture buffer in MB: as much as the reflector's.
 const BUFFER: &str = "64";
+/// Connections of wrk, which asks for the next page as soon as it has one.
+const WRK_CONNECTIONS: &str = "-c32";
 /// Silence after which a measurement is over.
 const QUIET: Duration = Duration::from_millis(500);
 /// How long what was captured may take to be delivered.
@@ -59,6 +61,20 @@ pub(super) fn check_built() -> Result<()> {
                 .to_owned(),
         )
     })
+}
+
+/// Has a client ask the live server at full speed, on connections that stay; what wrk prints.
+pub(super) fn wrk(stage: &Stage, service: &Service, lasting: Duration) -> Result<String> {
+    let duration = format!("-d{}s", lasting.as_secs().max(1));
+    let url = format!("http://{}/", service.live);
+    let arguments = ["-t1", WRK_CONNECTIONS, "--latency", &duration, &url];
+    let text = stage.client()?.host.check("wrk", &arguments)?;
+    if text.contains("Socket errors") || text.contains("Non-2xx") {
+        return Err(Error::Unsupported(format!(
+            "wrk saw errors of the live server:\n{text}"
+        )));
+    }
+    Ok(text)
 }
 
 /// The interceptor, on the assistant.

@@ -8,7 +8,7 @@ use std::io;
 use std::process::Stdio;
 
 use super::model::Chain;
-use super::program;
+use super::tool;
 
 /// Name of our chain.
 pub const CHAIN: &str = "MILLRACE";
@@ -25,7 +25,7 @@ pub fn program(ipv4: bool, what: &str) -> String {
 
 /// Reads the chain; without the programs there is none.
 pub(super) fn read(ipv4: bool) -> io::Result<Chain> {
-    let output = program::command(&program(ipv4, "save"))
+    let output = tool::command(&program(ipv4, "save"))
         .args(["-t", TABLE])
         .stdin(Stdio::null())
         .output();
@@ -43,7 +43,7 @@ pub(super) fn read(ipv4: bool) -> io::Result<Chain> {
 /// Gives the lines to iptables-restore.
 pub(super) fn restore(ipv4: bool, lines: &str) -> io::Result<()> {
     let arguments = ["--noflush", "-w", LOCK_WAIT];
-    program::feed(&program(ipv4, "restore"), &arguments, lines, "iptables")
+    tool::feed(&program(ipv4, "restore"), &arguments, lines, "iptables")
 }
 
 /// Finds our chain in what iptables-save wrote of our table.

@@ -11,7 +11,7 @@ use super::numbers::{
     NFT_OBJECT_COUNTER, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_COUNTER_PACKETS, NFTA_OBJ_DATA,
     NFTA_OBJ_NAME, NFTA_OBJ_TABLE, NFTA_OBJ_TYPE, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
 };
-use super::program;
+use super::tool;
 
 /// Counts what would have reached a client.
 pub const STOPPED: &str = "stopped";
@@ -73,5 +73,5 @@ pub(super) fn counted(netlink: &mut Netlink, table: &str) -> io::Result<Stopped>
 
 /// Gives `lines` to nft.
 pub(super) fn put(lines: &str) -> io::Result<()> {
-    program::feed("nft", &["-f", "-"], lines, "nftables")
+    tool::feed("nft", &["-f", "-"], lines, "nftables")
 }

@@ -3,7 +3,7 @@
 //! - [`model`]: the state as plain values.
 //! - `read`, `sockets`, `lookup`: questions over netlink.
 //! - `change`: changes over netlink.
-//! - [`firewall`]: our chain, by iptables; [`floor`]: the floor, by nftables; `program`: both programs.
+//! - [`firewall`]: our chain, by iptables; [`floor`]: the floor, by nftables; `tool`: their programs.
 //! - `sysctl`: settings.
 //! - `watch`: what others have changed.
 
@@ -14,10 +14,10 @@ mod lookup;
 pub mod model;
 mod netlink;
 mod numbers;
-mod program;
 mod read;
 mod sockets;
 mod sysctl;
+mod tool;
 mod watch;
 
 use std::fmt;

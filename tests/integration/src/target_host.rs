@@ -71,6 +71,29 @@ pub const PASS_LIST: &str = "198.18.2.1,198.18.2.40,2001:db8:2::1,2001:db8:2::40
 /// Both services, as an option.
 pub const SERVICES: &str = "198.18.5.1:8080,[2001:db8:5::1]:8080";
 
+/// Into the sink, as options of the agent.
+pub const SINK: &[&str] = &["--mode", "sink"];
+/// To the assistant, as options of the agent.
+pub const ASSISTANT: &[&str] = &[
+    "--mode",
+    "assistant",
+    "--assistant",
+    "198.18.2.30,2001:db8:2::30",
+];
+/// To a firewall queue, as options of the agent.
+pub const NFQUEUE: &[&str] = &["--mode", "nfqueue"];
+/// Every mode.
+pub const MODES: [(&str, &[&str]); 3] = [
+    ("sink", SINK),
+    ("assistant", ASSISTANT),
+    ("nfqueue", NFQUEUE),
+];
+
+/// A command of the agent with a mode's options and the pass-list.
+pub fn with<'a>(command: &[&'a str], mode: &[&'a str]) -> Vec<&'a str> {
+    [command, mode, &["-x", PASS_LIST]].concat()
+}
+
 /// The hosts.
 pub struct TargetHost {
     /// The target.
@@ -500,4 +523,19 @@ pub fn need(services: &[SocketAddr], pool: &[&str]) -> Need {
         pool: pool.collect(),
         ..Need::default()
     }
+}
+
+/// The lines in which two pictures ([`TargetHost::picture`]) differ.
+pub fn difference(before: &str, after: &str) -> String {
+    let missing = before
+        .lines()
+        .filter(|line| !after.lines().any(|it| it == *line));
+    let new = after
+        .lines()
+        .filter(|line| !before.lines().any(|it| it == *line));
+    let missing = missing.map(|line| format!("- {line}"));
+    missing
+        .chain(new.map(|line| format!("+ {line}")))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

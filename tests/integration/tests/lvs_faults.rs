@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use millrace_integration::cluster::{
-    ClusterScene, Mode, POOLS, Running, assert_ended_by_target, assert_faithful, join,
+    ClusterScene, Mode, POOLS, assert_ended_by_target, assert_faithful, join,
 };
 use millrace_integration::{can_run, number};
 use millrace_lab::wait_for;
@@ -13,29 +13,13 @@ use millrace_lab::wait_for;
 const SETTLE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The usual cluster, copied: the first copier announces its flows, the second claims a pool.
-fn scene() -> ClusterScene {
-    let mut scene = ClusterScene::new(ClusterScene::options(), Mode::Sink);
-    scene.start_checks();
-    scene.start_tester();
-    scene.start_copier(0, &[]);
-    scene.start_copier(1, &["-c", POOLS[1]]);
-    scene
-}
-
-fn load(scene: &ClusterScene, lasting: Duration) -> Vec<Running> {
-    (0..2)
-        .flat_map(|live| scene.mixed_load(live, lasting))
-        .collect()
-}
-
 #[test]
 fn interceptors_killed_one_after_the_other_lose_no_session() {
     if !can_run() {
         return;
     }
-    let mut scene = scene();
-    let loads = load(&scene, 18 * SECOND);
+    let mut scene = ClusterScene::copied(Mode::Sink);
+    let loads = scene.loads(18 * SECOND);
     for real in &mut scene.real {
         sleep(2 * SECOND);
         real.kill_interceptor();
@@ -51,8 +35,8 @@ fn router_agents_killed_one_after_the_other_lose_no_session() {
     if !can_run() {
         return;
     }
-    let mut scene = scene();
-    let loads = load(&scene, 12 * SECOND);
+    let mut scene = ClusterScene::copied(Mode::Sink);
+    let loads = scene.loads(12 * SECOND);
     for real in &mut scene.real {
         sleep(SECOND);
         real.kill_agent();
@@ -68,8 +52,8 @@ fn a_rolling_restart_of_all_interceptors_and_router_agents_loses_no_session() {
     if !can_run() {
         return;
     }
-    let mut scene = scene();
-    let loads = load(&scene, 12 * SECOND);
+    let mut scene = ClusterScene::copied(Mode::Sink);
+    let loads = scene.loads(12 * SECOND);
     sleep(2 * SECOND);
     for real in &mut scene.real {
         real.stop_agent();
@@ -88,8 +72,8 @@ fn a_copier_killed_takes_only_its_own_sessions_with_it() {
         return;
     }
     for killed in 0..2 {
-        let mut scene = scene();
-        let loads = load(&scene, 10 * SECOND);
+        let mut scene = ClusterScene::copied(Mode::Sink);
+        let loads = scene.loads(10 * SECOND);
         sleep(3 * SECOND);
         // With the same pool.
         let pool = ["-c", POOLS[1]];
@@ -120,7 +104,7 @@ fn an_application_killed_ends_only_the_sessions_of_its_real_server() {
     scene.start_checks();
     scene.start_copier(0, &[]);
     scene.start_copier(1, &["-c", POOLS[1]]);
-    let loads = load(&scene, 10 * SECOND);
+    let loads = scene.loads(10 * SECOND);
     sleep(3 * SECOND);
     scene.real[1].kill_application();
     // As a director would whose health check fails after a second. Connections that are given to the dead application
@@ -161,7 +145,7 @@ fn an_interceptor_gone_for_good_costs_only_the_sessions_of_its_real_server() {
     // What gets no answer is given up soon.
     scene.start_copier(0, &["-t", "5"]);
     scene.start_copier(1, &["-t", "5", "-c", POOLS[1]]);
-    let loads = load(&scene, 12 * SECOND);
+    let loads = scene.loads(12 * SECOND);
     sleep(3 * SECOND);
     scene.real[2].kill_interceptor();
     join(loads);
@@ -195,7 +179,7 @@ fn a_real_server_joins_and_leaves_under_load() {
     scene.real[2].is_named = false;
     scene.start_copier(0, &[]);
     scene.start_copier(1, &["-c", POOLS[1]]);
-    let loads = load(&scene, 12 * SECOND);
+    let loads = scene.loads(12 * SECOND);
     sleep(2 * SECOND);
     // First its interceptor, then its connections: and the other way round when it leaves.
     name(&mut scene, true);
@@ -206,7 +190,7 @@ fn a_real_server_joins_and_leaves_under_load() {
     scene.settle(SETTLE);
     name(&mut scene, false);
     // Those that stay have not noticed.
-    join(load(&scene, 2 * SECOND));
+    join(scene.loads(2 * SECOND));
     let outcome = scene.finish_exact(SETTLE);
     outcome.assert_shares(0.02);
     assert!(outcome.real[2].len() * 3 < outcome.all_real().len());

@@ -5,7 +5,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use millrace_integration::cluster::{ClusterScene, Mode, POOLS, Running, join};
+use millrace_integration::cluster::{ClusterScene, Mode, join};
 use millrace_integration::{can_run, number};
 use millrace_lab::wait_for;
 use rustix::process::Signal;
@@ -14,22 +14,6 @@ const SETTLE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 /// What may be on its way at the moment when nobody vouches for a host any more.
 const IN_FLIGHT: u64 = 10;
-
-/// The usual cluster, copied: the first copier announces its flows, the second claims a pool.
-fn scene(mode: Mode) -> ClusterScene {
-    let mut scene = ClusterScene::new(ClusterScene::options(), mode);
-    scene.start_checks();
-    scene.start_tester();
-    scene.start_copier(0, &[]);
-    scene.start_copier(1, &["-c", POOLS[1]]);
-    scene
-}
-
-fn load(scene: &ClusterScene, lasting: Duration) -> Vec<Running> {
-    (0..2)
-        .flat_map(|live| scene.mixed_load(live, lasting))
-        .collect()
-}
 
 fn sent(scene: &ClusterScene) -> u64 {
     let live = 0..2;
@@ -66,8 +50,8 @@ fn a_policy_rule_of_somebody_else_stops_copying_until_it_is_gone() {
     if !can_run() {
         return;
     }
-    let scene = scene(Mode::Sink);
-    let loads = load(&scene, 7 * SECOND);
+    let scene = ClusterScene::copied(Mode::Sink);
+    let loads = scene.loads(7 * SECOND);
     sleep(2 * SECOND);
     let [v4, v6] = scene.cluster.vip().both();
     let host = scene.cluster.real_servers[1].host.clone();
@@ -93,8 +77,8 @@ fn a_real_server_that_is_started_anew_within_the_grace_time() {
     if !can_run() {
         return;
     }
-    let mut scene = scene(Mode::Sink);
-    let loads = load(&scene, 7 * SECOND);
+    let mut scene = ClusterScene::copied(Mode::Sink);
+    let loads = scene.loads(7 * SECOND);
     sleep(2 * SECOND);
     let host = scene.cluster.real_servers[1].host.clone();
     // What a restart leaves: no agent, no rules, no sink; the address and the application are back first.
@@ -133,8 +117,8 @@ fn an_agent_that_hangs_is_a_reason_to_wait() {
     if !can_run() {
         return;
     }
-    let mut scene = scene(Mode::Sink);
-    let loads = load(&scene, 12 * SECOND);
+    let mut scene = ClusterScene::copied(Mode::Sink);
+    let loads = scene.loads(12 * SECOND);
     sleep(2 * SECOND);
     scene.real[1].signal_agent(Signal::STOP);
     stands_still(&scene);
@@ -150,8 +134,8 @@ fn an_assistant_that_begins_to_forward_serves_nobody_until_it_does_not() {
     if !can_run() {
         return;
     }
-    let scene = scene(Mode::Link);
-    let loads = load(&scene, 7 * SECOND);
+    let scene = ClusterScene::copied(Mode::Link);
+    let loads = scene.loads(7 * SECOND);
     sleep(2 * SECOND);
     let assistant = scene.cluster.assistant.host.clone();
     let forwarding = |value: &str| {

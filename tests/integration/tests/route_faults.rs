@@ -7,23 +7,21 @@
     missing_docs
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_fleet::hold::HoldEvent;
 use millrace_integration::target_host::{
-    Holder, PASS_LIST, TargetHost, client, need, service, tester,
+    ASSISTANT, Holder, NFQUEUE, PASS_LIST, SINK, TargetHost, client, need, service, tester,
 };
 use millrace_integration::{Family, can_run, number};
 use millrace_lab::Host;
+use millrace_router_agent::agent::Agent;
+use millrace_router_agent::install::Installer;
+use millrace_router_agent::kernel::Kernel;
+use millrace_router_agent::need::Need;
+use millrace_router_agent::options::Options;
+use millrace_router_agent::state::{Opened, StateFile};
 
-const SINK: &[&str] = &["--mode", "sink"];
-const ASSISTANT: &[&str] = &[
-    "--mode",
-    "assistant",
-    "--assistant",
-    "198.18.2.30,2001:db8:2::30",
-];
-const NFQUEUE: &[&str] = &["--mode", "nfqueue"];
 const ROUTING: &[&[&str]] = &[SINK, ASSISTANT];
 const EVERY: &[&[&str]] = &[SINK, ASSISTANT, NFQUEUE];
 
@@ -342,4 +340,69 @@ fn a_service_that_is_redirected_bears_its_address_only_at_the_end() {
         undo: &["iptables -t nat -F", "ip6tables -t nat -F"],
         told: Some("marks packets or routes them a second time"),
     });
+}
+
+#[test]
+fn what_somebody_else_removes_is_news_and_put_right_at_once() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    let state = scene.state_dir().display().to_string();
+    let words = [
+        "millrace-router-agent",
+        "--state-dir",
+        &state,
+        "-x",
+        PASS_LIST,
+    ];
+    let options = <Options as clap::Parser>::try_parse_from(words).unwrap();
+    let host = options.host_config().unwrap();
+    let Opened::Ours(file) = StateFile::open(&host.state_dir).unwrap() else {
+        panic!("another agent runs");
+    };
+    let wanted = need(&Family::BOTH.map(service), &[]);
+    let scene = &scene;
+    scene
+        .target
+        .enter(move || {
+            let now = Instant::now();
+            let mut agent =
+                Agent::new(Installer::new(host, Kernel::open().unwrap(), file), now).unwrap();
+            let wanted = Need::try_from(&wanted).unwrap();
+            agent.hold(now, "copier-1", 1, wanted, None).unwrap();
+            // What it has done itself is news too, and looked at once.
+            let settle = |agent: &mut Agent, now: Instant| {
+                let soon = now + Duration::from_millis(200);
+                while agent.has_news(soon) {
+                    agent.tick(soon);
+                }
+            };
+            settle(&mut agent, now);
+            let held = scene.picture();
+            let rules = ["rule flush", "rule add pref 32766 lookup main"];
+            let routes = ["route flush table 36524"];
+            let by_hand = [
+                ("-4", &rules[..]),
+                ("-6", &rules[..]),
+                ("-4", &routes[..]),
+                ("-6", &routes[..]),
+            ];
+            for ((family, commands), later) in by_hand.iter().zip(1..) {
+                for command in *commands {
+                    let words = std::iter::once(*family).chain(command.split(' '));
+                    let words: Vec<_> = words.collect();
+                    scene.target.run("ip", &words).unwrap();
+                }
+                assert!(scene.picture() != held, "{commands:?}");
+                // Long before it would look by itself.
+                let soon = now + Duration::from_secs(later);
+                assert!(agent.has_news(soon), "{commands:?}");
+                agent.tick(soon);
+                settle(&mut agent, soon);
+                assert!(!agent.has_news(soon + Duration::from_secs(1) / 2));
+                assert!(scene.picture().contains("proto 152"));
+            }
+        })
+        .unwrap();
 }

@@ -10,7 +10,9 @@
 use std::time::Duration;
 
 use millrace_fleet::hold::HoldEvent;
-use millrace_integration::target_host::{PASS_LIST, TargetHost, client, need, service, tester};
+use millrace_integration::target_host::{
+    MODES, PASS_LIST, TargetHost, client, need, service, tester,
+};
 use millrace_integration::{Family, can_run, number};
 use millrace_proto::v1::hold_refused::Code;
 
@@ -110,16 +112,7 @@ fn an_agent_without_roots_rights_does_all_of_it_in_every_mode() {
     if !can_run() {
         return;
     }
-    for mode in [
-        &["--mode", "sink"][..],
-        &[
-            "--mode",
-            "assistant",
-            "--assistant",
-            "198.18.2.30,2001:db8:2::30",
-        ],
-        &["--mode", "nfqueue"],
-    ] {
+    for (_, mode) in MODES {
         let scene = TargetHost::new();
         let _server = scene.serve();
         let before = scene.picture();
@@ -329,4 +322,42 @@ fn what_somebody_else_removes_is_put_right_while_it_is_held() {
     });
     assert!(!scene.answers(client(Family::V4)));
     assert_eq!(scene.leaked(), 0);
+}
+
+#[test]
+fn holders_with_and_without_a_pool_come_and_go_in_any_order() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    let _server = scene.serve();
+    let _agent = scene.start_agent(&["-x", PASS_LIST, "--grace", "1"]);
+    let services = Family::BOTH.map(service);
+    let pools = ["198.18.1.0/28", "2001:db8:1::/64"];
+    let wide = || scene.hold("copier-1", need(&services, &[]));
+    let narrow = || scene.hold("copier-2", need(&services, &pools));
+    let elsewhere = "198.18.1.200".parse().unwrap();
+    scene.outside.add_address("lo", elsewhere, 32).unwrap();
+    for wide_first in [true, false] {
+        let (first, second) = match wide_first {
+            true => (wide(), narrow()),
+            false => (narrow(), wide()),
+        };
+        first.held();
+        second.held();
+        for leaving in [first, second] {
+            assert!(!scene.answers(client(Family::V4)) && !scene.answers(client(Family::V6)));
+            drop(leaving);
+            let left =
+                |status: &serde_json::Value| status["agent"]["leases"].as_array().unwrap().len();
+            let before = left(&scene.agent_status());
+            scene.wait_status("a lease to end", |status| left(status) < before);
+        }
+        scene.wait_status("nothing to be diverted", |status| {
+            status["agent"]["diverted"] == serde_json::json!([])
+        });
+        assert!(scene.answers(elsewhere));
+        let rules = scene.target.check("ip", &["rule"]).unwrap();
+        assert!(!rules.contains("proto 152"), "{rules}");
+    }
 }

@@ -1,5 +1,5 @@
 //! What the router-agent does to a host: it diverts what it should and nothing else, refuses what
-//! would hurt, survives being killed anywhere, and leaves the host as it was.
+//! would hurt, and leaves the host as it was.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -7,38 +7,13 @@
     missing_docs
 )]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millrace_integration::target_host::{
-    PASS_LIST, PORT, SERVICES, TargetHost, client, connect_from, need, service, tester, vip,
+    MODES, PASS_LIST, PORT, SERVICES, TargetHost, client, connect_from, difference, service,
+    tester, vip, with,
 };
 use millrace_integration::{Family, can_run};
-use millrace_router_agent::agent::Agent;
-use millrace_router_agent::install::Installer;
-use millrace_router_agent::kernel::Kernel;
-use millrace_router_agent::need::Need;
-use millrace_router_agent::oneshot;
-use millrace_router_agent::options::Options;
-use millrace_router_agent::state::{Opened, StateFile};
-
-/// Every mode, as options.
-const MODES: [(&str, &[&str]); 3] = [
-    ("sink", &["--mode", "sink"]),
-    (
-        "assistant",
-        &[
-            "--mode",
-            "assistant",
-            "--assistant",
-            "198.18.2.30,2001:db8:2::30",
-        ],
-    ),
-    ("nfqueue", &["--mode", "nfqueue"]),
-];
-
-fn with<'a>(command: &[&'a str], mode: &[&'a str]) -> Vec<&'a str> {
-    [command, mode, &["-x", PASS_LIST]].concat()
-}
 
 #[test]
 fn every_mode_diverts_all_but_the_pass_list_of_both_families() {
@@ -353,44 +328,6 @@ fn a_sink_that_vanishes_leaks_nothing() {
 }
 
 #[test]
-fn holders_with_and_without_a_pool_come_and_go_in_any_order() {
-    if !can_run() {
-        return;
-    }
-    let scene = TargetHost::new();
-    let _server = scene.serve();
-    let _agent = scene.start_agent(&["-x", PASS_LIST, "--grace", "1"]);
-    let services = Family::BOTH.map(service);
-    let pools = ["198.18.1.0/28", "2001:db8:1::/64"];
-    let wide = || scene.hold("copier-1", need(&services, &[]));
-    let narrow = || scene.hold("copier-2", need(&services, &pools));
-    let elsewhere = "198.18.1.200".parse().unwrap();
-    scene.outside.add_address("lo", elsewhere, 32).unwrap();
-    for wide_first in [true, false] {
-        let (first, second) = match wide_first {
-            true => (wide(), narrow()),
-            false => (narrow(), wide()),
-        };
-        first.held();
-        second.held();
-        for leaving in [first, second] {
-            assert!(!scene.answers(client(Family::V4)) && !scene.answers(client(Family::V6)));
-            drop(leaving);
-            let left =
-                |status: &serde_json::Value| status["agent"]["leases"].as_array().unwrap().len();
-            let before = left(&scene.agent_status());
-            scene.wait_status("a lease to end", |status| left(status) < before);
-        }
-        scene.wait_status("nothing to be diverted", |status| {
-            status["agent"]["diverted"] == serde_json::json!([])
-        });
-        assert!(scene.answers(elsewhere));
-        let rules = scene.target.check("ip", &["rule"]).unwrap();
-        assert!(!rules.contains("proto 152"), "{rules}");
-    }
-}
-
-#[test]
 fn remove_ends_copied_connections_first_so_that_none_of_them_speaks_to_a_real_client() {
     if !can_run() {
         return;
@@ -422,214 +359,6 @@ fn remove_ends_copied_connections_first_so_that_none_of_them_speaks_to_a_real_cl
         let open = scene.target.check("ss", &["-Htn", &port]).unwrap();
         assert_eq!(open.lines().count(), 1, "{name}: only the tester's: {open}");
         drop((copies, tested));
-    }
-}
-
-#[test]
-fn what_somebody_else_removes_is_news_and_put_right_at_once() {
-    if !can_run() {
-        return;
-    }
-    let scene = TargetHost::new();
-    let state = scene.state_dir().display().to_string();
-    let words = [
-        "millrace-router-agent",
-        "--state-dir",
-        &state,
-        "-x",
-        PASS_LIST,
-    ];
-    let options = <Options as clap::Parser>::try_parse_from(words).unwrap();
-    let host = options.host_config().unwrap();
-    let Opened::Ours(file) = StateFile::open(&host.state_dir).unwrap() else {
-        panic!("another agent runs");
-    };
-    let wanted = need(&Family::BOTH.map(service), &[]);
-    let scene = &scene;
-    scene
-        .target
-        .enter(move || {
-            let now = Instant::now();
-            let mut agent =
-                Agent::new(Installer::new(host, Kernel::open().unwrap(), file), now).unwrap();
-            let wanted = Need::try_from(&wanted).unwrap();
-            agent.hold(now, "copier-1", 1, wanted, None).unwrap();
-            // What it has done itself is news too, and looked at once.
-            let settle = |agent: &mut Agent, now: Instant| {
-                let soon = now + Duration::from_millis(200);
-                while agent.has_news(soon) {
-                    agent.tick(soon);
-                }
-            };
-            settle(&mut agent, now);
-            let held = scene.picture();
-            let rules = ["rule flush", "rule add pref 32766 lookup main"];
-            let routes = ["route flush table 36524"];
-            let by_hand = [
-                ("-4", &rules[..]),
-                ("-6", &rules[..]),
-                ("-4", &routes[..]),
-                ("-6", &routes[..]),
-            ];
-            for ((family, commands), later) in by_hand.iter().zip(1..) {
-                for command in *commands {
-                    let words = std::iter::once(*family).chain(command.split(' '));
-                    let words: Vec<_> = words.collect();
-                    scene.target.run("ip", &words).unwrap();
-                }
-                assert!(scene.picture() != held, "{commands:?}");
-                // Long before it would look by itself.
-                let soon = now + Duration::from_secs(later);
-                assert!(agent.has_news(soon), "{commands:?}");
-                agent.tick(soon);
-                settle(&mut agent, soon);
-                assert!(!agent.has_news(soon + Duration::from_secs(1) / 2));
-                assert!(scene.picture().contains("proto 152"));
-            }
-        })
-        .unwrap();
-}
-
-/// Which change a killed agent dies after, and what it does.
-const DIE_AFTER: &str = "MILLRACE_TEST_DIE_AFTER";
-const DO: &str = "MILLRACE_TEST_DO";
-
-/// The body of the agents that are killed below; started on the target with its arguments in the
-/// environment.
-#[test]
-#[ignore = "it is started by the test that kills it"]
-fn an_agent_that_kills_itself() {
-    let Ok(words) = std::env::var(DO) else { return };
-    let die_after: u64 = std::env::var(DIE_AFTER).unwrap().parse().unwrap();
-    let words = std::iter::once("millrace-router-agent").chain(words.split_whitespace());
-    let options = <Options as clap::Parser>::try_parse_from(words.map(str::to_owned)).unwrap();
-    let host = options.host_config().unwrap();
-    let mut changes = 0;
-    let die =
-        || rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    if die_after == 0 {
-        die().unwrap();
-    }
-    let kernel = Kernel::open().unwrap().observed_by(Box::new(move |_| {
-        changes += 1;
-        if changes == die_after {
-            die().unwrap();
-        }
-    }));
-    let Opened::Ours(state) = StateFile::open(&host.state_dir).unwrap() else {
-        panic!("another agent runs");
-    };
-    let mut installer = Installer::new(host, kernel, state);
-    match options.command.unwrap() {
-        millrace_router_agent::options::Command::Apply(wanted) => {
-            let need: Need = wanted.need();
-            oneshot::apply(&mut installer, &need).unwrap();
-        }
-        _ => oneshot::remove(&mut installer).unwrap(),
-    }
-}
-
-/// Runs an agent on the target that kills itself after its change number `n`. Whether it did.
-fn killed_after(scene: &TargetHost, n: u64, command: &str) -> bool {
-    let state = scene.state_dir();
-    let all = format!("--state-dir {} {command} -x {PASS_LIST}", state.display());
-    let program = std::env::current_exe().unwrap();
-    let arguments = [
-        "--exact",
-        "an_agent_that_kills_itself",
-        "--ignored",
-        "--nocapture",
-    ];
-    let environment = [(DIE_AFTER, n.to_string()), (DO, all)];
-    let environment: Vec<_> = environment
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect();
-    let log = scene.target.file(&format!("killed-{n}.log"));
-    let mut process = scene
-        .target
-        .spawn(program, &arguments, &environment, &log)
-        .unwrap();
-    let status = process.wait(Duration::from_secs(30)).unwrap();
-    let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
-    assert!(killed || status.success(), "{status}: {}", process.log());
-    killed
-}
-
-#[test]
-fn killed_after_any_change_of_apply_the_next_agent_brings_about_the_plan_or_nothing() {
-    if !can_run() {
-        return;
-    }
-    for (name, mode) in MODES {
-        let scene = TargetHost::new();
-        let _server = scene.serve();
-        let before = scene.picture();
-        let apply = format!("apply -s {SERVICES} --manage-sysctl {}", mode.join(" "));
-        let mut n = 0;
-        while killed_after(&scene, n, &apply) {
-            // To nothing, ...
-            scene.agent(&with(&["remove"], mode)).unwrap();
-            let after = scene.picture();
-            assert!(
-                after == before,
-                "{name} {n}: {}",
-                difference(&before, &after)
-            );
-            // ... and to the plan.
-            assert!(killed_after(&scene, n, &apply));
-            let words: Vec<&str> = apply.split_whitespace().collect();
-            scene.agent(&with(&words, &[])).unwrap();
-            for family in Family::BOTH {
-                assert!(
-                    scene
-                        .connect(client(family), Duration::from_millis(100))
-                        .is_err(),
-                    "{name} {n}"
-                );
-                assert!(scene.answers(tester(family)), "{name} {n}");
-            }
-            assert_eq!(scene.leaked(), 0, "{name} {n}");
-            scene.agent(&with(&["remove"], mode)).unwrap();
-            n += 1;
-            assert!(n < 60, "it ends some time");
-        }
-        assert!(n >= 5, "{name}: it was killed {n} times");
-    }
-}
-
-#[test]
-fn killed_after_any_change_of_remove_nothing_leaks_and_the_next_agent_finishes_it() {
-    if !can_run() {
-        return;
-    }
-    for (name, mode) in MODES {
-        let scene = TargetHost::new();
-        let _server = scene.serve();
-        let before = scene.picture();
-        let apply = with(&["apply", "-s", SERVICES, "--manage-sysctl"], mode);
-        let remove = format!("remove {}", mode.join(" "));
-        let mut n = 0;
-        loop {
-            scene.agent(&apply).unwrap();
-            // Copies, half-open ones among them, whose copier is gone before the removal.
-            drop(scene.copied_traffic());
-            if !killed_after(&scene, n, &remove) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1200));
-            scene.agent(&with(&["remove"], mode)).unwrap();
-            let after = scene.picture();
-            assert!(
-                after == before,
-                "{name} {n}: {}",
-                difference(&before, &after)
-            );
-            assert_eq!(scene.leaked(), 0, "{name} {n}");
-            n += 1;
-            assert!(n < 60, "it ends some time");
-        }
-        assert!(n >= 5, "{name}: it was killed {n} times");
     }
 }
 
@@ -693,19 +422,4 @@ fn show_says_what_is_there() {
         service(Family::V4).to_string()
     );
     assert!(vip(Family::V4).is_ipv4());
-}
-
-/// The lines in which two pictures differ.
-fn difference(before: &str, after: &str) -> String {
-    let missing = before
-        .lines()
-        .filter(|line| !after.lines().any(|it| it == *line));
-    let new = after
-        .lines()
-        .filter(|line| !before.lines().any(|it| it == *line));
-    let missing = missing.map(|line| format!("- {line}"));
-    missing
-        .chain(new.map(|line| format!("+ {line}")))
-        .collect::<Vec<_>>()
-        .join("\n")
 }

@@ -89,6 +89,16 @@ impl ClusterScene {
         scene
     }
 
+    /// The usual cluster, checked and copied: the first copier announces its flows, the second claims a pool.
+    pub fn copied(mode: Mode) -> Self {
+        let mut scene = Self::new(Self::options(), mode);
+        scene.start_checks();
+        scene.start_tester();
+        scene.start_copier(0, &[]);
+        scene.start_copier(1, &["-c", POOLS[1]]);
+        scene
+    }
+
     /// Starts the director's health checks: of each real server's own addresses, once a second.
     pub fn start_checks(&mut self) {
         let own = self.cluster.real_servers.iter().map(|real| real.address);
@@ -219,6 +229,13 @@ impl ClusterScene {
     /// uploads, and sessions that stay. No two streams of a scene are the same.
     pub fn mixed_load(&self, live: usize, lasting: Duration) -> Vec<Running> {
         self.load_at(live, lasting, 50)
+    }
+
+    /// [`Self::mixed_load`] on both live servers.
+    pub fn loads(&self, lasting: Duration) -> Vec<Running> {
+        (0..2)
+            .flat_map(|live| self.mixed_load(live, lasting))
+            .collect()
     }
 
     /// As [`Self::mixed_load`], a fifth of it: for an emulated machine.

@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(160);
 
 /// Reads the floor's counters, and remembers.
 #[derive(Debug)]
-pub struct FloorWatch {
+pub(super) struct FloorWatch {
     /// What was counted when nothing was wrong.
     counted: Stopped,
     next_at: Option<Instant>,
@@ -40,7 +40,7 @@ impl Default for FloorWatch {
 
 impl FloorWatch {
     /// Whether the counters are to be read now.
-    pub fn is_due(&mut self, now: Instant) -> bool {
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
         if self.next_at.is_some_and(|at| at > now) {
             return false;
         }
@@ -49,18 +49,18 @@ impl FloorWatch {
     }
 
     /// Whether more was stopped than is known.
-    pub fn is_news(&self, stopped: Stopped) -> bool {
+    pub(super) fn is_news(&self, stopped: Stopped) -> bool {
         stopped.packets > self.counted.packets || stopped.errors > self.counted.errors
     }
 
-    /// What was stopped before this is of no account.
-    pub fn begin_at(&mut self, stopped: Stopped) {
+    /// Begins with these counters: what was stopped before is not counted.
+    pub(super) fn begin_at(&mut self, stopped: Stopped) {
         self.counted = stopped;
     }
 
     /// Takes the counters in. What was stopped since the last call is `explained` where the cause is
     /// known: a change that was just made, or a look-up that went wrong. Says how much it was.
-    pub fn take(&mut self, now: Instant, stopped: Stopped, explained: bool) -> Stopped {
+    pub(super) fn take(&mut self, now: Instant, stopped: Stopped, explained: bool) -> Stopped {
         // A floor that was replaced counts from 0.
         let grown = |before: u64, after: u64| after.checked_sub(before).unwrap_or(after);
         let new = Stopped {
@@ -86,12 +86,12 @@ impl FloorWatch {
     }
 
     /// Whether it had to stop something a short time ago.
-    pub fn is_trouble(&self, now: Instant) -> bool {
+    pub(super) fn is_trouble(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until > now)
     }
 
     /// All that was stopped since the start.
-    pub fn total(&self) -> Stopped {
+    pub(super) fn total(&self) -> Stopped {
         self.total
     }
 }
