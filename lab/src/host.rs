@@ -107,13 +107,9 @@ impl Host {
         environment: &[(&str, &str)],
         log: &Path,
     ) -> Result<Process> {
-        let program = resolve(program.as_ref())?;
-        let mut command = command("ip")?;
-        command
-            .args(["netns", "exec", self.namespace()])
-            .arg(&program)
-            .args(arguments);
-        command.envs(environment.iter().copied());
+        let mut command = self.command(program.as_ref())?;
+        command.args(arguments).envs(environment.iter().copied());
+        let program = program.as_ref();
         let label = format!(
             "{} on {}",
             program
@@ -122,7 +118,7 @@ impl Host {
                 .to_string_lossy(),
             self.name()
         );
-        Process::start(command, label, log)
+        self.enter(|| Process::start(command, label, log))?
     }
 
     /// Runs a program here to its end.
@@ -130,7 +126,8 @@ impl Host {
     /// # Errors
     /// When it is not installed or cannot be started; a failing exit status is no error.
     pub fn run(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Result<Output> {
-        run(self.command(program.as_ref())?.args(arguments))
+        let mut command = self.command(program.as_ref())?;
+        self.enter(|| run(command.args(arguments)))?
     }
 
     /// As [`Host::run`], but failing is an error; returns what it wrote to standard output.
@@ -138,9 +135,12 @@ impl Host {
     /// # Errors
     /// When it cannot be started or fails.
     pub fn check(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Result<String> {
-        check(self.command(program.as_ref())?.args(arguments))
+        let mut command = self.command(program.as_ref())?;
+        self.enter(|| check(command.args(arguments)))?
     }
 
+    /// A command that sees this host's `/sys`, too. It is to be started inside ([`Host::enter`]): a process that
+    /// enters by itself is missed when its lab goes at that moment.
     fn command(&self, program: &Path) -> Result<std::process::Command> {
         let mut command = command("ip")?;
         command

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::command::{check, command, ip_batch};
@@ -16,6 +18,8 @@ use crate::link::Switch;
 const PREFIX: &str = "mr";
 /// What a shell reports for a program ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
+/// How long the killed processes of one namespace may take to end.
+const KILL_WAIT: Duration = Duration::from_secs(5);
 
 /// All labs of this process, for the signal handler.
 static LABS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
@@ -145,15 +149,35 @@ impl Inner {
     }
 }
 
-/// Ends all processes of a namespace and removes it. Best effort: it also runs while a process is dying.
+/// Ends all processes of a namespace, waits until they have ended, and removes it. Best effort: it also runs while a
+/// process is dying.
 fn remove_namespace(name: &str) {
-    // Twice: a process may have forked while the first list was being read.
-    for _ in 0..2 {
-        for pid in pids(name) {
-            let _ = kill_process(pid, Signal::KILL);
+    let deadline = Instant::now() + KILL_WAIT;
+    // Until none is left: a process may have forked while a list was being read.
+    loop {
+        let processes = pids(name);
+        if processes.is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        for pid in processes {
+            let _ = end(pid, deadline);
         }
     }
     let _ = ip_batch(None, &[format!("netns del {name}")]);
+}
+
+/// Kills a process and waits until it has ended; it may stay a zombie until its parent looks.
+fn end(pid: Pid, deadline: Instant) -> rustix::io::Result<()> {
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    pidfd_send_signal(&process, Signal::KILL)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let limit = rustix::event::Timespec {
+        tv_sec: left.as_secs().cast_signed(),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    // pidfd_open(2): readable once the process has ended.
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit))?;
+    Ok(())
 }
 
 /// The processes whose network namespace is the named one, this process itself left out.

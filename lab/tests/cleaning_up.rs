@@ -95,6 +95,7 @@ fn what_a_killed_process_leaves_is_taken_away_by_the_next_lab() {
     child.wait().unwrap();
     let _next = Lab::new().unwrap();
     assert!(!namespaces().contains(&namespace));
+    // Another test's lab may have been the next.
     wait_for("the process to be gone", Duration::from_secs(5), || {
         is_gone(&pid)
     })
