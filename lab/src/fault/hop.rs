@@ -221,9 +221,8 @@ impl Carrier {
                 self.forth.set(faults.0);
                 self.back.set(faults.1);
             }
-            let now = Instant::now();
-            let forth = carry(&self.first, &self.second, &mut self.forth, now, &mut buffer);
-            let back = carry(&self.second, &self.first, &mut self.back, now, &mut buffer);
+            let forth = carry(&self.first, &self.second, &mut self.forth, &mut buffer);
+            let back = carry(&self.second, &self.first, &mut self.back, &mut buffer);
             let (Ok(forth), Ok(back)) = (forth, back) else {
                 // The devices are gone: the lab is being taken down.
                 break;
@@ -302,13 +301,8 @@ impl Carrier {
 }
 
 /// Moves one batch in one direction; whether there may be more.
-fn carry(
-    from: &Device,
-    to: &Device,
-    line: &mut Line,
-    now: Instant,
-    buffer: &mut [u8],
-) -> Result<bool> {
+fn carry(from: &Device, to: &Device, line: &mut Line, buffer: &mut [u8]) -> Result<bool> {
+    let now = Instant::now();
     while let Some(frame) = line.poll(now) {
         if !to.send(&frame) {
             line.send_failed();
@@ -321,7 +315,8 @@ fn carry(
         let Some(frame) = buffer.get(..length) else {
             continue;
         };
-        for _ in 0..line.arrive(now, frame) {
+        // Not the time before it was read: this thread may have stood still, and a delay would be too short.
+        for _ in 0..line.arrive(Instant::now(), frame) {
             if !to.send(frame) {
                 line.send_failed();
             }
