@@ -45,7 +45,9 @@ pub fn take_events(engine: &mut Engine) -> usize {
     let mut count = 0;
     while let Some(event) = engine.poll_event() {
         match event {
-            Event::FlowOpened { .. } | Event::FlowClosed { .. } => count += 1,
+            Event::FlowOpened { .. } | Event::FlowClosed { .. } | Event::TargetSilent { .. } => {
+                count += 1;
+            }
         }
     }
     count

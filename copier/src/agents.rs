@@ -137,6 +137,12 @@ impl Agents {
         self.0.plan.bears_clients_addresses() && self.holds().is_empty()
     }
 
+    /// Whether agents keep responses from the real clients whose addresses the replicas bear, whichever clients
+    /// these are.
+    pub fn keep_all_clients(&self) -> bool {
+        self.0.plan.bears_clients_addresses() && !self.holds().is_empty()
+    }
+
     /// Whether responses are kept from the real clients now.
     pub fn diversion(&self) -> Diversion {
         let (holds, now) = (self.holds(), BootTime::now());

@@ -111,6 +111,11 @@ impl Output<'_, '_> {
             replicas.slow_connects,
         )?;
         self.counter(
+            "silent_targets",
+            "Targets that fell silent and were stopped until probes had come back",
+            replicas.silent_targets,
+        )?;
+        self.counter(
             "ports_reused_early",
             "Source ports used again before their rest was over",
             replicas.ports_reused_early,

@@ -154,7 +154,7 @@ impl Plan {
             } else {
                 FlowTarget::Exact
             },
-            probe: !options.no_probe && local.is_none(),
+            probe: probes(options),
             local,
             pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
@@ -203,6 +203,11 @@ pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
 }
 
 /// What is replayed, and how.
+/// Whether targets are held back until probes come back. A host that catches the answers itself needs none.
+const fn probes(options: &Options) -> bool {
+    !options.no_probe && !options.offline.local
+}
+
 fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
     if options.common.daemon && sources.contains(&Source::StandardInput) {
         return Err(ExitError::usage(
@@ -295,6 +300,8 @@ fn engine_config(
             open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
             bandwidth: options.limits.max_bandwidth,
         },
+        // Without probes nobody would open a target again.
+        stop_on_silence: probes(options),
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,

@@ -94,6 +94,8 @@ pub struct Replicas {
     pub established: u64,
     /// Whose first SYN the target did not answer in time.
     pub slow_connects: u64,
+    /// Targets that fell silent and were stopped until probes had come back, each time.
+    pub silent_targets: u64,
     /// Begun from a port that had not rested, since no other was free.
     pub ports_reused_early: u64,
     /// Moved to another source port, since another copier owned their flow.
@@ -321,6 +323,7 @@ impl Report {
                 opened: stats.replicas_opened,
                 established: stats.replicas_established,
                 slow_connects: stats.connects_unanswered,
+                silent_targets: stats.targets_stopped,
                 ports_reused_early: stats.ports_reused_early,
                 moved: stats.replicas_moved,
                 completed: stats.replicas_completed,

@@ -228,7 +228,9 @@ impl Shard {
             }
             let fed = self.feed(now);
             self.engine.timeout(now);
-            self.prober.advance(now, &mut self.engine, &mut self.routes);
+            let guarded = self.agents.keep_all_clients();
+            self.prober
+                .advance(now, &mut self.engine, &mut self.routes, guarded);
             self.ask_agents(now);
             let unsent = self.put_out(now);
             self.flush();
@@ -284,6 +286,7 @@ impl Shard {
         } else {
             self.agents.diversion()
         };
+        self.engine.listen(now, self.routes.are_all_up());
         if self.routes.set_diversion(diversion) {
             self.engine.set_open(now, self.routes.is_open());
         }
@@ -375,7 +378,7 @@ impl Shard {
                         self.routes
                             .on_conflict(now, interceptor, key, &mut self.engine);
                         // Its new flow is announced before a next report of it is weighed.
-                        self.tell_flows();
+                        self.tell_flows(now);
                     }
                 }
                 Input::Traced(interceptor, report) => {
@@ -433,7 +436,7 @@ impl Shard {
                 [&[]; 3],
             );
         }
-        self.tell_flows();
+        self.tell_flows(now);
         unsent
     }
 
@@ -454,11 +457,18 @@ impl Shard {
         });
     }
 
-    fn tell_flows(&mut self) {
+    fn tell_flows(&mut self, now: Time) {
         while let Some(event) = self.engine.poll_event() {
             match event {
                 Event::FlowOpened { key, tuple } => self.routes.flow_opened(key, &tuple),
                 Event::FlowClosed { key } => self.routes.flow_closed(key),
+                Event::TargetSilent {
+                    service,
+                    unanswered,
+                    of,
+                } => self
+                    .prober
+                    .on_silence(now, &mut self.engine, service, unanswered, of),
             }
         }
     }

@@ -431,7 +431,7 @@ async fn first_contact_waits_a_moment_for_interceptors_that_are_not_connected_ye
     copier.engine.set_open(copier.now, true);
     copier.session(1000);
     let mut begun = |copier: &mut Copier| {
-        prober.advance(copier.now, &mut copier.engine, &mut copier.routes);
+        prober.advance(copier.now, &mut copier.engine, &mut copier.routes, false);
         std::iter::from_fn(|| prober.poll_transmit()).count()
     };
     assert_eq!(begun(&mut copier), 0);

@@ -72,6 +72,8 @@ pub struct Config {
     /// The segments come from a recording, and their times are its own; `None`: they come as they
     /// are captured.
     pub recorded: Option<Recorded>,
+    /// Whether a target that answered and falls silent is stopped: see [`crate::Event::TargetSilent`].
+    pub stop_on_silence: bool,
     /// Seed of all that is random: hash keys and initial sequence numbers.
     pub seed: u64,
 }
@@ -100,6 +102,7 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(3600),
             gap_grace: Duration::from_secs(1),
             recorded: None,
+            stop_on_silence: true,
             seed: 0,
         }
     }

@@ -366,6 +366,9 @@ impl Siege {
         }
         while let Some(event) = self.engine.poll_event() {
             match event {
+                Event::TargetSilent { service, .. } => {
+                    self.engine.set_target_open(self.now, service, true);
+                }
                 Event::FlowOpened { key, tuple } => {
                     self.flows.push((key, tuple));
                     self.open_flows.insert(key, tuple);

@@ -6,7 +6,12 @@
 //! which finds the hop that is missing: see [`verdict`]. A target whose answers leave towards real
 //! clients is never opened, nor is one some of whose probes went where no known host is, while these
 //! bear addresses of clients. The volley is repeated until it is put right.
+//!
+//! Where router-agents keep responses from the clients, whichever clients these are, probes bear an address of
+//! this host: an answer that is not diverted hits nobody. A target that falls silent later
+//! ([`millrace_engine::Event::TargetSilent`]) is contacted anew.
 
+mod own;
 mod table;
 pub mod verdict;
 mod volley;
@@ -58,6 +63,8 @@ struct Target {
     services: Vec<usize>,
     state: State,
     volleys: u32,
+    /// Volleys since it was open.
+    failed: u32,
     verdict: Option<Verdict>,
     said_at: Time,
 }
@@ -89,6 +96,7 @@ impl Prober {
                     services: vec![index],
                     state: State::Waiting(now),
                     volleys: 0,
+                    failed: 0,
                     verdict: None,
                     said_at: Time::default(),
                 }),
@@ -108,8 +116,15 @@ impl Prober {
         id <= LARGEST_ID
     }
 
-    /// Begins and ends volleys. To be called often: it costs little while nothing is due.
-    pub fn advance(&mut self, now: Time, engine: &mut Engine, routes: &mut RouteInfo) {
+    /// Begins and ends volleys. To be called often: it costs little while nothing is due. `guarded` says that
+    /// router-agents keep responses from the clients, whichever these are.
+    pub fn advance(
+        &mut self,
+        now: Time,
+        engine: &mut Engine,
+        routes: &mut RouteInfo,
+        guarded: bool,
+    ) {
         self.now = now;
         // An interceptor looks for one volley after the other, so they are asked after in turn.
         let mut asked_after = self.volleys().any(|volley| volley.is_asked_after());
@@ -118,7 +133,7 @@ impl Prober {
                 State::Proven => {}
                 State::Waiting(at) => {
                     if now >= *at && may_begin(&mut self.open_since, now, routes) {
-                        target.begin(now, &mut self.next_id, engine, routes);
+                        target.begin(now, &mut self.next_id, engine, routes, guarded);
                     }
                 }
                 State::Asking(volley) => {
@@ -131,6 +146,37 @@ impl Prober {
                 }
             }
         }
+    }
+
+    /// A target fell silent, and the engine sends it nothing any more: it is contacted anew.
+    pub fn on_silence(
+        &mut self,
+        now: Time,
+        engine: &mut Engine,
+        service: usize,
+        unanswered: usize,
+        of: u64,
+    ) {
+        let Some(target) = self
+            .targets
+            .iter_mut()
+            .find(|target| target.services.contains(&service))
+        else {
+            return;
+        };
+        for service in &target.services {
+            engine.set_target_open(now, *service, false);
+        }
+        if !matches!(target.state, State::Proven) {
+            return;
+        }
+        tracing::warn!(
+            "target {}: it fell silent: {unanswered} of {of} packets went unanswered. Its answers may reach real \
+             clients, so nothing is sent until probes show what is wrong",
+            target.address
+        );
+        target.state = State::Waiting(now);
+        target.verdict = None;
     }
 
     /// When [`Prober::advance`] is to be called next.
@@ -212,12 +258,20 @@ fn may_begin(open_since: &mut Option<Time>, now: Time, routes: &RouteInfo) -> bo
 }
 
 impl Target {
-    fn begin(&mut self, now: Time, next_id: &mut u64, engine: &mut Engine, routes: &mut RouteInfo) {
+    fn begin(
+        &mut self,
+        now: Time,
+        next_id: &mut u64,
+        engine: &mut Engine,
+        routes: &mut RouteInfo,
+        guarded: bool,
+    ) {
         let interceptors = routes.connected();
         // Those that are away have real servers, too.
         let size = volley::size(interceptors.len() + routes.absent().len());
         let mut sources: Vec<Endpoint> = Vec::new();
-        let client = self.client(engine);
+        let own = guarded.then(|| own::address_towards(self.address.ip));
+        let client = own.flatten().or_else(|| self.client(engine));
         for attempt in 0..2 * size {
             let at = now + Duration::from_micros(attempt as u64);
             let mut services = self.services.iter();
@@ -234,6 +288,7 @@ impl Target {
             return;
         }
         self.volleys += 1;
+        self.failed += 1;
         let first_id = *next_id;
         *next_id += sources.len() as u64;
         if *next_id > LARGEST_ID / 2 {
@@ -284,12 +339,13 @@ impl Target {
         self.verdict = Some(verdict);
         if open {
             self.state = State::Proven;
+            self.failed = 0;
             for service in &self.services {
                 engine.set_target_open(now, *service, true);
             }
             return;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.volleys.min(6)) / 2;
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failed.min(6)) / 2;
         self.state = State::Waiting(now + pause.min(LONGEST_PAUSE));
     }
 }
@@ -325,7 +381,7 @@ mod tests {
             ..TcpHeader::default()
         };
         assert!(prober.on_header(0, FlowRef::Id(id), &answer));
-        prober.advance(now, &mut engine, &mut routes);
+        prober.advance(now, &mut engine, &mut routes, false);
         assert!(matches!(prober.targets[0].state, State::Proven));
         let (_, tuple, reset) = prober.poll_transmit().unwrap();
         assert_eq!((tuple.source, reset.flags), (client, Flags::RST));
@@ -374,7 +430,7 @@ mod tests {
         }
         assert_eq!(engine.gauges().replicas_waiting, 1);
         let target = &mut prober.targets[0];
-        target.begin(now, &mut prober.next_id, &mut engine, &mut routes);
+        target.begin(now, &mut prober.next_id, &mut engine, &mut routes, false);
         let (_, tuple, _) = prober.poll_transmit().unwrap();
         assert_eq!(tuple.source.ip, client.ip);
     }

@@ -108,6 +108,11 @@ impl RouteInfo {
         absent
     }
 
+    /// Whether responses can come back through every interceptor that is named.
+    pub fn are_all_up(&self) -> bool {
+        self.links.iter().all(LinkRoutes::is_up)
+    }
+
     /// All links, and what came over them.
     pub fn in_sight(&self) -> impl Iterator<Item = LinkSight> {
         self.links.iter().map(|link| LinkSight {

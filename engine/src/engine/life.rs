@@ -246,7 +246,7 @@ impl Engine {
         };
         // It waits until it connects, if only for a moment.
         self.held_back += 1;
-        if self.open && target.open && target.waiting.is_empty() {
+        if self.open && target.lets_begin() && target.waiting.is_empty() {
             self.connect(now, key, self.connecting >= CROWD);
         } else {
             if target.waiting.len() > 2 * self.held_back {
@@ -308,14 +308,17 @@ impl Engine {
                 }
             }
         }
-        let left = |target: &TargetState| target.open && !target.waiting.is_empty();
+        let left = |target: &TargetState| target.lets_begin() && !target.waiting.is_empty();
         if self.targets.iter().any(left) {
             self.release_at = now.plus_micros(RELEASE_TICK);
         }
     }
 
     fn next_waiting(&mut self, target: usize) -> Option<ReplicaKey> {
-        let target = self.targets.get_mut(target).filter(|target| target.open)?;
+        let target = self
+            .targets
+            .get_mut(target)
+            .filter(|target| target.lets_begin())?;
         target.waiting.pop_front()
     }
 
@@ -457,6 +460,7 @@ impl Engine {
     }
 
     pub(super) fn on_replica_timer(&mut self, now: Time, fired: Time, key: ReplicaKey) {
+        let stopped = self.is_stopped(key);
         let Some(replica) = self.replicas.get_mut(key) else {
             return;
         };
@@ -468,6 +472,8 @@ impl Engine {
             replica.end_delay();
             let service = replica.service;
             self.begin_replica(now, key, service);
+        } else if stopped {
+            // What is due stays due until its target is open again.
         } else if replica.deadline(&self.config) <= now {
             self.with_replica(now, key, Replica::on_timer);
         } else {

@@ -9,6 +9,7 @@ mod life;
 mod live;
 mod output;
 mod recording;
+mod silence;
 mod target;
 mod trim;
 
@@ -23,6 +24,7 @@ use slotmap::{SlotMap, SparseSecondaryMap};
 pub use self::aside::Relief;
 use self::client::ClientSegment;
 pub use self::output::Transmit;
+use self::silence::Silence;
 use self::trim::Kept;
 use crate::caps::Meter;
 use crate::config::{Config, Direction};
@@ -52,6 +54,15 @@ pub enum Event {
     FlowClosed {
         /// The replica.
         key: ReplicaKey,
+    },
+    /// A target that answered has fallen silent: nothing is sent to it until [`Engine::set_target_open`].
+    TargetSilent {
+        /// Place of its service in [`Config::services`].
+        service: usize,
+        /// So many packets are unanswered that an answer is due to ...
+        unanswered: usize,
+        /// ... of so many that were sent since the first of these.
+        of: u64,
     },
 }
 
@@ -121,6 +132,14 @@ struct TargetState {
     waiting: VecDeque<ReplicaKey>,
     /// How many joined them since the last ones were let go.
     joined: usize,
+    silence: Silence,
+}
+
+impl TargetState {
+    /// Whether replicas may begin.
+    const fn lets_begin(&self) -> bool {
+        self.open && !self.silence.is_holding()
+    }
 }
 
 /// The replay engine of one shard.
@@ -140,6 +159,8 @@ pub struct Engine {
     connecting: usize,
     lingering: usize,
     events: VecDeque<Event>,
+    /// Resets of handshakes that were called off.
+    resets: VecDeque<(ReplicaKey, FourTuple, TcpHeader)>,
     targets: Vec<TargetState>,
     allocator: Allocator,
     intensity: Intensity,
@@ -151,6 +172,9 @@ pub struct Engine {
     busy: usize,
     stats: Stats,
     open: bool,
+    /// Whether silence of a target means something, and when it is judged next.
+    listening: bool,
+    silence_at: Time,
     draining: bool,
     /// How far the recording was taken in, if there is one.
     recorded: RecordedClock,
@@ -174,6 +198,7 @@ impl Engine {
             open: true,
             waiting: VecDeque::new(),
             joined: 0,
+            silence: Silence::default(),
         };
         Self {
             targets: vec![target; config.services.len()],
@@ -200,8 +225,11 @@ impl Engine {
             connecting: 0,
             lingering: 0,
             events: VecDeque::new(),
+            resets: VecDeque::new(),
             stats: Stats::new(),
             open: false,
+            listening: true,
+            silence_at: Time::NEVER,
             draining: false,
             recorded: RecordedClock::default(),
             heap: 0,
@@ -270,6 +298,9 @@ impl Engine {
     /// Does whatever is due. To be called when [`Engine::poll_timeout`] says so; calling it more
     /// often does no harm.
     pub fn timeout(&mut self, now: Time) {
+        if self.silence_at <= now {
+            self.judge_silence(now);
+        }
         // What is armed again for a time that has come already waits for the next call: a fault
         // in one deadline must not keep everybody else waiting.
         for _ in 0..self.session_timers.len() {
@@ -303,6 +334,7 @@ impl Engine {
         };
         let next = sessions
             .min(self.replica_timers.next())
+            .min(self.silence_at)
             .min(self.release_at);
         // While nothing may be sent, what is ready waits for the bandwidth.
         let next = match self.ready.is_empty() {
@@ -328,6 +360,7 @@ impl Engine {
             self.path_restored(now, |_| true);
             self.release_waiting(now);
         } else {
+            self.forget_silence(now);
             self.release_at = Time::NEVER;
         }
     }
@@ -338,11 +371,13 @@ impl Engine {
     }
 
     /// Says whether replicas towards the target of this service (its place in
-    /// [`Config::services`]) may begin. Until then they are held back; those that have begun go on.
+    /// [`Config::services`]) may begin. Until then they are held back; those that have begun go on, unless the
+    /// target was stopped since it had fallen silent ([`Event::TargetSilent`]): then they go on from now.
     pub fn set_target_open(&mut self, now: Time, service: usize, open: bool) {
         if let Some(target) = self.targets.get_mut(service) {
             target.open = open;
             if open {
+                self.end_silence(now, service);
                 self.release_waiting(now);
             }
         }

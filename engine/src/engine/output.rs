@@ -32,8 +32,25 @@ impl Engine {
         if !self.meter.may_send(now) {
             return None;
         }
+        if let Some((key, tuple, header)) = self.next_reset() {
+            self.stats.packets_sent += 1;
+            self.meter.sent(0);
+            return Some(Transmit {
+                key,
+                tuple,
+                header,
+                payload: [&[]; 3],
+            });
+        }
         let (key, outgoing) = loop {
             let key = *self.ready.front()?;
+            if self.is_stopped(key) {
+                self.ready.pop_front();
+                if let Some(replica) = self.replicas.get_mut(key) {
+                    replica.queued = false;
+                }
+                continue;
+            }
             let next = self.run_replica(now, key, |replica, cx| replica.next_outgoing(cx));
             if let Some(outgoing) = next.flatten() {
                 break (key, outgoing);
@@ -44,6 +61,7 @@ impl Engine {
             }
             self.settle(now, key);
         };
+        self.note_asked(now, key, &outgoing);
         self.transmit(key, &outgoing)
     }
 

@@ -30,6 +30,7 @@ impl Engine {
         };
         match key.filter(|key| self.replicas.contains_key(*key)) {
             Some(key) => {
+                self.note_heard(now, key);
                 self.with_replica(now, key, |replica, cx| {
                     replica.on_header(cx, header, payload_len);
                 });
@@ -41,7 +42,13 @@ impl Engine {
     /// Answers that went unseen can be seen again: what these replicas have outstanding is tried
     /// again within a fraction of a second.
     pub fn path_restored(&mut self, now: Time, affected: impl Fn(ReplicaKey) -> bool) {
-        let keys: Vec<ReplicaKey> = self.replicas.keys().filter(|key| affected(*key)).collect();
+        let keys = self.replicas.keys().filter(|key| affected(*key)).collect();
+        self.forget_silence(now);
+        self.retry(now, keys);
+    }
+
+    /// Tries again what these replicas have outstanding.
+    pub(super) fn retry(&mut self, now: Time, keys: Vec<ReplicaKey>) {
         let count = keys.len().max(1) as u64;
         for (i, key) in keys.into_iter().enumerate() {
             let at = now.plus_micros((i as u64 * RETRY_SPREAD / count) as u32);

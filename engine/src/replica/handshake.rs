@@ -3,6 +3,7 @@
 use millrace_wire::build::headers_len;
 use millrace_wire::{Endpoint, Flags, Seq, TcpHeader, TcpOptions};
 
+use super::asked::Asked;
 use super::rtt::Rtt;
 use super::{Context, Outgoing, receiver, timestamp};
 use crate::config::Config;
@@ -21,6 +22,8 @@ pub(super) struct Handshake {
     /// RST in answer to an acknowledgement from an earlier connection (RFC 9293 3.10.7.3).
     reset_stale: Option<Seq>,
     in_crowd: bool,
+    /// Since when an answer is due.
+    pub(super) asked: Asked,
 }
 
 /// What a header of the target means for the handshake.
@@ -45,6 +48,7 @@ impl Handshake {
             rto_at: Time::NEVER,
             reset_stale: None,
             in_crowd,
+            asked: Asked::NOTHING,
         }
     }
 

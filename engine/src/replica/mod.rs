@@ -1,5 +1,6 @@
 //! A replica: one copied connection towards the target.
 
+mod asked;
 mod congestion;
 mod connection;
 mod ending;
@@ -8,11 +9,14 @@ mod handshake;
 mod linger;
 mod receiver;
 mod recovery;
-mod rtt;
+pub(crate) mod rtt;
 mod sender;
+
+use std::time::Duration;
 
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader};
 
+use self::asked::Asked;
 use self::connection::{Connection, Work};
 use self::gate::QuietFloor;
 use self::handshake::{Handshake, Heard};
@@ -303,6 +307,55 @@ impl Replica {
             Phase::Open(connection) => Some(&mut connection.sender.cursor),
             Phase::Waiting(_) | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => None,
         }
+    }
+
+    /// An answer is due to a packet that goes out now.
+    pub(crate) fn ask(&mut self, now: Time) {
+        if let Some(asked) = self.asked_mut() {
+            asked.since(now);
+        }
+    }
+
+    /// Whether an answer is due.
+    pub(crate) const fn is_asked(&self) -> bool {
+        matches!(self.asked(), Some(asked) if asked.is_due())
+    }
+
+    /// Whether an answer is due to the packet that went out at this time.
+    pub(crate) fn is_asked_at(&self, at: Time) -> bool {
+        self.asked().is_some_and(|asked| asked.is_since(at))
+    }
+
+    /// The target answers; how long after an answer became due, if one was.
+    pub(crate) fn hear(&mut self, now: Time) -> Option<Duration> {
+        self.asked_mut()?.answered(now)
+    }
+
+    const fn asked(&self) -> Option<&Asked> {
+        match &self.phase {
+            Phase::SynSent(handshake) => Some(&handshake.asked),
+            Phase::Open(connection) => Some(&connection.receiver.asked),
+            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => None,
+        }
+    }
+
+    const fn asked_mut(&mut self) -> Option<&mut Asked> {
+        match &mut self.phase {
+            Phase::SynSent(handshake) => Some(&mut handshake.asked),
+            Phase::Open(connection) => Some(&mut connection.receiver.asked),
+            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => None,
+        }
+    }
+
+    /// Ends a handshake that is under way as if it had not begun. The number behind its SYN, for a reset, if one
+    /// went out.
+    pub(crate) fn call_off(&mut self) -> Option<Seq> {
+        let Phase::SynSent(handshake) = &self.phase else {
+            return None;
+        };
+        let first = handshake.first();
+        self.phase = Phase::Waiting(Time::NEVER);
+        Some(first)
     }
 
     /// Takes another source, before the handshake is done.

@@ -3,6 +3,7 @@
 
 use millrace_wire::{Flags, SackBlocks, Seq, TcpHeader};
 
+use super::asked::Asked;
 use crate::ranges::RangeSet;
 use crate::time::Time;
 
@@ -42,6 +43,8 @@ pub(crate) struct Receiver {
     ts_recent: u32,
     /// RFC 7323 4.3, Last.ACK.sent.
     last_ack_sent: Seq,
+    /// Since when an answer is due.
+    pub(super) asked: Asked,
 }
 
 /// See [`Receiver::fin`].
@@ -69,6 +72,7 @@ impl Receiver {
             beyond: None,
             ts_recent,
             last_ack_sent: first,
+            asked: Asked::NOTHING,
         }
     }
 

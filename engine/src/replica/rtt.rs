@@ -54,6 +54,12 @@ impl Rtt {
         base.saturating_mul(1 << self.backoff.min(8)).min(MAX_RTO)
     }
 
+    /// Within this many microseconds nearly all answers come; nothing before the first measurement.
+    pub(crate) fn estimate(&self) -> Option<u32> {
+        let estimate = self.srtt.saturating_add(self.rttvar.saturating_mul(4));
+        self.measured.then_some(estimate)
+    }
+
     /// Doubles the time-out (RFC 6298 (5.5)).
     pub(crate) const fn back_off(&mut self) {
         self.backoff = self.backoff.saturating_add(1);

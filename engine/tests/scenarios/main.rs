@@ -23,6 +23,7 @@ mod intensity;
 mod limits;
 mod path;
 mod recorded;
+mod silence;
 mod table;
 mod talk;
 mod turns;

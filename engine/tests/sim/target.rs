@@ -145,6 +145,10 @@ impl Target {
         .min()
     }
 
+    pub const fn is_established(&self) -> bool {
+        self.established
+    }
+
     pub fn on_packet(&mut self, now: Time, header: &TcpHeader, payload: &[u8]) {
         self.now = now;
         if self
@@ -168,7 +172,9 @@ impl Target {
             return;
         }
         if flags.has(Flags::RST) {
-            if self.established && self.ended == Ended::Open {
+            // RFC 9293 3.10.7.4, third: one that fits ends a handshake, too.
+            let fits = self.established || header.seq == self.client_isn.add(1);
+            if fits && self.syn.is_some() && self.ended == Ended::Open {
                 self.ended = Ended::Reset;
                 self.quiesce();
             }

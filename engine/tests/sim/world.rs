@@ -69,6 +69,14 @@ pub struct World {
     pub drop_to_target: Vec<u64>,
     pub drop_to_copier: Vec<u64>,
     pub interceptor_up: bool,
+    /// Flows whose answers reach nobody but the client, and how many did.
+    pub astray: fn(&FourTuple) -> bool,
+    pub leaked: u64,
+    pub leaked_before_silence: u64,
+    /// How often the target fell silent, when it did last, and after what time it is opened again.
+    pub silences: u64,
+    pub silent_at: Time,
+    pub opened_after: Option<Duration>,
     /// Where answers seem to come from, in place of the target: its address was translated.
     pub answers_from: Option<Endpoint>,
     /// Packets that are longer than this, IP header included, are refused with EMSGSIZE.
@@ -105,6 +113,12 @@ impl World {
             drop_to_target: Vec::new(),
             drop_to_copier: Vec::new(),
             interceptor_up: true,
+            astray: |_| false,
+            leaked: 0,
+            leaked_before_silence: 0,
+            silences: 0,
+            silent_at: START,
+            opened_after: Some(Duration::from_millis(100)),
             answers_from: None,
             mtu: None,
             refuse_sends: 0,
@@ -213,9 +227,19 @@ impl World {
             _ => {
                 let port = packet.tuple.source.port;
                 let behaviour = behaviours.get(&port).unwrap_or(&self.behaviour).clone();
-                self.targets.push(Target::new(packet.tuple, behaviour));
-                self.by_flow.insert(packet.tuple, self.targets.len() - 1);
-                self.targets.len() - 1
+                let target = Target::new(packet.tuple, behaviour);
+                match self.by_flow.get(&packet.tuple) {
+                    // A handshake that was called off was no connection.
+                    Some(index) if !self.targets[*index].is_established() => {
+                        self.targets[*index] = target;
+                        *index
+                    }
+                    _ => {
+                        self.targets.push(target);
+                        self.by_flow.insert(packet.tuple, self.targets.len() - 1);
+                        self.targets.len() - 1
+                    }
+                }
             }
         };
         self.targets[index].on_packet(self.now, &packet.header, &packet.payload);
@@ -226,7 +250,9 @@ impl World {
         for packet in self.targets[index].take_output() {
             let number = self.counts.1;
             self.counts.1 += 1;
-            if !self.drop_to_copier.contains(&number) {
+            if (self.astray)(&packet.tuple.reversed()) {
+                self.leaked += 1;
+            } else if !self.drop_to_copier.contains(&number) {
                 self.carry(self.to_copier, packet, What::ToCopier);
             }
         }
@@ -280,6 +306,17 @@ impl World {
                     assert_eq!(owner, None, "two replicas share {tuple:?}");
                     if let Some(before) = self.flows.insert(key, tuple) {
                         self.owners.remove(&before);
+                    }
+                }
+                Event::TargetSilent { service, .. } => {
+                    self.silences += 1;
+                    self.silent_at = self.now;
+                    self.leaked_before_silence = self.leaked;
+                    if let Some(after) = self.opened_after {
+                        self.call(self.now + after, move |world| {
+                            let now = world.now;
+                            world.engine.set_target_open(now, service, true);
+                        });
                     }
                 }
                 Event::FlowClosed { key } => {

@@ -295,6 +295,9 @@ impl Player {
         while let Some(event) = self.engine.poll_event() {
             match event {
                 Event::FlowOpened { key, tuple } => self.flows.push(Flow::new(key, tuple)),
+                Event::TargetSilent { service, .. } => {
+                    self.engine.set_target_open(self.now, service, true);
+                }
                 Event::FlowClosed { key } => {
                     let before = self.flows.len();
                     self.flows.retain(|flow| flow.key != key);

@@ -152,9 +152,13 @@ fn an_assistant_that_begins_to_forward_serves_nobody_until_it_does_not() {
     .unwrap();
     let log = scene.copier_log(0);
     assert!(log.contains("this host forwards packets"), "{log}");
-    let leaked = scene.cluster.leaks.seen().unwrap();
+    let leaked = || scene.cluster.leaks.seen().unwrap();
+    let in_all = || leaked().iter().map(|(_, packets)| packets).sum::<u64>();
+    let before = in_all();
     sleep(SECOND);
-    assert_eq!(scene.cluster.leaks.seen().unwrap(), leaked, "it goes on");
+    // A target may repeat what was under way when copying stopped.
+    assert!(in_all() <= before + IN_FLIGHT, "it goes on: {:?}", leaked());
+    let leaked = leaked();
     let at_client = leaked.iter().find(|(host, _)| host == "client1");
     // Some hundred answers a second are on their way, and it takes some milliseconds to notice.
     assert!(

@@ -1,0 +1,525 @@
+//! The dead man's switch: a target that answered and then lets too many packets go unanswered is stopped.
+//! Its answers may be reaching the real clients.
+//!
+//! What a lossy network explains is no silence: the share of late answers is learned, and only more than that is
+//! suspected. While it is, no connection begins, and a few of the unanswered packets are sent again. If these stay
+//! unanswered, nothing at all is sent to the target until [`Engine::set_target_open`]; handshakes that were
+//! unanswered are reset and begin anew then.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use millrace_wire::{Flags, FourTuple, TcpHeader};
+use slotmap::SlotMap;
+
+use super::{Engine, Event};
+use crate::replica::rtt::Rtt;
+use crate::replica::{Outgoing, Replica, ReplicaKey};
+use crate::time::Time;
+
+/// So many packets are waited for at a time in each lane. Where more are sent, these stand for all.
+const MOST_ASKED: usize = 256;
+/// Silence that lasts longer is forgotten: it was judged long ago.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Fewer unanswered packets are no evidence.
+const LEAST_EVIDENCE: usize = 3;
+/// So many unanswered packets are sent again.
+const CHALLENGES: usize = 3;
+/// Where more than this share of the answers is late, what stays unanswered is challenged twice.
+const LOSSY: f64 = 0.02;
+/// More is never explained by loss.
+const MOST_LOSS: f64 = 0.5;
+/// The share of late answers is that of about so many answers.
+const ANSWERS_COUNTED: f64 = 512.0;
+
+/// Which of a replica's packets an answer is due to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The SYN.
+    Connecting,
+    /// The first of a run of data.
+    Established,
+}
+
+/// A packet to which an answer is due.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    key: ReplicaKey,
+    at: Time,
+    /// Place among all that were sent in this lane.
+    number: u64,
+    /// Whether it was counted as late.
+    counted: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Unanswered,
+    /// Answered, or given up.
+    Over,
+}
+
+/// Packets of one kind, and how soon they are answered.
+#[derive(Clone, Debug)]
+struct Lane {
+    /// The shortest time after which an answer is late.
+    least_patience: Duration,
+    asked: VecDeque<Asked>,
+    sent: u64,
+    rtt: Rtt,
+    prompt: f64,
+    late: f64,
+    /// Silence was looked into, and its share is no news: what is never answered counts as late, too.
+    tolerant: bool,
+}
+
+impl Lane {
+    fn new(least_patience: Duration) -> Self {
+        Self {
+            least_patience,
+            asked: VecDeque::new(),
+            sent: 0,
+            rtt: Rtt::new(),
+            prompt: 0.0,
+            late: 0.0,
+            tolerant: false,
+        }
+    }
+
+    /// An answer that takes longer is late.
+    fn patience(&self) -> Duration {
+        let twice = self.rtt.estimate().map(|micros| u64::from(micros) * 2);
+        let usual = twice.map_or(5 * self.least_patience, Duration::from_micros);
+        usual.clamp(
+            self.least_patience,
+            5 * self.least_patience.max(Duration::from_millis(200)),
+        )
+    }
+
+    /// The share of answers that is late.
+    fn loss(&self) -> f64 {
+        ((self.late + 0.25) / (self.prompt + self.late + 10.0)).min(MOST_LOSS)
+    }
+
+    fn heard(&mut self, took: Duration, was_sent_again: bool) {
+        let patience = self.patience();
+        let late = took >= patience;
+        // What took much longer was lost and sent again: it says nothing of the way (Karn's algorithm).
+        if !was_sent_again && took < 4 * patience {
+            self.rtt
+                .sample(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        }
+        match late {
+            false => self.prompt += 1.0,
+            // In a tolerant lane it was counted when it became late.
+            true if self.tolerant => {}
+            true => self.late += 1.0,
+        }
+        if self.late + self.prompt > ANSWERS_COUNTED {
+            self.late /= 2.0;
+            self.prompt /= 2.0;
+        }
+        self.tolerant &= self.loss() > LOSSY;
+    }
+
+    fn tolerate(&mut self, share: f64) {
+        let share = share.min(MOST_LOSS);
+        self.tolerant = true;
+        self.late = self.late.max(self.prompt.max(10.0) * share / (1.0 - share));
+    }
+
+    /// Counts the unanswered packets whose answers have become late, if these are no news.
+    fn count_late(&mut self, now: Time) {
+        let patience = self.patience();
+        for asked in self.asked.iter_mut().filter(|asked| !asked.counted) {
+            if self.tolerant && now.since(asked.at) >= patience {
+                asked.counted = true;
+                self.late += 1.0;
+            }
+        }
+    }
+
+    /// Makes room for one more packet, if it is time to.
+    fn make_room(&mut self, now: Time) -> bool {
+        let full = self.asked.len() >= MOST_ASKED;
+        let oldest = self.asked.front();
+        if full && oldest.is_some_and(|asked| now.since(asked.at) >= self.patience()) {
+            self.asked.pop_front();
+            return true;
+        }
+        !full
+    }
+
+    /// The unanswered packets whose answers are late, oldest first, if they are more than loss explains.
+    fn evidence(&self, now: Time) -> Option<Vec<Asked>> {
+        let patience = self.patience();
+        let late = self
+            .asked
+            .iter()
+            .filter(|asked| now.since(asked.at) >= patience);
+        let late: Vec<Asked> = late.copied().collect();
+        let first = late.first()?;
+        let of = (self.sent - first.number) as f64;
+        let loss = self.loss();
+        // Three standard deviations and a little above the mean of a binomial distribution.
+        let explained = of * loss + 3.0 * (of * loss * (1.0 - loss)).sqrt() + 2.0;
+        (late.len() >= LEAST_EVIDENCE && late.len() as f64 > explained).then_some(late)
+    }
+
+    /// How many packets are unanswered, and of how many since the first of these.
+    fn unanswered(&self) -> (usize, u64) {
+        let first = self.asked.front().map_or(self.sent, |asked| asked.number);
+        (self.asked.len(), (self.sent - first).max(1))
+    }
+
+    /// When an answer that is not late yet will be.
+    fn due(&self, now: Time) -> Time {
+        let patience = self.patience();
+        let due = self.asked.iter().map(|asked| asked.at + patience);
+        due.into_iter().find(|at| *at > now).unwrap_or(Time::NEVER)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Answers come as they should.
+    Listening,
+    /// No connection begins until it is known whether the challenged packets are answered.
+    Holding {
+        kind: Kind,
+        challenged: Vec<Asked>,
+        round: u32,
+        until: Time,
+    },
+    /// Nothing is sent, since this share of the packets of a kind was unanswered.
+    Stopped { kind: Kind, share: f64 },
+}
+
+/// What is to be done about a target.
+#[derive(Debug)]
+enum Ruling {
+    Nothing,
+    /// Send these again.
+    Challenge(Vec<Asked>),
+    /// Connections may begin again.
+    Release,
+    /// Send nothing any more: so many packets of so many are unanswered.
+    Stop(usize, u64),
+}
+
+/// How silent one target is.
+#[derive(Clone, Debug)]
+pub(super) struct Silence {
+    connecting: Lane,
+    established: Lane,
+    state: State,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self {
+            connecting: Lane::new(Duration::from_millis(20)),
+            // Linux delays acknowledgements by up to 200 ms.
+            established: Lane::new(Duration::from_millis(300)),
+            state: State::Listening,
+        }
+    }
+}
+
+impl Silence {
+    /// Whether connections wait for a moment.
+    pub(super) const fn is_holding(&self) -> bool {
+        matches!(self.state, State::Holding { .. })
+    }
+
+    /// Whether nothing may be sent.
+    pub(super) const fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped { .. })
+    }
+
+    const fn lane(&mut self, kind: Kind) -> &mut Lane {
+        match kind {
+            Kind::Connecting => &mut self.connecting,
+            Kind::Established => &mut self.established,
+        }
+    }
+
+    /// Answers are expected anew: those that are due are forgotten and given. As much silence as a target was
+    /// stopped for is none from now on: what it means was found out since.
+    fn start(&mut self) -> impl Iterator<Item = Asked> {
+        if let State::Stopped { kind, share } = self.state {
+            self.lane(kind).tolerate(share);
+        }
+        self.state = State::Listening;
+        let asked = std::mem::take(&mut self.connecting.asked);
+        asked
+            .into_iter()
+            .chain(std::mem::take(&mut self.established.asked))
+    }
+
+    fn heard(&mut self, kind: Kind, key: ReplicaKey, took: Duration) {
+        let again = match &self.state {
+            State::Holding { challenged, .. } => challenged.iter().any(|asked| asked.key == key),
+            State::Listening | State::Stopped { .. } => false,
+        };
+        self.lane(kind).heard(took, again);
+    }
+
+    fn judge(&mut self, now: Time, fate: impl Fn(&Asked) -> Fate) -> Ruling {
+        for lane in [&mut self.connecting, &mut self.established] {
+            lane.asked.retain(|asked| {
+                fate(asked) == Fate::Unanswered && now.since(asked.at) < REMEMBERED
+            });
+        }
+        match &mut self.state {
+            State::Stopped { .. } => Ruling::Nothing,
+            State::Listening => {
+                let evidence = [Kind::Connecting, Kind::Established]
+                    .into_iter()
+                    .find_map(|kind| Some((kind, self.lane(kind).evidence(now)?)));
+                match evidence {
+                    Some((kind, late)) => self.challenge(now, kind, late, 1),
+                    None => {
+                        self.connecting.count_late(now);
+                        self.established.count_late(now);
+                        Ruling::Nothing
+                    }
+                }
+            }
+            State::Holding {
+                kind,
+                challenged,
+                round,
+                until,
+            } => {
+                let (kind, round, of) = (*kind, *round, challenged.len());
+                let mut silent = challenged.clone();
+                silent.retain(|asked| fate(asked) == Fate::Unanswered);
+                let most_are = 3 * silent.len() >= 2 * of;
+                if most_are && now < *until {
+                    return Ruling::Nothing;
+                }
+                if !most_are {
+                    self.state = State::Listening;
+                    return Ruling::Release;
+                }
+                if round == 1 && self.lane(kind).loss() > LOSSY {
+                    return self.challenge(now, kind, silent, 2);
+                }
+                let (unanswered, of) = self.lane(kind).unanswered();
+                let share = unanswered as f64 / of as f64;
+                self.state = State::Stopped { kind, share };
+                Ruling::Stop(unanswered, of)
+            }
+        }
+    }
+
+    fn challenge(&mut self, now: Time, kind: Kind, mut late: Vec<Asked>, round: u32) -> Ruling {
+        // The youngest: the others may have been sent again before.
+        let older = late.len().saturating_sub(CHALLENGES);
+        late.drain(..older);
+        let lane = self.lane(kind);
+        let until = now + lane.patience() + lane.least_patience;
+        self.state = State::Holding {
+            kind,
+            challenged: late.clone(),
+            round,
+            until,
+        };
+        Ruling::Challenge(late)
+    }
+
+    fn due(&self, now: Time) -> Time {
+        match &self.state {
+            State::Holding { until, .. } => *until,
+            State::Listening => self.connecting.due(now).min(self.established.due(now)),
+            State::Stopped { .. } => self.connecting.due(now),
+        }
+    }
+}
+
+impl Engine {
+    /// Says whether silence of a target means something: it does not while an interceptor that would have
+    /// seen its answers is known to be away.
+    pub fn listen(&mut self, now: Time, listening: bool) {
+        if std::mem::replace(&mut self.listening, listening) != listening {
+            self.forget_silence(now);
+        }
+    }
+
+    /// What was sent until now may have been answered unseen.
+    pub(super) fn forget_silence(&mut self, now: Time) {
+        for target in &mut self.targets {
+            if !target.silence.is_stopped() {
+                forget(&mut self.replicas, target.silence.start());
+            }
+        }
+        self.silence_at = Time::NEVER;
+        self.release_waiting(now);
+    }
+
+    /// Silence of this target is judged from the beginning, and what was stopped goes on.
+    pub(super) fn end_silence(&mut self, now: Time, service: usize) {
+        let Some(target) = self.targets.get_mut(service) else {
+            return;
+        };
+        let stopped = target.silence.is_stopped();
+        forget(&mut self.replicas, target.silence.start());
+        if stopped {
+            let its = |replica: &Replica| usize::from(replica.service) == service;
+            let keys = self.replicas.iter().filter(|(_, replica)| its(replica));
+            let keys: Vec<ReplicaKey> = keys.map(|(key, _)| key).collect();
+            self.retry(now, keys);
+        }
+    }
+
+    /// A packet of this replica goes out.
+    pub(super) fn note_asked(&mut self, now: Time, key: ReplicaKey, outgoing: &Outgoing) {
+        if !self.listening || !self.config.stop_on_silence {
+            return;
+        }
+        let kind = match (outgoing.header.flags.has(Flags::SYN), outgoing.len) {
+            (true, _) => Kind::Connecting,
+            (false, 1..) => Kind::Established,
+            (false, 0) => return,
+        };
+        let Some(replica) = self.replicas.get_mut(key) else {
+            return;
+        };
+        let Some(target) = self.targets.get_mut(usize::from(replica.service)) else {
+            return;
+        };
+        let lane = target.silence.lane(kind);
+        if replica.is_asked() || !lane.make_room(now) {
+            return;
+        }
+        replica.ask(now);
+        let number = lane.sent;
+        lane.sent += 1;
+        lane.asked.push_back(Asked {
+            key,
+            at: now,
+            number,
+            counted: false,
+        });
+        self.silence_at = self.silence_at.min(now + lane.patience());
+    }
+
+    /// The target of this replica has answered.
+    pub(super) fn note_heard(&mut self, now: Time, key: ReplicaKey) {
+        let Some(replica) = self.replicas.get_mut(key) else {
+            return;
+        };
+        let kind = match replica.is_connecting() {
+            true => Kind::Connecting,
+            false => Kind::Established,
+        };
+        let service = usize::from(replica.service);
+        if let Some(took) = replica.hear(now)
+            && let Some(target) = self.targets.get_mut(service)
+        {
+            target.silence.heard(kind, key, took);
+            if target.silence.is_holding() {
+                self.silence_at = now;
+            }
+        }
+    }
+
+    /// Judges how silent the targets are.
+    pub(super) fn judge_silence(&mut self, now: Time) {
+        let mut next = Time::NEVER;
+        for index in 0..self.targets.len() {
+            let Some(target) = self.targets.get_mut(index) else {
+                continue;
+            };
+            let replicas = &self.replicas;
+            let fate = |asked: &Asked| match replicas.get(asked.key) {
+                Some(replica) if replica.is_asked_at(asked.at) => Fate::Unanswered,
+                Some(_) | None => Fate::Over,
+            };
+            match target.silence.judge(now, fate) {
+                Ruling::Nothing => {}
+                Ruling::Challenge(asked) => {
+                    for Asked { key, .. } in asked {
+                        self.with_replica(now, key, |replica, cx| replica.on_path_restored(cx.now));
+                    }
+                }
+                Ruling::Release => self.release_waiting(now),
+                Ruling::Stop(unanswered, of) => {
+                    self.stats.targets_stopped += 1;
+                    self.events.push_back(Event::TargetSilent {
+                        service: index,
+                        unanswered,
+                        of,
+                    });
+                }
+            }
+            self.call_off_late(now, index);
+            if let Some(target) = self.targets.get(index) {
+                next = next.min(target.silence.due(now));
+            }
+        }
+        self.silence_at = next;
+    }
+
+    /// Resets the handshakes with a stopped target whose answers are late. They begin anew once it is open.
+    fn call_off_late(&mut self, now: Time, index: usize) {
+        let Some(target) = self.targets.get_mut(index) else {
+            return;
+        };
+        if !target.silence.is_stopped() {
+            return;
+        }
+        target.open = false;
+        let lane = &target.silence.connecting;
+        let patience = lane.patience();
+        let late = lane
+            .asked
+            .iter()
+            .filter(|asked| now.since(asked.at) >= patience);
+        let late: Vec<ReplicaKey> = late.map(|asked| asked.key).collect();
+        for key in late.into_iter().rev() {
+            let iss = self.run_replica(now, key, |replica, _| replica.call_off());
+            let Some(first) = iss.flatten() else {
+                continue;
+            };
+            if let Some(tuple) = self.flow(key) {
+                let header = TcpHeader {
+                    seq: first,
+                    flags: Flags::RST,
+                    ..TcpHeader::default()
+                };
+                self.resets.push_back((key, tuple, header));
+            }
+            if let Some(target) = self.targets.get_mut(index) {
+                target.waiting.push_front(key);
+            }
+            self.settle(now, key);
+        }
+    }
+
+    /// The next reset of a handshake that was called off.
+    pub(super) fn next_reset(&mut self) -> Option<(ReplicaKey, FourTuple, TcpHeader)> {
+        self.resets.pop_front()
+    }
+
+    /// Whether nothing may be sent for this replica.
+    pub(super) fn is_stopped(&self, key: ReplicaKey) -> bool {
+        let replica = self.replicas.get(key);
+        let target = replica.and_then(|replica| self.targets.get(usize::from(replica.service)));
+        target.is_some_and(|target| target.silence.is_stopped())
+    }
+}
+
+/// No answer is due to these packets any more.
+fn forget(replicas: &mut SlotMap<ReplicaKey, Replica>, asked: impl Iterator<Item = Asked>) {
+    for Asked { key, at, .. } in asked {
+        if let Some(replica) = replicas
+            .get_mut(key)
+            .filter(|replica| replica.is_asked_at(at))
+        {
+            replica.hear(at);
+        }
+    }
+}
