@@ -23,9 +23,11 @@ const MOST_ASKED: usize = 256;
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Fewer unanswered packets are no evidence.
 const LEAST_EVIDENCE: usize = 3;
-/// So many unanswered packets are sent again.
-const CHALLENGES: usize = 3;
-/// Where more than this share of the answers is late, what stays unanswered is challenged twice.
+/// So many unanswered packets are sent again ...
+const CHALLENGES: usize = 2;
+/// ... and so many, twice, where more than [`LOSSY`] of the answers are late.
+const CHALLENGES_IN_LOSS: usize = 3;
+/// A share of answers.
 const LOSSY: f64 = 0.02;
 /// More is never explained by loss.
 const MOST_LOSS: f64 = 0.5;
@@ -317,9 +319,12 @@ impl Silence {
 
     fn challenge(&mut self, now: Time, kind: Kind, mut late: Vec<Asked>, round: u32) -> Ruling {
         // The youngest: the others may have been sent again before.
-        let older = late.len().saturating_sub(CHALLENGES);
-        late.drain(..older);
         let lane = self.lane(kind);
+        let most = match lane.loss() > LOSSY {
+            true => CHALLENGES_IN_LOSS,
+            false => CHALLENGES,
+        };
+        late.drain(..late.len().saturating_sub(most));
         let until = now + lane.patience() + lane.least_patience;
         self.state = State::Holding {
             kind,
