@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::agents::Agents;
-use crate::control::{self, Commands};
+use crate::control::{self, CommandSocket, Commands};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::interceptors::Interceptors;
@@ -52,7 +52,9 @@ pub fn run() -> Result<(), ExitError> {
     for line in options.tcpcopy.needless() {
         tracing::info!("{line}");
     }
-    let admin_listener = admin::bind(options.common.admin(ADMIN))?;
+    let admin = options.common.admin(ADMIN);
+    let admin_listener = admin::bind(admin)?;
+    let control = CommandSocket::open(options.control.as_deref(), admin.port())?;
     check_report_file(&plan)?;
     let tap = plan.ring.clone().map(Tap::open).transpose();
     let tap = tap.map_err(failed)?;
@@ -73,7 +75,7 @@ pub fn run() -> Result<(), ExitError> {
     let outlet = Outlet::open(&plan)?;
     let nice = options.capture.capture_nice;
     let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
-    let privileges = privileges::reduce(&options.common, &needs(&plan))?;
+    let privileges = privileges::reduce(&options.common, &needs(&plan, control.as_ref()))?;
     // It inherits the priority, and nobody else does.
     let intake = tap.map(|tap| Intake::start(tap, census, plan.pressure.memory));
     let intake = intake.transpose()?;
@@ -118,10 +120,14 @@ pub fn run() -> Result<(), ExitError> {
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
-        .merge(control::routes(shared.clone(), commands.clone(), trigger))
+        .merge(control::shown(shared.clone()))
         .security(plan.security.clone())
         .privileges(privileges)
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
+    if let Some(control) = control {
+        let routes = control::commands(commands.clone(), trigger);
+        control.serve(routes, runtime.handle())?;
+    }
 
     for line in plan.capacity() {
         tracing::info!("{line}");
@@ -174,12 +180,18 @@ fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
 }
 
 /// What the copier needs once its sockets are open.
-fn needs(plan: &Plan) -> Needs {
+fn needs(plan: &Plan, control: Option<&CommandSocket>) -> Needs {
+    let directory = control.and_then(|control| control.path().parent());
     Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
         read: plan.feed.iter().flat_map(FeedConfig::paths).collect(),
+        // The socket is removed at the end.
+        write: directory
+            .map(std::path::Path::to_owned)
+            .into_iter()
+            .collect(),
         ..Needs::default()
     }
 }

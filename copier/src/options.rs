@@ -114,6 +114,10 @@ pub struct Options {
     #[command(flatten)]
     pub tcpcopy: TcpcopyOptions,
 
+    /// Take commands (`millrace-copier ctl`) at this Unix socket, in place of one under /run/millrace.
+    #[arg(long, value_name = "FILE")]
+    pub control: Option<PathBuf>,
+
     /// Write the report as JSON to FILE at the end.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,

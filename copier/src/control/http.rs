@@ -1,5 +1,5 @@
-//! The intensity on the admin port: `GET /intensity`, `POST /intensity`, `POST /pause`,
-//! `POST /resume`, `POST /stop`.
+//! The intensity over HTTP: `GET /intensity` shows it, on the admin port. `POST /intensity`, `POST /pause`, `POST /resume`
+//! and `POST /stop` are commands, and taken on the Unix socket alone.
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -9,7 +9,6 @@ use axum::routing::{get, post};
 use millrace_fleet::drain::DrainTrigger;
 use serde::Deserialize;
 
-use super::browser::refuse_foreign_pages;
 use super::command::{Command, Commands};
 use crate::shard::Shared;
 
@@ -24,21 +23,34 @@ struct Wish {
     ramp: Option<String>,
 }
 
-/// The routes. The admin port is on a loopback address unless the operator opens it: who reaches it
-/// may use them.
-pub fn routes(shared: Shared, commands: Commands, drain: DrainTrigger) -> Router {
+/// What is answered to a command on the admin port: who reaches it may look, and nothing else.
+const SHOWS_ONLY: &str = "the admin port only shows: give commands with `millrace-copier ctl`\n";
+
+/// What the admin port shows.
+pub fn shown(shared: Shared) -> Router {
+    let refuse = || async { (StatusCode::METHOD_NOT_ALLOWED, SHOWS_ONLY) };
+    Router::new()
+        .route(
+            "/intensity",
+            get(move || async move { axum::Json(shared.report().intensity) }).post(refuse),
+        )
+        .route("/pause", post(refuse))
+        .route("/resume", post(refuse))
+        .route("/stop", post(refuse))
+}
+
+/// The commands.
+pub fn commands(commands: Commands, drain: DrainTrigger) -> Router {
     let (set, pause, resume) = (commands.clone(), commands.clone(), commands);
     Router::new()
         .route(
             "/intensity",
-            get(move || async move { axum::Json(shared.report().intensity) }).post(
-                move |body: String| async move {
-                    match wish(&body) {
-                        Ok(command) => accept(&set, command),
-                        Err(message) => (StatusCode::BAD_REQUEST, message + "\n").into_response(),
-                    }
-                },
-            ),
+            post(move |body: String| async move {
+                match wish(&body) {
+                    Ok(command) => accept(&set, command),
+                    Err(message) => (StatusCode::BAD_REQUEST, message + "\n").into_response(),
+                }
+            }),
         )
         .route(
             "/pause",
@@ -52,14 +64,13 @@ pub fn routes(shared: Shared, commands: Commands, drain: DrainTrigger) -> Router
             "/stop",
             post(move || async move {
                 if drain.begin() {
-                    tracing::info!("told to stop on the admin port");
+                    tracing::info!("told to stop by `ctl`");
                     "draining: no new sessions, open ones finish\n"
                 } else {
                     "already draining: no new sessions, open ones finish\n"
                 }
             }),
         )
-        .layer(axum::middleware::from_fn(refuse_foreign_pages))
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
@@ -106,10 +117,9 @@ mod tests {
     use millrace_fleet::drain::{self, Stage};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// The status line and the body of the answer to a POST.
-    async fn post(to: std::net::SocketAddr, path: &str, headers: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
-        let text = format!("POST {path} HTTP/1.0\r\nHost: {to}\r\n{headers}\r\n");
+    /// The answer to a POST on a new connection.
+    async fn post(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, path: &str) -> String {
+        let text = format!("POST {path} HTTP/1.0\r\nHost: x\r\n\r\n");
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -117,24 +127,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stopping_twice_ends_nothing_at_once_and_pages_cannot_stop_anything() {
+    async fn commands_are_taken_on_the_socket_and_nowhere_else() {
         let (trigger, watch) = drain::channel();
-        let commands = Commands::default();
-        let routes = routes(Shared::default(), commands.clone(), trigger);
+        let queue = Commands::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move { axum::serve(listener, routes).await });
-        for path in ["/stop", "/pause"] {
-            let answer = post(to, path, "Origin: http://page.example\r\n").await;
-            assert!(answer.contains(" 403 "), "{answer}");
+        let admin = shown(Shared::default());
+        tokio::spawn(async move { axum::serve(listener, admin).await });
+        for path in ["/stop", "/pause", "/resume", "/intensity"] {
+            let stream = tokio::net::TcpStream::connect(to).await.unwrap();
+            let answer = post(stream, path).await;
+            assert!(answer.contains(" 405 "), "{answer}");
+            assert!(answer.contains("millrace-copier ctl"), "{answer}");
         }
-        assert_eq!((watch.stage(), commands.pop()), (Stage::Running, None));
-        let answer = post(to, "/stop", "").await;
+        assert_eq!((watch.stage(), queue.pop()), (Stage::Running, None));
+
+        let path = std::env::temp_dir().join(format!("millrace-http-{}", std::process::id()));
+        let socket = crate::control::CommandSocket::open(Some(&path), 0)
+            .unwrap()
+            .unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        socket
+            .serve(commands(queue.clone(), trigger), &runtime)
+            .unwrap();
+        let connect = || tokio::net::UnixStream::connect(&path);
+        let answer = post(connect().await.unwrap(), "/pause").await;
+        assert!(answer.contains(" 202 "), "{answer}");
+        assert_eq!(queue.pop(), Some(Command::Pause));
+        let answer = post(connect().await.unwrap(), "/stop").await;
         assert!(answer.contains("\ndraining"), "{answer}");
-        let answer = post(to, "/stop", "").await;
+        let answer = post(connect().await.unwrap(), "/stop").await;
         assert!(answer.contains("already draining"), "{answer}");
         assert_eq!(watch.stage(), Stage::Draining, "what is open finishes");
-        server.abort();
     }
 
     #[test]

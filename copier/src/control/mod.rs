@@ -4,18 +4,19 @@
 //! - `sight`: whether the targets' answers are seen at all.
 //! - `command`: what operators ask for while the copier runs.
 //! - `status`: what they are shown.
-//! - `http`: both, on the admin port.
-//! - `browser`: keeps web pages from it.
+//! - `socket`: the Unix socket over which commands come, and who may use it.
+//! - `http`: commands on that socket, and what is shown on the admin port.
 
-mod browser;
 mod command;
 mod http;
 mod pilot;
 mod sight;
+mod socket;
 mod status;
 
 pub use command::{Command, Commands};
-pub use http::routes;
+pub use http::{commands, shown};
 pub use pilot::{Observed, Pilot, PilotConfig, Tick};
 pub use sight::{Blindness, LinkSight, Sight, View};
+pub use socket::{CommandSocket, default_path};
 pub use status::{Decision, GuardStatus, IntensityStatus, Mode, RampStatus};

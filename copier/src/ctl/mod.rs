@@ -1,16 +1,18 @@
-//! `millrace-copier ctl`: tells a running copier how much to copy, over its admin port.
+//! `millrace-copier ctl`: tells a running copier how much to copy, over its Unix socket.
 //!
 //! - `request`: one HTTP request.
 
 mod request;
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use millrace_fleet::exit::ExitError;
 
 use crate::command::{self, Arguments};
-use crate::control::IntensityStatus;
+use crate::control::{IntensityStatus, default_path};
 use crate::options::ADMIN;
 
 /// Tells a running copier how much to copy.
@@ -29,9 +31,13 @@ struct Options {
     /// is shown. ramp: the stages, such as 10%..100%/5m,hold:10m,300%.
     value: Option<String>,
 
-    /// Admin port of the copier.
+    /// Admin port of the copier: tells which copier of this host is meant.
     #[arg(long, value_name = "ADDR:PORT", default_value_t = ADMIN)]
     admin: SocketAddr,
+
+    /// The copier's --control, where it has one.
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,45 +61,72 @@ enum Action {
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: Options = command::parse(arguments)?;
     let value = options.value.as_deref();
-    let (method, path, body) = match (options.action, value) {
-        (Action::Intensity, None) => ("GET", "/intensity", String::new()),
+    let (path, body) = match (options.action, value) {
+        (Action::Intensity, None) => return show(options.admin),
         (Action::Intensity, Some(value)) => {
             let checked: Result<millrace_engine::Intensity, _> = value.parse();
             checked.map_err(|error| ExitError::usage(error.to_string()))?;
-            ("POST", "/intensity", value.to_owned())
+            ("/intensity", value.to_owned())
         }
         (Action::Ramp, Some(value)) => {
             let checked: Result<crate::ramp::Ramp, _> = value.parse();
             checked.map_err(|error| ExitError::usage(format!("ramp: {error}")))?;
             let body = serde_json::json!({ "ramp": value });
-            ("POST", "/intensity", body.to_string())
+            ("/intensity", body.to_string())
         }
         (Action::Ramp, None) => {
             return Err(ExitError::usage(
                 "ctl ramp: the stages are missing: write `ctl ramp 10%..100%/5m`",
             ));
         }
-        (Action::Pause, None) => ("POST", "/pause", String::new()),
-        (Action::Resume, None) => ("POST", "/resume", String::new()),
-        (Action::Stop, None) => ("POST", "/stop", String::new()),
+        (Action::Pause, None) => ("/pause", String::new()),
+        (Action::Resume, None) => ("/resume", String::new()),
+        (Action::Stop, None) => ("/stop", String::new()),
         (Action::Pause | Action::Resume | Action::Stop, Some(value)) => {
             return Err(ExitError::usage(format!(
                 "'{value}': only `ctl intensity` and `ctl ramp` take a value"
             )));
         }
     };
-    let answer = request::send(options.admin, method, path, &body).map_err(|error| {
+    let socket = options
+        .control
+        .unwrap_or_else(|| default_path(options.admin.port()));
+    let answer =
+        request::post(&socket, path, &body).map_err(|error| unreachable(&socket, &error))?;
+    match answer.code {
+        200..300 => Err(ExitError::text(answer.body + "\n")),
+        code => Err(ExitError::start(format!(
+            "the copier refused ({code}): {}",
+            answer.body
+        ))),
+    }
+}
+
+/// Why no copier takes commands at this socket, and what to do.
+fn unreachable(socket: &Path, error: &io::Error) -> ExitError {
+    let what = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "give commands as root, or as the user that started the copier"
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "is the copier running in this network namespace, and is that its --admin (or --control)?"
+        }
+        _ => "is that the socket of a copier?",
+    };
+    ExitError::start(format!("{}: {error}: {what}", socket.display()))
+}
+
+/// Shows how much is copied and why.
+fn show(admin: SocketAddr) -> Result<(), ExitError> {
+    let answer = request::get(admin, "/intensity").map_err(|error| {
         ExitError::start(format!(
-            "no answer from the admin port {}: {error}; is the copier running, and is that its \
-             --admin?",
-            options.admin
+            "no answer from the admin port {admin}: {error}; is the copier running, and is that its --admin?"
         ))
     })?;
     match answer.code {
-        200..300 => Err(ExitError::text(shown(options.action, value, &answer.body))),
+        200..300 => Err(ExitError::text(shown(&answer.body))),
         404 => Err(ExitError::start(format!(
-            "{} has no {path}: it is not the admin port of a copier",
-            options.admin
+            "{admin} has no /intensity: it is not the admin port of a copier"
         ))),
         code => Err(ExitError::start(format!(
             "the copier refused ({code}): {}",
@@ -103,10 +136,7 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
 }
 
 /// The answer for people.
-fn shown(action: Action, value: Option<&str>, body: &str) -> String {
-    if action != Action::Intensity || value.is_some() {
-        return body.to_owned() + "\n";
-    }
+fn shown(body: &str) -> String {
     // What this version does not understand is shown as it came.
     serde_json::from_str::<IntensityStatus>(body)
         .map_or_else(|_| body.to_owned() + "\n", |status| status.to_string())

@@ -1,7 +1,9 @@
-//! One HTTP request to an admin port (RFC 9112), bounded in time and size.
+//! One HTTP request to a copier (RFC 9112), bounded in time and size.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// Time for each step.
@@ -17,15 +19,32 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
-/// Sends a request and reads the answer.
-pub(super) fn send(to: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+/// What an admin port shows at `path`.
+pub(super) fn get(from: SocketAddr, path: &str) -> io::Result<Answer> {
+    let stream = TcpStream::connect_timeout(&from, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    exchange(stream, "GET", path, "")
+}
+
+/// Gives a command on a copier's socket.
+pub(super) fn post(to: &Path, path: &str, body: &str) -> io::Result<Answer> {
+    let stream = UnixStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    exchange(stream, "POST", path, body)
+}
+
+fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> io::Result<Answer> {
     // HTTP/1.0: the answer is not chunked, and ends with the connection.
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: {to}\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\nHost: copier\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut text = String::new();

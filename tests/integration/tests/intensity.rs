@@ -16,7 +16,7 @@ use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Path, Scene, binary, 
 use millrace_lab::fault::Fault;
 use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
-use millrace_lab::{Process, StageOptions, wait_for};
+use millrace_lab::{Host, Process, StageOptions, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -526,6 +526,40 @@ fn a_ramp_waits_for_the_way_back() {
     assert_eq!(scene.finish().reports[0]["fidelity"], 1.0);
 }
 
+/// Neither another user of the host nor whoever reaches the admin port gives commands.
+fn nobody_else_commands(host: &Host) {
+    for (path, body) in [("intensity", "10%"), ("pause", ""), ("stop", "")] {
+        let url = format!("http://127.0.0.1:9100/{path}");
+        let answer = host.check("curl", &["-s", "-d", body, &url]).unwrap();
+        assert!(answer.contains("only shows"), "{path}: {answer}");
+    }
+    let shown = host.check("curl", &["-s", "http://127.0.0.1:9100/intensity"]);
+    assert!(shown.unwrap().contains("\"now\":0.3"));
+    // Where nobody may read it, too.
+    let program = host.file("copier");
+    std::fs::copy(binary("millrace-copier"), &program).unwrap();
+    let program = program.display().to_string();
+    let as_nobody = |arguments: &[&str]| {
+        let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        host.run("setpriv", &[&user, arguments].concat()).unwrap()
+    };
+    if !as_nobody(&["true"]).status.success() {
+        assert!(std::env::var_os("CI").is_none(), "a lab of root is needed");
+        eprintln!("SKIPPED: there is no other user here");
+        return;
+    }
+    let ctl = |action: &[&str]| {
+        as_nobody(&[&[&program, "ctl", "--admin", "127.0.0.1:9100"], action].concat())
+    };
+    for action in [&["intensity", "10%"][..], &["pause"], &["stop"]] {
+        let output = ctl(action);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("as root"), "{text}");
+    }
+    assert!(ctl(&["intensity"]).status.success(), "looking is allowed");
+}
+
 /// `ctl` on a running copier: what the operator says is done, and shown.
 #[test]
 fn ctl_sets_pauses_resumes_and_stops() {
@@ -575,6 +609,8 @@ fn ctl_sets_pauses_resumes_and_stops() {
             "{wrong:?}"
         );
     }
+    nobody_else_commands(&host);
+    assert!((now(&scene) - 0.3).abs() < 1e-9);
     assert!(ctl(&["stop"]).status.success());
     let status = scene.copiers[0].wait(Duration::from_secs(40)).unwrap();
     assert!(status.success(), "{status}");

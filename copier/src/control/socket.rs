@@ -1,0 +1,161 @@
+//! The Unix socket over which a running copier takes commands. Its permissions say who may give them: the user that
+//! started the copier, and root.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use axum::Router;
+use millrace_fleet::exit::ExitError;
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+use tokio::runtime::Handle;
+
+/// Where daemons keep what lives as long as they do (hier(7)), unless systemd says where (systemd.exec(5)).
+const RUNTIME_DIRECTORY: &str = "/run/millrace";
+/// Commands that wait to be accepted.
+const BACKLOG: i32 = 16;
+
+/// The socket of the copier whose admin port is `port`, in this process's network namespace: copiers in others may
+/// have the same port and see the same files.
+pub fn default_path(port: u16) -> PathBuf {
+    let directory = std::env::var_os("RUNTIME_DIRECTORY");
+    let directory = directory.map_or_else(|| PathBuf::from(RUNTIME_DIRECTORY), PathBuf::from);
+    let namespace = std::fs::metadata("/proc/self/ns/net").map_or(0, |file| file.ino());
+    directory.join(format!("copier-{port}@{namespace}.sock"))
+}
+
+/// The socket, listening. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct CommandSocket {
+    listener: UnixListener,
+    file: File,
+}
+
+#[derive(Debug)]
+struct File(PathBuf);
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // One that cannot be removed any more, by a user without rights there, is replaced at the next start.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl CommandSocket {
+    /// Opens `named`, or else the one for admin port `port`. Where that cannot be made, the copier runs without, and
+    /// the log says so.
+    ///
+    /// # Errors
+    /// When `named` cannot be opened (exit code 1).
+    pub fn open(named: Option<&Path>, port: u16) -> Result<Option<Self>, ExitError> {
+        let path = named.map_or_else(|| default_path(port), Path::to_owned);
+        match Self::at(&path) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) if named.is_some() => Err(ExitError::start(format!(
+                "cannot take commands at {} (--control): {error}",
+                path.display()
+            ))),
+            Err(error) => {
+                tracing::warn!(
+                    "`ctl` cannot give this copier commands, since {} cannot be made: {error}; name another file \
+                     with --control",
+                    path.display()
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::other("another copier takes commands there"));
+        }
+        match std::fs::symlink_metadata(path) {
+            // Of a copier that was killed.
+            Ok(left) if std::os::unix::fs::FileTypeExt::is_socket(&left.file_type()) => {
+                std::fs::remove_file(path)?;
+            }
+            Ok(_) => return Err(io::Error::other("there is a file that is no socket")),
+            Err(_) => {}
+        }
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        // unix(7): the file gets the mode of the socket, so that there is no moment at which others may connect.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        bind(&socket, &SocketAddrUnix::new(path)?)?;
+        let file = File(path.to_owned());
+        listen(&socket, BACKLOG)?;
+        let listener = UnixListener::from(socket);
+        Ok(Self { listener, file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.file.0
+    }
+
+    /// Answers with `routes` for as long as the runtime lives.
+    ///
+    /// # Errors
+    /// When the runtime cannot take the socket (exit code 1).
+    pub fn serve(self, routes: Router, runtime: &Handle) -> Result<(), ExitError> {
+        let _inside = runtime.enter();
+        let Self { listener, file } = self;
+        let listener = tokio::net::UnixListener::from_std(listener)
+            .map_err(|error| ExitError::caused("cannot take commands", &error))?;
+        runtime.spawn(async move {
+            let _file = file;
+            if let Err(error) = axum::serve(listener, routes).await {
+                tracing::error!("no more commands are taken: {error}");
+            }
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("millrace-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn only_its_owner_may_use_it_and_it_goes_with_the_copier() {
+        let path = path("control");
+        let socket = CommandSocket::open(Some(&path), 1).unwrap().unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let second = CommandSocket::open(Some(&path), 1).unwrap_err().to_string();
+        assert!(second.contains("another copier"), "{second}");
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_copier_left_is_replaced_and_nothing_else() {
+        let path = path("left");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(CommandSocket::open(Some(&path), 1).unwrap().unwrap());
+        std::fs::write(&path, "precious").unwrap();
+        let refused = CommandSocket::open(Some(&path), 1).unwrap_err().to_string();
+        assert!(refused.contains("no socket"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
