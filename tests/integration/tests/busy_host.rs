@@ -10,12 +10,14 @@
     unused_crate_dependencies
 )]
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use millrace_integration::{Family, HTTP, Outcome, Scene, can_run, number};
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::records::RecordedStreams;
 use millrace_lab::{StageOptions, wait_for};
+use rustix::net::{AddressFamily, SendFlags, SocketType};
 use rustix::process::Signal;
 
 const PATH: &str = "/bytes/100";
@@ -224,4 +226,49 @@ fn a_host_with_fifty_devices_takes_no_more_memory() {
     let outcome = scene.finish();
     assert_eq!(outcome.reports[0]["fidelity"], 1.0);
     assert!(outcome.live[0].compare(&outcome.target).is_none());
+}
+
+/// Sends `count` pieces of TCP packets that are never whole, with identifications from `first` on.
+fn send_pieces(from: Ipv4Addr, to: Ipv4Addr, first: u16, count: u16) {
+    let protocol = rustix::net::ipproto::RAW;
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(protocol)).unwrap();
+    for id in (0..count).map(|n| first.wrapping_add(n)) {
+        // RFC 791 3.1: 28 bytes, more fragments behind it, offset 8; the kernel fills in the check sum.
+        let [id_high, id_low] = id.to_be_bytes();
+        let mut packet = vec![0x45, 0, 0, 28, id_high, id_low, 0x20, 1, 64, 6, 0, 0];
+        packet.extend(from.octets());
+        packet.extend(to.octets());
+        packet.extend([0xab; 8]);
+        let to = SocketAddrV4::new(to, 0);
+        rustix::net::sendto(&socket, &packet, SendFlags::empty(), &to).unwrap();
+    }
+}
+
+#[test]
+fn pieces_of_packets_that_are_never_whole_cost_no_memory_and_disturb_no_copy() {
+    if !can_run() {
+        return;
+    }
+    let scene = scene(&[]);
+    let (client, live) = (&scene.stage.clients[0], &scene.stage.live[0]);
+    let (from, to) = (client.address.v4, live.address.v4);
+    let flood = move |seconds: u16| {
+        for first in (0..seconds * 50).map(|part| part.wrapping_mul(100)) {
+            send_pieces(from, to, first, 100);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let host = client.host.clone();
+    let flooding = std::thread::spawn(move || host.enter(|| flood(6)).unwrap());
+    scene.load(keep_alive(&scene, 2, Duration::from_millis(5)));
+    let before = scene.copiers[0].resident_bytes().unwrap();
+    scene.load(keep_alive(&scene, 3, Duration::from_millis(5)));
+    flooding.join().unwrap();
+    let after = scene.copiers[0].resident_bytes().unwrap();
+    scene.settle(Duration::from_secs(30));
+    let outcome = scene.finish();
+    let fragments = number(&outcome.reports[0], "/capture/fragments");
+    assert!(fragments > 20_000, "{fragments}");
+    assert!(after < before + (8 << 20), "{before} bytes, then {after}");
+    outcome.assert_exact();
 }
