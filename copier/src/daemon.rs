@@ -17,6 +17,7 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::addresses;
 use crate::agents::Agents;
 use crate::control::{self, CommandSocket, Commands};
 use crate::inbox::Inbox;
@@ -111,6 +112,7 @@ pub fn run() -> Result<(), ExitError> {
         interceptors.clone(),
         agents.clone(),
     ));
+    runtime.spawn(addresses::follow(plan.clone(), inbox.clone()));
     let shared = Shared::default();
     let commands = Commands::default();
     let admin = Admin::new(

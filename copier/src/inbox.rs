@@ -1,6 +1,7 @@
 //! What the gRPC side hands to the shard: a bounded queue that never blocks the hander.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use millrace_capture::Waker;
@@ -32,6 +33,8 @@ pub enum Input {
     Add(Box<LinkRoutes>),
     /// An interceptor that is none any more.
     Remove(InterceptorId),
+    /// The addresses that this host has now.
+    Addresses(Vec<IpAddr>),
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +84,11 @@ impl Inbox {
         self.put(Input::Remove(interceptor));
     }
 
+    /// Says which addresses this host has now.
+    pub fn addresses(&self, addresses: Vec<IpAddr>) {
+        self.put(Input::Addresses(addresses));
+    }
+
     fn put(&self, input: Input) {
         let mut queue = self.lock();
         let was_empty = queue.inputs.is_empty();
@@ -121,7 +129,7 @@ impl Input {
                 let names = sights.map(|it| it.syn_device.len() + it.leaked_device.len());
                 report.problem.len() + names.map(|len| size_of::<Sight>() + len).sum::<usize>()
             }
-            Self::Link(..) | Self::Add(_) | Self::Remove(_) => return None,
+            Self::Link(..) | Self::Add(_) | Self::Remove(_) | Self::Addresses(_) => return None,
         };
         Some(bytes + OVERHEAD)
     }

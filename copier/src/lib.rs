@@ -30,6 +30,7 @@
 //! - [`record`]: live traffic into files.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+mod addresses;
 pub mod agents;
 pub mod check_config;
 pub mod cli;

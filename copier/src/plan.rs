@@ -22,6 +22,7 @@ use millrace_fleet::transport::Security;
 use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 
+use crate::addresses;
 use crate::control::PilotConfig;
 use crate::guard;
 use crate::local::LocalPlan;
@@ -202,12 +203,12 @@ pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
         .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))
 }
 
-/// What is replayed, and how.
 /// Whether targets are held back until probes come back. A host that catches the answers itself needs none.
 const fn probes(options: &Options) -> bool {
     !options.no_probe && !options.offline.local
 }
 
+/// What is replayed, and how.
 fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError> {
     if options.common.daemon && sources.contains(&Source::StandardInput) {
         return Err(ExitError::usage(
@@ -370,10 +371,7 @@ fn check_families(options: &Options, engine: &Config) -> Result<(), ExitError> {
 }
 
 fn local_addresses() -> Vec<IpAddr> {
-    Device::list()
-        .into_iter()
-        .flat_map(|device| device.addresses)
-        .collect()
+    addresses::of_this_host().into_iter().collect()
 }
 
 fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, ExitError> {
@@ -385,18 +383,25 @@ fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, Exi
             .map(|name| Device::find(name).map_err(|error| ExitError::start(error.to_string())))
             .collect();
     }
-    let live: Vec<Option<IpAddr>> = options
-        .services
-        .iter()
-        .map(|mapping| mapping.live_ip)
-        .collect();
+    let services = options.services.iter();
+    let mut live: Vec<Option<IpAddr>> = services.map(|mapping| mapping.live_ip).collect();
+    let here = addresses::of_this_host();
+    let named = live.iter().flatten().filter(|ip| !ip.is_unspecified());
+    let absent = named.filter(|ip| !here.contains(ip));
+    let absent: Vec<String> = absent.map(IpAddr::to_string).collect();
+    if !absent.is_empty() {
+        tracing::warn!(
+            "no device carries the live address {} of -x: capturing on all devices, so that it is copied once it \
+             comes; check it with `ip address`, or name the devices with -i",
+            absent.join(", ")
+        );
+        live = vec![None];
+    }
     let devices = Device::carrying(&live);
     if devices.is_empty() {
-        return Err(ExitError::start(format!(
-            "no device carries the live address of -x {}: check it with `ip address`, or name \
-             the devices with -i",
-            options.services
-        )));
+        return Err(ExitError::start(
+            "no device of this host is up and has an address: name devices with -i",
+        ));
     }
     Ok(devices)
 }

@@ -390,6 +390,12 @@ impl Shard {
                     self.routes.remove(now, interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
+                Input::Addresses(addresses) => {
+                    if let Some(intake) = &self.intake {
+                        intake.follow(addresses.clone());
+                    }
+                    self.engine.set_local_addresses(addresses);
+                }
             }
         }
     }

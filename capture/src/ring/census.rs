@@ -54,6 +54,17 @@ impl Census {
         })
     }
 
+    /// Counts something else from now on, with what was counted until now.
+    ///
+    /// # Errors
+    /// As [`super::Ring::set_filter`].
+    pub fn set_filter(&mut self, filter: &Filter) -> Result<(), CaptureError> {
+        let program = filter.compile(millrace_wire::LinkType::RawIp, 1)?;
+        attach(self.fd.as_fd(), &self.scope, &program)?;
+        self.program = program;
+        Ok(())
+    }
+
     /// How many packets there were since it was opened. Devices that came meanwhile count from now on.
     ///
     /// # Errors

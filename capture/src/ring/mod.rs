@@ -247,6 +247,18 @@ impl Ring {
         })
     }
 
+    /// Captures something else from now on. When that is refused, everything stays as it is.
+    ///
+    /// # Errors
+    /// When the filter is too long, or the kernel does not take it.
+    pub fn set_filter(&mut self, filter: &Filter) -> Result<(), CaptureError> {
+        let kept = u32::try_from(self.snap_len).unwrap_or(u32::MAX);
+        let program = filter.compile(self.link_type, kept)?;
+        open::attach(self.fd.as_fd(), &self.scope, &program)?;
+        self.program = program;
+        Ok(())
+    }
+
     /// Where this ring sees several devices: looks up which of them are there now. Gives the names
     /// of those that came and of those that went.
     ///

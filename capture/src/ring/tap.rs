@@ -7,6 +7,7 @@ use millrace_wire::LinkType;
 
 use super::{Frame, Ring, RingConfig, RingStatistics};
 use crate::error::CaptureError;
+use crate::filter::Filter;
 
 /// How often devices that come and go are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -67,6 +68,23 @@ impl Tap {
             before: RingStatistics::default(),
             said: String::new(),
         }
+    }
+
+    /// What is captured.
+    pub const fn filter(&self) -> &Filter {
+        &self.config.filter
+    }
+
+    /// Captures something else from now on. When that is refused, everything stays as it is.
+    ///
+    /// # Errors
+    /// When the filter is too long, or the kernel does not take it.
+    pub fn set_filter(&mut self, filter: Filter) -> Result<(), CaptureError> {
+        if let Some(ring) = &mut self.ring {
+            ring.set_filter(&filter)?;
+        }
+        self.config.filter = filter;
+        Ok(())
     }
 
     /// Its devices, for people.

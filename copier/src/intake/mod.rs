@@ -13,6 +13,7 @@ mod batch;
 mod queue;
 mod reader;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use millrace_capture::{Census, RingStatistics, Tap, Waker};
@@ -70,6 +71,11 @@ impl Intake {
     /// What becomes readable when a batch has come; to be cleared before the queue is looked at.
     pub const fn waker(&self) -> &Waker {
         &self.waker
+    }
+
+    /// From now on the host has these addresses: services without an address are captured there.
+    pub fn follow(&self, addresses: Vec<IpAddr>) {
+        self.queue.set_addresses(addresses);
     }
 
     /// Says how much of the limit the shard uses itself, in bytes.

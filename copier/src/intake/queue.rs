@@ -1,6 +1,7 @@
 //! Batches that wait for the shard, bounded in bytes.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ struct State {
     memory: u64,
     spare: Vec<Batch>,
     counts: Counts,
+    /// The host's addresses, if they are news to the reader.
+    addresses: Option<Vec<IpAddr>>,
     closed: bool,
 }
 
@@ -41,6 +44,16 @@ impl Queue {
             limit,
             waker,
         }
+    }
+
+    /// Tells the reader the host's addresses.
+    pub(super) fn set_addresses(&self, addresses: Vec<IpAddr>) {
+        self.lock().addresses = Some(addresses);
+    }
+
+    /// The host's addresses, if they are news.
+    pub(super) fn take_addresses(&self) -> Option<Vec<IpAddr>> {
+        self.lock().addresses.take()
     }
 
     /// Whether another batch must wait where it is.

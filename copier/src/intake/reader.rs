@@ -1,11 +1,12 @@
 //! The thread that empties the ring.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Census, Pace, Tap, wait};
+use millrace_capture::{CaptureError, Census, Filter, FilterSpec, Pace, Tap, wait};
 use millrace_wire::{Decoder, Flags, Verify};
 
 use super::queue::Queue;
@@ -117,7 +118,26 @@ impl Reader {
             self.show_at = now + SHOW_INTERVAL;
             // A ring that fails while packets keep this thread from sleeping is found here.
             self.tap.suspect();
+            if let Some(addresses) = self.queue.take_addresses() {
+                self.follow(addresses);
+            }
             self.show_now();
+        }
+    }
+
+    /// Captures services without an address at these.
+    fn follow(&mut self, addresses: Vec<IpAddr>) {
+        // An operator's own expression stays as it is.
+        let Filter::Services(mut spec) = self.tap.filter().clone() else {
+            return;
+        };
+        if spec.local_addresses == addresses {
+            return;
+        }
+        spec.local_addresses = addresses;
+        let taken = self.tap.set_filter(Filter::Services(spec.clone()));
+        if let Err(error) = taken.and_then(|()| self.syns.follow(spec)) {
+            tracing::warn!("new addresses of this host are not captured: {error}");
         }
     }
 
@@ -150,6 +170,13 @@ impl Syns {
             seen: 0,
             passed: 0,
             lost: 0,
+        }
+    }
+
+    fn follow(&mut self, spec: FilterSpec) -> Result<(), CaptureError> {
+        match &mut self.census {
+            Some(census) => census.set_filter(&Filter::Connects(spec)),
+            None => Ok(()),
         }
     }
 

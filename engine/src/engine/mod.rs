@@ -15,6 +15,7 @@ mod trim;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -381,6 +382,11 @@ impl Engine {
                 self.release_waiting(now);
             }
         }
+    }
+
+    /// From now on services without an address are at these: see [`Config::local_addresses`]. Open sessions go on.
+    pub fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.config.local_addresses = addresses;
     }
 
     /// Whether replicas may begin towards any target: see [`Engine::set_target_open`].

@@ -171,3 +171,61 @@ fn a_first_client_whose_answers_go_another_way_does_not_hold_up_the_others() {
     assert_eq!(target("state"), "open");
     scene.drain();
 }
+
+/// A virtual address that VRRP may give to the live server.
+const VIP: [u8; 4] = [198, 18, 2, 200];
+
+#[test]
+fn an_address_that_comes_later_is_copied_and_one_that_goes_is_not() {
+    if !can_run() {
+        return;
+    }
+    let vip = std::net::Ipv4Addr::from(VIP);
+    for live in [String::new(), format!("{vip}:")] {
+        let mut scene = Scene::new(StageOptions::default());
+        scene.start_interceptor();
+        let host = scene.stage.live[0].host.clone();
+        let (target, assistant) = (scene.stage.target.address.v4, scene.stage.assistant.address);
+        let service = format!("{live}{HTTP}-{target}:{HTTP}");
+        let (interceptor, report) = (assistant.v4.to_string(), host.file("report.json"));
+        let report = report.display().to_string();
+        let arguments = [
+            ["-x", &service],
+            ["-s", &interceptor],
+            ["--admin", "127.0.0.1:9100"],
+            ["--report", &report],
+        ];
+        let arguments = [&["--insecure"], arguments.as_flattened()].concat();
+        let (program, log) = (
+            millrace_integration::binary("millrace-copier"),
+            host.file("copier.log"),
+        );
+        let copier = host.spawn(program, &arguments, &[], &log).unwrap();
+        scene.copiers.push(copier);
+        let is_ready = |host: &millrace_lab::Host| {
+            host.get(([127, 0, 0, 1], 9100).into(), "/readyz")
+                .is_ok_and(|(code, _)| code == 200)
+        };
+        wait_for("the copier", Duration::from_secs(20), || is_ready(&host)).unwrap();
+        let address = format!("address add {vip}/24 dev {}", millrace_lab::DEVICE);
+        host.ip(&[address]).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        let kind = Kind::OneRequest {
+            count: 200,
+            rate: None,
+            path: "/bytes/500".to_owned(),
+        };
+        let from = scene.client_addresses(Family::V4);
+        scene.load(Load::new(kind, (vip, HTTP).into()).from(&from));
+        scene.settle(Duration::from_secs(30));
+        host.ip(&[format!("address del {vip}/24 dev {}", millrace_lab::DEVICE)])
+            .unwrap();
+        wait_for("it to be said", Duration::from_secs(10), || {
+            scene.copiers[0].log().contains("is gone from this host")
+        })
+        .unwrap();
+        assert!(scene.copiers[0].log().contains("has come to this host"));
+        let outcome = scene.finish_exact(Duration::from_secs(30));
+        assert_eq!(number(&outcome.reports[0], "/sessions/captured"), 200);
+    }
+}

@@ -1,0 +1,57 @@
+//! Addresses of this host that come and go while the copier runs, such as one that VRRP moves: services at every
+//! address of the host are copied at those, too.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_capture::Device;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::inbox::Inbox;
+use crate::plan::Plan;
+
+/// How often the host's addresses are looked up.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The addresses that this host has now.
+pub fn of_this_host() -> BTreeSet<IpAddr> {
+    let devices = Device::list().into_iter();
+    devices.flat_map(|device| device.addresses).collect()
+}
+
+/// Tells the shard whenever the addresses of this host have changed, and says so. Does nothing where packets come from
+/// a recording.
+pub async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
+    if plan.ring.is_none() {
+        return;
+    }
+    let mut known: BTreeSet<IpAddr> = plan.engine.local_addresses.iter().copied().collect();
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let now = of_this_host();
+        // A host without any address is one that did not tell.
+        if now == known || now.is_empty() {
+            continue;
+        }
+        for ip in now.difference(&known).filter(|ip| is_live(&plan, ip)) {
+            tracing::info!("the live address {ip} has come to this host: it is copied");
+        }
+        for ip in known.difference(&now).filter(|ip| is_live(&plan, ip)) {
+            tracing::info!(
+                "the live address {ip} is gone from this host: nothing new is copied there"
+            );
+        }
+        inbox.addresses(now.iter().copied().collect());
+        known = now;
+    }
+}
+
+/// Whether a service is copied at this address.
+fn is_live(plan: &Plan, ip: &IpAddr) -> bool {
+    let mut services = plan.engine.services.iter();
+    services.any(|service| service.live_ip.is_none_or(|live| live == *ip))
+}
