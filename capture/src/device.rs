@@ -199,6 +199,7 @@ mod tests {
     #[test]
     fn the_hardware_type_decides_how_frames_begin() {
         let link = |hardware_type| LinkInfo {
+            name: "x".to_owned(),
             index: 1,
             hardware_type,
             up: true,

@@ -35,8 +35,8 @@ fn all_tcp(namespace: &Namespace) -> Ring {
     namespace.enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())
 }
 
-fn link_sender(config: &SenderConfig, hops: &NextHops) -> Sender {
-    Sender::link(LinkSocket::open(config, hops.device()).unwrap(), hops)
+fn link_sender(config: &SenderConfig, device: Option<&str>, hops: &NextHops) -> Sender {
+    Sender::link(LinkSocket::open(config, device).unwrap(), hops)
 }
 
 fn push(sender: &mut Sender, cookie: u64, from: &str, to: SocketAddr, payload: &[u8]) {
@@ -264,7 +264,7 @@ fn a_buffer_beyond_the_systems_limit_is_granted_to_the_privileged_alone() {
         ..SenderConfig::default()
     };
     let granted = || {
-        let link = LinkSocket::open(&config, "lo").unwrap();
+        let link = LinkSocket::open(&config, Some("lo")).unwrap();
         let hops = NextHops::start(NextHopConfig::new("lo")).unwrap();
         let senders = [Sender::raw(&config).unwrap(), Sender::link(link, &hops)];
         senders.map(|sender| sender.send_buffer())
@@ -339,7 +339,7 @@ fn the_next_hop_is_found_through_a_gateway_and_packets_pass_the_hosts_firewall()
     let mut ring = all_tcp(&routed.c);
     routed.a.enter(|| {
         let hops = NextHops::start(NextHopConfig::new("eth0")).unwrap();
-        let mut sender = link_sender(&SenderConfig::default(), &hops);
+        let mut sender = link_sender(&SenderConfig::default(), Some("eth0"), &hops);
         // The first packet starts the search and is not waited for.
         push(&mut sender, 1, FOREIGN4, socket(Routed::C4, 80), b"early");
         let failures = flush(&mut sender);
@@ -379,7 +379,7 @@ fn the_next_hop_is_found_through_a_gateway_and_packets_pass_the_hosts_firewall()
         };
         assert_eq!(flush(&mut sender), []);
         assert_eq!(sender.counters().bytes, 100 * (44 + 63));
-        let mut large = link_sender(&config, &hops);
+        let mut large = link_sender(&config, Some("eth0"), &hops);
         push(&mut large, 1, FOREIGN4, socket(Routed::C4, 80), &[0; 5000]);
         assert_eq!(flush(&mut large)[0].kind, SendErrorKind::MessageTooLong);
     });
@@ -448,7 +448,7 @@ fn a_host_that_does_not_answer_is_named_and_mac_addresses_that_are_given_are_use
         assert_eq!(unresolved.len(), 1);
         assert_eq!(unresolved[0].0, silent);
         assert!(unresolved[0].1.contains("MAC address"), "{unresolved:?}");
-        let mut sender = link_sender(&SenderConfig::default(), &hops);
+        let mut sender = link_sender(&SenderConfig::default(), Some("eth0"), &hops);
         push(
             &mut sender,
             1,
@@ -492,7 +492,7 @@ fn a_device_that_goes_down_is_an_error_of_each_packet() {
         let to = socket(Pair::B4, 80);
         hops.add(to.ip());
         assert!(hops.wait_resolved(Duration::from_secs(5)));
-        let mut sender = link_sender(&SenderConfig::default(), &hops);
+        let mut sender = link_sender(&SenderConfig::default(), Some("eth0"), &hops);
         pair.a.ip("link set eth0 down");
         push(&mut sender, 1, FOREIGN4, to, b"x");
         push(&mut sender, 2, FOREIGN4, to, b"x");

@@ -75,7 +75,7 @@ fn packets_without_a_link_layer_are_captured_and_sent() {
             hops.add(to.ip());
         }
         assert!(hops.wait_resolved(Duration::from_secs(5)));
-        let socket = LinkSocket::open(&SenderConfig::default(), "tun0").unwrap();
+        let socket = LinkSocket::open(&SenderConfig::default(), Some("tun0")).unwrap();
         let mut sender = Sender::link(socket, &hops);
         for (from, to) in foreign.into_iter().zip(there) {
             let packet = tcp(from, to, 2, b"out");

@@ -16,14 +16,14 @@ use crate::plan::Plan;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The addresses that this host has now.
-pub fn of_this_host() -> BTreeSet<IpAddr> {
+pub(crate) fn of_this_host() -> BTreeSet<IpAddr> {
     let devices = Device::list().into_iter();
     devices.flat_map(|device| device.addresses).collect()
 }
 
 /// Tells the shard whenever the addresses of this host have changed, and says so. Does nothing where packets come from
 /// a recording.
-pub async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
+pub(crate) async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
     if plan.ring.is_none() {
         return;
     }

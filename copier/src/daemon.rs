@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 
 use crate::addresses;
 use crate::agents::Agents;
+use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
@@ -74,6 +75,7 @@ pub fn run() -> Result<(), ExitError> {
         .map(PidFile::create)
         .transpose()?;
     let outlet = Outlet::open(&plan)?;
+    let tracked = outlet.is_routed();
     let nice = options.capture.capture_nice;
     let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
     let privileges = privileges::reduce(&options.common, &needs(&plan, control.as_ref()))?;
@@ -112,6 +114,9 @@ pub fn run() -> Result<(), ExitError> {
         interceptors.clone(),
         agents.clone(),
     ));
+    if tracked {
+        runtime.spawn(conntrack::watch());
+    }
     runtime.spawn(addresses::follow(plan.clone(), inbox.clone()));
     let shared = Shared::default();
     let commands = Commands::default();

@@ -36,6 +36,7 @@ pub mod check_config;
 pub mod cli;
 mod clock;
 pub mod command;
+mod conntrack;
 pub mod control;
 pub mod ctl;
 pub mod daemon;

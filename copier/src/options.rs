@@ -221,13 +221,47 @@ impl CaptureOptions {
     }
 }
 
+/// Where packets leave (`-o`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// At the link layer, wherever the routes lead out of Ethernets.
+    Auto,
+    /// Through the host's routing.
+    Routed,
+    /// At the link layer of this device.
+    Device(String),
+}
+
+impl std::str::FromStr for Output {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "routed" => Self::Routed,
+            device => Self::Device(device.to_owned()),
+        })
+    }
+}
+
 /// How packets are sent.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Sending")]
 pub struct SendOptions {
-    /// Send at the link layer from DEV, past the host's firewall and connection tracking.
-    #[arg(short = 'o', long = "output-device", value_name = "DEV")]
-    pub output_device: Option<String>,
+    /// Where packets leave. DEV: at the link layer from this device, past the host's firewall and connection
+    /// tracking. auto: the same from whichever Ethernets the host's routes to the targets lead out of, and through its
+    /// routing where one leads elsewhere. routed: through the host's routing.
+    #[arg(
+        short = 'o',
+        long = "output-device",
+        value_name = "DEV|auto|routed",
+        default_value = "auto"
+    )]
+    pub output: Output,
+
+    /// Send through the host's routing though it tracks connections: copies are exempt from that.
+    #[arg(long)]
+    pub allow_conntrack: bool,
 
     /// Largest packet sent, in bytes.
     #[arg(short = 'M', long, value_name = "BYTES", default_value_t = 1500,

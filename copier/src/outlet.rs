@@ -6,7 +6,8 @@ use std::time::Duration;
 use millrace_capture::{CaptureError, LinkSocket, NextHopConfig, NextHops, Sender};
 use millrace_fleet::exit::ExitError;
 
-use crate::plan::Plan;
+use crate::conntrack;
+use crate::plan::{OutletPlan, Plan};
 
 /// How long the next hops to all targets are waited for at the start.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
@@ -16,7 +17,7 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) enum Outlet {
     /// Through the kernel's routing.
     Routed(Sender),
-    /// At the link layer of a device.
+    /// At the link layer.
     Link(LinkSocket, NextHopConfig),
 }
 
@@ -24,15 +25,36 @@ impl Outlet {
     /// Opens what the plan asks for.
     ///
     /// # Errors
-    /// No privilege, or no such device.
+    /// No privilege, no such device, or a host that tracks connections.
     pub(crate) fn open(plan: &Plan) -> Result<Self, ExitError> {
-        Ok(match &plan.next_hops {
-            None => Self::Routed(Sender::raw(&plan.sender).map_err(failed)?),
-            Some(hops) => {
-                let socket = LinkSocket::open(&plan.sender, &hops.device).map_err(failed)?;
-                Self::Link(socket, hops.clone())
-            }
-        })
+        match &plan.outlet {
+            OutletPlan::Link(hops) => Self::link(plan, hops.clone()),
+            OutletPlan::Routed { tracked } => Self::routed(plan, *tracked, "-o says so"),
+            OutletPlan::Auto { tracked } => match other_than_ethernet(plan)? {
+                None => Self::link(plan, NextHopConfig::any_ethernet()),
+                Some(reason) => {
+                    tracing::info!("sending through this host's routing: {reason}");
+                    Self::routed(plan, *tracked, &reason)
+                }
+            },
+        }
+    }
+
+    fn link(plan: &Plan, hops: NextHopConfig) -> Result<Self, ExitError> {
+        let socket = LinkSocket::open(&plan.sender, hops.device.as_deref()).map_err(failed)?;
+        Ok(Self::Link(socket, hops))
+    }
+
+    fn routed(plan: &Plan, tracked: bool, why: &str) -> Result<Self, ExitError> {
+        if !tracked {
+            conntrack::refuse(why)?;
+        }
+        Ok(Self::Routed(Sender::raw(&plan.sender).map_err(failed)?))
+    }
+
+    /// Whether the kernel handles what is sent, and may track it.
+    pub(crate) const fn is_routed(&self) -> bool {
+        matches!(self, Self::Routed(_))
     }
 
     /// The sender. It may start a thread, which must not keep privileges.
@@ -58,15 +80,29 @@ impl Outlet {
     }
 }
 
+/// Why some target cannot be reached at the link layer, if one cannot.
+fn other_than_ethernet(plan: &Plan) -> Result<Option<String>, ExitError> {
+    for service in &plan.engine.services {
+        let reason = NextHops::other_than_ethernet(service.target.ip).map_err(failed)?;
+        if reason.is_some() {
+            return Ok(reason);
+        }
+    }
+    Ok(None)
+}
+
 fn next_hops(config: NextHopConfig, plan: &Plan) -> Result<NextHops, ExitError> {
-    let device = config.device.clone();
+    let over = config
+        .device
+        .as_ref()
+        .map_or_else(String::new, |device| format!(" over {device}"));
     let hops = NextHops::start(config).map_err(failed)?;
     for service in &plan.engine.services {
         hops.add(service.target.ip);
     }
     hops.wait_resolved(RESOLVED_WITHIN);
     for (target, reason) in hops.unresolved() {
-        tracing::warn!("no way to {target} over {device}: {reason}; trying on");
+        tracing::warn!("no way to {target}{over}: {reason}; trying on");
     }
     Ok(hops)
 }

@@ -29,7 +29,7 @@ use crate::local::LocalPlan;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
 use crate::offline::options::DEFAULT_MAX_OPEN;
-use crate::options::Options;
+use crate::options::{Options, Output};
 use crate::pressure;
 use crate::route_info::FlowTarget;
 
@@ -57,7 +57,7 @@ pub struct Plan {
     /// How packets are sent.
     pub sender: SenderConfig,
     /// Sending at the link layer, from this device.
-    pub next_hops: Option<NextHopConfig>,
+    pub outlet: OutletPlan,
     /// Interceptors.
     pub interceptors: Vec<HostPort>,
     /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
@@ -121,7 +121,7 @@ impl Plan {
             Inputs::Devices(names) => (Some(ring(options, &devices(options, names)?)?), None),
             Inputs::Files(sources) => (None, Some(feed(options, sources)?)),
         };
-        let next_hops = next_hops(options)?;
+        let outlet = outlet(options, local.is_some())?;
         let claim = options
             .client_pool
             .as_ref()
@@ -139,7 +139,7 @@ impl Plan {
                 max_packet: usize::from(options.sending.mtu),
                 ..SenderConfig::default()
             },
-            next_hops,
+            outlet,
             interceptors,
             diverted,
             router_agents,
@@ -454,8 +454,28 @@ fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> 
     })
 }
 
-fn next_hops(options: &Options) -> Result<Option<NextHopConfig>, ExitError> {
-    let Some(device) = &options.sending.output_device else {
+/// What packets leave through.
+#[derive(Clone, Debug)]
+pub enum OutletPlan {
+    /// At the link layer if all targets can be reached so, else the host's routing.
+    Auto {
+        /// Whether the host's routing may be used though it tracks connections.
+        tracked: bool,
+    },
+    /// The host's routing.
+    Routed {
+        /// See [`OutletPlan::Auto`].
+        tracked: bool,
+    },
+    /// One device.
+    Link(NextHopConfig),
+}
+
+fn outlet(options: &Options, local: bool) -> Result<OutletPlan, ExitError> {
+    let sending = &options.sending;
+    // What stays on this host is caught by rules of its own.
+    let tracked = sending.allow_conntrack || local;
+    let Output::Device(device) = &sending.output else {
         let with_mac = options
             .services
             .iter()
@@ -464,7 +484,8 @@ fn next_hops(options: &Options) -> Result<Option<NextHopConfig>, ExitError> {
             Some(mapping) => Err(ExitError::usage(format!(
                 "-x {mapping}: MAC addresses are for sending at the link layer: add -o DEVICE"
             ))),
-            None => Ok(None),
+            None if local || sending.output == Output::Routed => Ok(OutletPlan::Routed { tracked }),
+            None => Ok(OutletPlan::Auto { tracked }),
         };
     };
     Device::find(device).map_err(|error| ExitError::start(error.to_string()))?;
@@ -479,7 +500,7 @@ fn next_hops(options: &Options) -> Result<Option<NextHopConfig>, ExitError> {
             fixed.insert(mapping.target.ip(), hop);
         }
     }
-    Ok(Some(NextHopConfig {
+    Ok(OutletPlan::Link(NextHopConfig {
         fixed,
         ..NextHopConfig::new(device.clone())
     }))

@@ -359,7 +359,7 @@ impl Shard {
                             break;
                         };
                         let (flow, header, len) = response(&record);
-                        if self.prober.on_header(interceptor, flow, &header) {
+                        if self.prober.on_header(now, interceptor, flow, &header) {
                             continue;
                         }
                         self.engine.target_header(now, flow, &header, len);

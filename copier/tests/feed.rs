@@ -290,18 +290,18 @@ fn a_file_that_is_gone_when_it_is_to_be_read_again_is_no_round() {
     let mut replay = Replay::of(
         sessions((0..5).map(|i| i * 100)),
         |_| {},
-        |feed| feed.rounds = 50,
+        |feed| feed.rounds = 10_000,
     );
     replay.world.behaviour = answering(ms(1));
     replay.begin();
-    // Two rounds, and the few that the reader is ahead.
+    // Two rounds, and those that the reader is ahead: on a busy machine hundreds, but bounded.
     while replay.feed.recording().rounds_done < 2 {
         replay.step(ms(1));
     }
     drop(std::fs::remove_file(&replay._file.0));
     replay.run(ms(5));
     let recording = replay.feed.recording();
-    assert!((2..50).contains(&recording.rounds_done), "{recording:?}");
+    assert!((2..10_000).contains(&recording.rounds_done), "{recording:?}");
     assert_eq!(recording.problems.len(), 1, "{recording:?}");
     let captured = replay.world.engine.stats().sessions_captured;
     assert_eq!(captured, 5 * u64::from(recording.rounds_done));

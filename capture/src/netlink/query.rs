@@ -23,6 +23,7 @@ const NDA_LLADDR: u16 = 2;
 /// What the kernel knows about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkInfo {
+    pub(crate) name: String,
     pub(crate) index: u32,
     /// `ARPHRD_*` of `linux/if_arp.h`.
     pub(crate) hardware_type: u16,
@@ -65,24 +66,38 @@ impl Netlink {
         }
     }
 
-    /// The next hop on the way to `destination` out of a device: the gateway, or the destination
-    /// itself when it is on the link.
+    /// A device by number; `None` when there is none.
+    pub(crate) fn link_at(&mut self, index: u32) -> io::Result<Option<LinkInfo>> {
+        let mut fixed = [0; IFINFOMSG];
+        for (to, from) in fixed.iter_mut().skip(4).zip(index.to_ne_bytes()) {
+            *to = from;
+        }
+        match self.ask(libc::RTM_GETLINK, &fixed, &[]) {
+            Ok(body) => parse_link(body).map(Some).ok_or_else(malformed),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next hop on the way to `destination`, out of a device if one is given: the gateway, or the destination
+    /// itself when it is on the link; and the number of the device that the way leads out of.
     pub(crate) fn next_hop(
         &mut self,
         destination: IpAddr,
-        device_index: u32,
-    ) -> io::Result<IpAddr> {
+        device_index: Option<u32>,
+    ) -> io::Result<(IpAddr, u32)> {
         let (family, octets) = encode(destination);
         let mut fixed = [0; RTMSG];
         let prefix = if destination.is_ipv4() { 32 } else { 128 };
         for (to, from) in fixed.iter_mut().zip([family, prefix]) {
             *to = from;
         }
-        let body = self.ask(
-            libc::RTM_GETROUTE,
-            &fixed,
-            &[(RTA_DST, &octets), (RTA_OIF, &device_index.to_ne_bytes())],
-        )?;
+        let device = device_index.unwrap_or_default().to_ne_bytes();
+        let mut asked: Vec<(u16, &[u8])> = vec![(RTA_DST, &octets)];
+        if device_index.is_some() {
+            asked.push((RTA_OIF, &device));
+        }
+        let body = self.ask(libc::RTM_GETROUTE, &fixed, &asked)?;
         parse_route(body, destination, device_index)
     }
 
@@ -131,6 +146,7 @@ fn decode(octets: &[u8]) -> Option<IpAddr> {
 fn parse_link(body: &[u8]) -> Option<LinkInfo> {
     let up = libc::IFF_UP.cast_unsigned();
     let mut link = LinkInfo {
+        name: String::new(),
         hardware_type: u16_at(body, 2)?,
         index: u32_at(body, 4)?,
         up: u32_at(body, 8)? & up != 0,
@@ -139,6 +155,10 @@ fn parse_link(body: &[u8]) -> Option<LinkInfo> {
     };
     for (attribute, value) in attributes(body, IFINFOMSG) {
         match attribute {
+            IFLA_IFNAME => {
+                let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
+                link.name = String::from_utf8_lossy(name).into_owned();
+            }
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             _ => {}
@@ -147,7 +167,11 @@ fn parse_link(body: &[u8]) -> Option<LinkInfo> {
     Some(link)
 }
 
-fn parse_route(body: &[u8], destination: IpAddr, device_index: u32) -> io::Result<IpAddr> {
+fn parse_route(
+    body: &[u8],
+    destination: IpAddr,
+    device_index: Option<u32>,
+) -> io::Result<(IpAddr, u32)> {
     let route_type = *body.get(7).ok_or_else(malformed)?;
     if !matches!(
         route_type,
@@ -156,6 +180,7 @@ fn parse_route(body: &[u8], destination: IpAddr, device_index: u32) -> io::Resul
         return Err(io::ErrorKind::NetworkUnreachable.into());
     }
     let mut hop = destination;
+    let mut device = device_index;
     for (attribute, value) in attributes(body, RTMSG) {
         match attribute {
             RTA_GATEWAY => hop = decode(value).ok_or_else(malformed)?,
@@ -165,13 +190,17 @@ fn parse_route(body: &[u8], destination: IpAddr, device_index: u32) -> io::Resul
             }
             // The kernel may answer with a route out of another device, such as one that a policy
             // rule insists on; the MAC address of that hop would be wrong here.
-            RTA_OIF if u32_at(value, 0) != Some(device_index) => {
-                return Err(io::ErrorKind::NetworkUnreachable.into());
+            RTA_OIF => {
+                let leads_out_of = u32_at(value, 0);
+                if device_index.is_some_and(|wanted| Some(wanted) != leads_out_of) {
+                    return Err(io::ErrorKind::NetworkUnreachable.into());
+                }
+                device = leads_out_of;
             }
             _ => {}
         }
     }
-    Ok(hop)
+    device.map(|device| (hop, device)).ok_or_else(malformed)
 }
 
 fn parse_neighbour(body: &[u8]) -> Option<Neighbour> {

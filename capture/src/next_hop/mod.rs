@@ -26,8 +26,9 @@ use table::Shared;
 /// What next hops are needed for.
 #[derive(Clone, Debug)]
 pub struct NextHopConfig {
-    /// The device that packets leave through (`-o`).
-    pub device: String,
+    /// The device that packets leave through; `None`: whichever the kernel's routes lead out of, if it is an
+    /// Ethernet.
+    pub device: Option<String>,
     /// Destinations whose MAC addresses were given (`port@srcMAC-ip:port@dstMAC`): neither routes
     /// nor neighbours are asked.
     pub fixed: HashMap<IpAddr, StaticHop>,
@@ -39,7 +40,15 @@ impl NextHopConfig {
     /// Next hops on a device, all found in the kernel.
     pub fn new(device: impl Into<String>) -> Self {
         Self {
-            device: device.into(),
+            device: Some(device.into()),
+            ..Self::any_ethernet()
+        }
+    }
+
+    /// Next hops on whichever Ethernet the kernel's routes lead out of.
+    pub fn any_ethernet() -> Self {
+        Self {
+            device: None,
             fixed: HashMap::new(),
             refresh: Duration::from_secs(1),
         }
@@ -55,7 +64,7 @@ pub struct StaticHop {
     pub destination: MacAddress,
 }
 
-/// The next hops of one device. Clones share one background thread, which ends with the last.
+/// The next hops of one device, or of all. Clones share one background thread, which ends with the last.
 #[derive(Clone, Debug)]
 pub struct NextHops {
     inner: Arc<Inner>,
@@ -63,7 +72,6 @@ pub struct NextHops {
 
 #[derive(Debug)]
 struct Inner {
-    device: String,
     shared: Arc<Shared>,
 }
 
@@ -79,9 +87,9 @@ impl NextHops {
     /// # Errors
     /// No such device, or one that carries no IP.
     pub fn start(config: NextHopConfig) -> Result<Self, CaptureError> {
-        let device = config.device.clone();
-        let link = link_info(&device)?;
-        crate::device::link_type(&device, &link)?;
+        if let Some(device) = &config.device {
+            crate::device::link_type(device, &link_info(device)?)?;
+        }
         let netlink = Netlink::open().map_err(CaptureError::of("open a netlink socket"))?;
         let shared = Shared::new().map_err(CaptureError::of("create an eventfd"))?;
         let shared = Arc::new(shared);
@@ -91,13 +99,23 @@ impl NextHops {
             .spawn(move || resolver.run())
             .map_err(CaptureError::of("start a thread"))?;
         Ok(Self {
-            inner: Arc::new(Inner { device, shared }),
+            inner: Arc::new(Inner { shared }),
         })
     }
 
-    /// The device.
-    pub fn device(&self) -> &str {
-        &self.inner.device
+    /// Whether the kernel's route to a destination leads out of an Ethernet; if it does not, what else there is.
+    /// Without a route nothing speaks against it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn other_than_ethernet(destination: IpAddr) -> Result<Option<String>, CaptureError> {
+        let mut netlink = Netlink::open().map_err(CaptureError::of("open a netlink socket"))?;
+        Ok(
+            match resolve::way(&mut netlink, destination.to_canonical()) {
+                Ok(_) | Err(resolve::NoWay::Unknown(_)) => None,
+                Err(resolve::NoWay::OtherThanEthernet(reason)) => Some(reason),
+            },
+        )
     }
 
     /// Asks for the next hop to a destination ahead of its first packet.

@@ -50,44 +50,56 @@ impl Resolver {
     }
 
     fn resolve_all(&mut self) -> Table {
-        let device = self.config.device.clone();
-        let link = match self.netlink.link(&device) {
-            Ok(Some(link)) if link.up => Ok(link),
-            Ok(Some(_)) => Err(format!("device {device} is down")),
-            Ok(None) => Err(format!("device {device} is gone")),
-            Err(error) => Err(format!("cannot look at device {device}: {error}")),
-        };
+        let link = self.config.device.clone().map(|device| self.link(&device));
         let mut table = Table::default();
         for destination in self.shared.wanted() {
             let hop = match &link {
-                Ok(link) => self.resolve(destination, link),
-                Err(reason) => Err(reason.clone()),
+                Some(Ok(link)) => self.resolve_on(destination, link),
+                Some(Err(reason)) => Err(reason.clone()),
+                None => way(&mut self.netlink, destination)
+                    .map_err(|no_way| no_way.to_string())
+                    .and_then(|(gateway, link)| self.ask_for(gateway, &link)),
             };
             table.entries.insert(destination, hop);
         }
         table
     }
 
-    fn resolve(&mut self, destination: IpAddr, link: &LinkInfo) -> Result<Hop, String> {
-        let device = &self.config.device;
-        let own = link.mac.map(MacAddress::new);
-        let hop = |source: Option<MacAddress>, destination| Hop {
-            device_index: link.index,
-            source: source.unwrap_or_default(),
-            destination,
-        };
+    /// The device to send from.
+    fn link(&mut self, device: &str) -> Result<LinkInfo, String> {
+        match self.netlink.link(device) {
+            Ok(Some(link)) if link.up => Ok(link),
+            Ok(Some(_)) => Err(format!("device {device} is down")),
+            Ok(None) => Err(format!("device {device} is gone")),
+            Err(error) => Err(format!("cannot look at device {device}: {error}")),
+        }
+    }
+
+    /// The next hop on this device.
+    fn resolve_on(&mut self, destination: IpAddr, link: &LinkInfo) -> Result<Hop, String> {
+        let device = &link.name;
         if let Some(fixed) = self.config.fixed.get(&destination) {
-            return Ok(hop(fixed.source.or(own), Some(fixed.destination)));
+            let source = fixed.source.or(link.mac.map(MacAddress::new));
+            return Ok(hop(link, source, Some(fixed.destination)));
         }
         match link.hardware_type {
             libc::ARPHRD_ETHER => {}
-            libc::ARPHRD_LOOPBACK => return Ok(hop(own, Some(MacAddress::default()))),
-            _ => return Ok(hop(None, None)),
+            libc::ARPHRD_LOOPBACK => {
+                let own = link.mac.map(MacAddress::new);
+                return Ok(hop(link, own, Some(MacAddress::default())));
+            }
+            _ => return Ok(hop(link, None, None)),
         }
-        let gateway = self
+        let (gateway, _) = self
             .netlink
-            .next_hop(destination, link.index)
+            .next_hop(destination, Some(link.index))
             .map_err(|error| format!("no route to {destination} through {device}: {error}"))?;
+        self.ask_for(gateway, link)
+    }
+
+    /// Asks the kernel for the MAC address of a neighbour on an Ethernet.
+    fn ask_for(&mut self, gateway: IpAddr, link: &LinkInfo) -> Result<Hop, String> {
+        let device = &link.name;
         let neighbour = self
             .netlink
             .neighbour(gateway, link.index)
@@ -113,7 +125,8 @@ impl Resolver {
         }
         match (state, mac) {
             (NeighbourState::Valid | NeighbourState::Stale, Some(mac)) => {
-                Ok(hop(own, Some(MacAddress::new(mac))))
+                let own = link.mac.map(MacAddress::new);
+                Ok(hop(link, own, Some(MacAddress::new(mac))))
             }
             (NeighbourState::Valid | NeighbourState::Stale, None)
             | (NeighbourState::Unresolved, _) => Err(format!(
@@ -122,6 +135,50 @@ impl Resolver {
             )),
         }
     }
+}
+
+fn hop(link: &LinkInfo, source: Option<MacAddress>, destination: Option<MacAddress>) -> Hop {
+    Hop {
+        device_index: link.index,
+        source: source.unwrap_or_default(),
+        destination,
+    }
+}
+
+/// Why nothing can be sent to a destination over whichever Ethernet its route leads out of.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoWay {
+    /// There is a route, and it leads elsewhere.
+    #[error("{0}")]
+    OtherThanEthernet(String),
+    /// It is not known where.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// The next hop to a destination and the Ethernet that it is on, as the kernel's routes have it.
+pub(super) fn way(netlink: &mut Netlink, destination: IpAddr) -> Result<(IpAddr, LinkInfo), NoWay> {
+    let (gateway, index) = netlink
+        .next_hop(destination, None)
+        .map_err(|error| NoWay::Unknown(format!("no route to {destination}: {error}")))?;
+    let link = match netlink.link_at(index) {
+        Ok(Some(link)) => link,
+        Ok(None) => return Err(NoWay::Unknown(format!("device {index} is gone"))),
+        Err(error) => {
+            let reason = format!("cannot look at device {index}: {error}");
+            return Err(NoWay::Unknown(reason));
+        }
+    };
+    if link.hardware_type != libc::ARPHRD_ETHER {
+        return Err(NoWay::OtherThanEthernet(format!(
+            "the route to {destination} leads out of {}, which is no Ethernet",
+            link.name
+        )));
+    }
+    if !link.up {
+        return Err(NoWay::Unknown(format!("device {} is down", link.name)));
+    }
+    Ok((gateway, link))
 }
 
 /// Sends an empty datagram to a neighbour.

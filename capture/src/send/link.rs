@@ -1,4 +1,4 @@
-//! At the link layer of one device, past the routing and the firewall of this host.
+//! At the link layer, past the routing and the firewall of this host.
 
 use std::net::IpAddr;
 
@@ -18,29 +18,31 @@ use crate::sys::send_batch::SocketAddress;
 /// Length of an Ethernet header.
 const ETHERNET_HEADER: usize = 14;
 
-/// A socket to send by at the link layer of one device, as [`Sender::link`](super::Sender::link)
-/// takes it: next hops need a thread, and sockets are opened before the first one, as long as
+/// A socket to send by at the link layer, as [`Sender::link`](super::Sender::link) takes it: next hops need a thread, and sockets are opened before the first one, as long as
 /// the process has its privileges.
 #[derive(Debug)]
 pub struct LinkSocket(Lane);
 
 impl LinkSocket {
-    /// Opens one.
+    /// Opens one for this device, or for all that are Ethernets.
     ///
     /// # Errors
     /// No privilege, or no such device.
-    pub fn open(config: &SenderConfig, device: &str) -> Result<Self, CaptureError> {
-        let link = link_info(device)?;
-        let (kind, headroom) = if link_type(device, &link)? == LinkType::Ethernet {
-            (SocketType::RAW, ETHERNET_HEADER)
-        } else {
+    pub fn open(config: &SenderConfig, device: Option<&str>) -> Result<Self, CaptureError> {
+        let link_type = match device {
+            Some(device) => link_type(device, &link_info(device)?)?,
+            None => LinkType::Ethernet,
+        };
+        let (kind, headroom) = match link_type {
+            LinkType::Ethernet => (SocketType::RAW, ETHERNET_HEADER),
             // The kernel puts the device's own header, if there is one, in front.
-            (SocketType::DGRAM, 0)
+            _ => (SocketType::DGRAM, 0),
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // Protocol 0: this socket receives nothing.
-        let fd = socket_with(AddressFamily::PACKET, kind, flags, None)
-            .map_err(CaptureError::on("open a packet socket", device))?;
+        let fd = socket_with(AddressFamily::PACKET, kind, flags, None).map_err(
+            CaptureError::on("open a packet socket", device.unwrap_or("any")),
+        )?;
         set_options(&fd, config)?;
         Ok(Self(Lane::new(fd, config, headroom)))
     }

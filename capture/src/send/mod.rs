@@ -1,7 +1,7 @@
 //! Complete IP packets, with any source address, in batches.
 //!
 //! Either through the kernel's routing (raw sockets: rules, firewall and connection tracking of
-//! this host apply), or at the link layer of one device (packet socket: they do not, and the next
+//! this host apply), or at the link layer (packet socket: they do not, and the next
 //! hop comes from [`NextHops`]). A packet that cannot be sent is reported and
 //! counted; nothing here ends a process or waits for long.
 
@@ -72,7 +72,7 @@ impl Sender {
         })
     }
 
-    /// A sender at the link layer of the socket's device, whose next hops these are.
+    /// A sender at the link layer, whose next hops these are.
     pub fn link(socket: LinkSocket, hops: &NextHops) -> Self {
         Self {
             route: Route::Link(LinkRoute::new(socket, hops)),

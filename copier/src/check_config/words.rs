@@ -8,7 +8,7 @@ use millrace_fleet::address::Mapping;
 use crate::guard::Action;
 use crate::local::plan::Way;
 use crate::options::Options;
-use crate::plan::Plan;
+use crate::plan::{OutletPlan, Plan};
 use crate::ramp::Stage;
 use crate::units;
 
@@ -192,11 +192,19 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
 }
 
 fn sending(options: &Options, plan: &Plan) -> Vec<String> {
-    let way = match &options.sending.output_device {
-        Some(device) => format!(
-            "at the link layer from {device}, past this host's firewall and connection tracking"
+    let past = "past this host's firewall and connection tracking";
+    let way = match &plan.outlet {
+        OutletPlan::Link(hops) => {
+            let device = hops.device.as_deref().unwrap_or_default();
+            format!("at the link layer from {device}, {past}")
+        }
+        OutletPlan::Auto { .. } => format!(
+            "at the link layer, {past}; through its routing if the way to a target leads out of another device than \
+             an Ethernet"
         ),
-        None => "through this host's routing, as packets of its own".to_owned(),
+        OutletPlan::Routed { .. } => {
+            "through this host's routing, as packets of its own".to_owned()
+        }
     };
     let order = if plan.engine.gate {
         "each request when the target has answered the one before, after the client's own pause"

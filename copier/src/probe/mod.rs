@@ -201,13 +201,14 @@ impl Prober {
     /// A response header came from an interceptor. Says whether it belongs to a probe.
     pub fn on_header(
         &mut self,
+        now: Time,
         interceptor: InterceptorId,
         flow: FlowRef,
         header: &TcpHeader,
     ) -> bool {
         let mine = self
             .volleys()
-            .any(|volley| volley.on_header(interceptor, flow, header));
+            .any(|volley| volley.on_header(now, interceptor, flow, header));
         mine || matches!(flow, FlowRef::Id(id) if Self::is_probe(id))
     }
 
@@ -338,9 +339,11 @@ impl Target {
         }
         self.verdict = Some(verdict);
         if open {
+            let round_trip = volley.round_trip();
             self.state = State::Proven;
             self.failed = 0;
             for service in &self.services {
+                engine.note_round_trip(*service, round_trip);
                 engine.set_target_open(now, *service, true);
             }
             return;
@@ -380,7 +383,7 @@ mod tests {
             flags: Flags::SYN | Flags::ACK,
             ..TcpHeader::default()
         };
-        assert!(prober.on_header(0, FlowRef::Id(id), &answer));
+        assert!(prober.on_header(now, 0, FlowRef::Id(id), &answer));
         prober.advance(now, &mut engine, &mut routes, false);
         assert!(matches!(prober.targets[0].state, State::Proven));
         let (_, tuple, reset) = prober.poll_transmit().unwrap();

@@ -63,6 +63,9 @@ pub(super) struct Volley {
     /// The interceptors that were connected when it began.
     interceptors: Vec<InterceptorId>,
     began: Time,
+    /// When the first SYNs went out, and when the latest answer came.
+    first_sent: Time,
+    answered_at: Time,
     /// Steps of the schedule that are behind it.
     step: usize,
     trace: u64,
@@ -115,6 +118,8 @@ impl Volley {
             probes: (first_id..).zip(sources).map(probe).collect(),
             interceptors,
             began: now,
+            first_sent: now,
+            answered_at: now,
             step: 0,
             trace: first_id,
             asked_after: Vec::new(),
@@ -174,6 +179,11 @@ impl Volley {
         self.outgoing.pop_front()
     }
 
+    /// How long the latest answer took, at most: it may be one to a SYN that was sent again.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.answered_at.since(self.first_sent)
+    }
+
     /// The resets that are still to be sent when the volley is over.
     pub(super) fn take_resets(&mut self) -> impl Iterator<Item = Packet> + use<> {
         let outgoing = std::mem::take(&mut self.outgoing);
@@ -189,6 +199,7 @@ impl Volley {
     /// Takes in an answer. Says whether it is one.
     pub(super) fn on_header(
         &mut self,
+        now: Time,
         interceptor: InterceptorId,
         flow: FlowRef,
         header: &TcpHeader,
@@ -209,6 +220,7 @@ impl Volley {
         let mine = header.ack == probe.iss.add(1);
         if (syn || reset) && mine && probe.answered_by.is_none() {
             probe.answered_by = Some(interceptor);
+            self.answered_at = now;
             probe.refused = reset;
             if syn {
                 let reset = reset_of(probe);
@@ -404,12 +416,12 @@ mod tests {
         let mut volley = volley();
         assert_eq!(sent(&mut volley), [(7, Flags::SYN), (8, Flags::SYN)]);
         let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
-        assert!(volley.on_header(0, FlowRef::Id(7), &header));
+        assert!(volley.on_header(START, 0, FlowRef::Id(7), &header));
         assert_eq!(sent(&mut volley), [(7, Flags::RST)]);
         let routes = RouteInfo::default();
         assert!(!volley.advance(START, &routes, true));
         let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
-        assert!(volley.on_header(1, FlowRef::Id(8), &header));
+        assert!(volley.on_header(START, 1, FlowRef::Id(8), &header));
         assert!(volley.advance(START, &routes, true), "all have answered");
         let verdict = volley.verdict(&routes, true);
         assert!(verdict.is_open() && !verdict.is_doubtful(), "{verdict}");
@@ -420,7 +432,7 @@ mod tests {
         let mut volley = volley();
         let mut header = answer(&volley, 7, Flags::SYN | Flags::ACK);
         header.ack = header.ack.add(1);
-        volley.on_header(0, FlowRef::Id(7), &header);
+        volley.on_header(START, 0, FlowRef::Id(7), &header);
         assert_eq!(volley.answered().count(), 0);
     }
 
@@ -430,9 +442,9 @@ mod tests {
         let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
         let mut tuple = volley.probes[0].tuple;
         tuple.destination.port += 1;
-        assert!(!volley.on_header(0, FlowRef::Tuple(tuple), &header));
+        assert!(!volley.on_header(START, 0, FlowRef::Tuple(tuple), &header));
         volley.nat = true;
-        assert!(volley.on_header(0, FlowRef::Tuple(tuple), &header));
+        assert!(volley.on_header(START, 0, FlowRef::Tuple(tuple), &header));
     }
 
     #[test]
@@ -520,7 +532,7 @@ mod tests {
         }
         assert_eq!(volley.came_in(), 1);
         let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
-        volley.on_header(0, FlowRef::Id(7), &header);
+        volley.on_header(START, 0, FlowRef::Id(7), &header);
         assert_eq!(volley.came_in(), 0);
         let verdict = volley.verdict(&routes, true);
         assert!(matches!(verdict, Verdict::Partly { .. }), "{verdict}");
@@ -532,7 +544,7 @@ mod tests {
         let mut volley = volley();
         for id in [7, 8] {
             let header = answer(&volley, id, Flags::RST | Flags::ACK);
-            volley.on_header(0, FlowRef::Id(id), &header);
+            volley.on_header(START, 0, FlowRef::Id(id), &header);
         }
         let verdict = volley.verdict(&RouteInfo::default(), true);
         assert!(matches!(verdict, Verdict::Refused { .. }), "{verdict}");

@@ -107,8 +107,8 @@ impl Lane {
     fn heard(&mut self, took: Duration, was_sent_again: bool) {
         let patience = self.patience();
         let late = took >= patience;
-        // What took much longer was lost and sent again: it says nothing of the way (Karn's algorithm).
-        if !was_sent_again && took < 4 * patience {
+        // An answer to what was sent twice says nothing of the way (Karn's algorithm).
+        if !was_sent_again {
             self.rtt
                 .sample(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         }
@@ -123,6 +123,15 @@ impl Lane {
             self.prompt /= 2.0;
         }
         self.tolerant &= self.loss() > LOSSY;
+    }
+
+    /// An answer came this late, whatever was known before.
+    fn note_round_trip(&mut self, took: Duration) {
+        if 2 * took > self.patience() {
+            self.rtt = Rtt::new();
+            self.rtt
+                .sample(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        }
     }
 
     fn tolerate(&mut self, share: f64) {
@@ -260,14 +269,6 @@ impl Silence {
             .chain(std::mem::take(&mut self.established.asked))
     }
 
-    fn heard(&mut self, kind: Kind, key: ReplicaKey, took: Duration) {
-        let again = match &self.state {
-            State::Holding { challenged, .. } => challenged.iter().any(|asked| asked.key == key),
-            State::Listening | State::Stopped { .. } => false,
-        };
-        self.lane(kind).heard(took, again);
-    }
-
     fn judge(&mut self, now: Time, fate: impl Fn(&Asked) -> Fate) -> Ruling {
         for lane in [&mut self.connecting, &mut self.established] {
             lane.asked.retain(|asked| {
@@ -353,6 +354,15 @@ impl Engine {
         }
     }
 
+    /// A probe of this service's target was answered after this time: an answer of the target that takes as long is
+    /// not late.
+    pub fn note_round_trip(&mut self, service: usize, took: Duration) {
+        if let Some(target) = self.targets.get_mut(service) {
+            target.silence.connecting.note_round_trip(took);
+            target.silence.established.note_round_trip(took);
+        }
+    }
+
     /// What was sent until now may have been answered unseen.
     pub(super) fn forget_silence(&mut self, now: Time) {
         for target in &mut self.targets {
@@ -421,10 +431,11 @@ impl Engine {
             false => Kind::Established,
         };
         let service = usize::from(replica.service);
+        let again = replica.has_sent_again();
         if let Some(took) = replica.hear(now)
             && let Some(target) = self.targets.get_mut(service)
         {
-            target.silence.heard(kind, key, took);
+            target.silence.lane(kind).heard(took, again);
             if target.silence.is_holding() {
                 self.silence_at = now;
             }

@@ -119,6 +119,11 @@ impl Handshake {
         true
     }
 
+    /// Whether the SYN went out no more than once.
+    pub(super) const fn is_first_try(&self) -> bool {
+        self.tries <= 1
+    }
+
     /// Whether the SYN went out once so far.
     pub(super) const fn is_first_retry(&self) -> bool {
         self.tries == 1

@@ -331,6 +331,15 @@ impl Replica {
         self.asked_mut()?.answered(now)
     }
 
+    /// Whether something that is unanswered was sent more than once.
+    pub(crate) const fn has_sent_again(&self) -> bool {
+        match &self.phase {
+            Phase::SynSent(handshake) => !handshake.is_first_try(),
+            Phase::Open(connection) => connection.sender.is_recovering(),
+            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => false,
+        }
+    }
+
     const fn asked(&self) -> Option<&Asked> {
         match &self.phase {
             Phase::SynSent(handshake) => Some(&handshake.asked),

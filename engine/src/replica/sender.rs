@@ -192,6 +192,11 @@ impl Sender {
         self.mss = self.mss.min(mss.max(LEAST_MSS));
     }
 
+    /// Whether something that was lost, or seems to be, is being sent again.
+    pub(crate) const fn is_recovering(&self) -> bool {
+        self.recovery.is_some() || self.rtt.backoff() > 0
+    }
+
     /// What to send next, if anything may be sent. `last_sent` is when the last new piece was.
     pub(crate) fn next_piece(
         &mut self,

@@ -150,6 +150,17 @@ fn a_pause_of_everything_is_no_silence() {
 }
 
 #[test]
+fn a_way_that_becomes_slow_is_no_silence_for_long() {
+    for every in [ms(2), ms(20), ms(200)] {
+        let mut world = crowd(3, every, 300 * every);
+        world.call(at(100 * every), |world| world.to_copier.delay = ms(300));
+        world.run(secs(200));
+        assert!(world.silences <= 1, "{}, every {every:?}", world.silences);
+        world.assert_all_delivered();
+    }
+}
+
+#[test]
 fn a_share_of_silence_that_was_looked_into_is_no_news() {
     let mut world = crowd(1, ms(2), secs(8));
     // As with an interceptor that hangs: its real server answers, and the target is opened again.

@@ -315,6 +315,8 @@ impl World {
                     if let Some(after) = self.opened_after {
                         self.call(self.now + after, move |world| {
                             let now = world.now;
+                            let took = world.to_target.delay + world.to_copier.delay;
+                            world.engine.note_round_trip(service, took);
                             world.engine.set_target_open(now, service, true);
                         });
                     }
