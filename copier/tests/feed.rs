@@ -301,7 +301,10 @@ fn a_file_that_is_gone_when_it_is_to_be_read_again_is_no_round() {
     drop(std::fs::remove_file(&replay._file.0));
     replay.run(ms(5));
     let recording = replay.feed.recording();
-    assert!((2..10_000).contains(&recording.rounds_done), "{recording:?}");
+    assert!(
+        (2..10_000).contains(&recording.rounds_done),
+        "{recording:?}"
+    );
     assert_eq!(recording.problems.len(), 1, "{recording:?}");
     let captured = replay.world.engine.stats().sessions_captured;
     assert_eq!(captured, 5 * u64::from(recording.rounds_done));

@@ -2,6 +2,7 @@
 //! guards that act while live clients notice nothing.
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stderr,
     clippy::indexing_slicing,
     clippy::panic,
     missing_docs
