@@ -21,6 +21,8 @@ pub struct Device {
     pub loopback: bool,
     /// The addresses it carries, without their prefix lengths.
     pub addresses: Vec<IpAddr>,
+    /// The lengths of their prefixes, in the same order.
+    pub prefixes: Vec<u8>,
 }
 
 impl Device {
@@ -33,6 +35,11 @@ impl Device {
                 loopback: interface.is_loopback(),
                 index: interface.index,
                 addresses: interface.ips.iter().map(|network| network.ip()).collect(),
+                prefixes: interface
+                    .ips
+                    .iter()
+                    .map(|network| network.prefix())
+                    .collect(),
                 name: interface.name,
             })
             .collect()
@@ -150,6 +157,7 @@ mod tests {
             up,
             loopback: name == "lo",
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            prefixes: vec![24; addresses.len()],
         }
     }
 

@@ -281,6 +281,7 @@ fn engine_config(
     let memory_limit = memory - if recorded.is_some() { 0 } else { buffer };
     Ok(Config {
         services,
+        segments: segments(options),
         local_addresses: local,
         sources,
         nat: options.nat,
@@ -368,6 +369,20 @@ fn check_families(options: &Options, engine: &Config) -> Result<(), ExitError> {
         }
     }
     Ok(())
+}
+
+/// The networks that targets are in: those of this host's devices, and where it is in none of them, what is usual.
+fn segments(options: &Options) -> Vec<(IpAddr, u8)> {
+    let mut segments: Vec<(IpAddr, u8)> = Vec::new();
+    for device in Device::list().into_iter().filter(|device| !device.loopback) {
+        segments.extend(device.addresses.into_iter().zip(device.prefixes));
+    }
+    let usual = options.services.iter().map(|mapping| {
+        let target = mapping.target.ip();
+        (target, if target.is_ipv4() { 24 } else { 64 })
+    });
+    segments.extend(usual);
+    segments
 }
 
 fn local_addresses() -> Vec<IpAddr> {

@@ -37,7 +37,7 @@ use crate::local::Answers;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
-use crate::probe::Prober;
+use crate::probe::{Prober, Silence};
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
 
@@ -470,11 +470,20 @@ impl Shard {
                 Event::FlowClosed { key } => self.routes.flow_closed(key),
                 Event::TargetSilent {
                     service,
+                    kind,
                     unanswered,
                     of,
-                } => self
-                    .prober
-                    .on_silence(now, &mut self.engine, service, unanswered, of),
+                } => {
+                    let silence = Silence {
+                        service,
+                        kind,
+                        unanswered,
+                        of,
+                    };
+                    let guarded = self.agents.keep_all_clients();
+                    self.prober
+                        .on_silence(now, &mut self.engine, &silence, guarded);
+                }
             }
         }
     }

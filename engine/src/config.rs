@@ -29,6 +29,9 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The host's own addresses, for services without one; empty: any address.
     pub local_addresses: Vec<IpAddr>,
+    /// Networks whose hosts reach each other without a router, as first address and length of the prefix, where targets
+    /// are in one: see [`ClientKind::Segment`].
+    pub segments: Vec<(IpAddr, u8)>,
     /// Source addresses of replicas.
     pub sources: SourcePool,
     /// Whether the target's address and port change on the way (destination NAT between director
@@ -83,6 +86,7 @@ impl Default for Config {
         Self {
             services: Vec::new(),
             local_addresses: Vec::new(),
+            segments: Vec::new(),
             sources: SourcePool::Clients,
             nat: false,
             loopback_clients: Vec::new(),
@@ -105,6 +109,83 @@ impl Default for Config {
             stop_on_silence: true,
             seed: 0,
         }
+    }
+}
+
+/// Kinds of source addresses that replicas bear: answers to them may leave a target by different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Addresses of the live host itself.
+    Own,
+    /// Addresses in the target's own network: its answers may pass by its routes.
+    Segment,
+    /// All others, and those of a pool.
+    Outside,
+}
+
+impl ClientKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Own, Self::Segment, Self::Outside];
+
+    /// The name that reports and logs use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "of the live host itself",
+            Self::Segment => "in the target's network",
+            Self::Outside => "outside",
+        }
+    }
+}
+
+/// A service's target, and a kind of source addresses: what is known of the way there and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Way(u16);
+
+impl Way {
+    pub(crate) const fn new(service: u16, kind: ClientKind) -> Self {
+        Self(service * ClientKind::ALL.len() as u16 + kind as u16)
+    }
+
+    /// Index of the service.
+    pub(crate) const fn service(self) -> u16 {
+        self.0 / ClientKind::ALL.len() as u16
+    }
+
+    pub(crate) fn kind(self) -> ClientKind {
+        let number = usize::from(self.0) % ClientKind::ALL.len();
+        ClientKind::ALL
+            .get(number)
+            .copied()
+            .unwrap_or(ClientKind::Outside)
+    }
+
+    /// Its place in a list of all ways.
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// All ways to the targets of so many services.
+    pub(crate) fn all(services: usize) -> impl Iterator<Item = Self> {
+        let most = u16::MAX / ClientKind::ALL.len() as u16;
+        let services = 0..u16::try_from(services).map_or(most, |count| count.min(most));
+        services.flat_map(|service| ClientKind::ALL.map(|kind| Self::new(service, kind)))
+    }
+}
+
+/// Whether an address is in a network.
+fn is_in(ip: &IpAddr, (base, prefix): &(IpAddr, u8)) -> bool {
+    let shifted = |bits: u128, width: u32| {
+        bits.checked_shr(width.saturating_sub(u32::from(*prefix)))
+            .unwrap_or(0)
+    };
+    match (ip, base) {
+        (IpAddr::V4(ip), IpAddr::V4(base)) => {
+            shifted(ip.to_bits().into(), 32) == shifted(base.to_bits().into(), 32)
+        }
+        (IpAddr::V6(ip), IpAddr::V6(base)) => {
+            shifted(ip.to_bits(), 128) == shifted(base.to_bits(), 128)
+        }
+        _ => false,
     }
 }
 
@@ -139,6 +220,20 @@ impl Config {
             false => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         Space::new(&self.sources, self.share, &like)
+    }
+
+    /// The kind of a source address of replicas towards this target.
+    pub(crate) fn kind_of(&self, source: &IpAddr, target: &IpAddr) -> ClientKind {
+        let shares = |segment: &&(IpAddr, u8)| is_in(source, segment) && is_in(target, segment);
+        if self.sources != SourcePool::Clients {
+            ClientKind::Outside
+        } else if self.local_addresses.contains(source) {
+            ClientKind::Own
+        } else if self.segments.iter().any(|segment| shares(&segment)) {
+            ClientKind::Segment
+        } else {
+            ClientKind::Outside
+        }
     }
 
     /// The index of the service at this address.

@@ -39,7 +39,7 @@ mod timers;
 mod turns;
 
 pub use caps::Caps;
-pub use config::{Config, Direction, Service};
+pub use config::{ClientKind, Config, Direction, Service};
 pub use engine::{Engine, Event, FlowRef, Gauges, Relief, SendFailure, Transmit};
 pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
 pub use payload::{Payload, SHARED_FROM, part_of};

@@ -33,11 +33,13 @@ pub enum AbortReason {
     Shutdown,
     /// All replicas were stopped, by command or by a guard.
     Stopped,
+    /// It waited for first contact, and answers to such clients were not seen.
+    Unproven,
 }
 
 impl AbortReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Refused,
         Self::TargetReset,
         Self::TargetClosed,
@@ -49,6 +51,7 @@ impl AbortReason {
         Self::Idle,
         Self::Shutdown,
         Self::Stopped,
+        Self::Unproven,
     ];
 
     /// The name that reports and metrics use.
@@ -65,6 +68,7 @@ impl AbortReason {
             Self::Idle => "idle",
             Self::Shutdown => "shutdown",
             Self::Stopped => "stopped",
+            Self::Unproven => "unproven",
         }
     }
 }
@@ -89,11 +93,13 @@ pub enum RefusalReason {
     MaxBandwidth,
     /// The copier was under pressure.
     Overload,
+    /// Answers to clients of its kind were not seen at first contact.
+    Unproven,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Memory,
         Self::Sources,
         Self::Loopback,
@@ -102,6 +108,7 @@ impl RefusalReason {
         Self::MaxOpen,
         Self::MaxBandwidth,
         Self::Overload,
+        Self::Unproven,
     ];
 
     /// The name that reports and metrics use.
@@ -115,6 +122,7 @@ impl RefusalReason {
             Self::MaxOpen => "max_open",
             Self::MaxBandwidth => "max_bandwidth",
             Self::Overload => "overload",
+            Self::Unproven => "unproven",
         }
     }
 }

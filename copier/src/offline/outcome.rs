@@ -211,6 +211,7 @@ mod tests {
         let target = |target: &str, state| crate::probe::ProbeStatus {
             target: target.to_owned(),
             state,
+            clients: None,
             volleys: 2,
             finding: None,
         };
@@ -314,7 +315,8 @@ mod tests {
                 | AbortReason::Memory
                 | AbortReason::SetAside
                 | AbortReason::Shutdown
-                | AbortReason::Stopped => {
+                | AbortReason::Stopped
+                | AbortReason::Unproven => {
                     assert!(fails(&report, 1.0).contains("3 copied connections did not end"));
                 }
             }

@@ -8,7 +8,9 @@
 //! bear addresses of clients. The volley is repeated until it is put right.
 //!
 //! Where router-agents keep responses from the clients, whichever clients these are, probes bear an address of
-//! this host: an answer that is not diverted hits nobody. A target that falls silent later
+//! this host: an answer that is not diverted hits nobody. Elsewhere each kind of clients (the live host's own
+//! addresses, those in the target's network, others) is judged by itself, by one probe before there are more, since its
+//! answers may go another way; what does not come back is refused. A target that falls silent later
 //! ([`millrace_engine::Event::TargetSilent`]) is contacted anew.
 
 mod own;
@@ -21,19 +23,25 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
-use millrace_engine::{Engine, FlowRef, SourcePool, Time};
+use millrace_engine::{ClientKind, Engine, FlowRef, SourcePool, Time};
 use millrace_proto::TraceReport;
 use millrace_wire::{Endpoint, FourTuple, TcpHeader};
 
 use crate::route_info::{InterceptorId, RouteInfo};
 pub use table::{ProbeState, ProbeStatus};
 use verdict::Verdict;
-use volley::{Packet, Volley};
+use volley::{Bearing, Packet, Volley};
 
 /// Pause before a volley is repeated: doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause before a volley is repeated.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// ... and where it may have reached real clients.
+const LONGEST_CLIENTS_PAUSE: Duration = Duration::from_secs(60);
+/// How long this host's own address is believed to be the same.
+const OWN_ADDRESS_BELIEVED: Duration = Duration::from_secs(1);
+/// After so many volleys in vain sessions of a kind of clients that is judged by itself are refused.
+const REFUSED_AFTER: u32 = 2;
 /// How long interceptors that are named and not connected yet are waited for before the first
 /// volley: longer than a link takes that comes up at all. A volley that begins with some of them has
 /// few probes, and proves little.
@@ -44,6 +52,19 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 32;
 /// Ids of replicas are larger (a slot map's version is never 0), so a probe's can be told.
 const LARGEST_ID: u64 = u32::MAX as u64;
+
+/// A target's silence, as the engine tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// Place of its service in the engine's list.
+    pub service: usize,
+    /// Whose answers are missing.
+    pub kind: ClientKind,
+    /// So many packets are unanswered ...
+    pub unanswered: usize,
+    /// ... of so many.
+    pub of: u64,
+}
 
 /// What is known of one target.
 #[derive(Debug)]
@@ -56,15 +77,25 @@ enum State {
     Proven,
 }
 
+/// One target, and one kind of clients: their answers may go other ways than those of others.
 #[derive(Debug)]
 struct Target {
     address: Endpoint,
     /// Places in the engine's list of services.
     services: Vec<usize>,
+    kind: ClientKind,
     state: State,
+    /// Whose addresses the probes of the last volley bore.
+    bearing: Bearing,
+    /// A first probe came back, so that the others may go out.
+    scouted: bool,
     volleys: u32,
     /// Volleys since it was open.
     failed: u32,
+    /// Addresses of clients of this kind.
+    clients: VecDeque<IpAddr>,
+    /// The address that this host has towards it, and until when that is believed.
+    own: (Option<IpAddr>, Time),
     verdict: Option<Verdict>,
     said_at: Time,
 }
@@ -87,20 +118,34 @@ impl Prober {
     pub fn new(now: Time, engine: &mut Engine, enabled: bool) -> Self {
         let mut targets: Vec<Target> = Vec::new();
         let services: Vec<Endpoint> = engine.config().services.iter().map(|s| s.target).collect();
+        let kinds = match engine.config().sources {
+            SourcePool::Clients => &ClientKind::ALL[..],
+            SourcePool::Ranges(_) => &[ClientKind::Outside],
+        };
         for (index, address) in services.into_iter().enumerate().filter(|_| enabled) {
             engine.set_target_open(now, index, false);
-            match targets.iter_mut().find(|target| target.address == address) {
-                Some(target) => target.services.push(index),
-                None => targets.push(Target {
-                    address,
-                    services: vec![index],
-                    state: State::Waiting(now),
-                    volleys: 0,
-                    failed: 0,
-                    verdict: None,
-                    said_at: Time::default(),
-                }),
+            let mut known = targets
+                .iter_mut()
+                .filter(|it| it.address == address)
+                .peekable();
+            if known.peek().is_some() {
+                known.for_each(|target| target.services.push(index));
+                continue;
             }
+            targets.extend(kinds.iter().map(|kind| Target {
+                address,
+                services: vec![index],
+                kind: *kind,
+                state: State::Waiting(now),
+                bearing: Bearing::Own,
+                scouted: false,
+                volleys: 0,
+                failed: 0,
+                clients: VecDeque::new(),
+                own: (None, now),
+                verdict: None,
+                said_at: Time::default(),
+            }));
         }
         Self {
             targets,
@@ -128,12 +173,18 @@ impl Prober {
         self.now = now;
         // An interceptor looks for one volley after the other, so they are asked after in turn.
         let mut asked_after = self.volleys().any(|volley| volley.is_asked_after());
+        let mut for_all_kinds = None;
         for target in &mut self.targets {
             match &mut target.state {
                 State::Proven => {}
                 State::Waiting(at) => {
-                    if now >= *at && may_begin(&mut self.open_since, now, routes) {
-                        target.begin(now, &mut self.next_id, engine, routes, guarded);
+                    if now < *at || !may_begin(&mut self.open_since, now, routes) {
+                        continue;
+                    }
+                    let own = guarded.then(|| target.own_address(now)).flatten();
+                    // With an address of this host one kind's volley stands for all.
+                    if own.is_none() || target.kind == ClientKind::Outside {
+                        target.begin(now, &mut self.next_id, engine, routes, own);
                     }
                 }
                 State::Asking(volley) => {
@@ -141,42 +192,57 @@ impl Prober {
                     asked_after |= volley.is_asked_after();
                     if over {
                         self.farewells.extend(volley.take_resets());
-                        target.conclude(now, engine, routes);
+                        let round_trip = volley.round_trip();
+                        let open = target.conclude(now, engine, routes);
+                        if open && target.bearing == Bearing::Own {
+                            for_all_kinds = Some((target.address, round_trip));
+                        }
                     }
                 }
             }
         }
+        if let Some((address, round_trip)) = for_all_kinds {
+            let others = self.targets.iter_mut().filter(|it| it.address == address);
+            for target in others.filter(|it| matches!(it.state, State::Waiting(_))) {
+                target.bearing = Bearing::Own;
+                target.open(now, engine, round_trip);
+            }
+        }
     }
 
-    /// A target fell silent, and the engine sends it nothing any more: it is contacted anew.
-    pub fn on_silence(
-        &mut self,
-        now: Time,
-        engine: &mut Engine,
-        service: usize,
-        unanswered: usize,
-        of: u64,
-    ) {
-        let Some(target) = self
+    /// A target fell silent towards a kind of clients, and the engine sends it nothing of these any more: it is
+    /// contacted anew. Where agents hold, no kind is different from the others.
+    pub fn on_silence(&mut self, now: Time, engine: &mut Engine, silence: &Silence, guarded: bool) {
+        let Some(address) = self
             .targets
-            .iter_mut()
-            .find(|target| target.services.contains(&service))
+            .iter()
+            .find(|target| target.services.contains(&silence.service))
+            .map(|target| target.address)
         else {
             return;
         };
-        for service in &target.services {
-            engine.set_target_open(now, *service, false);
+        let mut said = false;
+        for target in self.targets.iter_mut().filter(|it| it.address == address) {
+            let concerned = guarded || target.kind == silence.kind;
+            if !concerned || !matches!(target.state, State::Proven) {
+                continue;
+            }
+            for service in &target.services {
+                engine.set_way_open(now, *service, target.kind, false);
+            }
+            if !std::mem::replace(&mut said, true) {
+                tracing::warn!(
+                    "{}: it fell silent: {} of {} packets went unanswered. Its answers may reach real clients, so \
+                     nothing is sent until probes show what is wrong",
+                    target.name(),
+                    silence.unanswered,
+                    silence.of
+                );
+            }
+            target.state = State::Waiting(now);
+            target.scouted = false;
+            target.verdict = None;
         }
-        if !matches!(target.state, State::Proven) {
-            return;
-        }
-        tracing::warn!(
-            "target {}: it fell silent: {unanswered} of {of} packets went unanswered. Its answers may reach real \
-             clients, so nothing is sent until probes show what is wrong",
-            target.address
-        );
-        target.state = State::Waiting(now);
-        target.verdict = None;
     }
 
     /// When [`Prober::advance`] is to be called next.
@@ -226,10 +292,13 @@ impl Prober {
         }
     }
 
-    /// All targets, for /status and the report.
+    /// All targets, for /status and the report: each once, and once more for each kind of clients that is judged by
+    /// itself.
     pub fn status(&self) -> Vec<ProbeStatus> {
-        let target = |target: &Target| ProbeStatus {
+        let shown = |target: &&Target| target.kind == ClientKind::Outside || target.volleys > 0;
+        let status = |target: &Target| ProbeStatus {
             target: target.address.to_string(),
+            clients: target.clients_name(),
             state: match &target.state {
                 State::Proven => ProbeState::Open,
                 State::Asking(_) => ProbeState::Asking,
@@ -239,7 +308,7 @@ impl Prober {
             volleys: target.volleys,
             finding: target.verdict.as_ref().map(ToString::to_string),
         };
-        self.targets.iter().map(target).collect()
+        self.targets.iter().filter(shown).map(status).collect()
     }
 
     fn volleys(&mut self) -> impl Iterator<Item = &mut Volley> {
@@ -265,14 +334,21 @@ impl Target {
         next_id: &mut u64,
         engine: &mut Engine,
         routes: &mut RouteInfo,
-        guarded: bool,
+        own: Option<IpAddr>,
     ) {
+        let pool = engine.config().sources != SourcePool::Clients;
+        self.bearing = match own.is_some() || pool {
+            true => Bearing::Own,
+            false => Bearing::Clients,
+        };
         let interceptors = routes.connected();
         // Those that are away have real servers, too.
-        let size = volley::size(interceptors.len() + routes.absent().len());
+        let size = match self.bearing == Bearing::Clients && !self.scouted {
+            true => 1,
+            false => volley::size(interceptors.len() + routes.absent().len()),
+        };
         let mut sources: Vec<Endpoint> = Vec::new();
-        let own = guarded.then(|| own::address_towards(self.address.ip));
-        let client = own.flatten().or_else(|| self.client(engine));
+        let client = own.or_else(|| self.client(engine));
         for attempt in 0..2 * size {
             let at = now + Duration::from_micros(attempt as u64);
             let mut services = self.services.iter();
@@ -295,61 +371,128 @@ impl Target {
         if *next_id > LARGEST_ID / 2 {
             *next_id = 1;
         }
-        let nat = engine.config().nat;
-        let volley = Volley::begin(now, self.address, nat, first_id, &sources, interceptors);
+        let volley = Volley::begin(
+            now,
+            volley::Aim {
+                target: self.address,
+                nat: engine.config().nat,
+                bearing: self.bearing,
+            },
+            first_id,
+            &sources,
+            interceptors,
+        );
         for (id, tuple) in volley.flows() {
             routes.open(id, &tuple);
         }
         self.state = State::Asking(volley);
     }
 
-    /// Whose address the probes of the next volley bear, where they bear a client's: the way back may
-    /// differ from client to client, so each volley asks for another one.
-    fn client(&self, engine: &Engine) -> Option<IpAddr> {
-        let mut clients: Vec<IpAddr> = Vec::new();
-        for service in &self.services {
-            clients.extend(engine.waiting_clients(*service, CLIENTS));
+    /// The address of this host that a probe may bear.
+    fn own_address(&mut self, now: Time) -> Option<IpAddr> {
+        let (known, until) = self.own;
+        if now < until {
+            return known;
         }
-        let turn = usize::try_from(self.volleys).unwrap_or(0);
-        let turn = turn.checked_rem(clients.len())?;
-        clients.get(turn).copied()
+        let own = own::address_towards(self.address.ip);
+        self.own = (own, now + OWN_ADDRESS_BELIEVED);
+        own
     }
 
-    fn conclude(&mut self, now: Time, engine: &mut Engine, routes: &mut RouteInfo) {
+    /// Whose address the probes of the next volley bear, where they bear a client's: the way back may
+    /// differ from client to client, so each volley asks for another one.
+    fn client(&mut self, engine: &Engine) -> Option<IpAddr> {
+        for service in &self.services {
+            for client in engine.waiting_clients(*service, self.kind, CLIENTS) {
+                if !self.clients.contains(&client) {
+                    self.clients.push_back(client);
+                }
+            }
+        }
+        while self.clients.len() > CLIENTS {
+            self.clients.pop_front();
+        }
+        let turn = usize::try_from(self.volleys).unwrap_or(0);
+        let turn = turn.checked_rem(self.clients.len())?;
+        self.clients.get(turn).copied()
+    }
+
+    /// The volley is over. Says whether the target is open now.
+    fn conclude(&mut self, now: Time, engine: &mut Engine, routes: &mut RouteInfo) -> bool {
         let State::Asking(volley) = &mut self.state else {
-            return;
+            return false;
         };
         for (id, _) in volley.flows() {
             routes.close(id);
         }
         let clients_own = engine.config().sources == SourcePool::Clients;
         let verdict = volley.verdict(routes, clients_own);
+        let round_trip = volley.round_trip();
         let open = verdict.is_open();
+        if open && self.bearing == Bearing::Clients && !std::mem::replace(&mut self.scouted, true) {
+            // Now all of the director's real servers may be asked.
+            self.state = State::Waiting(now);
+            return false;
+        }
         let changed = self.verdict.as_ref() != Some(&verdict);
         if changed || now >= self.said_at + SAY_AGAIN {
             self.said_at = now;
             match (open, verdict.is_doubtful()) {
-                (true, false) => tracing::info!("target {}: {verdict}", self.address),
-                (true, true) => tracing::warn!("target {}: {verdict}", self.address),
-                (false, _) => tracing::warn!(
-                    "target {}: nothing is replayed yet: {verdict}",
-                    self.address
-                ),
+                (true, false) => tracing::info!("{}: {verdict}", self.name()),
+                (true, true) => tracing::warn!("{}: {verdict}", self.name()),
+                (false, _) => tracing::warn!("{}: nothing is replayed yet: {verdict}", self.name()),
             }
         }
+        let may_have_leaked = verdict.may_have_leaked();
         self.verdict = Some(verdict);
         if open {
-            let round_trip = volley.round_trip();
-            self.state = State::Proven;
-            self.failed = 0;
-            for service in &self.services {
-                engine.note_round_trip(*service, round_trip);
-                engine.set_target_open(now, *service, true);
-            }
-            return;
+            self.open(now, engine, round_trip);
+            return true;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failed.min(6)) / 2;
-        self.state = State::Waiting(now + pause.min(LONGEST_PAUSE));
+        self.scouted = false;
+        let pause = match may_have_leaked && self.bearing == Bearing::Clients {
+            // Each probe may have hit a client.
+            true => {
+                (FIRST_PAUSE.saturating_mul(2 << self.failed.min(6))).min(LONGEST_CLIENTS_PAUSE)
+            }
+            false => (FIRST_PAUSE.saturating_mul(1 << self.failed.min(6)) / 2).min(LONGEST_PAUSE),
+        };
+        self.state = State::Waiting(now + pause);
+        // Their sessions would fill the memory that others need.
+        if self.bearing == Bearing::Clients && self.failed >= REFUSED_AFTER {
+            if self.failed == REFUSED_AFTER {
+                tracing::warn!(
+                    "{}: their sessions are refused until a probe comes back",
+                    self.name()
+                );
+            }
+            for service in &self.services {
+                engine.refuse_way(now, *service, self.kind);
+            }
+        }
+        false
+    }
+
+    fn open(&mut self, now: Time, engine: &mut Engine, round_trip: Duration) {
+        self.state = State::Proven;
+        self.failed = 0;
+        for service in &self.services {
+            engine.note_round_trip(*service, round_trip);
+            engine.set_way_open(now, *service, self.kind, true);
+        }
+    }
+
+    /// How the log names it.
+    fn name(&self) -> String {
+        match self.clients_name() {
+            Some(clients) => format!("target {}, clients {clients}", self.address),
+            None => format!("target {}", self.address),
+        }
+    }
+
+    /// The kind of clients that it is judged for, where others may be judged otherwise.
+    fn clients_name(&self) -> Option<&'static str> {
+        (self.bearing == Bearing::Clients).then(|| self.kind.name())
     }
 }
 
@@ -375,8 +518,12 @@ mod tests {
         let mut routes = RouteInfo::default();
         let mut prober = Prober::new(now, &mut engine, true);
         let client = Endpoint::new("198.18.1.1".parse().unwrap(), 4000);
-        prober.targets[0].state =
-            State::Asking(Volley::begin(now, address, false, 1, &[client], vec![0]));
+        let aim = volley::Aim {
+            target: address,
+            nat: false,
+            bearing: Bearing::Own,
+        };
+        prober.targets[0].state = State::Asking(Volley::begin(now, aim, 1, &[client], vec![0]));
         let (id, _, syn) = prober.poll_transmit().unwrap();
         let answer = TcpHeader {
             ack: syn.seq.add(1),
@@ -432,8 +579,10 @@ mod tests {
             engine.segment(now, now, &packet);
         }
         assert_eq!(engine.gauges().replicas_waiting, 1);
-        let target = &mut prober.targets[0];
-        target.begin(now, &mut prober.next_id, &mut engine, &mut routes, false);
+        let mut targets = prober.targets.iter_mut();
+        let outside = targets.find(|target| target.kind == ClientKind::Outside);
+        let target = outside.unwrap();
+        target.begin(now, &mut prober.next_id, &mut engine, &mut routes, None);
         let (_, tuple, _) = prober.poll_transmit().unwrap();
         assert_eq!(tuple.source.ip, client.ip);
     }

@@ -22,6 +22,9 @@ pub enum ProbeState {
 pub struct ProbeStatus {
     /// The target.
     pub target: String,
+    /// The kind of clients that this is about, where each is judged by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<&'static str>,
     /// How far it is.
     pub state: ProbeState,
     /// Volleys begun.

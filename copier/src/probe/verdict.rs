@@ -208,6 +208,17 @@ impl Verdict {
         matches!(self, Self::Open { .. })
     }
 
+    /// Whether answers may have gone to real clients, if probes bore their addresses.
+    pub const fn may_have_leaked(&self) -> bool {
+        matches!(
+            self,
+            Self::NotDiverted { .. }
+                | Self::NotReceived { .. }
+                | Self::NotAtAssistant { .. }
+                | Self::Partly { .. }
+        )
+    }
+
     /// Whether an operator should look, though sessions are replayed.
     pub const fn is_doubtful(&self) -> bool {
         matches!(self, Self::Open { doubtful: true, .. })

@@ -50,15 +50,31 @@ struct Probe {
     refused: bool,
 }
 
+/// Whose addresses probes bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bearing {
+    /// This host's own, or a pool's: an answer that is not diverted hits no client.
+    Own,
+    /// Those of clients. Few probes go out.
+    Clients,
+}
+
+/// What probes are sent to, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Aim {
+    pub(super) target: Endpoint,
+    /// The target's address changes on the way.
+    pub(super) nat: bool,
+    pub(super) bearing: Bearing,
+}
+
 /// A packet to send: its id, ends and header.
 pub(super) type Packet = (u64, FourTuple, TcpHeader);
 
 /// The probes of one volley.
 #[derive(Debug)]
 pub(super) struct Volley {
-    target: Endpoint,
-    /// The target's address changes on the way.
-    nat: bool,
+    aim: Aim,
     probes: Vec<Probe>,
     /// The interceptors that were connected when it began.
     interceptors: Vec<InterceptorId>,
@@ -98,23 +114,21 @@ const SCHEDULE: [(Duration, Step); 8] = [
 impl Volley {
     pub(super) fn begin(
         now: Time,
-        target: Endpoint,
-        nat: bool,
+        aim: Aim,
         first_id: u64,
         sources: &[Endpoint],
         interceptors: Vec<InterceptorId>,
     ) -> Self {
         let probe = |(id, source): (u64, &Endpoint)| Probe {
             id,
-            tuple: FourTuple::new(*source, target),
+            tuple: FourTuple::new(*source, aim.target),
             // A clock, as RFC 9293 3.4.1 has it: later connections of the flow are above it.
             iss: Seq((now.as_micros() / 4) as u32),
             answered_by: None,
             refused: false,
         };
         let mut volley = Self {
-            target,
-            nat,
+            aim,
             probes: (first_id..).zip(sources).map(probe).collect(),
             interceptors,
             began: now,
@@ -155,6 +169,7 @@ impl Volley {
             }
             self.step += 1;
             match step {
+                Step::Send if self.aim.bearing == Bearing::Clients && spared(self.step) => {}
                 Step::Send => self.send(),
                 Step::Ask => self.ask(routes),
                 Step::End => {
@@ -204,7 +219,7 @@ impl Volley {
         flow: FlowRef,
         header: &TcpHeader,
     ) -> bool {
-        let nat = self.nat;
+        let nat = self.aim.nat;
         let is_its = |probe: &&mut Probe| match flow {
             FlowRef::Id(id) => probe.id == id,
             // Behind address translation the target's side is another one. Elsewhere a replica
@@ -255,7 +270,7 @@ impl Volley {
         let refused = || self.answered().filter(|probe| probe.refused);
         let refusing: BTreeSet<_> = refused().filter_map(|probe| probe.answered_by).collect();
         Verdict::of(&Evidence {
-            target: self.target,
+            target: self.aim.target,
             client: self
                 .probes
                 .iter()
@@ -346,6 +361,12 @@ impl Volley {
     }
 }
 
+/// Whether probes that bear clients' addresses are not repeated at the step before this one. They go out three times:
+/// at once, a moment later, and while hosts look.
+const fn spared(step: usize) -> bool {
+    !matches!(step, 2 | 4)
+}
+
 /// Place in the schedule of the first step after the question.
 const ASK_STEP: usize = 2;
 
@@ -376,8 +397,11 @@ mod tests {
         let source = |port| Endpoint::new("198.18.1.1".parse().unwrap(), port);
         Volley::begin(
             START,
-            target,
-            false,
+            Aim {
+                target,
+                nat: false,
+                bearing: Bearing::Own,
+            },
             7,
             &[source(1000), source(1001)],
             vec![0, 1],
@@ -443,7 +467,7 @@ mod tests {
         let mut tuple = volley.probes[0].tuple;
         tuple.destination.port += 1;
         assert!(!volley.on_header(START, 0, FlowRef::Tuple(tuple), &header));
-        volley.nat = true;
+        volley.aim.nat = true;
         assert!(volley.on_header(START, 0, FlowRef::Tuple(tuple), &header));
     }
 

@@ -23,7 +23,7 @@ impl Engine {
         let client = replica.source();
         let target = self.target_of(replica);
         let tuple = replica.tuple(target);
-        let (service, random) = (replica.service, self.hasher.hash_one((now, key)));
+        let (service, random) = (replica.service(), self.hasher.hash_one((now, key)));
         // Its own flow is in use, so another one is chosen; then its port rests.
         let Some(source) = self.choose_source(now, client, service, random) else {
             return false;

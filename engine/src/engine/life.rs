@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use millrace_wire::{Endpoint, FourTuple, Seq};
 
-use super::{Engine, Event, TargetState};
-use crate::config::Service;
+use super::{Engine, Event, WayState};
+use crate::config::{ClientKind, Service, Way};
 use crate::replica::{Needs, Replica, ReplicaKey};
 use crate::session::{Phase, SessionKey, Watch};
 use crate::source::SourcePool;
@@ -151,6 +151,12 @@ impl Engine {
             }
             return;
         };
+        if self.is_refused(&client.ip, index, &service) {
+            for _ in 0..copies {
+                self.stats.replicas_refused.add(RefusalReason::Unproven);
+            }
+            return;
+        }
         for number in 0..copies {
             let random = self.hasher.hash_one((client, index, number));
             let Some(source) = self.choose_source(now, client, index, random) else {
@@ -163,6 +169,32 @@ impl Engine {
         }
         let opened = self.replicas_of(key).is_some();
         self.copied += usize::from(opened);
+    }
+
+    /// Whether no replicas that bear the addresses of such a client are opened towards this service's target.
+    fn is_refused(&self, client: &IpAddr, index: u16, service: &Service) -> bool {
+        let kind = self.config.kind_of(client, &service.target.ip);
+        let way = self.ways.get(Way::new(index, kind).index());
+        way.is_some_and(|way| way.refused)
+    }
+
+    /// Opens no replicas towards the target of this service that bear this kind of addresses, until
+    /// [`Engine::set_way_open`]; those that wait are given up ([`AbortReason::Unproven`]).
+    pub fn refuse_way(&mut self, now: Time, service: usize, kind: ClientKind) {
+        let Ok(service) = u16::try_from(service) else {
+            return;
+        };
+        let Some(way) = self.ways.get_mut(Way::new(service, kind).index()) else {
+            return;
+        };
+        way.refused = true;
+        for key in std::mem::take(&mut way.waiting) {
+            if self.replicas.get(key).is_some_and(Replica::is_held_back) {
+                self.with_replica(now, key, |replica, cx| {
+                    replica.abort(cx, AbortReason::Unproven);
+                });
+            }
+        }
     }
 
     /// The client's address as the target may see it: one on the live host's loopback address
@@ -219,7 +251,11 @@ impl Engine {
         source: Endpoint,
         shift: u8,
     ) {
-        let mut replica = Replica::new(session, service, source);
+        let Some(target) = self.config.services.get(usize::from(service)) else {
+            return;
+        };
+        let kind = self.config.kind_of(&source.ip, &target.target.ip);
+        let mut replica = Replica::new(session, Way::new(service, kind), source);
         replica.sibling = self.replicas_of(session);
         replica.delay(now, shift, &self.config);
         let delayed = replica.is_delayed();
@@ -235,29 +271,29 @@ impl Engine {
         if delayed {
             self.arm_replica(key);
         } else {
-            self.begin_replica(now, key, service);
+            self.begin_replica(now, key);
         }
     }
 
     /// A replica connects, or waits until it may.
-    fn begin_replica(&mut self, now: Time, key: ReplicaKey, service: u16) {
-        let Some(target) = self.targets.get_mut(usize::from(service)) else {
+    fn begin_replica(&mut self, now: Time, key: ReplicaKey) {
+        let way = self.replicas.get(key).map(Replica::way);
+        let Some(way) = way.and_then(|way| self.ways.get_mut(way.index())) else {
             return;
         };
         // It waits until it connects, if only for a moment.
         self.held_back += 1;
-        if self.open && target.lets_begin() && target.waiting.is_empty() {
+        if self.open && way.lets_begin() && way.waiting.is_empty() {
             self.connect(now, key, self.connecting >= CROWD);
         } else {
-            if target.waiting.len() > 2 * self.held_back {
+            if way.waiting.len() > 2 * self.held_back {
                 // Replicas that were given up while they waited.
                 let replicas = &self.replicas;
-                target
-                    .waiting
+                way.waiting
                     .retain(|key| replicas.get(*key).is_some_and(Replica::is_held_back));
             }
-            target.waiting.push_back(key);
-            target.joined += usize::from(self.release_at != Time::NEVER);
+            way.waiting.push_back(key);
+            way.joined += usize::from(self.release_at != Time::NEVER);
         }
     }
 
@@ -266,7 +302,7 @@ impl Engine {
         let Some(replica) = self.replicas.get(key) else {
             return;
         };
-        let iss = self.initial_sequence(now, replica.source(), replica.service);
+        let iss = self.initial_sequence(now, replica.source(), replica.service());
         self.with_replica(now, key, |replica, cx| {
             replica.connect(cx.now, iss, in_crowd);
         });
@@ -294,10 +330,10 @@ impl Engine {
         if !self.open {
             return;
         }
-        for index in 0..self.targets.len() {
-            let batch = self.targets.get_mut(index).map_or(0, |target| {
-                let joined = std::mem::take(&mut target.joined);
-                RELEASE_BATCH + target.waiting.len() / RELEASE_TICKS + joined
+        for index in 0..self.ways.len() {
+            let batch = self.ways.get_mut(index).map_or(0, |way| {
+                let joined = std::mem::take(&mut way.joined);
+                RELEASE_BATCH + way.waiting.len() / RELEASE_TICKS + joined
             });
             for _ in 0..batch {
                 let Some(key) = self.next_waiting(index) else {
@@ -308,24 +344,23 @@ impl Engine {
                 }
             }
         }
-        let left = |target: &TargetState| target.lets_begin() && !target.waiting.is_empty();
-        if self.targets.iter().any(left) {
+        let left = |way: &WayState| way.lets_begin() && !way.waiting.is_empty();
+        if self.ways.iter().any(left) {
             self.release_at = now.plus_micros(RELEASE_TICK);
         }
     }
 
-    fn next_waiting(&mut self, target: usize) -> Option<ReplicaKey> {
-        let target = self
-            .targets
-            .get_mut(target)
-            .filter(|target| target.lets_begin())?;
-        target.waiting.pop_front()
+    fn next_waiting(&mut self, way: usize) -> Option<ReplicaKey> {
+        let way = self.ways.get_mut(way).filter(|way| way.lets_begin())?;
+        way.waiting.pop_front()
     }
 
-    /// The addresses of clients whose sessions wait for this service's target (its place in
+    /// The addresses of one kind of clients whose sessions wait for this service's target (its place in
     /// [`crate::Config::services`]), each once, those that have waited longest first: `most` of them.
-    pub fn waiting_clients(&self, service: usize, most: usize) -> Vec<IpAddr> {
-        let waiting = self.targets.get(service).map(|target| &target.waiting);
+    pub fn waiting_clients(&self, service: usize, kind: ClientKind, most: usize) -> Vec<IpAddr> {
+        let way = u16::try_from(service).map(|service| Way::new(service, kind).index());
+        let way = way.ok().and_then(|way| self.ways.get(way));
+        let waiting = way.map(|way| &way.waiting);
         let mut clients = Vec::new();
         for replica in waiting
             .into_iter()
@@ -388,7 +423,7 @@ impl Engine {
             .connecting
             .saturating_sub(usize::from(replica.is_connecting()));
         self.allocator
-            .release(now, replica.service, replica.source());
+            .release(now, replica.service(), replica.source());
         self.events.push_back(Event::FlowClosed { key });
         self.lingering = self
             .lingering
@@ -470,9 +505,8 @@ impl Engine {
         replica.armed = Time::NEVER;
         if replica.is_delayed() && replica.deadline(&self.config) <= now {
             replica.end_delay();
-            let service = replica.service;
-            self.begin_replica(now, key, service);
-        } else if stopped {
+            self.begin_replica(now, key);
+        } else if stopped && !replica.is_lingering() {
             // What is due stays due until its target is open again.
         } else if replica.deadline(&self.config) <= now {
             self.with_replica(now, key, Replica::on_timer);

@@ -28,7 +28,7 @@ pub use self::output::Transmit;
 use self::silence::Silence;
 use self::trim::Kept;
 use crate::caps::Meter;
-use crate::config::{Config, Direction};
+use crate::config::{ClientKind, Config, Direction, Way};
 use crate::intensity::Intensity;
 use crate::payload::Payload;
 use crate::pool::BlockPool;
@@ -60,6 +60,8 @@ pub enum Event {
     TargetSilent {
         /// Place of its service in [`Config::services`].
         service: usize,
+        /// The kind of source addresses to which it fell silent.
+        kind: ClientKind,
         /// So many packets are unanswered that an answer is due to ...
         unanswered: usize,
         /// ... of so many that were sent since the first of these.
@@ -122,13 +124,15 @@ const REPLICA_COST: usize = size_of::<Replica>() + ENTRY_COST - size_of::<(Time,
 /// place in the hash table at half full.
 const KEPT_COST: usize = 2 * (size_of::<SessionKey>() + size_of::<Kept>());
 
-/// What the engine knows of one service's target.
+/// What the engine knows of the way to one service's target and back, for one kind of source addresses.
 #[derive(Clone, Debug)]
-struct TargetState {
+struct WayState {
     floor: QuietFloor,
     max_packet: u16,
     /// Whether replicas may begin.
     open: bool,
+    /// Whether none is opened: see [`Engine::refuse_way`].
+    refused: bool,
     /// Replicas that are held back, in their order; some may have been given up since.
     waiting: VecDeque<ReplicaKey>,
     /// How many joined them since the last ones were let go.
@@ -136,7 +140,7 @@ struct TargetState {
     silence: Silence,
 }
 
-impl TargetState {
+impl WayState {
     /// Whether replicas may begin.
     const fn lets_begin(&self) -> bool {
         self.open && !self.silence.is_holding()
@@ -162,7 +166,7 @@ pub struct Engine {
     events: VecDeque<Event>,
     /// Resets of handshakes that were called off.
     resets: VecDeque<(ReplicaKey, FourTuple, TcpHeader)>,
-    targets: Vec<TargetState>,
+    ways: Vec<WayState>,
     allocator: Allocator,
     intensity: Intensity,
     relief: Relief,
@@ -193,16 +197,17 @@ pub struct Engine {
 impl Engine {
     /// An engine without sessions. It holds back new replicas until [`Engine::set_open`].
     pub fn new(config: Config) -> Self {
-        let target = TargetState {
+        let way = WayState {
             floor: QuietFloor::default(),
             max_packet: config.max_packet,
             open: true,
+            refused: false,
             waiting: VecDeque::new(),
             joined: 0,
             silence: Silence::default(),
         };
         Self {
-            targets: vec![target; config.services.len()],
+            ways: vec![way; Way::all(config.services.len()).count()],
             hasher: FixedState::with_seed(config.seed),
             kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             strays: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
@@ -375,12 +380,8 @@ impl Engine {
     /// [`Config::services`]) may begin. Until then they are held back; those that have begun go on, unless the
     /// target was stopped since it had fallen silent ([`Event::TargetSilent`]): then they go on from now.
     pub fn set_target_open(&mut self, now: Time, service: usize, open: bool) {
-        if let Some(target) = self.targets.get_mut(service) {
-            target.open = open;
-            if open {
-                self.end_silence(now, service);
-                self.release_waiting(now);
-            }
+        for kind in ClientKind::ALL {
+            self.set_way_open(now, service, kind, open);
         }
     }
 
@@ -389,9 +390,25 @@ impl Engine {
         self.config.local_addresses = addresses;
     }
 
+    /// As [`Engine::set_target_open`], for replicas that bear one kind of source addresses.
+    pub fn set_way_open(&mut self, now: Time, service: usize, kind: ClientKind, open: bool) {
+        let Ok(service) = u16::try_from(service) else {
+            return;
+        };
+        let way = Way::new(service, kind);
+        if let Some(state) = self.ways.get_mut(way.index()) {
+            state.open = open;
+            if open {
+                state.refused = false;
+                self.end_silence(now, way);
+                self.release_waiting(now);
+            }
+        }
+    }
+
     /// Whether replicas may begin towards any target: see [`Engine::set_target_open`].
     pub fn is_any_target_open(&self) -> bool {
-        self.targets.iter().any(|target| target.open)
+        self.ways.iter().any(|way| way.open)
     }
 
     /// From now on no new session is begun; the others go on.
@@ -472,7 +489,7 @@ impl Engine {
         // The index was taken from this list.
         self.config
             .services
-            .get(usize::from(replica.service))
+            .get(usize::from(replica.service()))
             .map_or(replica.source(), |service| service.target)
     }
 
@@ -535,9 +552,9 @@ impl Engine {
         f: impl FnOnce(&mut Replica, &mut Context<'_>) -> R,
     ) -> Option<R> {
         let replica = self.replicas.get_mut(key)?;
-        let index = usize::from(replica.service);
+        let (way, index) = (replica.way(), usize::from(replica.service()));
         let session = self.sessions.get(replica.session)?;
-        let target = self.targets.get_mut(index)?;
+        let target = self.ways.get_mut(way.index())?;
         let mut cx = Context {
             now,
             config: &self.config,

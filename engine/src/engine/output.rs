@@ -94,7 +94,7 @@ impl Engine {
         let target = self
             .config
             .services
-            .get(usize::from(replica.service))?
+            .get(usize::from(replica.service()))?
             .target;
         let tuple = replica.tuple(target);
         let payload = match (usize::try_from(outgoing.len), replica.cursor()) {

@@ -13,6 +13,7 @@ use millrace_wire::{Flags, FourTuple, TcpHeader};
 use slotmap::SlotMap;
 
 use super::{Engine, Event};
+use crate::config::{ClientKind, Way};
 use crate::replica::rtt::Rtt;
 use crate::replica::{Outgoing, Replica, ReplicaKey};
 use crate::time::Time;
@@ -357,32 +358,35 @@ impl Engine {
     /// A probe of this service's target was answered after this time: an answer of the target that takes as long is
     /// not late.
     pub fn note_round_trip(&mut self, service: usize, took: Duration) {
-        if let Some(target) = self.targets.get_mut(service) {
-            target.silence.connecting.note_round_trip(took);
-            target.silence.established.note_round_trip(took);
+        for kind in ClientKind::ALL {
+            let way = u16::try_from(service).map(|service| Way::new(service, kind).index());
+            if let Some(state) = way.ok().and_then(|way| self.ways.get_mut(way)) {
+                state.silence.connecting.note_round_trip(took);
+                state.silence.established.note_round_trip(took);
+            }
         }
     }
 
     /// What was sent until now may have been answered unseen.
     pub(super) fn forget_silence(&mut self, now: Time) {
-        for target in &mut self.targets {
-            if !target.silence.is_stopped() {
-                forget(&mut self.replicas, target.silence.start());
+        for way in &mut self.ways {
+            if !way.silence.is_stopped() {
+                forget(&mut self.replicas, way.silence.start());
             }
         }
         self.silence_at = Time::NEVER;
         self.release_waiting(now);
     }
 
-    /// Silence of this target is judged from the beginning, and what was stopped goes on.
-    pub(super) fn end_silence(&mut self, now: Time, service: usize) {
-        let Some(target) = self.targets.get_mut(service) else {
+    /// Silence on this way is judged from the beginning, and what was stopped goes on.
+    pub(super) fn end_silence(&mut self, now: Time, way: Way) {
+        let Some(state) = self.ways.get_mut(way.index()) else {
             return;
         };
-        let stopped = target.silence.is_stopped();
-        forget(&mut self.replicas, target.silence.start());
+        let stopped = state.silence.is_stopped();
+        forget(&mut self.replicas, state.silence.start());
         if stopped {
-            let its = |replica: &Replica| usize::from(replica.service) == service;
+            let its = |replica: &Replica| replica.way() == way;
             let keys = self.replicas.iter().filter(|(_, replica)| its(replica));
             let keys: Vec<ReplicaKey> = keys.map(|(key, _)| key).collect();
             self.retry(now, keys);
@@ -402,10 +406,10 @@ impl Engine {
         let Some(replica) = self.replicas.get_mut(key) else {
             return;
         };
-        let Some(target) = self.targets.get_mut(usize::from(replica.service)) else {
+        let Some(way) = self.ways.get_mut(replica.way().index()) else {
             return;
         };
-        let lane = target.silence.lane(kind);
+        let lane = way.silence.lane(kind);
         if replica.is_asked() || !lane.make_room(now) {
             return;
         }
@@ -430,13 +434,12 @@ impl Engine {
             true => Kind::Connecting,
             false => Kind::Established,
         };
-        let service = usize::from(replica.service);
-        let again = replica.has_sent_again();
+        let (way, again) = (replica.way(), replica.has_sent_again());
         if let Some(took) = replica.hear(now)
-            && let Some(target) = self.targets.get_mut(service)
+            && let Some(way) = self.ways.get_mut(way.index())
         {
-            target.silence.lane(kind).heard(took, again);
-            if target.silence.is_holding() {
+            way.silence.lane(kind).heard(took, again);
+            if way.silence.is_holding() {
                 self.silence_at = now;
             }
         }
@@ -445,8 +448,8 @@ impl Engine {
     /// Judges how silent the targets are.
     pub(super) fn judge_silence(&mut self, now: Time) {
         let mut next = Time::NEVER;
-        for index in 0..self.targets.len() {
-            let Some(target) = self.targets.get_mut(index) else {
+        for way in Way::all(self.config.services.len()) {
+            let Some(state) = self.ways.get_mut(way.index()) else {
                 continue;
             };
             let replicas = &self.replicas;
@@ -454,7 +457,7 @@ impl Engine {
                 Some(replica) if replica.is_asked_at(asked.at) => Fate::Unanswered,
                 Some(_) | None => Fate::Over,
             };
-            match target.silence.judge(now, fate) {
+            match state.silence.judge(now, fate) {
                 Ruling::Nothing => {}
                 Ruling::Challenge(asked) => {
                     for Asked { key, .. } in asked {
@@ -465,30 +468,31 @@ impl Engine {
                 Ruling::Stop(unanswered, of) => {
                     self.stats.targets_stopped += 1;
                     self.events.push_back(Event::TargetSilent {
-                        service: index,
+                        service: way.service().into(),
+                        kind: way.kind(),
                         unanswered,
                         of,
                     });
                 }
             }
-            self.call_off_late(now, index);
-            if let Some(target) = self.targets.get(index) {
-                next = next.min(target.silence.due(now));
+            self.call_off_late(now, way);
+            if let Some(state) = self.ways.get(way.index()) {
+                next = next.min(state.silence.due(now));
             }
         }
         self.silence_at = next;
     }
 
     /// Resets the handshakes with a stopped target whose answers are late. They begin anew once it is open.
-    fn call_off_late(&mut self, now: Time, index: usize) {
-        let Some(target) = self.targets.get_mut(index) else {
+    fn call_off_late(&mut self, now: Time, way: Way) {
+        let Some(state) = self.ways.get_mut(way.index()) else {
             return;
         };
-        if !target.silence.is_stopped() {
+        if !state.silence.is_stopped() {
             return;
         }
-        target.open = false;
-        let lane = &target.silence.connecting;
+        state.open = false;
+        let lane = &state.silence.connecting;
         let patience = lane.patience();
         let late = lane
             .asked
@@ -508,8 +512,8 @@ impl Engine {
                 };
                 self.resets.push_back((key, tuple, header));
             }
-            if let Some(target) = self.targets.get_mut(index) {
-                target.waiting.push_front(key);
+            if let Some(state) = self.ways.get_mut(way.index()) {
+                state.waiting.push_front(key);
             }
             self.settle(now, key);
         }
@@ -523,8 +527,8 @@ impl Engine {
     /// Whether nothing may be sent for this replica.
     pub(super) fn is_stopped(&self, key: ReplicaKey) -> bool {
         let replica = self.replicas.get(key);
-        let target = replica.and_then(|replica| self.targets.get(usize::from(replica.service)));
-        target.is_some_and(|target| target.silence.is_stopped())
+        let way = replica.and_then(|replica| self.ways.get(replica.way().index()));
+        way.is_some_and(|way| way.silence.is_stopped())
     }
 }
 

@@ -61,9 +61,9 @@ impl Engine {
         let Some(replica) = self.replicas.get(key) else {
             return;
         };
-        let service = replica.service;
+        let way = replica.way();
         let v6 = replica.source().ip.is_ipv6();
-        let Some(target) = self.targets.get_mut(usize::from(service)) else {
+        let Some(target) = self.ways.get_mut(way.index()) else {
             return;
         };
         let smaller = PLATEAUS
@@ -76,7 +76,7 @@ impl Engine {
         for replica in self
             .replicas
             .values_mut()
-            .filter(|replica| replica.service == service)
+            .filter(|replica| replica.way() == way)
         {
             replica.on_smaller_path(max_packet);
         }

@@ -134,7 +134,8 @@ impl Replica {
             | AbortReason::SetAside
             | AbortReason::Idle
             | AbortReason::Shutdown
-            | AbortReason::Stopped => (false, false),
+            | AbortReason::Stopped
+            | AbortReason::Unproven => (false, false),
         };
         let left = match &self.phase {
             Phase::Lingering(_) | Phase::Done => return,

@@ -21,7 +21,7 @@ use self::connection::{Connection, Work};
 use self::gate::QuietFloor;
 use self::handshake::{Handshake, Heard};
 use self::linger::Linger;
-use crate::config::Config;
+use crate::config::{Config, Way};
 use crate::session::SessionKey;
 use crate::stats::{AbortReason, Stats};
 use crate::stream::{ClientStream, Cursor};
@@ -71,8 +71,7 @@ pub(crate) struct Replica {
     pub(crate) session: SessionKey,
     /// The next replica of the same session.
     pub(crate) sibling: Option<ReplicaKey>,
-    /// Index of its service.
-    pub(crate) service: u16,
+    way: Way,
     source: Endpoint,
     /// How far it stays behind the client: its part of [`Config::spread`], in 256ths.
     shift: u8,
@@ -185,17 +184,27 @@ impl Outgoing {
 }
 
 impl Replica {
-    pub(crate) const fn new(session: SessionKey, service: u16, source: Endpoint) -> Self {
+    pub(crate) const fn new(session: SessionKey, way: Way, source: Endpoint) -> Self {
         Self {
             session,
             sibling: None,
-            service,
+            way,
             source,
             shift: 0,
             phase: Phase::Waiting(Time::NEVER),
             armed: Time::NEVER,
             queued: false,
         }
+    }
+
+    /// Index of its service.
+    pub(crate) const fn service(&self) -> u16 {
+        self.way.service()
+    }
+
+    /// Its way to the target and back.
+    pub(crate) const fn way(&self) -> Way {
+        self.way
     }
 
     /// The flow as the target sees it: from the replica's source to the target.

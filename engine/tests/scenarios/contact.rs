@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use millrace_engine::{Config, ReplicaKey, Service, SourcePool};
+use millrace_engine::{ClientKind, Config, ReplicaKey, Service, SourcePool};
 use millrace_wire::{Endpoint, Flags};
 
 use crate::sim::target::Ended;
@@ -68,10 +68,16 @@ fn a_probe_bears_the_address_of_a_client_that_waits_and_never_a_replicas_port() 
     let mut world = World::new(config(), 1);
     let now = world.now;
     world.engine.set_target_open(now, 0, false);
-    assert_eq!(world.engine.waiting_clients(0, 9), [] as [IpAddr; 0]);
+    assert_eq!(
+        world.engine.waiting_clients(0, ClientKind::Outside, 9),
+        [] as [IpAddr; 0]
+    );
     world.capture(Live::new(at(ms(0)), PORT).play(&talk()));
     world.run(ms(100));
-    assert_eq!(world.engine.waiting_clients(0, 9), [client(PORT).ip]);
+    assert_eq!(
+        world.engine.waiting_clients(0, ClientKind::Outside, 9),
+        [client(PORT).ip]
+    );
     let one = Some(client(PORT).ip);
     for micros in 0..500 {
         let at = world.now + Duration::from_micros(micros);

@@ -158,9 +158,17 @@ fn a_first_client_whose_answers_go_another_way_does_not_hold_up_the_others() {
     let first = Load::new(request(1), to);
     let seen = neighbour.enter_async(move || first.run()).unwrap();
     assert_eq!(seen.errors, 0);
-    let target = |key: &str| scene.status(0)["report"]["targets"][0][key].clone();
+    let state = |clients: &str| {
+        let status = scene.status(0);
+        let mut targets = status["report"]["targets"].as_array().unwrap().iter();
+        let its = |target: &&serde_json::Value| target["clients"] == clients;
+        targets
+            .find(its)
+            .map(|target| target["state"].as_str().unwrap().to_owned())
+    };
+    let near = || state("in the target's network");
     wait_for("a volley in vain", Duration::from_secs(20), || {
-        target("state") == "failed"
+        near().is_some_and(|state| state == "failed")
     })
     .unwrap();
     scene.load(Load::new(request(200), to).from(&scene.client_addresses(Family::V4)));
@@ -168,7 +176,8 @@ fn a_first_client_whose_answers_go_another_way_does_not_hold_up_the_others() {
         number(&scene.status(0), "/report/replicas/completed") == 200
     })
     .unwrap_or_else(|error| panic!("{error}: {:#}", scene.status(0)["report"]["targets"]));
-    assert_eq!(target("state"), "open");
+    assert_eq!(state("outside").unwrap(), "open");
+    assert_ne!(near().unwrap(), "open");
     scene.drain();
 }
 
@@ -228,4 +237,60 @@ fn an_address_that_comes_later_is_copied_and_one_that_goes_is_not() {
         let outcome = scene.finish_exact(Duration::from_secs(30));
         assert_eq!(number(&outcome.reports[0], "/sessions/captured"), 200);
     }
+}
+
+#[test]
+fn clients_whose_answers_would_leave_another_way_are_refused_and_the_others_are_copied() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions {
+        live_servers: 2,
+        ..StageOptions::default()
+    });
+    scene.start_interceptor();
+    scene.start_copier(0, &[]);
+    // The target answers hosts in its own network directly: the second live server is a client here.
+    let neighbour = scene.stage.live[1].host.clone();
+    let target = scene.stage.target.address.v4;
+    let rules = format!(
+        "table netdev test {{\ncounter seen {{\n}}\nchain in {{\ntype filter hook ingress device \"{}\" priority 0;\nip \
+         saddr {target} tcp sport {HTTP} counter name seen\n}}\n}}\n",
+        millrace_lab::DEVICE
+    );
+    let file = neighbour.file("count.nft");
+    std::fs::write(&file, rules).unwrap();
+    neighbour
+        .check("nft", &["-f", &file.display().to_string()])
+        .unwrap();
+    let to = scene.live_service(0, Family::V4, HTTP);
+    let some = |count| Kind::OneRequest {
+        count,
+        rate: Some(50.0),
+        path: "/bytes/700".to_owned(),
+    };
+    let load = Load::new(some(600), to);
+    let near = neighbour.start(move || load.run());
+    std::thread::sleep(Duration::from_secs(1));
+    scene.load(Load::new(some(300), to).from(&scene.client_addresses(Family::V4)));
+    assert_eq!(near.join().unwrap().unwrap().errors, 0);
+    scene.settle(Duration::from_secs(10));
+    let text = neighbour
+        .check("nft", &["list", "counter", "netdev", "test", "seen"])
+        .unwrap();
+    let mut words = text
+        .split_whitespace()
+        .skip_while(|word| *word != "packets");
+    let leaked: u64 = words.nth(1).unwrap().parse().unwrap();
+    assert!(leaked <= 10, "{leaked} answers reached a neighbour");
+    let log = scene.copiers[0].log();
+    assert!(log.contains("clients in the target's network"), "{log}");
+    let outcome = scene.finish();
+    let report = &outcome.reports[0];
+    assert_eq!(number(report, "/replicas/completed"), 300, "{report:#}");
+    let refused = number(report, "/replicas/refused/unproven");
+    let given_up = number(report, "/replicas/aborted/unproven");
+    assert_eq!(refused + given_up, 600, "{report:#}");
+    let received = outcome.target.without_empty();
+    assert_eq!(received.len(), 300);
 }
