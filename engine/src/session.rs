@@ -22,6 +22,9 @@ slotmap::new_key_type! {
 const LOST_AT_ONCE: i32 = 1 << 28;
 /// A handshake that is not acknowledged for this long is forgotten.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
+/// A session of which the live server has said nothing is forgotten this long after its client was last heard: anybody
+/// can send segments from any address. Longer than clients wait before they send a SYN for the fifth time.
+const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// An ended session is kept this long, so that its last segments are not taken for another's.
 const ENDED_LINGER: Duration = Duration::from_secs(2);
 
@@ -86,6 +89,8 @@ pub(crate) struct Midway {
     answered_to: Seq,
     /// The live server's last byte came after all bytes of the client.
     answered: bool,
+    /// Whether the live server has said anything.
+    is_proven: bool,
     /// Why it is not copied.
     pub(crate) watch: Watch,
 }
@@ -96,6 +101,7 @@ impl Midway {
             client_next: packet.seq_end(),
             answered_to: Seq(0),
             answered: false,
+            is_proven: false,
             watch,
         }
     }
@@ -109,6 +115,7 @@ impl Midway {
             client_next: origin.add(known_end as u32),
             answered_to,
             answered,
+            is_proven: true,
             watch,
         }
     }
@@ -121,6 +128,7 @@ impl Midway {
     /// A segment of the live server went by. Gives the bytes of the client that are missing by it:
     /// what it acknowledges was sent, captured or not.
     pub(crate) fn on_live(&mut self, packet: &TcpPacket<'_>) -> u64 {
+        self.is_proven = true;
         if packet.payload_len == 0 {
             return 0;
         }
@@ -302,6 +310,12 @@ impl Session {
         let gap = self.gap_since + config.gap_grace;
         let overdue = self.live.clock.overdue_at(config.overdue_after);
         let end = match self.phase {
+            Phase::Opening if !self.live.is_known() => {
+                self.last_seen + UNPROVEN_TIMEOUT.min(config.idle_timeout)
+            }
+            Phase::Midway(Midway {
+                is_proven: false, ..
+            }) => self.last_seen + UNPROVEN_TIMEOUT.min(config.idle_timeout),
             Phase::Opening => self.last_seen + OPENING_TIMEOUT.min(config.idle_timeout),
             Phase::Midway(_) | Phase::Active { .. } if self.course == Course::Running => {
                 self.last_seen + config.idle_timeout

@@ -4,7 +4,7 @@ use millrace_engine::{AbortReason, Config, RefusalReason};
 use millrace_wire::Flags;
 
 use crate::sim::target::Ended;
-use crate::sim::{Action, Behaviour, Live, World, at, bytes, config, ms, secs};
+use crate::sim::{Action, Behaviour, LIVE, Live, World, at, bytes, config, ms, secs};
 use crate::talk::*;
 use Action::*;
 
@@ -227,4 +227,44 @@ fn timers_of_many_short_sessions_do_not_pile_up() {
     assert!(world.wakeups < 12 * 10_000, "{}", world.wakeups);
     world.assert_all_delivered();
     world.assert_nothing_left();
+}
+
+#[test]
+fn segments_of_strangers_to_which_the_live_server_says_nothing_are_soon_forgotten() {
+    let mut world = World::new(config(), 1);
+    for port in 1000..3000u16 {
+        let mut live = Live::new(at(ms(0)), port);
+        live.handshake = port % 2 == 0;
+        let packets = live.play(&[says(10)]);
+        let of_client = packets
+            .into_iter()
+            .filter(|(_, packet)| packet.tuple.destination == LIVE);
+        // A SYN, or data out of nothing.
+        world.capture(of_client.take(1).collect());
+    }
+    world.run(secs(1));
+    assert_eq!(world.engine.gauges().sessions, 2000);
+    world.run(secs(10));
+    assert_eq!(world.engine.gauges().sessions, 0);
+    assert!(world.targets.is_empty());
+}
+
+#[test]
+fn a_session_met_midway_of_which_the_live_server_has_spoken_is_kept_while_it_is_idle() {
+    let mut world = World::new(config(), 1);
+    let talk = [
+        says(300),
+        Server(500),
+        Pause(secs(60)),
+        says(200),
+        Server(40),
+    ];
+    let mut live = Live::new(at(ms(0)), PORT);
+    live.handshake = false;
+    world.behaviour = answers_like(&talk);
+    world.capture(live.play(&talk));
+    world.run(secs(30));
+    assert_eq!(world.engine.gauges().sessions, 1);
+    world.run(secs(60));
+    assert_eq!(world.engine.stats().bytes_delivered, 200);
 }
