@@ -1,6 +1,7 @@
 //! What probes showed: whether a target may be opened, or which hop is missing and how to see it.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use millrace_capture::SendErrorKind;
 use millrace_proto::{Sight, TraceReport};
@@ -11,8 +12,8 @@ use millrace_wire::Endpoint;
 pub struct Evidence<'a> {
     /// The target.
     pub target: Endpoint,
-    /// The own end of an unanswered probe, or of any.
-    pub client: Option<Endpoint>,
+    /// The address that an unanswered probe bears, or any; `None` for one of a client's.
+    pub client: Option<IpAddr>,
     /// How many probes there were.
     pub probes: usize,
     /// How many came back.
@@ -59,6 +60,26 @@ impl Evidence<'_> {
     }
 }
 
+/// The ends of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    client: Client,
+    target: Endpoint,
+}
+
+/// The address that a probe bears, unless it is that of a client: that is shown at level debug alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Client(Option<IpAddr>);
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(ip) => ip.fmt(f),
+            None => f.write_str("CLIENT"),
+        }
+    }
+}
+
 /// What a volley showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -95,7 +116,7 @@ pub enum Verdict {
         /// The device on which it left.
         device: String,
         /// The flow, for the command that shows the route.
-        flow: (Endpoint, Endpoint),
+        flow: Flow,
     },
     /// The interceptor had the answer and did not return it.
     NotOwned {
@@ -118,7 +139,7 @@ pub enum Verdict {
         /// The error number.
         errno: i32,
         /// The flow.
-        flow: (Endpoint, Endpoint),
+        flow: Flow,
     },
     /// No host saw the SYN.
     NotReceived {
@@ -127,21 +148,24 @@ pub enum Verdict {
         /// Those that could not look, and why.
         blind: Vec<String>,
         /// The flow.
-        flow: (Endpoint, Endpoint),
+        flow: Flow,
     },
     /// Only assistants were asked: they see answers, and saw none.
     NotAtAssistant {
         /// The assistants.
         asked: Vec<String>,
         /// The flow.
-        flow: (Endpoint, Endpoint),
+        flow: Flow,
     },
 }
 
 impl Verdict {
     /// What the evidence shows; the gravest finding first.
     pub fn of(evidence: &Evidence<'_>) -> Self {
-        let flow = (evidence.client.unwrap_or(evidence.target), evidence.target);
+        let flow = Flow {
+            client: Client(evidence.client),
+            target: evidence.target,
+        };
         if let Some((host, sight)) = evidence.find(&|sight| !sight.leaked_device.is_empty()) {
             let device = sight.leaked_device;
             return Self::NotDiverted { host, device, flow };
@@ -172,7 +196,7 @@ impl Verdict {
     }
 
     /// Which hop the probes that did not come back miss.
-    fn missing(evidence: &Evidence<'_>, flow: (Endpoint, Endpoint)) -> Self {
+    fn missing(evidence: &Evidence<'_>, flow: Flow) -> Self {
         if let Some((host, _)) = evidence.find(&|sight| sight.captured) {
             return Self::NotOwned { host };
         }
@@ -278,13 +302,13 @@ impl fmt::Display for Verdict {
             Self::NotDiverted {
                 host,
                 device,
-                flow: (client, target),
+                flow: Flow { client, target },
             } => write!(
                 f,
                 "not diverted: the real server of interceptor {host} answered on {device}, towards \
                  the real client; see there `ip route get {} from {} ipproto tcp sport {}` and \
                  `millrace-router-agent show`",
-                client.ip, target.ip, target.port
+                client, target.ip, target.port
             ),
             Self::NotOwned { host } => write!(
                 f,
@@ -305,19 +329,19 @@ impl fmt::Display for Verdict {
             Self::NotSent {
                 kind,
                 errno,
-                flow: (client, target),
+                flow: Flow { client, target },
             } => write!(
                 f,
                 "not sent: this host could not send the probe ({}, errno {errno}); see `ip route \
                  get {} from {} iif lo` and `nft list ruleset`, or send at the link layer with -o",
                 kind.name(),
                 target.ip,
-                client.ip
+                client
             ),
             Self::NotReceived {
                 asked,
                 blind,
-                flow: (client, target),
+                flow: Flow { client, target },
             } => {
                 write!(
                     f,
@@ -326,7 +350,7 @@ impl fmt::Display for Verdict {
                      tcp port {}'`: rp_filter, firewalls and anti-spoofing drop foreign sources",
                     asked.join(", "),
                     target.ip,
-                    client.ip,
+                    client,
                     target.port
                 )?;
                 if !blind.is_empty() {
@@ -336,16 +360,16 @@ impl fmt::Display for Verdict {
             }
             Self::NotAtAssistant {
                 asked,
-                flow: (client, target),
+                flow: Flow { client, target },
             } => write!(
                 f,
                 "not diverted or not received: no answer came to the assistant {}; see on the \
                  target `tcpdump -ni any 'host {} and tcp port {}'` and `ip route get {} from {} \
                  ipproto tcp sport {}`",
                 asked.join(", "),
-                client.ip,
+                client,
                 target.port,
-                client.ip,
+                client,
                 target.ip,
                 target.port
             ),
@@ -371,7 +395,7 @@ mod tests {
     fn evidence<'a>(answered: usize, reports: &'a [(&str, TraceReport)]) -> Evidence<'a> {
         Evidence {
             target: Endpoint::new("198.18.9.9".parse().unwrap(), 80),
-            client: Some(Endpoint::new("198.18.1.1".parse().unwrap(), 1000)),
+            client: Some("198.18.1.1".parse().unwrap()),
             probes: 4,
             answered,
             refused: 0,

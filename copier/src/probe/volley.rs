@@ -1,6 +1,7 @@
 //! Some probes to one target, from their first SYN to what they showed.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
@@ -271,12 +272,7 @@ impl Volley {
         let refusing: BTreeSet<_> = refused().filter_map(|probe| probe.answered_by).collect();
         Verdict::of(&Evidence {
             target: self.aim.target,
-            client: self
-                .probes
-                .iter()
-                .find(|probe| probe.answered_by.is_none())
-                .or(self.probes.first())
-                .map(|probe| probe.tuple.source),
+            client: self.shown_address(),
             probes: self.probes.len(),
             answered: self.answered().count(),
             refused: refused().count(),
@@ -293,6 +289,21 @@ impl Volley {
                 .collect(),
             unsent: self.unsent,
         })
+    }
+
+    /// The address of a probe, an unanswered one if there is one, for the commands that show its way.
+    fn shown_address(&self) -> Option<IpAddr> {
+        let mut probes = self.probes.iter();
+        let unanswered = probes.find(|probe| probe.answered_by.is_none());
+        let probe = unanswered.or(self.probes.first())?;
+        let ip = probe.tuple.source.ip;
+        match self.aim.bearing {
+            Bearing::Own => Some(ip),
+            Bearing::Clients => {
+                tracing::debug!("target {}: CLIENT is {ip}", self.aim.target);
+                None
+            }
+        }
     }
 
     /// How many of the probes that nobody has answered came in at a host. Hosts may have seen others,
