@@ -7,6 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error::CaptureError;
 use crate::netlink::{LinkInfo, Netlink};
+use crate::next_hop::MacAddress;
 
 /// A network device as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Device {
     pub addresses: Vec<IpAddr>,
     /// The lengths of their prefixes, in the same order.
     pub prefixes: Vec<u8>,
+    /// Its MAC address, if it has one.
+    pub mac: Option<MacAddress>,
 }
 
 impl Device {
@@ -35,6 +38,7 @@ impl Device {
                 loopback: interface.is_loopback(),
                 index: interface.index,
                 addresses: interface.ips.iter().map(|network| network.ip()).collect(),
+                mac: interface.mac.map(|mac| MacAddress::new(mac.octets())),
                 prefixes: interface
                     .ips
                     .iter()
@@ -158,6 +162,7 @@ mod tests {
             loopback: name == "lo",
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             prefixes: vec![24; addresses.len()],
+            mac: None,
         }
     }
 

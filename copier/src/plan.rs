@@ -503,11 +503,19 @@ fn outlet(options: &Options, local: bool) -> Result<OutletPlan, ExitError> {
             None => Ok(OutletPlan::Auto { tracked }),
         };
     };
-    Device::find(device).map_err(|error| ExitError::start(error.to_string()))?;
+    let found = Device::find(device).map_err(|error| ExitError::start(error.to_string()))?;
+    let own = found.mac;
     let mut fixed = HashMap::new();
     for mapping in &options.services {
         if let Some(destination) = mapping.target_mac {
             let source = mapping.live_mac.map(mac);
+            if let Some(source) = source.filter(|source| Some(*source) != own) {
+                let own = own.map_or_else(|| "none".to_owned(), |own| own.to_string());
+                return Err(ExitError::usage(format!(
+                    "-x {mapping}: {source} is not the MAC address of {device} ({own}): with another one switches \
+                     would send what is meant for its owner here"
+                )));
+            }
             let hop = StaticHop {
                 source,
                 destination: mac(destination),

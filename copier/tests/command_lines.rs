@@ -164,12 +164,25 @@ fn old_command_lines_are_understood() {
         "-x 80-198.18.2.20:8080 -s 198.18.2.30 -g -R 100 -B 16 -S 4096 --insecure",
         "-x 80-198.18.2.20:8080 -s 198.18.2.30 -p 36525 -H 198.18.1.9 -d -l log -P pid --insecure",
         "-x 80-198.18.2.20:8080 -s 198.18.2.30 -o lo -i lo --insecure",
-        "-x 80@02:00:5e:10:00:01-198.18.2.20:80@02:00:5e:10:00:02 -s 198.18.2.30 -o lo --insecure",
+        "-x 80-198.18.2.20:80@02:00:5e:10:00:02 -s 198.18.2.30 -o lo --insecure",
     ] {
         let output = check(line);
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{line}: {error}");
     }
+}
+
+#[test]
+fn frames_bear_no_mac_address_but_the_devices_own() {
+    let output = check(
+        "-x 80@02:00:5e:10:00:01-198.18.2.20:80@02:00:5e:10:00:02 -s 198.18.2.30 -o lo --insecure",
+    );
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(
+        error.contains("02:00:5e:10:00:01 is not the MAC address of lo"),
+        "{error}"
+    );
 }
 
 #[test]
