@@ -22,6 +22,10 @@ const RELEASE_TICK: u32 = 1_000;
 /// ... and as many more as joined them, and this part of those that wait, so that all come to
 /// their turn in about so many ticks however many they are.
 const RELEASE_TICKS: usize = 8_000;
+/// Above this share of the memory limit, in percent, sessions that wait for a target that is not open are given up,
+/// once it has been so for a while.
+const WAITING_ABOVE: u64 = 50;
+const CLOSED_FOR_LONG: Duration = Duration::from_secs(30);
 /// With so many handshakes under way a new one is in a crowd.
 const CROWD: usize = 32;
 /// How far a recording goes on before a session is looked at again whose target is slow.
@@ -294,6 +298,30 @@ impl Engine {
             }
             way.waiting.push_back(key);
             way.joined += usize::from(self.release_at != Time::NEVER);
+            let closed = !way.open && now.since(way.closed_at) >= CLOSED_FOR_LONG;
+            if closed && self.config.recorded.is_none() {
+                self.make_room_for_open_ways(now, key);
+            }
+        }
+    }
+
+    /// What waits for a target that is closed for long must not take the memory that others need: above half of the limit
+    /// those that have waited longest on the way of this replica are given up, two for each that comes.
+    fn make_room_for_open_ways(&mut self, now: Time, key: ReplicaKey) {
+        for _ in 0..2 {
+            if self.memory() <= self.config.memory_limit / 100 * WAITING_ABOVE {
+                return;
+            }
+            let way = self.replicas.get(key).map(Replica::way);
+            let way = way.and_then(|way| self.ways.get_mut(way.index()));
+            let Some(oldest) = way.and_then(|way| way.waiting.pop_front()) else {
+                return;
+            };
+            if self.replicas.get(oldest).is_some_and(Replica::is_held_back) {
+                self.with_replica(now, oldest, |replica, cx| {
+                    replica.abort(cx, AbortReason::Unproven);
+                });
+            }
         }
     }
 

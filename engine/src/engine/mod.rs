@@ -131,6 +131,8 @@ struct WayState {
     max_packet: u16,
     /// Whether replicas may begin.
     open: bool,
+    /// Since when they may not.
+    closed_at: Time,
     /// Whether none is opened: see [`Engine::refuse_way`].
     refused: bool,
     /// Replicas that are held back, in their order; some may have been given up since.
@@ -141,6 +143,13 @@ struct WayState {
 }
 
 impl WayState {
+    const fn set_open(&mut self, now: Time, open: bool) {
+        if self.open && !open {
+            self.closed_at = now;
+        }
+        self.open = open;
+    }
+
     /// Whether replicas may begin.
     const fn lets_begin(&self) -> bool {
         self.open && !self.silence.is_holding()
@@ -201,6 +210,7 @@ impl Engine {
             floor: QuietFloor::default(),
             max_packet: config.max_packet,
             open: true,
+            closed_at: Time::NEVER,
             refused: false,
             waiting: VecDeque::new(),
             joined: 0,
@@ -397,7 +407,7 @@ impl Engine {
         };
         let way = Way::new(service, kind);
         if let Some(state) = self.ways.get_mut(way.index()) {
-            state.open = open;
+            state.set_open(now, open);
             if open {
                 state.refused = false;
                 self.end_silence(now, way);

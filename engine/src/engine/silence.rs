@@ -491,7 +491,7 @@ impl Engine {
         if !state.silence.is_stopped() {
             return;
         }
-        state.open = false;
+        state.set_open(now, false);
         let lane = &state.silence.connecting;
         let patience = lane.patience();
         let late = lane

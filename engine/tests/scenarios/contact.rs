@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use millrace_engine::{ClientKind, Config, ReplicaKey, Service, SourcePool};
+use millrace_engine::{AbortReason, ClientKind, Config, ReplicaKey, Service, SourcePool};
 use millrace_wire::{Endpoint, Flags};
 
 use crate::sim::target::Ended;
@@ -61,6 +61,36 @@ fn a_target_that_is_held_back_gets_nothing_and_then_everything() {
     assert_eq!(world.target(PORT).ended, Ended::Fin);
     world.assert_all_delivered();
     world.assert_nothing_left();
+}
+
+#[test]
+fn what_waits_for_one_target_does_not_take_the_memory_of_the_others() {
+    let mut config = two_targets();
+    config.memory_limit = 2 << 20;
+    let mut world = World::new(config, 1);
+    world.keep_sent = false;
+    world.behaviour = answers_like(&talk());
+    let now = world.now;
+    world.engine.set_target_open(now, 0, false);
+    for number in 0..2000u16 {
+        let start = at(secs(40) + ms(2 * u64::from(number)));
+        let mut live = to_the_other(PORT + number);
+        live.now = start;
+        world.capture(Live::new(start, PORT + number).play(&talk()));
+        world.capture(live.play(&talk()));
+    }
+    world.run(secs(100));
+    let stats = world.engine.stats();
+    assert_eq!(stats.sessions_refused.total(), 0);
+    let given_up = stats.replicas_aborted.of(AbortReason::Unproven);
+    let waiting = world.engine.gauges().replicas_waiting as u64;
+    assert!(given_up > 1000 && waiting > 20, "{given_up}, {waiting}");
+    assert_eq!(given_up + waiting, 2000);
+    assert_eq!(stats.replicas_completed, 2000, "the other target's");
+    let now = world.now;
+    world.engine.set_target_open(now, 0, true);
+    world.run(secs(60));
+    assert_eq!(world.engine.stats().replicas_completed, 2000 + waiting);
 }
 
 #[test]
