@@ -367,6 +367,7 @@ impl Siege {
         while let Some(event) = self.engine.poll_event() {
             match event {
                 Event::TargetSilent { service, .. } => {
+                    self.engine.tolerate_silence(service);
                     self.engine.set_target_open(self.now, service, true);
                 }
                 Event::FlowOpened { key, tuple } => {

@@ -406,6 +406,14 @@ impl Engine {
         clients
     }
 
+    /// The address of some client of this kind whose session is copied to this service's target.
+    pub fn a_client(&self, service: usize, kind: ClientKind) -> Option<IpAddr> {
+        let way = Way::new(u16::try_from(service).ok()?, kind);
+        let mut replicas = self.replicas.values();
+        let its = replicas.find(|replica| replica.way() == way)?;
+        Some(its.source().ip)
+    }
+
     /// A source address and port for a probe of this service's target (its place in
     /// [`crate::Config::services`]): one that no replica uses, of the kind that replicas bear. Where
     /// they bear their clients' own, it is one of `client`.
@@ -535,7 +543,15 @@ impl Engine {
             replica.end_delay();
             self.begin_replica(now, key);
         } else if stopped && !replica.is_lingering() {
-            // What is due stays due until its target is open again.
+            // What is due stays due until its target is open again, or has had its time.
+            let end = replica.gives_up_at(&self.config);
+            if end <= now {
+                self.with_replica(now, key, |replica, cx| {
+                    replica.abort(cx, AbortReason::Timeout);
+                });
+            } else {
+                self.replica_timers.arm(key, end, &mut replica.armed);
+            }
         } else if replica.deadline(&self.config) <= now {
             self.with_replica(now, key, Replica::on_timer);
         } else {

@@ -3,7 +3,7 @@
 use millrace_wire::{FourTuple, TcpHeader};
 
 use super::Engine;
-use crate::replica::{Outgoing, ReplicaKey};
+use crate::replica::{Outgoing, Replica, ReplicaKey};
 use crate::time::Time;
 
 /// A packet to be sent.
@@ -44,7 +44,9 @@ impl Engine {
         }
         let (key, outgoing) = loop {
             let key = *self.ready.front()?;
-            if self.is_stopped(key) {
+            // A reset ends what a target would repeat.
+            let says_farewell = self.replicas.get(key).is_some_and(Replica::is_lingering);
+            if self.is_stopped(key) && !says_farewell {
                 self.ready.pop_front();
                 if let Some(replica) = self.replicas.get_mut(key) {
                     replica.queued = false;

@@ -21,7 +21,7 @@ use crate::time::Time;
 /// So many packets are waited for at a time in each lane. Where more are sent, these stand for all.
 const MOST_ASKED: usize = 256;
 /// Silence that lasts longer is forgotten: it was judged long ago.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_secs(120);
 /// Fewer unanswered packets are no evidence.
 const LEAST_EVIDENCE: usize = 3;
 /// So many unanswered packets are sent again ...
@@ -179,10 +179,14 @@ impl Lane {
         (late.len() >= LEAST_EVIDENCE && late.len() as f64 > explained).then_some(late)
     }
 
-    /// How many packets are unanswered, and of how many since the first of these.
-    fn unanswered(&self) -> (usize, u64) {
+    /// How many packets' answers are late, and of how many since the first of these that might be.
+    fn unanswered(&self, now: Time) -> (usize, u64) {
+        let patience = self.patience();
+        let is_late = |asked: &&Asked| now.since(asked.at) >= patience;
+        let late = self.asked.iter().filter(is_late).count();
+        let young = (self.asked.len() - late) as u64;
         let first = self.asked.front().map_or(self.sent, |asked| asked.number);
-        (self.asked.len(), (self.sent - first).max(1))
+        (late, (self.sent - first).saturating_sub(young).max(1))
     }
 
     /// When an answer that is not late yet will be.
@@ -257,17 +261,27 @@ impl Silence {
         }
     }
 
-    /// Answers are expected anew: those that are due are forgotten and given. As much silence as a target was
-    /// stopped for is none from now on: what it means was found out since.
-    fn start(&mut self) -> impl Iterator<Item = Asked> {
+    /// As much silence as there was when the target was stopped is none from now on.
+    fn tolerate(&mut self) {
         if let State::Stopped { kind, share } = self.state {
             self.lane(kind).tolerate(share);
         }
+    }
+
+    /// Answers are expected anew: those that are due are forgotten and given.
+    fn start(&mut self) -> impl Iterator<Item = Asked> {
         self.state = State::Listening;
         let asked = std::mem::take(&mut self.connecting.asked);
         asked
             .into_iter()
             .chain(std::mem::take(&mut self.established.asked))
+    }
+
+    /// Nobody listened for so long.
+    fn excuse(&mut self, late: Duration) {
+        if let State::Holding { until, .. } = &mut self.state {
+            *until = *until + late;
+        }
     }
 
     fn judge(&mut self, now: Time, fate: impl Fn(&Asked) -> Fate) -> Ruling {
@@ -311,7 +325,7 @@ impl Silence {
                 if round == 1 && self.lane(kind).loss() > LOSSY {
                     return self.challenge(now, kind, silent, 2);
                 }
-                let (unanswered, of) = self.lane(kind).unanswered();
+                let (unanswered, of) = self.lane(kind).unanswered(now);
                 let share = unanswered as f64 / of as f64;
                 self.state = State::Stopped { kind, share };
                 Ruling::Stop(unanswered, of)
@@ -341,7 +355,7 @@ impl Silence {
         match &self.state {
             State::Holding { until, .. } => *until,
             State::Listening => self.connecting.due(now).min(self.established.due(now)),
-            State::Stopped { .. } => self.connecting.due(now),
+            State::Stopped { .. } => Time::NEVER,
         }
     }
 }
@@ -352,6 +366,36 @@ impl Engine {
     pub fn listen(&mut self, now: Time, listening: bool) {
         if std::mem::replace(&mut self.listening, listening) != listening {
             self.forget_silence(now);
+        }
+    }
+
+    /// Stops the way of this kind of clients to this service's target as if it had fallen silent: its target has,
+    /// elsewhere.
+    pub fn stop_way(&mut self, now: Time, service: usize, kind: ClientKind) {
+        let Ok(service) = u16::try_from(service) else {
+            return;
+        };
+        let way = Way::new(service, kind);
+        let Some(state) = self.ways.get_mut(way.index()) else {
+            return;
+        };
+        if !state.silence.is_stopped() {
+            forget(&mut self.replicas, state.silence.start());
+            state.silence.state = State::Stopped {
+                kind: Kind::Connecting,
+                share: 0.0,
+            };
+            self.call_off(now, way);
+        }
+    }
+
+    /// What silence of this service's target means was found out, and it may go on: no more than it was is no news.
+    pub fn tolerate_silence(&mut self, service: usize) {
+        for kind in ClientKind::ALL {
+            let way = u16::try_from(service).map(|service| Way::new(service, kind).index());
+            if let Some(state) = way.ok().and_then(|way| self.ways.get_mut(way)) {
+                state.silence.tolerate();
+            }
         }
     }
 
@@ -447,6 +491,8 @@ impl Engine {
 
     /// Judges how silent the targets are.
     pub(super) fn judge_silence(&mut self, now: Time) {
+        // The owner may have stood still: what is due since is no later for that.
+        let late = now.since(self.silence_at);
         let mut next = Time::NEVER;
         for way in Way::all(self.config.services.len()) {
             let Some(state) = self.ways.get_mut(way.index()) else {
@@ -457,11 +503,13 @@ impl Engine {
                 Some(replica) if replica.is_asked_at(asked.at) => Fate::Unanswered,
                 Some(_) | None => Fate::Over,
             };
+            state.silence.excuse(late);
             match state.silence.judge(now, fate) {
                 Ruling::Nothing => {}
                 Ruling::Challenge(asked) => {
                     for Asked { key, .. } in asked {
                         self.with_replica(now, key, |replica, cx| replica.on_path_restored(cx.now));
+                        self.hurry(key);
                     }
                 }
                 Ruling::Release => self.release_waiting(now),
@@ -473,9 +521,9 @@ impl Engine {
                         unanswered,
                         of,
                     });
+                    self.call_off(now, way);
                 }
             }
-            self.call_off_late(now, way);
             if let Some(state) = self.ways.get(way.index()) {
                 next = next.min(state.silence.due(now));
             }
@@ -483,23 +531,24 @@ impl Engine {
         self.silence_at = next;
     }
 
-    /// Resets the handshakes with a stopped target whose answers are late. They begin anew once it is open.
-    fn call_off_late(&mut self, now: Time, way: Way) {
-        let Some(state) = self.ways.get_mut(way.index()) else {
-            return;
-        };
-        if !state.silence.is_stopped() {
-            return;
+    /// What this replica has to say goes before what others have.
+    fn hurry(&mut self, key: ReplicaKey) {
+        if let Some(replica) = self.replicas.get_mut(key) {
+            // Where it stands in the queue already, it finds nothing more to say there.
+            replica.queued = true;
+            self.ready.push_front(key);
         }
-        state.set_open(now, false);
-        let lane = &state.silence.connecting;
-        let patience = lane.patience();
-        let late = lane
-            .asked
-            .iter()
-            .filter(|asked| now.since(asked.at) >= patience);
-        let late: Vec<ReplicaKey> = late.map(|asked| asked.key).collect();
-        for key in late.into_iter().rev() {
+    }
+
+    /// Resets the handshakes with a stopped target that are under way. They begin anew once it is open.
+    fn call_off(&mut self, now: Time, way: Way) {
+        if let Some(state) = self.ways.get_mut(way.index()) {
+            state.set_open(now, false);
+        }
+        let its = |replica: &Replica| replica.way() == way && replica.is_connecting();
+        let connecting = self.replicas.iter().filter(|(_, replica)| its(replica));
+        let connecting: Vec<ReplicaKey> = connecting.map(|(key, _)| key).collect();
+        for key in connecting.into_iter().rev() {
             let iss = self.run_replica(now, key, |replica, _| replica.call_off());
             let Some(first) = iss.flatten() else {
                 continue;

@@ -403,6 +403,16 @@ impl Replica {
         }
     }
 
+    /// When the target of an open connection has had its time.
+    pub(crate) fn gives_up_at(&self, config: &Config) -> Time {
+        match &self.phase {
+            Phase::Open(connection) => connection.patience_ends(config),
+            Phase::Waiting(_) | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => {
+                Time::NEVER
+            }
+        }
+    }
+
     /// A header from the target.
     pub(crate) fn on_header(&mut self, cx: &mut Context<'_>, header: &TcpHeader, len: u32) {
         match &mut self.phase {

@@ -317,6 +317,7 @@ impl World {
                             let now = world.now;
                             let took = world.to_target.delay + world.to_copier.delay;
                             world.engine.note_round_trip(service, took);
+                            world.engine.tolerate_silence(service);
                             world.engine.set_target_open(now, service, true);
                         });
                     }

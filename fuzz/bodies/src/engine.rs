@@ -296,6 +296,7 @@ impl Player {
             match event {
                 Event::FlowOpened { key, tuple } => self.flows.push(Flow::new(key, tuple)),
                 Event::TargetSilent { service, .. } => {
+                    self.engine.tolerate_silence(service);
                     self.engine.set_target_open(self.now, service, true);
                 }
                 Event::FlowClosed { key } => {
