@@ -394,6 +394,29 @@ fn the_next_hop_is_found_through_a_gateway_and_packets_pass_the_hosts_firewall()
 }
 
 #[test]
+fn ipsec_policies_are_seen() {
+    if !ready(&[]) {
+        return;
+    }
+    let routed = Routed::new();
+    routed.a.enter(|| assert!(!NextHops::has_ipsec_policies()));
+    let policy = format!(
+        "-n {} xfrm policy add src 0.0.0.0/0 dst 198.18.9.0/24 dir out tmpl proto esp mode transport",
+        routed.a.name
+    );
+    let added = std::process::Command::new("ip")
+        .args(policy.split_whitespace())
+        .status()
+        .unwrap();
+    if !added.success() {
+        assert!(std::env::var_os("CI").is_none(), "this kernel has no IPsec");
+        eprintln!("SKIPPED: this kernel has no IPsec");
+        return;
+    }
+    routed.a.enter(|| assert!(NextHops::has_ipsec_policies()));
+}
+
+#[test]
 fn a_change_of_the_gateways_mac_address_is_followed() {
     if !ready(&[]) {
         return;

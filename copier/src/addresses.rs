@@ -21,6 +21,23 @@ pub(crate) fn of_this_host() -> BTreeSet<IpAddr> {
     devices.flat_map(|device| device.addresses).collect()
 }
 
+/// Whether one of the devices that are captured on carries an address.
+fn is_captured(plan: &Plan, ip: &IpAddr) -> bool {
+    let Some(ring) = &plan.ring else {
+        return false;
+    };
+    let mut devices = Device::list().into_iter();
+    devices.any(|device| device.addresses.contains(ip) && ring.devices.contains(&device.name))
+}
+
+/// Whether anybody but a neighbour could be a client of this address.
+fn is_reached(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_loopback(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_loopback(),
+    }
+}
+
 /// Tells the shard whenever the addresses of this host have changed, and says so. Does nothing where packets come from
 /// a recording.
 pub(crate) async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
@@ -38,7 +55,13 @@ pub(crate) async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
             continue;
         }
         for ip in now.difference(&known).filter(|ip| is_live(&plan, ip)) {
-            tracing::info!("the live address {ip} has come to this host: it is copied");
+            match is_captured(&plan, ip) {
+                true => tracing::info!("the live address {ip} has come to this host: it is copied"),
+                false => tracing::warn!(
+                    "the live address {ip} has come to this host, on a device that is not captured: it is not \
+                     copied. Name the device with -i"
+                ),
+            }
         }
         for ip in known.difference(&now).filter(|ip| is_live(&plan, ip)) {
             tracing::info!(
@@ -53,5 +76,5 @@ pub(crate) async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
 /// Whether a service is copied at this address.
 fn is_live(plan: &Plan, ip: &IpAddr) -> bool {
     let mut services = plan.engine.services.iter();
-    services.any(|service| service.live_ip.is_none_or(|live| live == *ip))
+    is_reached(ip) && services.any(|service| service.live_ip.is_none_or(|live| live == *ip))
 }

@@ -80,8 +80,13 @@ impl Outlet {
     }
 }
 
-/// Why some target cannot be reached at the link layer, if one cannot.
+/// Why some target cannot, or must not, be reached at the link layer, if one cannot.
 fn other_than_ethernet(plan: &Plan) -> Result<Option<String>, ExitError> {
+    if NextHops::has_ipsec_policies() {
+        return Ok(Some(
+            "this host has IPsec policies, which the link layer would pass by".to_owned(),
+        ));
+    }
     for service in &plan.engine.services {
         let reason = NextHops::other_than_ethernet(service.target.ip).map_err(failed)?;
         if reason.is_some() {

@@ -302,8 +302,8 @@ fn engine_config(
             open_sessions: options.limits.max_open.filter(|_| recorded.is_none()),
             bandwidth: options.limits.max_bandwidth,
         },
-        // Without probes nobody would open a target again.
-        stop_on_silence: probes(options),
+        // Without probes nobody would open a target again, and a pool's addresses are nobody's.
+        stop_on_silence: probes(options) && options.client_pool.is_none(),
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
         max_packet: options.sending.mtu,

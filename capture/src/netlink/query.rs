@@ -19,6 +19,10 @@ const RTA_VIA: u16 = 18;
 const NDMSG: usize = 12;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+// linux/xfrm.h.
+const XFRM_MSG_GETSPDINFO: u16 = 0x25;
+const XFRM_FLAGS: usize = 4;
+const XFRMA_SPD_INFO: u16 = 1;
 
 /// What the kernel knows about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +103,15 @@ impl Netlink {
         }
         let body = self.ask(libc::RTM_GETROUTE, &fixed, &asked)?;
         parse_route(body, destination, device_index)
+    }
+
+    /// How many IPsec policies there are for what leaves this host. For a socket of [`Netlink::open_xfrm`].
+    pub(crate) fn outgoing_policies(&mut self) -> io::Result<u32> {
+        let body = self.ask(XFRM_MSG_GETSPDINFO, &[0; XFRM_FLAGS], &[])?;
+        let info = attributes(body, XFRM_FLAGS).find(|(attribute, _)| *attribute == XFRMA_SPD_INFO);
+        // struct xfrmu_spdinfo of linux/xfrm.h: incnt, outcnt, ...
+        let out = info.and_then(|(_, value)| u32_at(value, 4));
+        out.ok_or_else(malformed)
     }
 
     /// A neighbour on a device; `None` when the kernel has no entry for it.

@@ -18,7 +18,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// `NLMSG_ERROR` of `netlink(7)`.
 const MESSAGE_ERROR: u16 = 2;
 
-/// A connection to the kernel's routing subsystem, in the network namespace of the thread that
+/// A connection to the kernel's routing subsystem, or to another one, in the network namespace of the thread that
 /// opened it.
 #[derive(Debug)]
 pub(crate) struct Netlink {
@@ -30,12 +30,21 @@ pub(crate) struct Netlink {
 impl Netlink {
     /// Opens a socket. Needs no privilege.
     pub(crate) fn open() -> io::Result<Self> {
+        // NETLINK_ROUTE is protocol 0, the default.
+        Self::of(None)
+    }
+
+    /// Opens a socket to the kernel's IPsec, which answers those with CAP_NET_ADMIN.
+    pub(crate) fn open_xfrm() -> io::Result<Self> {
+        Self::of(Some(rustix::net::netlink::XFRM))
+    }
+
+    fn of(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
         let fd = socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            // NETLINK_ROUTE is protocol 0, the default.
-            None,
+            protocol,
         )?;
         set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
         Ok(Self {

@@ -118,6 +118,13 @@ impl NextHops {
         )
     }
 
+    /// Whether this host has IPsec policies for what leaves it: what is sent at the link layer passes them by. Not if
+    /// the kernel does not tell, as without CAP_NET_ADMIN.
+    pub fn has_ipsec_policies() -> bool {
+        let policies = Netlink::open_xfrm().and_then(|mut netlink| netlink.outgoing_policies());
+        policies.is_ok_and(|count| count > 0)
+    }
+
     /// Asks for the next hop to a destination ahead of its first packet.
     pub fn add(&self, destination: IpAddr) {
         self.inner.shared.want(destination.to_canonical());

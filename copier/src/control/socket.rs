@@ -23,7 +23,9 @@ const BACKLOG: i32 = 16;
 /// have the same port and see the same files.
 pub fn default_path(port: u16) -> PathBuf {
     let directory = std::env::var_os("RUNTIME_DIRECTORY");
-    let directory = directory.map_or_else(|| PathBuf::from(RUNTIME_DIRECTORY), PathBuf::from);
+    // systemd.exec(5): several are separated by colons.
+    let first = directory.and_then(|list| std::env::split_paths(&list).next());
+    let directory = first.unwrap_or_else(|| PathBuf::from(RUNTIME_DIRECTORY));
     let namespace = std::fs::metadata("/proc/self/ns/net").map_or(0, |file| file.ino());
     directory.join(format!("copier-{port}@{namespace}.sock"))
 }
@@ -35,13 +37,27 @@ pub struct CommandSocket {
     file: File,
 }
 
+/// Its file, and which one that was made.
 #[derive(Debug)]
-struct File(PathBuf);
+struct File {
+    path: PathBuf,
+    made: Option<(u64, u64)>,
+}
+
+impl File {
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        let file = std::fs::symlink_metadata(path).ok()?;
+        Some((file.dev(), file.ino()))
+    }
+}
 
 impl Drop for File {
     fn drop(&mut self) {
-        // One that cannot be removed any more, by a user without rights there, is replaced at the next start.
-        let _ = std::fs::remove_file(&self.0);
+        // Another copier's may be in its place.
+        if Self::identity(&self.path) == self.made {
+            // One that cannot be removed any more, by a user without rights there, is replaced at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -71,6 +87,7 @@ impl CommandSocket {
     }
 
     fn at(path: &Path) -> io::Result<Self> {
+        let path = &std::path::absolute(path)?;
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
@@ -94,7 +111,10 @@ impl CommandSocket {
         // unix(7): the file gets the mode of the socket, so that there is no moment at which others may connect.
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         bind(&socket, &SocketAddrUnix::new(path)?)?;
-        let file = File(path.to_owned());
+        let file = File {
+            made: File::identity(path),
+            path: path.to_owned(),
+        };
         listen(&socket, BACKLOG)?;
         let listener = UnixListener::from(socket);
         Ok(Self { listener, file })
@@ -102,7 +122,7 @@ impl CommandSocket {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.file.0
+        &self.file.path
     }
 
     /// Answers with `routes` for as long as the runtime lives.

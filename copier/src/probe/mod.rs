@@ -8,7 +8,8 @@
 //! bear addresses of clients. The volley is repeated until it is put right.
 //!
 //! Where router-agents keep responses from the clients, whichever clients these are, probes bear an address of
-//! this host: an answer that is not diverted hits nobody. Elsewhere each kind of clients (the live host's own
+//! this host: an answer that is not diverted hits nobody. Once these are back one more bears a client's, which may not get
+//! to the target where this host's does. Elsewhere each kind of clients (the live host's own
 //! addresses, those in the target's network, others) is judged by itself, by one probe before there are more, since its
 //! answers may go another way; what does not come back is refused. A target that falls silent later
 //! ([`millrace_engine::Event::TargetSilent`]) is contacted anew.
@@ -38,6 +39,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// ... and where it may have reached real clients.
 const LONGEST_CLIENTS_PAUSE: Duration = Duration::from_secs(60);
+/// A target that falls silent within this time after it was opened does so again.
+const SOON: Duration = Duration::from_secs(60);
 /// How long this host's own address is believed to be the same.
 const OWN_ADDRESS_BELIEVED: Duration = Duration::from_secs(1);
 /// After so many volleys in vain sessions of a kind of clients that is judged by itself are refused.
@@ -87,8 +90,13 @@ struct Target {
     state: State,
     /// Whose addresses the probes of the last volley bore.
     bearing: Bearing,
-    /// A first probe came back, so that the others may go out.
-    scouted: bool,
+    /// Whether agents keep answers from all clients, so that what is found stands for every kind.
+    shared: bool,
+    /// What the first of two volleys showed, which came back.
+    halfway: Option<Verdict>,
+    /// How often it fell silent soon after it was opened, and when it was.
+    stops: u32,
+    opened_at: Time,
     volleys: u32,
     /// Volleys since it was open.
     failed: u32,
@@ -138,7 +146,10 @@ impl Prober {
                 kind: *kind,
                 state: State::Waiting(now),
                 bearing: Bearing::Own,
-                scouted: false,
+                shared: false,
+                halfway: None,
+                stops: 0,
+                opened_at: Time::default(),
                 volleys: 0,
                 failed: 0,
                 clients: VecDeque::new(),
@@ -182,7 +193,7 @@ impl Prober {
                         continue;
                     }
                     let own = guarded.then(|| target.own_address(now)).flatten();
-                    // With an address of this host one kind's volley stands for all.
+                    // Where agents hold, one kind's volleys stand for all.
                     if own.is_none() || target.kind == ClientKind::Outside {
                         target.begin(now, &mut self.next_id, engine, routes, own);
                     }
@@ -194,7 +205,7 @@ impl Prober {
                         self.farewells.extend(volley.take_resets());
                         let round_trip = volley.round_trip();
                         let open = target.conclude(now, engine, routes);
-                        if open && target.bearing == Bearing::Own {
+                        if open && target.shared {
                             for_all_kinds = Some((target.address, round_trip));
                         }
                     }
@@ -204,7 +215,7 @@ impl Prober {
         if let Some((address, round_trip)) = for_all_kinds {
             let others = self.targets.iter_mut().filter(|it| it.address == address);
             for target in others.filter(|it| matches!(it.state, State::Waiting(_))) {
-                target.bearing = Bearing::Own;
+                target.shared = true;
                 target.open(now, engine, round_trip);
             }
         }
@@ -228,8 +239,12 @@ impl Prober {
                 continue;
             }
             for service in &target.services {
-                engine.set_way_open(now, *service, target.kind, false);
+                engine.stop_way(now, *service, target.kind);
             }
+            target.stops = match now.since(target.opened_at) < SOON {
+                true => target.stops + 1,
+                false => 1,
+            };
             if !std::mem::replace(&mut said, true) {
                 tracing::warn!(
                     "{}: it fell silent: {} of {} packets went unanswered. Its answers may reach real clients, so \
@@ -239,8 +254,13 @@ impl Prober {
                     silence.of
                 );
             }
-            target.state = State::Waiting(now);
-            target.scouted = false;
+            // The first time at once; what falls silent again and again is left alone for longer.
+            let pause = match target.stops {
+                0 | 1 => Duration::ZERO,
+                stops => FIRST_PAUSE.saturating_mul(1 << stops.min(6)) / 4,
+            };
+            target.state = State::Waiting(now + pause.min(LONGEST_PAUSE));
+            target.halfway = None;
             target.verdict = None;
         }
     }
@@ -337,18 +357,28 @@ impl Target {
         own: Option<IpAddr>,
     ) {
         let pool = engine.config().sources != SourcePool::Clients;
-        self.bearing = match own.is_some() || pool {
+        if self.shared != own.is_some() {
+            self.shared = own.is_some();
+            self.halfway = None;
+        }
+        // With an address of this host first, then with a client's: what comes back to one may not get to the target
+        // with the other (rp_filter, anti-spoofing). Without agents one probe before the others.
+        let second = self.halfway.is_some();
+        self.bearing = match pool || own.is_some() && !second {
             true => Bearing::Own,
             false => Bearing::Clients,
         };
         let interceptors = routes.connected();
         // Those that are away have real servers, too.
-        let size = match self.bearing == Bearing::Clients && !self.scouted {
-            true => 1,
-            false => volley::size(interceptors.len() + routes.absent().len()),
+        let size = match (pool, second == own.is_some()) {
+            (false, true) => 1,
+            (true, _) | (_, false) => volley::size(interceptors.len() + routes.absent().len()),
         };
         let mut sources: Vec<Endpoint> = Vec::new();
-        let client = own.or_else(|| self.client(engine));
+        let client = match self.bearing {
+            Bearing::Own => own,
+            Bearing::Clients => self.client(engine),
+        };
         for attempt in 0..2 * size {
             let at = now + Duration::from_micros(attempt as u64);
             let mut services = self.services.iter();
@@ -402,11 +432,23 @@ impl Target {
     /// Whose address the probes of the next volley bear, where they bear a client's: the way back may
     /// differ from client to client, so each volley asks for another one.
     fn client(&mut self, engine: &Engine) -> Option<IpAddr> {
-        for service in &self.services {
-            for client in engine.waiting_clients(*service, self.kind, CLIENTS) {
+        let kinds = match self.shared {
+            true => &ClientKind::ALL[..],
+            false => std::slice::from_ref(&self.kind),
+        };
+        for (service, kind) in self
+            .services
+            .iter()
+            .flat_map(|it| kinds.iter().map(move |kind| (*it, *kind)))
+        {
+            for client in engine.waiting_clients(service, kind, CLIENTS) {
                 if !self.clients.contains(&client) {
                     self.clients.push_back(client);
                 }
+            }
+            // Of one that fell silent perhaps only sessions are left that are open.
+            if self.clients.is_empty() && self.stops > 0 {
+                self.clients.extend(engine.a_client(service, kind));
             }
         }
         while self.clients.len() > CLIENTS {
@@ -429,11 +471,16 @@ impl Target {
         let verdict = volley.verdict(routes, clients_own);
         let round_trip = volley.round_trip();
         let open = verdict.is_open();
-        if open && self.bearing == Bearing::Clients && !std::mem::replace(&mut self.scouted, true) {
-            // Now all of the director's real servers may be asked.
+        if open && clients_own && self.halfway.is_none() {
+            self.halfway = Some(verdict);
             self.state = State::Waiting(now);
             return false;
         }
+        // The volley with more probes has more to tell.
+        let verdict = match self.halfway.take() {
+            Some(first) if open && self.shared => first,
+            Some(_) | None => verdict,
+        };
         let changed = self.verdict.as_ref() != Some(&verdict);
         if changed || now >= self.said_at + SAY_AGAIN {
             self.said_at = now;
@@ -444,12 +491,15 @@ impl Target {
             }
         }
         let may_have_leaked = verdict.may_have_leaked();
+        let explains_silence = verdict.explains_silence();
         self.verdict = Some(verdict);
         if open {
+            for service in self.services.iter().filter(|_| explains_silence) {
+                engine.tolerate_silence(*service);
+            }
             self.open(now, engine, round_trip);
             return true;
         }
-        self.scouted = false;
         let pause = match may_have_leaked && self.bearing == Bearing::Clients {
             // Each probe may have hit a client.
             true => {
@@ -459,7 +509,7 @@ impl Target {
         };
         self.state = State::Waiting(now + pause);
         // Their sessions would fill the memory that others need.
-        if self.bearing == Bearing::Clients && self.failed >= REFUSED_AFTER {
+        if !self.shared && clients_own && self.failed >= REFUSED_AFTER {
             if self.failed == REFUSED_AFTER {
                 tracing::warn!(
                     "{}: their sessions are refused until a probe comes back",
@@ -476,6 +526,7 @@ impl Target {
     fn open(&mut self, now: Time, engine: &mut Engine, round_trip: Duration) {
         self.state = State::Proven;
         self.failed = 0;
+        self.opened_at = now;
         for service in &self.services {
             engine.note_round_trip(*service, round_trip);
             engine.set_way_open(now, *service, self.kind, true);
@@ -492,7 +543,7 @@ impl Target {
 
     /// The kind of clients that it is judged for, where others may be judged otherwise.
     fn clients_name(&self) -> Option<&'static str> {
-        (self.bearing == Bearing::Clients).then(|| self.kind.name())
+        (!self.shared && self.bearing == Bearing::Clients).then(|| self.kind.name())
     }
 }
 
@@ -524,6 +575,8 @@ mod tests {
             bearing: Bearing::Own,
         };
         prober.targets[0].state = State::Asking(Volley::begin(now, aim, 1, &[client], vec![0]));
+        // It is the second of two volleys.
+        prober.targets[0].halfway = Some(Verdict::Refused { target: address });
         let (id, _, syn) = prober.poll_transmit().unwrap();
         let answer = TcpHeader {
             ack: syn.seq.add(1),

@@ -232,6 +232,19 @@ impl Verdict {
         matches!(self, Self::Open { .. })
     }
 
+    /// Whether it names somebody whose part in the answers is missing though nothing leaks.
+    pub fn explains_silence(&self) -> bool {
+        match self {
+            Self::Open {
+                refusing,
+                silent,
+                absent,
+                ..
+            } => !(refusing.is_empty() && silent.is_empty() && absent.is_empty()),
+            _ => false,
+        }
+    }
+
     /// Whether answers may have gone to real clients, if probes bore their addresses.
     pub const fn may_have_leaked(&self) -> bool {
         matches!(

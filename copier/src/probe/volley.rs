@@ -80,8 +80,8 @@ pub(super) struct Volley {
     /// The interceptors that were connected when it began.
     interceptors: Vec<InterceptorId>,
     began: Time,
-    /// When the first SYNs went out, and when the latest answer came.
-    first_sent: Time,
+    /// When SYNs went out last, and when the latest answer came.
+    sent_at: Time,
     answered_at: Time,
     /// Steps of the schedule that are behind it.
     step: usize,
@@ -133,7 +133,7 @@ impl Volley {
             probes: (first_id..).zip(sources).map(probe).collect(),
             interceptors,
             began: now,
-            first_sent: now,
+            sent_at: now,
             answered_at: now,
             step: 0,
             trace: first_id,
@@ -171,7 +171,12 @@ impl Volley {
             self.step += 1;
             match step {
                 Step::Send if self.aim.bearing == Bearing::Clients && spared(self.step) => {}
-                Step::Send => self.send(),
+                Step::Send => {
+                    if self.answered().count() < self.probes.len() {
+                        self.sent_at = now;
+                    }
+                    self.send();
+                }
                 Step::Ask => self.ask(routes),
                 Step::End => {
                     self.reset_unanswered();
@@ -195,9 +200,9 @@ impl Volley {
         self.outgoing.pop_front()
     }
 
-    /// How long the latest answer took, at most: it may be one to a SYN that was sent again.
+    /// How long the latest answer took, at least: SYNs may have been sent again since that which it answers.
     pub(super) fn round_trip(&self) -> Duration {
-        self.answered_at.since(self.first_sent)
+        self.answered_at.since(self.sent_at)
     }
 
     /// The resets that are still to be sent when the volley is over.
