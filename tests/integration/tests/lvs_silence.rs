@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use millrace_integration::cluster::{ClusterOutcome, ClusterScene, Mode, join};
-use millrace_integration::{can_run, number};
+use millrace_integration::{HTTP, can_run, number};
 use millrace_lab::wait_for;
 
 const SETTLE: Duration = Duration::from_secs(60);
@@ -16,11 +16,14 @@ const UNNOTICED: u64 = 10;
 /// The virtual addresses are of two families.
 const TARGETS: u64 = 2;
 
-/// How many targets are stopped.
+/// How many of the targets under load are stopped.
 fn stopped(scene: &ClusterScene) -> usize {
     let status = scene.status(0);
     let targets = status["report"]["targets"].as_array().unwrap();
-    let is_stopped = |target: &&serde_json::Value| target["state"] != "open";
+    let port = format!(":{HTTP}");
+    let is_stopped = |target: &&serde_json::Value| {
+        target["target"].as_str().unwrap().ends_with(&port) && target["state"] != "open"
+    };
     targets.iter().filter(is_stopped).count()
 }
 

@@ -16,8 +16,8 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::Duration;
 
-use millrace_integration::can_run;
 use millrace_integration::cluster::{ClusterScene, Mode, join};
+use millrace_integration::{HTTP, can_run};
 use millrace_lab::wait_for;
 use rustix::process::Signal;
 
@@ -183,7 +183,14 @@ fn play(seed: u64) {
         let held = status["router_agents"].as_array().unwrap().iter();
         let targets = status["report"]["targets"].as_array().unwrap().iter();
         held.clone().all(|agent| agent["held"] == true)
-            && targets.clone().all(|target| target["state"] == "open")
+            && targets.clone().all(|target| {
+                // The others have no client.
+                let loaded = target["target"]
+                    .as_str()
+                    .unwrap()
+                    .ends_with(&format!(":{HTTP}"));
+                !loaded || target["state"] == "open"
+            })
     };
     wait_for("copying to go on", Duration::from_secs(60), open)
         .unwrap_or_else(|error| panic!("{error}; {what}: {:#}", sequence.scene.status(0)));
