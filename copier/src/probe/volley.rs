@@ -80,9 +80,9 @@ pub(super) struct Volley {
     /// The interceptors that were connected when it began.
     interceptors: Vec<InterceptorId>,
     began: Time,
-    /// When SYNs went out last, and when the latest answer came.
-    sent_at: Time,
-    answered_at: Time,
+    /// When the first SYNs went out, and how long the first answer took.
+    first_sent: Time,
+    round_trip: Option<Duration>,
     /// Steps of the schedule that are behind it.
     step: usize,
     trace: u64,
@@ -133,8 +133,8 @@ impl Volley {
             probes: (first_id..).zip(sources).map(probe).collect(),
             interceptors,
             began: now,
-            sent_at: now,
-            answered_at: now,
+            first_sent: now,
+            round_trip: None,
             step: 0,
             trace: first_id,
             asked_after: Vec::new(),
@@ -171,12 +171,7 @@ impl Volley {
             self.step += 1;
             match step {
                 Step::Send if self.aim.bearing == Bearing::Clients && spared(self.step) => {}
-                Step::Send => {
-                    if self.answered().count() < self.probes.len() {
-                        self.sent_at = now;
-                    }
-                    self.send();
-                }
+                Step::Send => self.send(),
                 Step::Ask => self.ask(routes),
                 Step::End => {
                     self.reset_unanswered();
@@ -200,9 +195,9 @@ impl Volley {
         self.outgoing.pop_front()
     }
 
-    /// How long the latest answer took, at least: SYNs may have been sent again since that which it answers.
+    /// How long the first answer took, at most: it may be one to a SYN that was sent again.
     pub(super) fn round_trip(&self) -> Duration {
-        self.answered_at.since(self.sent_at)
+        self.round_trip.unwrap_or_default()
     }
 
     /// The resets that are still to be sent when the volley is over.
@@ -241,7 +236,7 @@ impl Volley {
         let mine = header.ack == probe.iss.add(1);
         if (syn || reset) && mine && probe.answered_by.is_none() {
             probe.answered_by = Some(interceptor);
-            self.answered_at = now;
+            self.round_trip.get_or_insert(now.since(self.first_sent));
             probe.refused = reset;
             if syn {
                 let reset = reset_of(probe);
@@ -465,6 +460,22 @@ mod tests {
         assert!(volley.advance(START, &routes, true), "all have answered");
         let verdict = volley.verdict(&routes, true);
         assert!(verdict.is_open() && !verdict.is_doubtful(), "{verdict}");
+    }
+
+    #[test]
+    fn the_round_trip_is_that_of_the_first_answer_and_never_too_short() {
+        let mut volley = volley();
+        let routes = RouteInfo::default();
+        assert_eq!(volley.round_trip(), Duration::ZERO);
+        // As on a way that takes 401 ms: SYNs are sent again just before.
+        let at = START + Duration::from_millis(401);
+        volley.advance(at, &routes, true);
+        let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
+        volley.on_header(at, 0, FlowRef::Id(7), &header);
+        assert_eq!(volley.round_trip(), Duration::from_millis(401));
+        let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
+        volley.on_header(at + Duration::from_secs(1), 1, FlowRef::Id(8), &header);
+        assert_eq!(volley.round_trip(), Duration::from_millis(401));
     }
 
     #[test]
