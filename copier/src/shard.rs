@@ -4,11 +4,13 @@
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
 //!
 //! - `losses`: says so when capture loses frames.
+//! - `packets`: packets as the engine has them, and as the sender and the interceptors do.
 //! - `standstill`: says so when nothing is sent because a router-agent or interceptor does not vouch for
 //!   its host.
 //! - `steer`: what the pilot sees, and what it decides.
 
 mod losses;
+mod packets;
 mod standstill;
 mod steer;
 
@@ -18,14 +20,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, SendErrorKind, Sender, Waker, wait};
-use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time, Transmit};
+use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::boottime::BootTime;
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
-use millrace_proto::{FlowIds, FlowKey, HeaderRecord, HeaderRecords};
-use millrace_wire::{Decoder, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions};
+use millrace_proto::{FlowIds, HeaderRecords};
+use millrace_wire::{Decoder, PacketBuilder};
 
 use self::losses::Losses;
+use self::packets::{push, push_transmit, response};
 use self::standstill::Standstill;
 use crate::agents::Agents;
 use crate::clock::Clock;
@@ -630,70 +633,12 @@ impl Shard {
     }
 }
 
-fn push_transmit(sender: &mut Sender, builder: &mut PacketBuilder, transmit: &Transmit<'_>) {
-    let id = transmit.key.flow_id();
-    push(
-        sender,
-        builder,
-        id,
-        &transmit.tuple,
-        &transmit.header,
-        transmit.payload,
-    );
-}
-
-/// Adds a packet to the batch. One that does not fit is left out: TCP will notice. The engine keeps to the
-/// size of the room, so none is.
-fn push(
-    sender: &mut Sender,
-    builder: &mut PacketBuilder,
-    id: u64,
-    tuple: &FourTuple,
-    header: &TcpHeader,
-    payload: [&[u8]; 3],
-) {
-    sender.push(id, tuple.destination.ip, |room| {
-        builder
-            .build(tuple, header, payload, room)
-            .unwrap_or_default()
-    });
-}
-
 /// What is due while nothing may be sent stays due: it is no reason to stay awake.
 fn pause(timer: Duration, diversion: Diversion) -> Duration {
     match diversion {
         Diversion::Lapsed => timer.max(RETRY_SLEEP),
         Diversion::Asked | Diversion::Held => timer,
     }
-}
-
-/// A response header as the engine wants it.
-fn response(record: &HeaderRecord) -> (FlowRef, TcpHeader, u32) {
-    let flow = match record.key {
-        FlowKey::Id(id) => FlowRef::Id(id),
-        FlowKey::Tuple { target, client } => {
-            FlowRef::Tuple(FourTuple::new(client.into(), target.into()))
-        }
-    };
-    let mut options = TcpOptions {
-        mss: record.mss,
-        window_scale: record.window_scale.map(|shift| shift.min(14)),
-        sack_permitted: record.sack_permitted,
-        timestamps: record.timestamps,
-        ..TcpOptions::default()
-    };
-    for (left, right) in record.sack_blocks() {
-        options.sack.push(Seq(*left), Seq(*right));
-    }
-    let header = TcpHeader {
-        seq: Seq(record.seq),
-        ack: Seq(record.ack),
-        flags: Flags(record.flags),
-        window: record.window,
-        urgent: 0,
-        options,
-    };
-    (flow, header, record.payload_len)
 }
 
 #[cfg(test)]

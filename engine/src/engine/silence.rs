@@ -28,6 +28,8 @@ const LEAST_EVIDENCE: usize = 3;
 const CHALLENGES: usize = 2;
 /// ... and so many, twice, where more than [`LOSSY`] of the answers are late.
 const CHALLENGES_IN_LOSS: usize = 3;
+/// An owner that calls so late has stood still.
+const STOOD_STILL: Duration = Duration::from_millis(5);
 /// A share of answers.
 const LOSSY: f64 = 0.02;
 /// More is never explained by loss.
@@ -279,7 +281,9 @@ impl Silence {
 
     /// Nobody listened for so long.
     fn excuse(&mut self, late: Duration) {
-        if let State::Holding { until, .. } = &mut self.state {
+        if let State::Holding { until, .. } = &mut self.state
+            && late > STOOD_STILL
+        {
             *until = *until + late;
         }
     }
