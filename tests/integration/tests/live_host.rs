@@ -58,15 +58,21 @@ fn tracked(host: &Host) -> u64 {
     host.check("cat", &[file]).unwrap().trim().parse().unwrap()
 }
 
+/// A scene whose live host tracks its connections; no copier yet.
+fn tracking_scene() -> (Scene, Host) {
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let host = scene.stage.live[0].host.clone();
+    track(&host, scene.stage.target.address.v4);
+    (scene, host)
+}
+
 #[test]
 fn copies_take_no_place_in_the_hosts_connection_tracking() {
     if !can_run() {
         return;
     }
-    let mut scene = Scene::new(StageOptions::default());
-    scene.start_interceptor();
-    let host = scene.stage.live[0].host.clone();
-    track(&host, scene.stage.target.address.v4);
+    let (mut scene, host) = tracking_scene();
     scene.start_copier(0, &[]);
     load(&scene);
     scene.settle(Duration::from_secs(30));
@@ -85,11 +91,7 @@ fn sending_through_the_routing_of_a_host_that_tracks_connections_must_be_allowed
     if !can_run() {
         return;
     }
-    let mut scene = Scene::new(StageOptions::default());
-    scene.start_interceptor();
-    let host = scene.stage.live[0].host.clone();
-    let target = scene.stage.target.address.v4;
-    track(&host, target);
+    let (mut scene, host) = tracking_scene();
     load(&scene);
     scene.start_copier_only(0, &["-o", "routed"]);
     let status = scene.copiers[0].wait(Duration::from_secs(10)).unwrap();

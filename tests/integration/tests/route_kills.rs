@@ -86,6 +86,13 @@ fn killed_after(scene: &TargetHost, n: u64, command: &str) -> bool {
     killed
 }
 
+/// Lets an agent remove everything: the host is as it was before.
+fn removed(scene: &TargetHost, mode: &[&str], before: &str, what: &str) {
+    scene.agent(&with(&["remove"], mode)).unwrap();
+    let after = scene.picture();
+    assert!(after == before, "{what}: {}", difference(before, &after));
+}
+
 #[test]
 fn killed_after_any_change_of_apply_the_next_agent_brings_about_the_plan_or_nothing() {
     if !can_run() {
@@ -99,13 +106,7 @@ fn killed_after_any_change_of_apply_the_next_agent_brings_about_the_plan_or_noth
         let mut n = 0;
         while killed_after(&scene, n, &apply) {
             // To nothing, ...
-            scene.agent(&with(&["remove"], mode)).unwrap();
-            let after = scene.picture();
-            assert!(
-                after == before,
-                "{name} {n}: {}",
-                difference(&before, &after)
-            );
+            removed(&scene, mode, &before, &format!("{name} {n}"));
             // ... and to the plan.
             assert!(killed_after(&scene, n, &apply));
             let words: Vec<&str> = apply.split_whitespace().collect();
@@ -148,13 +149,7 @@ fn killed_after_any_change_of_remove_nothing_leaks_and_the_next_agent_finishes_i
                 break;
             }
             std::thread::sleep(Duration::from_millis(1200));
-            scene.agent(&with(&["remove"], mode)).unwrap();
-            let after = scene.picture();
-            assert!(
-                after == before,
-                "{name} {n}: {}",
-                difference(&before, &after)
-            );
+            removed(&scene, mode, &before, &format!("{name} {n}"));
             assert_eq!(scene.leaked(), 0, "{name} {n}");
             n += 1;
             assert!(n < 60, "it ends some time");
