@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use millrace_integration::counter::{PacketCounter, counted};
 use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Scene, binary, can_run, number};
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::{Host, StageOptions, wait_for};
@@ -29,16 +30,6 @@ fn nft(host: &Host, ruleset: &str) {
     std::fs::write(&file, ruleset).unwrap();
     host.check("nft", &["-f", &file.display().to_string()])
         .unwrap();
-}
-
-/// Packets that a counter of the table `test` has seen.
-fn counted(host: &Host, family: &str) -> u64 {
-    let text = host
-        .check("nft", &["list", "counter", family, "test", "seen"])
-        .unwrap();
-    let mut words = text.split_whitespace();
-    words.find(|word| *word == "packets").unwrap();
-    words.next().unwrap().parse().unwrap()
 }
 
 /// Lets the host track its connections, as any stateful rule does, and counts what leaves for `target`.
@@ -82,7 +73,11 @@ fn copies_take_no_place_in_the_hosts_connection_tracking() {
         tracked < CONNECTIONS + 100,
         "{tracked} for {CONNECTIONS} live connections"
     );
-    assert_eq!(counted(&host, "ip"), 0, "its firewall saw copies");
+    assert_eq!(
+        counted(&host, &["ip", "test", "seen"]),
+        0,
+        "its firewall saw copies"
+    );
     scene.finish_exact(Duration::from_secs(30));
 }
 
@@ -102,7 +97,7 @@ fn sending_through_the_routing_of_a_host_that_tracks_connections_must_be_allowed
     scene.start_copier(0, &["-o", "routed", "--allow-conntrack"]);
     load(&scene);
     scene.settle(Duration::from_secs(30));
-    assert!(counted(&host, "ip") > CONNECTIONS);
+    assert!(counted(&host, &["ip", "test", "seen"]) > CONNECTIONS);
     // Its first load was before the copier.
     let outcome = scene.finish();
     assert_eq!(outcome.reports[0]["fidelity"], 1.0);
@@ -119,17 +114,11 @@ fn a_next_hop_that_does_not_answer_makes_nobody_say_so_to_clients() {
     }
     let mut scene = Scene::new(StageOptions::default());
     scene.start_interceptor();
-    for client in &scene.stage.clients {
-        nft(
-            &client.host,
-            &format!(
-                "table netdev test {{\ncounter seen {{\n}}\nchain in {{\ntype filter hook ingress device \"{}\" \
-                 priority 0;\nicmp type {{ destination-unreachable, time-exceeded, redirect }} counter name \
-                 seen\n}}\n}}\n",
-                millrace_lab::DEVICE
-            ),
-        );
-    }
+    let clients = scene.stage.clients.iter();
+    let errors = "icmp type { destination-unreachable, time-exceeded, redirect }";
+    let errors: Vec<_> = clients
+        .map(|client| PacketCounter::start(&client.host, errors))
+        .collect();
     let live = scene.stage.live[0].host.clone();
     // In the live server's own segment, and not there; and beyond a router that is not there.
     live.ip(&["route add 198.18.77.0/24 via 198.18.2.98".to_owned()])
@@ -164,9 +153,8 @@ fn a_next_hop_that_does_not_answer_makes_nobody_say_so_to_clients() {
         let status = live.get_json(admin, "/status").unwrap();
         assert!(number(&status, "/report/replicas/opened") >= CONNECTIONS);
         copier.terminate(Duration::from_secs(10)).unwrap();
-        for client in &scene.stage.clients {
-            assert_eq!(counted(&client.host, "netdev"), 0, "{target}");
-        }
+        let seen: u64 = errors.iter().map(PacketCounter::seen).sum();
+        assert_eq!(seen, 0, "{target}");
         let log = copier.log();
         assert!(log.contains("does not tell its MAC address"), "{log}");
     }

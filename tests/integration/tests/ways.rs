@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use millrace_integration::counter::PacketCounter;
 use millrace_integration::{Family, HTTP, Scene, can_run, number};
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::{StageOptions, wait_for};
@@ -253,16 +254,8 @@ fn clients_whose_answers_would_leave_another_way_are_refused_and_the_others_are_
     // The target answers hosts in its own network directly: the second live server is a client here.
     let neighbour = scene.stage.live[1].host.clone();
     let target = scene.stage.target.address.v4;
-    let rules = format!(
-        "table netdev test {{\ncounter seen {{\n}}\nchain in {{\ntype filter hook ingress device \"{}\" priority 0;\nip \
-         saddr {target} tcp sport {HTTP} counter name seen\n}}\n}}\n",
-        millrace_lab::DEVICE
-    );
-    let file = neighbour.file("count.nft");
-    std::fs::write(&file, rules).unwrap();
-    neighbour
-        .check("nft", &["-f", &file.display().to_string()])
-        .unwrap();
+    let answers = format!("ip saddr {target} tcp sport {HTTP}");
+    let answers = PacketCounter::start(&neighbour, &answers);
     let to = scene.live_service(0, Family::V4, HTTP);
     let some = |count| Kind::OneRequest {
         count,
@@ -275,13 +268,7 @@ fn clients_whose_answers_would_leave_another_way_are_refused_and_the_others_are_
     scene.load(Load::new(some(300), to).from(&scene.client_addresses(Family::V4)));
     assert_eq!(near.join().unwrap().unwrap().errors, 0);
     scene.settle(Duration::from_secs(10));
-    let text = neighbour
-        .check("nft", &["list", "counter", "netdev", "test", "seen"])
-        .unwrap();
-    let mut words = text
-        .split_whitespace()
-        .skip_while(|word| *word != "packets");
-    let leaked: u64 = words.nth(1).unwrap().parse().unwrap();
+    let leaked = answers.seen();
     assert!(leaked <= 10, "{leaked} answers reached a neighbour");
     let log = scene.copiers[0].log();
     assert!(log.contains("clients in the target's network"), "{log}");
