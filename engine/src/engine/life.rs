@@ -178,17 +178,14 @@ impl Engine {
     /// Whether no replicas that bear the addresses of such a client are opened towards this service's target.
     fn is_refused(&self, client: &IpAddr, index: u16, service: &Service) -> bool {
         let kind = self.config.kind_of(client, &service.target.ip);
-        let way = self.ways.get(Way::new(index, kind).index());
+        let way = self.way(index.into(), kind);
         way.is_some_and(|way| way.refused)
     }
 
     /// Opens no replicas towards the target of this service that bear this kind of addresses, until
     /// [`Engine::set_way_open`]; those that wait are given up ([`AbortReason::Unproven`]).
     pub fn refuse_way(&mut self, now: Time, service: usize, kind: ClientKind) {
-        let Ok(service) = u16::try_from(service) else {
-            return;
-        };
-        let Some(way) = self.ways.get_mut(Way::new(service, kind).index()) else {
+        let Some(way) = self.way_mut(service, kind) else {
             return;
         };
         way.refused = true;
@@ -386,9 +383,7 @@ impl Engine {
     /// The addresses of one kind of clients whose sessions wait for this service's target (its place in
     /// [`crate::Config::services`]), each once, those that have waited longest first: `most` of them.
     pub fn waiting_clients(&self, service: usize, kind: ClientKind, most: usize) -> Vec<IpAddr> {
-        let way = u16::try_from(service).map(|service| Way::new(service, kind).index());
-        let way = way.ok().and_then(|way| self.ways.get(way));
-        let waiting = way.map(|way| &way.waiting);
+        let waiting = self.way(service, kind).map(|way| &way.waiting);
         let mut clients = Vec::new();
         for replica in waiting
             .into_iter()

@@ -416,6 +416,18 @@ impl Engine {
         }
     }
 
+    /// What is known of the way to a service's target for one kind of source addresses.
+    fn way(&self, service: usize, kind: ClientKind) -> Option<&WayState> {
+        let service = u16::try_from(service).ok()?;
+        self.ways.get(Way::new(service, kind).index())
+    }
+
+    /// As [`Engine::way`].
+    fn way_mut(&mut self, service: usize, kind: ClientKind) -> Option<&mut WayState> {
+        let service = u16::try_from(service).ok()?;
+        self.ways.get_mut(Way::new(service, kind).index())
+    }
+
     /// Whether replicas may begin towards any target: see [`Engine::set_target_open`].
     pub fn is_any_target_open(&self) -> bool {
         self.ways.iter().any(|way| way.open)

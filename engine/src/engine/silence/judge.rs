@@ -1,21 +1,10 @@
-//! The dead man's switch: a target that answered and then lets too many packets go unanswered is stopped.
-//! Its answers may be reaching the real clients.
-//!
-//! What a lossy network explains is no silence: the share of late answers is learned, and only more than that is
-//! suspected. While it is, no connection begins, and a few of the unanswered packets are sent again. If these stay
-//! unanswered, nothing at all is sent to the target until [`Engine::set_target_open`]; handshakes that were
-//! unanswered are reset and begin anew then.
+//! How silent a target is: what is waited for, what loss explains, and what is to be done about the rest.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use millrace_wire::{Flags, FourTuple, TcpHeader};
-use slotmap::SlotMap;
-
-use super::{Engine, Event};
-use crate::config::{ClientKind, Way};
+use crate::replica::ReplicaKey;
 use crate::replica::rtt::Rtt;
-use crate::replica::{Outgoing, Replica, ReplicaKey};
 use crate::time::Time;
 
 /// So many packets are waited for at a time in each lane. Where more are sent, these stand for all.
@@ -39,7 +28,7 @@ const ANSWERS_COUNTED: f64 = 512.0;
 
 /// Which of a replica's packets an answer is due to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// The SYN.
     Connecting,
     /// The first of a run of data.
@@ -48,9 +37,9 @@ enum Kind {
 
 /// A packet to which an answer is due.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    key: ReplicaKey,
-    at: Time,
+pub(super) struct Asked {
+    pub(super) key: ReplicaKey,
+    pub(super) at: Time,
     /// Place among all that were sent in this lane.
     number: u64,
     /// Whether it was counted as late.
@@ -59,7 +48,7 @@ struct Asked {
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Unanswered,
     /// Answered, or given up.
     Over,
@@ -67,7 +56,7 @@ enum Fate {
 
 /// Packets of one kind, and how soon they are answered.
 #[derive(Clone, Debug)]
-struct Lane {
+pub(super) struct Lane {
     /// The shortest time after which an answer is late.
     least_patience: Duration,
     asked: VecDeque<Asked>,
@@ -93,7 +82,7 @@ impl Lane {
     }
 
     /// An answer that takes longer is late.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let twice = self.rtt.estimate().map(|micros| u64::from(micros) * 2);
         let usual = twice.map_or(5 * self.least_patience, Duration::from_micros);
         usual.clamp(
@@ -107,7 +96,8 @@ impl Lane {
         ((self.late + 0.25) / (self.prompt + self.late + 10.0)).min(MOST_LOSS)
     }
 
-    fn heard(&mut self, took: Duration, was_sent_again: bool) {
+    /// An answer has come.
+    pub(super) fn heard(&mut self, took: Duration, was_sent_again: bool) {
         let patience = self.patience();
         let late = took >= patience;
         // An answer to what was sent twice says nothing of the way (Karn's algorithm).
@@ -152,6 +142,21 @@ impl Lane {
                 self.late += 1.0;
             }
         }
+    }
+
+    /// A packet goes out to which an answer is due, unless it is one too many. Says whether it is waited for.
+    pub(super) fn ask(&mut self, now: Time, key: ReplicaKey) -> bool {
+        if !self.make_room(now) {
+            return false;
+        }
+        self.asked.push_back(Asked {
+            key,
+            at: now,
+            number: self.sent,
+            counted: false,
+        });
+        self.sent += 1;
+        true
     }
 
     /// Makes room for one more packet, if it is time to.
@@ -216,7 +221,7 @@ enum State {
 
 /// What is to be done about a target.
 #[derive(Debug)]
-enum Ruling {
+pub(super) enum Ruling {
     Nothing,
     /// Send these again.
     Challenge(Vec<Asked>),
@@ -228,7 +233,7 @@ enum Ruling {
 
 /// How silent one target is.
 #[derive(Clone, Debug)]
-pub(super) struct Silence {
+pub(in crate::engine) struct Silence {
     connecting: Lane,
     established: Lane,
     state: State,
@@ -247,16 +252,16 @@ impl Default for Silence {
 
 impl Silence {
     /// Whether connections wait for a moment.
-    pub(super) const fn is_holding(&self) -> bool {
+    pub(in crate::engine) const fn is_holding(&self) -> bool {
         matches!(self.state, State::Holding { .. })
     }
 
     /// Whether nothing may be sent.
-    pub(super) const fn is_stopped(&self) -> bool {
+    pub(in crate::engine) const fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped { .. })
     }
 
-    const fn lane(&mut self, kind: Kind) -> &mut Lane {
+    pub(super) const fn lane(&mut self, kind: Kind) -> &mut Lane {
         match kind {
             Kind::Connecting => &mut self.connecting,
             Kind::Established => &mut self.established,
@@ -264,14 +269,28 @@ impl Silence {
     }
 
     /// As much silence as there was when the target was stopped is none from now on.
-    fn tolerate(&mut self) {
+    pub(super) fn tolerate(&mut self) {
         if let State::Stopped { kind, share } = self.state {
             self.lane(kind).tolerate(share);
         }
     }
 
+    /// An answer of a probe took so long.
+    pub(super) fn note_round_trip(&mut self, took: Duration) {
+        self.connecting.note_round_trip(took);
+        self.established.note_round_trip(took);
+    }
+
+    /// As if the target had fallen silent.
+    pub(super) fn stop(&mut self) {
+        self.state = State::Stopped {
+            kind: Kind::Connecting,
+            share: 0.0,
+        };
+    }
+
     /// Answers are expected anew: those that are due are forgotten and given.
-    fn start(&mut self) -> impl Iterator<Item = Asked> {
+    pub(super) fn start(&mut self) -> impl Iterator<Item = Asked> {
         self.state = State::Listening;
         let asked = std::mem::take(&mut self.connecting.asked);
         asked
@@ -280,7 +299,7 @@ impl Silence {
     }
 
     /// Nobody listened for so long.
-    fn excuse(&mut self, late: Duration) {
+    pub(super) fn excuse(&mut self, late: Duration) {
         if let State::Holding { until, .. } = &mut self.state
             && late > STOOD_STILL
         {
@@ -288,7 +307,8 @@ impl Silence {
         }
     }
 
-    fn judge(&mut self, now: Time, fate: impl Fn(&Asked) -> Fate) -> Ruling {
+    /// What is to be done, given what became of the packets that are waited for.
+    pub(super) fn judge(&mut self, now: Time, fate: impl Fn(&Asked) -> Fate) -> Ruling {
         for lane in [&mut self.connecting, &mut self.established] {
             lane.asked.retain(|asked| {
                 fate(asked) == Fate::Unanswered && now.since(asked.at) < REMEMBERED
@@ -355,244 +375,12 @@ impl Silence {
         Ruling::Challenge(late)
     }
 
-    fn due(&self, now: Time) -> Time {
+    /// When it is to be judged next.
+    pub(super) fn due(&self, now: Time) -> Time {
         match &self.state {
             State::Holding { until, .. } => *until,
             State::Listening => self.connecting.due(now).min(self.established.due(now)),
             State::Stopped { .. } => Time::NEVER,
-        }
-    }
-}
-
-impl Engine {
-    /// Says whether silence of a target means something: it does not while an interceptor that would have
-    /// seen its answers is known to be away.
-    pub fn listen(&mut self, now: Time, listening: bool) {
-        if std::mem::replace(&mut self.listening, listening) != listening {
-            self.forget_silence(now);
-        }
-    }
-
-    /// Stops the way of this kind of clients to this service's target as if it had fallen silent: its target has,
-    /// elsewhere.
-    pub fn stop_way(&mut self, now: Time, service: usize, kind: ClientKind) {
-        let Ok(service) = u16::try_from(service) else {
-            return;
-        };
-        let way = Way::new(service, kind);
-        let Some(state) = self.ways.get_mut(way.index()) else {
-            return;
-        };
-        if !state.silence.is_stopped() {
-            forget(&mut self.replicas, state.silence.start());
-            state.silence.state = State::Stopped {
-                kind: Kind::Connecting,
-                share: 0.0,
-            };
-            self.call_off(now, way);
-        }
-    }
-
-    /// What silence of this service's target means was found out, and it may go on: no more than it was is no news.
-    pub fn tolerate_silence(&mut self, service: usize) {
-        for kind in ClientKind::ALL {
-            let way = u16::try_from(service).map(|service| Way::new(service, kind).index());
-            if let Some(state) = way.ok().and_then(|way| self.ways.get_mut(way)) {
-                state.silence.tolerate();
-            }
-        }
-    }
-
-    /// A probe of this service's target was answered after this time: an answer of the target that takes as long is
-    /// not late.
-    pub fn note_round_trip(&mut self, service: usize, took: Duration) {
-        for kind in ClientKind::ALL {
-            let way = u16::try_from(service).map(|service| Way::new(service, kind).index());
-            if let Some(state) = way.ok().and_then(|way| self.ways.get_mut(way)) {
-                state.silence.connecting.note_round_trip(took);
-                state.silence.established.note_round_trip(took);
-            }
-        }
-    }
-
-    /// What was sent until now may have been answered unseen.
-    pub(super) fn forget_silence(&mut self, now: Time) {
-        for way in &mut self.ways {
-            if !way.silence.is_stopped() {
-                forget(&mut self.replicas, way.silence.start());
-            }
-        }
-        self.silence_at = Time::NEVER;
-        self.release_waiting(now);
-    }
-
-    /// Silence on this way is judged from the beginning, and what was stopped goes on.
-    pub(super) fn end_silence(&mut self, now: Time, way: Way) {
-        let Some(state) = self.ways.get_mut(way.index()) else {
-            return;
-        };
-        let stopped = state.silence.is_stopped();
-        forget(&mut self.replicas, state.silence.start());
-        if stopped {
-            let its = |replica: &Replica| replica.way() == way;
-            let keys = self.replicas.iter().filter(|(_, replica)| its(replica));
-            let keys: Vec<ReplicaKey> = keys.map(|(key, _)| key).collect();
-            self.retry(now, keys);
-        }
-    }
-
-    /// A packet of this replica goes out.
-    pub(super) fn note_asked(&mut self, now: Time, key: ReplicaKey, outgoing: &Outgoing) {
-        if !self.listening || !self.config.stop_on_silence {
-            return;
-        }
-        let kind = match (outgoing.header.flags.has(Flags::SYN), outgoing.len) {
-            (true, _) => Kind::Connecting,
-            (false, 1..) => Kind::Established,
-            (false, 0) => return,
-        };
-        let Some(replica) = self.replicas.get_mut(key) else {
-            return;
-        };
-        let Some(way) = self.ways.get_mut(replica.way().index()) else {
-            return;
-        };
-        let lane = way.silence.lane(kind);
-        if replica.is_asked() || !lane.make_room(now) {
-            return;
-        }
-        replica.ask(now);
-        let number = lane.sent;
-        lane.sent += 1;
-        lane.asked.push_back(Asked {
-            key,
-            at: now,
-            number,
-            counted: false,
-        });
-        self.silence_at = self.silence_at.min(now + lane.patience());
-    }
-
-    /// The target of this replica has answered.
-    pub(super) fn note_heard(&mut self, now: Time, key: ReplicaKey) {
-        let Some(replica) = self.replicas.get_mut(key) else {
-            return;
-        };
-        let kind = match replica.is_connecting() {
-            true => Kind::Connecting,
-            false => Kind::Established,
-        };
-        let (way, again) = (replica.way(), replica.has_sent_again());
-        if let Some(took) = replica.hear(now)
-            && let Some(way) = self.ways.get_mut(way.index())
-        {
-            way.silence.lane(kind).heard(took, again);
-            if way.silence.is_holding() {
-                self.silence_at = now;
-            }
-        }
-    }
-
-    /// Judges how silent the targets are.
-    pub(super) fn judge_silence(&mut self, now: Time) {
-        // The owner may have stood still: what is due since is no later for that.
-        let late = now.since(self.silence_at);
-        let mut next = Time::NEVER;
-        for way in Way::all(self.config.services.len()) {
-            let Some(state) = self.ways.get_mut(way.index()) else {
-                continue;
-            };
-            let replicas = &self.replicas;
-            let fate = |asked: &Asked| match replicas.get(asked.key) {
-                Some(replica) if replica.is_asked_at(asked.at) => Fate::Unanswered,
-                Some(_) | None => Fate::Over,
-            };
-            state.silence.excuse(late);
-            match state.silence.judge(now, fate) {
-                Ruling::Nothing => {}
-                Ruling::Challenge(asked) => {
-                    for Asked { key, .. } in asked {
-                        self.with_replica(now, key, |replica, cx| replica.on_path_restored(cx.now));
-                        self.hurry(key);
-                    }
-                }
-                Ruling::Release => self.release_waiting(now),
-                Ruling::Stop(unanswered, of) => {
-                    self.stats.targets_stopped += 1;
-                    self.events.push_back(Event::TargetSilent {
-                        service: way.service().into(),
-                        kind: way.kind(),
-                        unanswered,
-                        of,
-                    });
-                    self.call_off(now, way);
-                }
-            }
-            if let Some(state) = self.ways.get(way.index()) {
-                next = next.min(state.silence.due(now));
-            }
-        }
-        self.silence_at = next;
-    }
-
-    /// What this replica has to say goes before what others have.
-    fn hurry(&mut self, key: ReplicaKey) {
-        if let Some(replica) = self.replicas.get_mut(key) {
-            // Where it stands in the queue already, it finds nothing more to say there.
-            replica.queued = true;
-            self.ready.push_front(key);
-        }
-    }
-
-    /// Resets the handshakes with a stopped target that are under way. They begin anew once it is open.
-    fn call_off(&mut self, now: Time, way: Way) {
-        if let Some(state) = self.ways.get_mut(way.index()) {
-            state.set_open(now, false);
-        }
-        let its = |replica: &Replica| replica.way() == way && replica.is_connecting();
-        let connecting = self.replicas.iter().filter(|(_, replica)| its(replica));
-        let connecting: Vec<ReplicaKey> = connecting.map(|(key, _)| key).collect();
-        for key in connecting.into_iter().rev() {
-            let iss = self.run_replica(now, key, |replica, _| replica.call_off());
-            let Some(first) = iss.flatten() else {
-                continue;
-            };
-            if let Some(tuple) = self.flow(key) {
-                let header = TcpHeader {
-                    seq: first,
-                    flags: Flags::RST,
-                    ..TcpHeader::default()
-                };
-                self.resets.push_back((key, tuple, header));
-            }
-            if let Some(state) = self.ways.get_mut(way.index()) {
-                state.waiting.push_front(key);
-            }
-            self.settle(now, key);
-        }
-    }
-
-    /// The next reset of a handshake that was called off.
-    pub(super) fn next_reset(&mut self) -> Option<(ReplicaKey, FourTuple, TcpHeader)> {
-        self.resets.pop_front()
-    }
-
-    /// Whether nothing may be sent for this replica.
-    pub(super) fn is_stopped(&self, key: ReplicaKey) -> bool {
-        let replica = self.replicas.get(key);
-        let way = replica.and_then(|replica| self.ways.get(replica.way().index()));
-        way.is_some_and(|way| way.silence.is_stopped())
-    }
-}
-
-/// No answer is due to these packets any more.
-fn forget(replicas: &mut SlotMap<ReplicaKey, Replica>, asked: impl Iterator<Item = Asked>) {
-    for Asked { key, at, .. } in asked {
-        if let Some(replica) = replicas
-            .get_mut(key)
-            .filter(|replica| replica.is_asked_at(at))
-        {
-            replica.hear(at);
         }
     }
 }
