@@ -45,7 +45,7 @@ pub fn take_events(engine: &mut Engine) -> usize {
     let mut count = 0;
     while let Some(event) = engine.poll_event() {
         match event {
-            Event::FlowOpened { .. } | Event::FlowClosed { .. } | Event::TargetSilent { .. } => {
+            Event::FlowOpened { .. } | Event::FlowClosed { .. } | Event::TargetSilent(_) => {
                 count += 1;
             }
         }

@@ -40,7 +40,7 @@ use crate::local::Answers;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
-use crate::probe::{Prober, Silence};
+use crate::probe::Prober;
 use crate::report::{Report, Sources};
 use crate::route_info::{LinkId, RouteInfo};
 
@@ -471,18 +471,7 @@ impl Shard {
             match event {
                 Event::FlowOpened { key, tuple } => self.routes.flow_opened(key, &tuple),
                 Event::FlowClosed { key } => self.routes.flow_closed(key),
-                Event::TargetSilent {
-                    service,
-                    kind,
-                    unanswered,
-                    of,
-                } => {
-                    let silence = Silence {
-                        service,
-                        kind,
-                        unanswered,
-                        of,
-                    };
+                Event::TargetSilent(silence) => {
                     let guarded = self.agents.keep_all_clients();
                     self.prober
                         .on_silence(now, &mut self.engine, &silence, guarded);

@@ -16,7 +16,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use millrace_engine::{
-    Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, Service, SourcePool, Time,
+    Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, Service, SourcePool, TargetSilence,
+    Time,
 };
 use millrace_wire::{
     Endpoint, Flags, FourTuple, SackBlocks, Seq, TcpHeader, TcpOptions, TcpPacket,
@@ -366,7 +367,7 @@ impl Siege {
         }
         while let Some(event) = self.engine.poll_event() {
             match event {
-                Event::TargetSilent { service, .. } => {
+                Event::TargetSilent(TargetSilence { service, .. }) => {
                     self.engine.tolerate_silence(service);
                     self.engine.set_target_open(self.now, service, true);
                 }

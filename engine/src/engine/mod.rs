@@ -57,16 +57,20 @@ pub enum Event {
         key: ReplicaKey,
     },
     /// A target that answered has fallen silent: nothing is sent to it until [`Engine::set_target_open`].
-    TargetSilent {
-        /// Place of its service in [`Config::services`].
-        service: usize,
-        /// The kind of source addresses to which it fell silent.
-        kind: ClientKind,
-        /// So many packets are unanswered that an answer is due to ...
-        unanswered: usize,
-        /// ... of so many that were sent since the first of these.
-        of: u64,
-    },
+    TargetSilent(TargetSilence),
+}
+
+/// A target that answered and has fallen silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetSilence {
+    /// Place of its service in [`Config::services`].
+    pub service: usize,
+    /// The kind of source addresses to which it fell silent.
+    pub kind: ClientKind,
+    /// So many packets are unanswered that an answer is due to ...
+    pub unanswered: usize,
+    /// ... of so many that were sent since the first of these.
+    pub of: u64,
 }
 
 /// Whose answer a response header is.

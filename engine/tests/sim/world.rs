@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
-use millrace_engine::{Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
+use millrace_engine::{
+    Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, TargetSilence, Time,
+};
 use millrace_wire::{Endpoint, FourTuple};
 
 use super::rng::Rng;
@@ -308,7 +310,7 @@ impl World {
                         self.owners.remove(&before);
                     }
                 }
-                Event::TargetSilent { service, .. } => {
+                Event::TargetSilent(TargetSilence { service, .. }) => {
                     self.silences += 1;
                     self.silent_at = self.now;
                     self.leaked_before_silence = self.leaked;

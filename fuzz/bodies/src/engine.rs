@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use millrace_engine::{
-    Caps, Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, Share, SourcePool, Time,
+    Caps, Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, Share, SourcePool,
+    TargetSilence, Time,
 };
 use millrace_wire::{
     Decoder, Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket, Verify,
@@ -295,7 +296,7 @@ impl Player {
         while let Some(event) = self.engine.poll_event() {
             match event {
                 Event::FlowOpened { key, tuple } => self.flows.push(Flow::new(key, tuple)),
-                Event::TargetSilent { service, .. } => {
+                Event::TargetSilent(TargetSilence { service, .. }) => {
                     self.engine.tolerate_silence(service);
                     self.engine.set_target_open(self.now, service, true);
                 }

@@ -16,7 +16,7 @@ use millrace_wire::{Flags, FourTuple, TcpHeader};
 use slotmap::SlotMap;
 
 use self::judge::{Asked, Fate, Kind, Ruling};
-use super::{Engine, Event};
+use super::{Engine, Event, TargetSilence};
 use crate::config::{ClientKind, Way};
 use crate::replica::{Outgoing, Replica, ReplicaKey};
 use crate::time::Time;
@@ -163,12 +163,13 @@ impl Engine {
                 Ruling::Release => self.release_waiting(now),
                 Ruling::Stop(unanswered, of) => {
                     self.stats.targets_stopped += 1;
-                    self.events.push_back(Event::TargetSilent {
+                    let silence = TargetSilence {
                         service: way.service().into(),
                         kind: way.kind(),
                         unanswered,
                         of,
-                    });
+                    };
+                    self.events.push_back(Event::TargetSilent(silence));
                     self.call_off(now, way);
                 }
             }
