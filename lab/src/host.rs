@@ -35,7 +35,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv6/conf/default/accept_ra", "0"),
     ("net/ipv4/ip_forward", "0"),
     ("net/ipv6/conf/all/forwarding", "0"),
-    ("net/ipv4/ip_local_port_range", "1024 65535"),
+    // Not the ports that servers of the lab listen on: a client that was given one first would keep its server out.
+    ("net/ipv4/ip_local_port_range", "10240 65535"),
+    ("net/ipv4/ip_local_reserved_ports", "36500-36599"),
     ("net/ipv4/tcp_max_syn_backlog", "65535"),
     ("net/core/somaxconn", "65535"),
     ("net/ipv4/tcp_tw_reuse", "1"),
