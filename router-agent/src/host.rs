@@ -121,6 +121,8 @@ pub struct HostConfig {
     pub pass_list: Vec<Cidr>,
     /// What may be diverted; none: whatever hurts nobody.
     pub allow: Option<Allowed>,
+    /// Services that are diverted though somebody is connected to them.
+    pub force: Vec<SocketAddr>,
     /// How long a lease lives without its holder.
     pub grace: Duration,
     /// Whether kernel settings are set and restored, not only checked.

@@ -12,9 +12,10 @@ use crate::kernel::{Answer, Kernel, KernelError, Lookup, firewall};
 use crate::need::{Need, Selectors};
 use crate::plan::{Circumstances, Danger, Layout, Refusal, Ways, changes, floor, ours, refusal};
 use crate::settings::{self, Finding};
-use crate::state::{Changed, State, StateError, StateFile};
+use crate::state::{Changed, Diverted, State, StateError, StateFile};
 use crate::step::Step;
 use crate::verify::{self, Baseline};
+use millrace_fleet::hold::HostLife;
 
 /// Why a plan was not brought about.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +146,16 @@ impl Installer {
         Ok(self.state.replace(state)?)
     }
 
+    /// Remembers what is diverted now.
+    fn remember_diverted(&mut self, selectors: &Selectors) -> Result<(), StateError> {
+        let mut state = self.state.state().clone();
+        state.diverted = Diverted {
+            host: HostLife::now(),
+            selectors: selectors.clone(),
+        };
+        self.state.replace(state)
+    }
+
     /// The state of the kernel, with our firewall chains.
     ///
     /// # Errors
@@ -169,11 +180,15 @@ impl Installer {
     pub fn judge(&mut self, need: &Need, holder: Option<IpAddr>) -> Result<Judged, InstallError> {
         let snapshot = self.snapshot()?;
         let sockets = self.kernel.sockets()?;
-        let diverted = ours::diverted(&self.host, &snapshot);
+        let mut copied = ours::diverted(&self.host, &snapshot);
+        let last = &self.state.state().diverted;
+        if last.host == HostLife::now() {
+            copied.extend(&last.selectors);
+        }
         let around = Circumstances {
             snapshot: &snapshot,
             sockets: &sockets,
-            diverted: &diverted,
+            copied: &copied,
             holder,
         };
         let selectors = refusal::judge(&self.host, need, &around)?;
@@ -187,7 +202,7 @@ impl Installer {
             let (local, remote) = (socket.local, socket.remote.ip());
             socket.may_speak()
                 && selectors.iter().any(|it| it.matches(local, remote))
-                && !diverted.iter().any(|it| it.matches(local, remote))
+                && !copied.iter().any(|it| it.matches(local, remote))
                 && !self.host.passes(remote)
         });
         let cut = cut.count();
@@ -257,7 +272,14 @@ impl Installer {
             Ok((passed + self.verify(&layout, wanted)?, taken))
         });
         match done {
-            Ok((lookups, steps)) => Ok(Verified { lookups, steps }),
+            Ok((lookups, steps)) => {
+                if let Err(error) = self.remember_diverted(wanted) {
+                    tracing::warn!(
+                        "{error}: after a kill its connections would not be known as copies"
+                    );
+                }
+                Ok(Verified { lookups, steps })
+            }
             Err(error) => {
                 self.roll_back(fallback);
                 Err(error)

@@ -1,5 +1,5 @@
-//! What the kernel cannot tell after a kill: the settings that were there before ours, and what was
-//! applied by hand and so has no lease.
+//! What the kernel cannot tell after a kill: the settings that were there before ours, what was
+//! applied by hand and so has no lease, and what was diverted if somebody has removed our rules since.
 //!
 //! The file is written whole, under another name, synchronised and renamed, before the change that
 //! it remembers. A file that cannot be read is put aside and said so: routes and rules are read
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::need::Need;
+use crate::need::{Need, Selectors};
+use millrace_fleet::hold::HostLife;
 
 /// Largest file that is read. Bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -36,6 +37,18 @@ pub struct State {
     /// What was applied by hand, until it is removed by hand.
     #[serde(default)]
     pub by_hand: Option<Need>,
+    /// What was diverted last.
+    #[serde(default)]
+    pub diverted: Diverted,
+}
+
+/// What was diverted, and in which life of the host: its connections ended with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diverted {
+    /// The host and its network, as they were started.
+    pub host: HostLife,
+    /// What was diverted.
+    pub selectors: Selectors,
 }
 
 /// Why the state cannot be kept.

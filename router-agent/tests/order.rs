@@ -37,6 +37,7 @@ fn host(mode: Mode) -> HostConfig {
             "2001:db8:2::/64".parse().unwrap(),
         ],
         allow: None,
+        force: Vec::new(),
         grace: Duration::from_secs(60),
         manage_sysctl: false,
         own_ports: Vec::new(),

@@ -12,5 +12,5 @@ pub mod standing;
 pub mod status;
 
 pub use client::{HoldConfig, HoldEvent, HoldHandle, spawn};
-pub use standing::Standing;
+pub use standing::{HostLife, Standing};
 pub use status::HoldStatus;

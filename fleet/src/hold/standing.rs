@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_proto::v1;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::boottime::BootTime;
@@ -14,6 +15,27 @@ use crate::incarnation::random_u64;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The network namespace of a process.
 const NAMESPACE: &str = "/proc/self/ns/net";
+
+/// One life of a host's network: from its start, or that of its network namespace, to its end. No connection
+/// outlives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLife {
+    /// The kernel's boot_id.
+    pub boot_id: String,
+    /// The inode of the network namespace.
+    pub namespace: u64,
+}
+
+impl HostLife {
+    /// That in which this process runs.
+    pub fn now() -> Self {
+        let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+        Self {
+            boot_id: boot_id.trim().to_owned(),
+            namespace: std::fs::metadata(NAMESPACE).map_or(0, |it| it.ino()),
+        }
+    }
+}
 
 /// The agent's word on its host. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
@@ -25,20 +47,16 @@ struct Inner {
     looked_at: AtomicU64,
     /// Why responses are not diverted as they should be, and how often that has changed.
     trouble: watch::Sender<(String, u64)>,
-    boot_id: String,
-    namespace: u64,
+    life: HostLife,
 }
 
 impl Standing {
     /// That of the host and network namespace of this process, just looked at.
     pub fn of_this_host() -> Self {
-        let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
-        let namespace = std::fs::metadata(NAMESPACE).map_or(0, |it| it.ino());
         Self(Arc::new(Inner {
             looked_at: AtomicU64::new(BootTime::now().ms()),
             trouble: watch::Sender::new((String::new(), random_u64() >> 32)),
-            boot_id: boot_id.trim().to_owned(),
-            namespace,
+            life: HostLife::now(),
         }))
     }
 
@@ -74,8 +92,8 @@ impl Standing {
             trouble,
             looked_ms_ago: u32::try_from(ago).unwrap_or(u32::MAX),
             generation,
-            boot_id: self.0.boot_id.clone(),
-            namespace: self.0.namespace,
+            boot_id: self.0.life.boot_id.clone(),
+            namespace: self.0.life.namespace,
         }
     }
 }

@@ -4,9 +4,10 @@
 //! - [`floor`]: what drops the rest, should something else lead it past.
 //! - [`ours`]: what of the kernel's state is ours.
 //! - [`mod@changes`]: the steps from here to there, in an order that leaks nothing at any moment.
-//! - [`refusal`]: plans that would hurt this host.
+//! - [`refusal`]: plans that would hurt this host, [`connections`] by cutting some off.
 
 pub mod changes;
+mod connections;
 pub mod floor;
 pub mod layout;
 pub mod ours;

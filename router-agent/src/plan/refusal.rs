@@ -7,7 +7,7 @@ use crate::kernel::model::{
     Link, RouteKind, Rule, Snapshot, Socket, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
 };
 use crate::need::{Need, Selector, Selectors};
-use crate::plan::ours;
+use crate::plan::{connections, ours};
 use millrace_fleet::address::Cidr;
 
 /// Shortest prefix of a pool without services: shorter ones are everything, or nearly.
@@ -45,7 +45,7 @@ pub enum Danger {
     Holder,
     /// A connection to ssh, or from an ssh client, in the pool.
     Ssh,
-    /// A connection of something else in the pool.
+    /// A connection of something else in the pool, or one to a service that is no copy.
     Connection,
     /// A route to the pool that somebody else has made.
     Route,
@@ -71,7 +71,7 @@ pub struct Refusal {
     pub reason: String,
 }
 
-fn refuse<T>(danger: Danger, reason: String) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(danger: Danger, reason: String) -> Result<T, Refusal> {
     Err(Refusal { danger, reason })
 }
 
@@ -82,8 +82,8 @@ pub struct Circumstances<'a> {
     pub snapshot: &'a Snapshot,
     /// TCP sockets.
     pub sockets: &'a [Socket],
-    /// What is diverted already.
-    pub diverted: &'a Selectors,
+    /// What is diverted already, or was when this host's agent last ran: connections of it are copies.
+    pub copied: &'a Selectors,
     /// Where the holder comes from.
     pub holder: Option<IpAddr>,
 }
@@ -114,8 +114,9 @@ pub fn judge(
     allowed(host, need)?;
     services(host, need, around)?;
     pool(host, need, around)?;
+    connections::of_services(host, need, &selectors, around)?;
     if need.services.is_empty() {
-        connections(host, need, around)?;
+        connections::of_pool(host, need, around)?;
         other_routes(host, need, around)?;
     }
     if host.mode != Mode::Nfqueue {
@@ -293,36 +294,6 @@ fn special(cidr: &Cidr) -> Option<&'static str> {
     ];
     let found = table.iter().find(|(block, _)| block.overlaps(cidr));
     found.map(|(_, kind)| *kind)
-}
-
-/// A pool without services takes every connection to its addresses.
-fn connections(host: &HostConfig, need: &Need, around: &Circumstances<'_>) -> Result<(), Refusal> {
-    let diverted = |socket: &Socket| {
-        let mut selectors = around.diverted.iter();
-        selectors.any(|it| it.matches(socket.local, socket.remote.ip()))
-    };
-    for socket in around.sockets {
-        let remote = socket.remote.ip();
-        let Some(to) = need.pool.iter().find(|to| to.contains(remote)) else {
-            continue;
-        };
-        if !socket.may_speak() || diverted(socket) {
-            continue;
-        }
-        let what = host.own_port(socket.local).unwrap_or("another service");
-        let ssh = socket.local.port() == 22 || socket.remote.port() == 22;
-        let danger = if ssh { Danger::Ssh } else { Danger::Connection };
-        let what = if ssh { "ssh" } else { what };
-        return refuse(
-            danger,
-            format!(
-                "pool {to}: it holds {remote}, which has a connection of {what} with this host ({} \
-                 to {}): it would be cut off; leave that address out",
-                socket.local, socket.remote
-            ),
-        );
-    }
-    Ok(())
 }
 
 /// A route that somebody has made to the pool is there for something.

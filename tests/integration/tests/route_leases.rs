@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use millrace_fleet::hold::HoldEvent;
 use millrace_integration::target_host::{
-    MODES, PASS_LIST, TargetHost, client, need, service, tester,
+    MODES, PASS_LIST, SERVICES, TargetHost, client, need, service, tester,
 };
 use millrace_integration::{Family, can_run, number};
 use millrace_proto::v1::hold_refused::Code;
@@ -33,7 +33,8 @@ fn a_lease_outlives_its_holder_by_the_grace_time_and_ends_without_a_leak() {
     let scene = TargetHost::new();
     let _server = scene.serve();
     let before = scene.picture();
-    let agent = scene.start_agent(&["-x", PASS_LIST, "--grace", "3", "--manage-sysctl"]);
+    let options = ["-x", PASS_LIST, "--grace", "3", "--manage-sysctl"];
+    let agent = scene.start_agent(&[&options[..], &["--force", SERVICES]].concat());
     let copies = Family::BOTH.map(|family| {
         scene
             .connect(client(family), Duration::from_secs(2))

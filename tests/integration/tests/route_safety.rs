@@ -265,6 +265,57 @@ fn dangerous_plans_are_refused_with_their_reason_and_touch_nothing() {
     assert!(after == before, "{}", difference(&before, &after));
 }
 
+#[test]
+fn a_service_that_somebody_is_connected_to_is_diverted_only_if_it_is_forced_by_name() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    let _server = scene.serve();
+    let second = Duration::from_secs(1);
+    // Those of the pass-list go on being answered.
+    let tested = scene.connect(tester(Family::V4), second).unwrap();
+    let apply = with(&["apply", "-s", SERVICES], &[]);
+    scene.agent(&apply).unwrap();
+    scene.agent(&["remove", "-x", PASS_LIST]).unwrap();
+    let user = scene.connect(client(Family::V6), second).unwrap();
+    let before = scene.picture();
+    let elsewhere = [&apply[..], &["--force", "198.18.5.1:8080"]].concat();
+    for words in [&apply, &elsewhere] {
+        let said = scene.agent(words).unwrap_err();
+        let named = format!("--force {}", service(Family::V6));
+        assert!(
+            said.contains("1 connections to it are established"),
+            "{said}"
+        );
+        assert!(said.contains(&named), "{said}");
+        assert!(!said.contains(&client(Family::V6).to_string()), "{said}");
+    }
+    assert!(scene.picture() == before, "nothing was touched");
+    let forced = [&apply[..], &["--force", SERVICES]].concat();
+    let said = scene.agent(&forced).unwrap();
+    assert!(
+        said.contains("1 open connections of the tested service get no answers"),
+        "{said}"
+    );
+    // Now it counts as a copy, also when somebody has removed all that kept its answers here.
+    for harm in [
+        "ip rule flush pref 10001",
+        "ip -6 rule flush pref 10001",
+        "nft flush ruleset",
+    ] {
+        scene.target.check("sh", &["-c", harm]).unwrap();
+    }
+    scene.agent(&apply).unwrap();
+    scene.agent(&["remove", "-x", PASS_LIST]).unwrap();
+    let again = scene.connect(client(Family::V6), second).unwrap();
+    assert!(
+        scene.agent(&apply).is_err(),
+        "what was removed is not copied any more"
+    );
+    drop((tested, user, again));
+}
+
 fn connect(scene: &TargetHost, from: &str, port: u16) -> std::net::TcpStream {
     let to = std::net::SocketAddr::from(([198, 18, 2, 20], port));
     let from: std::net::IpAddr = from.parse().unwrap();
@@ -341,7 +392,7 @@ fn remove_ends_copied_connections_first_so_that_none_of_them_speaks_to_a_real_cl
             .into();
         let tested = scene.connect(tester(Family::V4), second).unwrap();
         scene
-            .agent(&with(&["apply", "-s", SERVICES], mode))
+            .agent(&with(&["apply", "-s", SERVICES, "--force", SERVICES], mode))
             .unwrap();
         // Half-open ones, too: their SYN-ACKs are sent again after 1, 3, 7 s.
         drop(scene.copied_traffic());
