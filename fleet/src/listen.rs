@@ -39,18 +39,31 @@ pub fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, ExitError>
 }
 
 /// Binds where the operator says (`--bind`, `--port`), or all addresses: of both families, or of
-/// IPv4 on a host without IPv6.
+/// IPv4 on a host without IPv6. Where peers need no certificate (`insecure`) only this host's loopback
+/// address, unless the operator names another.
 ///
 /// # Errors
 /// As [`bind`].
-pub fn bind_for_peers(address: Option<IpAddr>, port: u16) -> Result<TcpListener, ExitError> {
+pub fn bind_for_peers(
+    address: Option<IpAddr>,
+    port: u16,
+    insecure: bool,
+) -> Result<TcpListener, ExitError> {
     let has_ipv6 = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
     let ip = match address {
         Some(ip) => ip,
+        None if insecure => Ipv4Addr::LOCALHOST.into(),
         None if has_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
         None => Ipv4Addr::UNSPECIFIED.into(),
     };
-    bind(SocketAddr::new(ip, port), "--bind and --port")
+    let listener = bind(SocketAddr::new(ip, port), "--bind and --port")?;
+    if address.is_none() && insecure {
+        tracing::warn!(
+            "--insecure without -b: only copiers on this host reach it; name the address at which \
+             others are to reach it with -b"
+        );
+    }
+    Ok(listener)
 }
 
 /// The name of this host, as `hostname` shows it.
@@ -72,6 +85,18 @@ mod tests {
         assert!(error.to_string().contains("the port is in use"), "{error}");
         assert!(error.to_string().contains("--admin"), "{error}");
         assert_eq!(error.code(), 1);
+    }
+
+    #[test]
+    fn without_certificates_only_this_host_is_served_unless_an_address_is_named() {
+        let ip = |address, insecure| {
+            let listener = bind_for_peers(address, 0, insecure).unwrap();
+            listener.local_addr().unwrap().ip()
+        };
+        assert!(ip(None, true).is_loopback());
+        assert!(ip(None, false).is_unspecified());
+        let any = Ipv4Addr::UNSPECIFIED.into();
+        assert_eq!(ip(Some(any), true), any);
     }
 
     #[test]

@@ -55,7 +55,8 @@ pub struct Options {
     #[arg(short = 'F', long, value_name = "EXPRESSION")]
     pub filter: Option<String>,
 
-    /// Address to listen on for copiers; by default all, IPv4 and IPv6.
+    /// Address to listen on for copiers; by default all, IPv4 and IPv6, and with --insecure only
+    /// 127.0.0.1.
     #[arg(short = 'b', long, value_name = "ADDR")]
     pub bind: Option<IpAddr>,
 

@@ -56,7 +56,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     };
     let log = logging::init(&options.common.logging())?;
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
-    let listener = listen::bind_for_peers(options.bind, options.port)?;
+    let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
     let state = open_state(&host)?;
     let _pid_file = options
         .common

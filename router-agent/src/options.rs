@@ -35,7 +35,8 @@ pub struct Options {
     #[command(flatten)]
     pub host: HostOptions,
 
-    /// Address to listen on for copiers; by default all, IPv4 and IPv6.
+    /// Address to listen on for copiers; by default all, IPv4 and IPv6, and with --insecure only
+    /// 127.0.0.1.
     #[arg(short = 'b', long, value_name = "ADDR")]
     pub bind: Option<IpAddr>,
 
@@ -130,6 +131,12 @@ pub struct HostOptions {
     /// pools as addresses, FIRST-LAST and CIDR, separated by commas. By default whatever hurts nobody.
     #[arg(long, value_name = "LIST", value_parser = parse_allowed, global = true)]
     pub allow: Option<Allowed>,
+
+    /// Services that are diverted though connections that are no copies are established to them,
+    /// which then get no answers any more: IP:PORT,..., IPv6 in brackets.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', global = true,
+          value_parser = parse_socket_address)]
+    pub force: Vec<SocketAddr>,
 
     /// How long a lease lives after its holder is gone.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, global = true,
@@ -243,6 +250,7 @@ impl Options {
             queue: host.queue,
             pass_list: host.pass_list.clone().unwrap_or_default().0,
             allow: host.allow.clone(),
+            force: host.force.clone(),
             grace: Duration::from_secs(host.grace),
             manage_sysctl: host.manage_sysctl,
             own_ports,

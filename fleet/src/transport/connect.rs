@@ -127,7 +127,8 @@ async fn connect_tcp(address: &HostPort, expect: Role) -> Result<TcpStream, Stri
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 last = format!(
-                    "{socket} refuses the connection: does {} run there and listen on that port?",
+                    "{socket} refuses the connection: does {} run there and listen on that \
+                     port? (With --insecure it listens on 127.0.0.1 unless -b says otherwise.)",
                     program(expect)
                 );
             }

@@ -158,7 +158,7 @@ impl Scene {
             .file(&format!("interceptor-{}.log", self.interceptors_started));
         let admin = admin().to_string();
         let protection = self.protection("interceptor");
-        let mut arguments = vec!["-i", "eth0", "--admin", &admin];
+        let mut arguments = vec!["-b", "::", "-i", "eth0", "--admin", &admin];
         let more = protection.iter().chain(&self.interceptor_arguments);
         arguments.extend(more.map(String::as_str));
         let mut process = assistant

@@ -215,7 +215,13 @@ impl TargetHost {
     /// Starts the agent as a daemon, ready.
     pub fn start_agent(&self, arguments: &[&str]) -> Process {
         let state = self.state_dir();
-        let mut all = vec!["--insecure", "--state-dir", state.to_str().unwrap()];
+        let mut all = vec![
+            "--insecure",
+            "-b",
+            "::",
+            "--state-dir",
+            state.to_str().unwrap(),
+        ];
         all.extend(arguments);
         let log = self.target.file(&format!("agent-{}.log", arguments.len()));
         let program = crate::binary("millrace-router-agent");

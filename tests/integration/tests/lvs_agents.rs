@@ -189,6 +189,8 @@ fn agent(cluster: &Cluster, host: &Host, grace: &str) -> Process {
         "millrace-router-agent",
         &[
             "--insecure",
+            "-b",
+            "::",
             "-x",
             &pass.join(","),
             "--manage-sysctl",
@@ -205,7 +207,7 @@ fn interceptor(host: &Host) -> Process {
     start(
         host,
         "millrace-interceptor",
-        &["--insecure"],
+        &["--insecure", "-b", "::"],
         INTERCEPTOR_ADMIN,
     )
 }

@@ -304,7 +304,7 @@ fn a_host_without_nftables_is_told_to_have_no_floor() {
         .display()
         .to_string();
     let hidden = format!(
-        "mount -t tmpfs none /usr/sbin && exec {program} --insecure --state-dir {state} -x {PASS_LIST}"
+        "mount -t tmpfs none /usr/sbin && exec {program} --insecure -b :: --state-dir {state} -x {PASS_LIST}"
     );
     let log = scene.target.file("agent.log");
     let agent = scene

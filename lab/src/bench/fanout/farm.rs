@@ -132,6 +132,8 @@ fn interceptor(host: &Host, number: u16) -> Result<Process> {
         &port,
         "-B",
         "2",
+        "-b",
+        "::",
         "--insecure",
         "--admin",
         &admin_name,

@@ -67,7 +67,7 @@ impl Agent {
     /// Starts it and waits until it is ready.
     pub(super) fn start(&mut self) {
         let admin = admin_address().to_string();
-        let mut arguments = vec!["--insecure", "--admin", &admin];
+        let mut arguments = vec!["--insecure", "-b", "::", "--admin", &admin];
         arguments.extend(self.options.iter().map(String::as_str));
         let log = new_log(&self.host, "router-agent");
         let mut process = self.host.spawn(program(), &arguments, &[], &log).unwrap();

@@ -163,7 +163,7 @@ pub(super) struct Interceptor(Process);
 impl Interceptor {
     pub(super) fn start(host: &Host, mode: Mode) -> Self {
         let admin = admin().to_string();
-        let mut arguments = vec!["--insecure", "--admin", &admin];
+        let mut arguments = vec!["--insecure", "-b", "::", "--admin", &admin];
         arguments.extend(match mode {
             Mode::Sink => &["--mode", "sink"][..],
             Mode::Link => &["--mode", "link", "-i", DEVICE],
