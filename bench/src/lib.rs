@@ -45,7 +45,10 @@ pub fn take_events(engine: &mut Engine) -> usize {
     let mut count = 0;
     while let Some(event) = engine.poll_event() {
         match event {
-            Event::FlowOpened { .. } | Event::FlowClosed { .. } | Event::TargetSilent(_) => {
+            Event::FlowOpened { .. }
+            | Event::FlowClosed { .. }
+            | Event::TargetSilent(_)
+            | Event::Misdirected { .. } => {
                 count += 1;
             }
         }

@@ -121,7 +121,7 @@ pub fn run() -> Result<(), ExitError> {
     let shared = Shared::default();
     let commands = Commands::default();
     let admin = Admin::new(
-        readiness,
+        readiness.clone(),
         metrics::registry(shared.clone(), agents.clone()),
         status(&shared, interceptors, agents.clone()),
     );
@@ -163,6 +163,7 @@ pub fn run() -> Result<(), ExitError> {
         drain: watch,
         grace: plan.grace,
         shared,
+        readiness,
     });
     let report = run_shard(shard, startup)?;
     finish(&plan, &report)?;

@@ -24,6 +24,7 @@ use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::boottime::BootTime;
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::link::LinkEvent;
+use millrace_fleet::readiness::Readiness;
 use millrace_proto::{FlowIds, HeaderRecords};
 use millrace_wire::{Decoder, PacketBuilder};
 
@@ -150,6 +151,8 @@ pub struct Parts {
     pub grace: Duration,
     /// Where it shows its report.
     pub shared: Shared,
+    /// Where it says which targets can be copied to.
+    pub readiness: Readiness,
 }
 
 impl Shard {
@@ -157,7 +160,12 @@ impl Shard {
     pub fn new(mut parts: Parts) -> Self {
         let now = Instant::now();
         let clock = Clock::start();
-        let prober = Prober::new(clock.now(), &mut parts.engine, parts.probe);
+        let prober = Prober::new(
+            clock.now(),
+            &mut parts.engine,
+            parts.probe,
+            &parts.readiness,
+        );
         let window = parts.pilot.window;
         let pilot = Pilot::new(parts.pilot);
         // A ramp may begin with less than what the engine was told.
@@ -476,6 +484,14 @@ impl Shard {
                     self.prober
                         .on_silence(now, &mut self.engine, &silence, guarded);
                 }
+                Event::Misdirected {
+                    service,
+                    misdirection,
+                } => {
+                    if let Some(service) = self.engine.config().services.get(service) {
+                        self.prober.on_misdirected(service.target, misdirection);
+                    }
+                }
             }
         }
     }
@@ -574,6 +590,7 @@ impl Shard {
             }
             let report = self.report();
             self.losses.tell(time, report.capture.dropped);
+            self.prober.show_readiness();
             self.shared.replace(report);
         }
     }

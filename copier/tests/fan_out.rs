@@ -20,6 +20,7 @@ use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, Time};
 use millrace_fleet::address::DefaultPort;
 use millrace_fleet::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
 use millrace_fleet::listen;
+use millrace_fleet::readiness::Readiness;
 use millrace_fleet::server::{
     self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
 };
@@ -427,7 +428,7 @@ async fn first_contact_waits_a_moment_for_interceptors_that_are_not_connected_ye
     };
     copier.link(id, 1, silent.local_addr().unwrap(), None);
     copier.until_up(1).await;
-    let mut prober = Prober::new(copier.now, &mut copier.engine, true);
+    let mut prober = Prober::new(copier.now, &mut copier.engine, true, &Readiness::new());
     copier.engine.set_open(copier.now, true);
     copier.session(1000);
     let mut begun = |copier: &mut Copier| {

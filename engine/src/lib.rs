@@ -40,7 +40,9 @@ mod turns;
 
 pub use caps::Caps;
 pub use config::{ClientKind, Config, Direction, Service};
-pub use engine::{Engine, Event, FlowRef, Gauges, Relief, SendFailure, TargetSilence, Transmit};
+pub use engine::{
+    Engine, Event, FlowRef, Gauges, Misdirection, Relief, SendFailure, TargetSilence, Transmit,
+};
 pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
 pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;

@@ -35,11 +35,13 @@ pub enum AbortReason {
     Stopped,
     /// It waited for first contact, and answers to such clients were not seen.
     Unproven,
+    /// Copies came back as live traffic: the way behind the target leads to the live service.
+    Misdirected,
 }
 
 impl AbortReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Refused,
         Self::TargetReset,
         Self::TargetClosed,
@@ -52,6 +54,7 @@ impl AbortReason {
         Self::Shutdown,
         Self::Stopped,
         Self::Unproven,
+        Self::Misdirected,
     ];
 
     /// The name that reports and metrics use.
@@ -69,6 +72,7 @@ impl AbortReason {
             Self::Shutdown => "shutdown",
             Self::Stopped => "stopped",
             Self::Unproven => "unproven",
+            Self::Misdirected => "misdirected",
         }
     }
 }
@@ -95,11 +99,13 @@ pub enum RefusalReason {
     Overload,
     /// Answers to clients of its kind were not seen at first contact.
     Unproven,
+    /// It comes of a copy: see [`AbortReason::Misdirected`].
+    Misdirected,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Memory,
         Self::Sources,
         Self::Loopback,
@@ -109,6 +115,7 @@ impl RefusalReason {
         Self::MaxBandwidth,
         Self::Overload,
         Self::Unproven,
+        Self::Misdirected,
     ];
 
     /// The name that reports and metrics use.
@@ -123,6 +130,7 @@ impl RefusalReason {
             Self::MaxBandwidth => "max_bandwidth",
             Self::Overload => "overload",
             Self::Unproven => "unproven",
+            Self::Misdirected => "misdirected",
         }
     }
 }

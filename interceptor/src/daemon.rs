@@ -49,7 +49,7 @@ pub fn run() -> Result<(), ExitError> {
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
-    let listener = listen::bind_for_peers(options.bind, options.port)?;
+    let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let _pid_file = options
         .common
@@ -77,15 +77,17 @@ pub fn run() -> Result<(), ExitError> {
         options.id.clone().unwrap_or_else(listen::host_name),
     );
     let (server, events) = server::spawn(config, listener, runtime.handle(), move || wake.wake())?;
+    let readiness = Readiness::new();
     if mode == Mode::Link && !options.allow_forwarding {
         let devices = options.devices.clone();
         // Before the first copier is served.
         server.set_unsafe(forwarding::forwards(&devices));
-        runtime.spawn(forwarding::watch(devices, server.clone()));
+        let task = readiness.register("a host that does not forward");
+        runtime.spawn(forwarding::watch(devices, server.clone(), task));
     }
     let shared = Shared::default();
     Admin::new(
-        Readiness::new(),
+        readiness.clone(),
         metrics::registry(shared.clone()),
         status(&shared, &server),
     )
@@ -116,6 +118,7 @@ pub fn run() -> Result<(), ExitError> {
         drain: watch,
         max_flows: options.max_flows as usize,
         shared,
+        readiness,
     });
     let thread = std::thread::Builder::new()
         .name("worker".to_owned())

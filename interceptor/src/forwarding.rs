@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use millrace_fleet::readiness::Task;
 use millrace_fleet::server::ServerHandle;
 
 /// How often it is looked: what comes in between goes on to real clients.
@@ -36,8 +37,8 @@ pub fn forwards(devices: &[String]) -> Option<String> {
     ))
 }
 
-/// Serves nobody while this host forwards. Ends with the server.
-pub async fn watch(devices: Vec<String>, server: ServerHandle) {
+/// Serves nobody, and is not ready, while this host forwards. Ends with the server.
+pub async fn watch(devices: Vec<String>, server: ServerHandle, ready: Task) {
     let mut forwarded = false;
     loop {
         let why = forwards(&devices);
@@ -47,6 +48,7 @@ pub async fn watch(devices: Vec<String>, server: ServerHandle) {
             Some(_) | None => {}
         }
         forwarded = why.is_some();
+        ready.set(!forwarded);
         server.set_unsafe(why);
         tokio::time::sleep(INTERVAL).await;
     }

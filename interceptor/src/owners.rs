@@ -231,6 +231,11 @@ impl Owners {
         self.copiers.get(&conn).map(|copier| &copier.who)
     }
 
+    /// Whether any copier is attached.
+    pub fn has_streams(&self) -> bool {
+        !self.copiers.is_empty()
+    }
+
     /// Number of announced flows.
     pub fn flow_count(&self) -> usize {
         self.by_flow.len()

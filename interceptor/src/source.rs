@@ -91,11 +91,19 @@ impl Source {
         }
     }
 
-    /// Its name and whether it delivers, for /status.
-    pub fn state(&self) -> (String, bool) {
+    /// Its name, for /readyz.
+    pub fn name(&self) -> String {
         match self {
-            Self::Device(tap, _) => (tap.devices().to_owned(), tap.is_open()),
-            Self::Queue(..) => ("nfqueue".to_owned(), true),
+            Self::Device(tap, _) => format!("device {}", tap.devices()),
+            Self::Queue(..) => "queue".to_owned(),
+        }
+    }
+
+    /// Whether it is there, so that responses can come from it.
+    pub fn delivers(&self) -> bool {
+        match self {
+            Self::Device(tap, _) => tap.is_open(),
+            Self::Queue(..) => true,
         }
     }
 }

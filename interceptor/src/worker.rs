@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, Waker, wait};
 use millrace_fleet::drain::{DrainWatch, Stage};
+use millrace_fleet::readiness::{Readiness, Task};
 use millrace_fleet::server::{AttachEvent, AttachEvents};
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowKey, HeaderRecord};
@@ -47,11 +48,15 @@ pub struct Parts {
     pub max_flows: usize,
     /// Where it shows its counters.
     pub shared: Shared,
+    /// Where it says whether each source delivers.
+    pub readiness: Readiness,
 }
 
 /// The worker.
 pub struct Worker {
     sources: Vec<Source>,
+    /// Whether each source delivers, in the same order.
+    delivering: Vec<Task>,
     decoder: Decoder,
     owners: Owners,
     pending: Pending,
@@ -71,8 +76,14 @@ impl Worker {
     /// A worker that will begin with [`Worker::run`].
     pub fn new(parts: Parts) -> Self {
         let now = Instant::now();
+        let delivering = parts
+            .sources
+            .iter()
+            .map(|source| parts.readiness.register(source.name()))
+            .collect();
         Self {
             sources: parts.sources,
+            delivering,
             tracer: parts.tracer,
             decoder: Decoder::new(),
             owners: Owners::new(parts.max_flows),
@@ -266,6 +277,9 @@ impl Worker {
             // A ring that fails while others keep this thread from sleeping is found here.
             for source in &mut self.sources {
                 source.suspect();
+            }
+            for (source, task) in self.sources.iter().zip(&self.delivering) {
+                task.set(source.delivers() || !self.owners.has_streams());
             }
             self.count_up();
             self.shared.set(self.counters);

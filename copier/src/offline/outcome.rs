@@ -316,7 +316,8 @@ mod tests {
                 | AbortReason::SetAside
                 | AbortReason::Shutdown
                 | AbortReason::Stopped
-                | AbortReason::Unproven => {
+                | AbortReason::Unproven
+                | AbortReason::Misdirected => {
                     assert!(fails(&report, 1.0).contains("3 copied connections did not end"));
                 }
             }

@@ -24,13 +24,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
-use millrace_engine::{ClientKind, Engine, FlowRef, SourcePool, TargetSilence, Time};
+use millrace_engine::{ClientKind, Engine, FlowRef, Misdirection, SourcePool, TargetSilence, Time};
+use millrace_fleet::readiness::Readiness;
 use millrace_proto::TraceReport;
 use millrace_wire::{Endpoint, FourTuple, TcpHeader};
 
 use crate::route_info::{InterceptorId, RouteInfo};
+use table::Ready;
 pub use table::{ProbeState, ProbeStatus};
 use target::{State, Target};
+use verdict::Verdict;
 use volley::{Packet, Volley};
 
 /// How long interceptors that are named and not connected yet are waited for before the first
@@ -44,6 +47,7 @@ const LARGEST_ID: u64 = u32::MAX as u64;
 #[derive(Debug)]
 pub struct Prober {
     targets: Vec<Target>,
+    ready: Ready,
     /// Resets of volleys that are over.
     farewells: VecDeque<Packet>,
     next_id: u64,
@@ -54,8 +58,8 @@ pub struct Prober {
 
 impl Prober {
     /// Holds all targets of the engine back until their probes are answered; none with
-    /// `enabled` off.
-    pub fn new(now: Time, engine: &mut Engine, enabled: bool) -> Self {
+    /// `enabled` off. Each is a part of the daemon's readiness.
+    pub fn new(now: Time, engine: &mut Engine, enabled: bool, readiness: &Readiness) -> Self {
         let mut targets: Vec<Target> = Vec::new();
         let services: Vec<Endpoint> = engine.config().services.iter().map(|s| s.target).collect();
         let kinds = match engine.config().sources {
@@ -79,6 +83,7 @@ impl Prober {
             );
         }
         Self {
+            ready: Ready::register(readiness, &targets),
             targets,
             farewells: VecDeque::new(),
             next_id: 1,
@@ -107,7 +112,7 @@ impl Prober {
         let mut for_all_kinds = None;
         for target in &mut self.targets {
             match &mut target.state {
-                State::Proven => {}
+                State::Proven | State::GivenUp => {}
                 State::Waiting(at) => {
                     if now < *at || !may_begin(&mut self.open_since, now, routes) {
                         continue;
@@ -180,12 +185,27 @@ impl Prober {
         }
     }
 
+    /// Copies came back as live traffic. Unless these are connections of the target's own, the engine sends it
+    /// nothing any more, and nor does this.
+    pub fn on_misdirected(&mut self, target: Endpoint, misdirection: Misdirection) {
+        let verdict = Verdict::Misdirected(misdirection);
+        if misdirection == Misdirection::TargetIsClient {
+            tracing::warn!("target {target}: {verdict}");
+            return;
+        }
+        tracing::error!("target {target}: copying to it is over: {verdict}");
+        for target in self.targets.iter_mut().filter(|it| it.address == target) {
+            target.state = State::GivenUp;
+            target.verdict = Some(verdict.clone());
+        }
+    }
+
     /// When [`Prober::advance`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.targets
             .iter()
             .filter_map(|target| match &target.state {
-                State::Proven => None,
+                State::Proven | State::GivenUp => None,
                 // One that is due waits for a client or an interceptor, which wake the caller.
                 State::Waiting(at) => Some(*at).filter(|at| *at > self.now),
                 State::Asking(volley) => Some(volley.due()),
@@ -236,6 +256,7 @@ impl Prober {
             clients: target.clients_name(),
             state: match &target.state {
                 State::Proven => ProbeState::Open,
+                State::GivenUp => ProbeState::Misdirected,
                 State::Asking(_) => ProbeState::Asking,
                 State::Waiting(_) if target.verdict.is_some() => ProbeState::Failed,
                 State::Waiting(_) => ProbeState::Waiting,
@@ -246,12 +267,17 @@ impl Prober {
         self.targets.iter().filter(shown).map(status).collect()
     }
 
+    /// Says which targets nothing can be copied to, as far as is known.
+    pub fn show_readiness(&self) {
+        self.ready.show(&self.targets);
+    }
+
     fn volleys(&mut self) -> impl Iterator<Item = &mut Volley> {
         self.targets
             .iter_mut()
             .filter_map(|target| match &mut target.state {
                 State::Asking(volley) => Some(volley),
-                State::Waiting(_) | State::Proven => None,
+                State::Waiting(_) | State::Proven | State::GivenUp => None,
             })
     }
 }
@@ -284,7 +310,7 @@ mod tests {
         });
         let now = Time::from_micros(1_000_000_000);
         let mut routes = RouteInfo::default();
-        let mut prober = Prober::new(now, &mut engine, true);
+        let mut prober = Prober::new(now, &mut engine, true, &Readiness::new());
         let client = Endpoint::new("198.18.1.1".parse().unwrap(), 4000);
         let aim = volley::Aim {
             target: address,
@@ -326,7 +352,7 @@ mod tests {
         });
         let now = Time::from_micros(1_000_000_000);
         let mut routes = RouteInfo::default();
-        let mut prober = Prober::new(now, &mut engine, true);
+        let mut prober = Prober::new(now, &mut engine, true, &Readiness::new());
         let client = Endpoint::new("198.18.1.1".parse().unwrap(), 4000);
         let there = FourTuple::new(client, live);
         for (tuple, seq, ack, flags) in [

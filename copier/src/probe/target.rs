@@ -37,6 +37,8 @@ pub(super) enum State {
     Asking(Volley),
     /// Answers came back.
     Proven,
+    /// Never again: see [`Verdict::Misdirected`].
+    GivenUp,
 }
 
 /// One target, and one kind of clients: their answers may go other ways than those of others.
@@ -156,6 +158,9 @@ impl Target {
         for (id, tuple) in volley.flows() {
             routes.open(id, &tuple);
         }
+        for (source, number) in volley.syns() {
+            engine.note_probe(source, number);
+        }
         self.state = State::Asking(volley);
     }
 
@@ -219,6 +224,8 @@ impl Target {
         let open = verdict.is_open();
         if open && clients_own && self.halfway.is_none() {
             self.halfway = Some(verdict);
+            // What an earlier volley missed is there now; a client may be long in coming.
+            self.verdict = None;
             self.state = State::Waiting(now);
             return false;
         }

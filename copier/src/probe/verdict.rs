@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use millrace_capture::SendErrorKind;
+use millrace_engine::Misdirection;
 use millrace_proto::{Sight, TraceReport};
 use millrace_wire::Endpoint;
 
@@ -132,6 +133,8 @@ pub enum Verdict {
         /// The target.
         target: Endpoint,
     },
+    /// The way behind the target leads to the live service again.
+    Misdirected(Misdirection),
     /// This host could not send.
     NotSent {
         /// Why.
@@ -265,6 +268,18 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Misdirected(Misdirection::OwnPacket) => f.write_str(
+                "a copied SYN came back as a client's: the target leads to the live service again (a balancer \
+                 for it, DNAT, another host that copies to here); mend -x or the way, then start again",
+            ),
+            Self::Misdirected(Misdirection::Meeting) => f.write_str(
+                "SYNs keep coming in for connections that clients have open with the live server: another host \
+                 copies to here what it got from here; end one of the two copiers, then start again",
+            ),
+            Self::Misdirected(Misdirection::TargetIsClient) => f.write_str(
+                "it is a client of the live service, too: its own connections are not copied, since that \
+                 would go round and round",
+            ),
             Self::Open {
                 answered: (answered, probes),
                 refusing,

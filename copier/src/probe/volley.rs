@@ -146,6 +146,12 @@ impl Volley {
         volley
     }
 
+    /// The source and number of each SYN.
+    pub(super) fn syns(&self) -> impl Iterator<Item = (Endpoint, Seq)> {
+        let syn = |probe: &Probe| (probe.tuple.source, probe.iss);
+        self.probes.iter().map(syn)
+    }
+
     /// The probes' flows, under their ids.
     pub(super) fn flows(&self) -> impl Iterator<Item = (u64, FourTuple)> {
         self.probes.iter().map(|probe| (probe.id, probe.tuple))

@@ -113,6 +113,7 @@ impl Engine {
             && !self.draining
             && !self.is_nearly_full()
             && self.relief.admits(self.place(client))
+            && !self.is_target(&client.ip)
     }
 
     pub(super) fn place(&self, client: Endpoint) -> Place {

@@ -23,6 +23,9 @@ impl Engine {
         let ClientSegment { at, packet, .. } = segment;
         let flags = packet.header.flags;
         let syn = flags.has(Flags::SYN) && !flags.has(Flags::ACK);
+        if syn && self.is_misdirected(now, packet) {
+            return;
+        }
         match self.find_session(&packet.tuple) {
             Some(key) if syn && self.is_another_life(key, packet) => {
                 self.retire(now, key);

@@ -155,9 +155,9 @@ impl Engine {
             }
             return;
         };
-        if self.is_refused(&client.ip, index, &service) {
+        if let Some(reason) = self.refused(&client.ip, index, &service) {
             for _ in 0..copies {
-                self.stats.replicas_refused.add(RefusalReason::Unproven);
+                self.stats.replicas_refused.add(reason);
             }
             return;
         }
@@ -175,11 +175,10 @@ impl Engine {
         self.copied += usize::from(opened);
     }
 
-    /// Whether no replicas that bear the addresses of such a client are opened towards this service's target.
-    fn is_refused(&self, client: &IpAddr, index: u16, service: &Service) -> bool {
+    /// Why no replicas that bear the addresses of such a client are opened towards this service's target, if so.
+    fn refused(&self, client: &IpAddr, index: u16, service: &Service) -> Option<RefusalReason> {
         let kind = self.config.kind_of(client, &service.target.ip);
-        let way = self.way(index.into(), kind);
-        way.is_some_and(|way| way.refused)
+        self.way(index.into(), kind)?.refused
     }
 
     /// Opens no replicas towards the target of this service that bear this kind of addresses, until
@@ -188,7 +187,7 @@ impl Engine {
         let Some(way) = self.way_mut(service, kind) else {
             return;
         };
-        way.refused = true;
+        way.refused.get_or_insert(RefusalReason::Unproven);
         for key in std::mem::take(&mut way.waiting) {
             if self.replicas.get(key).is_some_and(Replica::is_held_back) {
                 self.with_replica(now, key, |replica, cx| {

@@ -7,6 +7,7 @@ mod conflict;
 mod gaps;
 mod life;
 mod live;
+mod misdirected;
 mod output;
 mod recording;
 mod silence;
@@ -24,6 +25,8 @@ use slotmap::{SlotMap, SparseSecondaryMap};
 
 pub use self::aside::Relief;
 use self::client::ClientSegment;
+pub use self::misdirected::Misdirection;
+use self::misdirected::Signs;
 pub use self::output::Transmit;
 use self::silence::Silence;
 use self::trim::Kept;
@@ -37,7 +40,7 @@ use crate::replica::gate::QuietFloor;
 use crate::replica::{Context, Replica, ReplicaKey, Stage};
 use crate::session::{Phase, Session, SessionKey};
 use crate::source::Allocator;
-use crate::stats::Stats;
+use crate::stats::{RefusalReason, Stats};
 use crate::time::Time;
 use crate::timers::Timers;
 
@@ -58,6 +61,13 @@ pub enum Event {
     },
     /// A target that answered has fallen silent: nothing is sent to it until [`Engine::set_target_open`].
     TargetSilent(TargetSilence),
+    /// Copies came back as live traffic.
+    Misdirected {
+        /// Place of the live service in [`Config::services`].
+        service: usize,
+        /// How that was recognised.
+        misdirection: Misdirection,
+    },
 }
 
 /// A target that answered and has fallen silent.
@@ -137,8 +147,8 @@ struct WayState {
     open: bool,
     /// Since when they may not.
     closed_at: Time,
-    /// Whether none is opened: see [`Engine::refuse_way`].
-    refused: bool,
+    /// Why none is opened, if so: see [`Engine::refuse_way`].
+    refused: Option<RefusalReason>,
     /// Replicas that are held back, in their order; some may have been given up since.
     waiting: VecDeque<ReplicaKey>,
     /// How many joined them since the last ones were let go.
@@ -183,6 +193,7 @@ pub struct Engine {
     allocator: Allocator,
     intensity: Intensity,
     relief: Relief,
+    signs: Signs,
     meter: Meter,
     /// Sessions with replicas.
     copied: usize,
@@ -215,7 +226,7 @@ impl Engine {
             max_packet: config.max_packet,
             open: true,
             closed_at: Time::NEVER,
-            refused: false,
+            refused: None,
             waiting: VecDeque::new(),
             joined: 0,
             silence: Silence::default(),
@@ -228,6 +239,7 @@ impl Engine {
             allocator: Allocator::new(&config),
             intensity: config.intensity,
             relief: Relief::default(),
+            signs: Signs::default(),
             meter: Meter::new(config.caps),
             copied: 0,
             busy: 0,
@@ -411,9 +423,13 @@ impl Engine {
         };
         let way = Way::new(service, kind);
         if let Some(state) = self.ways.get_mut(way.index()) {
+            // What is misdirected is misdirected for good.
+            if state.refused == Some(RefusalReason::Misdirected) {
+                return;
+            }
             state.set_open(now, open);
             if open {
-                state.refused = false;
+                state.refused = None;
                 self.end_silence(now, way);
                 self.release_waiting(now);
             }

@@ -126,7 +126,8 @@ impl Replica {
         // Whether the target has no connection any more, and whether it had its time to answer.
         let (target_is_gone, had_its_time) = match reason {
             AbortReason::TargetReset | AbortReason::TargetClosed => (true, true),
-            AbortReason::Refused => (true, false),
+            // Of the last nothing more is to be sent.
+            AbortReason::Refused | AbortReason::Misdirected => (true, false),
             AbortReason::Timeout => (false, true),
             AbortReason::CaptureGap
             | AbortReason::Urgent

@@ -381,6 +381,14 @@ impl Replica {
         self.source = source;
     }
 
+    /// Whether its handshake is under way, with this number in its SYN.
+    pub(crate) const fn has_sent_syn(&self, seq: Seq) -> bool {
+        match &self.phase {
+            Phase::SynSent(handshake) => handshake.first().0 == seq.add(1).0,
+            Phase::Waiting(_) | Phase::Open(_) | Phase::Lingering(_) | Phase::Done => false,
+        }
+    }
+
     /// Begins the handshake; `iss` is the number of its SYN, and `in_crowd` says that many
     /// connections begin at the same time.
     pub(crate) fn connect(&mut self, now: Time, iss: Seq, in_crowd: bool) {

@@ -137,7 +137,7 @@ fn two_replicas_never_share_a_flow_however_many_clients_come_by() {
     for round in 0..3 {
         for last in 1..=40 {
             let mut live = Live::new(at(ms(round * 40 + u64::from(last))), PORT);
-            live.client = Endpoint::new(v4(last), PORT);
+            live.client = Endpoint::new(v4(150 + last), PORT);
             live.client_isn = Seq(1000 * u32::from(last) + round as u32 * 77_777);
             world.capture(live.play(&talk()));
         }

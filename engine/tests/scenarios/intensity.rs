@@ -42,7 +42,10 @@ fn chosen(intensity: f64, seed: u64, key: [u8; 16], live: Endpoint) -> BTreeSet<
     let mut engine = Engine::new(config);
     let mut chosen = BTreeSet::new();
     for number in 0..50_000u32 {
-        let client = Endpoint::new(v4((number / 500) as u8), 20_000 + (number % 500) as u16);
+        let client = Endpoint::new(
+            v4(100 + (number / 500) as u8),
+            20_000 + (number % 500) as u16,
+        );
         let mut wire = Wire::new(1);
         wire.tuple = FourTuple::new(client, live);
         for packet in [wire.syn(), wire.ack(0, 0)] {

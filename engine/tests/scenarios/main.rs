@@ -21,6 +21,7 @@ mod gaps;
 mod identity;
 mod intensity;
 mod limits;
+mod misdirected;
 mod path;
 mod recorded;
 mod silence;

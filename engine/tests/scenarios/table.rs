@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 13] = [
+const SOURCES: [(&str, &str); 14] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -17,6 +17,7 @@ const SOURCES: [(&str, &str); 13] = [
     ("intensity", include_str!("intensity.rs")),
     ("recorded", include_str!("recorded.rs")),
     ("silence", include_str!("silence.rs")),
+    ("misdirected", include_str!("misdirected.rs")),
 ];
 
 /// The tests of all files, as `file::name`.

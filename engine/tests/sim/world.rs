@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use millrace_engine::{
-    Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, TargetSilence, Time,
+    Config, Engine, Event, FlowRef, Misdirection, ReplicaKey, SendFailure, TargetSilence, Time,
 };
 use millrace_wire::{Endpoint, FourTuple};
 
@@ -79,6 +79,8 @@ pub struct World {
     pub silences: u64,
     pub silent_at: Time,
     pub opened_after: Option<Duration>,
+    /// Copies that came back as live traffic.
+    pub misdirected: Vec<Misdirection>,
     /// Where answers seem to come from, in place of the target: its address was translated.
     pub answers_from: Option<Endpoint>,
     /// Packets that are longer than this, IP header included, are refused with EMSGSIZE.
@@ -121,6 +123,7 @@ impl World {
             silences: 0,
             silent_at: START,
             opened_after: Some(Duration::from_millis(100)),
+            misdirected: Vec::new(),
             answers_from: None,
             mtu: None,
             refuse_sends: 0,
@@ -324,6 +327,7 @@ impl World {
                         });
                     }
                 }
+                Event::Misdirected { misdirection, .. } => self.misdirected.push(misdirection),
                 Event::FlowClosed { key } => {
                     let tuple = self.flows.remove(&key).expect("closed twice");
                     self.owners.remove(&tuple);
