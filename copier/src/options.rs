@@ -301,6 +301,12 @@ pub struct LimitOptions {
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=604_800))]
     pub idle_timeout: u64,
 
+    /// Remember connections that are over for this long, in seconds: segments of them that are captured again,
+    /// at a second tap or a slow mirror, begin nothing. Where some come later it grows by itself. 0: not at all.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = RangedU64ValueParser::<u64>::new().range(0..=600))]
+    pub late: u64,
+
     /// Begin at most this many sessions a second; more are refused and counted (those of a recording wait).
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<u32>::new().range(1..))]

@@ -36,6 +36,8 @@ use crate::route_info::FlowTarget;
 /// Bytes kept of packets of the live server: headers, with some room.
 const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
 
+/// Longer than any recording.
+const ENDLESS: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Port of router-agents that are named without one.
 const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 
@@ -311,7 +313,8 @@ fn engine_config(
         memory_limit,
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
         overdue_after: guard::overdue_after(options.intensity.guard_window),
-        idle_timeout: Duration::from_secs(options.limits.idle_timeout),
+        idle_timeout: idle_timeout(options.limits.idle_timeout, recorded),
+        late: Duration::from_secs(options.limits.late),
         gap_grace: match recorded {
             // Its directions may come from two recorders.
             Some(_) => Duration::from_secs(1),
@@ -321,6 +324,13 @@ fn engine_config(
         recorded,
         seed: random_u64(),
     })
+}
+
+/// Sessions of a recording are silent by its clock, which runs faster than the replay's by the speed.
+fn idle_timeout(seconds: u64, recorded: Option<Recorded>) -> Duration {
+    let speed = recorded.map_or(1.0, |recorded| recorded.speed.max(1.0));
+    // Without a speed there is no silence at all.
+    Duration::try_from_secs_f64(seconds as f64 * speed).map_or(ENDLESS, |time| time.min(ENDLESS))
 }
 
 /// A target that is a live service of this host would be copied again, and again.

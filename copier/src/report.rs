@@ -195,6 +195,12 @@ pub struct Capture {
     pub unowned: u64,
     /// Segments with implausible sequence numbers.
     pub out_of_window: u64,
+    /// Segments that repeat those of connections which were over.
+    pub late: u64,
+    /// RSTs that did not stand at the next byte: they count once nothing shows the opposite.
+    pub resets_doubted: u64,
+    /// SYNs with other numbers on open connections.
+    pub syns_challenged: u64,
 }
 
 /// Sending.
@@ -379,6 +385,9 @@ impl Report {
                 checksum: decode.checksum,
                 unowned: stats.segments_unowned,
                 out_of_window: stats.segments_out_of_window,
+                late: stats.segments_late,
+                resets_doubted: stats.resets_doubted,
+                syns_challenged: stats.syns_challenged,
             },
             send: Send {
                 packets: from.send.packets,

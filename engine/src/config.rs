@@ -72,6 +72,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// What the live server acknowledged and capture has not delivered this much later is lost.
     pub gap_grace: Duration,
+    /// A connection that is over is remembered for so long, and longer where repetitions of its segments came later.
+    pub late: Duration,
     /// The segments come from a recording, and their times are its own; `None`: they come as they
     /// are captured.
     pub recorded: Option<Recorded>,
@@ -105,6 +107,7 @@ impl Default for Config {
             overdue_after: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(3600),
             gap_grace: Duration::from_secs(1),
+            late: Duration::from_secs(30),
             recorded: None,
             stop_on_silence: true,
             seed: 0,

@@ -22,6 +22,7 @@
 
 mod caps;
 mod config;
+mod departed;
 mod engine;
 mod intensity;
 mod live;

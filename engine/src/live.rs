@@ -87,6 +87,23 @@ impl LiveView {
         self.known
     }
 
+    /// Whether a RST of the server with this number stands where the client expects the next byte, or says so. Without
+    /// known numbers any does.
+    pub(crate) fn is_next(&self, seq: Seq) -> bool {
+        let expected = |offset: u64| seq == self.first.add(offset as u32);
+        !self.known || expected(self.sent) || expected(self.client_saw)
+    }
+
+    /// Bytes that the server is known to have sent, its FIN included.
+    pub(crate) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes of the server that the client has acknowledged.
+    pub(crate) const fn client_saw(&self) -> u64 {
+        self.client_saw
+    }
+
     /// Whether the server has sent something that the client had not seen.
     pub(crate) const fn in_step(&self) -> bool {
         self.sent <= self.client_saw

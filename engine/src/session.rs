@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_wire::{FourTuple, Seq, TcpPacket};
+use millrace_wire::{Flags, FourTuple, Seq, TcpPacket};
 
 use crate::config::Config;
 use crate::live::LiveView;
@@ -85,12 +85,15 @@ pub(crate) struct Watched {
 pub(crate) struct Midway {
     /// Behind the last byte of the client.
     client_next: Seq,
-    /// Behind the last byte of the live server, if `answered`.
+    /// Behind the last byte of the live server, if `answered`. Where clients alone are captured: what the client had
+    /// acknowledged with its last bytes.
     answered_to: Seq,
     /// The live server's last byte came after all bytes of the client.
     answered: bool,
     /// Whether the live server has said anything.
     is_proven: bool,
+    /// Whether the client's last bytes ended a message (PSH).
+    pushed: bool,
     /// Why it is not copied.
     pub(crate) watch: Watch,
 }
@@ -99,9 +102,10 @@ impl Midway {
     pub(crate) fn new(packet: &TcpPacket<'_>, watch: Watch) -> Self {
         Self {
             client_next: packet.seq_end(),
-            answered_to: Seq(0),
+            answered_to: packet.header.ack,
             answered: false,
             is_proven: false,
+            pushed: ends_message(packet),
             watch,
         }
     }
@@ -116,6 +120,7 @@ impl Midway {
             answered_to,
             answered,
             is_proven: true,
+            pushed: false,
             watch,
         }
     }
@@ -123,6 +128,11 @@ impl Midway {
     /// Whether numbers are near enough to be this connection's.
     pub(crate) fn is_near(&self, seq: Seq) -> bool {
         seq.since(self.client_next).unsigned_abs() <= LOST_AT_ONCE.unsigned_abs()
+    }
+
+    /// Whether the live server has said anything.
+    pub(crate) const fn is_proven(&self) -> bool {
+        self.is_proven
     }
 
     /// A segment of the live server went by. Gives the bytes of the client that are missing by it:
@@ -149,14 +159,19 @@ impl Midway {
     }
 
     /// A segment of the client went by. Its first byte begins a turn if the live server had
-    /// answered everything before, and the client had seen the whole answer.
-    pub(crate) fn on_client(&mut self, packet: &TcpPacket<'_>) -> Watched {
+    /// answered everything before, and the client had seen the whole answer. Where clients alone are captured
+    /// (`one_way`), if the message before was complete, and the client has seen more of the answer since.
+    pub(crate) fn on_client(&mut self, packet: &TcpPacket<'_>, one_way: bool) -> Watched {
         let seq = packet.header.seq;
         if packet.payload_len == 0 || !self.is_near(seq) {
             return Watched::default();
         }
-        let begins =
-            seq == self.client_next && self.answered && self.answered_to == packet.header.ack;
+        let ack = packet.header.ack;
+        let answered = match one_way {
+            true => self.pushed && ack.after(self.answered_to),
+            false => self.answered && self.answered_to == ack,
+        };
+        let begins = seq == self.client_next && answered;
         let end = packet.seq_end();
         let mut watched = Watched {
             begins,
@@ -171,9 +186,17 @@ impl Midway {
             watched.missing = from.since(self.client_next).unsigned_abs().into();
             self.client_next = end;
             self.answered = false;
+            self.pushed = ends_message(packet);
+            if one_way {
+                self.answered_to = ack;
+            }
         }
         watched
     }
+}
+
+fn ends_message(packet: &TcpPacket<'_>) -> bool {
+    packet.payload_len > 0 && packet.header.flags.has(Flags::PSH)
 }
 
 /// One session.
@@ -277,6 +300,13 @@ impl Session {
         }
     }
 
+    /// Whether the connection itself is over, and not only what is copied of it.
+    pub(crate) fn has_departed(&self) -> bool {
+        let kind = self.stream.announced_end().map(|end| end.kind);
+        let of_connection = matches!(kind, Some(EndKind::Fin | EndKind::Reset | EndKind::Severed));
+        of_connection && self.is_over() && matches!(self.phase, Phase::Active { .. })
+    }
+
     /// Notes how far the client's bytes reach by what the live server has acknowledged. Gives the bytes that are missing for good by that.
     pub(crate) fn note_acked(&mut self) -> u64 {
         let acked = self.live.acked;
@@ -290,24 +320,37 @@ impl Session {
         self.gap_since != Time::NEVER || self.stream.has_hole()
     }
 
-    /// Notes whether the live server has acknowledged bytes that capture did not deliver.
-    pub(crate) fn check_gap(&mut self, now: Time) {
+    /// Notes whether the live server has acknowledged bytes that capture did not deliver. Gives for how long it had when
+    /// they came after all: whoever recorded the live server was ahead of who recorded the client.
+    pub(crate) fn check_gap(&mut self, now: Time) -> Duration {
         let end = self.stream.announced_end();
         // The acknowledgement of a FIN is one more than the bytes.
         let acked = self.live.acked.min(end.map_or(u64::MAX, |end| end.offset));
         let fin_unseen = u64::from(end.is_none());
         let reset_hole = self.stream.has_hole() && self.course != Course::Running;
         let missing = acked > self.stream.len() + fin_unseen || reset_hole;
-        if !missing {
-            self.gap_since = Time::NEVER;
-        } else if self.gap_since == Time::NEVER {
-            self.gap_since = now;
+        if missing {
+            self.gap_since = self.gap_since.min(now);
+            return Duration::ZERO;
+        }
+        match std::mem::replace(&mut self.gap_since, Time::NEVER) {
+            Time::NEVER => Duration::ZERO,
+            since => now.since(since),
+        }
+    }
+
+    /// When bytes that the live server has acknowledged are lost for good: `grace` later. As long as the client shows
+    /// nothing that lies behind them they may only be late.
+    fn lost_at(&self, grace: Duration) -> Time {
+        match self.gap_since != Time::NEVER && self.stream.has_hole() {
+            true => self.gap_since + grace,
+            false => Time::NEVER,
         }
     }
 
     /// When it must be looked at again.
-    pub(crate) fn deadline(&self, config: &Config) -> Time {
-        let gap = self.gap_since + config.gap_grace;
+    pub(crate) fn deadline(&self, config: &Config, grace: Duration) -> Time {
+        let gap = self.lost_at(grace);
         let overdue = self.live.clock.overdue_at(config.overdue_after);
         let end = match self.phase {
             Phase::Opening if !self.live.is_known() => {
@@ -335,7 +378,7 @@ impl Session {
     }
 
     /// Whether bytes that the live server acknowledged are lost for good at `now`.
-    pub(crate) fn gap_is_final(&self, now: Time, config: &Config) -> bool {
-        self.gap_since != Time::NEVER && self.gap_since + config.gap_grace <= now
+    pub(crate) fn gap_is_final(&self, now: Time, grace: Duration) -> bool {
+        self.lost_at(grace) <= now
     }
 }

@@ -304,6 +304,12 @@ pub struct Stats {
     pub segments_unowned: u64,
     /// Segments whose numbers lie outside any plausible window.
     pub segments_out_of_window: u64,
+    /// Segments that repeat those of connections which were over.
+    pub segments_late: u64,
+    /// RSTs of clients and of the live server that did not stand at the next byte (RFC 5961 3.2): most end nothing.
+    pub resets_doubted: u64,
+    /// SYNs with other numbers on open connections (RFC 5961 4.2).
+    pub syns_challenged: u64,
     /// Packets sent to targets.
     pub packets_sent: u64,
     /// Of these, retransmissions of data, SYN or FIN.
@@ -385,6 +391,9 @@ impl Stats {
             target_headers_unknown: 0,
             segments_unowned: 0,
             segments_out_of_window: 0,
+            segments_late: 0,
+            resets_doubted: 0,
+            syns_challenged: 0,
             packets_sent: 0,
             packets_retransmitted: 0,
             retransmission_timeouts: 0,

@@ -280,7 +280,8 @@ impl Feed {
         if self.is_held_back(now, engine, position, packet) {
             return Step::Waiting;
         }
-        let at = self.base + Duration::from_nanos(position.recorded);
+        // Pauses that nobody replays are no silence of the sessions either.
+        let at = self.base + Duration::from_nanos(position.replayed);
         let decoded = decoder.decode(
             position.recorded,
             packet.link,

@@ -1,6 +1,6 @@
 //! Segments from clients to the live server.
 
-use millrace_wire::{Flags, Seq, TcpPacket};
+use millrace_wire::{Flags, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::admission::Admission;
@@ -26,8 +26,18 @@ impl Engine {
         if syn && self.is_misdirected(now, packet) {
             return;
         }
-        match self.find_session(&packet.tuple) {
+        let found = self.find_session(&packet.tuple);
+        let repeated = found.is_none_or(|key| syn && self.is_another_life(key, packet));
+        if repeated && self.is_of_departed(at, packet) {
+            return;
+        }
+        match found {
             Some(key) if syn && self.is_another_life(key, packet) => {
+                if self.is_challenged(key) {
+                    self.stats.syns_challenged += 1;
+                    self.doubt(key, |doubts| doubts.syn = Some(packet.header.seq));
+                    return;
+                }
                 self.retire(now, key);
                 self.begin(now, segment);
             }
@@ -45,8 +55,32 @@ impl Engine {
             .is_some_and(|session| packet.header.seq.add(1) != session.stream.first_seq())
     }
 
+    /// Whether a client's segment repeats one of a connection that is over; counts it.
+    pub(super) fn is_of_departed(&mut self, at: Time, packet: &TcpPacket<'_>) -> bool {
+        let TcpHeader { seq, flags, .. } = packet.header;
+        let (seq, syn) = match flags.has(Flags::SYN) {
+            true => (seq.add(1), true),
+            false => (seq, false),
+        };
+        let late = self.departed.knows(at, &packet.tuple, seq, syn);
+        self.stats.segments_late += u64::from(late);
+        late
+    }
+
+    /// Whether the live server answers a SYN with other numbers by a challenge: it has this connection, and knows of no
+    /// end (RFC 5961 4). Only its SYN-ACK shows then that another one began.
+    fn is_challenged(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            let heard = match &session.phase {
+                Phase::Opening | Phase::Active { .. } => session.live.is_known(),
+                Phase::Midway(midway) => midway.is_proven(),
+            };
+            heard && session.stream.announced_end().is_none()
+        })
+    }
+
     /// A SYN: the session waits for the end of its handshake.
-    fn begin(&mut self, now: Time, segment: ClientSegment<'_>) {
+    pub(super) fn begin(&mut self, now: Time, segment: ClientSegment<'_>) {
         let ClientSegment { at, packet, .. } = segment;
         if self.is_unchosen(packet) {
             self.stats.sessions_unchosen += 1;
@@ -137,13 +171,14 @@ impl Engine {
                 let near = midway.is_near(packet.header.seq);
                 let ended = near && (flags.has(Flags::FIN) || flags.has(Flags::RST));
                 let watch = midway.watch;
-                let watched = midway.on_client(packet);
+                let one_way = self.stats.live_segments == 0;
+                let watched = midway.on_client(packet, one_way);
                 // What is not admitted now may be at its next turn.
                 let admission = watched.begins.then(|| self.admit_again(now, key, watch));
                 let Some(Admission::Copied(copies)) = admission else {
                     self.count_watched(watch, watched, packet);
                     if !near {
-                        self.note_stray(key, packet);
+                        self.note_stray(at, key, packet);
                     }
                     if ended {
                         self.remove_session(key);
@@ -240,9 +275,9 @@ impl Engine {
 
     /// Notes a client's segment that fits no window of its session's connection: should the live
     /// server acknowledge it, the four-tuple belongs to another one whose beginning was not captured.
-    fn note_stray(&mut self, key: SessionKey, packet: &TcpPacket<'_>) {
-        if packet.payload_len > 0 {
-            self.strays.insert(key, packet.seq_end());
+    fn note_stray(&mut self, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+        if packet.payload_len > 0 && !self.is_of_departed(at, packet) {
+            self.doubt(key, |doubts| doubts.stray = Some(packet.seq_end()));
         }
     }
 
@@ -267,7 +302,6 @@ impl Engine {
             payload,
         } = segment;
         let flags = packet.header.flags;
-        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -283,14 +317,22 @@ impl Engine {
             end: wire_end,
         }) = place(&session.stream, seq, packet)
         else {
-            self.note_stray(key, packet);
+            self.note_stray(at, key, packet);
             return;
         };
         if offset > session.stream.len() + PLAUSIBLE {
-            self.note_stray(key, packet);
+            self.note_stray(at, key, packet);
             self.stats.segments_out_of_window += 1;
             return;
         }
+        let reset = flags.has(Flags::RST);
+        if reset && !self.is_at_next_byte(key, offset) {
+            let kind = EndKind::Reset;
+            return self.doubt_reset(key, at, End { offset, kind });
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let answer = session.live.on_client_ack(packet);
         // What the live server has acknowledged was sent, captured or not.
         let known_end = session.stream.known_end().max(session.live.acked);
@@ -323,10 +365,11 @@ impl Engine {
         if grown || ended {
             self.advance_replicas(now, key);
         }
-        if let Some(session) = self.sessions.get_mut(key) {
-            if session.gap_since != Time::NEVER {
-                session.check_gap(clock);
-            }
+        let may_be_filled = self.sessions.get(key).map(|it| it.gap_since);
+        if may_be_filled.is_some_and(|since| since != Time::NEVER) {
+            self.check_gap(now, key);
+        }
+        if let Some(session) = self.sessions.get(key) {
             let copied = matches!(session.phase, Phase::Active { .. });
             if copied && session.first_replica.is_none() {
                 self.trim(key);
@@ -335,6 +378,19 @@ impl Engine {
         if ended || began {
             self.arm_session(key);
         }
+        self.weigh_reset(now, key);
+    }
+
+    /// Whether a RST at this offset stands where the live server expects the next byte, or where it says that it does;
+    /// behind a FIN both are possible.
+    fn is_at_next_byte(&self, key: SessionKey, offset: u64) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            let acked = session.live.is_known() && offset == session.live.acked;
+            let fin = session.stream.announced_end();
+            let behind_fin =
+                fin.is_some_and(|fin| offset == fin.offset || offset == fin.offset + 1);
+            acked || behind_fin || offset == session.stream.len()
+        })
     }
 
     /// Adds bytes to a session's stream, with the turns that they begin.
@@ -394,18 +450,17 @@ impl Engine {
         let flags = packet.header.flags;
         let mut changed = false;
         if flags.has(Flags::RST) {
-            // Whatever comes now, the client does not hear it.
-            self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
             if session.stream.announced_end().is_some() {
+                self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
                 changed = !session.reset_after_fin;
                 session.reset_after_fin = true;
-            } else if offset >= session.stream.len() {
-                // RFC 9293 3.5.3: a RST counts at the expected number. One further on belongs to
-                // bytes that are still on their way to capture.
-                session.stream.set_end(End {
-                    offset,
+            } else {
+                // One at what the live server has acknowledged may stand before bytes that were captured.
+                let end = End {
+                    offset: offset.max(session.stream.len()),
                     kind: EndKind::Reset,
-                });
+                };
+                self.end_by_reset(now, key, end);
                 changed = true;
             }
         } else if flags.has(Flags::FIN)
@@ -417,12 +472,12 @@ impl Engine {
                 kind: EndKind::Fin,
             });
         }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return changed;
+        };
         if session.stream.announced_end().is_some() && session.end(clock) {
             self.stats.sessions_ended += 1;
             changed = true;
-            if flags.has(Flags::RST) {
-                session.check_gap(clock);
-            }
         }
         let answer = session.live.on_client_ack(packet);
         changed | self.place_end(now, at, key, answer)

@@ -5,6 +5,8 @@
 //! becomes a session of its own, the heir: from the next turn on that was held behind the hole, or
 //! else watched until one begins, like a session that was met in its middle.
 
+use std::time::Duration;
+
 use millrace_wire::Seq;
 
 use super::Engine;
@@ -21,6 +23,8 @@ use crate::turns::TurnClock;
 /// So many connections may come of one session at once; of what lies behind still more holes, the
 /// next turn is waited for.
 const HEIRS_AT_ONCE: usize = 16;
+/// Recorders of the two directions are further apart by mistake.
+const MOST_AHEAD: Duration = Duration::from_secs(600);
 
 impl Engine {
     /// Whether bytes are missing of a session that it is known to have sent.
@@ -29,6 +33,20 @@ impl Engine {
             let active = matches!(session.phase, Phase::Active { .. });
             active && session.has_gap()
         })
+    }
+
+    /// How long bytes that the live server has acknowledged are waited for.
+    pub(super) fn gap_grace(&self) -> Duration {
+        self.config.gap_grace + 2 * self.ahead
+    }
+
+    /// Notes whether bytes of this session are missing that the live server has acknowledged.
+    pub(super) fn check_gap(&mut self, now: Time, key: SessionKey) {
+        let clock = self.live_now(now);
+        if let Some(session) = self.sessions.get_mut(key) {
+            let ahead = session.check_gap(clock);
+            self.ahead = self.ahead.max(ahead.min(MOST_AHEAD));
+        }
     }
 
     /// Whether a session has a replica that still delivers something.
@@ -161,7 +179,7 @@ impl Engine {
         }
         let over = behind.is_over();
         let hole_since = behind.runs.front().map_or(clock, |run| run.info.at);
-        let grace = self.config.gap_grace;
+        let grace = self.gap_grace();
         let done = over || !(all || hole_since + grace <= clock);
         if let Some(session) = self.sessions.get_mut(heir) {
             let (answered, _) = session.live.answered();

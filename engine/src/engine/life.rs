@@ -53,6 +53,7 @@ impl Engine {
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
     /// What lies behind holes is delivered, too.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
+        self.settle_reset(now, key);
         let mut last = key;
         if self.has_gap(key)
             && let Some(heir) = self.heal(now, key, true)
@@ -95,8 +96,16 @@ impl Engine {
             return;
         };
         let hash = self.hasher.hash_one(session.tuple);
-        if let Ok(entry) = self.by_tuple.find_entry(hash, |other| *other == key) {
-            entry.remove();
+        let Ok(entry) = self.by_tuple.find_entry(hash, |other| *other == key) else {
+            return;
+        };
+        entry.remove();
+        if session.has_departed() {
+            // Sequence numbers are 32 bits of it.
+            let first = session.stream.first_seq();
+            let end = first.add(session.stream.known_end() as u32);
+            self.departed
+                .remember(session.last_seen, session.tuple, first, end);
         }
     }
 
@@ -118,7 +127,7 @@ impl Engine {
     pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
         self.kept.remove(key);
-        self.strays.remove(key);
+        self.doubts.remove(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -554,7 +563,7 @@ impl Engine {
     }
 
     pub(super) fn on_session_timer(&mut self, now: Time, fired: Time, key: SessionKey) {
-        let clock = self.live_now(now);
+        let (clock, grace) = (self.live_now(now), self.gap_grace());
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -565,10 +574,19 @@ impl Engine {
         if session.live.clock.overdue_at(self.config.overdue_after) <= clock {
             self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
         }
-        if session.deadline(&self.config) > clock {
+        let wakes_for_itself = session.deadline(&self.config, grace) <= clock;
+        if self.reset_counts_at(key) <= clock {
+            self.settle_reset(now, key);
             self.arm_session(key);
             return;
         }
+        if !wakes_for_itself {
+            self.arm_session(key);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let active = matches!(session.phase, Phase::Active { .. });
         let under_way = session.backlog() > 0 || session.is_busy();
         if self.config.recorded.is_some() && under_way {
@@ -577,7 +595,7 @@ impl Engine {
             self.session_timers.arm(key, later, &mut session.armed);
             return;
         }
-        if active && session.gap_is_final(clock, &self.config) {
+        if active && session.gap_is_final(clock, grace) {
             session.gap_since = Time::NEVER;
             self.heal(now, key, false);
             return;

@@ -3,7 +3,8 @@
 use millrace_wire::{Flags, TcpHeader, TcpPacket};
 
 use super::Engine;
-use super::client::PLAUSIBLE;
+use super::client::{ClientSegment, PLAUSIBLE};
+use crate::payload::Payload;
 use crate::session::{Midway, Phase, SessionKey, Watch};
 use crate::stream::{End, EndKind};
 use crate::time::Time;
@@ -20,6 +21,12 @@ impl Engine {
     ) -> Option<SessionKey> {
         let tuple = packet.tuple.reversed();
         let found = self.find_session(&tuple);
+        if packet.header.flags.has(Flags::SYN)
+            && self.departed.knows(at, &tuple, packet.header.ack, true)
+        {
+            self.stats.segments_late += 1;
+            return None;
+        }
         let session = found.and_then(|key| self.sessions.get(key));
         let TcpHeader { ack, flags, .. } = packet.header;
         let is_new = flags.has(Flags::SYN | Flags::ACK)
@@ -29,8 +36,12 @@ impl Engine {
                 let newer = ack.after(session.stream.first_seq().add(seen));
                 newer && !matches!(session.phase, Phase::Opening)
             });
-        let is_stray = found.is_some_and(|key| self.strays.get(key) == Some(&ack));
-        if let Some(key) = found.filter(|_| is_new || is_stray) {
+        let doubts = found.and_then(|key| self.doubts.get(key)).copied();
+        let doubts = doubts.unwrap_or_default();
+        let is_stray = doubts.stray == Some(ack);
+        let is_accepted = flags.has(Flags::SYN | Flags::ACK)
+            && doubts.syn.is_some_and(|number| number.add(1) == ack);
+        if let Some(key) = found.filter(|_| is_new || is_stray || is_accepted) {
             self.retire(now, key);
         }
         let client = TcpPacket {
@@ -43,7 +54,15 @@ impl Engine {
             payload: &[],
             payload_len: 0,
         };
-        if is_new {
+        if is_accepted {
+            // It was seen, and not counted as a session's beginning.
+            let segment = ClientSegment {
+                at,
+                packet: &client,
+                payload: Payload::Borrowed(&[]),
+            };
+            self.begin(now, segment);
+        } else if is_new {
             self.begin_unseen(at, &client, Phase::Opening);
         } else if is_stray {
             let midway = Midway::new(&client, Watch::Met);
@@ -59,7 +78,6 @@ impl Engine {
             self.stats.segments_unowned += 1;
             return;
         };
-        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -106,43 +124,63 @@ impl Engine {
             let offset = stream.offset_of(ack);
             offset.filter(|offset| *offset <= sent.saturating_add(PLAUSIBLE))
         };
+        let at_next_byte = session.live.is_next(packet.header.seq);
         session.live.on_segment(at, packet, sent, offset_of);
         let answered = asked && !session.live.clock.is_asking();
         self.stats.live_turns_answered += u64::from(answered);
+        let ended = session.stream.announced_end().is_some();
+        if reset && !ended && !at_next_byte {
+            let end = End {
+                offset: session.stream.len(),
+                kind: EndKind::Severed,
+            };
+            return self.doubt_reset(key, at, end);
+        }
         if reset || session.live.finished {
             self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
         }
-        session.check_gap(clock);
         let closed = session.live.finished != finished;
-        let severed = reset && session.stream.announced_end().is_none();
-        if severed && session.has_gap() {
-            // Nothing will fill it. What was captured behind it is delivered, too.
-            self.stats.bytes_missing += session.note_acked();
-            let offset = session.stream.known_end();
-            let kind = EndKind::Severed;
-            session.stream.set_end(End { offset, kind });
-            self.stats.sessions_ended += u64::from(session.end(clock));
-            self.heal(now, key, true);
-            return;
+        self.check_gap(now, key);
+        if reset && !ended {
+            return self.sever(now, key);
         }
-        if severed {
-            let before = session.load();
-            self.stats.bytes_missing += session.note_acked();
-            let given_up = session.stream.cut_short(EndKind::Severed);
-            self.stats.give_up(given_up, session.copies());
-            self.stats.sessions_ended += u64::from(session.end(clock));
-            session.mark_end();
-            self.account(key, before);
-        }
-        if severed || closed {
+        if closed {
             self.advance_replicas(now, key);
         }
         let urgent = self
             .sessions
             .get(key)
             .is_some_and(|s| s.gap_since != Time::NEVER);
-        if severed || urgent {
+        if urgent {
             self.arm_session(key);
         }
+        self.weigh_reset(now, key);
+    }
+
+    /// The live server has reset the connection.
+    pub(super) fn sever(&mut self, now: Time, key: SessionKey) {
+        let clock = self.live_now(now);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let kind = EndKind::Severed;
+        if session.has_gap() {
+            // Nothing will fill it. What was captured behind it is delivered, too.
+            self.stats.bytes_missing += session.note_acked();
+            let offset = session.stream.known_end();
+            session.stream.set_end(End { offset, kind });
+            self.stats.sessions_ended += u64::from(session.end(clock));
+            self.heal(now, key, true);
+            return;
+        }
+        let before = session.load();
+        self.stats.bytes_missing += session.note_acked();
+        let given_up = session.stream.cut_short(kind);
+        self.stats.give_up(given_up, session.copies());
+        self.stats.sessions_ended += u64::from(session.end(clock));
+        session.mark_end();
+        self.account(key, before);
+        self.advance_replicas(now, key);
+        self.arm_session(key);
     }
 }

@@ -4,6 +4,7 @@ mod admission;
 mod aside;
 mod client;
 mod conflict;
+mod doubts;
 mod gaps;
 mod life;
 mod live;
@@ -17,14 +18,16 @@ mod trim;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use millrace_wire::{Endpoint, FourTuple, Seq, TcpHeader, TcpPacket};
+use millrace_wire::{Endpoint, Flags, FourTuple, TcpHeader, TcpPacket};
 use slotmap::{SlotMap, SparseSecondaryMap};
 
 pub use self::aside::Relief;
 use self::client::ClientSegment;
+use self::doubts::Doubts;
 pub use self::misdirected::Misdirection;
 use self::misdirected::Signs;
 pub use self::output::Transmit;
@@ -32,6 +35,7 @@ use self::silence::Silence;
 use self::trim::Kept;
 use crate::caps::Meter;
 use crate::config::{ClientKind, Config, Direction, Way};
+use crate::departed::Departed;
 use crate::intensity::Intensity;
 use crate::payload::Payload;
 use crate::pool::BlockPool;
@@ -134,6 +138,9 @@ const SESSION_COST: usize = size_of::<Session>() + ENTRY_COST;
 /// Memory for each replica but for its connection, in bytes. While idle it has no timer.
 const REPLICA_COST: usize = size_of::<Replica>() + ENTRY_COST - size_of::<(Time, ReplicaKey)>();
 
+/// One connection that is over is remembered for so many bytes of the memory limit: each takes less than 80.
+const DEPARTED_SHARE: u64 = 4096;
+
 /// Memory for what a session with several replicas keeps for them, in bytes: key, entry, and its
 /// place in the hash table at half full.
 const KEPT_COST: usize = 2 * (size_of::<SessionKey>() + size_of::<Kept>());
@@ -209,8 +216,12 @@ pub struct Engine {
     recorded: RecordedClock,
     heap: usize,
     backlog: u64,
-    /// Behind the last segment of a client that fits no window of the session with its four-tuple.
-    strays: SparseSecondaryMap<SessionKey, Seq, FixedState>,
+    /// By how much acknowledgements of the live server were captured before what they acknowledge, at most.
+    ahead: Duration,
+    /// Connections that are over.
+    departed: Departed,
+    /// What was captured and does not count yet.
+    doubts: SparseSecondaryMap<SessionKey, Doubts, FixedState>,
     /// What sessions with several replicas keep for them.
     kept: SparseSecondaryMap<SessionKey, Kept, FixedState>,
     /// Replicas that were looked at to find out what may be freed.
@@ -231,11 +242,14 @@ impl Engine {
             joined: 0,
             silence: Silence::default(),
         };
+        let departed = usize::try_from(config.memory_limit / DEPARTED_SHARE).unwrap_or(usize::MAX);
         Self {
             ways: vec![way; Way::all(config.services.len()).count()],
             hasher: FixedState::with_seed(config.seed),
             kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
-            strays: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
+            ahead: Duration::ZERO,
+            departed: Departed::new(config.late, departed, config.seed),
+            doubts: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             allocator: Allocator::new(&config),
             intensity: config.intensity,
             relief: Relief::default(),
@@ -286,6 +300,11 @@ impl Engine {
         packet: &TcpPacket<'_>,
         payload: Payload<'_>,
     ) {
+        // What a RST carries is a diagnosis, no part of the stream (RFC 9293 3.10.7.4, RFC 1122 4.2.2.12).
+        let (packet, payload) = match packet.header.flags.has(Flags::RST) {
+            true => (&without_payload(packet), Payload::Borrowed(&[])),
+            false => (packet, payload),
+        };
         match self.config.direction(&packet.tuple) {
             Direction::ToLive => {
                 let segment = ClientSegment {
@@ -659,8 +678,9 @@ impl Engine {
     }
 
     fn arm_session(&mut self, key: SessionKey) {
+        let (doubt, grace) = (self.reset_counts_at(key), self.gap_grace());
         if let Some(session) = self.sessions.get_mut(key) {
-            let deadline = session.deadline(&self.config);
+            let deadline = session.deadline(&self.config, grace).min(doubt);
             self.session_timers.arm(key, deadline, &mut session.armed);
         }
     }
@@ -704,6 +724,14 @@ impl Engine {
         if any {
             self.trim_if_due(session);
         }
+    }
+}
+
+fn without_payload<'a>(packet: &TcpPacket<'a>) -> TcpPacket<'a> {
+    TcpPacket {
+        payload: &[],
+        payload_len: 0,
+        ..*packet
     }
 }
 

@@ -42,6 +42,7 @@ impl Engine {
             }
             self.retire(now, key);
         }
+        self.departed.clear();
     }
 
     /// Whether a copy would begin with this segment of a recording: one that completes a client's
@@ -61,7 +62,11 @@ impl Engine {
     pub fn end_gaps(&mut self, now: Time) {
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
-            if self.has_gap(key) {
+            let has_hole = self
+                .sessions
+                .get(key)
+                .is_some_and(|it| it.stream.has_hole());
+            if has_hole && self.has_gap(key) {
                 self.heal(now, key, true);
             }
         }

@@ -194,7 +194,7 @@ fn a_gap_before_the_clients_reset_is_capture_loss() {
             (11, wire.reset(13)),
         ],
     );
-    world.run(secs(10));
+    world.run(secs(70));
     assert_eq!(world.received(PORT), b"first ");
     assert_eq!(world.target(PORT).ended, Ended::Reset);
     assert_aborted(&mut world, AbortReason::CaptureGap);

@@ -15,6 +15,7 @@ mod sim;
 
 mod capture;
 mod contact;
+mod doubts;
 mod ends;
 mod flows;
 mod gaps;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 14] = [
+const SOURCES: [(&str, &str); 15] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -18,6 +18,7 @@ const SOURCES: [(&str, &str); 14] = [
     ("recorded", include_str!("recorded.rs")),
     ("silence", include_str!("silence.rs")),
     ("misdirected", include_str!("misdirected.rs")),
+    ("doubts", include_str!("doubts.rs")),
 ];
 
 /// The tests of all files, as `file::name`.

@@ -1,0 +1,135 @@
+//! Segments that their receiver may not have accepted (RFC 9293 3.10.7.4, RFC 5961 3.2 and 4.2): strays, forged
+//! ones, late repetitions. They count once what follows bears them out.
+//!
+//! - A RST that does not stand at the next byte is challenged by its receiver, and mostly ends nothing. It counts when
+//!   the bytes before it have come, or when nothing shows for a while that the connection goes on.
+//! - A SYN with other numbers on an open connection is challenged, too. A SYN-ACK that answers it begins another one.
+//! - A client's segment outside of any window is another connection's if the live server acknowledges it.
+
+use std::time::Duration;
+
+use millrace_wire::Seq;
+
+use super::Engine;
+use crate::session::{Phase, SessionKey};
+use crate::stream::{End, EndKind};
+use crate::time::Time;
+
+/// A RST at another byte than the next counts if nothing has shown for so long that the connection goes on.
+const BORNE_OUT_AFTER: Duration = Duration::from_secs(60);
+
+/// What was captured of one connection and does not count yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Doubts {
+    /// Behind the last segment of the client that fits no window.
+    pub(super) stray: Option<Seq>,
+    /// The number of a SYN that came while the connection was open.
+    pub(super) syn: Option<Seq>,
+    reset: Option<DoubtfulReset>,
+}
+
+/// A RST that did not stand at the next byte.
+#[derive(Clone, Copy, Debug)]
+struct DoubtfulReset {
+    at: Time,
+    /// The end that it makes: [`EndKind::Severed`] if it came from the live server.
+    end: End,
+    /// What the client and the live server had sent before.
+    asked: u64,
+    answered: u64,
+}
+
+impl Engine {
+    /// Notes something of a session that does not count yet.
+    pub(super) fn doubt(&mut self, key: SessionKey, note: impl FnOnce(&mut Doubts)) {
+        let mut doubts = self.doubts.get(key).copied().unwrap_or_default();
+        note(&mut doubts);
+        self.doubts.insert(key, doubts);
+    }
+
+    /// Notes a RST of either side that does not stand at the next byte, and would make this end.
+    pub(super) fn doubt_reset(&mut self, key: SessionKey, at: Time, end: End) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let reset = DoubtfulReset {
+            at,
+            end,
+            asked: session.stream.known_end().max(session.live.acked),
+            answered: session.live.sent(),
+        };
+        self.stats.resets_doubted += 1;
+        // Of several the first: what came after it came after all of them.
+        self.doubt(key, |doubts| {
+            doubts.reset.get_or_insert(reset);
+        });
+        self.arm_session(key);
+    }
+
+    /// Looks whether what was captured since bears out a RST of this session, or shows that it ended nothing.
+    pub(super) fn weigh_reset(&mut self, now: Time, key: SessionKey) {
+        let Some(reset) = self.doubts.get(key).and_then(|doubts| doubts.reset) else {
+            return;
+        };
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let goes_on = match reset.end.kind {
+            EndKind::Severed => session.live.sent() > reset.answered,
+            _ => session.stream.known_end() > reset.asked.max(reset.end.offset),
+        };
+        if goes_on || session.live.acked > reset.asked {
+            self.doubt(key, |doubts| doubts.reset = None);
+        } else if reset.end.kind == EndKind::Reset && session.stream.len() == reset.end.offset {
+            self.settle_reset(now, key);
+        }
+    }
+
+    /// When a RST of this session counts for want of anything that shows the opposite.
+    pub(super) fn reset_counts_at(&self, key: SessionKey) -> Time {
+        let reset = self.doubts.get(key).and_then(|doubts| doubts.reset);
+        reset.map_or(Time::NEVER, |reset| reset.at + BORNE_OUT_AFTER)
+    }
+
+    /// A RST of this session counts from now on, if there is one.
+    pub(super) fn settle_reset(&mut self, now: Time, key: SessionKey) {
+        let Some(reset) = self.doubts.get(key).and_then(|doubts| doubts.reset) else {
+            return;
+        };
+        self.doubt(key, |doubts| doubts.reset = None);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.stream.announced_end().is_some()
+            || !matches!(session.phase, Phase::Active { .. })
+        {
+            return;
+        }
+        if reset.end.kind == EndKind::Severed {
+            return self.sever(now, key);
+        }
+        let end = End {
+            offset: reset.end.offset.max(session.stream.len()),
+            ..reset.end
+        };
+        let (before, answer) = (session.load(), session.live.client_saw());
+        self.end_by_reset(now, key, end);
+        self.place_end(now, reset.at, key, answer);
+        self.account(key, before);
+        self.advance_replicas(now, key);
+        self.arm_session(key);
+    }
+
+    /// The client has reset its connection.
+    pub(super) fn end_by_reset(&mut self, now: Time, key: SessionKey, end: End) {
+        let clock = self.live_now(now);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        // Whatever comes now, the client does not hear it.
+        self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
+        session.stream.set_end(end);
+        self.stats.sessions_ended += u64::from(session.end(clock));
+        self.check_gap(now, key);
+    }
+}
