@@ -60,6 +60,9 @@ pub struct Agent {
     pub(crate) speaking: usize,
     leave_at: Option<Instant>,
     said_at: Option<Instant>,
+    /// Until when connections of what an earlier run diverted count as copies, whoever has removed its rules: their
+    /// holders may come back.
+    former_until: Option<Instant>,
     /// Looks after what is diverted.
     pub(crate) lookout: Lookout,
     pub(crate) last: Verified,
@@ -96,6 +99,7 @@ impl Agent {
             speaking: 0,
             leave_at: None,
             said_at: None,
+            former_until: Some(until),
             lookout,
             last: Verified::default(),
             warnings: Vec::new(),
@@ -243,6 +247,10 @@ impl Agent {
             self.leave(now);
         }
         let all = self.diverted();
+        if self.former_until.is_some_and(|until| until <= now) {
+            self.former_until = None;
+            self.installer.remember_only(&all);
+        }
         if let Some(verified) = self.lookout.look(now, &mut self.installer, &all) {
             self.counters.mended += 1;
             self.last = verified;
@@ -288,6 +296,9 @@ impl Agent {
     fn remove_leaving(&mut self, wanted: &Selectors) -> Result<(), InstallError> {
         let before = self.diverted();
         self.last = self.installer.bring_about(wanted, &before)?;
+        if self.former_until.is_none() {
+            self.installer.remember_only(wanted);
+        }
         self.leaving.clear();
         self.trouble = None;
         self.said_at = None;

@@ -146,14 +146,25 @@ impl Installer {
         Ok(self.state.replace(state)?)
     }
 
-    /// Remembers what is diverted now.
-    fn remember_diverted(&mut self, selectors: &Selectors) -> Result<(), StateError> {
+    /// What was diverted in this life of the host, as far as it is remembered.
+    fn remembered(&self) -> Selectors {
+        let last = &self.state.state().diverted;
+        match last.host == HostLife::now() {
+            true => last.selectors.clone(),
+            false => Selectors::new(),
+        }
+    }
+
+    /// From now on only connections of `kept` count as copies, besides those of what is diverted later.
+    pub fn remember_only(&mut self, kept: &Selectors) {
         let mut state = self.state.state().clone();
         state.diverted = Diverted {
             host: HostLife::now(),
-            selectors: selectors.clone(),
+            selectors: kept.clone(),
         };
-        self.state.replace(state)
+        if let Err(error) = self.state.replace(state) {
+            tracing::warn!("{error}: after a kill copied connections would not be known as copies");
+        }
     }
 
     /// The state of the kernel, with our firewall chains.
@@ -181,10 +192,7 @@ impl Installer {
         let snapshot = self.snapshot()?;
         let sockets = self.kernel.sockets()?;
         let mut copied = ours::diverted(&self.host, &snapshot);
-        let last = &self.state.state().diverted;
-        if last.host == HostLife::now() {
-            copied.extend(&last.selectors);
-        }
+        copied.extend(self.remembered());
         let around = Circumstances {
             snapshot: &snapshot,
             sockets: &sockets,
@@ -273,11 +281,9 @@ impl Installer {
         });
         match done {
             Ok((lookups, steps)) => {
-                if let Err(error) = self.remember_diverted(wanted) {
-                    tracing::warn!(
-                        "{error}: after a kill its connections would not be known as copies"
-                    );
-                }
+                // After a kill its holders come back one by one: what the others had is kept in mind.
+                let all: Selectors = self.remembered().union(wanted).copied().collect();
+                self.remember_only(&all);
                 Ok(Verified { lookups, steps })
             }
             Err(error) => {

@@ -145,6 +145,7 @@ pub fn remove(installer: &mut Installer) -> Result<(), ExitError> {
     }
     let done = (|| -> Result<u32, InstallError> {
         let verified = installer.bring_about(&nothing, &there)?;
+        installer.remember_only(&nothing);
         installer.remember_by_hand(None)?;
         installer.restore_settings()?;
         Ok(verified.steps)

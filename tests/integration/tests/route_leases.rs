@@ -216,6 +216,36 @@ fn an_agent_killed_under_load_and_back_leaks_nothing_and_its_holders_come_back()
 }
 
 #[test]
+fn after_a_kill_that_cost_all_rules_copies_are_known_whoever_comes_back_first() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    let _server = scene.serve();
+    let options = ["-x", PASS_LIST, "--grace", "20"];
+    let _copy = scene
+        .connect(client(Family::V4), Duration::from_secs(2))
+        .unwrap();
+    let mut agent = scene.start_agent(&[&options[..], &["--force", SERVICES]].concat());
+    scene.hold("copier-1", both()).held();
+    agent.kill().unwrap();
+    for harm in [
+        "ip rule flush pref 10001; ip rule flush pref 10000",
+        "ip -6 rule flush pref 10001; ip -6 rule flush pref 10000",
+        "ip route flush table 36524; ip -6 route flush table 36524; ip link del millrace0",
+        "nft flush ruleset",
+    ] {
+        scene.target.check("sh", &["-c", harm]).unwrap();
+    }
+    let _agent = scene.start_agent(&options);
+    let pooled = need(&[service(Family::V4)], &["198.18.9.0/24"]);
+    let first = scene.hold("copier-2", pooled);
+    first.held();
+    let second = scene.hold("copier-1", both());
+    second.held();
+}
+
+#[test]
 fn an_agent_that_finds_rules_whose_holder_never_comes_removes_them() {
     if !can_run() {
         return;
