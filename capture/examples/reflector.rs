@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use millrace_capture::{
     Filter, FilterSpec, Ring, RingConfig, SendErrorKind, Sender, SenderConfig, ServiceFilter, wait,
 };
-use millrace_wire::LinkType;
 use millrace_wire::checksum::Sum;
 use millrace_wire::link::network_layer;
+use millrace_wire::{LinkType, Tunnels};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -172,7 +172,7 @@ fn cpu_time() -> Duration {
 }
 
 fn reflect_frame(link: LinkType, frame: &[u8], arguments: &Arguments, sender: &mut Sender) {
-    let Some((_, packet)) = network_layer(link, frame) else {
+    let Ok((_, packet)) = network_layer(link, frame, &Tunnels::none()) else {
         return;
     };
     sender.push(0, arguments.to.ip(), |slot| {

@@ -229,6 +229,7 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
             .max_open
             .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
         max_new_sessions: options.limits.max_new_sessions,
+        tunnels: offline.tunnels.chosen(),
         progress: !options.common.daemon,
     })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use millrace_capture::{RingStatistics, SendCounters, SendErrorKind};
 use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
-use millrace_wire::DecodeCounters;
+use millrace_wire::{DecodeCounters, NotTcp};
 use serde::Serialize;
 
 use crate::control::IntensityStatus;
@@ -183,6 +183,9 @@ pub struct Capture {
     pub syns_lost: u64,
     /// Frames that are not TCP.
     pub not_tcp: u64,
+    /// What these were, of a recording.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, u64>,
     /// Frames with broken headers.
     pub malformed: u64,
     /// IP fragments.
@@ -281,6 +284,8 @@ pub struct Sources<'a> {
     pub syns_lost: u64,
     /// The decoder's counters.
     pub decode: DecodeCounters,
+    /// What a recording holds that is not TCP.
+    pub others: &'a BTreeMap<NotTcp, u64>,
     /// The sender's counters.
     pub send: &'a SendCounters,
     /// What is given up under pressure.
@@ -291,6 +296,14 @@ pub struct Sources<'a> {
     pub probes: Vec<ProbeStatus>,
     /// The recording, where one is replayed.
     pub recording: Option<Recording>,
+}
+
+/// What is not TCP, by name.
+pub fn named(others: &BTreeMap<NotTcp, u64>) -> BTreeMap<String, u64> {
+    let named = others
+        .iter()
+        .map(|(kind, count)| (kind.to_string(), *count));
+    named.collect()
 }
 
 impl Report {
@@ -379,6 +392,7 @@ impl Report {
                 dropped: ring.dropped + from.answers.dropped,
                 syns_lost: from.syns_lost,
                 not_tcp: decode.not_tcp,
+                others: named(from.others),
                 malformed: decode.malformed,
                 fragments: decode.fragments,
                 cut: decode.cut,

@@ -166,6 +166,7 @@ impl Shard {
             parts.probe,
             &parts.readiness,
         );
+        let decoder = parts.feed.as_ref().map_or_else(Decoder::new, Feed::decoder);
         let window = parts.pilot.window;
         let pilot = Pilot::new(parts.pilot);
         // A ramp may begin with less than what the engine was told.
@@ -180,7 +181,7 @@ impl Shard {
             feed: parts.feed,
             answers: parts.answers,
             feed_at: Time::NEVER,
-            decoder: Decoder::new(),
+            decoder,
             builder: PacketBuilder::new(),
             sender: parts.sender,
             routes: RouteInfo::default(),
@@ -612,6 +613,7 @@ impl Shard {
             answers: answers.unwrap_or_default(),
             syns_lost: captured.syns_lost,
             decode,
+            others: self.decoder.others(),
             pressure: self.governor.status(),
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),

@@ -18,7 +18,7 @@ use millrace_capture::{PacketWriter, Source, Waker};
 use millrace_copier::control::Mode;
 use millrace_copier::offline::feed::{Feed, FeedConfig, Step};
 use millrace_engine::{Config, RefusalReason, Time};
-use millrace_wire::{Decoder, LinkType, PacketBuilder};
+use millrace_wire::{Decoder, LinkType, PacketBuilder, Tunnels};
 
 use Action::{Client, ClientFin, Pause, Server, ServerFin};
 use sim::{Action, Behaviour, Live, Packet, World, at, config, ms, secs};
@@ -93,6 +93,7 @@ impl Replay {
             longest_pause: None,
             max_open: None,
             max_new_sessions: None,
+            tunnels: Tunnels::none(),
             progress: false,
         };
         feed(&mut how);

@@ -1,5 +1,7 @@
 //! From a captured frame to a TCP segment.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use thiserror::Error;
@@ -11,10 +13,12 @@ use crate::ipv4::Ipv4;
 use crate::ipv6::Ipv6;
 use crate::link::{self, LinkType, Network};
 use crate::tcp::{self, Segment, TcpPacket};
-use crate::vxlan;
+use crate::tunnel::{self, Tunnels};
 
 /// Tunnels inside tunnels are followed this deep.
-const MAX_TUNNELS: usize = 2;
+const MAX_TUNNELS: usize = 4;
+/// So many kinds of what is not TCP are told apart.
+const MOST_KINDS: usize = 64;
 
 /// Whether a segment's checksum is to be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +65,42 @@ pub struct DecodeCounters {
     pub checksum: u64,
 }
 
+/// What a frame holds that is not TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NotTcp {
+    /// Something other than IP, by its EtherType.
+    EtherType(u16),
+    /// Another protocol in IP, by its number.
+    Protocol(u8),
+    /// A UDP datagram, by the port that it goes to.
+    UdpPort(u16),
+}
+
+impl fmt::Display for NotTcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EtherType(kind) => write!(f, "EtherType {kind:#06x}"),
+            Self::Protocol(number) => write!(f, "IP protocol {number}"),
+            Self::UdpPort(port) => write!(f, "UDP port {port}"),
+        }
+    }
+}
+
 /// Decodes frames, and keeps what must be remembered between them: fragments.
-#[derive(Default)]
 pub struct Decoder {
+    tunnels: Tunnels,
     reassembler: Reassembler,
+    /// A packet of a tunnel, and one of TCP, that were made of fragments.
+    outer: Vec<u8>,
     whole: Vec<u8>,
     counters: DecodeCounters,
+    others: BTreeMap<NotTcp, u64>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::with_tunnels(Tunnels::none())
+    }
 }
 
 /// An IP packet's parts, of either family.
@@ -76,13 +110,32 @@ struct IpPacket<'a> {
     protocol: u8,
     payload: &'a [u8],
     payload_len: usize,
+    /// Its header speaks of more bytes than were seen.
+    is_short: bool,
     fragment: Option<(u32, usize, bool)>,
 }
 
 impl Decoder {
-    /// A decoder without fragments.
+    /// A decoder that follows no tunnels.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A decoder that looks into these tunnels.
+    pub fn with_tunnels(tunnels: Tunnels) -> Self {
+        Self {
+            tunnels,
+            reassembler: Reassembler::default(),
+            outer: Vec::new(),
+            whole: Vec::new(),
+            counters: DecodeCounters::default(),
+            others: BTreeMap::new(),
+        }
+    }
+
+    /// What was met that is not TCP, and how often: as many kinds as there is room for.
+    pub const fn others(&self) -> &BTreeMap<NotTcp, u64> {
+        &self.others
     }
 
     /// What was met so far.
@@ -109,11 +162,25 @@ impl Decoder {
         verify: Verify,
     ) -> Result<TcpPacket<'a>, DecodeError> {
         let Self {
+            tunnels,
             reassembler,
+            outer,
             whole,
             counters,
+            others,
         } = self;
-        let result = decode_frame(now, reassembler, whole, link, frame, wire_len, verify);
+        let parts = Parts {
+            tunnels,
+            reassembler,
+            outer: Some(outer),
+            whole,
+        };
+        let mut other = None;
+        let result = decode_frame(now, parts, link, frame, wire_len, verify, &mut other);
+        if let Some(other) = other.filter(|it| others.contains_key(it) || others.len() < MOST_KINDS)
+        {
+            *others.entry(other).or_default() += 1;
+        }
         match &result {
             Ok(packet) => {
                 counters.segments += 1;
@@ -128,30 +195,84 @@ impl Decoder {
     }
 }
 
+/// What decoding one frame needs of a decoder.
+struct Parts<'d, 'a> {
+    tunnels: &'d Tunnels,
+    reassembler: &'d mut Reassembler,
+    /// Where a tunnel's fragments become whole: once in a frame.
+    outer: Option<&'a mut Vec<u8>>,
+    whole: &'a mut Vec<u8>,
+}
+
 fn decode_frame<'a>(
     now: u64,
-    reassembler: &mut Reassembler,
-    whole: &'a mut Vec<u8>,
+    mut parts: Parts<'_, 'a>,
     mut link: LinkType,
     mut frame: &'a [u8],
     mut wire_len: usize,
     verify: Verify,
+    other: &mut Option<NotTcp>,
 ) -> Result<TcpPacket<'a>, DecodeError> {
     for _ in 0..=MAX_TUNNELS {
-        let (network, packet) = link::network_layer(link, frame).ok_or(DecodeError::NotTcp)?;
+        let (network, packet) =
+            link::network_layer(link, frame, parts.tunnels).map_err(|ethertype| {
+                *other = ethertype.map(NotTcp::EtherType);
+                DecodeError::NotTcp
+            })?;
         let seen = wire_len.max(frame.len()) - (frame.len() - packet.len());
         let ip = ip_packet(network, packet, seen).ok_or(DecodeError::Malformed)?;
-        match ip.protocol {
-            tcp::PROTOCOL => return segment(now, reassembler, whole, &ip, verify),
-            vxlan::UDP if ip.fragment.is_none() => {
-                frame = vxlan::inner_frame(ip.payload).ok_or(DecodeError::NotTcp)?;
-                wire_len = ip.payload_len.saturating_sub(vxlan::HEADERS);
-                link = LinkType::Ethernet;
-            }
-            _ => return Err(DecodeError::NotTcp),
+        if ip.is_short && verify == Verify::Checksum {
+            // Where it was received it was thrown away.
+            return Err(DecodeError::Malformed);
         }
+        if ip.protocol == tcp::PROTOCOL {
+            return segment(now, parts.reassembler, parts.whole, &ip, verify);
+        }
+        let is_later_fragment = ip.fragment.is_some_and(|(_, offset, _)| offset > 0);
+        let (payload, payload_len) = match ip.fragment {
+            None => (ip.payload, ip.payload_len),
+            Some(fragment) if tunnel::may_be(parts.tunnels, ip.protocol) => {
+                let outer = parts.outer.take().ok_or(DecodeError::NotTcp)?;
+                *outer = collect(now, parts.reassembler, &ip, fragment)?;
+                (outer.as_slice(), outer.len())
+            }
+            Some(_) => (ip.payload, ip.payload_len),
+        };
+        let Some((inner_link, inner)) = tunnel::inside(parts.tunnels, ip.protocol, payload) else {
+            let port = tunnel::udp_port(ip.protocol, payload).filter(|_| !is_later_fragment);
+            *other = Some(port.map_or(NotTcp::Protocol(ip.protocol), NotTcp::UdpPort));
+            return Err(DecodeError::NotTcp);
+        };
+        // What is cut is cut at the end.
+        wire_len = payload_len - (payload.len() - inner.len());
+        (link, frame) = (inner_link, inner);
     }
     Err(DecodeError::NotTcp)
+}
+
+/// Takes a fragment; the packet that it makes whole.
+fn collect(
+    now: u64,
+    reassembler: &mut Reassembler,
+    ip: &IpPacket<'_>,
+    (id, offset, more): (u32, usize, bool),
+) -> Result<Vec<u8>, DecodeError> {
+    // A cut fragment can never become whole.
+    if ip.payload.len() < ip.payload_len {
+        return Err(DecodeError::Malformed);
+    }
+    reassembler
+        .add(now, key(ip, id), offset, more, ip.payload)
+        .ok_or(DecodeError::Fragment)
+}
+
+fn key(ip: &IpPacket<'_>, id: u32) -> FragmentKey {
+    FragmentKey {
+        source: ip.source,
+        destination: ip.destination,
+        id,
+        protocol: ip.protocol,
+    }
 }
 
 fn ip_packet(network: Network, packet: &[u8], wire_len: usize) -> Option<IpPacket<'_>> {
@@ -165,6 +286,7 @@ fn ip_packet(network: Network, packet: &[u8], wire_len: usize) -> Option<IpPacke
                 protocol: ip.protocol,
                 payload: ip.payload,
                 payload_len: ip.payload_len,
+                is_short: ip.is_short,
                 fragment: fragmented.then_some((
                     u32::from(ip.id),
                     ip.fragment_offset,
@@ -182,6 +304,7 @@ fn ip_packet(network: Network, packet: &[u8], wire_len: usize) -> Option<IpPacke
                 protocol: ip.protocol,
                 payload: ip.payload,
                 payload_len: ip.payload_len,
+                is_short: ip.is_short,
                 fragment: fragment.map(|f| (f.id, f.offset, f.more)),
             })
         }
@@ -197,33 +320,21 @@ fn segment<'a>(
 ) -> Result<TcpPacket<'a>, DecodeError> {
     let (bytes, wire_len) = match ip.fragment {
         None => (ip.payload, ip.payload_len),
-        Some((id, offset, more)) => {
-            // A cut fragment can never become whole.
-            if ip.payload.len() < ip.payload_len {
-                return Err(DecodeError::Malformed);
+        Some(fragment) => {
+            *whole = collect(now, reassembler, ip, fragment)?;
+            if checksum(ip, whole) != 0 {
+                // Put together from two packets with one id (RFC 4963): this piece is of the later one. Whoever sends
+                // fragments has filled in the checksum before.
+                let (id, offset, more) = fragment;
+                reassembler.add(now, key(ip, id), offset, more, ip.payload);
+                return Err(DecodeError::Fragment);
             }
-            let key = FragmentKey {
-                source: ip.source,
-                destination: ip.destination,
-                id,
-                protocol: ip.protocol,
-            };
-            *whole = reassembler
-                .add(now, key, offset, more, ip.payload)
-                .ok_or(DecodeError::Fragment)?;
             (whole.as_slice(), whole.len())
         }
     };
     let segment = Segment::new(bytes).ok_or(DecodeError::Malformed)?;
-    if verify == Verify::Checksum && bytes.len() == wire_len {
-        // Lengths of IP packets fit 32 bits.
-        let sum = Sum::default()
-            .with_pseudo_header(ip.source, ip.destination, wire_len as u32)
-            .with(bytes)
-            .finish();
-        if sum != 0 {
-            return Err(DecodeError::Checksum);
-        }
+    if verify == Verify::Checksum && bytes.len() == wire_len && checksum(ip, bytes) != 0 {
+        return Err(DecodeError::Checksum);
     }
     Ok(TcpPacket {
         tuple: FourTuple::new(
@@ -232,6 +343,15 @@ fn segment<'a>(
         ),
         header: segment.header,
         payload: segment.payload,
-        payload_len: wire_len - segment.header_len,
+        payload_len: wire_len.saturating_sub(segment.header_len),
     })
+}
+
+/// The checksum over a whole TCP segment: 0 if it is right.
+fn checksum(ip: &IpPacket<'_>, segment: &[u8]) -> u16 {
+    // Lengths of IP packets fit 32 bits.
+    Sum::default()
+        .with_pseudo_header(ip.source, ip.destination, segment.len() as u32)
+        .with(segment)
+        .finish()
 }

@@ -102,8 +102,13 @@ impl Reassembler {
         });
         let at = partial.pieces.partition_point(|piece| piece.start < offset);
         let next = partial.pieces.get(at);
-        if next.is_some_and(|piece| piece.start == offset && piece.end() == end) {
-            return None;
+        if let Some(piece) = next.filter(|piece| piece.start == offset && piece.end() == end) {
+            if *piece.data == *data {
+                return None;
+            }
+            // Another packet with the same id, which has come round (RFC 4963): nothing of the first is left of use.
+            self.give_up(&key);
+            return self.add(now, key, offset, more, data);
         }
         let overlaps_next = next.is_some_and(|next| next.start < end);
         let overlaps_last = at

@@ -26,8 +26,10 @@ pub struct Ipv4<'a> {
     pub header_len: usize,
     /// What follows the header, as far as it was captured and belongs to the packet.
     pub payload: &'a [u8],
-    /// Length of what follows the header on the wire; at least `payload.len()`.
+    /// Length of what follows the header, by that header; at least `payload.len()`.
     pub payload_len: usize,
+    /// Whether the header speaks of more bytes than were seen: it was cut on its way.
+    pub is_short: bool,
 }
 
 impl<'a> Ipv4<'a> {
@@ -44,8 +46,8 @@ impl<'a> Ipv4<'a> {
         let header_len = usize::from(first & 0x0f) * 4;
         let total = match usize::from(u16_at(packet, 2)?) {
             0 => wire_len,
-            // Longer than what was seen: cut by capture or lying; the seen length is the truth.
-            total => total.min(wire_len),
+            // Longer than what was seen: cut on its way to who saw it.
+            total => total,
         };
         if header_len < HEADER || total < header_len {
             return None;
@@ -63,6 +65,7 @@ impl<'a> Ipv4<'a> {
             header_len,
             payload: body.get(..payload_len).unwrap_or(body),
             payload_len,
+            is_short: total > wire_len,
         })
     }
 }

@@ -44,6 +44,8 @@ pub struct Ipv6<'a> {
     pub payload: &'a [u8],
     /// Length of what follows the headers on the wire; at least `payload.len()`.
     pub payload_len: usize,
+    /// Whether the header speaks of more bytes than were seen: it was cut on its way.
+    pub is_short: bool,
 }
 
 impl<'a> Ipv6<'a> {
@@ -57,8 +59,9 @@ impl<'a> Ipv6<'a> {
         let seen = wire_len - HEADER;
         let mut length = match usize::from(u16_at(packet, 4)?) {
             0 => seen,
-            length => length.min(seen),
+            length => length,
         };
+        let is_short = length > seen;
         let mut protocol = u8_at(packet, 6)?;
         let mut rest = packet.get(HEADER..)?;
         let mut fragment = None;
@@ -99,6 +102,7 @@ impl<'a> Ipv6<'a> {
             fragment,
             payload: rest.get(..length).unwrap_or(rest),
             payload_len: length,
+            is_short,
         })
     }
 }

@@ -9,7 +9,7 @@
 //! | [`link`] | Ethernet, VLAN, QinQ, Linux cooked, BSD loopback, raw IP | IEEE 802.3, 802.1Q, 802.1ad, pcap link types |
 //! | [`ipv4`], [`ipv6`] | network headers, options and extension headers | RFC 791, RFC 8200, RFC 2675 |
 //! | [`fragment`] | reassembly of IP fragments within fixed bounds | RFC 791, RFC 5722, RFC 8200 |
-//! | [`vxlan`] | the outer UDP and VXLAN headers | RFC 7348 |
+//! | [`tunnel`] | what is inside VXLAN, GENEVE, GRE, ERSPAN, IP in IP, GUE, GTP-U | RFC 7348, RFC 8926, RFC 2784, RFC 2003 |
 //! | [`tcp`] | header, flags and options | RFC 9293, RFC 7323, RFC 2018 |
 //! | [`decode`] | all of the above, from frame to TCP segment | |
 //! | [`build`] | complete IPv4 and IPv6 packets with a TCP segment | |
@@ -25,11 +25,12 @@ pub mod ipv6;
 pub mod link;
 pub mod seq;
 pub mod tcp;
-pub mod vxlan;
+pub mod tunnel;
 
 pub use build::{BuildError, PacketBuilder};
-pub use decode::{DecodeCounters, DecodeError, Decoder, Verify};
+pub use decode::{DecodeCounters, DecodeError, Decoder, NotTcp, Verify};
 pub use endpoint::{Endpoint, FourTuple};
 pub use link::LinkType;
 pub use seq::Seq;
 pub use tcp::{Flags, SackBlocks, TcpHeader, TcpOptions, TcpPacket};
+pub use tunnel::{Tunnel, Tunnels};

@@ -1,6 +1,7 @@
 //! Link-layer headers: what stands in front of the IP header of a captured frame.
 
 use crate::field::{u8_at, u16_at, u32_at};
+use crate::tunnel::{Tunnel, Tunnels};
 
 /// How the bytes of a captured frame begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,15 @@ pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Length of an Ethernet II header without tags, in bytes.
 pub const ETHERNET_HEADER: usize = 14;
+/// EtherTypes of MPLS (RFC 3032; the second was for multicast) and of PPPoE sessions (RFC 2516).
+const MPLS: [u16; 2] = [0x8847, 0x8848];
+const PPPOE_SESSION: u16 = 0x8864;
+/// PPP's protocol numbers of IPv4 and IPv6.
+const PPP_IPV4: u16 = 0x0021;
+const PPP_IPV6: u16 = 0x0057;
+/// Deepest label stack that is followed.
+const MAX_LABELS: usize = 8;
+
 /// More VLAN tags than this in one frame are not followed. QinQ needs two; the bound only stops
 /// a crafted frame from being walked tag by tag.
 pub const MAX_TAGS: usize = 4;
@@ -43,12 +53,30 @@ const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 /// Finds the network header of a frame: which protocol, and the bytes from there on.
 ///
-/// `None` when the frame is too short or carries something other than IP.
-pub fn network_layer(link: LinkType, frame: &[u8]) -> Option<(Network, &[u8])> {
+/// # Errors
+/// The EtherType, if there is one, of a frame that is too short or carries something other than IP.
+pub fn network_layer<'a>(
+    link: LinkType,
+    frame: &'a [u8],
+    tunnels: &Tunnels,
+) -> Result<(Network, &'a [u8]), Option<u16>> {
+    let (ethertype, rest) = match link {
+        LinkType::Ethernet => (u16_at(frame, 12), frame.get(ETHERNET_HEADER..)),
+        LinkType::LinuxSll => (u16_at(frame, 14), frame.get(16..)),
+        LinkType::LinuxSll2 => (u16_at(frame, 0), frame.get(20..)),
+        LinkType::RawIp | LinkType::Null | LinkType::Loop => {
+            return without_type(link, frame).ok_or(None);
+        }
+    };
+    let (Some(ethertype), Some(rest)) = (ethertype, rest) else {
+        return Err(None);
+    };
+    tagged(ethertype, rest, tunnels)
+}
+
+fn without_type(link: LinkType, frame: &[u8]) -> Option<(Network, &[u8])> {
     match link {
-        LinkType::Ethernet => tagged(u16_at(frame, 12)?, frame.get(ETHERNET_HEADER..)?),
-        LinkType::LinuxSll => tagged(u16_at(frame, 14)?, frame.get(16..)?),
-        LinkType::LinuxSll2 => tagged(u16_at(frame, 0)?, frame.get(20..)?),
+        LinkType::Ethernet | LinkType::LinuxSll | LinkType::LinuxSll2 => None,
         LinkType::RawIp => by_version(frame),
         // The family number of IPv6 differs between systems (10, 24, 28, 30), so the version
         // nibble decides; the family only has to be one that a host could have written.
@@ -64,19 +92,52 @@ pub fn network_layer(link: LinkType, frame: &[u8]) -> Option<(Network, &[u8])> {
     }
 }
 
-fn tagged(mut ethertype: u16, mut rest: &[u8]) -> Option<(Network, &[u8])> {
+fn tagged<'a>(
+    mut ethertype: u16,
+    mut rest: &'a [u8],
+    tunnels: &Tunnels,
+) -> Result<(Network, &'a [u8]), Option<u16>> {
     for _ in 0..=MAX_TAGS {
         match ethertype {
-            ETHERTYPE_IPV4 => return Some((Network::Ipv4, rest)),
-            ETHERTYPE_IPV6 => return Some((Network::Ipv6, rest)),
+            ETHERTYPE_IPV4 => return Ok((Network::Ipv4, rest)),
+            ETHERTYPE_IPV6 => return Ok((Network::Ipv6, rest)),
             tag if TAGS.contains(&tag) => {
-                ethertype = u16_at(rest, 2)?;
-                rest = rest.get(4..)?;
+                let (Some(next), Some(behind)) = (u16_at(rest, 2), rest.get(4..)) else {
+                    return Err(None);
+                };
+                (ethertype, rest) = (next, behind);
             }
-            _ => return None,
+            labels if MPLS.contains(&labels) && tunnels.has(Tunnel::Mpls) => {
+                return behind_labels(rest).ok_or(Some(labels));
+            }
+            PPPOE_SESSION if tunnels.has(Tunnel::Pppoe) => {
+                return in_ppp(rest).ok_or(Some(PPPOE_SESSION));
+            }
+            other => return Err(Some(other)),
+        }
+    }
+    Err(Some(ethertype))
+}
+
+/// What is behind a stack of labels, if it is IP: the label before the last does not say.
+fn behind_labels(mut rest: &[u8]) -> Option<(Network, &[u8])> {
+    for _ in 0..MAX_LABELS {
+        let is_last = u8_at(rest, 2)? & 1 != 0;
+        rest = rest.get(4..)?;
+        if is_last {
+            return by_version(rest);
         }
     }
     None
+}
+
+fn in_ppp(session: &[u8]) -> Option<(Network, &[u8])> {
+    let packet = session.get(8..)?;
+    match u16_at(session, 6)? {
+        PPP_IPV4 => Some((Network::Ipv4, packet)),
+        PPP_IPV6 => Some((Network::Ipv6, packet)),
+        _ => None,
+    }
 }
 
 fn by_version(packet: &[u8]) -> Option<(Network, &[u8])> {
@@ -90,6 +151,10 @@ fn by_version(packet: &[u8]) -> Option<(Network, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn layer(link: LinkType, frame: &[u8]) -> Option<(Network, &[u8])> {
+        network_layer(link, frame, &Tunnels::none()).ok()
+    }
 
     fn ethernet(types: &[u16]) -> Vec<u8> {
         let mut frame = vec![0; 12];
@@ -108,7 +173,7 @@ mod tests {
         for types in [&[0x0800][..], &[0x8100, 0x0800], &[0x88a8, 0x8100, 0x0800]] {
             let frame = ethernet(types);
             assert_eq!(
-                network_layer(LinkType::Ethernet, &frame),
+                layer(LinkType::Ethernet, &frame),
                 Some((Network::Ipv4, &[0x45, 1, 2, 3][..]))
             );
         }
@@ -116,10 +181,7 @@ mod tests {
 
     #[test]
     fn a_frame_of_nothing_but_tags_ends() {
-        assert_eq!(
-            network_layer(LinkType::Ethernet, &ethernet(&[0x8100; 40])),
-            None
-        );
+        assert_eq!(layer(LinkType::Ethernet, &ethernet(&[0x8100; 40])), None);
     }
 
     #[test]
@@ -127,26 +189,26 @@ mod tests {
         let mut sll = vec![0; 14];
         sll.extend([0x08, 0x00, 0x45]);
         assert_eq!(
-            network_layer(LinkType::LinuxSll, &sll),
+            layer(LinkType::LinuxSll, &sll),
             Some((Network::Ipv4, &[0x45][..]))
         );
         let mut sll2 = vec![0x86, 0xdd];
         sll2.resize(20, 0);
         sll2.push(0x60);
         assert_eq!(
-            network_layer(LinkType::LinuxSll2, &sll2),
+            layer(LinkType::LinuxSll2, &sll2),
             Some((Network::Ipv6, &[0x60][..]))
         );
         assert_eq!(
-            network_layer(LinkType::RawIp, &[0x60]),
+            layer(LinkType::RawIp, &[0x60]),
             Some((Network::Ipv6, &[0x60][..]))
         );
         for null in [[30, 0, 0, 0, 0x60], [0, 0, 0, 24, 0x60]] {
             assert_eq!(
-                network_layer(LinkType::Null, &null),
+                layer(LinkType::Null, &null),
                 Some((Network::Ipv6, &[0x60][..]))
             );
         }
-        assert_eq!(network_layer(LinkType::RawIp, &[0x15]), None);
+        assert_eq!(layer(LinkType::RawIp, &[0x15]), None);
     }
 }

@@ -175,27 +175,6 @@ fn ethernet_padding_is_no_payload() {
     assert_eq!((decoded.payload.len(), decoded.payload_len), (0, 0));
 }
 
-#[test]
-fn a_segment_inside_vxlan_is_found() {
-    let inner = build(false, &TcpHeader::default(), b"hello");
-    let mut frame = vec![0; 12];
-    frame.extend([0x08, 0x00]);
-    let mut datagram = vec![0x30, 0x39, 0x12, 0xb5, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 1, 0];
-    datagram.extend([0; 12]);
-    datagram.extend([0x08, 0x00]);
-    datagram.extend(inner);
-    let total = u16::try_from(20 + datagram.len()).unwrap().to_be_bytes();
-    frame.extend([0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 17, 0, 0]);
-    frame.extend([198, 18, 1, 1, 198, 18, 1, 2]);
-    frame.extend(datagram);
-    let mut decoder = Decoder::new();
-    let decoded = decoder
-        .decode(0, LinkType::Ethernet, &frame, frame.len(), Verify::Checksum)
-        .unwrap();
-    assert_eq!(decoded.tuple, tuple(false));
-    assert_eq!(decoded.payload, b"hello");
-}
-
 /// Splits an IPv4 packet into fragments of `size` payload bytes.
 fn fragments(packet: &[u8], size: usize) -> Vec<Vec<u8>> {
     let body = &packet[20..];

@@ -15,6 +15,9 @@ pub struct Findings {
     pub tcp_packets: u64,
     /// Packets that are not TCP.
     pub other_packets: u64,
+    /// What these were.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, u64>,
     /// Packets with broken or cut headers.
     pub malformed_packets: u64,
     /// IP fragments.

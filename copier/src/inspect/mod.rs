@@ -19,12 +19,14 @@ use std::path::PathBuf;
 use millrace_capture::file::{Format, linktype};
 use millrace_capture::{PacketFile, Source};
 use millrace_fleet::exit::ExitError;
-use millrace_wire::{Decoder, Verify};
+use millrace_wire::{Decoder, Tunnels, Verify};
 
 use self::findings::{FileFindings, Findings, InterfaceFindings};
 use self::table::Table;
 use crate::command::{self, Arguments};
 use crate::offline::timeline::Timeline;
+use crate::offline::tunnels::TunnelOptions;
+use crate::report;
 
 /// Says what recordings hold: services, sessions, bytes, gaps, and whether a replay will be complete.
 #[derive(Debug, Clone, clap::Parser)]
@@ -47,6 +49,10 @@ pub struct InspectOptions {
     #[arg(long)]
     pub all: bool,
 
+    /// Tunnels.
+    #[command(flatten)]
+    pub tunnels: TunnelOptions,
+
     /// Read options from FILE (TOML; keys are the long option names).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -58,7 +64,7 @@ pub struct InspectOptions {
 /// Exit code 64 for the command line, 1 for files of which nothing can be read.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: InspectOptions = command::parse(arguments)?;
-    let findings = inspect(&options.files)?;
+    let findings = inspect(&options.files, options.tunnels.chosen())?;
     let output = if options.json {
         serde_json::to_string_pretty(&findings)
             .map_err(|error| ExitError::caused("cannot write the findings", &error))?
@@ -79,9 +85,9 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
 ///
 /// # Errors
 /// A file that cannot be opened or is no recording.
-pub fn inspect(files: &[String]) -> Result<Findings, ExitError> {
+pub fn inspect(files: &[String], tunnels: Tunnels) -> Result<Findings, ExitError> {
     let mut table = Table::default();
-    let mut decoder = Decoder::new();
+    let mut decoder = Decoder::with_tunnels(tunnels);
     let mut timeline = Timeline::new(None);
     let mut found = Vec::new();
     for name in files {
@@ -94,6 +100,7 @@ pub fn inspect(files: &[String]) -> Result<Findings, ExitError> {
         longest_pause_seconds: timeline.longest_seen().as_secs_f64(),
         tcp_packets: decode.segments,
         other_packets: decode.not_tcp,
+        others: report::named(decoder.others()),
         malformed_packets: decode.malformed,
         fragments: decode.fragments,
         forgotten_connections: table.forgotten(),
@@ -193,7 +200,7 @@ mod tests {
     fn inspected(name: &str, lines: &[Line]) -> Findings {
         let path = std::env::temp_dir().join(format!("millrace-{name}-{}", std::process::id()));
         record(&path, lines);
-        let findings = inspect(&[path.display().to_string()]).unwrap();
+        let findings = inspect(&[path.display().to_string()], Tunnels::none()).unwrap();
         std::fs::remove_file(path).unwrap();
         findings
     }

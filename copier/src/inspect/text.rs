@@ -24,6 +24,7 @@ impl fmt::Display for Shown<'_> {
             longest_pause_seconds,
             tcp_packets,
             other_packets,
+            others,
             malformed_packets,
             fragments,
             forgotten_connections,
@@ -38,6 +39,19 @@ impl fmt::Display for Shown<'_> {
             "{seconds:.3} s, longest pause {longest_pause_seconds:.3} s; {tcp_packets} TCP segments, \
              {other_packets} other packets, {malformed_packets} malformed, {fragments} fragments"
         )?;
+        if !others.is_empty() {
+            let mut named: Vec<_> = others.iter().collect();
+            named.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
+            let named = named.into_iter().take(LISTED);
+            let named: Vec<String> = named
+                .map(|(name, count)| format!("{name} {count}"))
+                .collect();
+            writeln!(
+                f,
+                "not TCP, or in a tunnel that is not looked into: {}",
+                named.join(", ")
+            )?;
+        }
         if *forgotten_connections > 0 {
             writeln!(
                 f,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_capture::{Source, Waker};
 use millrace_engine::{Engine, Time};
 use millrace_fleet::exit::ExitError;
-use millrace_wire::{Decoder, Verify};
+use millrace_wire::{Decoder, Tunnels, Verify};
 
 use super::progress::Progress;
 use super::reader::{Batch, Next, Packet, Reader};
@@ -49,6 +49,8 @@ pub struct FeedConfig {
     pub max_open: Option<u32>,
     /// Sessions that may begin within a second.
     pub max_new_sessions: Option<u32>,
+    /// Tunnels that are looked into.
+    pub tunnels: Tunnels,
     /// Show how far it is.
     pub progress: bool,
 }
@@ -98,6 +100,7 @@ pub struct Feed {
     reads_on: bool,
     /// Looks at packets that may have to wait; what is handed over is decoded once.
     peeker: Decoder,
+    tunnels: Tunnels,
     watch: Watch,
     over: bool,
     /// Since when all replicas have ended.
@@ -180,7 +183,8 @@ impl Feed {
             closed_since: None,
             held_since: None,
             reads_on: false,
-            peeker: Decoder::new(),
+            peeker: Decoder::with_tunnels(config.tunnels.clone()),
+            tunnels: config.tunnels,
             watch: Watch::default(),
             over: false,
             done_since: None,
@@ -192,6 +196,11 @@ impl Feed {
             progress,
             within: None,
         })
+    }
+
+    /// A decoder for its packets.
+    pub fn decoder(&self) -> Decoder {
+        Decoder::with_tunnels(self.tunnels.clone())
     }
 
     /// Hands over what is due and can be taken. While the operator has paused, it stands still; a
@@ -506,6 +515,7 @@ mod tests {
             longest_pause: None,
             max_open: None,
             max_new_sessions: caps.new_sessions,
+            tunnels: Tunnels::none(),
             progress: false,
         };
         let feed = Feed::open(config, Waker::new().unwrap()).unwrap();

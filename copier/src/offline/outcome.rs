@@ -74,6 +74,16 @@ fn nothing(report: &Report, recording: &Recording, services: &[Service]) -> Stri
              belongs to -x; `millrace-copier inspect` says more",
             report.capture.malformed
         )
+    } else if of_services == 0 && !report.capture.others.is_empty() {
+        let others = report.capture.others.iter();
+        let others: Vec<String> = others
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        format!(
+            "none of the {packets} packets belongs to -x; those that are not TCP, or are in a tunnel that is not \
+             looked into (--tunnels): {}",
+            others.join(", ")
+        )
     } else if of_services == 0 {
         let services: Vec<String> = services.iter().map(live).collect();
         format!(
