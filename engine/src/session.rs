@@ -296,7 +296,13 @@ impl Session {
         match kind {
             None => false,
             Some(EndKind::Fin) => self.live.finished || self.reset_after_fin,
-            Some(EndKind::Reset | EndKind::Severed | EndKind::Lost | EndKind::SetAside) => true,
+            Some(
+                EndKind::Reset
+                | EndKind::Severed
+                | EndKind::Lost
+                | EndKind::SetAside
+                | EndKind::Urgent,
+            ) => true,
         }
     }
 

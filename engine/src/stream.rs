@@ -38,6 +38,8 @@ pub(crate) enum EndKind {
     Lost,
     /// What follows is not copied, since the copier was under pressure.
     SetAside,
+    /// Urgent data follows, which is not copied.
+    Urgent,
 }
 
 /// Where and how the stream ends.

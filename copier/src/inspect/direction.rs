@@ -32,6 +32,8 @@ pub struct Direction {
     pub syn: bool,
     /// A FIN was seen.
     pub fin: bool,
+    /// Urgent data was seen.
+    pub urgent: bool,
 }
 
 impl Direction {
@@ -41,6 +43,7 @@ impl Direction {
         self.packets += 1;
         self.syn |= flags.has(Flags::SYN);
         self.fin |= flags.has(Flags::FIN);
+        self.urgent |= flags.has(Flags::URG) && packet.payload_len > 0;
         self.cut += u64::from(packet.is_cut());
         let control = u32::from(flags.has(Flags::SYN));
         let start = packet.header.seq.add(control);
@@ -110,7 +113,12 @@ impl Direction {
             return;
         }
         let at = self.held.partition_point(|(from, _)| from.since(start) < 0);
-        self.held.insert(at, (start, end));
+        // What follows a run becomes part of it: a hole in megabytes under way is one hole.
+        let before = at.checked_sub(1).and_then(|it| self.held.get_mut(it));
+        match before.filter(|(_, to)| *to == start) {
+            Some((_, to)) => *to = end,
+            None => self.held.insert(at, (start, end)),
+        }
     }
 
     /// Takes what follows without a hole.

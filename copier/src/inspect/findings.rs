@@ -91,6 +91,8 @@ pub struct ServiceFindings {
     pub without_responses: u64,
     /// Connections of which bytes of the client are missing or were cut.
     pub incomplete: u64,
+    /// Connections in which the client sent urgent data.
+    pub urgent: u64,
     /// From clients to the server.
     pub client: Side,
     /// From the server to clients.
@@ -140,6 +142,10 @@ impl ServiceFindings {
         add(
             self.without_beginning,
             "sessions began before the recording: each is replayed from its next request on",
+        );
+        add(
+            self.urgent,
+            "sessions hold urgent data: each is replayed up to it, and then reset (`urgent`)",
         );
         add(
             self.without_client,

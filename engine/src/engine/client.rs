@@ -7,7 +7,7 @@ use super::admission::Admission;
 use crate::payload::Payload;
 use crate::recorded::Recorded;
 use crate::session::{Course, Midway, Phase, Session, SessionKey, Watch, Watched};
-use crate::stats::{AbortReason, RefusalReason};
+use crate::stats::RefusalReason;
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
 use crate::turns::Mark;
@@ -235,7 +235,7 @@ impl Engine {
                 return self.on_client_segment(now, segment);
             }
         } else if packet.payload_len > 0 && flags.has(Flags::URG) {
-            self.abort_session(now, key, AbortReason::Urgent);
+            return self.end_before_urgent(now, key, at, packet);
         }
         self.take_client_data(now, key, segment);
     }
@@ -379,6 +379,34 @@ impl Engine {
             self.arm_session(key);
         }
         self.weigh_reset(now, key);
+    }
+
+    /// Which byte is urgent, and whether it is part of the stream, is the receiver's choice (RFC 6093 3): what lies before
+    /// it is delivered, and nothing of the rest.
+    fn end_before_urgent(&mut self, now: Time, key: SessionKey, at: Time, packet: &TcpPacket<'_>) {
+        let clock = self.live_now(now);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(placed) = place(&session.stream, packet.header.seq, packet) else {
+            return self.note_stray(at, key, packet);
+        };
+        if placed.end <= session.stream.len() {
+            // It is there already, from a segment that did not say so.
+            return;
+        }
+        let before = session.load();
+        session.stream.set_end(End {
+            offset: placed.offset.max(session.stream.len()),
+            kind: EndKind::Urgent,
+        });
+        self.stats.sessions_ended += u64::from(session.end(clock));
+        let answer = session.live.on_client_ack(packet);
+        self.place_end(now, at, key, answer);
+        self.account(key, before);
+        self.check_gap(now, key);
+        self.advance_replicas(now, key);
+        self.arm_session(key);
     }
 
     /// Whether a RST at this offset stands where the live server expects the next byte, or where it says that it does;

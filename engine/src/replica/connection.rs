@@ -150,7 +150,9 @@ impl Connection {
             let waits = match end.kind {
                 EndKind::Fin | EndKind::Reset => true,
                 // Only time has to pass.
-                EndKind::Severed | EndKind::Lost | EndKind::SetAside => taken < end.offset,
+                EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Urgent => {
+                    taken < end.offset
+                }
             };
             !self.completed && waits
         });

@@ -42,20 +42,27 @@ impl Replica {
                 c.reset_due = true;
                 c.complete(cx);
             }
-            EndKind::Severed | EndKind::Lost | EndKind::SetAside if all_acked => {
+            EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Urgent if all_acked => {
                 let cut_at = c.cut_at(cx);
                 if !c.receiver.finished() && cut_at > cx.now {
                     c.look_at = cut_at;
-                } else if end.kind == EndKind::Lost {
-                    self.abort(cx, AbortReason::CaptureGap);
-                } else if end.kind == EndKind::SetAside {
-                    self.abort(cx, AbortReason::SetAside);
-                } else {
-                    c.reset_due = true;
-                    c.complete(cx);
+                    return;
+                }
+                match end.kind {
+                    EndKind::Lost => self.abort(cx, AbortReason::CaptureGap),
+                    EndKind::SetAside => self.abort(cx, AbortReason::SetAside),
+                    EndKind::Urgent => self.abort(cx, AbortReason::Urgent),
+                    EndKind::Fin | EndKind::Reset | EndKind::Severed => {
+                        c.reset_due = true;
+                        c.complete(cx);
+                    }
                 }
             }
-            EndKind::Reset | EndKind::Severed | EndKind::Lost | EndKind::SetAside => {}
+            EndKind::Reset
+            | EndKind::Severed
+            | EndKind::Lost
+            | EndKind::SetAside
+            | EndKind::Urgent => {}
         }
     }
 
@@ -87,7 +94,7 @@ impl Replica {
             Some(EndKind::Fin) => c.receiver.finished(),
             // It was to be reset anyway.
             Some(EndKind::Reset | EndKind::Severed) => true,
-            Some(EndKind::Lost | EndKind::SetAside) | None => false,
+            Some(EndKind::Lost | EndKind::SetAside | EndKind::Urgent) | None => false,
         };
         if c.completed || as_live {
             c.complete(cx);

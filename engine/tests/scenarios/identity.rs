@@ -394,6 +394,31 @@ fn urgent_data_ends_the_session_counted_and_sends_no_garbage() {
     assert_aborted(&mut world, AbortReason::Urgent);
 }
 
+#[test]
+fn what_lies_before_urgent_data_is_delivered_though_its_target_is_slow_or_it_came_out_of_order() {
+    let wire = Wire::new(PORT);
+    let mut urgent = wire.client(Flags::ACK | Flags::URG, 7, 0, b"!");
+    urgent.header.urgent = 1;
+    let slow = Behaviour {
+        accept_delay: secs(2),
+        ..Behaviour::default()
+    };
+    let mut world = captured(
+        slow,
+        vec![
+            (0, wire.syn()),
+            (0, wire.syn_ack()),
+            (1, wire.ack(0, 0)),
+            (2, urgent),
+            (3, wire.data(0, 0, b"regular")),
+            (4, wire.data(8, 0, b"and on")),
+        ],
+    );
+    world.run(secs(20));
+    assert_eq!(world.received(PORT), b"regular");
+    assert_aborted(&mut world, AbortReason::Urgent);
+}
+
 // 10: keepalive probes of the client.
 
 #[test]
