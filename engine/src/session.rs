@@ -301,7 +301,7 @@ impl Session {
                 | EndKind::Severed
                 | EndKind::Lost
                 | EndKind::SetAside
-                | EndKind::Urgent,
+                | EndKind::Uncopied(_),
             ) => true,
         }
     }

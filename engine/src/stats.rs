@@ -37,11 +37,13 @@ pub enum AbortReason {
     Unproven,
     /// Copies came back as live traffic: the way behind the target leads to the live service.
     Misdirected,
+    /// A second subflow of multipath TCP joined its connection.
+    Mptcp,
 }
 
 impl AbortReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Refused,
         Self::TargetReset,
         Self::TargetClosed,
@@ -55,6 +57,7 @@ impl AbortReason {
         Self::Stopped,
         Self::Unproven,
         Self::Misdirected,
+        Self::Mptcp,
     ];
 
     /// The name that reports and metrics use.
@@ -73,6 +76,7 @@ impl AbortReason {
             Self::Stopped => "stopped",
             Self::Unproven => "unproven",
             Self::Misdirected => "misdirected",
+            Self::Mptcp => "mptcp",
         }
     }
 }
@@ -101,11 +105,13 @@ pub enum RefusalReason {
     Unproven,
     /// It comes of a copy: see [`AbortReason::Misdirected`].
     Misdirected,
+    /// It joins another connection as a subflow of multipath TCP.
+    Mptcp,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Memory,
         Self::Sources,
         Self::Loopback,
@@ -116,6 +122,7 @@ impl RefusalReason {
         Self::Overload,
         Self::Unproven,
         Self::Misdirected,
+        Self::Mptcp,
     ];
 
     /// The name that reports and metrics use.
@@ -131,6 +138,7 @@ impl RefusalReason {
             Self::Overload => "overload",
             Self::Unproven => "unproven",
             Self::Misdirected => "misdirected",
+            Self::Mptcp => "mptcp",
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) use self::held::Behind;
 use self::held::Held;
 use crate::payload::Payload;
 use crate::pool::{BlockId, BlockPool};
+use crate::stats::AbortReason;
 use crate::time::Time;
 
 /// What came with a run of client bytes, besides the bytes.
@@ -38,8 +39,8 @@ pub(crate) enum EndKind {
     Lost,
     /// What follows is not copied, since the copier was under pressure.
     SetAside,
-    /// Urgent data follows, which is not copied.
-    Urgent,
+    /// What follows cannot be copied, for this reason.
+    Uncopied(AbortReason),
 }
 
 /// Where and how the stream ends.

@@ -20,7 +20,7 @@ use millrace_engine::{
     Time,
 };
 use millrace_wire::{
-    Endpoint, Flags, FourTuple, SackBlocks, Seq, TcpHeader, TcpOptions, TcpPacket,
+    Endpoint, Flags, FourTuple, Mptcp, SackBlocks, Seq, TcpHeader, TcpOptions, TcpPacket,
 };
 use proptest::prelude::*;
 use sim::{LIVE, START, TARGET, client, config, v4};
@@ -99,6 +99,16 @@ fn flags() -> impl Strategy<Value = u8> {
     ]
 }
 
+fn mptcp() -> impl Strategy<Value = Option<Mptcp>> {
+    prop_oneof![
+        8 => Just(None),
+        1 => Just(Some(Mptcp::Capable(Some(0)))),
+        // Of the key 0.
+        1 => Just(Some(Mptcp::Join(Some(0xaf55_70f5)))),
+        1 => Just(Some(Mptcp::Other)),
+    ]
+}
+
 fn options() -> impl Strategy<Value = TcpOptions> {
     let blocks = proptest::collection::vec((any::<u32>(), 0..20_000u32), 0..4);
     let timestamps = proptest::option::of((any::<u32>(), any::<u32>()));
@@ -108,20 +118,24 @@ fn options() -> impl Strategy<Value = TcpOptions> {
         any::<bool>(),
         timestamps,
         blocks,
+        mptcp(),
     )
-        .prop_map(|(mss, window_scale, sack_permitted, timestamps, blocks)| {
-            let mut sack = SackBlocks::default();
-            for (left, len) in blocks {
-                sack.push(Seq(left), Seq(left).add(len));
-            }
-            TcpOptions {
-                mss,
-                window_scale,
-                sack_permitted,
-                timestamps,
-                sack,
-            }
-        })
+        .prop_map(
+            |(mss, window_scale, sack_permitted, timestamps, blocks, mptcp)| {
+                let mut sack = SackBlocks::default();
+                for (left, len) in blocks {
+                    sack.push(Seq(left), Seq(left).add(len));
+                }
+                TcpOptions {
+                    mss,
+                    window_scale,
+                    sack_permitted,
+                    timestamps,
+                    sack,
+                    mptcp,
+                }
+            },
+        )
 }
 
 fn segment() -> impl Strategy<Value = Segment> {

@@ -32,5 +32,5 @@ pub use decode::{DecodeCounters, DecodeError, Decoder, NotTcp, Verify};
 pub use endpoint::{Endpoint, FourTuple};
 pub use link::LinkType;
 pub use seq::Seq;
-pub use tcp::{Flags, SackBlocks, TcpHeader, TcpOptions, TcpPacket};
+pub use tcp::{Flags, Mptcp, SackBlocks, TcpHeader, TcpOptions, TcpPacket};
 pub use tunnel::{Tunnel, Tunnels};

@@ -21,6 +21,7 @@ const OPTION_WINDOW_SCALE: u8 = 3;
 const OPTION_SACK_PERMITTED: u8 = 4;
 const OPTION_SACK: u8 = 5;
 const OPTION_TIMESTAMPS: u8 = 8;
+const OPTION_MPTCP: u8 = 30;
 /// The largest shift that counts; larger ones are read as this (RFC 7323 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;
 
@@ -111,6 +112,32 @@ impl fmt::Debug for SackBlocks {
     }
 }
 
+/// Multipath TCP (RFC 8684 3): what a segment says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mptcp {
+    /// MP_CAPABLE: the first subflow of a connection. The sender's key, where the option bears one.
+    Capable(Option<u64>),
+    /// MP_JOIN: another subflow. The token of the connection that it joins, in a SYN.
+    Join(Option<u32>),
+    /// Anything else: it is about a subflow that exists.
+    Other,
+}
+
+impl Mptcp {
+    fn parse(option: &[u8]) -> Option<Self> {
+        Some(match (u8_at(option, 2)? >> 4, option.len()) {
+            (0, 12..) => {
+                let (high, low) = (u32_at(option, 4)?, u32_at(option, 8)?);
+                Self::Capable(Some(u64::from(high) << 32 | u64::from(low)))
+            }
+            (0, _) => Self::Capable(None),
+            (1, 12) => Self::Join(u32_at(option, 4)),
+            (1, _) => Self::Join(None),
+            _ => Self::Other,
+        })
+    }
+}
+
 /// The options that a replay acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct TcpOptions {
@@ -124,6 +151,8 @@ pub struct TcpOptions {
     pub timestamps: Option<(u32, u32)>,
     /// Selective acknowledgements.
     pub sack: SackBlocks,
+    /// Multipath TCP. It is read and never written: copies are plain TCP.
+    pub mptcp: Option<Mptcp>,
 }
 
 impl TcpOptions {
@@ -165,6 +194,8 @@ impl TcpOptions {
                     }
                 }
             }
+            // Of several the first says what kind of segment it is.
+            (OPTION_MPTCP, _) => self.mptcp = self.mptcp.or(Mptcp::parse(body)),
             _ => {}
         }
     }

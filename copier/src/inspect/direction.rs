@@ -1,6 +1,6 @@
 //! One direction of a connection: what there is of its bytes, and what is missing.
 
-use millrace_wire::{Flags, Seq, TcpPacket};
+use millrace_wire::{Flags, Mptcp, Seq, TcpPacket};
 
 /// Runs behind a hole that are remembered; more holes than that are counted as filled by the next.
 const MAX_HELD: usize = 64;
@@ -34,6 +34,8 @@ pub struct Direction {
     pub fin: bool,
     /// Urgent data was seen.
     pub urgent: bool,
+    /// It joins another connection as a subflow of multipath TCP.
+    pub joins: bool,
 }
 
 impl Direction {
@@ -43,6 +45,7 @@ impl Direction {
         self.packets += 1;
         self.syn |= flags.has(Flags::SYN);
         self.fin |= flags.has(Flags::FIN);
+        self.joins |= matches!(packet.header.options.mptcp, Some(Mptcp::Join(_)));
         self.urgent |= flags.has(Flags::URG) && packet.payload_len > 0;
         self.cut += u64::from(packet.is_cut());
         let control = u32::from(flags.has(Flags::SYN));

@@ -93,6 +93,8 @@ pub struct ServiceFindings {
     pub incomplete: u64,
     /// Connections in which the client sent urgent data.
     pub urgent: u64,
+    /// Subflows of multipath TCP that join other connections.
+    pub joining: u64,
     /// From clients to the server.
     pub client: Side,
     /// From the server to clients.
@@ -146,6 +148,11 @@ impl ServiceFindings {
         add(
             self.urgent,
             "sessions hold urgent data: each is replayed up to it, and then reset (`urgent`)",
+        );
+        add(
+            self.joining,
+            "sessions join others as subflows of multipath TCP: these are not replayed, nor are the others from there on \
+             (`mptcp`)",
         );
         add(
             self.without_client,

@@ -135,6 +135,7 @@ fn count(services: &mut BTreeMap<Endpoint, ServiceFindings>, mut connection: Con
     service.without_client += u64::from(!client_side.is_seen());
     service.without_responses += u64::from(!server_side.is_seen());
     service.refused += u64::from(connection.reset && !server_side.syn && begun);
+    service.joining += u64::from(client_side.joins);
     service.urgent += u64::from(client_side.urgent);
     service.incomplete += u64::from(client_side.missing > 0 || client_side.cut > 0);
     for (side, direction) in [

@@ -327,7 +327,8 @@ mod tests {
                 | AbortReason::Shutdown
                 | AbortReason::Stopped
                 | AbortReason::Unproven
-                | AbortReason::Misdirected => {
+                | AbortReason::Misdirected
+                | AbortReason::Mptcp => {
                     assert!(fails(&report, 1.0).contains("3 copied connections did not end"));
                 }
             }

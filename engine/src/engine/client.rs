@@ -7,7 +7,7 @@ use super::admission::Admission;
 use crate::payload::Payload;
 use crate::recorded::Recorded;
 use crate::session::{Course, Midway, Phase, Session, SessionKey, Watch, Watched};
-use crate::stats::RefusalReason;
+use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
 use crate::turns::Mark;
@@ -86,7 +86,7 @@ impl Engine {
             self.stats.sessions_unchosen += 1;
             return;
         }
-        if self.refuses(packet) {
+        if self.joins_another(now, packet) || self.refuses(packet) {
             return;
         }
         let first = packet.header.seq.add(1);
@@ -120,6 +120,11 @@ impl Engine {
             return;
         }
         self.stats.bytes_refused += packet.payload_len as u64;
+        if packet.header.options.mptcp.is_some() {
+            // Whether other subflows bear a part of it is not known.
+            self.stats.segments_unowned += 1;
+            return;
+        }
         if !self.watch(at, packet, Midway::new(packet, Watch::Met)) {
             self.stats.segments_unowned += 1;
         }
@@ -384,7 +389,6 @@ impl Engine {
     /// Which byte is urgent, and whether it is part of the stream, is the receiver's choice (RFC 6093 3): what lies before
     /// it is delivered, and nothing of the rest.
     fn end_before_urgent(&mut self, now: Time, key: SessionKey, at: Time, packet: &TcpPacket<'_>) {
-        let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -395,13 +399,29 @@ impl Engine {
             // It is there already, from a segment that did not say so.
             return;
         }
+        let offset = placed.offset.max(session.stream.len());
+        session.live.on_client_ack(packet);
+        let kind = EndKind::Uncopied(AbortReason::Urgent);
+        self.end_at(now, at, key, End { offset, kind });
+    }
+
+    /// Of what a session's client sends from here on nothing is copied.
+    pub(super) fn end_here(&mut self, now: Time, key: SessionKey, kind: EndKind) {
+        if let Some(session) = self.sessions.get(key) {
+            let (at, offset) = (session.last_seen, session.stream.known_end());
+            self.end_at(now, at, key, End { offset, kind });
+        }
+    }
+
+    fn end_at(&mut self, now: Time, at: Time, key: SessionKey, end: End) {
+        let clock = self.live_now(now);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let before = session.load();
-        session.stream.set_end(End {
-            offset: placed.offset.max(session.stream.len()),
-            kind: EndKind::Urgent,
-        });
+        session.stream.set_end(end);
         self.stats.sessions_ended += u64::from(session.end(clock));
-        let answer = session.live.on_client_ack(packet);
+        let answer = session.live.client_saw();
         self.place_end(now, at, key, answer);
         self.account(key, before);
         self.check_gap(now, key);

@@ -128,6 +128,7 @@ impl Engine {
         self.unlist_session(key);
         self.kept.remove(key);
         self.doubts.remove(key);
+        self.joinable.forget(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

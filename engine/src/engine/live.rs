@@ -1,6 +1,6 @@
 //! Segments from the live server to clients.
 
-use millrace_wire::{Flags, TcpHeader, TcpPacket};
+use millrace_wire::{Flags, Mptcp, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::client::{ClientSegment, PLAUSIBLE};
@@ -21,6 +21,10 @@ impl Engine {
     ) -> Option<SessionKey> {
         let tuple = packet.tuple.reversed();
         let found = self.find_session(&tuple);
+        if matches!(packet.header.options.mptcp, Some(Mptcp::Join(_))) {
+            // Such a subflow was refused.
+            return None;
+        }
         if packet.header.flags.has(Flags::SYN)
             && self.departed.knows(at, &tuple, packet.header.ack, true)
         {
@@ -78,6 +82,9 @@ impl Engine {
             self.stats.segments_unowned += 1;
             return;
         };
+        if packet.header.flags.has(Flags::SYN) {
+            self.note_joinable(key, packet);
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

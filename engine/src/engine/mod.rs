@@ -9,6 +9,7 @@ mod gaps;
 mod life;
 mod live;
 mod misdirected;
+mod mptcp;
 mod output;
 mod recording;
 mod silence;
@@ -30,6 +31,7 @@ use self::client::ClientSegment;
 use self::doubts::Doubts;
 pub use self::misdirected::Misdirection;
 use self::misdirected::Signs;
+use self::mptcp::Joinable;
 pub use self::output::Transmit;
 use self::silence::Silence;
 use self::trim::Kept;
@@ -218,6 +220,8 @@ pub struct Engine {
     backlog: u64,
     /// By how much acknowledgements of the live server were captured before what they acknowledge, at most.
     ahead: Duration,
+    /// Connections that other subflows may join.
+    joinable: Joinable,
     /// Connections that are over.
     departed: Departed,
     /// What was captured and does not count yet.
@@ -248,6 +252,7 @@ impl Engine {
             hasher: FixedState::with_seed(config.seed),
             kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             ahead: Duration::ZERO,
+            joinable: Joinable::new(config.seed),
             departed: Departed::new(config.late, departed, config.seed),
             doubts: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             allocator: Allocator::new(&config),

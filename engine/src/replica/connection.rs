@@ -150,7 +150,7 @@ impl Connection {
             let waits = match end.kind {
                 EndKind::Fin | EndKind::Reset => true,
                 // Only time has to pass.
-                EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Urgent => {
+                EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Uncopied(_) => {
                     taken < end.offset
                 }
             };

@@ -42,7 +42,9 @@ impl Replica {
                 c.reset_due = true;
                 c.complete(cx);
             }
-            EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Urgent if all_acked => {
+            EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Uncopied(_)
+                if all_acked =>
+            {
                 let cut_at = c.cut_at(cx);
                 if !c.receiver.finished() && cut_at > cx.now {
                     c.look_at = cut_at;
@@ -51,7 +53,7 @@ impl Replica {
                 match end.kind {
                     EndKind::Lost => self.abort(cx, AbortReason::CaptureGap),
                     EndKind::SetAside => self.abort(cx, AbortReason::SetAside),
-                    EndKind::Urgent => self.abort(cx, AbortReason::Urgent),
+                    EndKind::Uncopied(reason) => self.abort(cx, reason),
                     EndKind::Fin | EndKind::Reset | EndKind::Severed => {
                         c.reset_due = true;
                         c.complete(cx);
@@ -62,7 +64,7 @@ impl Replica {
             | EndKind::Severed
             | EndKind::Lost
             | EndKind::SetAside
-            | EndKind::Urgent => {}
+            | EndKind::Uncopied(_) => {}
         }
     }
 
@@ -94,7 +96,7 @@ impl Replica {
             Some(EndKind::Fin) => c.receiver.finished(),
             // It was to be reset anyway.
             Some(EndKind::Reset | EndKind::Severed) => true,
-            Some(EndKind::Lost | EndKind::SetAside | EndKind::Urgent) | None => false,
+            Some(EndKind::Lost | EndKind::SetAside | EndKind::Uncopied(_)) | None => false,
         };
         if c.completed || as_live {
             c.complete(cx);
@@ -143,7 +145,8 @@ impl Replica {
             | AbortReason::Idle
             | AbortReason::Shutdown
             | AbortReason::Stopped
-            | AbortReason::Unproven => (false, false),
+            | AbortReason::Unproven
+            | AbortReason::Mptcp => (false, false),
         };
         let left = match &self.phase {
             Phase::Lingering(_) | Phase::Done => return,

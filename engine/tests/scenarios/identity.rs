@@ -1,11 +1,11 @@
 //! Which bytes are of which connection: wraps, ports used again, two services, Fast Open, urgent
 //! data, keepalives. Lines 6 to 10.
 
-use millrace_engine::{AbortReason, Service};
-use millrace_wire::{Endpoint, Flags, FourTuple, Seq};
+use millrace_engine::{AbortReason, RefusalReason, Service};
+use millrace_wire::{Endpoint, Flags, FourTuple, Mptcp, Seq};
 
 use crate::sim::target::Ended;
-use crate::sim::{Action, Behaviour, LIVE, Live, TARGET, World, at, config, ms, secs, v4};
+use crate::sim::{Action, Behaviour, LIVE, Live, Packet, TARGET, World, at, config, ms, secs, v4};
 use crate::talk::*;
 use Action::*;
 
@@ -417,6 +417,79 @@ fn what_lies_before_urgent_data_is_delivered_though_its_target_is_slow_or_it_cam
     world.run(secs(20));
     assert_eq!(world.received(PORT), b"regular");
     assert_aborted(&mut world, AbortReason::Urgent);
+}
+
+// Multipath TCP.
+
+#[test]
+fn a_connection_that_a_second_subflow_joins_is_copied_until_then_and_neither_is_afterwards() {
+    let first = Wire::new(PORT);
+    let mut second = Wire::new(PORT + 1);
+    second.client_isn = second.client_isn.add(9999);
+    let with = |mut packet: Packet, option| {
+        packet.header.options.mptcp = Some(option);
+        packet
+    };
+    // The token is the hash of the live server's key.
+    let joins = Mptcp::Join(Some(0xaf55_70f5));
+    let mut segments = vec![
+        (0, with(first.syn(), Mptcp::Capable(None))),
+        (0, with(first.syn_ack(), Mptcp::Capable(Some(0)))),
+        (1, with(first.ack(0, 0), Mptcp::Capable(Some(7)))),
+        (2, with(first.data(0, 0, b"one subflow"), Mptcp::Other)),
+        (3, first.answer(0, 11, 100)),
+        (100, with(second.syn(), joins)),
+        (100, with(second.syn_ack(), Mptcp::Join(None))),
+        (101, with(second.ack(0, 0), Mptcp::Join(None))),
+    ];
+    for n in 0..5 {
+        let when = 200 + 10 * n as u64;
+        let (at, answered) = (n * 5, n as u32 * 10);
+        segments.push((
+            when,
+            with(second.data(at, answered, b"every"), Mptcp::Other),
+        ));
+        segments.push((when + 1, second.answer(answered as i32, at as u32 + 5, 10)));
+        segments.push((
+            when + 2,
+            with(first.data(11 + at, 100 + answered, b"other"), Mptcp::Other),
+        ));
+        segments.push((
+            when + 3,
+            first.answer(100 + answered as i32, at as u32 + 16, 10),
+        ));
+    }
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(10));
+    assert_eq!(world.targets.len(), 1);
+    assert_eq!(world.received(PORT), b"one subflow");
+    assert_eq!(world.target(PORT).ended, Ended::Reset);
+    assert_eq!(stats(&world).replicas_aborted.of(AbortReason::Mptcp), 1);
+    assert_eq!(stats(&world).sessions_refused.of(RefusalReason::Mptcp), 1);
+}
+
+#[test]
+fn a_connection_with_one_subflow_is_plain_tcp() {
+    let wire = Wire::new(PORT);
+    let mut segments = vec![
+        (0, wire.syn()),
+        (0, wire.syn_ack()),
+        (1, wire.ack(0, 0)),
+        (2, wire.data(0, 0, b"hello")),
+        (3, wire.answer(0, 5, 10)),
+        (4, wire.fin(5, 10)),
+        (5, wire.server(Flags::ACK | Flags::FIN, 10, 6, 0)),
+    ];
+    for (_, packet) in &mut segments {
+        packet.header.options.mptcp = Some(Mptcp::Other);
+    }
+    segments[0].1.header.options.mptcp = Some(Mptcp::Capable(None));
+    segments[1].1.header.options.mptcp = Some(Mptcp::Capable(Some(0)));
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(10));
+    assert_eq!(world.received(PORT), b"hello");
+    let syn = &world.sent[0].1.header;
+    assert_eq!(syn.options.mptcp, None);
 }
 
 // 10: keepalive probes of the client.
