@@ -470,12 +470,17 @@ fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> 
         )
         .map_err(|error| ExitError::usage(error.to_string()))?;
     let (_, buffer) = options.capture.memory(&options.limits)?;
+    // A mirror of other hosts' traffic, on devices that are named for it.
+    let local = local_addresses();
+    let mut services = options.services.iter();
+    let of_others = services.any(|one| one.live_ip.is_some_and(|ip| !local.contains(&ip)));
     let names = devices.iter().map(|device| device.name.clone());
     Ok(RingConfig {
         devices: names.collect(),
         // At most 1 GB, the largest -B.
         buffer_bytes: buffer as usize,
         snap_len: options.capture.snap_length(),
+        promiscuous: of_others && !options.capture.devices.is_empty(),
         ..RingConfig::new(String::new(), filter)
     })
 }

@@ -41,7 +41,7 @@ use crate::error::CaptureError;
 use crate::filter::{Filter, Program};
 use crate::sys::address::bound_link;
 use crate::sys::mapping::Mapping;
-use crate::sys::option::{receive_queue, take_packet_statistics};
+use crate::sys::option::{receive_queue, set_promiscuous, take_packet_statistics};
 
 /// How often a long frame is looked for in the socket's queue.
 const MOST_TRIES: usize = 8;
@@ -133,6 +133,8 @@ pub struct Ring {
     /// Long frames for which the socket's queue had no room behind their head.
     beheaded: u64,
     memory: (usize, usize),
+    /// Whether devices that come are to hand over what is for other hosts.
+    promiscuous: bool,
 }
 
 impl Ring {
@@ -268,6 +270,12 @@ impl Ring {
         let changes = self.scope.look();
         if changes != Default::default() {
             open::attach(self.fd.as_fd(), &self.scope, &self.program)?;
+        }
+        let came = self.scope.numbers_of(&changes.0);
+        for number in came.into_iter().filter(|_| self.promiscuous) {
+            let names = self.scope.names();
+            let on = CaptureError::on("set promiscuous mode", &names);
+            set_promiscuous(self.fd.as_fd(), number).map_err(on)?;
         }
         Ok(changes)
     }

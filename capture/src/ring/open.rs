@@ -68,8 +68,14 @@ pub(super) fn open(config: &RingConfig) -> Result<Ring, CaptureError> {
         Scope::Several { .. } => EVERY_DEVICE,
     };
     bind_to_link(fd.as_fd(), number, libc::ETH_P_ALL as u16).map_err(on("bind"))?;
-    if config.promiscuous && number != EVERY_DEVICE {
-        set_promiscuous(fd.as_fd(), number).map_err(on("set promiscuous mode"))?;
+    if config.promiscuous {
+        let numbers = match &scope {
+            Scope::Bound { .. } => vec![number],
+            Scope::Several { devices } => devices.values().flatten().copied().collect(),
+        };
+        for number in numbers {
+            set_promiscuous(fd.as_fd(), number).map_err(on("set promiscuous mode"))?;
+        }
     }
     if let Some(fanout) = config.fanout {
         let argument = u32::from(fanout.group) | (libc::PACKET_FANOUT_HASH << 16);
@@ -88,6 +94,7 @@ pub(super) fn open(config: &RingConfig) -> Result<Ring, CaptureError> {
         snap_len: usize::try_from(config.snap_len).unwrap_or(usize::MAX),
         statistics: RingStatistics::default(),
         beheaded: 0,
+        promiscuous: config.promiscuous,
     })
 }
 

@@ -46,6 +46,17 @@ impl Scope {
         }
     }
 
+    /// The numbers that these devices have now.
+    pub(super) fn numbers_of(&self, names: &[String]) -> Vec<u32> {
+        match self {
+            Self::Bound { .. } => Vec::new(),
+            Self::Several { devices } => {
+                let of = |name: &String| devices.get(name).copied().flatten();
+                names.iter().filter_map(of).collect()
+            }
+        }
+    }
+
     /// What stands before the filter's own program. On loopback every packet passes twice, out and
     /// in; once is enough.
     pub(super) fn prelude(&self) -> Program {

@@ -105,6 +105,7 @@ fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {
         .map(|device| RingConfig {
             buffer_bytes: each,
             snap_len: options.snap_length,
+            promiscuous: !options.no_promiscuous,
             ..RingConfig::new(device.name, filter.clone())
         })
         .collect())

@@ -77,6 +77,11 @@ pub struct RecordOptions {
           value_parser = RangedU64ValueParser::<u32>::new().range(128..=524_288))]
     pub snap_length: u32,
 
+    /// Leave devices as they are: without promiscuous mode a mirror port or a bridge hands over only
+    /// what is for this host.
+    #[arg(short = 'p', long)]
+    pub no_promiscuous: bool,
+
     /// Append the log to FILE instead of stderr. SIGHUP reopens it.
     #[arg(short = 'l', long = "log-file", value_name = "FILE")]
     pub log_file: Option<PathBuf>,

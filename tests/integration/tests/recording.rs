@@ -82,3 +82,89 @@ fn only_its_owner_can_read_a_recording() {
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "{said}");
 }
+
+#[test]
+fn what_is_for_other_hosts_is_recorded_at_a_bridge_unless_its_device_is_to_be_left_alone() {
+    if !can_run() {
+        return;
+    }
+    let lab = millrace_lab::Lab::new().unwrap();
+    let [bridge, client, server] =
+        ["bridge", "client", "server"].map(|name| lab.host(name).unwrap());
+    bridge
+        .ip(&["link add br0 type bridge", "link set br0 up"].map(str::to_owned))
+        .unwrap();
+    for (host, port, address) in [
+        (&client, "p1", "198.18.2.20/24"),
+        (&server, "p2", "198.18.2.10/24"),
+    ] {
+        let pair = format!(
+            "ip link add {port} type veth peer name eth0 netns {}",
+            host.namespace()
+        );
+        bridge.check("sh", &["-c", &pair]).unwrap();
+        bridge
+            .ip(&[
+                format!("link set {port} master br0"),
+                format!("link set {port} up"),
+            ])
+            .unwrap();
+        host.ip(&[
+            format!("address add {address} dev eth0"),
+            "link set eth0 up".to_owned(),
+        ])
+        .unwrap();
+    }
+    let address: std::net::SocketAddr = "198.18.2.10:8080".parse().unwrap();
+    let listener = server
+        .enter(move || std::net::TcpListener::bind(address))
+        .unwrap()
+        .unwrap();
+    let accepting = std::thread::spawn(move || {
+        // One before, and one in each recording.
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().unwrap();
+            std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+        }
+    });
+    let talk = || {
+        let sent = client.enter(move || {
+            let mut stream = std::net::TcpStream::connect(address)?;
+            std::io::Write::write_all(&mut stream, b"over the bridge")
+        });
+        sent.unwrap().unwrap();
+    };
+    // The bridge learns where both are: no frame of the others goes to all of its ports.
+    talk();
+    for (more, packets) in [(&[][..], true), (&["-p"], false)] {
+        let file = bridge.file("bridge.pcapng");
+        let name = file.display().to_string();
+        let services = ["record", "-x", "198.18.2.10:8080", "-i", "br0", "-w", &name];
+        let log = bridge.file("record.log");
+        let arguments = [&services[..], more].concat();
+        let mut recorder = bridge
+            .spawn(binary("millrace-copier"), &arguments, &[], &log)
+            .unwrap();
+        let limit = std::time::Duration::from_secs(10);
+        millrace_lab::wait_for("the recorder", limit, || {
+            recorder.log().contains("recording br0")
+        })
+        .unwrap();
+        talk();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(
+            recorder.terminate(limit).unwrap().success(),
+            "{}",
+            recorder.log()
+        );
+        let found = bridge
+            .check(
+                binary("millrace-copier").to_str().unwrap(),
+                &["inspect", &name],
+            )
+            .unwrap();
+        let whole = found.contains("clients  15 bytes in");
+        assert_eq!(whole, packets, "{more:?}: {found}");
+    }
+    accepting.join().unwrap();
+}
