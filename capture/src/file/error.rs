@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::stranger::Stranger;
+
 /// A file that could not be opened, or not be read to its end.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {problem}")]
@@ -43,15 +45,9 @@ pub enum Problem {
     /// Nothing is in it.
     #[error("the file is empty: record again, or check the command that wrote it")]
     Empty,
-    /// It is of no format that is known.
-    #[error(
-        "neither pcap nor pcapng (it begins with {beginning}): convert it with \
-         `editcap -F pcapng FILE NEW`"
-    )]
-    UnknownFormat {
-        /// Its first bytes, in hexadecimal.
-        beginning: String,
-    },
+    /// It is no recording.
+    #[error("{0}")]
+    NoRecording(Stranger),
     /// It ends in the middle of a packet or block.
     #[error("cut short in the middle of a packet at byte {offset}; what stands before it was used")]
     Truncated {

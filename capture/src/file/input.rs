@@ -6,6 +6,8 @@ use super::error::Problem;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 << 10;
+/// So many zeros are padding.
+const PADDING: usize = 4096;
 
 /// Reads a source through one buffer. The buffer grows to the largest amount asked for, and whoever
 /// asks has checked that amount against a limit.
@@ -44,6 +46,11 @@ impl Input {
         while self.end - self.start < count && self.fill(count)? {}
         let ready = self.ready();
         Ok(ready.get(..count).unwrap_or(ready))
+    }
+
+    /// Whether nothing but zeros follows, as far as one look shows: room that was reserved for packets and not used.
+    pub(super) fn is_padding(&mut self) -> Result<bool, Problem> {
+        Ok(self.peek(PADDING)?.iter().all(|byte| *byte == 0))
     }
 
     /// The next `count` bytes.

@@ -19,6 +19,7 @@ mod pcap;
 mod pcapng;
 pub mod reader;
 pub mod source;
+mod stranger;
 #[cfg(test)]
 mod tests;
 pub mod writer;
@@ -27,4 +28,5 @@ pub use error::{FileError, Problem};
 pub use merge::Merged;
 pub use reader::{Format, Interface, PacketFile, Recorded};
 pub use source::{Progress, Source};
+pub use stranger::Stranger;
 pub use writer::{InterfaceCounts, PacketWriter};

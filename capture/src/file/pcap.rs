@@ -113,6 +113,10 @@ impl Pcap {
         if header.is_empty() {
             return Ok(None);
         }
+        if header.iter().all(|byte| *byte == 0) && input.is_padding()? {
+            return Ok(None);
+        }
+        let header = input.peek(PACKET_HEADER)?;
         if header.len() < PACKET_HEADER {
             return Err(Problem::Truncated { offset });
         }
@@ -149,7 +153,7 @@ pub(super) fn at(problem: Problem, offset: u64) -> Problem {
         other @ (Problem::Open(_)
         | Problem::Read { .. }
         | Problem::Empty
-        | Problem::UnknownFormat { .. }
+        | Problem::NoRecording(_)
         | Problem::Corrupt { .. }) => other,
     }
 }

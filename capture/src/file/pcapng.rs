@@ -100,6 +100,10 @@ impl PcapNg {
             if head.is_empty() {
                 return Ok(None);
             }
+            if head.iter().all(|byte| *byte == 0) && input.is_padding()? {
+                return Ok(None);
+            }
+            let head = input.peek(FRAMING)?;
             if head.len() < FRAMING {
                 return Err(Problem::Truncated { offset });
             }

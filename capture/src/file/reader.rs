@@ -10,6 +10,7 @@ use super::linktype;
 use super::pcap::{self, Pcap};
 use super::pcapng::{self, PcapNg};
 use super::source::{Progress, Source};
+use super::stranger::{BEGINNING, Stranger};
 
 /// The longest packet that is believed, in bytes: twice what BIG TCP makes of one.
 pub(super) const MAX_PACKET: u32 = 1 << 20;
@@ -146,10 +147,8 @@ impl PacketFile {
         } else if pcapng::is_pcapng(beginning) {
             Body::PcapNg(PcapNg::new())
         } else {
-            let shown: Vec<String> = beginning.iter().map(|b| format!("{b:02x}")).collect();
-            return Err(Problem::UnknownFormat {
-                beginning: shown.join(" "),
-            });
+            let beginning = input.peek(BEGINNING)?;
+            return Err(Problem::NoRecording(Stranger::new(beginning)));
         };
         Ok(Self {
             name,

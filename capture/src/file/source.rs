@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -81,7 +81,7 @@ impl Source {
             compression(&mut buffered).map_err(|source| Problem::Read { offset: 0, source })?;
         let reader: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(buffered),
-            Compression::Gzip => Box::new(MultiGzDecoder::new(buffered)),
+            Compression::Gzip => Box::new(Gzip::new(buffered)),
             Compression::Zstd => Box::new(Zstd::new(buffered)),
         };
         Ok((reader, progress))
@@ -153,6 +153,55 @@ fn compression<R: Read>(reader: &mut BufReader<R>) -> io::Result<Compression> {
     } else {
         Compression::None
     })
+}
+
+/// Members one after the other, as `gzip` and `cat` make them (RFC 1952 2.2). Zeros behind the last are padding, as
+/// gzip(1) takes them.
+struct Gzip<R> {
+    /// The member that is read; none at the end.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Gzip<R> {
+    fn new(reader: R) -> Self {
+        Self {
+            member: Some(GzDecoder::new(reader)),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(member) = &mut self.member else {
+                return Ok(0);
+            };
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let mut reader = match self.member.take() {
+                Some(member) => member.into_inner(),
+                None => return Ok(0),
+            };
+            if skip_zeros(&mut reader)? {
+                self.member = Some(GzDecoder::new(reader));
+            }
+        }
+    }
+}
+
+/// Passes over zeros. Says whether something follows.
+fn skip_zeros(reader: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = reader.fill_buf()?;
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        let (is_empty, all) = (bytes.is_empty(), zeros == bytes.len());
+        reader.consume(zeros);
+        if is_empty || !all {
+            return Ok(!is_empty);
+        }
+    }
 }
 
 /// Frames one after the other, as `zstd` and `cat` make them (RFC 8878 3.1). The decoder refuses

@@ -157,7 +157,7 @@ proptest! {
             prop_assert_eq!(all.len(), some.len());
         } else if let Some(error) = error {
             let known = error.is_truncated()
-                || matches!(error.problem, Problem::Empty | Problem::UnknownFormat { .. });
+                || matches!(error.problem, Problem::Empty | Problem::NoRecording(_));
             prop_assert!(known, "{}", error);
         }
     }
@@ -231,6 +231,27 @@ fn gzip_of_several_members_is_looked_through_and_a_cut_one_is_named() {
     assert!(error.is_none() && count == 2, "{count} {error:?}");
     let (_, error) = read_path(&file("cut.gz", &packed[..packed.len() - 9]));
     assert!(error.unwrap().is_truncated());
+}
+
+#[test]
+fn zeros_behind_the_last_packet_or_member_are_padding() {
+    let plain = written(&[(0, 1, 50, vec![7; 50]), (1, 2, 60, vec![8; 60])]);
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&plain).unwrap();
+    let packed = encoder.finish().unwrap();
+    for zeros in [1, 7, 16, 512, 100_000] {
+        for (name, bytes) in [("padded.pcapng", &plain), ("padded.gz", &packed)] {
+            let padded = [&bytes[..], &vec![0; zeros]].concat();
+            let (count, error) = read_path(&file(name, &padded));
+            assert!(
+                error.is_none() && count == 2,
+                "{name} {zeros}: {count} {error:?}"
+            );
+        }
+    }
+    // What is not zero is looked at.
+    let wrong = [&packed[..], &[0; 20], b"more"].concat();
+    assert!(read_path(&file("wrong.gz", &wrong)).1.is_some());
 }
 
 #[test]
@@ -337,7 +358,7 @@ fn what_is_no_packet_file_is_said_in_one_line() {
     for (bytes, says) in [
         (&b""[..], "empty"),
         (
-            b"GET / HTTP/1.1",
+            b"GET / \x01HTTP/1.1",
             "neither pcap nor pcapng (it begins with 47 45 54 20)",
         ),
         (&[0xd4, 0xc3, 0xb2, 0xa1, 0, 0], "cut short"),
