@@ -4,7 +4,7 @@
 //! - [`floor`]: what drops the rest, should something else lead it past.
 //! - [`ours`]: what of the kernel's state is ours.
 //! - [`mod@changes`]: the steps from here to there, in an order that leaks nothing at any moment.
-//! - [`refusal`]: plans that would hurt this host, [`connections`] by cutting some off.
+//! - [`refusal`]: plans that would hurt this host; `connections`: those that would cut some off.
 
 pub mod changes;
 mod connections;
