@@ -9,6 +9,8 @@ use millrace_capture::{FileError, Source, Waker};
 use millrace_fleet::exit::ExitError;
 use millrace_wire::LinkType;
 
+/// A time further away than this from those before and behind it is wrong, in nanoseconds.
+const ASTRAY: u64 = 60_000_000_000;
 /// Payload of one batch, about, in bytes.
 const BATCH_BYTES: usize = 256 << 10;
 /// Batches that may wait: 2 MB, and no more for a packet of any size than that packet.
@@ -98,6 +100,33 @@ impl Batch {
             start,
             end: self.bytes.len(),
         });
+    }
+
+    /// Whether only the packet that follows shows what to make of the last one's time.
+    fn ends_in_doubt(&self, before: Option<u64>) -> bool {
+        let mut from_behind = self.places.iter().rev().map(|place| place.timestamp);
+        match (from_behind.next(), from_behind.next().or(before)) {
+            (Some(last), Some(before)) => last.abs_diff(before) > ASTRAY,
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    /// Gives a packet whose time stands alone, far from those before and behind it, the time of the packet before: a
+    /// wrong time stamp moves one packet. `before` is the time of the last packet of the batch before.
+    fn straighten(&mut self, before: &mut Option<u64>) {
+        let times: Vec<u64> = self.places.iter().map(|place| place.timestamp).collect();
+        let next = times.iter().skip(1).map(Some).chain([None]);
+        for (place, next) in self.places.iter_mut().zip(next) {
+            let near = |time: u64, other: u64| time.abs_diff(other) <= ASTRAY;
+            if let (Some(before), Some(next)) = (*before, next)
+                && !near(place.timestamp, before)
+                && !near(place.timestamp, *next)
+                && near(*next, before)
+            {
+                place.timestamp = before;
+            }
+            *before = Some(place.timestamp);
+        }
     }
 
     fn clear(&mut self) {
@@ -235,10 +264,15 @@ impl Reading {
 
     /// Says whether anybody wants more.
     fn round(&self, mut files: Merged) -> bool {
-        let mut read = 0;
+        let (mut read, mut before) = (0, None);
         loop {
             let mut batch = self.batch();
-            while batch.bytes.len() < BATCH_BYTES && batch.places.len() < BATCH_BYTES / 64 {
+            loop {
+                let room = batch.bytes.len() < BATCH_BYTES && batch.places.len() < BATCH_BYTES / 64;
+                let in_doubt = batch.ends_in_doubt(before) && batch.bytes.len() < 2 * BATCH_BYTES;
+                if !room && !in_doubt {
+                    break;
+                }
                 match files.next_packet() {
                     Some((_, packet)) => batch.push(&packet),
                     None => {
@@ -247,6 +281,7 @@ impl Reading {
                     }
                 }
             }
+            batch.straighten(&mut before);
             batch.problems = files.take_problems();
             batch.dropped = files
                 .files()
@@ -274,5 +309,70 @@ impl Reading {
         let sent = self.sender.send(batch).is_ok();
         self.waker.wake();
         sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// The times of a batch with these seconds, straightened.
+    fn straight(before: Option<u64>, seconds: &[u64]) -> Vec<u64> {
+        let place = |second: &u64| Place {
+            timestamp: second * SECOND,
+            link: LinkType::Ethernet,
+            original_len: 0,
+            start: 0,
+            end: 0,
+        };
+        let mut batch = Batch {
+            places: seconds.iter().map(place).collect(),
+            ..Batch::default()
+        };
+        batch.straighten(&mut before.map(|it| it * SECOND));
+        batch
+            .places
+            .iter()
+            .map(|it| it.timestamp / SECOND)
+            .collect()
+    }
+
+    #[test]
+    fn a_time_that_stands_alone_moves_one_packet() {
+        assert_eq!(
+            straight(None, &[1000, 1001, 0, 1002]),
+            [1000, 1001, 1001, 1002]
+        );
+        assert_eq!(straight(None, &[1000, 99_999, 1002]), [1000, 1000, 1002]);
+        assert_eq!(straight(Some(1000), &[99_999, 1002]), [1000, 1002]);
+        // A pause, and a clock that was set, are what they are.
+        for times in [
+            &[1000, 9000, 9001][..],
+            &[1000, 1001, 10, 11],
+            &[1000, 1059, 1000],
+        ] {
+            assert_eq!(straight(None, times), times);
+        }
+    }
+
+    #[test]
+    fn only_a_packet_far_from_the_one_before_leaves_a_batch_in_doubt() {
+        let ends = |before: Option<u64>, times: &[u64]| {
+            let mut batch = Batch::default();
+            for timestamp in times {
+                batch.places.push(Place {
+                    timestamp: timestamp * SECOND,
+                    link: LinkType::Ethernet,
+                    original_len: 0,
+                    start: 0,
+                    end: 0,
+                });
+            }
+            batch.ends_in_doubt(before.map(|it| it * SECOND))
+        };
+        assert!(ends(Some(1000), &[2000]) && ends(None, &[1000, 1]));
+        assert!(!ends(None, &[1000]) && !ends(Some(1000), &[1001]) && !ends(Some(1000), &[]));
     }
 }
