@@ -29,7 +29,7 @@ use crate::metrics;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, FeedConfig};
 use crate::offline::outcome;
-use crate::options::{ADMIN, Options};
+use crate::options::{ADMIN, MORE_ADMIN, Options};
 use crate::outlet::Outlet;
 use crate::plan::Plan;
 use crate::pressure::Governor;
@@ -54,8 +54,12 @@ pub fn run() -> Result<(), ExitError> {
     for line in options.tcpcopy.needless() {
         tracing::info!("{line}");
     }
-    let admin = options.common.admin(ADMIN);
-    let admin_listener = admin::bind(admin)?;
+    let admin_listener = match options.common.admin {
+        Some(named) => admin::bind(named)?,
+        None => admin::bind_free(ADMIN, MORE_ADMIN)?,
+    };
+    let admin = admin_listener.local_addr();
+    let admin = admin.map_err(|error| ExitError::caused("cannot use the admin port", &error))?;
     let control = CommandSocket::open(options.control.as_deref(), admin.port())?;
     check_report_file(&plan)?;
     let tap = plan.ring.clone().map(Tap::open).transpose();

@@ -19,6 +19,8 @@ pub use tcpcopy::TcpcopyOptions;
 
 /// Default of `--admin`.
 pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_530);
+/// Admin ports of further copiers on one host, where none is named.
+pub(crate) const MORE_ADMIN: std::ops::Range<u16> = 36_540..36_604;
 
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const INTERCEPTOR_PORT: u16 = 36_524;

@@ -18,5 +18,5 @@ pub use command::{Command, Commands};
 pub use http::{commands, shown};
 pub use pilot::{Observed, Pilot, PilotConfig, Tick};
 pub use sight::{Blindness, LinkSight, Sight, View};
-pub use socket::{CommandSocket, default_path};
+pub use socket::{CommandSocket, default_path, instances};
 pub use status::{Decision, GuardStatus, IntensityStatus, Mode, RampStatus};

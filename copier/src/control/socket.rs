@@ -30,6 +30,33 @@ pub fn default_path(port: u16) -> PathBuf {
     directory.join(format!("copier-{port}@{namespace}.sock"))
 }
 
+/// Admin ports of the copiers of this network namespace, by the sockets that they listen at, in order.
+pub fn instances() -> Vec<u16> {
+    let some = default_path(0);
+    let Some((directory, name)) = some
+        .parent()
+        .zip(some.file_name().and_then(|name| name.to_str()))
+    else {
+        return Vec::new();
+    };
+    // The port stands in place of the first zero.
+    let Some((before, behind)) = name.split_once('0') else {
+        return Vec::new();
+    };
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let port = |file: std::fs::DirEntry| {
+        let name = file.file_name().into_string().ok()?;
+        let port = name.strip_prefix(before)?.strip_suffix(behind)?;
+        // One that was killed has left its file.
+        let gone = UnixStream::connect(file.path())
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        port.parse().ok().filter(|_| !gone)
+    };
+    let mut ports: Vec<u16> = files.filter_map(port).collect();
+    ports.sort_unstable();
+    ports
+}
+
 /// The socket, listening. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct CommandSocket {

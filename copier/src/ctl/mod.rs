@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use millrace_fleet::exit::ExitError;
 
 use crate::command::{self, Arguments};
-use crate::control::{IntensityStatus, default_path};
+use crate::control::{IntensityStatus, default_path, instances};
 use crate::options::ADMIN;
 
 /// Tells a running copier how much to copy.
@@ -31,9 +31,9 @@ struct Options {
     /// is shown. ramp: the stages, such as 10%..100%/5m,hold:10m,300%.
     value: Option<String>,
 
-    /// Admin port of the copier: tells which copier of this host is meant.
-    #[arg(long, value_name = "ADDR:PORT", default_value_t = ADMIN)]
-    admin: SocketAddr,
+    /// Admin port of the copier: tells which copier of this host is meant, where there are several.
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<SocketAddr>,
 
     /// The copier's --control, where it has one.
     #[arg(long, value_name = "FILE")]
@@ -62,7 +62,7 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: Options = command::parse(arguments)?;
     let value = options.value.as_deref();
     let (path, body) = match (options.action, value) {
-        (Action::Intensity, None) => return show(options.admin),
+        (Action::Intensity, None) => return show(admin(options.admin)?),
         (Action::Intensity, Some(value)) => {
             let checked: Result<millrace_engine::Intensity, _> = value.parse();
             checked.map_err(|error| ExitError::usage(error.to_string()))?;
@@ -88,9 +88,10 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
             )));
         }
     };
-    let socket = options
-        .control
-        .unwrap_or_else(|| default_path(options.admin.port()));
+    let socket = match options.control {
+        Some(named) => named,
+        None => default_path(admin(options.admin)?.port()),
+    };
     let answer =
         request::post(&socket, path, &body).map_err(|error| unreachable(&socket, &error))?;
     match answer.code {
@@ -99,6 +100,25 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
             "the copier refused ({code}): {}",
             answer.body
         ))),
+    }
+}
+
+/// The admin port of the copier that is meant: the one that is named, or the only one of this host.
+fn admin(named: Option<SocketAddr>) -> Result<SocketAddr, ExitError> {
+    if let Some(named) = named {
+        return Ok(named);
+    }
+    let at = |port| SocketAddr::new(ADMIN.ip(), port);
+    match instances().as_slice() {
+        [] => Ok(ADMIN),
+        [only] => Ok(at(*only)),
+        several => {
+            let several: Vec<String> = several.iter().map(|port| at(*port).to_string()).collect();
+            Err(ExitError::usage(format!(
+                "several copiers run here: say which one is meant, with --admin and one of {}",
+                several.join(", ")
+            )))
+        }
     }
 }
 

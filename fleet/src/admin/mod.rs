@@ -179,6 +179,30 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ExitError> {
     listen::bind(address, "--admin")
 }
 
+/// Opens the admin port where the operator names none: at `default`, or, where another instance has that, at the first
+/// free port of `next`.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_free(
+    default: SocketAddr,
+    next: std::ops::Range<u16>,
+) -> Result<TcpListener, ExitError> {
+    for port in std::iter::once(default.port()).chain(next) {
+        let address = SocketAddr::new(default.ip(), port);
+        let tried = TcpListener::bind(address).map(drop);
+        if tried.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
+            continue;
+        }
+        if address != default {
+            tracing::info!("{default} is taken, by another instance: the admin port is {address}");
+        }
+        // With the reasons in words, should it fail.
+        return bind(address);
+    }
+    bind(default)
+}
+
 fn readyz(readiness: &Readiness) -> Response {
     let pending = readiness.pending();
     if pending.is_empty() {

@@ -23,6 +23,7 @@ const SESSIONS: u64 = 60;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Where a copier listens that says nothing else.
 const ADMIN: &str = "127.0.0.1:36530";
+const MORE_ADMIN: u16 = 36_540;
 /// Files that the examples write, and nothing else does.
 const FILES: [&str; 3] = [
     "/tmp/millrace-example.log",
@@ -133,7 +134,12 @@ impl Running {
             ("millrace-copier", _) => {
                 let mut process = spawn();
                 let admin = all.iter().position(|word| *word == "--admin");
-                let admin: SocketAddr = admin.map_or(ADMIN, |at| all[at + 1]).parse().unwrap();
+                let named = admin.map(|at| all[at + 1].parse().unwrap());
+                // Further ones find a port of their own.
+                let admin: SocketAddr = named.unwrap_or(match self.copiers.len() {
+                    0 => ADMIN.parse().unwrap(),
+                    others => ([127, 0, 0, 1], MORE_ADMIN + others as u16 - 1).into(),
+                });
                 std::thread::sleep(Duration::from_millis(200));
                 assert!(process.is_running(), "{all:?}: {}", process.log());
                 ready(&host, admin);
