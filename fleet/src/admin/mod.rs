@@ -211,3 +211,20 @@ fn readyz(readiness: &Readiness) -> Response {
     let text = format!("not ready, pending: {}\n", pending.join(", "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_usual_port_is_taken_the_first_free_one_is_used() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (usual, other) = (taken.local_addr().unwrap(), free.local_addr().unwrap());
+        drop(free);
+        let found = bind_free(usual, other.port()..other.port() + 1).unwrap();
+        assert_eq!(found.local_addr().unwrap(), other);
+        let none = bind_free(usual, 0..0).unwrap_err().to_string();
+        assert!(none.contains("the port is in use"), "{none}");
+    }
+}
