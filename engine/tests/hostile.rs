@@ -102,7 +102,7 @@ fn flags() -> impl Strategy<Value = u8> {
 fn mptcp() -> impl Strategy<Value = Option<Mptcp>> {
     prop_oneof![
         8 => Just(None),
-        1 => Just(Some(Mptcp::Capable(Some(0)))),
+        1 => Just(Some(Mptcp::Capable { version: 1, key: Some(0) })),
         // Of the key 0.
         1 => Just(Some(Mptcp::Join(Some(0xaf55_70f5)))),
         1 => Just(Some(Mptcp::Other)),

@@ -112,11 +112,16 @@ impl fmt::Debug for SackBlocks {
     }
 }
 
-/// Multipath TCP (RFC 8684 3): what a segment says of it.
+/// Multipath TCP (RFC 8684 3, and RFC 6824 for version 0): what a segment says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mptcp {
-    /// MP_CAPABLE: the first subflow of a connection. The sender's key, where the option bears one.
-    Capable(Option<u64>),
+    /// MP_CAPABLE: the first subflow of a connection.
+    Capable {
+        /// Version of the protocol.
+        version: u8,
+        /// The sender's key, where the option bears one.
+        key: Option<u64>,
+    },
     /// MP_JOIN: another subflow. The token of the connection that it joins, in a SYN.
     Join(Option<u32>),
     /// Anything else: it is about a subflow that exists.
@@ -125,12 +130,14 @@ pub enum Mptcp {
 
 impl Mptcp {
     fn parse(option: &[u8]) -> Option<Self> {
-        Some(match (u8_at(option, 2)? >> 4, option.len()) {
-            (0, 12..) => {
-                let (high, low) = (u32_at(option, 4)?, u32_at(option, 8)?);
-                Self::Capable(Some(u64::from(high) << 32 | u64::from(low)))
-            }
-            (0, _) => Self::Capable(None),
+        let first = u8_at(option, 2)?;
+        Some(match (first >> 4, option.len()) {
+            (0, _) => Self::Capable {
+                version: first & 0x0f,
+                key: u32_at(option, 4)
+                    .zip(u32_at(option, 8))
+                    .map(|(high, low)| u64::from(high) << 32 | u64::from(low)),
+            },
             (1, 12) => Self::Join(u32_at(option, 4)),
             (1, _) => Self::Join(None),
             _ => Self::Other,

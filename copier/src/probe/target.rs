@@ -244,7 +244,7 @@ impl Target {
             }
         }
         let may_have_leaked = verdict.may_have_leaked();
-        let explains_silence = verdict.explains_silence();
+        let (explains_silence, waits) = (verdict.explains_silence(), verdict.is_refusal());
         self.verdict = Some(verdict);
         if open {
             for service in self.services.iter().filter(|_| explains_silence) {
@@ -261,8 +261,8 @@ impl Target {
             false => (FIRST_PAUSE.saturating_mul(1 << self.failed.min(6)) / 2).min(LONGEST_PAUSE),
         };
         self.state = State::Waiting(now + pause);
-        // Their sessions would fill the memory that others need.
-        if !self.shared && clients_own && self.failed >= REFUSED_AFTER {
+        // Their sessions would fill the memory that others need. An application that is not there yet is waited for.
+        if !self.shared && clients_own && !waits && self.failed >= REFUSED_AFTER {
             if self.failed == REFUSED_AFTER {
                 tracing::warn!(
                     "{}: their sessions are refused until a probe comes back",

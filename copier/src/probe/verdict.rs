@@ -259,6 +259,11 @@ impl Verdict {
         )
     }
 
+    /// Whether the answers take the right way, and only the application is not there.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
     /// Whether an operator should look, though sessions are replayed.
     pub const fn is_doubtful(&self) -> bool {
         matches!(self, Self::Open { doubtful: true, .. })

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 use millrace_wire::{Mptcp, TcpPacket};
-use ring::digest::{SHA256, digest};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use slotmap::SparseSecondaryMap;
 
 use super::Engine;
@@ -37,9 +37,14 @@ impl Joinable {
     }
 }
 
-/// The token of the side with this key: the first 32 bits of its SHA-256 (RFC 8684 3.2).
-fn token(key: u64) -> u32 {
-    let hash = digest(&SHA256, &key.to_be_bytes());
+/// The token of the side with this key: the first 32 bits of its SHA-256 (RFC 8684 3.2), in version 0 of its SHA-1
+/// (RFC 6824 3.2).
+fn token(version: u8, key: u64) -> u32 {
+    let algorithm = match version {
+        0 => &SHA1_FOR_LEGACY_USE_ONLY,
+        _ => &SHA256,
+    };
+    let hash = digest(algorithm, &key.to_be_bytes());
     let first = hash.as_ref().first_chunk().copied();
     u32::from_be_bytes(first.unwrap_or_default())
 }
@@ -47,8 +52,12 @@ fn token(key: u64) -> u32 {
 impl Engine {
     /// The live server has accepted a client's connection: whether others may join it.
     pub(super) fn note_joinable(&mut self, key: SessionKey, packet: &TcpPacket<'_>) {
-        if let Some(Mptcp::Capable(Some(server_key))) = packet.header.options.mptcp {
-            let token = token(server_key);
+        if let Some(Mptcp::Capable {
+            version,
+            key: Some(of_server),
+        }) = packet.header.options.mptcp
+        {
+            let token = token(version, of_server);
             self.joinable.tokens.insert(key, token);
             self.joinable.by_token.insert(token, key);
         }
@@ -75,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_token_is_the_beginning_of_the_hash_of_the_key() {
-        // sha256sum of eight zero bytes begins with af5570f5.
-        assert_eq!(token(0), 0xaf55_70f5);
+        // What sha256sum and sha1sum say of eight zero bytes.
+        assert_eq!(token(1, 0), 0xaf55_70f5);
+        assert_eq!(token(0, 0), 0x05fe_4057);
     }
 }

@@ -433,9 +433,36 @@ fn a_connection_that_a_second_subflow_joins_is_copied_until_then_and_neither_is_
     // The token is the hash of the live server's key.
     let joins = Mptcp::Join(Some(0xaf55_70f5));
     let mut segments = vec![
-        (0, with(first.syn(), Mptcp::Capable(None))),
-        (0, with(first.syn_ack(), Mptcp::Capable(Some(0)))),
-        (1, with(first.ack(0, 0), Mptcp::Capable(Some(7)))),
+        (
+            0,
+            with(
+                first.syn(),
+                Mptcp::Capable {
+                    version: 1,
+                    key: None,
+                },
+            ),
+        ),
+        (
+            0,
+            with(
+                first.syn_ack(),
+                Mptcp::Capable {
+                    version: 1,
+                    key: Some(0),
+                },
+            ),
+        ),
+        (
+            1,
+            with(
+                first.ack(0, 0),
+                Mptcp::Capable {
+                    version: 1,
+                    key: Some(7),
+                },
+            ),
+        ),
         (2, with(first.data(0, 0, b"one subflow"), Mptcp::Other)),
         (3, first.answer(0, 11, 100)),
         (100, with(second.syn(), joins)),
@@ -483,8 +510,14 @@ fn a_connection_with_one_subflow_is_plain_tcp() {
     for (_, packet) in &mut segments {
         packet.header.options.mptcp = Some(Mptcp::Other);
     }
-    segments[0].1.header.options.mptcp = Some(Mptcp::Capable(None));
-    segments[1].1.header.options.mptcp = Some(Mptcp::Capable(Some(0)));
+    segments[0].1.header.options.mptcp = Some(Mptcp::Capable {
+        version: 1,
+        key: None,
+    });
+    segments[1].1.header.options.mptcp = Some(Mptcp::Capable {
+        version: 1,
+        key: Some(0),
+    });
     let mut world = captured(Behaviour::default(), segments);
     world.run(secs(10));
     assert_eq!(world.received(PORT), b"hello");
