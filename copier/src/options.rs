@@ -303,6 +303,11 @@ pub struct LimitOptions {
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=604_800))]
     pub idle_timeout: u64,
 
+    /// Copy connections that come from a target's address, too: behind a gateway or proxy that has it they
+    /// are those of clients. By default they are taken for calls of the tested application.
+    #[arg(long)]
+    pub copy_targets: bool,
+
     /// Remember connections that are over for this long, in seconds: segments of them that are captured again,
     /// at a second tap or a slow mirror, begin nothing. Where some come later it grows by itself. 0: not at all.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,

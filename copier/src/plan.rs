@@ -315,6 +315,7 @@ fn engine_config(
         answer_timeout: Duration::from_secs(options.limits.answer_timeout),
         overdue_after: guard::overdue_after(options.intensity.guard_window),
         idle_timeout: idle_timeout(options.limits.idle_timeout, recorded),
+        copy_targets: options.limits.copy_targets,
         late: Duration::from_secs(options.limits.late),
         gap_grace: match recorded {
             // Its directions may come from two recorders.

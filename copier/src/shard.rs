@@ -486,13 +486,11 @@ impl Shard {
                         .on_silence(now, &mut self.engine, &silence, guarded);
                 }
                 Event::Misdirected {
-                    service,
+                    target,
                     misdirection,
-                } => {
-                    if let Some(service) = self.engine.config().services.get(service) {
-                        self.prober.on_misdirected(service.target, misdirection);
-                    }
-                }
+                } => self
+                    .prober
+                    .on_misdirected(target, misdirection, &mut self.routes),
             }
         }
     }

@@ -77,6 +77,9 @@ pub struct Config {
     /// The segments come from a recording, and their times are its own; `None`: they come as they
     /// are captured.
     pub recorded: Option<Recorded>,
+    /// Whether connections that targets open to the live service are copied: behind a gateway or proxy that has the
+    /// target's address they are those of clients.
+    pub copy_targets: bool,
     /// Whether a target that answered and falls silent is stopped: see [`crate::Event::TargetSilent`].
     pub stop_on_silence: bool,
     /// Seed of all that is random: hash keys and initial sequence numbers.
@@ -109,6 +112,7 @@ impl Default for Config {
             gap_grace: Duration::from_secs(1),
             late: Duration::from_secs(30),
             recorded: None,
+            copy_targets: false,
             stop_on_silence: true,
             seed: 0,
         }

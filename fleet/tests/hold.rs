@@ -29,6 +29,8 @@ use tokio::runtime::{Handle, Runtime};
 use log::Lines;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No client of another test is given a port of this address, so that an agent finds its own again.
+const OWN: &str = "127.0.1.1:0";
 
 /// An agent whose thread is this test.
 struct Agent {
@@ -134,7 +136,7 @@ fn next(seen: &Receiver<HoldEvent>) -> HoldEvent {
 #[test]
 fn a_need_is_held_changed_and_given_up() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
     assert!(!handle.is_held(BootTime::now()));
     assert_eq!(agent.answer(true), ("copier-1".to_owned(), 80));
@@ -157,7 +159,7 @@ fn a_need_is_held_changed_and_given_up() {
 #[test]
 fn a_refusal_is_no_hold_and_is_asked_again() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     let (handle, seen) = hold_at(runtime.handle(), agent.address(), "copier-1");
     agent.answer(false);
     let HoldEvent::Refused { code, reason } = next(&seen) else {
@@ -195,7 +197,7 @@ fn held_by(runtime: &Runtime, agent: &Agent) -> (HoldHandle, Receiver<HoldEvent>
 fn a_holder_whose_agent_is_killed_holds_nothing_from_then_on_and_finds_it_again() {
     let runtime = Runtime::new().unwrap();
     let other = Runtime::new().unwrap();
-    let agent = Agent::start(other.handle(), "127.0.0.1:0");
+    let agent = Agent::start(other.handle(), OWN);
     let address = agent.address();
     let (handle, seen) = held_by(&runtime, &agent);
     // As if killed: its sockets go with its runtime.
@@ -212,7 +214,7 @@ fn a_holder_whose_agent_is_killed_holds_nothing_from_then_on_and_finds_it_again(
 #[test]
 fn an_agent_that_says_that_it_ends_is_waited_for_for_half_of_the_grace_time() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     let (handle, seen) = held_by(&runtime, &agent);
     agent.server.stop();
     assert!(matches!(next(&seen), HoldEvent::Lost { .. }));
@@ -225,7 +227,7 @@ fn an_agent_that_says_that_it_ends_is_waited_for_for_half_of_the_grace_time() {
 #[test]
 fn what_the_agent_finds_wrong_reaches_the_holder_unasked_and_so_does_its_end() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     let (handle, seen) = held_by(&runtime, &agent);
     agent.standing.say(Some("a rule is\nin the way"));
     let reason = "a rule is in the way".to_owned();
@@ -246,7 +248,7 @@ fn an_agent_whose_thread_hangs_is_not_believed() {
         messages,
         standing,
         _looks: looks,
-    } = Agent::start(runtime.handle(), "127.0.0.1:0");
+    } = Agent::start(runtime.handle(), OWN);
     let (handle, seen) = hold_at(runtime.handle(), server.local_addr(), "copier-1");
     let HoldMessage::Asked { reply, .. } = messages.recv_timeout(PATIENCE).unwrap() else {
         panic!()
@@ -268,7 +270,7 @@ fn an_agent_whose_thread_hangs_is_not_believed() {
 #[test]
 fn of_two_streams_of_one_holder_the_later_start_wins() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     let (_old, seen_old) = hold_at(runtime.handle(), agent.address(), "copier-1");
     agent.answer(true);
     assert!(matches!(next(&seen_old), HoldEvent::Held { .. }));
@@ -322,7 +324,7 @@ async fn provoke(address: SocketAddr, requests: Vec<HoldRequest>) -> Option<Code
 #[test]
 fn who_breaks_the_contract_is_refused_and_counted() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     let request = |kind| HoldRequest { kind: Some(kind) };
     let holder = |id: &str, version: u32, need: Option<Need>| {
         request(Kind::Holder(Holder {
@@ -364,7 +366,7 @@ fn who_breaks_the_contract_is_refused_and_counted() {
 #[tokio::test]
 async fn a_holder_that_is_refused_again_and_again_is_told_of_once() {
     let lines = Lines::capture();
-    let agent = Agent::start(&Handle::current(), "127.0.0.1:0");
+    let agent = Agent::start(&Handle::current(), OWN);
     for times in 1..=3 {
         let code = provoke(agent.address(), vec![HoldRequest { kind: None }]).await;
         assert_eq!(code, Some(Code::Malformed));
@@ -376,7 +378,7 @@ async fn a_holder_that_is_refused_again_and_again_is_told_of_once() {
 #[test]
 fn while_the_agents_thread_is_busy_further_requests_are_refused() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     // Its thread (this test) reads nothing: four requests wait, the others are too many.
     let holds: Vec<_> = (0..6)
         .map(|n| hold_at(runtime.handle(), agent.address(), &format!("copier-{n}")))
@@ -396,7 +398,7 @@ fn while_the_agents_thread_is_busy_further_requests_are_refused() {
 #[test]
 fn a_holder_that_does_not_read_is_ended_and_its_lease_told_of() {
     let runtime = Runtime::new().unwrap();
-    let agent = Agent::start(runtime.handle(), "127.0.0.1:0");
+    let agent = Agent::start(runtime.handle(), OWN);
     let address = agent.address();
     let _deaf = runtime.spawn(async move {
         let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));

@@ -2,7 +2,7 @@
 //! applied by hand and so has no lease, and what was diverted if somebody has removed our rules since.
 //!
 //! The file is written whole, under another name, synchronised and renamed, before the change that
-//! it remembers. A file that cannot be read is put aside and said so: routes and rules are read
+//! it remembers; what is diverted after it. A file that cannot be read is put aside and said so: routes and rules are read
 //! back from the kernel in any case.
 
 use std::collections::BTreeMap;

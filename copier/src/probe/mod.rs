@@ -187,14 +187,26 @@ impl Prober {
 
     /// Copies came back as live traffic. Unless these are connections of the target's own, the engine sends it
     /// nothing any more, and nor does this.
-    pub fn on_misdirected(&mut self, target: Endpoint, misdirection: Misdirection) {
+    pub fn on_misdirected(
+        &mut self,
+        target: Endpoint,
+        misdirection: Misdirection,
+        routes: &mut RouteInfo,
+    ) {
         let verdict = Verdict::Misdirected(misdirection);
         if misdirection == Misdirection::TargetIsClient {
             tracing::warn!("target {target}: {verdict}");
             return;
         }
         tracing::error!("target {target}: copying to it is over: {verdict}");
+        self.farewells
+            .retain(|(_, tuple, _)| tuple.destination != target);
         for target in self.targets.iter_mut().filter(|it| it.address == target) {
+            if let State::Asking(volley) = &target.state {
+                for (id, _) in volley.flows() {
+                    routes.close(id);
+                }
+            }
             target.state = State::GivenUp;
             target.verdict = Some(verdict.clone());
         }

@@ -51,6 +51,8 @@ pub(super) struct Target {
     pub(super) state: State,
     /// Whose addresses the probes of the last volley bore.
     pub(super) bearing: Bearing,
+    /// ... and of the one whose verdict is known.
+    pub(super) judged: Bearing,
     /// Whether agents keep answers from all clients, so that what is found stands for every kind.
     pub(super) shared: bool,
     /// What the first of two volleys showed, which came back.
@@ -78,6 +80,7 @@ impl Target {
             kind,
             state: State::Waiting(now),
             bearing: Bearing::Own,
+            judged: Bearing::Own,
             shared: false,
             halfway: None,
             stops: 0,
@@ -159,7 +162,7 @@ impl Target {
             routes.open(id, &tuple);
         }
         for (source, number) in volley.syns() {
-            engine.note_probe(source, number);
+            engine.note_probe(self.address, source, number);
         }
         self.state = State::Asking(volley);
     }
@@ -224,8 +227,10 @@ impl Target {
         let open = verdict.is_open();
         if open && clients_own && self.halfway.is_none() {
             self.halfway = Some(verdict);
-            // What an earlier volley missed is there now; a client may be long in coming.
-            self.verdict = None;
+            // What a volley like it missed is there now; a client may be long in coming.
+            if self.judged == self.bearing {
+                self.verdict = None;
+            }
             self.state = State::Waiting(now);
             return false;
         }
@@ -245,7 +250,7 @@ impl Target {
         }
         let may_have_leaked = verdict.may_have_leaked();
         let (explains_silence, waits) = (verdict.explains_silence(), verdict.is_refusal());
-        self.verdict = Some(verdict);
+        (self.verdict, self.judged) = (Some(verdict), self.bearing);
         if open {
             for service in self.services.iter().filter(|_| explains_silence) {
                 engine.tolerate_silence(*service);

@@ -277,13 +277,9 @@ impl fmt::Display for Verdict {
                 "a copied SYN came back as a client's: the target leads to the live service again (a balancer \
                  for it, DNAT, another host that copies to here); mend -x or the way, then start again",
             ),
-            Self::Misdirected(Misdirection::Meeting) => f.write_str(
-                "SYNs keep coming in for connections that clients have open with the live server: another host \
-                 copies to here what it got from here; end one of the two copiers, then start again",
-            ),
             Self::Misdirected(Misdirection::TargetIsClient) => f.write_str(
                 "it is a client of the live service, too: its own connections are not copied, since that \
-                 would go round and round",
+                 would go round and round (--copy-targets copies them: where a gateway or proxy has the target's address)",
             ),
             Self::Open {
                 answered: (answered, probes),

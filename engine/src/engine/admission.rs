@@ -113,7 +113,7 @@ impl Engine {
             && !self.draining
             && !self.is_nearly_full()
             && self.relief.admits(self.place(client))
-            && !self.is_target(&client.ip)
+            && self.target_with(&client.ip).is_none()
     }
 
     pub(super) fn place(&self, client: Endpoint) -> Place {

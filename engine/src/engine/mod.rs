@@ -69,8 +69,8 @@ pub enum Event {
     TargetSilent(TargetSilence),
     /// Copies came back as live traffic.
     Misdirected {
-        /// Place of the live service in [`Config::services`].
-        service: usize,
+        /// The target.
+        target: Endpoint,
         /// How that was recognised.
         misdirection: Misdirection,
     },

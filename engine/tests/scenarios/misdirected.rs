@@ -1,6 +1,6 @@
 //! Copies that come back as live traffic.
 
-use millrace_engine::{AbortReason, Misdirection, RefusalReason};
+use millrace_engine::{AbortReason, Config, Misdirection, RefusalReason, Service};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq};
 
 use crate::sim::{LIVE, Live, Packet, TARGET, World, at, client, config, ms, secs};
@@ -48,7 +48,7 @@ fn a_target_that_leads_to_the_live_service_is_stopped_by_the_first_packet_withou
     // The balancer sends it on to the live server, where it is captured.
     world.capture(vec![(world.now, syn(copy.tuple.source, copy.header.seq))]);
     world.run(secs(1));
-    assert_eq!(world.misdirected, [Misdirection::OwnPacket]);
+    assert_eq!(world.misdirected, [(TARGET, Misdirection::OwnPacket)]);
     assert_eq!(world.sent.len(), 1, "{:?}", world.sent);
     let stats = world.engine.stats();
     assert_eq!(stats.replicas_aborted.of(AbortReason::Misdirected), 1);
@@ -67,50 +67,36 @@ fn a_target_that_leads_to_the_live_service_is_stopped_by_the_first_packet_withou
 fn a_probe_that_comes_back_as_a_clients_stops_the_service() {
     let mut world = World::new(config(), 1);
     let probe = client(PORT + 50);
-    world.engine.note_probe(probe, Seq(700));
+    world.engine.note_probe(TARGET, probe, Seq(700));
     world.capture(vec![(at(ms(1)), syn(probe, Seq(701)))]);
     world.run(ms(10));
     assert_eq!(world.misdirected, [], "a client's own on that port");
     world.capture(vec![(world.now, syn(probe, Seq(700)))]);
     world.run(ms(10));
-    assert_eq!(world.misdirected, [Misdirection::OwnPacket]);
+    assert_eq!(world.misdirected, [(TARGET, Misdirection::OwnPacket)]);
     assert_silent(&mut world);
 }
 
 #[test]
-fn copies_of_copies_meet_the_connections_that_clients_have_and_stop_the_service() {
-    let mut world = World::new(config(), 1);
+fn of_two_targets_the_one_that_leads_back_is_stopped() {
+    let mut config = config();
+    let other = Endpoint::new(TARGET.ip, TARGET.port + 1);
+    config.services.push(Service {
+        live_ip: Some(LIVE.ip),
+        live_port: 81,
+        target: other,
+    });
+    let mut world = World::new(config, 1);
     world.behaviour = answers_like(&talk());
-    for n in 0..8 {
-        world.capture(Live::new(at(ms(u64::from(n))), PORT + n).play(&talk()));
-    }
-    world.run(ms(200));
-    for n in 0..8 {
-        let copy = syn(client(PORT + n), Seq(5_000 + u32::from(n)));
-        world.capture(vec![(world.now, copy)]);
-        world.run(ms(1));
-    }
-    assert_eq!(world.misdirected, [Misdirection::Meeting]);
-    assert_silent(&mut world);
-}
-
-#[test]
-fn clients_that_come_back_with_new_connections_are_no_copies() {
-    let mut world = World::new(config(), 1);
-    world.behaviour = answers_like(&talk());
-    for n in 0..40 {
-        world.capture(Live::new(at(ms(u64::from(n))), PORT + n).play(&talk()));
-    }
-    world.run(ms(200));
-    // A host with 20 open connections was started anew: their ends were never seen.
-    for n in 0..20 {
-        let mut live = Live::new(world.now, PORT + n);
-        live.client_isn = live.client_isn.add(1 << 30);
-        world.capture(live.play(&talk()));
-    }
+    // A copy of the second service's comes back at the first.
+    let probe = client(PORT + 50);
+    world.engine.note_probe(other, probe, Seq(700));
+    world.capture(vec![(at(ms(1)), syn(probe, Seq(700)))]);
+    world.run(ms(10));
+    assert_eq!(world.misdirected, [(other, Misdirection::OwnPacket)]);
+    world.capture(Live::new(world.now, PORT).play(&talk()));
     world.run(secs(30));
-    assert_eq!(world.misdirected, []);
-    assert_eq!(world.engine.stats().sessions_captured, 60);
+    assert_eq!(world.target(PORT).received, said(&talk()));
 }
 
 #[test]
@@ -126,11 +112,27 @@ fn a_target_that_calls_the_live_service_is_not_copied_and_the_others_are() {
     world.run(secs(30));
     assert_eq!(
         world.misdirected,
-        [Misdirection::TargetIsClient],
+        [(TARGET, Misdirection::TargetIsClient)],
         "said once"
     );
     assert_eq!(world.targets.len(), 1);
     assert_eq!(world.target(PORT + 9).received, said(&talk()));
     let stats = world.engine.stats();
     assert_eq!(stats.sessions_refused.of(RefusalReason::Misdirected), 3);
+}
+
+#[test]
+fn clients_behind_a_gateway_with_the_targets_address_are_copied_if_that_is_said() {
+    let config = Config {
+        copy_targets: true,
+        ..config()
+    };
+    let mut world = World::new(config, 1);
+    world.behaviour = answers_like(&talk());
+    let mut live = Live::new(at(ms(0)), PORT);
+    live.client.ip = TARGET.ip;
+    world.capture(live.play(&talk()));
+    world.run(secs(30));
+    assert_eq!(world.misdirected, []);
+    assert_eq!(world.target(PORT).received, said(&talk()));
 }

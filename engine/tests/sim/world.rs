@@ -80,7 +80,7 @@ pub struct World {
     pub silent_at: Time,
     pub opened_after: Option<Duration>,
     /// Copies that came back as live traffic.
-    pub misdirected: Vec<Misdirection>,
+    pub misdirected: Vec<(Endpoint, Misdirection)>,
     /// Where answers seem to come from, in place of the target: its address was translated.
     pub answers_from: Option<Endpoint>,
     /// Packets that are longer than this, IP header included, are refused with EMSGSIZE.
@@ -327,7 +327,10 @@ impl World {
                         });
                     }
                 }
-                Event::Misdirected { misdirection, .. } => self.misdirected.push(misdirection),
+                Event::Misdirected {
+                    target,
+                    misdirection,
+                } => self.misdirected.push((target, misdirection)),
                 Event::FlowClosed { key } => {
                     let tuple = self.flows.remove(&key).expect("closed twice");
                     self.owners.remove(&tuple);

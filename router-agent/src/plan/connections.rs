@@ -1,18 +1,20 @@
 //! Open connections that a plan would cut off.
 
-use crate::host::HostConfig;
+use crate::host::{HostConfig, Mode};
 use crate::kernel::model::{ESTABLISHED, Socket};
 use crate::need::{Need, Selectors};
 use crate::plan::refusal::{Circumstances, Danger, Refusal, refuse};
 
 /// A service with connections that no copier opened seems to have real users, who would get no answers any more.
-/// Peers of the pass-list go on being answered, and so does this host itself.
+/// Peers of the pass-list go on being answered, and so does this host itself where routes divert.
 pub(super) fn of_services(
     host: &HostConfig,
     need: &Need,
     selectors: &Selectors,
     around: &Circumstances<'_>,
 ) -> Result<(), Refusal> {
+    // A chain of the firewall takes these, too.
+    let stays_here = host.mode != Mode::Nfqueue;
     for service in &need.services {
         let cut = around.sockets.iter().filter(|socket| {
             let remote = socket.remote.ip();
@@ -21,8 +23,7 @@ pub(super) fn of_services(
                 && selected(selectors, socket)
                 && !selected(around.copied, socket)
                 && !host.passes(remote)
-                && !remote.is_loopback()
-                && !around.snapshot.is_local(remote)
+                && !(stays_here && (remote.is_loopback() || around.snapshot.is_local(remote)))
         });
         let cut = cut.count();
         if cut > 0 && !host.force.contains(service) {
@@ -32,7 +33,7 @@ pub(super) fn of_services(
                     "service {service}: {cut} connections to it are established and are no copies (ss -tn state \
                      established src {service}): does it serve real users? They would get no answers any more. \
                      Name peers that must go on being answered in the pass-list (-x); if these connections may \
-                     be cut off, start the agent with --force {service}"
+                     be cut off (copies of a copier that ran without this agent), start the agent with --force {service}"
                 ),
             );
         }
