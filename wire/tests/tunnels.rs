@@ -58,121 +58,50 @@ fn frames(v6: bool) -> Vec<(Tunnel, Vec<u8>, NotTcp)> {
     let bare = packet(v6, b"hello");
     let kind = if v6 { [0x86, 0xdd] } else { ETHERTYPE_IPV4 };
     let frame = ethernet(kind, &bare);
-    let join = |head: &[u8], rest: &[u8]| [head, rest].concat();
     let outer = |packet: Vec<u8>| ethernet(ETHERTYPE_IPV4, &packet);
-    let in_ip = if v6 { 41 } else { 4 };
-    let with_options = [
-        0x02, 0, kind[0], kind[1], 0, 0, 7, 0, 1, 8, 1, 1, 0, 0, 0, 5,
+    let in_udp = |tunnel, port, head: &[u8], inner: &[u8]| {
+        let datagram = udp(port, &[head, inner].concat());
+        (tunnel, outer(datagram), NotTcp::UdpPort(port))
+    };
+    let in_ip = |tunnel, protocol, head: &[u8], inner: &[u8]| {
+        let packet = ip(protocol, &[head, inner].concat());
+        (tunnel, outer(packet), NotTcp::Protocol(protocol))
+    };
+    let in_frame = |tunnel, kind: u16, head: &[u8]| {
+        let frame = ethernet(kind.to_be_bytes(), &[head, &bare].concat());
+        (tunnel, frame, NotTcp::EtherType(kind))
+    };
+    let [high, low] = kind;
+    let (of_ip, of_ppp) = if v6 { (41, 0x57) } else { (4, 0x21) };
+    let with_options = [2, 0, high, low, 0, 0, 7, 0, 1, 8, 1, 1, 0, 0, 0, 5];
+    let gre_with_all = [0xb0, 0, 0x65, 0x58, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1];
+    let erspan_2 = [0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0, 0, 100, 0, 0, 0, 0];
+    let erspan_3 = [
+        0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
+    let gtp_extended = [0x34, 255, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0x85, 1, 0, 9, 0];
     vec![
-        (
-            Tunnel::Vxlan,
-            outer(udp(4789, &join(&[8, 0, 0, 0, 0, 0, 7, 0], &frame))),
-            NotTcp::UdpPort(4789),
-        ),
-        (
-            Tunnel::Vxlan,
-            outer(udp(8472, &join(&[8, 0, 0, 0, 0, 0, 1, 0], &frame))),
-            NotTcp::UdpPort(8472),
-        ),
-        (
+        in_udp(Tunnel::Vxlan, 4789, &[8, 0, 0, 0, 0, 0, 7, 0], &frame),
+        in_udp(Tunnel::Vxlan, 8472, &[8, 0, 0, 0, 0, 0, 1, 0], &frame),
+        in_udp(
             Tunnel::Geneve,
-            outer(udp(6081, &join(&[0, 0, 0x65, 0x58, 0, 0, 7, 0], &frame))),
-            NotTcp::UdpPort(6081),
+            6081,
+            &[0, 0, 0x65, 0x58, 0, 0, 7, 0],
+            &frame,
         ),
-        (
-            Tunnel::Geneve,
-            outer(udp(6081, &join(&with_options, &bare))),
-            NotTcp::UdpPort(6081),
-        ),
-        (
-            Tunnel::Gre,
-            outer(ip(47, &join(&[0, 0, kind[0], kind[1]], &bare))),
-            NotTcp::Protocol(47),
-        ),
-        (
-            Tunnel::Gre,
-            outer(ip(
-                47,
-                &join(
-                    &[0xb0, 0, 0x65, 0x58, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1],
-                    &frame,
-                ),
-            )),
-            NotTcp::Protocol(47),
-        ),
-        (
-            Tunnel::Erspan,
-            outer(ip(47, &join(&[0, 0, 0x88, 0xbe], &frame))),
-            NotTcp::Protocol(47),
-        ),
-        (
-            Tunnel::Erspan,
-            outer(ip(
-                47,
-                &join(
-                    &[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0, 0, 100, 0, 0, 0, 0],
-                    &frame,
-                ),
-            )),
-            NotTcp::Protocol(47),
-        ),
-        (
-            Tunnel::Erspan,
-            outer(ip(
-                47,
-                &join(
-                    &[
-                        0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0,
-                    ],
-                    &frame,
-                ),
-            )),
-            NotTcp::Protocol(47),
-        ),
-        (
-            Tunnel::IpInIp,
-            outer(ip(in_ip, &bare)),
-            NotTcp::Protocol(in_ip),
-        ),
-        (Tunnel::Gue, outer(udp(6080, &bare)), NotTcp::UdpPort(6080)),
-        (
-            Tunnel::Gue,
-            outer(udp(6080, &join(&[1, in_ip, 0, 0, 9, 9, 9, 9], &bare))),
-            NotTcp::UdpPort(6080),
-        ),
-        (
-            Tunnel::GtpU,
-            outer(udp(2152, &join(&[0x30, 255, 0, 0, 0, 0, 0, 5], &bare))),
-            NotTcp::UdpPort(2152),
-        ),
-        (
-            Tunnel::GtpU,
-            outer(udp(
-                2152,
-                &join(
-                    &[0x34, 255, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0x85, 1, 0, 9, 0],
-                    &bare,
-                ),
-            )),
-            NotTcp::UdpPort(2152),
-        ),
-        (
-            Tunnel::Mpls,
-            ethernet([0x88, 0x47], &join(&[0, 1, 0, 64, 0, 2, 1, 64], &bare)),
-            NotTcp::EtherType(0x8847),
-        ),
-        (
-            Tunnel::Pppoe,
-            ethernet(
-                [0x88, 0x64],
-                &join(
-                    &[0x11, 0, 0, 5, 0, 0, 0, if v6 { 0x57 } else { 0x21 }],
-                    &bare,
-                ),
-            ),
-            NotTcp::EtherType(0x8864),
-        ),
+        in_udp(Tunnel::Geneve, 6081, &with_options, &bare),
+        in_ip(Tunnel::Gre, 47, &[0, 0, high, low], &bare),
+        in_ip(Tunnel::Gre, 47, &gre_with_all, &frame),
+        in_ip(Tunnel::Erspan, 47, &[0, 0, 0x88, 0xbe], &frame),
+        in_ip(Tunnel::Erspan, 47, &erspan_2, &frame),
+        in_ip(Tunnel::Erspan, 47, &erspan_3, &frame),
+        in_ip(Tunnel::IpInIp, of_ip, &[], &bare),
+        in_udp(Tunnel::Gue, 6080, &[], &bare),
+        in_udp(Tunnel::Gue, 6080, &[1, of_ip, 0, 0, 9, 9, 9, 9], &bare),
+        in_udp(Tunnel::GtpU, 2152, &[0x30, 255, 0, 0, 0, 0, 0, 5], &bare),
+        in_udp(Tunnel::GtpU, 2152, &gtp_extended, &bare),
+        in_frame(Tunnel::Mpls, 0x8847, &[0, 1, 0, 64, 0, 2, 1, 64]),
+        in_frame(Tunnel::Pppoe, 0x8864, &[0x11, 0, 0, 5, 0, 0, 0, of_ppp]),
     ]
 }
 

@@ -318,8 +318,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// The times of a batch with these seconds, straightened.
-    fn straight(before: Option<u64>, seconds: &[u64]) -> Vec<u64> {
+    /// A batch of packets with these times.
+    fn batch(seconds: &[u64]) -> Batch {
         let place = |second: &u64| Place {
             timestamp: second * SECOND,
             link: LinkType::Ethernet,
@@ -327,16 +327,18 @@ mod tests {
             start: 0,
             end: 0,
         };
-        let mut batch = Batch {
+        Batch {
             places: seconds.iter().map(place).collect(),
             ..Batch::default()
-        };
+        }
+    }
+
+    /// The times of a batch with these seconds, straightened.
+    fn straight(before: Option<u64>, seconds: &[u64]) -> Vec<u64> {
+        let mut batch = batch(seconds);
         batch.straighten(&mut before.map(|it| it * SECOND));
-        batch
-            .places
-            .iter()
-            .map(|it| it.timestamp / SECOND)
-            .collect()
+        let times = batch.places.iter().map(|it| it.timestamp / SECOND);
+        times.collect()
     }
 
     #[test]
@@ -359,18 +361,8 @@ mod tests {
 
     #[test]
     fn only_a_packet_far_from_the_one_before_leaves_a_batch_in_doubt() {
-        let ends = |before: Option<u64>, times: &[u64]| {
-            let mut batch = Batch::default();
-            for timestamp in times {
-                batch.places.push(Place {
-                    timestamp: timestamp * SECOND,
-                    link: LinkType::Ethernet,
-                    original_len: 0,
-                    start: 0,
-                    end: 0,
-                });
-            }
-            batch.ends_in_doubt(before.map(|it| it * SECOND))
+        let ends = |before: Option<u64>, seconds: &[u64]| {
+            batch(seconds).ends_in_doubt(before.map(|it| it * SECOND))
         };
         assert!(ends(Some(1000), &[2000]) && ends(None, &[1000, 1]));
         assert!(!ends(None, &[1000]) && !ends(Some(1000), &[1001]) && !ends(Some(1000), &[]));

@@ -85,7 +85,7 @@ impl Engine {
         }
     }
 
-    /// When a RST of this session counts for want of anything that shows the opposite.
+    /// When a RST of this session counts, unless something shows before that the connection goes on.
     pub(super) fn reset_counts_at(&self, key: SessionKey) -> Time {
         let reset = self.doubts.get(key).and_then(|doubts| doubts.reset);
         reset.map_or(Time::NEVER, |reset| reset.at + BORNE_OUT_AFTER)

@@ -50,24 +50,21 @@ impl Engine {
         if self.config.recorded.is_some() {
             return false;
         }
-        let (target, misdirection) = if let Some(target) = self.own(packet) {
+        let (target, misdirection, is_news) = if let Some(target) = self.own(packet) {
             self.stop_target(now, target);
-            (target, Misdirection::OwnPacket)
+            (target, Misdirection::OwnPacket, true)
         } else if let Some(target) = self.target_with(&packet.tuple.source.ip) {
-            if !self.signs.met.contains(&target) {
+            let is_news = !self.signs.met.contains(&target);
+            if is_news {
                 self.signs.met.push(target);
-                self.events.push_back(Event::Misdirected {
-                    target,
-                    misdirection: Misdirection::TargetIsClient,
-                });
             }
-            (target, Misdirection::TargetIsClient)
+            (target, Misdirection::TargetIsClient, is_news)
         } else {
             return false;
         };
         self.stats.sessions_refused.add(RefusalReason::Misdirected);
         self.stats.bytes_refused += packet.payload_len as u64;
-        if misdirection == Misdirection::OwnPacket {
+        if is_news {
             self.events.push_back(Event::Misdirected {
                 target,
                 misdirection,
