@@ -294,6 +294,7 @@ fn engine_config(
             .or(options.intensity.share.map(|share| share.0)),
         port_rest: Duration::from_secs(options.intensity.port_rest),
         intensity: intensity::constant(&options.intensity)?,
+        factor: intensity::factor(&options.intensity),
         intensity_key: intensity::key(&options.intensity),
         spread: Duration::from_millis(options.intensity.spread),
         caps: Caps {

@@ -46,6 +46,9 @@ pub struct Config {
     pub port_rest: Duration,
     /// Replicas of each session to begin with: see [`crate::Engine::set_intensity`].
     pub intensity: Intensity,
+    /// Every session that the intensity chooses gets this many times as many replicas: a fifth of the sessions three
+    /// times is an intensity of 0.2 and a factor of 3. At most 1023 replicas come of it.
+    pub factor: u16,
     /// The key of the hash that chooses sessions; engines with the same one choose the same.
     pub intensity_key: IntensityKey,
     /// The second replica of a session and those after it begin up to this much later than the
@@ -98,6 +101,7 @@ impl Default for Config {
             share: None,
             port_rest: Duration::from_secs(60),
             intensity: Intensity::ONE,
+            factor: 1,
             intensity_key: IntensityKey::default(),
             spread: Duration::ZERO,
             caps: Caps::default(),

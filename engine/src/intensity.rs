@@ -29,6 +29,8 @@ pub struct Intensity(u32);
 pub type IntensityKey = [u8; 16];
 
 impl Intensity {
+    /// Replicas of one session at the highest intensity.
+    pub const MOST_REPLICAS: u16 = MAX as u16;
     /// Nothing new is copied.
     pub const ZERO: Self = Self(0);
     /// Every session once.

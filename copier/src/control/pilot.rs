@@ -24,6 +24,8 @@ const LEAST_TO_STOP: u32 = 2;
 pub struct PilotConfig {
     /// How much is copied without a ramp.
     pub intensity: Intensity,
+    /// How many replicas each chosen session gets for one.
+    pub factor: u16,
     /// The ramp to follow.
     pub ramp: Option<Ramp>,
     /// The rules; of those with the same action the first that is broken acts.
@@ -220,6 +222,7 @@ impl Pilot {
     pub fn status(&self) -> IntensityStatus {
         IntensityStatus {
             now: self.intensity().as_ratio(),
+            factor: self.config.factor,
             mode: self.mode,
             ramp: self.config.ramp.as_ref().map(|ramp| RampStatus {
                 stages: ramp.to_string(),

@@ -46,6 +46,7 @@ impl Flight {
         let guards: crate::guard::Guards = guards.parse().unwrap();
         let config = PilotConfig {
             intensity: Intensity::ONE,
+            factor: 1,
             ramp: ramp.map(|ramp| ramp.parse().unwrap()),
             guards: guards.0,
             window: Duration::from_secs(10),
@@ -305,6 +306,7 @@ fn an_engine_that_has_done_nothing_is_no_reason_for_anything() {
             tick,
             Tick {
                 intensity: Intensity::ONE,
+                factor: 1,
                 stop: false
             }
         );

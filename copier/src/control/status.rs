@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 /// How much is copied, and why.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct IntensityStatus {
-    /// Replicas per session that begins now.
+    /// Replicas per session that begins now, but for the factor.
     pub now: f64,
+    /// How many replicas each chosen session gets for one: `-n` beside `-r`.
+    #[serde(default = "once")]
+    pub factor: u16,
     /// How things stand.
     pub mode: Mode,
     /// The ramp, if one is followed.
@@ -24,6 +27,10 @@ pub struct IntensityStatus {
     pub guards: Vec<GuardStatus>,
     /// The last decisions, oldest first.
     pub decisions: Vec<Decision>,
+}
+
+fn once() -> u16 {
+    1
 }
 
 /// How things stand.
@@ -96,7 +103,11 @@ pub struct Decision {
 
 impl fmt::Display for IntensityStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "intensity {} ({})", self.now, self.mode)?;
+        let times = match self.factor {
+            0 | 1 => String::new(),
+            factor => format!(" times {factor} for each session that it chooses"),
+        };
+        writeln!(f, "intensity {}{times} ({})", self.now, self.mode)?;
         if let Some(ramp) = &self.ramp {
             let waits = match (ramp.waiting, &self.blind) {
                 (true, Some(_)) => ", waits until guards can judge",

@@ -16,7 +16,7 @@ use crate::units;
 #[command(next_help_heading = "Intensity")]
 pub struct IntensityOptions {
     /// Copied connections for each session: how much is copied as a whole number. 1 if nothing else
-    /// says how much.
+    /// says how much. With -r, of each session that -r chooses.
     #[arg(short = 'n', long, value_name = "N",
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=1023))]
     pub replicas: Option<u16>,
@@ -123,7 +123,7 @@ impl fmt::Display for Percent {
     }
 }
 
-/// `-f`: K of N, or TCPCopy's bare K, which is K of 1024.
+/// `-f`: K of N, or TCPCopy's K alone: an instance, see [`Share::instance`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareOption(pub Share);
 
@@ -131,14 +131,18 @@ impl FromStr for ShareOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (index, of) = text.split_once('/').unwrap_or((text, "1024"));
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse::<u16>().ok()).flatten()
         };
-        let share = number(index).zip(number(of));
+        let share = match text.split_once('/') {
+            Some((index, of)) => {
+                let parts = number(index).zip(number(of));
+                parts.and_then(|(index, of)| Share::new(index, of))
+            }
+            None => number(text).and_then(Share::instance),
+        };
         share
-            .and_then(|(index, of)| Share::new(index, of))
             .map(Self)
             .ok_or_else(|| {
                 format!(

@@ -13,8 +13,9 @@ use crate::ramp::Ramp;
 /// The options that say how much, as they were given.
 fn said(options: &IntensityOptions) -> Vec<(String, Intensity)> {
     let mut said = Vec::new();
-    // One replica of each session is what is copied anyway: it contradicts nothing.
-    if let Some(count) = options.replicas.filter(|count| *count > 1) {
+    // One replica of each session is what is copied anyway: it contradicts nothing. Beside -r it is the factor.
+    let count = options.replicas.filter(|count| *count > 1);
+    if let (Some(count), None) = (count, options.percent) {
         said.push((format!("-n {count}"), Intensity::replicas(count)));
     }
     if let Some(percent) = options.percent {
@@ -44,6 +45,12 @@ pub(super) fn constant(options: &IntensityOptions) -> Result<Intensity, ExitErro
     Ok(said
         .first()
         .map_or(Intensity::ONE, |(_, intensity)| *intensity))
+}
+
+/// How many replicas each chosen session gets for one: -r chooses sessions, -n beside it says how often each is copied.
+pub(super) fn factor(options: &IntensityOptions) -> u16 {
+    let count = options.replicas.filter(|_| options.percent.is_some());
+    count.unwrap_or(1)
 }
 
 /// The key of the hash that chooses sessions.
@@ -77,6 +84,7 @@ pub(super) fn pilot(options: &IntensityOptions, engine: &Config) -> Result<Pilot
     let gradual = options.gradual.then(|| Ramp::gradual(engine.intensity));
     Ok(PilotConfig {
         intensity: engine.intensity,
+        factor: engine.factor,
         ramp: options.ramp.clone().or(gradual),
         guards: options
             .guards
@@ -95,10 +103,15 @@ pub(super) fn capacity(engine: &Config) -> Vec<String> {
         None => "all".to_owned(),
     };
     if matches!(engine.sources, SourcePool::Clients) {
-        let each = engine.space(true).capacity().per_address;
+        let space = engine.space(true);
+        let each = space.capacity().per_address;
+        let first = match space.preferred() {
+            Some(first) => format!(", {first} of them from the share"),
+            None => String::new(),
+        };
         let line = format!(
             "{share} of the source ports (-f): at most {each} copied connections at the same time \
-             for each client address and target"
+             for each client address and target{first}"
         );
         return engine.share.map(|_| line).into_iter().collect();
     }

@@ -122,7 +122,10 @@ impl Engine {
 
     pub(super) fn copies(&self, client: Endpoint) -> u16 {
         let place = Place::of(&self.config.intensity_key, client);
-        self.intensity.copies(place)
+        let copies = self.intensity.copies(place);
+        copies
+            .saturating_mul(self.config.factor)
+            .min(Intensity::MOST_REPLICAS)
     }
 
     /// Whether a new session must be refused; counts it.

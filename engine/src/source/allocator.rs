@@ -71,7 +71,7 @@ impl Allocator {
         } = self;
         addresses.sweep(now);
         let space: &Space = if target.is_ipv4() { v4 } else { v6 };
-        let block = space.block();
+        let (block, beyond) = (space.block(), space.beyond());
         let own = space.allows(client.port);
         if space.keeps_clients() {
             if client.ip.is_ipv4() != target.is_ipv4() {
@@ -81,6 +81,7 @@ impl Allocator {
                 let kept = own && ports.take_own(client.port, true);
                 let kept = kept.then_some((client.port, false));
                 kept.or_else(|| Some((ports.take_free(random)?, false)))
+                    .or_else(|| Some((ports.take_free_of(beyond?, random)?, false)))
                     .or_else(|| Some((ports.take_early(random)?, true)))
             });
         }

@@ -160,6 +160,25 @@ fn a_thousand_replicas_of_one_client_find_a_thousand_ports() {
 }
 
 #[test]
+fn an_instance_goes_on_outside_its_share_when_that_is_in_use() {
+    let mut allocator = Allocator::new(&Config {
+        share: Share::instance(2),
+        ..config(0)
+    });
+    let client = Endpoint::new(v4(1), 40_000);
+    let mut alive = HashSet::new();
+    let mut inside = 0;
+    for n in 0..1000 {
+        let taken = take(&mut allocator, at(0), client, n).unwrap();
+        assert!(alive.insert(taken.source) && !taken.early);
+        let own = (1024 + 2 * 63..1024 + 3 * 63).contains(&taken.source.port);
+        inside += usize::from(own);
+        assert_eq!(own, n < 63);
+    }
+    assert_eq!(inside, 63);
+}
+
+#[test]
 fn addresses_of_clients_that_never_come_back_are_forgotten() {
     let mut allocator = Allocator::new(&config(0));
     for n in 0..10_000 {

@@ -128,7 +128,12 @@ impl Ports {
         if self.inside >= self.block.len() {
             return None;
         }
-        let port = self.search(random, |state| state == FREE)?;
+        self.take_free_of(self.block, random)
+    }
+
+    /// Takes a free port of this block.
+    pub(super) fn take_free_of(&mut self, block: Block, random: u64) -> Option<u16> {
+        let port = self.search(block, random, |state| state == FREE)?;
         self.set(port, USED);
         Some(port)
     }
@@ -141,7 +146,7 @@ impl Ports {
         }
         let oldest = (RESTING..=RESTING + REST_PERIODS as u8).rev();
         let port = oldest
-            .map(|age| self.search(random, |state| state == age))
+            .map(|age| self.search(self.block, random, |state| state == age))
             .find_map(|port| port)?;
         self.set(port, USED);
         Some(port)
@@ -157,8 +162,7 @@ impl Ports {
     }
 
     /// The first port with a wanted state, from a random place on.
-    fn search(&self, random: u64, wanted: impl Fn(u8) -> bool) -> Option<u16> {
-        let block = self.block;
+    fn search(&self, block: Block, random: u64, wanted: impl Fn(u8) -> bool) -> Option<u16> {
         let len = u64::from(block.len());
         let port_at = |n: u64| block.first.wrapping_add((n % len.max(1)) as u16);
         let mut state = random;

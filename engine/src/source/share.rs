@@ -5,7 +5,8 @@
 //! Share K of N of a pool is every N-th part of its addresses, with all their ports. A pool with
 //! fewer addresses than shares is divided by ports too: each address is divided among the shares
 //! that fall on it. Without a pool, where the clients' own addresses are kept, every address is
-//! divided by ports among all shares.
+//! divided by ports among all shares. There an *instance*, TCPCopy's number alone, prefers its share
+//! and goes on outside when that is used up, since one of 1024 shares is 63 ports of each client.
 
 use std::net::IpAddr;
 
@@ -22,12 +23,28 @@ pub(super) const MAX_SHARES: u16 = 1024;
 pub struct Share {
     index: u16,
     of: u16,
+    /// Whether ports outside may be used when those inside are in use, if no claim says whose they are.
+    prefers: bool,
 }
 
 impl Share {
     /// Share number `index` (from 0) of `of`; `None` unless `index < of <= 1024`.
     pub fn new(index: u16, of: u16) -> Option<Self> {
-        (index < of && of <= MAX_SHARES).then_some(Self { index, of })
+        (index < of && of <= MAX_SHARES).then_some(Self {
+            index,
+            of,
+            prefers: false,
+        })
+    }
+
+    /// Share number `index` of 1024, of which only a pool is divided strictly: where clients keep their own addresses,
+    /// its ports are preferred. `None` unless `index < 1024`.
+    pub fn instance(index: u16) -> Option<Self> {
+        let share = Self::new(index, MAX_SHARES)?;
+        Some(Self {
+            prefers: true,
+            ..share
+        })
     }
 
     /// Its number, from 0.
@@ -97,6 +114,8 @@ pub struct Space {
     block: Block,
     /// Whether ports outside the block belong to others.
     confined: bool,
+    /// Ports that may be used when those of the block are in use.
+    beyond: Option<Block>,
 }
 
 impl Space {
@@ -113,6 +132,7 @@ impl Space {
                 count: 0,
                 block: all.part(index, of),
                 confined: share.is_some(),
+                beyond: share.filter(|share| share.prefers).map(|_| all),
             };
         }
         let count = pool.len(like);
@@ -124,6 +144,7 @@ impl Space {
                 count: to - from,
                 block: all,
                 confined: false,
+                beyond: None,
             };
         }
         // Fewer addresses than shares: those that begin on this address divide its ports.
@@ -136,6 +157,7 @@ impl Space {
             addresses: Some(addresses),
             block: all.part(index - first, among),
             confined: true,
+            beyond: None,
         }
     }
 
@@ -143,8 +165,13 @@ impl Space {
     pub fn capacity(&self) -> Capacity {
         Capacity {
             addresses: self.addresses.is_some().then_some(self.count),
-            per_address: self.block.len(),
+            per_address: self.beyond.unwrap_or(self.block).len(),
         }
+    }
+
+    /// How many ports of each address are used before others; `None`: those are all.
+    pub fn preferred(&self) -> Option<u32> {
+        self.beyond.map(|_| self.block.len())
     }
 
     /// The blocks of sources that no other share has: addresses, first and last, and the ports of
@@ -183,6 +210,11 @@ impl Space {
     /// Ports that may stand in for a client's own.
     pub(super) const fn block(&self) -> Block {
         self.block
+    }
+
+    /// Ports that may be used when those of the block are in use.
+    pub(super) const fn beyond(&self) -> Option<Block> {
+        self.beyond
     }
 
     /// Whether a client's own port may be kept.
@@ -288,6 +320,21 @@ mod tests {
         );
         assert!(space.capacity().addresses > Some(1 << 117));
         assert!(space.nth(5).is_some());
+    }
+
+    #[test]
+    fn an_instance_prefers_its_share_of_the_clients_ports_and_keeps_to_that_of_a_pool() {
+        let clients = |share| Space::new(&SourcePool::Clients, share, &v4(0));
+        let (strict, instance) = (clients(Share::new(1, 1024)), clients(Share::instance(1)));
+        assert_eq!(strict.block(), instance.block());
+        assert_eq!((strict.beyond(), strict.capacity().per_address), (None, 63));
+        assert_eq!(instance.capacity().per_address, 64_512);
+        assert!(!instance.allows(40_000), "a client's own port is another's");
+        assert_eq!(
+            Space::new(&pool(2), Share::instance(1), &v4(0)).beyond(),
+            None
+        );
+        assert_eq!(Share::instance(1024), None);
     }
 
     proptest! {

@@ -105,6 +105,32 @@ fn two_and_a_half_replicas_are_two_of_each_session_and_a_third_of_every_second_o
 }
 
 #[test]
+fn with_a_factor_of_three_a_fifth_of_the_sessions_is_copied_three_times() {
+    let opened = |factor| {
+        let mut world = with(|config| {
+            config.intensity = Intensity::from_ratio(0.2);
+            config.factor = factor;
+        });
+        for i in 0..400 {
+            world.capture(Live::new(at(ms(i)), PORT + i as u16).play(&talk()));
+        }
+        world.run(secs(30));
+        let stats = stats(&world).clone();
+        assert_eq!(
+            stats.sessions_captured * u64::from(factor),
+            stats.replicas_opened
+        );
+        assert_eq!(stats.replicas_completed, stats.replicas_opened);
+        assert_eq!(stats.bytes_delivered, stats.bytes_wanted);
+        world.assert_nothing_left();
+        (stats.sessions_captured, stats.sessions_unchosen)
+    };
+    let (chosen, unchosen) = opened(3);
+    assert!((60..=100).contains(&chosen), "{chosen}");
+    assert_eq!(opened(1), (chosen, unchosen), "the same sessions");
+}
+
+#[test]
 fn a_session_that_becomes_chosen_in_its_middle_is_picked_up_at_its_next_turn() {
     for only_from_syn in [false, true] {
         let mut world = with(|config| {
