@@ -70,6 +70,8 @@ impl Inbox {
             LinkEvent::Up { .. }
             | LinkEvent::Down { .. }
             | LinkEvent::Granted
+            | LinkEvent::Others { .. }
+            | LinkEvent::Taken { .. }
             | LinkEvent::Refused { .. } => Input::Link(link, event),
         });
     }

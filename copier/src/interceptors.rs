@@ -209,6 +209,8 @@ fn note_readiness(task: &Task, event: &LinkEvent) {
         LinkEvent::Headers { .. }
         | LinkEvent::Conflict { .. }
         | LinkEvent::Granted
+        | LinkEvent::Others { .. }
+        | LinkEvent::Taken { .. }
         | LinkEvent::Traced(_)
         | LinkEvent::Refused { .. } => {}
     }

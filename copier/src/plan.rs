@@ -567,7 +567,13 @@ fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {
         .filter(|_| !engine.nat)
         .map(|service| service.target.into())
         .collect();
-    Ok(ClaimSet { ranges, targets })
+    Ok(ClaimSet {
+        ranges,
+        targets,
+        // Without a share it is all that nobody else has.
+        yields: engine.share.is_none(),
+        without: Vec::new(),
+    })
 }
 
 /// The same at every start and different from every other copier's. Namespaces and containers may

@@ -413,7 +413,7 @@ impl Shard {
     }
 
     fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
-        let restored = self.routes.on_event(now, link, event, &self.engine);
+        let restored = self.routes.on_event(now, link, event, &mut self.engine);
         if restored && self.engine.is_open() {
             // Whatever is outstanding is tried again: its answers may have gone unseen.
             let routes = &self.routes;
@@ -497,7 +497,7 @@ impl Shard {
 
     fn flush(&mut self) {
         // Interceptors are told of a flow before its first packet leaves, as long as there are few.
-        self.routes.flush(self.clock.now(), &self.engine);
+        self.routes.flush(self.clock.now(), &mut self.engine);
         // This thread may have stood still since it put the packets out. TCP sends them again.
         if self.agents.diversion() == Diversion::Lapsed
             && self.routes.diversion() != Diversion::Lapsed

@@ -16,7 +16,7 @@ use millrace_copier::diversion::Diversion;
 use millrace_copier::inbox::{Inbox, Input};
 use millrace_copier::probe::Prober;
 use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};
-use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, Time};
+use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, SourcePool, Time};
 use millrace_fleet::address::DefaultPort;
 use millrace_fleet::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
 use millrace_fleet::listen;
@@ -110,7 +110,7 @@ impl Interceptor {
         assert_eq!(claim.ranges.is_empty(), given_up);
         let queue = self.queue.as_ref().unwrap();
         match answer {
-            Some(Answer::Grant) => queue.grant(),
+            Some(Answer::Grant) => queue.grant([]),
             Some(Answer::Refuse) => queue.refuse(Code::ClaimConflict, "taken", "other"),
             None => {}
         }
@@ -128,6 +128,10 @@ struct Copier {
 
 impl Copier {
     fn new() -> Self {
+        Self::with(SourcePool::Clients)
+    }
+
+    fn with(sources: SourcePool) -> Self {
         let endpoint = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap());
         let engine = Engine::new(Config {
             services: vec![Service {
@@ -135,6 +139,7 @@ impl Copier {
                 live_port: endpoint(LIVE).port,
                 target: endpoint(TARGET),
             }],
+            sources,
             ..Config::default()
         });
         Self {
@@ -189,7 +194,7 @@ impl Copier {
                 if let Input::Link(id, event) = input {
                     let up = usize::from(matches!(event, LinkEvent::Up { .. }));
                     count = count.saturating_sub(up);
-                    self.routes.on_event(self.now, id, &event, &self.engine);
+                    self.routes.on_event(self.now, id, &event, &mut self.engine);
                 }
             }
             if count == 0 {
@@ -260,7 +265,7 @@ impl Copier {
     /// Time passes, and what has gathered goes out.
     fn flush(&mut self) {
         self.now = self.now + Duration::from_secs(1);
-        self.routes.flush(self.now, &self.engine);
+        self.routes.flush(self.now, &mut self.engine);
     }
 }
 
@@ -400,7 +405,7 @@ async fn announcements_gather_though_one_interceptor_has_no_room() {
     };
     copier
         .routes
-        .on_event(copier.now, link, &up, &copier.engine);
+        .on_event(copier.now, link, &up, &mut copier.engine);
     let queued = |copier: &Copier| copier.links[1].queued_bytes();
     copier.session(1000);
     copier.flush();
@@ -408,7 +413,7 @@ async fn announcements_gather_though_one_interceptor_has_no_room() {
     assert!(before > 0, "the first goes at once");
     for port in 1001..1010 {
         copier.session(port);
-        copier.routes.flush(copier.now, &copier.engine);
+        copier.routes.flush(copier.now, &mut copier.engine);
     }
     assert_eq!(queued(&copier), before);
     copier.flush();
@@ -529,6 +534,7 @@ async fn a_pool_that_one_interceptor_refuses_is_given_up_at_those_after_it_until
     let claim = ClaimSet {
         ranges: vec![range.unwrap()],
         targets: Vec::new(),
+        ..ClaimSet::default()
     };
     copier.attach_with(0, &second, Some(claim.clone()));
     second
@@ -549,4 +555,57 @@ async fn a_pool_that_one_interceptor_refuses_is_given_up_at_those_after_it_until
         .await;
     copier.until(|routes| routes.connected().len() == 2).await;
     assert!(copier.routes.is_open());
+}
+
+#[tokio::test]
+async fn flows_in_a_part_that_another_copier_claims_are_announced_before_it_is_yielded() {
+    let ip = |n: u8| std::net::Ipv4Addr::new(198, 18, 9, n).into();
+    let range = |first, last| ClientRange::new(ip(first), ip(last), 1, 65_535).unwrap();
+    let mut copier = Copier::with(SourcePool::Ranges(vec![(ip(1), ip(2))]));
+    copier.routes.set_diversion(Diversion::Held);
+    let mut interceptor = Interceptor::start("127.0.0.1:0");
+    let claim = ClaimSet {
+        ranges: vec![range(1, 2)],
+        yields: true,
+        ..ClaimSet::default()
+    };
+    copier.attach_with(0, &interceptor, Some(claim));
+    interceptor
+        .claimed(&mut copier, false, Some(Answer::Grant))
+        .await;
+    copier.until(|routes| routes.is_open()).await;
+    let keys: Vec<_> = (0..20).map(|n| copier.session(1000 + n)).collect();
+    let theirs = |key: &&ReplicaKey| copier.engine.flow(**key).unwrap().source.ip == ip(2);
+    let theirs: Vec<_> = keys.iter().filter(theirs).copied().collect();
+    assert!(!theirs.is_empty() && theirs.len() < keys.len());
+
+    interceptor.queue.as_ref().unwrap().others(&[range(2, 2)]);
+    let mut announced = Vec::new();
+    let without = loop {
+        copier.until_up(0).await;
+        let event = timeout(Duration::from_millis(5), interceptor.events.next());
+        match event.await {
+            Ok(Some(AttachEvent::Announce { flows, .. })) => {
+                announced.extend(FlowRecords::new(&flows).flatten().map(|flow| flow.id));
+            }
+            Ok(Some(AttachEvent::Claim { claim, .. })) => break claim.without,
+            Ok(event) => drop(event.unwrap()),
+            Err(_) => assert!(interceptor.began.elapsed() < PATIENCE),
+        }
+    };
+    assert_eq!(without, [range(2, 2)]);
+    let mut expected: Vec<_> = theirs.iter().map(|key| key.flow_id()).collect();
+    expected.sort_unstable();
+    announced.sort_unstable();
+    assert_eq!(announced, expected);
+    // It goes on with what is its own, and nothing new begins in the other's part.
+    assert!(copier.routes.is_open());
+    for n in 0..20 {
+        let key = copier.session(2000 + n);
+        assert_eq!(copier.engine.flow(key).unwrap().source.ip, ip(1));
+    }
+    // A flow that ends is forgotten; the others are named again when the stream is.
+    copier.routes.flow_closed(theirs[0]);
+    copier.flush();
+    assert_eq!(interceptor.hears().await.1, [theirs[0].flow_id()]);
 }

@@ -49,6 +49,6 @@ pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;
 pub use replica::ReplicaKey;
 pub use session::SessionKey;
-pub use source::{Block, Capacity, Share, SourcePool, Space};
+pub use source::{Block, Capacity, Share, SourcePool, Sources, Space};
 pub use stats::{AbortReason, Aborts, Latencies, PerReason, RefusalReason, Refusals, Stats};
 pub use time::Time;

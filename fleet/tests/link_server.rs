@@ -251,6 +251,7 @@ async fn a_claim_arrives_checked_and_its_refusal_names_the_owner() {
     let claim = ClaimSet {
         ranges: vec![ClientRange::new(first, last, 1024, 65535).unwrap()],
         targets: vec!["198.18.0.9:80".parse().unwrap()],
+        ..ClaimSet::default()
     };
     link.handle.try_claim(epoch, &claim).unwrap();
     match server.next().await {

@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use foldhash::fast::RandomState;
 use millrace_fleet::server::{Attached, ConnId};
-use millrace_proto::flow::{FlowId, FlowIds, FlowRecords};
-use millrace_proto::{ClaimSet, FlowKey};
+use millrace_proto::flow::{FlowId, FlowIds, FlowRecord, FlowRecords, MAX_FLOW_BYTES};
+use millrace_proto::{BATCH_BYTES, ClaimSet, FlowKey};
 use millrace_wire::{Endpoint, FourTuple};
+
+use crate::claims::{Claims, Conflict, Word};
 
 /// A stream to a copier, and what it owns.
 #[derive(Debug)]
@@ -16,14 +18,6 @@ struct Copier {
     flows: HashMap<FlowId, FourTuple, RandomState>,
     /// Flows named since the begin of a resync.
     resync: Option<HashMap<FlowId, FourTuple, RandomState>>,
-    claim: Option<ClaimSet>,
-}
-
-/// A claim that could not be granted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conflict {
-    /// The copier that holds a part of it.
-    pub owner: String,
 }
 
 /// All streams and what they own. A flow is named from the replica's source to the target.
@@ -34,6 +28,7 @@ pub struct Owners {
     over_limit: u64,
     copiers: HashMap<ConnId, Copier>,
     by_flow: HashMap<FourTuple, (ConnId, FlowId), RandomState>,
+    claims: Claims,
     conflicts: u64,
 }
 
@@ -46,6 +41,7 @@ impl Owners {
             over_limit: 0,
             copiers: HashMap::new(),
             by_flow: HashMap::default(),
+            claims: Claims::default(),
             conflicts: 0,
         }
     }
@@ -56,19 +52,19 @@ impl Owners {
             who,
             flows: HashMap::default(),
             resync: None,
-            claim: None,
         };
         self.copiers.insert(conn, copier);
     }
 
-    /// A stream is gone, and with it what it owned.
-    pub fn detach(&mut self, conn: ConnId) {
+    /// A stream is gone, and with it what it owned. Gives what is to be said to others.
+    pub fn detach(&mut self, conn: ConnId) -> Vec<Word> {
         let Some(copier) = self.copiers.remove(&conn) else {
-            return;
+            return Vec::new();
         };
         for (id, tuple) in copier.flows {
             self.remove(conn, id, &tuple);
         }
+        self.claims.remove(conn)
     }
 
     /// Takes announced flows (checked bytes); gives the flows, for headers that wait for them. A
@@ -166,37 +162,49 @@ impl Owners {
         }
     }
 
-    /// Grants a claim, in place of the stream's earlier one. One without ranges gives it up.
+    /// Takes a claim in place of the stream's earlier one: see [`Claims::claim`]. Gives what is to be said.
     ///
     /// # Errors
-    /// Another copier holds a part of it. Streams of the same copier share its claim.
-    pub fn claim(&mut self, conn: ConnId, claim: ClaimSet) -> Result<(), Conflict> {
-        let Some(mine) = self.copiers.get(&conn) else {
-            return Ok(());
-        };
-        let id = &mine.who.copier_id;
-        let holder = self.copiers.values().find(|copier| {
-            copier.who.copier_id != *id
-                && copier
-                    .claim
-                    .as_ref()
-                    .is_some_and(|other| other.overlaps(&claim))
-        });
-        if let Some(holder) = holder {
-            return Err(Conflict {
-                owner: holder.who.copier_id.clone(),
-            });
+    /// Another copier holds a part of it.
+    pub fn claim(&mut self, conn: ConnId, claim: ClaimSet) -> Result<Vec<Word>, Conflict> {
+        match self.copiers.get(&conn) {
+            Some(mine) => self.claims.claim(conn, &mine.who.copier_id, claim),
+            None => Ok(Vec::new()),
         }
-        if let Some(copier) = self.copiers.get_mut(&conn) {
-            copier.claim = Some(claim);
-        }
-        Ok(())
     }
 
-    /// Whether a stream holds a claim.
-    pub fn has_claim(&self, conn: ConnId) -> bool {
-        let claim = self.copiers.get(&conn).and_then(|it| it.claim.as_ref());
-        claim.is_some_and(|claim| !claim.ranges.is_empty())
+    /// The announced flows within a stream's claim that another copier has: as flow records, in batches that fit into
+    /// a message.
+    pub fn taken_within(&self, conn: ConnId) -> Vec<Vec<u8>> {
+        let (Some(mine), Some(claim)) = (self.copiers.get(&conn), self.claims.get(conn)) else {
+            return Vec::new();
+        };
+        let is_anothers = |conn: &ConnId| {
+            let other = self.copiers.get(conn);
+            other.is_some_and(|other| other.who.copier_id != mine.who.copier_id)
+        };
+        let mut batches = Vec::new();
+        let mut batch = Vec::new();
+        for (flow, (owner, id)) in &self.by_flow {
+            let (target, client) = (address(flow.destination), address(flow.source));
+            let target_is_any = is_any_target(flow);
+            let within = claim.ranges.iter().any(|range| range.contains(client));
+            if !within || !(target_is_any || claim.contains(target, client)) || !is_anothers(owner)
+            {
+                continue;
+            }
+            let record = FlowRecord {
+                id: *id,
+                target,
+                client,
+            };
+            // Both ends came from one record.
+            if record.encode(&mut batch).is_ok() && batch.len() + MAX_FLOW_BYTES > BATCH_BYTES {
+                batches.push(std::mem::take(&mut batch));
+            }
+        }
+        batches.extend((!batch.is_empty()).then_some(batch));
+        batches
     }
 
     /// The stream that owns a flow, and the name that its copier has for it.
@@ -210,20 +218,13 @@ impl Owners {
             return Some((*conn, FlowKey::Id(*id)));
         }
         let (target, client) = (address(tuple.destination), address(tuple.source));
-        self.copiers
-            .iter()
-            .filter(|(_, copier)| {
-                copier
-                    .claim
-                    .as_ref()
-                    .is_some_and(|claim| claim.contains(target, client))
-            })
-            .map(|(conn, copier)| (*conn, copier))
-            // Of several links of one copier, each port has its own, so that a flow keeps to one.
-            .find(|(_, copier)| {
-                u32::from(client.port()) % copier.who.links.max(1) == copier.who.link
-            })
-            .map(|(conn, _)| (conn, FlowKey::Tuple { target, client }))
+        // Of several links of one copier, each port has its own, so that a flow keeps to one.
+        let carries = |conn: ConnId| {
+            let who = self.copiers.get(&conn).map(|copier| &copier.who);
+            who.is_some_and(|who| u32::from(client.port()) % who.links.max(1) == who.link)
+        };
+        let conn = self.claims.find(target, client, carries)?;
+        Some((conn, FlowKey::Tuple { target, client }))
     }
 
     /// The stream itself.
@@ -417,61 +418,44 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_claims_are_refused_with_the_owners_name() {
+    fn what_a_copier_still_has_within_anothers_share_is_its_own_and_is_named() {
         let mut owners = Owners::new(1000);
-        owners.attach(ConnId(1), attached("a"));
-        owners.attach(ConnId(2), attached("b"));
-        let claim = |first: &str, last: &str| ClaimSet {
-            ranges: vec![
-                ClientRange::new(first.parse().unwrap(), last.parse().unwrap(), 1, 65_535).unwrap(),
-            ],
-            targets: vec!["198.18.2.20:80".parse().unwrap()],
+        owners.attach(ConnId(1), attached("all"));
+        owners.attach(ConnId(2), attached("share"));
+        let range = |first: &str, last: &str| {
+            ClientRange::new(first.parse().unwrap(), last.parse().unwrap(), 1, 65_535).unwrap()
         };
-        assert_eq!(
-            owners.claim(ConnId(1), claim("198.18.1.1", "198.18.1.9")),
-            Ok(())
-        );
-        let refused = owners.claim(ConnId(2), claim("198.18.1.9", "198.18.1.20"));
-        assert_eq!(
-            refused,
-            Err(Conflict {
-                owner: "a".to_owned()
-            })
-        );
-        assert_eq!(
-            owners.claim(ConnId(2), claim("198.18.1.10", "198.18.1.20")),
-            Ok(())
-        );
+        let share = range("198.18.1.1", "198.18.1.1");
+        let all = |without: &[ClientRange]| ClaimSet {
+            ranges: vec![range("198.18.1.1", "198.18.1.9")],
+            yields: true,
+            without: without.to_vec(),
+            ..ClaimSet::default()
+        };
         let (_, tuple) = flow(0, 5000);
-        assert!(matches!(
-            owners.find(&tuple),
-            Some((ConnId(1), FlowKey::Tuple { .. }))
-        ));
-    }
-
-    #[test]
-    fn a_claim_that_is_given_up_is_free_for_others() {
-        let mut owners = Owners::new(1000);
-        owners.attach(ConnId(1), attached("a"));
-        owners.attach(ConnId(2), attached("b"));
-        let range = ClientRange::new(
-            "198.18.1.1".parse().unwrap(),
-            "198.18.1.9".parse().unwrap(),
-            1,
-            65_535,
-        );
+        let (_, other) = flow(0, 5001);
+        owners.claim(ConnId(1), all(&[])).unwrap();
         let claim = ClaimSet {
-            ranges: vec![range.unwrap()],
-            targets: Vec::new(),
+            ranges: vec![share],
+            ..ClaimSet::default()
         };
-        owners.claim(ConnId(1), claim.clone()).unwrap();
-        assert!(owners.has_claim(ConnId(1)));
-        owners.claim(ConnId(2), claim.clone()).unwrap_err();
-        owners.claim(ConnId(1), ClaimSet::default()).unwrap();
-        assert!(!owners.has_claim(ConnId(1)));
-        owners.claim(ConnId(2), claim).unwrap();
-        let (_, tuple) = flow(0, 5000);
-        assert_eq!(owners.find(&tuple).unwrap().0, ConnId(2));
+        let said = owners.claim(ConnId(2), claim).unwrap();
+        assert_eq!(said, [Word::Others(ConnId(1), vec![share])]);
+        // Until it is yielded all is the first one's.
+        assert_eq!(owners.find(&other).unwrap().0, ConnId(1));
+        announce(&mut owners, 1, 4, 5000);
+        let said = owners.claim(ConnId(1), all(&[share])).unwrap();
+        assert_eq!(said, [Word::Granted(ConnId(1)), Word::Granted(ConnId(2))]);
+        assert_eq!(owners.find(&tuple), Some((ConnId(1), FlowKey::Id(4))));
+        assert_eq!(owners.find(&other).unwrap().0, ConnId(2));
+        let taken = owners.taken_within(ConnId(2)).concat();
+        let taken: Vec<_> = FlowRecords::new(&taken).flatten().collect();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(Endpoint::from(taken[0].client), tuple.source);
+        assert!(owners.taken_within(ConnId(1)).is_empty(), "its own");
+        let said = owners.detach(ConnId(2));
+        assert_eq!(said, [Word::Others(ConnId(1), vec![])]);
+        assert_eq!(owners.find(&other).unwrap().0, ConnId(1));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowKey, HeaderRecord};
 use millrace_wire::{Decoder, FourTuple, TcpPacket};
 
+use crate::claims::Word;
 use crate::counters::{Counters, Shared};
 use crate::outgoing::Outgoing;
 use crate::owners::{self, Owners};
@@ -137,8 +138,9 @@ impl Worker {
         match event {
             AttachEvent::Attached { conn, who } => self.owners.attach(conn, who),
             AttachEvent::Detached { conn } => {
-                self.owners.detach(conn);
+                let words = self.owners.detach(conn);
                 self.outgoing.detach(conn);
+                self.say(words);
             }
             AttachEvent::Announce { conn, flows, .. } => {
                 let tuples: Vec<_> = self.owners.announce(conn, &flows).collect();
@@ -164,12 +166,8 @@ impl Worker {
             AttachEvent::ResyncBegin { conn } => self.owners.begin_resync(conn),
             AttachEvent::ResyncEnd { conn } => self.owners.end_resync(conn),
             AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
-                // Given up: there is nothing to grant.
-                Ok(()) if !self.owners.has_claim(conn) => {}
-                Ok(()) => {
-                    if let Some(who) = self.owners.stream(conn) {
-                        who.queue.grant();
-                    }
+                Ok(words) => {
+                    self.say(words);
                     let owners = &self.owners;
                     let late = self.pending.take_if(|flow| owners.find(flow).is_some());
                     self.return_each(late);
@@ -187,6 +185,24 @@ impl Worker {
                     }
                 }
             },
+        }
+    }
+
+    /// Tells streams what has become of claims.
+    fn say(&self, words: Vec<Word>) {
+        for word in words {
+            match word {
+                Word::Granted(conn) => {
+                    if let Some(who) = self.owners.stream(conn) {
+                        who.queue.grant(self.owners.taken_within(conn));
+                    }
+                }
+                Word::Others(conn, ranges) => {
+                    if let Some(who) = self.owners.stream(conn) {
+                        who.queue.others(&ranges);
+                    }
+                }
+            }
         }
     }
 

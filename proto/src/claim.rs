@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::v1;
 
-/// The most ranges or targets in one claim: a copier's pool is a handful of lines.
+/// The most ranges, ranges left to others, or targets in one claim: a copier's pool is a handful of lines, and there are
+/// at most so many instances.
 pub const MAX_CLAIM_ENTRIES: usize = 1024;
 
 /// A block of client ends, as the target sees them: every address with every port.
@@ -89,6 +90,17 @@ impl ClientRange {
             && self.first_port <= other.last_port
             && other.first_port <= self.last_port
     }
+
+    /// The ranges of a message.
+    ///
+    /// # Errors
+    /// More than [`MAX_CLAIM_ENTRIES`], or one that makes no sense.
+    pub fn read_all(ranges: &[v1::ClientRange]) -> Result<Vec<Self>, ClaimError> {
+        if ranges.len() > MAX_CLAIM_ENTRIES {
+            return Err(ClaimError::TooMany(ranges.len()));
+        }
+        ranges.iter().map(Self::try_from).collect()
+    }
 }
 
 impl From<&ClientRange> for v1::ClientRange {
@@ -123,6 +135,10 @@ pub struct ClaimSet {
     pub ranges: Vec<ClientRange>,
     /// The tested services; empty means any.
     pub targets: Vec<SocketAddr>,
+    /// Whether only what no other copier claims is meant.
+    pub yields: bool,
+    /// Of a claim that yields: the ranges that are left to others.
+    pub without: Vec<ClientRange>,
 }
 
 impl ClaimSet {
@@ -157,6 +173,8 @@ impl From<&ClaimSet> for v1::Claim {
                     port: target.port().into(),
                 })
                 .collect(),
+            yields: claim.yields,
+            without: claim.without.iter().map(Into::into).collect(),
         }
     }
 }
@@ -175,12 +193,10 @@ impl TryFrom<&v1::Claim> for ClaimSet {
             Ok(SocketAddr::new(get_ip(&target.ip)?, port))
         };
         Ok(ClaimSet {
-            ranges: claim
-                .ranges
-                .iter()
-                .map(ClientRange::try_from)
-                .collect::<Result<_, _>>()?,
+            ranges: ClientRange::read_all(&claim.ranges)?,
             targets: claim.targets.iter().map(target).collect::<Result<_, _>>()?,
+            yields: claim.yields,
+            without: ClientRange::read_all(&claim.without)?,
         })
     }
 }

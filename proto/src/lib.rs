@@ -15,7 +15,7 @@ pub mod flow;
 pub mod header;
 pub mod trace;
 
-pub use claim::{ClaimError, ClaimSet, ClientRange};
+pub use claim::{ClaimError, ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
 pub use flow::{FlowId, FlowIds, FlowRecord, FlowRecords};
 pub use header::{FlowKey, HeaderRecord, HeaderRecords};
 pub use trace::{Sight, TraceReport, TraceRequest};

@@ -121,8 +121,7 @@ proptest! {
                 let (first, last) = order(a.ip(), b.ip());
                 ClientRange::new(first, last, *p.min(q), *p.max(q)).unwrap()
             }).collect(),
-            targets: targets.iter().map(|((a, _), port)| SocketAddr::new(a.ip(), *port)).collect(),
-        };
+            targets: targets.iter().map(|((a, _), port)| SocketAddr::new(a.ip(), *port)).collect(), ..ClaimSet::default() };
         prop_assert_eq!(ClaimSet::try_from(&v1::Claim::from(&claim)).unwrap(), claim);
     }
 

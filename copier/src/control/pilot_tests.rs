@@ -306,7 +306,6 @@ fn an_engine_that_has_done_nothing_is_no_reason_for_anything() {
             tick,
             Tick {
                 intensity: Intensity::ONE,
-                factor: 1,
                 stop: false
             }
         );

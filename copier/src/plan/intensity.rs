@@ -122,8 +122,12 @@ pub(super) fn capacity(engine: &Config) -> Vec<String> {
             let capacity = engine.space(v4).capacity();
             let addresses = capacity.addresses.unwrap_or(0);
             let all = addresses.saturating_mul(capacity.per_address.into());
+            let rest = match engine.share {
+                Some(_) => "",
+                None => " that no other copier claims",
+            };
             format!(
-                "{share} of the client pool: {addresses} {family} addresses with {} ports each: at \
+                "{share} of the client pool{rest}: {addresses} {family} addresses with {} ports each: at \
                  most {all} copied connections at the same time for each target",
                 capacity.per_address
             )

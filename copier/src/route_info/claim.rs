@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use millrace_engine::Time;
-use millrace_proto::ClaimSet;
+use millrace_proto::{ClaimSet, ClientRange};
 
 /// An interceptor that was restarted has forgotten who held what. The one that was refused there
 /// leaves the first word to the one that held it, for longer than a link takes to be back.
@@ -63,6 +63,11 @@ impl Claim {
             State::Withheld | State::Yielding(_) => &self.nothing,
             State::Asked | State::Granted | State::Refused => &self.all,
         }
+    }
+
+    /// What is to be claimed leaves these ranges to others.
+    pub(super) fn leave(&mut self, ranges: &[ClientRange]) {
+        self.all.without = ranges.to_vec();
     }
 
     pub(super) fn is_granted(&self) -> bool {
@@ -162,7 +167,14 @@ mod tests {
                 );
                 let ranges = vec![range.unwrap()];
                 let targets = Vec::new();
-                (Claim::new(ClaimSet { ranges, targets }), false)
+                (
+                    Claim::new(ClaimSet {
+                        ranges,
+                        targets,
+                        ..ClaimSet::default()
+                    }),
+                    false,
+                )
             };
             let row = || (0..interceptors).map(|_| claim()).collect();
             Self {

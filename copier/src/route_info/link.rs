@@ -4,12 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use millrace_engine::{Engine, ReplicaKey, Time};
 use millrace_fleet::link::{Batch, Epoch, LinkHandle, SendError};
-use millrace_proto::{ClaimSet, FlowId, FlowRecord};
+use millrace_proto::{ClaimSet, ClientRange, FlowId, FlowRecord};
 use millrace_wire::FourTuple;
 use tonic::codegen::Bytes;
 
 use super::LinkId;
 use super::claim::{Claim, Rank};
+use super::left::Left;
 use super::owners::FlowOwners;
 
 /// A resync pauses while this much waits in the link's queue, in bytes, so that the flows that
@@ -152,9 +153,15 @@ impl LinkRoutes {
     }
 
     /// The stream is up; its claim, if there is one, has been told.
-    pub(super) fn on_up(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners) {
+    pub(super) fn on_up(
+        &mut self,
+        epoch: Epoch,
+        engine: &Engine,
+        owners: &FlowOwners,
+        left: &Left,
+    ) {
         self.is_unsafe = false;
-        self.begin_resync(epoch, engine, owners);
+        self.begin_resync(epoch, engine, owners, left);
     }
 
     /// Its interceptor has said that its host would send on what is diverted to it.
@@ -173,7 +180,6 @@ impl LinkRoutes {
 
     /// Makes the claim, or gives it up, as the other interceptors have it.
     pub(super) fn settle_claim(&mut self, now: Time, first_refused: Option<&Rank>) {
-        let epoch = self.epoch();
         let Some(claim) = &mut self.claim else {
             return;
         };
@@ -190,8 +196,21 @@ impl LinkRoutes {
                 first.name
             );
         }
-        // A resync that is still to begin sends it.
-        if let (State::Resyncing(..) | State::Synced(_), Some(epoch)) = (&self.state, epoch) {
+        self.send_claim();
+    }
+
+    /// Claims all but what is left to others. The flows in these ranges have been announced.
+    pub(super) fn leave(&mut self, ranges: &[ClientRange]) {
+        if let Some(claim) = &mut self.claim {
+            claim.leave(ranges);
+            self.send_claim();
+        }
+    }
+
+    fn send_claim(&mut self) {
+        // A resync sends it at its end.
+        if let (State::Synced(epoch), Some(claim)) = (&self.state, &self.claim) {
+            let epoch = *epoch;
             let result = self.handle.try_claim(epoch, claim.wanted());
             self.note(epoch, result);
         }
@@ -247,33 +266,33 @@ impl LinkRoutes {
     }
 
     /// Goes on with a resync as far as there is room; one that waits `begins`.
-    pub(super) fn go_on(&mut self, begins: bool, engine: &Engine, owners: &FlowOwners) {
+    pub(super) fn go_on(
+        &mut self,
+        begins: bool,
+        engine: &Engine,
+        owners: &FlowOwners,
+        left: &Left,
+    ) {
         match self.state {
             State::Down | State::Synced(_) | State::Halted(_) => {}
             State::Behind(epoch) => {
                 if begins {
-                    self.begin_resync(epoch, engine, owners);
+                    self.begin_resync(epoch, engine, owners, left);
                 }
             }
             State::Resyncing(..) => self.resync(engine, owners),
         }
     }
 
-    fn begin_resync(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners) {
+    fn begin_resync(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners, left: &Left) {
         self.forgotten = Batch::new();
-        let keys = match &self.claim {
-            Some(_) => Vec::new(),
-            None => engine
-                .flows()
-                .map(|(key, _)| key)
-                .filter(|key| self.carries(key.flow_id()))
-                .collect(),
+        let mut keys: Vec<ReplicaKey> = match &self.claim {
+            Some(_) => left.announced().collect(),
+            None => engine.flows().map(|(key, _)| key).collect(),
         };
+        keys.retain(|key| self.carries(key.flow_id()));
         self.state = State::Resyncing(epoch, keys);
-        let mut result = self.handle.try_resync_begin(epoch);
-        if let (Ok(()), Some(claim)) = (&result, &self.claim) {
-            result = self.handle.try_claim(epoch, claim.wanted());
-        }
+        let result = self.handle.try_resync_begin(epoch);
         self.note(epoch, result);
         self.resync(engine, owners);
     }
@@ -290,6 +309,10 @@ impl LinkRoutes {
             let Some(key) = keys.pop() else {
                 if let Some(rest) = batch.take() {
                     result = self.handle.try_announce(epoch, rest);
+                }
+                // Behind the flows in what it leaves to others.
+                if let (Ok(()), Some(claim)) = (&result, &self.claim) {
+                    result = self.handle.try_claim(epoch, claim.wanted());
                 }
                 result = result.and_then(|()| self.handle.try_resync_end(epoch));
                 if result.is_ok() {

@@ -3,12 +3,13 @@
 //! Only the director knows which real server gets a copied connection, so a flow is announced to
 //! every interceptor when it begins. The first response shows whose it is; the others are told to
 //! forget it, and hear no more of it. With a client pool the pool is claimed from each interceptor
-//! once instead, and no flow is announced.
+//! once instead, and no flow is announced but those in a part of it that another copier claims later.
 //!
 //! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.
 
 mod claim;
 mod conflicts;
+mod left;
 mod link;
 mod owners;
 
@@ -18,13 +19,14 @@ use millrace_engine::{Engine, ReplicaKey, Time};
 use millrace_fleet::link::{Batch, LinkEvent};
 use millrace_fleet::quiet::{Quiet, times_before};
 use millrace_proto::v1::refused::Code;
-use millrace_proto::{FlowId, TraceRequest};
+use millrace_proto::{FlowId, FlowRecords, TraceRequest};
 use millrace_wire::FourTuple;
 
 pub use link::{FlowTarget, LinkRoutes};
 
 use claim::{Claim, Rank};
 use conflicts::{Conflicts, Report};
+use left::Left;
 use owners::FlowOwners;
 
 use crate::control::LinkSight;
@@ -57,6 +59,7 @@ pub struct RouteInfo {
     links: Vec<LinkRoutes>,
     owners: FlowOwners,
     conflicts: Conflicts,
+    left: Left,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
     /// interceptor, so that a flow is encoded once.
     announcements: Vec<Batch>,
@@ -81,8 +84,11 @@ impl RouteInfo {
 
     /// Lets go of an interceptor: what was its own may now be anybody's.
     pub fn remove(&mut self, now: Time, interceptor: InterceptorId) {
-        self.links
-            .retain(|link| link.id().interceptor != interceptor);
+        let gone = |link: &LinkRoutes| link.id().interceptor == interceptor;
+        for link in self.links.iter().filter(|link| gone(link)) {
+            self.left.unsay(now, link.id());
+        }
+        self.links.retain(|link| !gone(link));
         self.settle_claims(now);
         if self.owners.forget_interceptor(interceptor) {
             for link in &mut self.links {
@@ -158,10 +164,38 @@ impl RouteInfo {
     }
 
     /// Something happened on a link. Says whether answers that went unseen can come back now.
-    pub fn on_event(&mut self, now: Time, id: LinkId, event: &LinkEvent, engine: &Engine) -> bool {
-        if matches!(event, LinkEvent::Up { .. }) {
-            // As before any resync.
-            self.flush_announcements();
+    pub fn on_event(
+        &mut self,
+        now: Time,
+        id: LinkId,
+        event: &LinkEvent,
+        engine: &mut Engine,
+    ) -> bool {
+        match event {
+            LinkEvent::Up { .. } => {
+                // As before any resync.
+                self.flush_announcements();
+                self.left.unsay(now, id);
+            }
+            LinkEvent::Down { .. } => self.left.unsay(now, id),
+            LinkEvent::Others { ranges } => {
+                if self.left.say(now, id, ranges.clone()) {
+                    self.leave(engine);
+                }
+                return false;
+            }
+            LinkEvent::Taken { flows } => {
+                for flow in FlowRecords::new(flows).map_while(Result::ok) {
+                    let flow = FourTuple::new(flow.client.into(), flow.target.into());
+                    engine.set_taken(now, &flow);
+                }
+                return false;
+            }
+            LinkEvent::Granted
+            | LinkEvent::Refused { .. }
+            | LinkEvent::Headers { .. }
+            | LinkEvent::Conflict { .. }
+            | LinkEvent::Traced(_) => {}
         }
         let first_refused = self.first_refused(Some(id.interceptor));
         let Some(link) = self.links.iter_mut().find(|link| link.id() == id) else {
@@ -180,7 +214,7 @@ impl RouteInfo {
                 if let Some(claim) = link.claim_mut() {
                     claim.on_up(now, rank, first_refused.as_ref());
                 }
-                link.on_up(*epoch, engine, &self.owners);
+                link.on_up(*epoch, engine, &self.owners, &self.left);
                 true
             }
             LinkEvent::Granted => {
@@ -204,8 +238,12 @@ impl RouteInfo {
                 }
                 false
             }
-            // Inputs of their own.
-            LinkEvent::Headers { .. } | LinkEvent::Conflict { .. } | LinkEvent::Traced(_) => {
+            // Done above, or inputs of their own.
+            LinkEvent::Others { .. }
+            | LinkEvent::Taken { .. }
+            | LinkEvent::Headers { .. }
+            | LinkEvent::Conflict { .. }
+            | LinkEvent::Traced(_) => {
                 return false;
             }
         };
@@ -229,6 +267,28 @@ impl RouteInfo {
         let first_refused = self.first_refused(None);
         for link in &mut self.links {
             link.settle_claim(now, first_refused.as_ref());
+        }
+    }
+
+    /// Other parts of the pool are left to others than before: no new flow begins there, and before the claim says so
+    /// the interceptors know those that are still alive there.
+    fn leave(&mut self, engine: &mut Engine) {
+        engine.leave_sources(&self.left.sources());
+        let ranges: Vec<_> = self.left.ranges().collect();
+        match ranges.len() {
+            0 => tracing::info!("the whole client pool is this copier's again"),
+            parts => tracing::info!(
+                "other copiers claim parts of the client pool ({parts}), which are left to them"
+            ),
+        }
+        for (key, tuple) in engine.flows() {
+            if self.left.note(key, tuple.source) {
+                self.push(key.flow_id(), &tuple);
+            }
+        }
+        self.flush_announcements();
+        for link in &mut self.links {
+            link.leave(&ranges);
         }
     }
 
@@ -269,7 +329,8 @@ impl RouteInfo {
         }
         // Forgetting can wait for the next packet.
         let announcing = self.gathering.then(|| self.announced_at + self.pace());
-        self.claims().filter_map(Claim::due).chain(announcing).min()
+        let claims = self.claims().filter_map(Claim::due);
+        claims.chain(announcing).chain(self.left.due()).min()
     }
 
     /// A replica's flow begins.
@@ -284,7 +345,14 @@ impl RouteInfo {
 
     /// A flow with this id begins: a replica's, or a probe's.
     pub fn open(&mut self, id: FlowId, tuple: &FourTuple) {
-        let Some(first) = self.links.first().filter(|link| link.announces()) else {
+        if self.announces() {
+            self.push(id, tuple);
+        }
+    }
+
+    /// Adds a flow to what is to be announced.
+    fn push(&mut self, id: FlowId, tuple: &FourTuple) {
+        let Some(first) = self.links.first() else {
             return;
         };
         let record = first.record(id, tuple);
@@ -348,14 +416,23 @@ impl RouteInfo {
     pub fn flow_closed(&mut self, key: ReplicaKey) {
         self.conflicts.remove(key);
         let owner = self.owners.remove(key);
-        self.forget_at(key.flow_id(), |interceptor| {
-            owner.is_none_or(|owner| owner == interceptor)
-        });
+        if self.announces() || self.left.forget(key) {
+            self.forget_at(key.flow_id(), |interceptor| {
+                owner.is_none_or(|owner| owner == interceptor)
+            });
+        }
     }
 
     /// A probe's flow is over.
     pub fn close(&mut self, id: FlowId) {
-        self.forget_at(id, |_| true);
+        if self.announces() {
+            self.forget_at(id, |_| true);
+        }
+    }
+
+    /// Whether flows are announced, rather than a pool claimed.
+    fn announces(&self) -> bool {
+        self.links.first().is_some_and(LinkRoutes::announces)
     }
 
     /// A response to a flow came back through an interceptor: it is the flow's real server.
@@ -367,7 +444,7 @@ impl RouteInfo {
             .zip(self.links.last())
             .is_some_and(|(first, last)| first.id().interceptor != last.id().interceptor);
         if several
-            && self.links.first().is_some_and(LinkRoutes::announces)
+            && self.announces()
             && self.owners.get(key).is_none()
             && engine.flow(key).is_some()
             && self.owners.learn(key, interceptor)
@@ -377,7 +454,10 @@ impl RouteInfo {
     }
 
     /// Queues what has gathered for long enough, and goes on with resyncs as far as there is room.
-    pub fn flush(&mut self, now: Time, engine: &Engine) {
+    pub fn flush(&mut self, now: Time, engine: &mut Engine) {
+        if self.left.due().is_some_and(|due| now >= due) && self.left.settle(now) {
+            self.leave(engine);
+        }
         if self.gathering && now >= self.announced_at + self.pace() {
             self.announced_at = now;
             self.gathering = false;
@@ -398,7 +478,7 @@ impl RouteInfo {
                 self.flush_announcements();
             }
             if let Some(link) = self.links.get_mut(index) {
-                link.go_on(begins, engine, &self.owners);
+                link.go_on(begins, engine, &self.owners, &self.left);
             }
         }
     }
@@ -425,7 +505,7 @@ impl RouteInfo {
             let Some(link) = self.links.get_mut(index) else {
                 return;
             };
-            if !link.announces() || !link.carries(id) || !whom(link.id().interceptor) {
+            if !link.carries(id) || !whom(link.id().interceptor) {
                 continue;
             }
             if let Some(full) = link.push_forgotten(id) {

@@ -1,15 +1,38 @@
-//! Flows that another copier owns: their replicas move to another port.
+//! Sources and flows that another copier has.
 //!
 //! Two live servers may have a client with the same address and port at the same time. Towards
-//! one target that is one flow, which only one copier can have.
+//! one target that is one flow, which only one copier can have: the replica moves to another port.
+//! Of a client pool whole parts are left to other copiers; what is alive there stays.
 
 use std::hash::BuildHasher;
 
+use millrace_wire::FourTuple;
+
 use super::{Engine, Event};
 use crate::replica::ReplicaKey;
+use crate::source::Sources;
 use crate::time::Time;
 
 impl Engine {
+    /// Leaves these sources of the pool to other copiers, in place of those that were left before: no new replica or
+    /// probe bears one. Replicas that bear one already go on.
+    pub fn leave_sources(&mut self, others: &[Sources]) {
+        self.allocator.leave(others);
+    }
+
+    /// Another copier has this flow, though its source is in this copier's part of the pool: it is never used.
+    pub fn set_taken(&mut self, now: Time, flow: &FourTuple) {
+        let services = self.config.services.iter();
+        let nat = self.config.nat;
+        let with_target = (0..).zip(services).filter(|(_, service)| {
+            let target = flow.destination;
+            nat || target.port == 0 || service.target == target
+        });
+        for (service, _) in with_target {
+            self.allocator.set_taken(now, service, flow.source);
+        }
+    }
+
     /// An interceptor says that another copier owns this replica's flow. A replica that has not
     /// connected yet gets another source and begins anew; one that has connected stays. Says
     /// whether it has moved.

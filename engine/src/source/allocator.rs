@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use millrace_wire::Endpoint;
 
 use super::ports::{Ports, REST_PERIODS, split_mix};
-use super::share::{Block, Space};
+use super::share::{Block, Sources, Space};
 use crate::config::Config;
 use crate::time::Time;
 
@@ -34,6 +34,9 @@ pub(crate) struct Taken {
 /// All sources of an engine.
 #[derive(Debug)]
 pub(crate) struct Allocator {
+    /// Of each family, IPv4 first: all that is this copier's own...
+    own: [Space; 2],
+    /// ...and what of it is not left to others.
     v4: Space,
     v6: Space,
     addresses: Addresses,
@@ -41,10 +44,34 @@ pub(crate) struct Allocator {
 
 impl Allocator {
     pub(crate) fn new(config: &Config) -> Self {
+        let own = [config.space(true), config.space(false)];
+        let [v4, v6] = own.clone();
         Self {
-            v4: config.space(true),
-            v6: config.space(false),
+            own,
+            v4,
+            v6,
             addresses: Addresses::new(config),
+        }
+    }
+
+    /// Gives out none of these sources from now on, and again those that were left to others before and are not named
+    /// any more.
+    pub(crate) fn leave(&mut self, others: &[Sources]) {
+        let [v4, v6] = &self.own;
+        self.v4 = v4.without(others);
+        self.v6 = v6.without(others);
+    }
+
+    /// Never gives out this source towards the target of this service: another copier has it.
+    pub(crate) fn set_taken(&mut self, now: Time, service: u16, source: Endpoint) {
+        let [v4, v6] = &self.own;
+        let space = if source.ip.is_ipv4() { v4 } else { v6 };
+        if space.holds(&source.ip) && self.addresses.ports.len() < MAX_RESTING_ADDRESSES {
+            self.addresses
+                .take(now, service, source.ip, space.block(), |ports| {
+                    let taken = ports.take_own(source.port, false);
+                    taken.then_some((source.port, false))
+                });
         }
     }
 
@@ -80,9 +107,9 @@ impl Allocator {
             return addresses.take(now, service, client.ip, block, |ports| {
                 let kept = own && ports.take_own(client.port, true);
                 let kept = kept.then_some((client.port, false));
-                kept.or_else(|| Some((ports.take_free(random)?, false)))
-                    .or_else(|| Some((ports.take_free_of(beyond?, random)?, false)))
-                    .or_else(|| Some((ports.take_early(random)?, true)))
+                kept.or_else(|| Some((ports.take_free(random, |_| true)?, false)))
+                    .or_else(|| Some((ports.take_beyond(beyond?, random)?, false)))
+                    .or_else(|| Some((ports.take_early(random, |_| true)?, true)))
             });
         }
         let count = space.count();
@@ -90,8 +117,9 @@ impl Allocator {
             return None;
         }
         let start = u128::from(random) % count;
-        if own {
-            let kept = addresses.take(now, service, space.nth(start)?, block, |ports| {
+        let first = space.nth(start)?;
+        if own && !space.is_left(&first, client.port) {
+            let kept = addresses.take(now, service, first, block, |ports| {
                 let kept = ports.take_own(client.port, false);
                 kept.then_some((client.port, false))
             });
@@ -101,7 +129,8 @@ impl Allocator {
         }
         let mut free = |ip, random| {
             addresses.take(now, service, ip, block, |ports| {
-                Some((ports.take_free(random)?, false))
+                let open = |port| !space.is_left(&ip, port);
+                Some((ports.take_free(random, open)?, false))
             })
         };
         let mut state = random;
@@ -120,7 +149,8 @@ impl Allocator {
         taken.or_else(|| {
             walk().find_map(|ip| {
                 addresses.take(now, service, ip, block, |ports| {
-                    Some((ports.take_early(state)?, true))
+                    let open = |port| !space.is_left(&ip, port);
+                    Some((ports.take_early(state, open)?, true))
                 })
             })
         })

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Service;
+use crate::source::share::Block;
 use crate::source::{Share, SourcePool};
 
 fn v4(n: u32) -> IpAddr {
@@ -157,6 +158,51 @@ fn a_thousand_replicas_of_one_client_find_a_thousand_ports() {
             assert!(alive.insert(taken.source) && !taken.early);
         }
     }
+}
+
+#[test]
+fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
+    let mut allocator = Allocator::new(&config(3));
+    let client = Endpoint::new(v4(1), 40_000);
+    let all = Block {
+        first: 1,
+        last: u16::MAX,
+    };
+    let some = Block {
+        first: 30_000,
+        last: 50_000,
+    };
+    let others = [(v4(256), v4(256), all), (v4(257), v4(257), some)];
+    allocator.leave(&others);
+    let mut seen = HashSet::new();
+    for n in 0..5000 {
+        let source = take(&mut allocator, at(0), client, n).unwrap().source;
+        assert!(seen.insert(source));
+        assert_ne!(source.ip, v4(256));
+        assert!(
+            source.ip != v4(257) || !some.contains(source.port),
+            "{source:?}"
+        );
+    }
+    // What another copier still has in its own part is never given out, even if all else is in use.
+    allocator.leave(&[(v4(256), v4(257), all)]);
+    let taken: Vec<_> = (2000..3000)
+        .map(|port| Endpoint::new(v4(258), port))
+        .collect();
+    let is_new = |source: &&Endpoint| !seen.contains(*source);
+    let taken: HashSet<Endpoint> = taken.iter().filter(is_new).copied().collect();
+    for source in &taken {
+        allocator.set_taken(at(0), 0, *source);
+    }
+    let mut n = 0;
+    while let Some(it) = take(&mut allocator, at(0), client, n) {
+        assert!(it.source.ip == v4(258) && !taken.contains(&it.source));
+        n += 1;
+    }
+    assert!(n > 50_000);
+    allocator.leave(&[]);
+    let again = take(&mut allocator, at(1), client, 1).unwrap().source;
+    assert!(again.ip < v4(258));
 }
 
 #[test]

@@ -12,4 +12,4 @@ mod share;
 
 pub(crate) use allocator::Allocator;
 pub use pool::SourcePool;
-pub use share::{Block, Capacity, Share, Space};
+pub use share::{Block, Capacity, Share, Sources, Space};

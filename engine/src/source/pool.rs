@@ -61,6 +61,33 @@ impl SourcePool {
     }
 }
 
+/// How many addresses these ranges hold.
+pub(super) fn count(ranges: &[(IpAddr, IpAddr)]) -> u128 {
+    let sizes = ranges
+        .iter()
+        .map(|(first, last)| (number(*last) - number(*first)).saturating_add(1));
+    sizes.fold(0, u128::saturating_add)
+}
+
+/// What remains of these ranges, all of one family, without the addresses from the first to the last of `cut`.
+pub(super) fn without(ranges: &[(IpAddr, IpAddr)], cut: (IpAddr, IpAddr)) -> Vec<(IpAddr, IpAddr)> {
+    let mut rest = Vec::new();
+    for (first, last) in ranges {
+        let same = first.is_ipv4() == cut.0.is_ipv4();
+        if !same || cut.1 < *first || cut.0 > *last {
+            rest.push((*first, *last));
+            continue;
+        }
+        if cut.0 > *first {
+            rest.push((*first, address(number(cut.0) - 1, first)));
+        }
+        if cut.1 < *last {
+            rest.push((address(number(cut.1) + 1, first), *last));
+        }
+    }
+    rest
+}
+
 /// The address with number `n` in these ranges, all of one family.
 pub(super) fn nth(ranges: &[(IpAddr, IpAddr)], mut n: u128) -> Option<IpAddr> {
     for (first, last) in ranges {

@@ -123,30 +123,36 @@ impl Ports {
         fits
     }
 
-    /// Takes a free port of the block, if there is one; `random` says where the search begins.
-    pub(super) fn take_free(&mut self, random: u64) -> Option<u16> {
+    /// Takes a free port of the block that is `open`, if there is one; `random` says where the search begins.
+    pub(super) fn take_free(&mut self, random: u64, open: impl Fn(u16) -> bool) -> Option<u16> {
         if self.inside >= self.block.len() {
             return None;
         }
-        self.take_free_of(self.block, random)
+        let free = |port, state| state == FREE && open(port);
+        let port = self.search(self.block, random, free)?;
+        self.set(port, USED);
+        Some(port)
     }
 
-    /// Takes a free port of this block.
-    pub(super) fn take_free_of(&mut self, block: Block, random: u64) -> Option<u16> {
-        let port = self.search(block, random, |state| state == FREE)?;
+    /// Takes a free port of this block, which may be another than the port's own.
+    pub(super) fn take_beyond(&mut self, block: Block, random: u64) -> Option<u16> {
+        let port = self.search(block, random, |_, state| state == FREE)?;
         self.set(port, USED);
         Some(port)
     }
 
     /// Takes a port of the block that has not rested long enough, preferably one that has rested
     /// long.
-    pub(super) fn take_early(&mut self, random: u64) -> Option<u16> {
+    pub(super) fn take_early(&mut self, random: u64, open: impl Fn(u16) -> bool) -> Option<u16> {
         if self.resting == 0 {
             return None;
         }
         let oldest = (RESTING..=RESTING + REST_PERIODS as u8).rev();
         let port = oldest
-            .map(|age| self.search(self.block, random, |state| state == age))
+            .map(|age| {
+                let wanted = |port, state| state == age && open(port);
+                self.search(self.block, random, wanted)
+            })
             .find_map(|port| port)?;
         self.set(port, USED);
         Some(port)
@@ -162,13 +168,13 @@ impl Ports {
     }
 
     /// The first port with a wanted state, from a random place on.
-    fn search(&self, block: Block, random: u64, wanted: impl Fn(u8) -> bool) -> Option<u16> {
+    fn search(&self, block: Block, random: u64, wanted: impl Fn(u16, u8) -> bool) -> Option<u16> {
         let len = u64::from(block.len());
         let port_at = |n: u64| block.first.wrapping_add((n % len.max(1)) as u16);
         let mut state = random;
         for _ in 0..TRIES {
             let port = port_at(state >> 32);
-            if wanted(self.state(port)) {
+            if wanted(port, self.state(port)) {
                 return Some(port);
             }
             state = split_mix(state);
@@ -176,7 +182,7 @@ impl Ports {
         let start = state >> 32;
         (0..len)
             .map(|n| port_at((start % len.max(1)) + n))
-            .find(|port| wanted(self.state(*port)))
+            .find(|port| wanted(*port, self.state(*port)))
     }
 
     /// The state alone, whosever port it is.
@@ -281,17 +287,17 @@ mod tests {
         ] {
             let mut ports = Ports::new(block, 0);
             for i in 0..block.len() {
-                let port = ports.take_free(split_mix(u64::from(i)));
+                let port = ports.take_free(split_mix(u64::from(i)), |_| true);
                 assert!(
                     port.is_some_and(|port| block.contains(port)),
                     "{i} of {block:?}"
                 );
             }
-            assert_eq!(ports.take_free(1), None);
-            assert_eq!(ports.take_early(1), None);
+            assert_eq!(ports.take_free(1, |_| true), None);
+            assert_eq!(ports.take_early(1, |_| true), None);
             ports.release(block.last, true);
-            assert_eq!(ports.take_free(1), None, "it rests");
-            assert_eq!(ports.take_early(1), Some(block.last));
+            assert_eq!(ports.take_free(1, |_| true), None, "it rests");
+            assert_eq!(ports.take_early(1, |_| true), Some(block.last));
         }
     }
 
@@ -317,7 +323,7 @@ mod tests {
                         prop_assert_eq!(ports.take_own(port, false), free);
                         if free { model.insert(port, None); }
                     }
-                    1..=3 => match ports.take_free(random) {
+                    1..=3 => match ports.take_free(random, |_| true) {
                         Some(port) => {
                             prop_assert!(block.contains(port));
                             prop_assert!(model.insert(port, None).is_none());
@@ -327,7 +333,7 @@ mod tests {
                     4 => {
                         let inside = model.iter().filter(|(port, _)| block.contains(**port));
                         let oldest = inside.filter_map(|(_, since)| *since).min();
-                        match ports.take_early(random) {
+                        match ports.take_early(random, |_| true) {
                             Some(port) => prop_assert_eq!(model.insert(port, None), Some(oldest)),
                             None => prop_assert_eq!(oldest, None),
                         }

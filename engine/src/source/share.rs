@@ -95,6 +95,9 @@ impl Block {
     }
 }
 
+/// Every port of the block at every address from the first to the last.
+pub type Sources = (IpAddr, IpAddr, Block);
+
 /// What a share can hold towards one target at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -116,6 +119,8 @@ pub struct Space {
     confined: bool,
     /// Ports that may be used when those of the block are in use.
     beyond: Option<Block>,
+    /// Parts of it that are left to others: ports of some addresses.
+    left: Vec<Sources>,
 }
 
 impl Space {
@@ -133,6 +138,7 @@ impl Space {
                 block: all.part(index, of),
                 confined: share.is_some(),
                 beyond: share.filter(|share| share.prefers).map(|_| all),
+                left: Vec::new(),
             };
         }
         let count = pool.len(like);
@@ -145,6 +151,7 @@ impl Space {
                 block: all,
                 confined: false,
                 beyond: None,
+                left: Vec::new(),
             };
         }
         // Fewer addresses than shares: those that begin on this address divide its ports.
@@ -158,6 +165,7 @@ impl Space {
             block: all.part(index - first, among),
             confined: true,
             beyond: None,
+            left: Vec::new(),
         }
     }
 
@@ -176,8 +184,17 @@ impl Space {
 
     /// The blocks of sources that no other share has: addresses, first and last, and the ports of
     /// each. Empty for the clients' own addresses.
-    pub fn blocks(&self) -> impl Iterator<Item = (IpAddr, IpAddr, Block)> {
-        let ports = if self.confined {
+    pub fn blocks(&self) -> impl Iterator<Item = Sources> {
+        let ports = self.ports();
+        self.addresses
+            .iter()
+            .flatten()
+            .map(move |(first, last)| (*first, *last, ports))
+    }
+
+    /// Every port that may be used.
+    fn ports(&self) -> Block {
+        if self.confined {
             self.block
         } else {
             // A client's own port is kept where it is free, whichever that is.
@@ -185,16 +202,44 @@ impl Space {
                 first: 1,
                 last: u16::MAX,
             }
+        }
+    }
+
+    /// What remains where these sources are left to others. The clients' own addresses are never left.
+    pub(super) fn without(&self, others: &[Sources]) -> Self {
+        let mut rest = self.clone();
+        let Some(addresses) = &mut rest.addresses else {
+            return rest;
         };
-        self.addresses
-            .iter()
-            .flatten()
-            .map(move |(first, last)| (*first, *last, ports))
+        let ports = self.ports();
+        for (first, last, block) in others {
+            if block.contains(ports.first) && block.contains(ports.last) {
+                *addresses = pool::without(addresses, (*first, *last));
+            } else {
+                rest.left.push((*first, *last, *block));
+            }
+        }
+        rest.count = pool::count(addresses);
+        rest
+    }
+
+    /// Whether this source is left to others.
+    pub(super) fn is_left(&self, ip: &IpAddr, port: u16) -> bool {
+        let holds = |(first, last, block): &Sources| {
+            (first..=last).contains(&ip) && first.is_ipv4() == ip.is_ipv4() && block.contains(port)
+        };
+        self.left.iter().any(holds)
     }
 
     /// Whether replicas bear their clients' addresses.
     pub(super) const fn keeps_clients(&self) -> bool {
         self.addresses.is_none()
+    }
+
+    /// Whether this is one of its addresses.
+    pub(super) fn holds(&self, ip: &IpAddr) -> bool {
+        let mut ranges = self.addresses.iter().flatten();
+        ranges.any(|(first, last)| first.is_ipv4() == ip.is_ipv4() && (first..=last).contains(&ip))
     }
 
     /// How many addresses there are; 0 for the clients' own.
@@ -243,7 +288,7 @@ mod tests {
         SourcePool::Ranges(vec![(v4(1), v4(addresses))])
     }
 
-    fn overlap(a: &(IpAddr, IpAddr, Block), b: &(IpAddr, IpAddr, Block)) -> bool {
+    fn overlap(a: &Sources, b: &Sources) -> bool {
         a.0 <= b.1 && b.0 <= a.1 && a.2.first <= b.2.last && b.2.first <= a.2.last
     }
 
@@ -335,6 +380,37 @@ mod tests {
             None
         );
         assert_eq!(Share::instance(1024), None);
+    }
+
+    #[test]
+    fn what_is_left_to_others_is_whole_addresses_or_ports_of_some() {
+        let space = Space::new(&pool(9), None, &v4(0));
+        let all = Block {
+            first: 1,
+            last: u16::MAX,
+        };
+        let some = Block {
+            first: 2000,
+            last: 2999,
+        };
+        let rest = space.without(&[
+            (v4(3), v4(4), all),
+            (v4(9), v4(12), all),
+            (v4(1), v4(1), some),
+        ]);
+        assert_eq!(rest.count(), 6);
+        let addresses: Vec<_> = (0..7).map(|n| rest.nth(n)).collect();
+        let expected = [1, 2, 5, 6, 7, 8].map(|n| Some(v4(n)));
+        assert_eq!(addresses, [expected.as_slice(), &[None]].concat());
+        assert!(rest.is_left(&v4(1), 2000) && rest.is_left(&v4(1), 2999));
+        assert!(!rest.is_left(&v4(1), 3000) && !rest.is_left(&v4(2), 2000));
+        let v6 = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), all);
+        assert_eq!(space.without(&[v6]).count(), 9);
+        assert_eq!(space.without(&[(v4(0), v4(20), all)]).count(), 0);
+        // A share of some ports of one address is gone when all of these are another's.
+        let share = Space::new(&pool(1), Share::new(1, 4), &v4(0));
+        let mine: Vec<_> = share.blocks().collect();
+        assert_eq!(share.without(&mine).count(), 0);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use millrace_proto::v1::interceptor_client::InterceptorClient;
 use millrace_proto::v1::interceptor_message::Kind as Answer;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Hello, InterceptorMessage, Ping, Refused, Welcome};
-use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
+use millrace_proto::{ClientRange, MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tonic::Streaming;
 
@@ -136,6 +136,8 @@ async fn connect_and_pump(shared: &Shared, was_up: &mut bool) -> End {
             | Answer::Pong(_)
             | Answer::Conflict(_)
             | Answer::Granted(_)
+            | Answer::Others(_)
+            | Answer::Taken(_)
             | Answer::Traced(_),
         )
         | None => {
@@ -220,6 +222,18 @@ async fn pump(
                             if shared.outbound.take_grant() {
                                 (shared.on_event)(LinkEvent::Granted);
                             }
+                        }
+                        Some(Answer::Others(others)) => {
+                            match ClientRange::read_all(&others.ranges) {
+                                Ok(ranges) => (shared.on_event)(LinkEvent::Others { ranges }),
+                                Err(error) => {
+                                    return End::Failed(format!("its ranges of others: {error}"));
+                                }
+                            }
+                        }
+                        Some(Answer::Taken(taken)) => {
+                            let flows = taken.flows;
+                            (shared.on_event)(LinkEvent::Taken { flows });
                         }
                         Some(Answer::Traced(traced)) => {
                             (shared.on_event)(LinkEvent::Traced(traced.into()));

@@ -21,7 +21,7 @@ use std::time::Duration;
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd, Trace};
-use millrace_proto::{ClaimSet, TraceReport, TraceRequest};
+use millrace_proto::{ClaimSet, ClientRange, TraceReport, TraceRequest};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
@@ -128,6 +128,17 @@ pub enum LinkEvent {
     },
     /// The claim of this epoch is granted: until then nothing may be sent to the targets.
     Granted,
+    /// Other copiers claim these ranges; this one yields them: it opens no flow there any more, announces what it
+    /// still has, and claims again without them.
+    Others {
+        /// All of them, in place of what was said before.
+        ranges: Vec<ClientRange>,
+    },
+    /// Flows within the claim that is granted next which another copier still has.
+    Taken {
+        /// The flows, unchecked: read them with [`millrace_proto::FlowRecords`].
+        flows: Bytes,
+    },
     /// What the interceptor's host saw of some probes.
     Traced(TraceReport),
     /// The interceptor refused; the link tries again by itself, at its slowest pace.

@@ -183,7 +183,9 @@ fn encoded_len(message: &CopierMessage) -> usize {
         Some(Kind::Announce(announce)) => announce.flows.len(),
         Some(Kind::Forget(forget)) => forget.flow_ids.len(),
         // A range takes at most 36 bytes of addresses, 6 of ports and 10 of tags and lengths.
-        Some(Kind::Claim(claim)) => 52 * claim.ranges.len() + 28 * claim.targets.len(),
+        Some(Kind::Claim(claim)) => {
+            52 * (claim.ranges.len() + claim.without.len()) + 28 * claim.targets.len()
+        }
         Some(Kind::Trace(trace)) => 32 * trace.clients.len(),
         Some(Kind::Hello(hello)) => hello.copier_id.len(),
         Some(Kind::ResyncBegin(_) | Kind::ResyncEnd(_) | Kind::Ping(_)) => 0,

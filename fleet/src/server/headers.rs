@@ -12,8 +12,10 @@ use std::task::{Context, Poll, Waker};
 use millrace_proto::flow::{FLOW_ID_BYTES, FlowId, encode_flow_id};
 use millrace_proto::v1::interceptor_message::Kind;
 use millrace_proto::v1::refused::Code;
-use millrace_proto::v1::{Conflict, Granted, Headers, InterceptorMessage, Pong, Refused, Welcome};
-use millrace_proto::{BATCH_BYTES, MAX_MESSAGE_BYTES, TraceReport};
+use millrace_proto::v1::{
+    Conflict, Granted, Headers, InterceptorMessage, Others, Pong, Refused, Taken, Welcome,
+};
+use millrace_proto::{BATCH_BYTES, ClientRange, MAX_MESSAGE_BYTES, TraceReport};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
@@ -55,6 +57,8 @@ struct Inner {
     welcome: Option<Welcome>,
     pong: Option<u64>,
     conflicts: Vec<u8>,
+    others: Option<Others>,
+    taken: VecDeque<Taken>,
     granted: bool,
     traced: VecDeque<TraceReport>,
     refused: Option<Refused>,
@@ -85,6 +89,8 @@ impl HeaderQueue {
                 welcome: None,
                 pong: None,
                 conflicts: Vec::new(),
+                others: None,
+                taken: VecDeque::new(),
                 granted: false,
                 traced: VecDeque::new(),
                 refused: None,
@@ -157,10 +163,29 @@ impl HeaderQueue {
         wake(inner);
     }
 
-    /// Tells the copier that its claim is granted.
-    pub fn grant(&self) {
+    /// Tells the copier that its claim is granted, and which flows within it another one still has: flow records in
+    /// batches that fit into a message.
+    pub fn grant(&self, taken: impl IntoIterator<Item = Vec<u8>>) {
         let mut inner = lock(&self.inner);
         inner.granted = !inner.closed;
+        // What an earlier grant said that was not sent is said again.
+        inner.taken.clear();
+        if inner.granted {
+            let taken = taken.into_iter();
+            inner.taken.extend(taken.map(|flows| Taken {
+                flows: flows.into(),
+            }));
+        }
+        wake(inner);
+    }
+
+    /// Tells a copier whose claim yields which ranges others claim. Only the latest word is kept.
+    pub fn others(&self, ranges: &[ClientRange]) {
+        let mut inner = lock(&self.inner);
+        if !inner.closed {
+            let ranges = ranges.iter().map(Into::into).collect();
+            inner.others = Some(Others { ranges });
+        }
         wake(inner);
     }
 
@@ -246,6 +271,12 @@ impl Inner {
         if let Some(nonce) = self.pong.take() {
             return Some(Kind::Pong(Pong { nonce }));
         }
+        if let Some(others) = self.others.take() {
+            return Some(Kind::Others(others));
+        }
+        if let Some(taken) = self.taken.pop_front() {
+            return Some(Kind::Taken(taken));
+        }
         if std::mem::take(&mut self.granted) {
             return Some(Kind::Granted(Granted {}));
         }
@@ -321,6 +352,8 @@ mod tests {
             | Kind::Pong(_)
             | Kind::Conflict(_)
             | Kind::Granted(_)
+            | Kind::Others(_)
+            | Kind::Taken(_)
             | Kind::Traced(_) => {
                 panic!("{kind:?}")
             }
@@ -402,6 +435,32 @@ mod tests {
         assert_eq!(next(&mut stream).await, Kind::Pong(Pong { nonce: 999 }));
         queue.close();
         assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_others_have_is_said_before_a_claim_is_granted() {
+        let queue = HeaderQueue::new(1 << 20);
+        let mut stream = queue.stream(CancellationToken::new());
+        let range = |last: &str| {
+            let (first, last) = ("198.18.1.1".parse().unwrap(), last.parse().unwrap());
+            ClientRange::new(first, last, 1, 65_535).unwrap()
+        };
+        queue.push(vec![7], 1);
+        queue.grant([vec![9]]);
+        queue.others(&[range("198.18.1.5")]);
+        queue.grant([vec![1], vec![2]]);
+        queue.others(&[range("198.18.1.9")]);
+        let Kind::Others(others) = next(&mut stream).await else {
+            panic!("no others")
+        };
+        let others = ClientRange::read_all(&others.ranges).unwrap();
+        assert_eq!(others, [range("198.18.1.9")], "the latest word alone");
+        for flows in [vec![1], vec![2]] {
+            let flows = flows.into();
+            assert_eq!(next(&mut stream).await, Kind::Taken(Taken { flows }));
+        }
+        assert_eq!(next(&mut stream).await, Kind::Granted(Granted {}));
+        assert_eq!(headers(next(&mut stream).await), (vec![7], 1, 0));
     }
 
     #[tokio::test]

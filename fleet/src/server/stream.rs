@@ -237,11 +237,6 @@ fn check_message(
 ) -> Result<(Option<AttachEvent>, usize), Refused> {
     let step = match kind {
         Some(Kind::Announce(announce)) => {
-            if claims {
-                return Err(malformed(
-                    "Announce from a copier that said it claims ranges",
-                ));
-            }
             let flows = announce.flows;
             let count = check_flows(&flows).map_err(|it| malformed(format!("Announce: {it}")))?;
             shared.counters.announced(flows.len(), count);

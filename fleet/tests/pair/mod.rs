@@ -144,6 +144,8 @@ impl TestLink {
                 LinkEvent::Headers { .. }
                 | LinkEvent::Conflict { .. }
                 | LinkEvent::Traced(_)
+                | LinkEvent::Others { .. }
+                | LinkEvent::Taken { .. }
                 | LinkEvent::Granted => {
                     panic!("headers")
                 }

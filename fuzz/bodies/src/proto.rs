@@ -2,7 +2,9 @@
 
 use millrace_proto::flow::{check_flow_ids, check_flows, encode_flow_id};
 use millrace_proto::v1::{CopierMessage, InterceptorMessage, copier_message, interceptor_message};
-use millrace_proto::{ClaimSet, FlowIds, FlowRecords, HeaderRecords, TraceReport, TraceRequest};
+use millrace_proto::{
+    ClaimSet, ClientRange, FlowIds, FlowRecords, HeaderRecords, TraceReport, TraceRequest,
+};
 use prost::Message;
 
 /// Decodes bytes as each of the things that travel between copier and interceptor.
@@ -96,6 +98,13 @@ fn from_interceptor(bytes: &[u8]) {
             let report = TraceReport::from(traced);
             let again = TraceReport::from(millrace_proto::v1::Traced::from(report.clone()));
             assert_eq!(again, report, "a report comes back");
+        }
+        Some(Kind::Taken(taken)) => flows(&taken.flows),
+        Some(Kind::Others(others)) => {
+            if let Ok(ranges) = ClientRange::read_all(&others.ranges) {
+                let again: Vec<_> = ranges.iter().map(Into::into).collect();
+                assert_eq!(ClientRange::read_all(&again), Ok(ranges));
+            }
         }
         Some(Kind::Welcome(_) | Kind::Refused(_) | Kind::Pong(_) | Kind::Granted(_)) | None => {}
     }

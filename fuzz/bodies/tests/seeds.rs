@@ -511,6 +511,7 @@ fn proto() -> Seeds {
             range("2001:db8::", "2001:db8::ff"),
         ],
         targets: vec![v4.0, v6.0],
+        ..ClaimSet::default()
     };
     use copier_message::Kind as Up;
     let hello = v1::Hello {

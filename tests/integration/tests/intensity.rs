@@ -140,7 +140,7 @@ fn shares_that_overlap_are_refused_and_the_owner_is_named() {
     }
     let mut scene = scene();
     scene.start_copier(0, &["-c", POOL, "-f", "0/2", "--id", "first"]);
-    let mut second = second_copier_unready(&scene, &["-c", POOL, "--id", "second"]);
+    let mut second = second_copier_unready(&scene, &["-c", POOL, "-f", "0/3", "--id", "second"]);
     wait_for("the refusal", Duration::from_secs(20), || {
         second.log().contains("first")
     })

@@ -1,0 +1,145 @@
+//! What of its client pool a copier without a share leaves to others.
+//!
+//! It owns what nobody else claims. Interceptors say what others claim; what one of them has named is left alone, for a
+//! while longer than it is named: an interceptor that was restarted hears of claims again one after the other.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use millrace_engine::{Block, ReplicaKey, Sources, Time};
+use millrace_proto::ClientRange;
+use millrace_wire::Endpoint;
+
+use super::LinkId;
+
+/// How long a range that no interceptor names any more is still left alone: longer than a copier takes to be back.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// What is left to others, and what this copier still has there.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// What the interceptor at the other end of each link said last.
+    said: HashMap<LinkId, Vec<ClientRange>>,
+    /// The ranges, and when each is this copier's again: `None` while an interceptor names it. In order of addresses.
+    ranges: BTreeMap<Key, (ClientRange, Option<Time>)>,
+    /// Replicas within them, whose flows are announced.
+    announced: HashSet<ReplicaKey>,
+}
+
+type Key = ((std::net::IpAddr, std::net::IpAddr), (u16, u16));
+
+impl Left {
+    /// An interceptor names the ranges that others claim, in place of those that it named before. Says whether other
+    /// ranges are left than before.
+    pub(super) fn say(&mut self, now: Time, link: LinkId, ranges: Vec<ClientRange>) -> bool {
+        self.said.insert(link, ranges);
+        self.settle(now)
+    }
+
+    /// A stream ended or begins: what its interceptor said is to be said again.
+    pub(super) fn unsay(&mut self, now: Time, link: LinkId) {
+        if self.said.remove(&link).is_some() {
+            self.refresh(now);
+        }
+    }
+
+    /// Takes back what no interceptor has named for long enough. Says whether other ranges are left than before.
+    pub(super) fn settle(&mut self, now: Time) -> bool {
+        let new = self.refresh(now);
+        let before = self.ranges.len();
+        let is_left = |until: Option<Time>| until.is_none_or(|until| now < until);
+        self.ranges.retain(|_, (_, until)| is_left(*until));
+        new || self.ranges.len() < before
+    }
+
+    /// Looks again at which ranges are named. Says whether one is new.
+    fn refresh(&mut self, now: Time) -> bool {
+        for (_, until) in self.ranges.values_mut() {
+            until.get_or_insert(now + KEPT);
+        }
+        let mut new = false;
+        for range in self.said.values().flatten() {
+            new |= self.ranges.insert(key(range), (*range, None)).is_none();
+        }
+        new
+    }
+
+    /// When [`Left::settle`] is to be called next.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.ranges.values().filter_map(|(_, until)| *until).min()
+    }
+
+    /// The ranges that are left to others.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = ClientRange> {
+        self.ranges.values().map(|(range, _)| *range)
+    }
+
+    /// The same for the engine.
+    pub(super) fn sources(&self) -> Vec<Sources> {
+        let sources = self.ranges().map(|range| {
+            let ((first_ip, last_ip), (first, last)) = (range.ips(), range.ports());
+            (first_ip, last_ip, Block { first, last })
+        });
+        sources.collect()
+    }
+
+    /// Notes a replica with this source. Says whether it is to be announced now: its source is left to others.
+    pub(super) fn note(&mut self, key: ReplicaKey, source: Endpoint) -> bool {
+        self.ranges().any(|range| range.contains(source.into())) && self.announced.insert(key)
+    }
+
+    /// A replica is over. Says whether its flow was announced.
+    pub(super) fn forget(&mut self, key: ReplicaKey) -> bool {
+        !self.announced.is_empty() && self.announced.remove(&key)
+    }
+
+    /// The replicas whose flows are announced.
+    pub(super) fn announced(&self) -> impl Iterator<Item = ReplicaKey> {
+        self.announced.iter().copied()
+    }
+}
+
+fn key(range: &ClientRange) -> Key {
+    (range.ips(), range.ports())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::from_micros(1_000_000_000);
+
+    fn link(interceptor: u32) -> LinkId {
+        LinkId {
+            interceptor,
+            link: 0,
+        }
+    }
+
+    fn range(last: u8) -> ClientRange {
+        let ip = |n| std::net::Ipv4Addr::new(198, 18, 1, n).into();
+        ClientRange::new(ip(1), ip(last), 1, 65_535).unwrap()
+    }
+
+    #[test]
+    fn what_one_interceptor_names_is_left_until_long_after_none_does() {
+        let mut left = Left::default();
+        assert!(left.say(START, link(0), vec![range(1), range(2)]));
+        assert!(!left.say(START, link(1), vec![range(1)]), "nothing new");
+        assert!(!left.say(START, link(0), vec![range(1)]), "still left");
+        assert_eq!(left.ranges().count(), 2);
+        let due = left.due().unwrap();
+        assert_eq!(due, START + KEPT);
+        assert!(left.settle(due));
+        assert_eq!(left.ranges().collect::<Vec<_>>(), [range(1)]);
+        // Both streams end; one is back and names it again.
+        left.unsay(due, link(0));
+        left.unsay(due, link(1));
+        assert!(!left.settle(due + Duration::from_secs(1)));
+        assert!(!left.say(due + Duration::from_secs(50), link(1), vec![range(1)]));
+        assert_eq!(left.due(), None);
+        left.unsay(due + Duration::from_secs(51), link(1));
+        assert!(left.settle(left.due().unwrap()));
+        assert!(left.sources().is_empty());
+    }
+}

@@ -1,0 +1,214 @@
+//! Which copier has which part of the client pools.
+//!
+//! A claim that does not yield is a share: no two shares overlap. A claim that yields takes what is
+//! left, so a new share may lie within it. Then its copier is told; it opens no flow in the share any
+//! more, announces the flows that it still has there, and claims again without the share. Only then
+//! is the share granted.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use millrace_fleet::server::ConnId;
+use millrace_proto::{ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
+
+/// A claim that could not be granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The copier that holds a part of it.
+    pub owner: String,
+}
+
+/// What is to be said on a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// Its claim is granted.
+    Granted(ConnId),
+    /// Its claim yields, and others have these ranges of it.
+    Others(ConnId, Vec<ClientRange>),
+}
+
+/// The claim of one stream.
+#[derive(Debug)]
+struct Held {
+    copier_id: String,
+    claim: ClaimSet,
+    /// A share waits until those that hold a part of it have yielded it, and what is left until what others have is
+    /// left out of it.
+    granted: bool,
+}
+
+/// The claims of all streams.
+#[derive(Debug, Default)]
+pub struct Claims {
+    held: HashMap<ConnId, Held>,
+}
+
+impl Claims {
+    /// Takes a claim in place of the stream's earlier one; one without ranges gives that up. Gives
+    /// what is to be said, in order.
+    ///
+    /// # Errors
+    /// Another copier holds a part of it and does not yield, or would have to yield more pieces than a claim can
+    /// name. Streams of the same copier share its claim.
+    pub fn claim(
+        &mut self,
+        conn: ConnId,
+        copier_id: &str,
+        claim: ClaimSet,
+    ) -> Result<Vec<Word>, Conflict> {
+        if claim.ranges.is_empty() {
+            return Ok(self.remove(conn));
+        }
+        if let Some(owner) = self.in_the_way(copier_id, &claim) {
+            return Err(Conflict {
+                owner: owner.to_owned(),
+            });
+        }
+        let yields = claim.yields;
+        let had = self.held.get(&conn).is_some_and(|it| it.granted);
+        let held = Held {
+            copier_id: copier_id.to_owned(),
+            claim,
+            granted: yields && had,
+        };
+        self.held.insert(conn, held);
+        let mut words = Vec::new();
+        if yields {
+            let others = self.others(conn);
+            if let Some(held) = self.held.get_mut(&conn) {
+                let leaves = |range| held.claim.without.contains(range);
+                if others.iter().all(leaves) {
+                    held.granted = true;
+                    words.push(Word::Granted(conn));
+                } else {
+                    words.push(Word::Others(conn, others));
+                }
+            }
+        } else {
+            let told: Vec<ConnId> = self.holders_of(conn).map(|(conn, _)| conn).collect();
+            for holder in told {
+                let others = self.others(holder);
+                if others.len() > MAX_CLAIM_ENTRIES {
+                    self.held.remove(&conn);
+                    let owner = self.held.get(&holder).map(|it| it.copier_id.clone());
+                    return Err(Conflict {
+                        owner: owner.unwrap_or_default(),
+                    });
+                }
+                words.push(Word::Others(holder, others));
+            }
+        }
+        words.extend(self.settle());
+        Ok(words)
+    }
+
+    /// A stream is gone, or gives up its claim. Gives what is to be said.
+    pub fn remove(&mut self, conn: ConnId) -> Vec<Word> {
+        let Some(gone) = self.held.remove(&conn) else {
+            return Vec::new();
+        };
+        let mut words = Vec::new();
+        if !gone.claim.yields {
+            let told = holders(&self.held, &gone).map(|(conn, _)| conn);
+            words.extend(told.map(|conn| Word::Others(conn, self.others(conn))));
+        }
+        words.extend(self.settle());
+        words
+    }
+
+    /// The stream that has this client for this target: a share comes before a claim that yields.
+    /// `link` says whether a stream is the one among its copier's for this client.
+    pub fn find(
+        &self,
+        target: SocketAddr,
+        client: SocketAddr,
+        link: impl Fn(ConnId) -> bool,
+    ) -> Option<ConnId> {
+        let holds = |conn: &ConnId, held: &Held| {
+            held.granted && held.claim.contains(target, client) && link(*conn)
+        };
+        let holders = self.held.iter().filter(|(conn, held)| holds(conn, held));
+        let first = holders.min_by_key(|(_, held)| held.claim.yields);
+        first.map(|(conn, _)| *conn)
+    }
+
+    /// The claim of a stream.
+    pub fn get(&self, conn: ConnId) -> Option<&ClaimSet> {
+        self.held.get(&conn).map(|held| &held.claim)
+    }
+
+    /// Another copier whose claim keeps this one from being granted at all.
+    fn in_the_way(&self, copier_id: &str, claim: &ClaimSet) -> Option<&str> {
+        let others = self.held.values().filter(|it| it.copier_id != copier_id);
+        let conflict = others.filter(|it| it.claim.yields == claim.yields);
+        let mut conflict = conflict.filter(|it| it.claim.overlaps(claim));
+        conflict.next().map(|it| it.copier_id.as_str())
+    }
+
+    /// The ranges within this stream's claim that others have or wait for, in order.
+    fn others(&self, conn: ConnId) -> Vec<ClientRange> {
+        let Some(mine) = self.held.get(&conn) else {
+            return Vec::new();
+        };
+        let shares = self.held.values().filter(|it| {
+            !it.claim.yields && it.copier_id != mine.copier_id && it.claim.overlaps(&mine.claim)
+        });
+        let ranges = shares.flat_map(|it| &it.claim.ranges);
+        let mut ranges: Vec<ClientRange> = ranges
+            .filter(|range| mine.claim.ranges.iter().any(|own| own.overlaps(range)))
+            .copied()
+            .collect();
+        ranges.sort_unstable_by_key(|range| (range.ips(), range.ports()));
+        ranges.dedup();
+        ranges
+    }
+
+    /// The streams whose yielding claims this share lies within.
+    fn holders_of(&self, share: ConnId) -> impl Iterator<Item = (ConnId, &Held)> {
+        let share = self.held.get(&share);
+        share
+            .into_iter()
+            .flat_map(|share| holders(&self.held, share))
+    }
+
+    /// Grants the shares that have been yielded.
+    fn settle(&mut self) -> Vec<Word> {
+        let is_yielded = |conn: ConnId, share: &ClaimSet| {
+            self.holders_of(conn).all(|(_, holder)| {
+                let mut ranges = share.ranges.iter();
+                ranges.all(|range| {
+                    let within = holder.claim.ranges.iter().any(|own| own.overlaps(range));
+                    !within || holder.claim.without.contains(range)
+                })
+            })
+        };
+        let waiting = self.held.iter();
+        let waiting = waiting.filter(|(_, it)| !it.granted && !it.claim.yields);
+        let ready: Vec<ConnId> = waiting
+            .filter(|(conn, it)| is_yielded(**conn, &it.claim))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in &ready {
+            if let Some(held) = self.held.get_mut(conn) {
+                held.granted = true;
+            }
+        }
+        ready.into_iter().map(Word::Granted).collect()
+    }
+}
+
+/// Those of the streams whose yielding claims this share lies within.
+fn holders<'a>(
+    held: &'a HashMap<ConnId, Held>,
+    share: &'a Held,
+) -> impl Iterator<Item = (ConnId, &'a Held)> {
+    let holds = |it: &Held| {
+        it.claim.yields && it.copier_id != share.copier_id && it.claim.overlaps(&share.claim)
+    };
+    let held = held.iter().filter(move |(_, it)| holds(it));
+    held.map(|(conn, it)| (*conn, it))
+}
+
+#[cfg(test)]
+#[path = "claims_tests.rs"]
+mod tests;

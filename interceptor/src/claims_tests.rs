@@ -1,0 +1,174 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn range(first: u8, last: u8) -> ClientRange {
+    let ip = |n| std::net::Ipv4Addr::new(198, 18, 1, n).into();
+    ClientRange::new(ip(first), ip(last), 1, 65_535).unwrap()
+}
+
+fn share(first: u8, last: u8) -> ClaimSet {
+    ClaimSet {
+        ranges: vec![range(first, last)],
+        targets: vec!["198.18.2.20:80".parse().unwrap()],
+        ..ClaimSet::default()
+    }
+}
+
+fn all(without: &[ClientRange]) -> ClaimSet {
+    ClaimSet {
+        yields: true,
+        without: without.to_vec(),
+        ..share(1, 99)
+    }
+}
+
+fn owner(claims: &Claims, client: u8) -> Option<u64> {
+    let client = SocketAddr::new(std::net::Ipv4Addr::new(198, 18, 1, client).into(), 4000);
+    let found = claims.find("198.18.2.20:80".parse().unwrap(), client, |_| true);
+    found.map(|conn| conn.0)
+}
+
+#[test]
+fn overlapping_shares_are_refused_with_the_owners_name() {
+    let mut claims = Claims::default();
+    let granted = claims.claim(ConnId(1), "a", share(1, 9)).unwrap();
+    assert_eq!(granted, [Word::Granted(ConnId(1))]);
+    let refused = claims.claim(ConnId(2), "b", share(9, 20)).unwrap_err();
+    assert_eq!(refused.owner, "a");
+    claims.claim(ConnId(2), "b", share(10, 20)).unwrap();
+    assert_eq!((owner(&claims, 5), owner(&claims, 10)), (Some(1), Some(2)));
+    // Another link of the same copier shares its claim.
+    claims.claim(ConnId(3), "a", share(1, 9)).unwrap();
+}
+
+#[test]
+fn two_copiers_cannot_both_have_what_is_left() {
+    let mut claims = Claims::default();
+    claims.claim(ConnId(1), "a", all(&[])).unwrap();
+    let refused = claims.claim(ConnId(2), "b", all(&[])).unwrap_err();
+    assert_eq!(refused.owner, "a");
+}
+
+#[test]
+fn a_share_that_is_given_up_is_free_for_others() {
+    let mut claims = Claims::default();
+    claims.claim(ConnId(1), "a", share(1, 9)).unwrap();
+    claims.claim(ConnId(2), "b", share(1, 9)).unwrap_err();
+    let said = claims.claim(ConnId(1), "a", ClaimSet::default()).unwrap();
+    assert_eq!((said, owner(&claims, 5)), (Vec::new(), None));
+    claims.claim(ConnId(2), "b", share(1, 9)).unwrap();
+    assert_eq!(owner(&claims, 5), Some(2));
+}
+
+#[test]
+fn a_share_is_granted_when_what_was_left_is_yielded_or_its_holder_is_gone() {
+    for goes in [false, true] {
+        let mut claims = Claims::default();
+        claims.claim(ConnId(1), "a", all(&[])).unwrap();
+        let said = claims.claim(ConnId(2), "b", share(5, 9)).unwrap();
+        assert_eq!(said, [Word::Others(ConnId(1), vec![range(5, 9)])]);
+        assert_eq!(owner(&claims, 5), Some(1), "until it is yielded");
+        let said = match goes {
+            true => claims.remove(ConnId(1)),
+            false => claims.claim(ConnId(1), "a", all(&[range(5, 9)])).unwrap(),
+        };
+        assert!(said.contains(&Word::Granted(ConnId(2))), "{said:?}");
+        assert_eq!(owner(&claims, 5), Some(2));
+        assert_eq!(owner(&claims, 4), (!goes).then_some(1));
+        let said = claims.remove(ConnId(2));
+        assert_eq!(said.is_empty(), goes);
+        assert_eq!(owner(&claims, 5), (!goes).then_some(1));
+    }
+}
+
+#[test]
+fn one_that_comes_later_is_told_what_others_have() {
+    let mut claims = Claims::default();
+    claims.claim(ConnId(2), "b", share(5, 9)).unwrap();
+    let said = claims.claim(ConnId(1), "a", all(&[])).unwrap();
+    let others = Word::Others(ConnId(1), vec![range(5, 9)]);
+    assert_eq!((said, owner(&claims, 4)), (vec![others], None));
+    let said = claims.claim(ConnId(1), "a", all(&[range(5, 9)])).unwrap();
+    assert_eq!(said, [Word::Granted(ConnId(1))]);
+}
+
+/// Copiers come, go and claim in any order; one takes what is left and yields as it is told, sooner
+/// or later. No address has two owners that may send from it, and all who wait get theirs.
+#[test]
+fn whoever_comes_and_goes_no_address_has_two_owners() {
+    for seed in 1..2000u64 {
+        let mut random = seed;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005) + 1;
+            (random >> 33) % below
+        };
+        let mut claims = Claims::default();
+        // What the yielding copier has been told and not yet followed, and what it leaves out.
+        let (mut told, mut without): (Option<Vec<ClientRange>>, Vec<ClientRange>) = (None, vec![]);
+        // Of each share, whether it is granted.
+        let mut shares: BTreeMap<u64, bool> = BTreeMap::new();
+        // Whether it has a stream, and whether its claim on that is granted.
+        let (mut is_there, mut has_all) = (false, false);
+        for step in 0..60 {
+            let conn = 1 + next(5);
+            let bounds = |conn: u64| (10 * conn as u8, 10 * conn as u8 + 9);
+            let words = match (conn, step < 50 && next(3) > 0) {
+                (_, false) if told.is_some() => {
+                    without = told.take().unwrap();
+                    claims.claim(ConnId(1), "all", all(&without)).unwrap()
+                }
+                (1, _) if is_there => {
+                    (is_there, has_all) = (false, false);
+                    told = None;
+                    claims.remove(ConnId(1))
+                }
+                (1, _) => {
+                    is_there = true;
+                    // It may remember what it left to others, or be another run.
+                    if next(2) == 0 {
+                        without.clear();
+                    }
+                    claims.claim(ConnId(1), "all", all(&without)).unwrap()
+                }
+                (conn, _) if shares.remove(&conn).is_some() => claims.remove(ConnId(conn)),
+                (conn, _) => {
+                    shares.insert(conn, false);
+                    let (first, last) = bounds(conn);
+                    let claim = share(first, last);
+                    claims
+                        .claim(ConnId(conn), &conn.to_string(), claim)
+                        .unwrap()
+                }
+            };
+            for word in words {
+                match word {
+                    Word::Granted(ConnId(1)) => has_all = true,
+                    Word::Granted(conn) => *shares.get_mut(&conn.0).unwrap() = true,
+                    Word::Others(conn, ranges) => {
+                        assert_eq!(conn, ConnId(1));
+                        told = Some(ranges);
+                    }
+                }
+            }
+            for (conn, granted) in &shares {
+                let (first, last) = bounds(*conn);
+                let left = without.contains(&range(first, last));
+                assert!(!granted || !has_all || left, "{seed}: {conn} and all");
+                assert_eq!(owner(&claims, first) == Some(*conn), *granted);
+            }
+        }
+        if let Some(others) = told.filter(|_| is_there) {
+            let words = claims.claim(ConnId(1), "all", all(&others)).unwrap();
+            for word in words {
+                match word {
+                    Word::Granted(ConnId(1)) => has_all = true,
+                    Word::Granted(conn) => *shares.get_mut(&conn.0).unwrap() = true,
+                    Word::Others(..) => panic!("{seed}: nothing has changed"),
+                }
+            }
+        }
+        assert!(shares.values().all(|granted| *granted), "{seed}: one waits");
+        assert_eq!(has_all, is_there, "{seed}");
+    }
+}
