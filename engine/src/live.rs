@@ -1,17 +1,25 @@
 //! What is known of the live server's side of a session, from its headers and the client's
 //! acknowledgements. Payload of the live server is never looked at.
 
-use millrace_wire::{Flags, Seq, TcpPacket};
+use millrace_wire::{Flags, Seq, TcpHeader, TcpPacket};
 
 use crate::time::Time;
 use crate::turns::TurnClock;
 
+/// The largest shift of a window (RFC 7323 2.3): it may be that where the server's SYN was not captured.
+const MAX_SCALE: u8 = 14;
+/// The server's numbers are not known.
+const UNKNOWN: u8 = u8::MAX;
+
 /// The live server's side.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveView {
-    /// Sequence number of the server's first byte; meaningless without `known`.
+    /// Sequence number of the server's first byte; meaningless while the scale is [`UNKNOWN`].
     first: Seq,
-    known: bool,
+    /// How far the server's windows are to be shifted (RFC 7323 2).
+    window_scale: u8,
+    /// How many bits the largest of its windows takes, before that; 0: no segment of the server was captured.
+    window_bits: u8,
     /// Bytes that the server has sent, FIN included.
     sent: u64,
     /// The highest acknowledgement of the client, as an offset like `sent`.
@@ -27,12 +35,59 @@ pub(crate) struct LiveView {
     pub(crate) finished: bool,
 }
 
+/// What a segment of the server says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said {
+    at: Time,
+    /// Where it begins and ends, as offsets of the server's stream, a FIN included.
+    start: u64,
+    end: u64,
+    has_payload: bool,
+    /// What it acknowledges of the client's stream, and how much of that was known to have been sent then.
+    acked: u64,
+    asked: u64,
+    /// How much of that acknowledgement counts.
+    counted: u64,
+    fin: bool,
+}
+
+impl Said {
+    /// How much of the client's stream it acknowledges.
+    pub(crate) const fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Whether it acknowledges what the client is not known to have sent, more than a FIN.
+    pub(crate) const fn is_unasked(&self) -> bool {
+        self.acked > self.asked + 1
+    }
+
+    /// Whether this is the other segment once more.
+    pub(crate) const fn repeats(&self, other: &Self) -> bool {
+        self.start == other.start && self.end == other.end && self.acked == other.acked
+    }
+
+    /// The same, of which so much of its acknowledgement counts for now.
+    pub(crate) const fn counting(&self, acked: u64) -> Self {
+        Self {
+            counted: acked,
+            ..*self
+        }
+    }
+
+    /// Whether another segment continues this one.
+    pub(crate) const fn is_continued_by(&self, other: &Self) -> bool {
+        self.end == other.start
+    }
+}
+
 impl LiveView {
     /// Nothing known yet.
     pub(crate) fn new(at: Time) -> Self {
         Self {
             first: Seq(0),
-            known: false,
+            window_scale: UNKNOWN,
+            window_bits: 0,
             sent: 0,
             client_saw: 0,
             acked: 0,
@@ -46,7 +101,7 @@ impl LiveView {
     pub(crate) fn midway(at: Time, next: Seq) -> Self {
         Self {
             first: next,
-            known: true,
+            window_scale: MAX_SCALE,
             ..Self::new(at)
         }
     }
@@ -57,7 +112,8 @@ impl LiveView {
         Self {
             // Sequence numbers are 32 bits of it.
             first: self.first.add(answer as u32),
-            known: self.known,
+            window_scale: self.window_scale,
+            window_bits: self.window_bits,
             sent: self.sent.saturating_sub(answer),
             client_saw: self.client_saw.saturating_sub(answer),
             acked: self.acked.saturating_sub(offset),
@@ -82,16 +138,52 @@ impl LiveView {
         self.answered = false;
     }
 
+    /// Whether a segment of the server was captured.
+    pub(crate) const fn is_heard(&self) -> bool {
+        self.window_bits > 0
+    }
+
+    /// How far ahead of what it has the server may take bytes (RFC 9293 3.10.7.4). Windows grow, and capture may have
+    /// missed that.
+    pub(crate) fn reach(&self) -> u64 {
+        match self.is_heard() && self.is_known() {
+            // Between two and four times the window.
+            true => (2 << self.window_bits << self.window_scale) + u64::from(u16::MAX),
+            false => u64::MAX,
+        }
+    }
+
+    /// Whether a segment of the client acknowledges what the server is not known to have sent.
+    pub(crate) fn is_unsent(&self, header: &TcpHeader) -> bool {
+        self.is_heard()
+            && header.flags.has(Flags::ACK)
+            && self
+                .acknowledged(header.ack)
+                .is_none_or(|offset| offset > self.sent)
+    }
+
+    /// Whether the client's acknowledgement of this number shows that the server said this: all before it, at least.
+    pub(crate) fn is_borne_out(&self, said: &Said, ack: Seq) -> bool {
+        let offset = self.acknowledged(ack);
+        offset.is_some_and(|offset| (said.start..=said.end).contains(&offset))
+    }
+
+    /// The offset that a client's acknowledgement stands for.
+    fn acknowledged(&self, ack: Seq) -> Option<u64> {
+        let near = self.first.add(self.client_saw as u32);
+        ack.offset_near(near, self.client_saw)
+    }
+
     /// Whether the server's numbers are known: it has answered the SYN.
     pub(crate) const fn is_known(&self) -> bool {
-        self.known
+        self.window_scale != UNKNOWN
     }
 
     /// Whether a RST of the server with this number stands where the client expects the next byte, or says so. Without
     /// known numbers any does.
     pub(crate) fn is_next(&self, seq: Seq) -> bool {
         let expected = |offset: u64| seq == self.first.add(offset as u32);
-        !self.known || expected(self.sent) || expected(self.client_saw)
+        !self.is_known() || expected(self.sent) || expected(self.client_saw)
     }
 
     /// Bytes that the server is known to have sent, its FIN included.
@@ -112,7 +204,7 @@ impl LiveView {
     /// Notes a client's acknowledgement; gives the offset that it stands for, never less than the
     /// one before.
     pub(crate) fn on_client_ack(&mut self, packet: &TcpPacket<'_>) -> u64 {
-        if packet.header.flags.has(Flags::ACK) {
+        if packet.header.flags.has(Flags::ACK) && !self.is_unsent(&packet.header) {
             let ack = packet.header.ack;
             // The first acknowledgement of a client is that of the SYN.
             let first = self.first_or(ack);
@@ -122,48 +214,79 @@ impl LiveView {
         self.client_saw
     }
 
-    /// Notes a segment of the server. `client_offset` turns its acknowledgement into an offset of
-    /// the client's stream, of which everything up to `asked` is known to have been sent.
-    pub(crate) fn on_segment(
+    /// Gives what a segment of the server says, to be told to [`LiveView::hear`] unless it may be a stray.
+    /// `client_offset` turns its acknowledgement into an offset of the client's stream, of which everything up to
+    /// `asked` is known to have been sent.
+    pub(crate) fn said(
         &mut self,
         at: Time,
         packet: &TcpPacket<'_>,
         asked: u64,
         client_offset: impl FnOnce(Seq) -> Option<u64>,
-    ) {
+    ) -> Option<Said> {
         let flags = packet.header.flags;
-        let mut acked = 0;
-        if flags.has(Flags::ACK) {
-            acked = client_offset(packet.header.ack).unwrap_or(0);
-            self.acked = self.acked.max(acked);
-            // Bytes that capture has not seen, and that are not answered.
-            self.answered &= acked <= asked;
-        }
+        let window = packet.header.window.max(1);
+        // At most 16.
+        self.window_bits = self
+            .window_bits
+            .max((u16::BITS - window.leading_zeros()) as u8);
+        let acked = match flags.has(Flags::ACK) {
+            true => client_offset(packet.header.ack).unwrap_or(0),
+            false => 0,
+        };
         if flags.has(Flags::SYN) {
             self.first_or(packet.header.seq.add(1));
-            return;
+            self.window_scale = packet.header.options.window_scale.unwrap_or(0);
+            self.acked = self.acked.max(acked);
+            return None;
         }
         // Without the handshake, the first number seen stands for the first byte.
         let first = self.first_or(packet.header.seq);
         let near = first.add(self.sent as u32);
-        let Some(end) = packet.seq_end().offset_near(near, self.sent) else {
-            return;
-        };
-        // A jump of more than a window is not a lost capture but garbage.
-        if end > self.sent && end - self.sent < 1 << 30 {
-            self.sent = end;
-            if packet.payload_len > 0 {
-                self.answered = acked >= asked;
-                self.clock.answer(at);
+        let start = packet.header.seq.offset_near(near, self.sent)?;
+        let fin = flags.has(Flags::FIN);
+        Some(Said {
+            at,
+            start,
+            end: start + packet.payload_len as u64 + u64::from(fin),
+            has_payload: packet.payload_len > 0,
+            acked,
+            asked,
+            counted: acked,
+            fin,
+        })
+    }
+
+    /// Whether something was lost between what the server is known to have said and this.
+    pub(crate) const fn is_behind_hole(&self, said: &Said) -> bool {
+        said.start > self.sent
+    }
+
+    /// Takes note of what the server acknowledged, of a segment that was taken note of without.
+    pub(crate) fn hear_ack(&mut self, said: &Said) {
+        self.acked = self.acked.max(said.acked);
+        self.answered &= said.has_payload;
+    }
+
+    /// Takes note of what the server said.
+    pub(crate) fn hear(&mut self, said: &Said) {
+        self.acked = self.acked.max(said.counted);
+        // Bytes that capture has not seen, and that are not answered.
+        self.answered &= said.acked <= said.asked;
+        if said.end > self.sent {
+            self.sent = said.end;
+            if said.has_payload {
+                self.answered = said.acked >= said.asked;
+                self.clock.answer(said.at);
             }
         }
-        self.finished |= flags.has(Flags::FIN);
+        self.finished |= said.fin;
     }
 
     /// The number of the server's first byte; `seen` stands for it if it is not known yet.
     const fn first_or(&mut self, seen: Seq) -> Seq {
-        if !self.known {
-            self.known = true;
+        if !self.is_known() {
+            self.window_scale = MAX_SCALE;
             self.first = seen;
         }
         self.first

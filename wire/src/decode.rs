@@ -8,10 +8,12 @@ use thiserror::Error;
 
 use crate::checksum::Sum;
 use crate::endpoint::{Endpoint, FourTuple};
+use crate::field::u16_at;
 use crate::fragment::{FragmentKey, Reassembler};
 use crate::ipv4::Ipv4;
 use crate::ipv6::Ipv6;
 use crate::link::{self, LinkType, Network};
+use crate::senders::{Senders, Verdict};
 use crate::tcp::{self, Segment, TcpPacket};
 use crate::tunnel::{self, Tunnels};
 
@@ -26,6 +28,9 @@ pub enum Verify {
     /// Verify where all bytes were captured: the receiving kernel will do so too, and what it
     /// throws away must not be replayed.
     Checksum,
+    /// Leave out what is wrong where the same sender's other segments are right: recordings, which may come from the
+    /// host that sent.
+    AmongRight,
     /// Do not: the checksum was still to be filled in by a device (partial checksums of local
     /// traffic, GRO), or the capture's origin is unknown.
     Nothing,
@@ -90,6 +95,7 @@ impl fmt::Display for NotTcp {
 pub struct Decoder {
     tunnels: Tunnels,
     reassembler: Reassembler,
+    senders: Senders,
     /// A packet of a tunnel, and one of TCP, that were made of fragments.
     outer: Vec<u8>,
     whole: Vec<u8>,
@@ -126,6 +132,7 @@ impl Decoder {
         Self {
             tunnels,
             reassembler: Reassembler::default(),
+            senders: Senders::default(),
             outer: Vec::new(),
             whole: Vec::new(),
             counters: DecodeCounters::default(),
@@ -164,6 +171,7 @@ impl Decoder {
         let Self {
             tunnels,
             reassembler,
+            senders,
             outer,
             whole,
             counters,
@@ -172,6 +180,7 @@ impl Decoder {
         let parts = Parts {
             tunnels,
             reassembler,
+            senders,
             outer: Some(outer),
             whole,
         };
@@ -199,6 +208,7 @@ impl Decoder {
 struct Parts<'d, 'a> {
     tunnels: &'d Tunnels,
     reassembler: &'d mut Reassembler,
+    senders: &'d mut Senders,
     /// Where a tunnel's fragments become whole: once in a frame.
     outer: Option<&'a mut Vec<u8>>,
     whole: &'a mut Vec<u8>,
@@ -226,7 +236,7 @@ fn decode_frame<'a>(
             return Err(DecodeError::Malformed);
         }
         if ip.protocol == tcp::PROTOCOL {
-            return segment(now, parts.reassembler, parts.whole, &ip, verify);
+            return segment(now, parts, &ip, verify);
         }
         let is_later_fragment = ip.fragment.is_some_and(|(_, offset, _)| offset > 0);
         let (payload, payload_len) = match ip.fragment {
@@ -313,11 +323,16 @@ fn ip_packet(network: Network, packet: &[u8], wire_len: usize) -> Option<IpPacke
 
 fn segment<'a>(
     now: u64,
-    reassembler: &mut Reassembler,
-    whole: &'a mut Vec<u8>,
+    parts: Parts<'_, 'a>,
     ip: &IpPacket<'a>,
     verify: Verify,
 ) -> Result<TcpPacket<'a>, DecodeError> {
+    let Parts {
+        reassembler,
+        senders,
+        whole,
+        ..
+    } = parts;
     let (bytes, wire_len) = match ip.fragment {
         None => (ip.payload, ip.payload_len),
         Some(fragment) => {
@@ -333,7 +348,17 @@ fn segment<'a>(
         }
     };
     let segment = Segment::new(bytes).ok_or(DecodeError::Malformed)?;
-    if verify == Verify::Checksum && bytes.len() == wire_len && checksum(ip, bytes) != 0 {
+    // Of what capture has cut nothing can be said.
+    let is_damaged = bytes.len() == wire_len
+        && match verify {
+            Verify::Checksum => checksum(ip, bytes) != 0,
+            Verify::AmongRight => {
+                let payload = segment.payload.len();
+                senders.is_damaged(ip.source, verdict(ip, bytes), payload)
+            }
+            Verify::Nothing => false,
+        };
+    if is_damaged {
         return Err(DecodeError::Checksum);
     }
     Ok(TcpPacket {
@@ -345,6 +370,21 @@ fn segment<'a>(
         payload: segment.payload,
         payload_len: wire_len.saturating_sub(segment.header_len),
     })
+}
+
+/// What the checksum of a whole TCP segment says.
+fn verdict(ip: &IpPacket<'_>, segment: &[u8]) -> Verdict {
+    if checksum(ip, segment) == 0 {
+        return Verdict::Right;
+    }
+    // What a device is to fill in holds the sum of the pseudo-header so far, or nothing.
+    let so_far = !Sum::default()
+        .with_pseudo_header(ip.source, ip.destination, segment.len() as u32)
+        .finish();
+    match u16_at(segment, tcp::CHECKSUM) {
+        Some(held) if held == so_far || held == 0 => Verdict::Unfilled,
+        _ => Verdict::Wrong,
+    }
 }
 
 /// The checksum over a whole TCP segment: 0 if it is right.

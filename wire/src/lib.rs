@@ -23,6 +23,7 @@ pub mod fragment;
 pub mod ipv4;
 pub mod ipv6;
 pub mod link;
+mod senders;
 pub mod seq;
 pub mod tcp;
 pub mod tunnel;

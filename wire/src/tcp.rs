@@ -11,6 +11,8 @@ use crate::seq::Seq;
 pub const PROTOCOL: u8 = 6;
 /// Length of a header without options, in bytes.
 pub const HEADER: usize = 20;
+/// Where the checksum lies in the header, in bytes.
+pub(crate) const CHECKSUM: usize = 16;
 /// Longest possible options, in bytes (a data offset of 15 words).
 pub const MAX_OPTIONS: usize = 40;
 

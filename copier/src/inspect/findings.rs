@@ -20,6 +20,10 @@ pub struct Findings {
     pub others: BTreeMap<String, u64>,
     /// Packets with broken or cut headers.
     pub malformed_packets: u64,
+    /// TCP segments with a wrong checksum among right ones of the same sender: left out, as their receiver left them
+    /// out.
+    #[serde(default)]
+    pub damaged_packets: u64,
     /// IP fragments.
     pub fragments: u64,
     /// Connections that were counted before their end, because too many were open at once.

@@ -102,6 +102,7 @@ pub fn inspect(files: &[String], tunnels: Tunnels) -> Result<Findings, ExitError
         other_packets: decode.not_tcp,
         others: report::named(decoder.others()),
         malformed_packets: decode.malformed,
+        damaged_packets: decode.checksum,
         fragments: decode.fragments,
         forgotten_connections: table.forgotten(),
         services: table.into_services(),
@@ -146,7 +147,7 @@ fn one_file(
         };
         let length = packet.original_len as usize;
         let now = position.recorded;
-        if let Ok(segment) = decoder.decode(now, link, packet.data, length, Verify::Nothing) {
+        if let Ok(segment) = decoder.decode(now, link, packet.data, length, Verify::AmongRight) {
             table.take(now, &segment);
         }
     };

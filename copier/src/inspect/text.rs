@@ -26,6 +26,7 @@ impl fmt::Display for Shown<'_> {
             other_packets,
             others,
             malformed_packets,
+            damaged_packets,
             fragments,
             forgotten_connections,
             services,
@@ -39,6 +40,13 @@ impl fmt::Display for Shown<'_> {
             "{seconds:.3} s, longest pause {longest_pause_seconds:.3} s; {tcp_packets} TCP segments, \
              {other_packets} other packets, {malformed_packets} malformed, {fragments} fragments"
         )?;
+        if *damaged_packets > 0 {
+            writeln!(
+                f,
+                "{damaged_packets} TCP segments were damaged (their checksum is wrong among right ones): \
+                 left out, as their receiver left them out"
+            )?;
+        }
         if !others.is_empty() {
             let mut named: Vec<_> = others.iter().collect();
             named.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));

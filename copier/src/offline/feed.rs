@@ -296,8 +296,7 @@ impl Feed {
             packet.link,
             packet.data,
             packet.original_len as usize,
-            // Recordings of the sending host hold checksums that its device was to fill in.
-            Verify::Nothing,
+            Verify::AmongRight,
         );
         if let Ok(segment) = decoded {
             engine.segment(now, at, &segment);
@@ -412,7 +411,7 @@ impl Feed {
             packet.link,
             packet.data,
             packet.original_len as usize,
-            Verify::Nothing,
+            Verify::AmongRight,
         );
         decoded.is_ok_and(|segment| engine.may_begin(&segment))
     }

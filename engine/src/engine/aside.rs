@@ -70,6 +70,7 @@ impl Engine {
 
     /// Ends the copy of a session with what was captured so far, and watches it.
     fn set_aside(&mut self, now: Time, key: SessionKey) {
+        self.settle_ack(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

@@ -72,10 +72,18 @@ impl Engine {
     fn is_challenged(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
             let heard = match &session.phase {
-                Phase::Opening | Phase::Active { .. } => session.live.is_known(),
+                Phase::Opening | Phase::Active { .. } => session.live.is_heard(),
                 Phase::Midway(midway) => midway.is_proven(),
             };
-            heard && session.stream.announced_end().is_none()
+            // After the client's FIN the live server still has it until it has closed, too.
+            let is_over = session
+                .stream
+                .announced_end()
+                .is_some_and(|end| match end.kind {
+                    EndKind::Fin => session.live.finished,
+                    _ => true,
+                });
+            heard && !is_over
         })
     }
 
@@ -217,6 +225,14 @@ impl Engine {
                     }
                     return;
                 }
+                let seq = packet.header.seq;
+                let stream = &session.stream;
+                let near = stream.offset_of(seq).is_some_and(|o| o <= PLAUSIBLE);
+                if !flags.has(Flags::SYN) && !near && seq.add(1) != stream.first_seq() {
+                    // It speaks of an earlier connection of the four-tuple.
+                    self.note_stray(at, key, packet);
+                    return;
+                }
                 if flags.has(Flags::URG) && !flags.has(Flags::ACK) {
                     // Left out: should the live server take these bytes, it is a capture gap.
                     return;
@@ -242,7 +258,22 @@ impl Engine {
         } else if packet.payload_len > 0 && flags.has(Flags::URG) {
             return self.end_before_urgent(now, key, at, packet);
         }
-        self.take_client_data(now, key, segment);
+        self.take_client_data(now, key, segment, false);
+    }
+
+    /// Takes a segment that has waited for what bears it out.
+    pub(super) fn take_borne_out(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        segment: ClientSegment<'_>,
+    ) {
+        let session = self.sessions.get(key);
+        match session.map(|session| &session.phase) {
+            Some(Phase::Active { .. }) => self.take_client_data(now, key, segment, true),
+            Some(_) => self.on_session_segment(now, key, segment),
+            None => {}
+        }
     }
 
     /// The client has acknowledged the handshake: the session is copied from now on, unless it
@@ -300,7 +331,13 @@ impl Engine {
         }
     }
 
-    fn take_client_data(&mut self, now: Time, key: SessionKey, segment: ClientSegment<'_>) {
+    fn take_client_data(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        segment: ClientSegment<'_>,
+        borne_out: bool,
+    ) {
         let ClientSegment {
             at,
             packet,
@@ -325,9 +362,18 @@ impl Engine {
             self.note_stray(at, key, packet);
             return;
         };
-        if offset > session.stream.len() + PLAUSIBLE {
+        let has = session.stream.len().max(session.live.acked);
+        if offset > has + session.live.reach().min(PLAUSIBLE) {
             self.note_stray(at, key, packet);
             self.stats.segments_out_of_window += 1;
+            return;
+        }
+        let is_unsent = session.live.is_unsent(&packet.header);
+        self.bear_out_ack(now, key, offset);
+        if is_unsent {
+            self.bear_out(key, packet.header.ack);
+        }
+        if !borne_out && self.waits(key, segment, offset) {
             return;
         }
         let reset = flags.has(Flags::RST);
@@ -349,8 +395,10 @@ impl Engine {
         if packet.payload_len > 0 && wire_end > session.stream.known_end() {
             session.live.note_asked();
         }
-        // A segment without payload may be one that follows a FIN that was not captured.
         let sent_to = match packet.payload_len {
+            // It may stand anywhere until the live server has acknowledged what lies before it.
+            0 if session.live.is_heard() && offset > session.live.acked => 0,
+            // It may follow a FIN that was not captured.
             0 => offset.saturating_sub(1),
             _ => wire_end,
         };
@@ -384,6 +432,9 @@ impl Engine {
             self.arm_session(key);
         }
         self.weigh_reset(now, key);
+        if !borne_out {
+            self.settle_waiting(now, key, false);
+        }
     }
 
     /// Which byte is urgent, and whether it is part of the stream, is the receiver's choice (RFC 6093 3): what lies before

@@ -20,16 +20,19 @@ impl Engine {
         self.allocator.leave(others);
     }
 
-    /// Another copier has this flow, though its source is in this copier's part of the pool: it is never used.
-    pub fn set_taken(&mut self, now: Time, flow: &FourTuple) {
-        let services = self.config.services.iter();
-        let nat = self.config.nat;
-        let with_target = (0..).zip(services).filter(|(_, service)| {
-            let target = flow.destination;
-            nat || target.port == 0 || service.target == target
-        });
+    /// Another copier has this flow, though its source is in this copier's part of the pool, or has it no more. A replica
+    /// that connects from there begins anew from elsewhere.
+    pub fn set_taken(&mut self, now: Time, flow: &FourTuple, is_taken: bool) {
+        let (services, nat) = (self.config.services.iter(), self.config.nat);
+        let target = flow.destination;
+        let with_target = (0..)
+            .zip(services)
+            .filter(|(_, service)| nat || target.port == 0 || service.target == target);
         for (service, _) in with_target {
-            self.allocator.set_taken(now, service, flow.source);
+            self.allocator.set_taken(service, flow.source, is_taken);
+        }
+        if let Some(key) = self.find_flow(flow).filter(|_| is_taken) {
+            self.flow_conflict(now, key);
         }
     }
 

@@ -74,6 +74,7 @@ impl Engine {
     /// the session that holds the rest of the connection, if another one does.
     pub(super) fn heal(&mut self, now: Time, key: SessionKey, all: bool) -> Option<SessionKey> {
         let copied = self.is_copied(key);
+        self.settle_ack(key);
         let session = self.sessions.get_mut(key)?;
         self.stats.bytes_missing += session.note_acked();
         if self.config.only_from_syn || !copied {
@@ -132,6 +133,7 @@ impl Engine {
                 let tuple = session.tuple;
                 self.unlist_session(key);
                 let heir = self.sessions.insert(heir);
+                self.bequeath_waiting(key, heir);
                 self.enter_session(heir, &tuple);
                 self.arm_session(heir);
                 Some(heir)

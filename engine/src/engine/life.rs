@@ -54,6 +54,9 @@ impl Engine {
     /// What lies behind holes is delivered, too.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
         self.settle_reset(now, key);
+        self.settle_ack(key);
+        self.check_gap(now, key);
+        self.settle_waiting(now, key, true);
         let mut last = key;
         if self.has_gap(key)
             && let Some(heir) = self.heal(now, key, true)
@@ -126,8 +129,10 @@ impl Engine {
     /// Forgets a session whose outcome is counted already; it must have no replicas.
     pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
+        self.settle_ack(key);
         self.kept.remove(key);
         self.doubts.remove(key);
+        self.forget_waiting(key);
         self.joinable.forget(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -578,6 +583,11 @@ impl Engine {
         let wakes_for_itself = session.deadline(&self.config, grace) <= clock;
         if self.reset_counts_at(key) <= clock {
             self.settle_reset(now, key);
+            self.arm_session(key);
+            return;
+        }
+        if self.waiting_until(key) <= clock {
+            self.settle_waiting(now, key, false);
             self.arm_session(key);
             return;
         }

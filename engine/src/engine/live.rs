@@ -108,8 +108,12 @@ impl Engine {
                 // acknowledges something else is meant for an earlier connection of the four-tuple
                 // (RFC 9293 3.10.7.3).
                 let header = &packet.header;
-                let refused =
-                    !header.flags.has(Flags::ACK) || header.ack == session.stream.first_seq();
+                let refused = match session.live.is_known() {
+                    true => session.live.is_next(header.seq),
+                    false => {
+                        header.flags.has(Flags::ACK) && header.ack == session.stream.first_seq()
+                    }
+                };
                 if refused {
                     self.remove_session(key);
                 }
@@ -132,7 +136,11 @@ impl Engine {
             offset.filter(|offset| *offset <= sent.saturating_add(PLAUSIBLE))
         };
         let at_next_byte = session.live.is_next(packet.header.seq);
-        session.live.on_segment(at, packet, sent, offset_of);
+        let said = session.live.said(at, packet, sent, offset_of);
+        let said = said.filter(|said| self.hear(key, said));
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let answered = asked && !session.live.clock.is_asking();
         self.stats.live_turns_answered += u64::from(answered);
         let ended = session.stream.announced_end().is_some();
@@ -147,6 +155,10 @@ impl Engine {
             self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
         }
         let closed = session.live.finished != finished;
+        if let Some(said) = said {
+            self.note_answer(key, said.acked());
+        }
+        self.settle_waiting(now, key, false);
         self.check_gap(now, key);
         if reset && !ended {
             return self.sever(now, key);
@@ -166,6 +178,7 @@ impl Engine {
 
     /// The live server has reset the connection.
     pub(super) fn sever(&mut self, now: Time, key: SessionKey) {
+        self.settle_ack(key);
         let clock = self.live_now(now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;

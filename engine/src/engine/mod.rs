@@ -16,6 +16,7 @@ mod run;
 mod silence;
 mod target;
 mod trim;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -36,6 +37,7 @@ use self::mptcp::Joinable;
 pub use self::output::Transmit;
 use self::silence::Silence;
 use self::trim::Kept;
+use self::waiting::Waiting;
 use crate::caps::Meter;
 use crate::config::{ClientKind, Config, Direction, Way};
 use crate::departed::Departed;
@@ -227,6 +229,8 @@ pub struct Engine {
     departed: Departed,
     /// What was captured and does not count yet.
     doubts: SparseSecondaryMap<SessionKey, Doubts, FixedState>,
+    /// Segments that wait for what bears them out.
+    waiting: SparseSecondaryMap<SessionKey, Vec<Waiting>, FixedState>,
     /// What sessions with several replicas keep for them.
     kept: SparseSecondaryMap<SessionKey, Kept, FixedState>,
     /// Replicas that were looked at to find out what may be freed.
@@ -256,6 +260,7 @@ impl Engine {
             joinable: Joinable::new(config.seed),
             departed: Departed::new(config.late, departed, config.seed),
             doubts: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
+            waiting: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             allocator: Allocator::new(&config),
             intensity: config.intensity,
             relief: Relief::default(),

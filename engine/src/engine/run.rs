@@ -98,7 +98,8 @@ impl Engine {
     }
 
     pub(super) fn arm_session(&mut self, key: SessionKey) {
-        let (doubt, grace) = (self.reset_counts_at(key), self.gap_grace());
+        let doubt = self.reset_counts_at(key).min(self.waiting_until(key));
+        let grace = self.gap_grace();
         if let Some(session) = self.sessions.get_mut(key) {
             let deadline = session.deadline(&self.config, grace).min(doubt);
             self.session_timers.arm(key, deadline, &mut session.armed);

@@ -1,5 +1,6 @@
 //! Gives out sources: no two replicas alive share source address, source port and target.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
@@ -18,6 +19,8 @@ const TRIES: u32 = 16;
 const WALK: u128 = 4096;
 /// Addresses of which only resting ports are known; the rest of more is cut short.
 const MAX_RESTING_ADDRESSES: usize = 1 << 18;
+/// Sources of others that are remembered. Beyond them a replica may try one in vain.
+const MOST_TAKEN: usize = 1 << 20;
 /// Addresses that are looked after whenever a source is given out: one may be new, so it takes
 /// two to catch up.
 const SWEEP: usize = 2;
@@ -39,6 +42,8 @@ pub(crate) struct Allocator {
     /// ...and what of it is not left to others.
     v4: Space,
     v6: Space,
+    /// Sources within it that others have, by the number of the target.
+    taken: HashSet<(u16, Endpoint), FixedState>,
     addresses: Addresses,
 }
 
@@ -50,6 +55,7 @@ impl Allocator {
             own,
             v4,
             v6,
+            taken: HashSet::with_hasher(FixedState::with_seed(config.seed)),
             addresses: Addresses::new(config),
         }
     }
@@ -62,16 +68,13 @@ impl Allocator {
         self.v6 = v6.without(others);
     }
 
-    /// Never gives out this source towards the target of this service: another copier has it.
-    pub(crate) fn set_taken(&mut self, now: Time, service: u16, source: Endpoint) {
-        let [v4, v6] = &self.own;
-        let space = if source.ip.is_ipv4() { v4 } else { v6 };
-        if space.holds(&source.ip) && self.addresses.ports.len() < MAX_RESTING_ADDRESSES {
-            self.addresses
-                .take(now, service, source.ip, space.block(), |ports| {
-                    let taken = ports.take_own(source.port, false);
-                    taken.then_some((source.port, false))
-                });
+    /// Notes that another copier has this source towards the target of this service, or has it no more.
+    pub(crate) fn set_taken(&mut self, service: u16, source: Endpoint, is_taken: bool) {
+        let key = (self.addresses.target(service), source);
+        if !is_taken {
+            self.taken.remove(&key);
+        } else if self.taken.len() < MOST_TAKEN {
+            self.taken.insert(key);
         }
     }
 
@@ -94,7 +97,11 @@ impl Allocator {
         random: u64,
     ) -> Option<Taken> {
         let Self {
-            v4, v6, addresses, ..
+            v4,
+            v6,
+            taken,
+            addresses,
+            ..
         } = self;
         addresses.sweep(now);
         let space: &Space = if target.is_ipv4() { v4 } else { v6 };
@@ -117,8 +124,13 @@ impl Allocator {
             return None;
         }
         let start = u128::from(random) % count;
+        let (target, is_taken) = (addresses.target(service), !taken.is_empty());
+        let is_open = |ip: IpAddr, port: u16| {
+            let is_anothers = is_taken && taken.contains(&(target, Endpoint::new(ip, port)));
+            !space.is_left(&ip, port) && !is_anothers
+        };
         let first = space.nth(start)?;
-        if own && !space.is_left(&first, client.port) {
+        if own && is_open(first, client.port) {
             let kept = addresses.take(now, service, first, block, |ports| {
                 let kept = ports.take_own(client.port, false);
                 kept.then_some((client.port, false))
@@ -129,12 +141,11 @@ impl Allocator {
         }
         let mut free = |ip, random| {
             addresses.take(now, service, ip, block, |ports| {
-                let open = |port| !space.is_left(&ip, port);
-                Some((ports.take_free(random, open)?, false))
+                Some((ports.take_free(random, |port| is_open(ip, port))?, false))
             })
         };
         let mut state = random;
-        for _ in 0..TRIES {
+        for _ in 0..count.min(u128::from(TRIES)) {
             let taken = free(space.nth(u128::from(state) % count)?, state);
             if taken.is_some() {
                 return taken;
@@ -149,8 +160,7 @@ impl Allocator {
         taken.or_else(|| {
             walk().find_map(|ip| {
                 addresses.take(now, service, ip, block, |ports| {
-                    let open = |port| !space.is_left(&ip, port);
-                    Some((ports.take_early(state, open)?, true))
+                    Some((ports.take_early(state, |port| is_open(ip, port))?, true))
                 })
             })
         })

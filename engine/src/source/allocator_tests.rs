@@ -192,7 +192,7 @@ fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
     let is_new = |source: &&Endpoint| !seen.contains(*source);
     let taken: HashSet<Endpoint> = taken.iter().filter(is_new).copied().collect();
     for source in &taken {
-        allocator.set_taken(at(0), 0, *source);
+        allocator.set_taken(0, *source, true);
     }
     let mut n = 0;
     while let Some(it) = take(&mut allocator, at(0), client, n) {
@@ -200,6 +200,11 @@ fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
         n += 1;
     }
     assert!(n > 50_000);
+    for source in &taken {
+        allocator.set_taken(0, *source, false);
+        let given = take(&mut allocator, at(0), client, n).unwrap().source;
+        assert_eq!(given, *source);
+    }
     allocator.leave(&[]);
     let again = take(&mut allocator, at(1), client, 1).unwrap().source;
     assert!(again.ip < v4(258));

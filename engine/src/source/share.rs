@@ -219,27 +219,49 @@ impl Space {
                 rest.left.push((*first, *last, *block));
             }
         }
-        rest.count = pool::count(addresses);
+        // An address of which every port is left, piece by piece, is left as a whole.
+        let singles: Vec<IpAddr> = rest
+            .left
+            .iter()
+            .filter(|(a, b, _)| a == b)
+            .map(|it| it.0)
+            .collect();
+        for ip in singles {
+            let mut blocks: Vec<Block> = rest.left_of(&ip).collect();
+            blocks.sort_unstable_by_key(|block| block.first);
+            let open =
+                blocks
+                    .iter()
+                    .try_fold(ports.first, |next, block| match block.first <= next {
+                        true => Some(next.max(block.last.checked_add(1)?)),
+                        false => Some(next),
+                    });
+            if open.is_none_or(|next| next > ports.last)
+                && let Some(addresses) = &mut rest.addresses
+            {
+                *addresses = pool::without(addresses, (ip, ip));
+            }
+        }
+        rest.count = rest.addresses.as_deref().map_or(0, pool::count);
         rest
+    }
+
+    /// The blocks of this address that are left to others.
+    fn left_of(&self, ip: &IpAddr) -> impl Iterator<Item = Block> {
+        let holds = move |(first, last, _): &&Sources| {
+            first.is_ipv4() == ip.is_ipv4() && (first..=last).contains(&ip)
+        };
+        self.left.iter().filter(holds).map(|(_, _, block)| *block)
     }
 
     /// Whether this source is left to others.
     pub(super) fn is_left(&self, ip: &IpAddr, port: u16) -> bool {
-        let holds = |(first, last, block): &Sources| {
-            (first..=last).contains(&ip) && first.is_ipv4() == ip.is_ipv4() && block.contains(port)
-        };
-        self.left.iter().any(holds)
+        !self.left.is_empty() && self.left_of(ip).any(|block| block.contains(port))
     }
 
     /// Whether replicas bear their clients' addresses.
     pub(super) const fn keeps_clients(&self) -> bool {
         self.addresses.is_none()
-    }
-
-    /// Whether this is one of its addresses.
-    pub(super) fn holds(&self, ip: &IpAddr) -> bool {
-        let mut ranges = self.addresses.iter().flatten();
-        ranges.any(|(first, last)| first.is_ipv4() == ip.is_ipv4() && (first..=last).contains(&ip))
     }
 
     /// How many addresses there are; 0 for the clients' own.
@@ -407,6 +429,22 @@ mod tests {
         let v6 = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), all);
         assert_eq!(space.without(&[v6]).count(), 9);
         assert_eq!(space.without(&[(v4(0), v4(20), all)]).count(), 0);
+        let (low, high) = (
+            Block {
+                first: 1,
+                last: 33_279,
+            },
+            Block {
+                first: 33_280,
+                last: u16::MAX,
+            },
+        );
+        let pieces = [
+            (v4(5), v4(5), high),
+            (v4(5), v4(5), low),
+            (v4(6), v4(6), low),
+        ];
+        assert_eq!(space.without(&pieces).count(), 8);
         // A share of some ports of one address is gone when all of these are another's.
         let share = Space::new(&pool(1), Share::new(1, 4), &v4(0));
         let mine: Vec<_> = share.blocks().collect();

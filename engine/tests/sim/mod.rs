@@ -14,6 +14,7 @@
 
 pub mod behaviour;
 pub mod live;
+pub mod peer;
 pub mod rng;
 pub mod target;
 pub mod world;
