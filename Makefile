@@ -15,9 +15,12 @@ DEMO_SECONDS ?= 30
 # The whole workspace is selected each time, and tests by name: cargo builds shared crates once for every selection of
 # packages whose features differ.
 TEST := $(CARGO) test --locked --workspace
-# The tests in the tests/ folders of some parts, by name.
-tests-of = $(addprefix --test ,$(sort $(notdir $(basename $(wildcard $(addsuffix /tests/*.rs,$(1)))))))
+# The tests in the tests/ folders of some parts, and how cargo is told of some by name.
+names-of = $(sort $(notdir $(basename $(wildcard $(addsuffix /tests/*.rs,$(1))))))
+named = $(addprefix --test ,$(1))
+tests-of = $(call named,$(call names-of,$(1)))
 WHOLE_SYSTEM := tests/integration
+ALONE := busy_host captures intensity large_recording live_copy lvs_ipvs random_faults
 PARTS := $(filter-out $(WHOLE_SYSTEM),$(shell sed -n '/^members = \[/,/^\]/s/.*"\(.*\)".*/\1/p' Cargo.toml))
 
 help: ## This list
@@ -39,8 +42,11 @@ test-code: test-build
 	$(TEST) --lib --bins $(call tests-of,$(PARTS)) -- --test-threads=1
 	$(TEST) --doc
 
+# Tests that wait more than they work run two at a time, each in namespaces of its own. Those that need the machine for
+# themselves, since they are about time or load, run alone.
 test-whole-system: test-build
-	$(TEST) $(call tests-of,$(WHOLE_SYSTEM)) -- --test-threads=1
+	$(TEST) $(call named,$(filter-out $(ALONE),$(call names-of,$(WHOLE_SYSTEM)))) -- --test-threads=2
+	$(TEST) $(call named,$(ALONE)) -- --test-threads=1
 
 # The tests, and in the same profile the daemons that the lab starts.
 test-build:

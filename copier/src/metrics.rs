@@ -316,7 +316,7 @@ impl Output<'_, '_> {
         self.gauge(
             "intensity_ratio",
             "Copied connections for each session that begins now",
-            report.intensity.now,
+            report.intensity.now * f64::from(report.intensity.factor),
         )?;
         self.gauge(
             "guards_broken",

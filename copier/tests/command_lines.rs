@@ -30,7 +30,7 @@ const WRONG: &[(&str, &str)] = &[
     // How much.
     ("-n 0", "1..=1023"),
     ("-n 2000", "1..=1023"),
-    ("-n 3 -r 20", "--intensity 0.6"),
+    ("-n 3 --intensity 0.2", "--intensity 0.6"),
     ("-r abc", "percentage from 0 to 100"),
     ("-r 120", "--intensity or -n"),
     ("--intensity -1", "from 0 to 1023"),
@@ -201,6 +201,10 @@ fn check_config_explains_in_words_and_does_nothing() {
         ("", "--insecure: whoever"),
         ("-r 20", "20% of the sessions, always the same ones"),
         ("-n 3", "every session 3 times"),
+        (
+            "-r 20 -n 3",
+            "20% of the sessions, always the same ones, each of them 3 times",
+        ),
         ("-n 3", "more than the live traffic without a guard"),
         (
             "--intensity 2.5",
@@ -221,9 +225,9 @@ fn check_config_explains_in_words_and_does_nothing() {
         ),
         (
             "-f 7",
-            "share 7 of 1024 of the source ports (-f): at most 63",
+            "for each client address and target, 63 of them from the share",
         ),
-        ("-f 7", "write K/N with as many shares"),
+        ("-f 7/1024", "write K/N with as many shares"),
         ("-W", "in another order than clients would send them"),
         ("-L", "-L is not needed"),
         ("-o lo", "at the link layer from lo"),

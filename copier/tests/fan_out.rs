@@ -569,7 +569,7 @@ async fn flows_in_a_part_that_another_copier_claims_are_announced_before_it_is_y
         yields: true,
         ..ClaimSet::default()
     };
-    copier.attach_with(0, &interceptor, Some(claim));
+    copier.attach_with(0, &interceptor, Some(claim.clone()));
     interceptor
         .claimed(&mut copier, false, Some(Answer::Grant))
         .await;
@@ -604,7 +604,32 @@ async fn flows_in_a_part_that_another_copier_claims_are_announced_before_it_is_y
         let key = copier.session(2000 + n);
         assert_eq!(copier.engine.flow(key).unwrap().source.ip, ip(1));
     }
-    // A flow that ends is forgotten; the others are named again when the stream is.
+    // An interceptor that is added later hears the same from the beginning, and nothing is sent before it has granted
+    // the rest.
+    let mut later = Interceptor::start("127.0.0.1:0");
+    copier.attach_with(1, &later, Some(claim));
+    copier.until_up(1).await;
+    assert!(!copier.routes.is_open());
+    let mut named = Vec::new();
+    let without = loop {
+        match timeout(PATIENCE, later.events.next())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            AttachEvent::Attached { who, .. } => later.queue = Some(who.queue),
+            AttachEvent::Announce { flows, .. } => {
+                named.extend(FlowRecords::new(&flows).flatten().map(|flow| flow.id));
+            }
+            AttachEvent::Claim { claim, .. } => break claim.without,
+            _ => {}
+        }
+    };
+    named.sort_unstable();
+    assert_eq!((without, named), (vec![range(2, 2)], expected));
+    later.queue.as_ref().unwrap().grant([]);
+    copier.until(|routes| routes.is_open()).await;
+    // A flow that ends is forgotten.
     copier.routes.flow_closed(theirs[0]);
     copier.flush();
     assert_eq!(interceptor.hears().await.1, [theirs[0].flow_id()]);

@@ -32,8 +32,8 @@ pub enum Word {
 struct Held {
     copier_id: String,
     claim: ClaimSet,
-    /// A share waits until those that hold a part of it have yielded it, and what is left until what others have is
-    /// left out of it.
+    /// Of a share: every copier that held a part of it has yielded that. Of a claim that yields: it names the shares of
+    /// others, and leaves them out.
     granted: bool,
 }
 
@@ -56,8 +56,14 @@ impl Claims {
         copier_id: &str,
         claim: ClaimSet,
     ) -> Result<Vec<Word>, Conflict> {
+        let before = self.held.get(&conn);
+        let is_other = before.is_some_and(|it| it.claim.ranges != claim.ranges);
+        let mut words = Vec::new();
+        if claim.ranges.is_empty() || is_other {
+            words = self.remove(conn);
+        }
         if claim.ranges.is_empty() {
-            return Ok(self.remove(conn));
+            return Ok(words);
         }
         if let Some(owner) = self.in_the_way(copier_id, &claim) {
             return Err(Conflict {
@@ -71,8 +77,7 @@ impl Claims {
             claim,
             granted: yields && had,
         };
-        self.held.insert(conn, held);
-        let mut words = Vec::new();
+        let before = self.held.insert(conn, held);
         if yields {
             let others = self.others(conn);
             if let Some(held) = self.held.get_mut(&conn) {
@@ -89,7 +94,10 @@ impl Claims {
             for holder in told {
                 let others = self.others(holder);
                 if others.len() > MAX_CLAIM_ENTRIES {
-                    self.held.remove(&conn);
+                    match before {
+                        Some(before) => self.held.insert(conn, before),
+                        None => self.held.remove(&conn),
+                    };
                     let owner = self.held.get(&holder).map(|it| it.copier_id.clone());
                     return Err(Conflict {
                         owner: owner.unwrap_or_default(),
@@ -132,6 +140,26 @@ impl Claims {
         first.map(|(conn, _)| *conn)
     }
 
+    /// The stream whose share holds this client for this target.
+    pub fn share(&self, target: SocketAddr, client: SocketAddr) -> Option<ConnId> {
+        let mut shares = self.held.iter().filter(|(_, held)| !held.claim.yields);
+        let share = shares.find(|(_, held)| held.granted && held.claim.contains(target, client));
+        share.map(|(conn, _)| *conn)
+    }
+
+    /// Whether nobody claims anything.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// The copiers that a stream's share waits for.
+    pub fn awaited(&self, conn: ConnId) -> Vec<&str> {
+        let share = self.held.get(&conn);
+        let waits = share.is_some_and(|it| !it.granted && !it.claim.yields);
+        let holders = self.holders_of(conn).filter(|_| waits);
+        holders.map(|(_, it)| it.copier_id.as_str()).collect()
+    }
+
     /// The claim of a stream.
     pub fn get(&self, conn: ConnId) -> Option<&ClaimSet> {
         self.held.get(&conn).map(|held| &held.claim)
@@ -158,7 +186,7 @@ impl Claims {
             .filter(|range| mine.claim.ranges.iter().any(|own| own.overlaps(range)))
             .copied()
             .collect();
-        ranges.sort_unstable_by_key(|range| (range.ips(), range.ports()));
+        ranges.sort_unstable();
         ranges.dedup();
         ranges
     }

@@ -122,19 +122,22 @@ impl Owners {
         owner.is_some_and(|owner| *owner != conn && process(owner) != process(&conn))
     }
 
-    /// Flows that a stream does not own any more.
-    pub fn forget(&mut self, conn: ConnId, ids: &[u8]) {
+    /// Flows that a stream does not own any more. Gives them.
+    pub fn forget(&mut self, conn: ConnId, ids: &[u8]) -> Vec<FourTuple> {
+        let mut gone = Vec::new();
         for id in FlowIds::new(ids).map_while(Result::ok) {
             let Some(copier) = self.copiers.get_mut(&conn) else {
-                return;
+                return gone;
             };
             if let Some(named) = &mut copier.resync {
                 named.remove(&id);
             }
             if let Some(tuple) = copier.flows.remove(&id) {
                 self.remove(conn, id, &tuple);
+                gone.push(tuple);
             }
         }
+        gone
     }
 
     /// All that a stream owns follows.
@@ -144,22 +147,23 @@ impl Owners {
         }
     }
 
-    /// What a stream did not name since the begin is not its own any more.
-    pub fn end_resync(&mut self, conn: ConnId) {
+    /// What a stream did not name since the begin is not its own any more. Gives these flows.
+    pub fn end_resync(&mut self, conn: ConnId) -> Vec<FourTuple> {
         let Some(copier) = self.copiers.get_mut(&conn) else {
-            return;
+            return Vec::new();
         };
         let Some(named) = copier.resync.take() else {
-            return;
+            return Vec::new();
         };
         let before = std::mem::replace(&mut copier.flows, named);
         let gone: Vec<_> = before
             .into_iter()
             .filter(|(id, _)| !copier.flows.contains_key(id))
             .collect();
-        for (id, tuple) in gone {
-            self.remove(conn, id, &tuple);
+        for (id, tuple) in &gone {
+            self.remove(conn, *id, tuple);
         }
+        gone.into_iter().map(|(_, tuple)| tuple).collect()
     }
 
     /// Takes a claim in place of the stream's earlier one: see [`Claims::claim`]. Gives what is to be said.
@@ -173,10 +177,37 @@ impl Owners {
         }
     }
 
-    /// The announced flows within a stream's claim that another copier has: as flow records, in batches that fit into
+    /// The stream whose share this flow lies in, though another copier announces it, and the flow as a record.
+    pub fn intruded_by(&self, conn: ConnId, flow: &FourTuple) -> Option<(ConnId, Vec<u8>)> {
+        if self.claims.is_empty() {
+            return None;
+        }
+        let (target, client) = (address(flow.destination), address(flow.source));
+        let share = self.claims.share(target, client)?;
+        let id = |conn| self.copiers.get(&conn).map(|it| &it.who.copier_id);
+        if id(share) == id(conn) {
+            return None;
+        }
+        let mut record = Vec::new();
+        let flow = FlowRecord {
+            id: 0,
+            target,
+            client,
+        };
+        flow.encode(&mut record).ok()?;
+        Some((share, record))
+    }
+
+    /// The copiers that a stream's share waits for.
+    pub fn awaited(&self, conn: ConnId) -> Vec<&str> {
+        self.claims.awaited(conn)
+    }
+
+    /// The announced flows within a stream's share that another copier has: as flow records, in batches that fit into
     /// a message.
     pub fn taken_within(&self, conn: ConnId) -> Vec<Vec<u8>> {
-        let (Some(mine), Some(claim)) = (self.copiers.get(&conn), self.claims.get(conn)) else {
+        let claim = self.claims.get(conn).filter(|claim| !claim.yields);
+        let (Some(mine), Some(claim)) = (self.copiers.get(&conn), claim) else {
             return Vec::new();
         };
         let is_anothers = |conn: &ConnId| {
@@ -453,9 +484,14 @@ mod tests {
         assert_eq!(taken.len(), 1);
         assert_eq!(Endpoint::from(taken[0].client), tuple.source);
         assert!(owners.taken_within(ConnId(1)).is_empty(), "its own");
+        // One that is named later is told of at once.
+        let late = announce(&mut owners, 1, 5, 5002);
+        let (share, _) = owners.intruded_by(ConnId(1), &late).unwrap();
+        assert_eq!(share, ConnId(2));
+        assert_eq!(owners.intruded_by(ConnId(2), &late), None);
         let said = owners.detach(ConnId(2));
         assert_eq!(said, [Word::Others(ConnId(1), vec![])]);
-        assert_eq!(owners.find(&other).unwrap().0, ConnId(1));
+        assert_eq!(owners.find(&other), None, "until it is claimed again");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The worker: one thread that owns the sources of responses and knows who owns which flow.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use millrace_capture::{Pace, Waker, wait};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::readiness::{Readiness, Task};
-use millrace_fleet::server::{AttachEvent, AttachEvents};
+use millrace_fleet::server::{AttachEvent, AttachEvents, ConnId};
+use millrace_proto::flow::MAX_FLOW_BYTES;
 use millrace_proto::v1::refused::Code;
-use millrace_proto::{FlowKey, HeaderRecord};
+use millrace_proto::{BATCH_BYTES, FlowKey, HeaderRecord};
 use millrace_wire::{Decoder, FourTuple, TcpPacket};
 
 use crate::claims::Word;
@@ -144,6 +145,7 @@ impl Worker {
             }
             AttachEvent::Announce { conn, flows, .. } => {
                 let tuples: Vec<_> = self.owners.announce(conn, &flows).collect();
+                self.say_taken(conn, &tuples, false);
                 if self.pending.is_empty() {
                     return;
                 }
@@ -157,17 +159,31 @@ impl Worker {
                     }
                 }
             }
-            AttachEvent::Forget { conn, ids, .. } => self.owners.forget(conn, &ids),
+            AttachEvent::Forget { conn, ids, .. } => {
+                let gone = self.owners.forget(conn, &ids);
+                self.say_taken(conn, &gone, true);
+            }
             AttachEvent::Trace { conn, request } => {
                 if let Some(who) = self.owners.stream(conn) {
                     self.tracer.ask(request, who.queue.clone());
                 }
             }
             AttachEvent::ResyncBegin { conn } => self.owners.begin_resync(conn),
-            AttachEvent::ResyncEnd { conn } => self.owners.end_resync(conn),
+            AttachEvent::ResyncEnd { conn } => {
+                let gone = self.owners.end_resync(conn);
+                self.say_taken(conn, &gone, true);
+            }
             AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
                 Ok(words) => {
                     self.say(words);
+                    let awaited = self.owners.awaited(conn);
+                    if let Some(who) = self.owners.stream(conn).filter(|_| !awaited.is_empty()) {
+                        tracing::info!(
+                            "copier {} waits for its share of the client pool until copier {} has yielded it",
+                            who.copier_id,
+                            awaited.join(", ")
+                        );
+                    }
                     let owners = &self.owners;
                     let late = self.pending.take_if(|flow| owners.find(flow).is_some());
                     self.return_each(late);
@@ -185,6 +201,28 @@ impl Worker {
                     }
                 }
             },
+        }
+    }
+
+    /// Tells those in whose shares these flows of another copier lie.
+    fn say_taken(&self, conn: ConnId, flows: &[FourTuple], ended: bool) {
+        let tell = |share: ConnId, records: Vec<u8>| {
+            if let Some(who) = self.owners.stream(share) {
+                who.queue.taken(records, ended);
+            }
+        };
+        let mut batches: HashMap<ConnId, Vec<u8>> = HashMap::new();
+        for flow in flows {
+            if let Some((share, record)) = self.owners.intruded_by(conn, flow) {
+                let batch = batches.entry(share).or_default();
+                batch.extend(record);
+                if batch.len() + MAX_FLOW_BYTES > BATCH_BYTES {
+                    tell(share, std::mem::take(batch));
+                }
+            }
+        }
+        for (share, rest) in batches {
+            tell(share, rest);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::v1;
 pub const MAX_CLAIM_ENTRIES: usize = 1024;
 
 /// A block of client ends, as the target sees them: every address with every port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientRange {
     first_ip: IpAddr,
     last_ip: IpAddr,
@@ -142,10 +142,12 @@ pub struct ClaimSet {
 }
 
 impl ClaimSet {
-    /// Whether the flow between `target` and `client` is claimed.
+    /// Whether the flow between `target` and `client` is claimed, and not left to others.
     pub fn contains(&self, target: SocketAddr, client: SocketAddr) -> bool {
+        let among = |ranges: &[ClientRange]| ranges.iter().any(|range| range.contains(client));
         (self.targets.is_empty() || self.targets.contains(&target))
-            && self.ranges.iter().any(|range| range.contains(client))
+            && among(&self.ranges)
+            && !among(&self.without)
     }
 
     /// Whether some flow is claimed by both.

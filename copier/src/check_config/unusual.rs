@@ -27,6 +27,7 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
             .flat_map(|stage| [stage.from, stage.to]);
         levels.max().unwrap_or(Intensity::ONE)
     });
+    let several = most > Intensity::ONE || plan.pilot.factor > 1;
     let keeps_clients = matches!(plan.engine.sources, SourcePool::Clients);
     let block = plan.engine.space(true).capacity().per_address;
     let live = plan.feed.is_none();
@@ -72,11 +73,11 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
         "a guard that holds has nothing to hold without a ramp: use step-back or stop",
     );
     note(
-        plan.engine.spread.is_zero() && most > Intensity::ONE,
+        plan.engine.spread.is_zero() && several,
         "--spread 0: the copies of one session arrive as a burst",
     );
     note(
-        keeps_clients && most > Intensity::ONE && live,
+        keeps_clients && several && live,
         "several copies bear one client's address: behind few addresses (a proxy, NAT) ports may run \
          out; a client pool (-c) has more",
     );
@@ -90,8 +91,7 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
             .intensity
             .share
             .is_some_and(|share| share.0.of() > 1),
-        "every other copier of these targets needs a share of its own (-f), also the one that had \
-         none so far",
+        "every other copier of these targets but one needs a share of its own (-f)",
     );
     note(
         plan.engine.port_rest.is_zero(),

@@ -88,7 +88,11 @@ fn how_much(plan: &Plan) -> Vec<String> {
     let pilot = &plan.pilot;
     let mut lines = Vec::new();
     match &pilot.ramp {
-        None => lines.push(amount(pilot.intensity)),
+        None => lines.push(format!(
+            "{}{}",
+            amount(pilot.intensity),
+            times(pilot.factor)
+        )),
         Some(ramp) => {
             let mut at = Duration::ZERO;
             let mut before = None;
@@ -101,7 +105,8 @@ fn how_much(plan: &Plan) -> Vec<String> {
                 at += stage.over;
                 before = Some(*stage);
             }
-            lines.push(format!("and so it stays: {}", amount(ramp.end())));
+            let end = amount(ramp.end());
+            lines.push(format!("and so it stays: {end}{}", times(pilot.factor)));
         }
     }
     for guard in &pilot.guards {
@@ -138,6 +143,14 @@ fn stage_in_words(stage: &Stage, before: Option<Stage>) -> String {
 
 fn percent(intensity: Intensity) -> String {
     format!("{}%", (intensity.as_ratio() * 1e6).round() / 1e4)
+}
+
+/// How often each session is copied that the intensity chooses, in words.
+fn times(factor: u16) -> String {
+    match factor {
+        0 | 1 => String::new(),
+        factor => format!(", each of them {factor} times"),
+    }
 }
 
 /// An intensity in words.

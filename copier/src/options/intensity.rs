@@ -64,7 +64,8 @@ pub struct IntensityOptions {
     pub guard_sample: u32,
 
     /// Use share K of N of the source addresses and ports (K from 0; without /N one of 1024), so that
-    /// several copiers of one target never use the same.
+    /// several copiers of one target never use the same. One copier may go without: it uses what the
+    /// others leave.
     #[arg(short = 'f', long, value_name = "K[/N]")]
     pub share: Option<ShareOption>,
 

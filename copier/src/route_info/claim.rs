@@ -43,6 +43,8 @@ pub(super) struct Claim {
     all: ClaimSet,
     nothing: ClaimSet,
     state: State,
+    /// Whether the interceptor has ever granted it.
+    was_granted: bool,
     /// Of the last stream.
     rank: Option<Rank>,
 }
@@ -53,6 +55,7 @@ impl Claim {
             all,
             nothing: ClaimSet::default(),
             state: State::Asked,
+            was_granted: false,
             rank: None,
         }
     }
@@ -108,12 +111,27 @@ impl Claim {
         self.rank = Some(rank);
     }
 
-    pub(super) fn on_granted(&mut self) {
+    /// Says whether it was not granted before.
+    pub(super) fn on_granted(&mut self) -> bool {
         match self.state {
-            State::Asked | State::Refused => self.state = State::Granted,
+            State::Asked | State::Refused => {
+                self.state = State::Granted;
+                self.was_granted = true;
+                true
+            }
             // It was given up meanwhile.
-            State::Withheld | State::Granted | State::Yielding(_) => {}
+            State::Withheld | State::Granted | State::Yielding(_) => false,
         }
+    }
+
+    /// Whether it is made, and has never been granted.
+    pub(super) fn is_asked_first(&self) -> bool {
+        self.state == State::Asked && !self.was_granted
+    }
+
+    /// Whether a part of this range is claimed.
+    pub(super) fn overlaps(&self, range: &ClientRange) -> bool {
+        self.all.ranges.iter().any(|mine| mine.overlaps(range))
     }
 
     pub(super) fn on_refused(&mut self) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use millrace_engine::{Block, ReplicaKey, Sources, Time};
-use millrace_proto::ClientRange;
+use millrace_proto::{ClientRange, MAX_CLAIM_ENTRIES};
 use millrace_wire::Endpoint;
 
 use super::LinkId;
@@ -20,20 +20,18 @@ const KEPT: Duration = Duration::from_secs(60);
 pub(super) struct Left {
     /// What the interceptor at the other end of each link said last.
     said: HashMap<LinkId, Vec<ClientRange>>,
-    /// The ranges, and when each is this copier's again: `None` while an interceptor names it. In order of addresses.
-    ranges: BTreeMap<Key, (ClientRange, Option<Time>)>,
+    /// The ranges, and when each is this copier's again: `None` while an interceptor names it.
+    ranges: BTreeMap<ClientRange, Option<Time>>,
     /// Replicas within them, whose flows are announced.
     announced: HashSet<ReplicaKey>,
 }
-
-type Key = ((std::net::IpAddr, std::net::IpAddr), (u16, u16));
 
 impl Left {
     /// An interceptor names the ranges that others claim, in place of those that it named before. Says whether other
     /// ranges are left than before.
     pub(super) fn say(&mut self, now: Time, link: LinkId, ranges: Vec<ClientRange>) -> bool {
         self.said.insert(link, ranges);
-        self.settle(now)
+        self.settle(now, true)
     }
 
     /// A stream ended or begins: what its interceptor said is to be said again.
@@ -43,35 +41,47 @@ impl Left {
         }
     }
 
-    /// Takes back what no interceptor has named for long enough. Says whether other ranges are left than before.
-    pub(super) fn settle(&mut self, now: Time) -> bool {
+    /// Takes back what no interceptor has named for long enough; while none is connected (`heard`), none could. Says
+    /// whether other ranges are left than before.
+    pub(super) fn settle(&mut self, now: Time, heard: bool) -> bool {
         let new = self.refresh(now);
+        if !heard {
+            for until in self.ranges.values_mut().flatten() {
+                *until = now + KEPT;
+            }
+        }
         let before = self.ranges.len();
-        let is_left = |until: Option<Time>| until.is_none_or(|until| now < until);
-        self.ranges.retain(|_, (_, until)| is_left(*until));
+        self.ranges
+            .retain(|_, until| until.is_none_or(|until| now < until));
         new || self.ranges.len() < before
     }
 
-    /// Looks again at which ranges are named. Says whether one is new.
+    /// Looks again at which ranges are named. Says whether one is new. More than a claim can leave out are not taken
+    /// in: their shares are not granted.
     fn refresh(&mut self, now: Time) -> bool {
-        for (_, until) in self.ranges.values_mut() {
+        for until in self.ranges.values_mut() {
             until.get_or_insert(now + KEPT);
         }
         let mut new = false;
         for range in self.said.values().flatten() {
-            new |= self.ranges.insert(key(range), (*range, None)).is_none();
+            if let Some(until) = self.ranges.get_mut(range) {
+                *until = None;
+            } else if self.ranges.len() < MAX_CLAIM_ENTRIES {
+                self.ranges.insert(*range, None);
+                new = true;
+            }
         }
         new
     }
 
     /// When [`Left::settle`] is to be called next.
     pub(super) fn due(&self) -> Option<Time> {
-        self.ranges.values().filter_map(|(_, until)| *until).min()
+        self.ranges.values().flatten().min().copied()
     }
 
     /// The ranges that are left to others.
     pub(super) fn ranges(&self) -> impl Iterator<Item = ClientRange> {
-        self.ranges.values().map(|(range, _)| *range)
+        self.ranges.keys().copied()
     }
 
     /// The same for the engine.
@@ -99,10 +109,6 @@ impl Left {
     }
 }
 
-fn key(range: &ClientRange) -> Key {
-    (range.ips(), range.ports())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +128,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_hostile_interceptor_names_is_bounded() {
+        let mut left = Left::default();
+        for n in 0..100 {
+            let ports = (0..1000).map(|port| {
+                let ip = std::net::Ipv4Addr::new(198, 18, 1, n).into();
+                ClientRange::new(ip, ip, port, port).unwrap()
+            });
+            left.say(START, link(0), ports.collect());
+        }
+        assert_eq!(left.ranges().count(), MAX_CLAIM_ENTRIES);
+    }
+
+    #[test]
     fn what_one_interceptor_names_is_left_until_long_after_none_does() {
         let mut left = Left::default();
         assert!(left.say(START, link(0), vec![range(1), range(2)]));
@@ -130,16 +149,21 @@ mod tests {
         assert_eq!(left.ranges().count(), 2);
         let due = left.due().unwrap();
         assert_eq!(due, START + KEPT);
-        assert!(left.settle(due));
+        assert!(left.settle(due, true));
         assert_eq!(left.ranges().collect::<Vec<_>>(), [range(1)]);
         // Both streams end; one is back and names it again.
         left.unsay(due, link(0));
         left.unsay(due, link(1));
-        assert!(!left.settle(due + Duration::from_secs(1)));
+        assert!(!left.settle(due + Duration::from_secs(1), true));
         assert!(!left.say(due + Duration::from_secs(50), link(1), vec![range(1)]));
         assert_eq!(left.due(), None);
         left.unsay(due + Duration::from_secs(51), link(1));
-        assert!(left.settle(left.due().unwrap()));
+        // While no interceptor is connected nobody could have named it.
+        let down = left.due().unwrap();
+        assert!(!left.settle(down, false));
+        let last = left.due().unwrap();
+        assert_eq!(last, down + KEPT);
+        assert!(left.settle(last, true));
         assert!(left.sources().is_empty());
     }
 }

@@ -101,6 +101,12 @@ impl LinkRoutes {
         listens && self.claim.as_ref().is_none_or(Claim::is_granted)
     }
 
+    /// Whether its interceptor is connected and has never granted the pool.
+    pub(super) fn waits_for_pool(&self) -> bool {
+        let claim = self.claim.as_ref();
+        self.epoch().is_some() && claim.is_some_and(Claim::is_asked_first)
+    }
+
     /// The epoch, while the stream is up.
     pub fn epoch(&self) -> Option<Epoch> {
         match self.state {

@@ -19,7 +19,7 @@ use millrace_engine::{Engine, ReplicaKey, Time};
 use millrace_fleet::link::{Batch, LinkEvent};
 use millrace_fleet::quiet::{Quiet, times_before};
 use millrace_proto::v1::refused::Code;
-use millrace_proto::{FlowId, FlowRecords, TraceRequest};
+use millrace_proto::{ClientRange, FlowId, FlowRecords, TraceRequest};
 use millrace_wire::FourTuple;
 
 pub use link::{FlowTarget, LinkRoutes};
@@ -74,7 +74,8 @@ pub struct RouteInfo {
 
 impl RouteInfo {
     /// Takes in a link. Its flows go out when it is up.
-    pub fn add(&mut self, link: LinkRoutes) {
+    pub fn add(&mut self, mut link: LinkRoutes) {
+        link.leave(&self.left.ranges().collect::<Vec<_>>());
         let shares = link.share().1 as usize;
         if self.announcements.len() < shares {
             self.announcements.resize_with(shares, Batch::new);
@@ -179,15 +180,20 @@ impl RouteInfo {
             }
             LinkEvent::Down { .. } => self.left.unsay(now, id),
             LinkEvent::Others { ranges } => {
-                if self.left.say(now, id, ranges.clone()) {
+                // Of the claim only what lies within it.
+                let mut links = self.links.iter();
+                let claim = links.find_map(|link| link.claim());
+                let within = |range: &&ClientRange| claim.is_some_and(|it| it.overlaps(range));
+                let ranges = ranges.iter().filter(within).copied().collect();
+                if self.left.say(now, id, ranges) {
                     self.leave(engine);
                 }
                 return false;
             }
-            LinkEvent::Taken { flows } => {
+            LinkEvent::Taken { flows, ended } => {
                 for flow in FlowRecords::new(flows).map_while(Result::ok) {
                     let flow = FourTuple::new(flow.client.into(), flow.target.into());
-                    engine.set_taken(now, &flow);
+                    engine.set_taken(now, &flow, !ended);
                 }
                 return false;
             }
@@ -217,12 +223,7 @@ impl RouteInfo {
                 link.on_up(*epoch, engine, &self.owners, &self.left);
                 true
             }
-            LinkEvent::Granted => {
-                if let Some(claim) = link.claim_mut() {
-                    claim.on_granted();
-                }
-                true
-            }
+            LinkEvent::Granted => link.claim_mut().is_some_and(Claim::on_granted),
             LinkEvent::Down { epoch, .. } => {
                 link.on_down(*epoch);
                 false
@@ -308,11 +309,13 @@ impl RouteInfo {
     }
 
     /// Whether responses are kept from the real clients and can come back at all, and no
-    /// interceptor would give them to another copier.
+    /// interceptor would give them to another copier: none refuses the pool, and none has still to
+    /// grant it for the first time.
     pub fn is_open(&self) -> bool {
         self.diversion == Diversion::Held
             && self.links.iter().any(LinkRoutes::is_up)
             && !self.claims().any(Claim::is_refused)
+            && !self.links.iter().any(LinkRoutes::waits_for_pool)
     }
 
     /// Whether this flow's responses may have come back on a link of `interceptor`.
@@ -455,8 +458,11 @@ impl RouteInfo {
 
     /// Queues what has gathered for long enough, and goes on with resyncs as far as there is room.
     pub fn flush(&mut self, now: Time, engine: &mut Engine) {
-        if self.left.due().is_some_and(|due| now >= due) && self.left.settle(now) {
-            self.leave(engine);
+        if self.left.due().is_some_and(|due| now >= due) {
+            let heard = self.links.iter().any(|link| link.epoch().is_some());
+            if self.left.settle(now, heard) {
+                self.leave(engine);
+            }
         }
         if self.gathering && now >= self.announced_at + self.pace() {
             self.announced_at = now;

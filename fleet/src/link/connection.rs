@@ -23,6 +23,38 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// A host may answer HTTP/2 pings while the interceptor behind it hangs.
 const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Messages about claims of others in a second, on average: they cannot be left out.
+const ABOUT_CLAIMS: u32 = 1000;
+/// What an operator is told of more.
+const TOO_MANY: &str = "it says more of other copiers' claims than there can be to say";
+
+/// Counts messages that cannot be left out, against what an interceptor may send.
+#[derive(Debug)]
+struct Allowance {
+    since: Instant,
+    used: u32,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            used: 0,
+        }
+    }
+}
+
+impl Allowance {
+    /// Takes in one more. Says whether it is allowed.
+    fn pay(&mut self) -> bool {
+        if self.since.elapsed() > Duration::from_secs(1) {
+            *self = Self::default();
+        }
+        self.used += 1;
+        self.used <= ABOUT_CLAIMS
+    }
+}
+
 /// Why a connection ended or did not come up.
 enum End {
     /// The link was closed by this side.
@@ -201,6 +233,7 @@ async fn pump(
 ) -> End {
     let mut ping = interval(PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut about_claims = Allowance::default();
     let mut nonce = 0;
     let mut awaited: Option<Instant> = None;
     loop {
@@ -223,6 +256,9 @@ async fn pump(
                                 (shared.on_event)(LinkEvent::Granted);
                             }
                         }
+                        Some(Answer::Others(_)) if !about_claims.pay() => {
+                            return End::Failed(TOO_MANY.to_owned());
+                        }
                         Some(Answer::Others(others)) => {
                             match ClientRange::read_all(&others.ranges) {
                                 Ok(ranges) => (shared.on_event)(LinkEvent::Others { ranges }),
@@ -232,8 +268,13 @@ async fn pump(
                             }
                         }
                         Some(Answer::Taken(taken)) => {
-                            let flows = taken.flows;
-                            (shared.on_event)(LinkEvent::Taken { flows });
+                            if !about_claims.pay() {
+                                return End::Failed(TOO_MANY.to_owned());
+                            }
+                            (shared.on_event)(LinkEvent::Taken {
+                                flows: taken.flows,
+                                ended: taken.ended,
+                            });
                         }
                         Some(Answer::Traced(traced)) => {
                             (shared.on_event)(LinkEvent::Traced(traced.into()));

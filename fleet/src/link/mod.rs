@@ -134,10 +134,12 @@ pub enum LinkEvent {
         /// All of them, in place of what was said before.
         ranges: Vec<ClientRange>,
     },
-    /// Flows within the claim that is granted next which another copier still has.
+    /// Another copier has these flows within this one's claim, or has them no more.
     Taken {
         /// The flows, unchecked: read them with [`millrace_proto::FlowRecords`].
         flows: Bytes,
+        /// They have ended.
+        ended: bool,
     },
     /// What the interceptor's host saw of some probes.
     Traced(TraceReport),

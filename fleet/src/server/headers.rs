@@ -27,6 +27,9 @@ const OVERHEAD: usize = 64;
 /// The largest batch that fits into a message. Bytes.
 const MAX_BATCH_BYTES: usize = MAX_MESSAGE_BYTES - 64;
 
+/// Messages about flows of others that may wait: a copier takes them in at once.
+const MAX_TAKEN: usize = 1024;
+
 /// Answers to traces that may wait: more than a copier asks for at a time.
 const MAX_TRACED: usize = 8;
 
@@ -168,13 +171,23 @@ impl HeaderQueue {
     pub fn grant(&self, taken: impl IntoIterator<Item = Vec<u8>>) {
         let mut inner = lock(&self.inner);
         inner.granted = !inner.closed;
-        // What an earlier grant said that was not sent is said again.
-        inner.taken.clear();
         if inner.granted {
             let taken = taken.into_iter();
             inner.taken.extend(taken.map(|flows| Taken {
                 flows: flows.into(),
+                ended: false,
             }));
+        }
+        wake(inner);
+    }
+
+    /// Tells the copier that another one has, or has no more (`ended`), these flows within its claim: flow records that
+    /// fit into a message. What finds no room is dropped: those ports are then tried in vain, or not used.
+    pub fn taken(&self, flows: Vec<u8>, ended: bool) {
+        let mut inner = lock(&self.inner);
+        if !inner.closed && inner.taken.len() < MAX_TAKEN {
+            let flows = flows.into();
+            inner.taken.push_back(Taken { flows, ended });
         }
         wake(inner);
     }
@@ -446,7 +459,6 @@ mod tests {
             ClientRange::new(first, last, 1, 65_535).unwrap()
         };
         queue.push(vec![7], 1);
-        queue.grant([vec![9]]);
         queue.others(&[range("198.18.1.5")]);
         queue.grant([vec![1], vec![2]]);
         queue.others(&[range("198.18.1.9")]);
@@ -456,8 +468,11 @@ mod tests {
         let others = ClientRange::read_all(&others.ranges).unwrap();
         assert_eq!(others, [range("198.18.1.9")], "the latest word alone");
         for flows in [vec![1], vec![2]] {
-            let flows = flows.into();
-            assert_eq!(next(&mut stream).await, Kind::Taken(Taken { flows }));
+            let taken = Taken {
+                flows: flows.into(),
+                ended: false,
+            };
+            assert_eq!(next(&mut stream).await, Kind::Taken(taken));
         }
         assert_eq!(next(&mut stream).await, Kind::Granted(Granted {}));
         assert_eq!(headers(next(&mut stream).await), (vec![7], 1, 0));

@@ -1,6 +1,11 @@
 //! Several copiers of the same traffic on one host, started as TCPCopy's instances were: the first
 //! without `-f`, the others with a number alone.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
