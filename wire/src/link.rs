@@ -1,6 +1,6 @@
 //! Link-layer headers: what stands in front of the IP header of a captured frame.
 
-use crate::field::{u8_at, u16_at, u32_at};
+use crate::field::{array_at, u8_at, u16_at, u32_at};
 use crate::tunnel::{Tunnel, Tunnels};
 
 /// How the bytes of a captured frame begin.
@@ -18,6 +18,8 @@ pub enum LinkType {
     Null,
     /// OpenBSD loopback: address family in network byte order (pcap `LOOP`, 108).
     Loop,
+    /// A message of netfilter's log, with the packet as one of its attributes (pcap `NFLOG`, 239).
+    Nflog,
 }
 
 /// A network-layer protocol that Millrace reads.
@@ -44,6 +46,10 @@ const PPP_IPV6: u16 = 0x0057;
 /// Deepest label stack that is followed.
 const MAX_LABELS: usize = 8;
 
+/// The attribute of netfilter's log that holds the packet (`NFULA_PAYLOAD`), and the most before it that are read.
+const NFLOG_PAYLOAD: u16 = 9;
+const MAX_ATTRIBUTES: usize = 64;
+
 /// More VLAN tags than this in one frame are not followed. QinQ needs two; the bound only stops
 /// a crafted frame from being walked tag by tag.
 pub const MAX_TAGS: usize = 4;
@@ -64,7 +70,7 @@ pub fn network_layer<'a>(
         LinkType::Ethernet => (u16_at(frame, 12), frame.get(ETHERNET_HEADER..)),
         LinkType::LinuxSll => (u16_at(frame, 14), frame.get(16..)),
         LinkType::LinuxSll2 => (u16_at(frame, 0), frame.get(20..)),
-        LinkType::RawIp | LinkType::Null | LinkType::Loop => {
+        LinkType::RawIp | LinkType::Null | LinkType::Loop | LinkType::Nflog => {
             return without_type(link, frame).ok_or(None);
         }
     };
@@ -78,6 +84,9 @@ fn without_type(link: LinkType, frame: &[u8]) -> Option<(Network, &[u8])> {
     match link {
         LinkType::Ethernet | LinkType::LinuxSll | LinkType::LinuxSll2 => None,
         LinkType::RawIp => by_version(frame),
+        LinkType::Nflog => {
+            in_nflog(frame, u16::from_le_bytes).or_else(|| in_nflog(frame, u16::from_be_bytes))
+        }
         // The family number of IPv6 differs between systems (10, 24, 28, 30), so the version
         // nibble decides; the family only has to be one that a host could have written.
         LinkType::Null | LinkType::Loop => {
@@ -117,6 +126,25 @@ fn tagged<'a>(
         }
     }
     Err(Some(ethertype))
+}
+
+/// The packet in a message of netfilter's log: four bytes, then attributes with a length, a type and padding to four
+/// bytes, in the byte order of the host that captured, which nothing names.
+fn in_nflog(frame: &[u8], number: fn([u8; 2]) -> u16) -> Option<(Network, &[u8])> {
+    let mut rest = frame.get(4..)?;
+    for _ in 0..MAX_ATTRIBUTES {
+        let length = usize::from(number(array_at(rest, 0)?));
+        let kind = number(array_at(rest, 2)?);
+        if length < 4 {
+            return None;
+        }
+        if kind == NFLOG_PAYLOAD {
+            // What capture has cut is cut at the end.
+            return by_version(rest.get(4..length.min(rest.len()))?);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
 }
 
 /// What is behind a stack of labels, if it is IP: the label before the last does not say.
@@ -210,5 +238,26 @@ mod tests {
             );
         }
         assert_eq!(layer(LinkType::RawIp, &[0x15]), None);
+    }
+
+    #[test]
+    fn the_packet_in_a_message_of_netfilters_log_is_found_in_either_byte_order() {
+        for number in [u16::to_le_bytes, u16::to_be_bytes] {
+            let mut message = vec![2, 0, 0, 30];
+            // A prefix of 5 bytes, padded, then a packet of 3.
+            for (kind, body) in [(10, &b"drop\0"[..]), (9, &[0x45, 1, 2])] {
+                message.extend(number(4 + body.len() as u16));
+                message.extend(number(kind));
+                message.extend(body);
+                message.resize(message.len().next_multiple_of(4), 0);
+            }
+            let found = Some((Network::Ipv4, &[0x45, 1, 2][..]));
+            assert_eq!(layer(LinkType::Nflog, &message), found);
+            for len in 0..message.len() - 4 {
+                assert_eq!(layer(LinkType::Nflog, &message[..len]), None);
+            }
+        }
+        // Attributes of no length lead nowhere.
+        assert_eq!(layer(LinkType::Nflog, &[0; 100]), None);
     }
 }

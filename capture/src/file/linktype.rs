@@ -11,6 +11,7 @@ pub const fn link_type(number: u32) -> Option<LinkType> {
         1 => Some(LinkType::Ethernet),
         12 | 14 | 101 | 228 | 229 => Some(LinkType::RawIp),
         108 => Some(LinkType::Loop),
+        239 => Some(LinkType::Nflog),
         113 => Some(LinkType::LinuxSll),
         276 => Some(LinkType::LinuxSll2),
         _ => None,
@@ -24,6 +25,7 @@ pub const fn number(link: LinkType) -> u16 {
         LinkType::Ethernet => 1,
         LinkType::RawIp => 101,
         LinkType::Loop => 108,
+        LinkType::Nflog => 239,
         LinkType::LinuxSll => 113,
         LinkType::LinuxSll2 => 276,
     }
@@ -42,6 +44,7 @@ pub fn name(number: u32) -> String {
         127 => "IEEE802_11_RADIO",
         228 => "IPV4",
         229 => "IPV6",
+        239 => "NFLOG",
         276 => "LINUX_SLL2",
         other => return format!("link type {other}"),
     };
@@ -59,6 +62,7 @@ mod tests {
             LinkType::Ethernet,
             LinkType::RawIp,
             LinkType::Loop,
+            LinkType::Nflog,
             LinkType::LinuxSll,
             LinkType::LinuxSll2,
         ] {

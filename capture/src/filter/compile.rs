@@ -211,6 +211,8 @@ fn find_network_header(
         }
         LinkType::RawIp => by_version(asm, 0, ipv4, ipv6, reject),
         LinkType::Null | LinkType::Loop => by_version(asm, 4, ipv4, ipv6, reject),
+        // No device delivers it: it is met in files alone, which no filter of the kernel reads.
+        LinkType::Nflog => asm.goto(reject),
     }
 }
 

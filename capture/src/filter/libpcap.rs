@@ -219,6 +219,7 @@ fn data_link(link: LinkType) -> c_int {
         LinkType::Loop => 108,
         LinkType::LinuxSll => 113,
         LinkType::LinuxSll2 => 276,
+        LinkType::Nflog => 239,
     }
 }
 

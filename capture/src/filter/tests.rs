@@ -96,7 +96,7 @@ impl Packet {
                 bytes.extend(ethertype.to_be_bytes());
                 bytes.extend([0; 18]);
             }
-            LinkType::RawIp => {}
+            LinkType::RawIp | LinkType::Nflog => {}
             LinkType::Null | LinkType::Loop => bytes.extend([2, 0, 0, 0]),
         }
         bytes.extend(self.network());

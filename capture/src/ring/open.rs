@@ -41,7 +41,8 @@ pub(super) fn open(config: &RingConfig) -> Result<Ring, CaptureError> {
         | LinkType::LinuxSll
         | LinkType::LinuxSll2
         | LinkType::Null
-        | LinkType::Loop => SocketType::DGRAM,
+        | LinkType::Loop
+        | LinkType::Nflog => SocketType::DGRAM,
     };
     // With protocol 0 the socket sees nothing until it is bound with one.
     let fd = socket_with(
