@@ -1,7 +1,7 @@
 //! Which copier has which part of the client pools.
 //!
-//! A claim that does not yield is a share: no two shares overlap. A claim that yields takes what is
-//! left, so a new share may lie within it. Then its copier is told; it opens no flow in the share any
+//! A claim that does not yield is a share: no two shares overlap. A claim that yields takes the
+//! rest, so a new share may lie within it. Then its copier is told; it opens no flow in the share any
 //! more, announces the flows that it still has there, and claims again without the share. Only then
 //! is the share granted.
 

@@ -34,7 +34,7 @@ enum State {
     /// Another copier holds a part of it: stays so until it is granted.
     Refused,
     /// Refused by an earlier run of the interceptor; made again at this time.
-    Yielding(Time),
+    Deferring(Time),
 }
 
 /// The claim at one interceptor.
@@ -63,13 +63,13 @@ impl Claim {
     /// What is to be claimed now.
     pub(super) fn wanted(&self) -> &ClaimSet {
         match self.state {
-            State::Withheld | State::Yielding(_) => &self.nothing,
+            State::Withheld | State::Deferring(_) => &self.nothing,
             State::Asked | State::Granted | State::Refused => &self.all,
         }
     }
 
     /// What is to be claimed leaves these ranges to others.
-    pub(super) fn leave(&mut self, ranges: &[ClientRange]) {
+    pub(super) fn yield_ranges(&mut self, ranges: &[ClientRange]) {
         self.all.without = ranges.to_vec();
     }
 
@@ -79,7 +79,7 @@ impl Claim {
 
     pub(super) fn is_refused(&self) -> bool {
         match self.state {
-            State::Refused | State::Yielding(_) => true,
+            State::Refused | State::Deferring(_) => true,
             State::Withheld | State::Asked | State::Granted => false,
         }
     }
@@ -92,7 +92,7 @@ impl Claim {
     /// When [`Claim::settle`] is to be called next.
     pub(super) fn due(&self) -> Option<Time> {
         match self.state {
-            State::Yielding(at) => Some(at),
+            State::Deferring(at) => Some(at),
             State::Withheld | State::Asked | State::Granted | State::Refused => None,
         }
     }
@@ -103,9 +103,9 @@ impl Claim {
         let same_run = self.rank.as_ref() == Some(&rank);
         self.state = match self.state {
             _ if first_refused.is_some_and(|first| *first < rank) => State::Withheld,
-            State::Refused if !same_run => State::Yielding(now + PATIENCE),
+            State::Refused if !same_run => State::Deferring(now + PATIENCE),
             State::Refused => State::Refused,
-            State::Yielding(at) => State::Yielding(at),
+            State::Deferring(at) => State::Deferring(at),
             State::Withheld | State::Asked | State::Granted => State::Asked,
         };
         self.rank = Some(rank);
@@ -120,7 +120,7 @@ impl Claim {
                 true
             }
             // It was given up meanwhile.
-            State::Withheld | State::Granted | State::Yielding(_) => false,
+            State::Withheld | State::Granted | State::Deferring(_) => false,
         }
     }
 
@@ -147,12 +147,12 @@ impl Claim {
         let next = match self.state {
             State::Asked | State::Granted if later => State::Withheld,
             State::Withheld if !later => State::Asked,
-            State::Yielding(at) if now >= at => State::Refused,
+            State::Deferring(at) if now >= at => State::Refused,
             State::Withheld
             | State::Asked
             | State::Granted
             | State::Refused
-            | State::Yielding(_) => return false,
+            | State::Deferring(_) => return false,
         };
         self.state = next;
         true

@@ -10,8 +10,8 @@ use tonic::codegen::Bytes;
 
 use super::LinkId;
 use super::claim::{Claim, Rank};
-use super::left::Left;
 use super::owners::FlowOwners;
+use super::yielded::Yielded;
 
 /// A resync pauses while this much waits in the link's queue, in bytes, so that the flows that
 /// begin meanwhile find room.
@@ -164,10 +164,10 @@ impl LinkRoutes {
         epoch: Epoch,
         engine: &Engine,
         owners: &FlowOwners,
-        left: &Left,
+        yielded: &Yielded,
     ) {
         self.is_unsafe = false;
-        self.begin_resync(epoch, engine, owners, left);
+        self.begin_resync(epoch, engine, owners, yielded);
     }
 
     /// Its interceptor has said that its host would send on what is diverted to it.
@@ -205,10 +205,10 @@ impl LinkRoutes {
         self.send_claim();
     }
 
-    /// Claims all but what is left to others. The flows in these ranges have been announced.
-    pub(super) fn leave(&mut self, ranges: &[ClientRange]) {
+    /// Claims all but what is yielded. The flows in these ranges have been announced.
+    pub(super) fn yield_ranges(&mut self, ranges: &[ClientRange]) {
         if let Some(claim) = &mut self.claim {
-            claim.leave(ranges);
+            claim.yield_ranges(ranges);
             self.send_claim();
         }
     }
@@ -277,23 +277,29 @@ impl LinkRoutes {
         begins: bool,
         engine: &Engine,
         owners: &FlowOwners,
-        left: &Left,
+        yielded: &Yielded,
     ) {
         match self.state {
             State::Down | State::Synced(_) | State::Halted(_) => {}
             State::Behind(epoch) => {
                 if begins {
-                    self.begin_resync(epoch, engine, owners, left);
+                    self.begin_resync(epoch, engine, owners, yielded);
                 }
             }
             State::Resyncing(..) => self.resync(engine, owners),
         }
     }
 
-    fn begin_resync(&mut self, epoch: Epoch, engine: &Engine, owners: &FlowOwners, left: &Left) {
+    fn begin_resync(
+        &mut self,
+        epoch: Epoch,
+        engine: &Engine,
+        owners: &FlowOwners,
+        yielded: &Yielded,
+    ) {
         self.forgotten = Batch::new();
         let mut keys: Vec<ReplicaKey> = match &self.claim {
-            Some(_) => left.announced().collect(),
+            Some(_) => yielded.announced().collect(),
             None => engine.flows().map(|(key, _)| key).collect(),
         };
         keys.retain(|key| self.carries(key.flow_id()));

@@ -9,9 +9,9 @@
 
 mod claim;
 mod conflicts;
-mod left;
 mod link;
 mod owners;
+mod yielded;
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ pub use link::{FlowTarget, LinkRoutes};
 
 use claim::{Claim, Rank};
 use conflicts::{Conflicts, Report};
-use left::Left;
 use owners::FlowOwners;
+use yielded::Yielded;
 
 use crate::control::LinkSight;
 use crate::diversion::Diversion;
@@ -59,7 +59,7 @@ pub struct RouteInfo {
     links: Vec<LinkRoutes>,
     owners: FlowOwners,
     conflicts: Conflicts,
-    left: Left,
+    yielded: Yielded,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
     /// interceptor, so that a flow is encoded once.
     announcements: Vec<Batch>,
@@ -75,7 +75,7 @@ pub struct RouteInfo {
 impl RouteInfo {
     /// Takes in a link. Its flows go out when it is up.
     pub fn add(&mut self, mut link: LinkRoutes) {
-        link.leave(&self.left.ranges().collect::<Vec<_>>());
+        link.yield_ranges(&self.yielded.ranges().collect::<Vec<_>>());
         let shares = link.share().1 as usize;
         if self.announcements.len() < shares {
             self.announcements.resize_with(shares, Batch::new);
@@ -87,7 +87,7 @@ impl RouteInfo {
     pub fn remove(&mut self, now: Time, interceptor: InterceptorId) {
         let gone = |link: &LinkRoutes| link.id().interceptor == interceptor;
         for link in self.links.iter().filter(|link| gone(link)) {
-            self.left.unsay(now, link.id());
+            self.yielded.unsay(now, link.id());
         }
         self.links.retain(|link| !gone(link));
         self.settle_claims(now);
@@ -176,17 +176,17 @@ impl RouteInfo {
             LinkEvent::Up { .. } => {
                 // As before any resync.
                 self.flush_announcements();
-                self.left.unsay(now, id);
+                self.yielded.unsay(now, id);
             }
-            LinkEvent::Down { .. } => self.left.unsay(now, id),
+            LinkEvent::Down { .. } => self.yielded.unsay(now, id),
             LinkEvent::Others { ranges } => {
                 // Of the claim only what lies within it.
                 let mut links = self.links.iter();
                 let claim = links.find_map(|link| link.claim());
                 let within = |range: &&ClientRange| claim.is_some_and(|it| it.overlaps(range));
                 let ranges = ranges.iter().filter(within).copied().collect();
-                if self.left.say(now, id, ranges) {
-                    self.leave(engine);
+                if self.yielded.say(now, id, ranges) {
+                    self.yield_parts(engine);
                 }
                 return false;
             }
@@ -220,7 +220,7 @@ impl RouteInfo {
                 if let Some(claim) = link.claim_mut() {
                     claim.on_up(now, rank, first_refused.as_ref());
                 }
-                link.on_up(*epoch, engine, &self.owners, &self.left);
+                link.on_up(*epoch, engine, &self.owners, &self.yielded);
                 true
             }
             LinkEvent::Granted => link.claim_mut().is_some_and(Claim::on_granted),
@@ -271,11 +271,11 @@ impl RouteInfo {
         }
     }
 
-    /// Other parts of the pool are left to others than before: no new flow begins there, and before the claim says so
+    /// Other parts of the pool are yielded than before: no new flow begins there, and before the claim says so
     /// the interceptors know those that are still alive there.
-    fn leave(&mut self, engine: &mut Engine) {
-        engine.leave_sources(&self.left.sources());
-        let ranges: Vec<_> = self.left.ranges().collect();
+    fn yield_parts(&mut self, engine: &mut Engine) {
+        engine.yield_sources(&self.yielded.sources());
+        let ranges: Vec<_> = self.yielded.ranges().collect();
         match ranges.len() {
             0 => tracing::info!("the whole client pool is this copier's again"),
             parts => tracing::info!(
@@ -283,13 +283,13 @@ impl RouteInfo {
             ),
         }
         for (key, tuple) in engine.flows() {
-            if self.left.note(key, tuple.source) {
+            if self.yielded.note(key, tuple.source) {
                 self.push(key.flow_id(), &tuple);
             }
         }
         self.flush_announcements();
         for link in &mut self.links {
-            link.leave(&ranges);
+            link.yield_ranges(&ranges);
         }
     }
 
@@ -333,7 +333,7 @@ impl RouteInfo {
         // Forgetting can wait for the next packet.
         let announcing = self.gathering.then(|| self.announced_at + self.pace());
         let claims = self.claims().filter_map(Claim::due);
-        claims.chain(announcing).chain(self.left.due()).min()
+        claims.chain(announcing).chain(self.yielded.due()).min()
     }
 
     /// A replica's flow begins.
@@ -419,7 +419,7 @@ impl RouteInfo {
     pub fn flow_closed(&mut self, key: ReplicaKey) {
         self.conflicts.remove(key);
         let owner = self.owners.remove(key);
-        if self.announces() || self.left.forget(key) {
+        if self.announces() || self.yielded.forget(key) {
             self.forget_at(key.flow_id(), |interceptor| {
                 owner.is_none_or(|owner| owner == interceptor)
             });
@@ -458,10 +458,10 @@ impl RouteInfo {
 
     /// Queues what has gathered for long enough, and goes on with resyncs as far as there is room.
     pub fn flush(&mut self, now: Time, engine: &mut Engine) {
-        if self.left.due().is_some_and(|due| now >= due) {
+        if self.yielded.due().is_some_and(|due| now >= due) {
             let heard = self.links.iter().any(|link| link.epoch().is_some());
-            if self.left.settle(now, heard) {
-                self.leave(engine);
+            if self.yielded.settle(now, heard) {
+                self.yield_parts(engine);
             }
         }
         if self.gathering && now >= self.announced_at + self.pace() {
@@ -484,7 +484,7 @@ impl RouteInfo {
                 self.flush_announcements();
             }
             if let Some(link) = self.links.get_mut(index) {
-                link.go_on(begins, engine, &self.owners, &self.left);
+                link.go_on(begins, engine, &self.owners, &self.yielded);
             }
         }
     }

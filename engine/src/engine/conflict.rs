@@ -2,7 +2,7 @@
 //!
 //! Two live servers may have a client with the same address and port at the same time. Towards
 //! one target that is one flow, which only one copier can have: the replica moves to another port.
-//! Of a client pool whole parts are left to other copiers; what is alive there stays.
+//! Of a client pool whole parts are yielded to other copiers; what is alive there stays.
 
 use std::hash::BuildHasher;
 
@@ -14,10 +14,10 @@ use crate::source::Sources;
 use crate::time::Time;
 
 impl Engine {
-    /// Leaves these sources of the pool to other copiers, in place of those that were left before: no new replica or
+    /// Yields these sources of the pool to other copiers, in place of those that were yielded before: no new replica or
     /// probe bears one. Replicas that bear one already go on.
-    pub fn leave_sources(&mut self, others: &[Sources]) {
-        self.allocator.leave(others);
+    pub fn yield_sources(&mut self, others: &[Sources]) {
+        self.allocator.yield_to_others(others);
     }
 
     /// Another copier has this flow, though its source is in this copier's part of the pool, or has it no more. A replica

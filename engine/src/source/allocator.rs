@@ -39,7 +39,7 @@ pub(crate) struct Taken {
 pub(crate) struct Allocator {
     /// Of each family, IPv4 first: all that is this copier's own...
     own: [Space; 2],
-    /// ...and what of it is not left to others.
+    /// ...and what of it is not yielded.
     v4: Space,
     v6: Space,
     /// Sources within it that others have, by the number of the target.
@@ -60,9 +60,9 @@ impl Allocator {
         }
     }
 
-    /// Gives out none of these sources from now on, and again those that were left to others before and are not named
+    /// Gives out none of these sources from now on, and again those that were yielded before and are not named
     /// any more.
-    pub(crate) fn leave(&mut self, others: &[Sources]) {
+    pub(crate) fn yield_to_others(&mut self, others: &[Sources]) {
         let [v4, v6] = &self.own;
         self.v4 = v4.without(others);
         self.v6 = v6.without(others);
@@ -127,7 +127,7 @@ impl Allocator {
         let (target, is_taken) = (addresses.target(service), !taken.is_empty());
         let is_open = |ip: IpAddr, port: u16| {
             let is_anothers = is_taken && taken.contains(&(target, Endpoint::new(ip, port)));
-            !space.is_left(&ip, port) && !is_anothers
+            !space.is_yielded(&ip, port) && !is_anothers
         };
         let first = space.nth(start)?;
         if own && is_open(first, client.port) {

@@ -173,7 +173,7 @@ fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
         last: 50_000,
     };
     let others = [(v4(256), v4(256), all), (v4(257), v4(257), some)];
-    allocator.leave(&others);
+    allocator.yield_to_others(&others);
     let mut seen = HashSet::new();
     for n in 0..5000 {
         let source = take(&mut allocator, at(0), client, n).unwrap().source;
@@ -185,7 +185,7 @@ fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
         );
     }
     // What another copier still has in its own part is never given out, even if all else is in use.
-    allocator.leave(&[(v4(256), v4(257), all)]);
+    allocator.yield_to_others(&[(v4(256), v4(257), all)]);
     let taken: Vec<_> = (2000..3000)
         .map(|port| Endpoint::new(v4(258), port))
         .collect();
@@ -205,7 +205,7 @@ fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
         let given = take(&mut allocator, at(0), client, n).unwrap().source;
         assert_eq!(given, *source);
     }
-    allocator.leave(&[]);
+    allocator.yield_to_others(&[]);
     let again = take(&mut allocator, at(1), client, 1).unwrap().source;
     assert!(again.ip < v4(258));
 }

@@ -119,8 +119,8 @@ pub struct Space {
     confined: bool,
     /// Ports that may be used when those of the block are in use.
     beyond: Option<Block>,
-    /// Parts of it that are left to others: ports of some addresses.
-    left: Vec<Sources>,
+    /// Parts of it that are yielded: ports of some addresses.
+    yielded: Vec<Sources>,
 }
 
 impl Space {
@@ -138,7 +138,7 @@ impl Space {
                 block: all.part(index, of),
                 confined: share.is_some(),
                 beyond: share.filter(|share| share.prefers).map(|_| all),
-                left: Vec::new(),
+                yielded: Vec::new(),
             };
         }
         let count = pool.len(like);
@@ -151,7 +151,7 @@ impl Space {
                 block: all,
                 confined: false,
                 beyond: None,
-                left: Vec::new(),
+                yielded: Vec::new(),
             };
         }
         // Fewer addresses than shares: those that begin on this address divide its ports.
@@ -165,7 +165,7 @@ impl Space {
             block: all.part(index - first, among),
             confined: true,
             beyond: None,
-            left: Vec::new(),
+            yielded: Vec::new(),
         }
     }
 
@@ -205,7 +205,7 @@ impl Space {
         }
     }
 
-    /// What remains where these sources are left to others. The clients' own addresses are never left.
+    /// What remains where these sources are yielded. The clients' own addresses are never yielded.
     pub(super) fn without(&self, others: &[Sources]) -> Self {
         let mut rest = self.clone();
         let Some(addresses) = &mut rest.addresses else {
@@ -216,18 +216,18 @@ impl Space {
             if block.contains(ports.first) && block.contains(ports.last) {
                 *addresses = pool::without(addresses, (*first, *last));
             } else {
-                rest.left.push((*first, *last, *block));
+                rest.yielded.push((*first, *last, *block));
             }
         }
-        // An address of which every port is left, piece by piece, is left as a whole.
+        // An address of which every port is yielded, piece by piece, is yielded as a whole.
         let singles: Vec<IpAddr> = rest
-            .left
+            .yielded
             .iter()
             .filter(|(a, b, _)| a == b)
             .map(|it| it.0)
             .collect();
         for ip in singles {
-            let mut blocks: Vec<Block> = rest.left_of(&ip).collect();
+            let mut blocks: Vec<Block> = rest.yielded_of(&ip).collect();
             blocks.sort_unstable_by_key(|block| block.first);
             let open =
                 blocks
@@ -246,17 +246,20 @@ impl Space {
         rest
     }
 
-    /// The blocks of this address that are left to others.
-    fn left_of(&self, ip: &IpAddr) -> impl Iterator<Item = Block> {
+    /// The blocks of this address that are yielded.
+    fn yielded_of(&self, ip: &IpAddr) -> impl Iterator<Item = Block> {
         let holds = move |(first, last, _): &&Sources| {
             first.is_ipv4() == ip.is_ipv4() && (first..=last).contains(&ip)
         };
-        self.left.iter().filter(holds).map(|(_, _, block)| *block)
+        self.yielded
+            .iter()
+            .filter(holds)
+            .map(|(_, _, block)| *block)
     }
 
-    /// Whether this source is left to others.
-    pub(super) fn is_left(&self, ip: &IpAddr, port: u16) -> bool {
-        !self.left.is_empty() && self.left_of(ip).any(|block| block.contains(port))
+    /// Whether this source is yielded.
+    pub(super) fn is_yielded(&self, ip: &IpAddr, port: u16) -> bool {
+        !self.yielded.is_empty() && self.yielded_of(ip).any(|block| block.contains(port))
     }
 
     /// Whether replicas bear their clients' addresses.
@@ -405,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_to_others_is_whole_addresses_or_ports_of_some() {
+    fn what_is_yielded_is_whole_addresses_or_ports_of_some() {
         let space = Space::new(&pool(9), None, &v4(0));
         let all = Block {
             first: 1,
@@ -424,8 +427,8 @@ mod tests {
         let addresses: Vec<_> = (0..7).map(|n| rest.nth(n)).collect();
         let expected = [1, 2, 5, 6, 7, 8].map(|n| Some(v4(n)));
         assert_eq!(addresses, [expected.as_slice(), &[None]].concat());
-        assert!(rest.is_left(&v4(1), 2000) && rest.is_left(&v4(1), 2999));
-        assert!(!rest.is_left(&v4(1), 3000) && !rest.is_left(&v4(2), 2000));
+        assert!(rest.is_yielded(&v4(1), 2000) && rest.is_yielded(&v4(1), 2999));
+        assert!(!rest.is_yielded(&v4(1), 3000) && !rest.is_yielded(&v4(2), 2000));
         let v6 = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), all);
         assert_eq!(space.without(&[v6]).count(), 9);
         assert_eq!(space.without(&[(v4(0), v4(20), all)]).count(), 0);

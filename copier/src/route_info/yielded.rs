@@ -15,9 +15,9 @@ use super::LinkId;
 /// How long a range that no interceptor names any more is still left alone: longer than a copier takes to be back.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// What is left to others, and what this copier still has there.
+/// What is yielded, and what this copier still has there.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct Yielded {
     /// What the interceptor at the other end of each link said last.
     said: HashMap<LinkId, Vec<ClientRange>>,
     /// The ranges, and when each is this copier's again: `None` while an interceptor names it.
@@ -26,7 +26,7 @@ pub(super) struct Left {
     announced: HashSet<ReplicaKey>,
 }
 
-impl Left {
+impl Yielded {
     /// An interceptor names the ranges that others claim, in place of those that it named before. Says whether other
     /// ranges are left than before.
     pub(super) fn say(&mut self, now: Time, link: LinkId, ranges: Vec<ClientRange>) -> bool {
@@ -74,12 +74,12 @@ impl Left {
         new
     }
 
-    /// When [`Left::settle`] is to be called next.
+    /// When [`Yielded::settle`] is to be called next.
     pub(super) fn due(&self) -> Option<Time> {
         self.ranges.values().flatten().min().copied()
     }
 
-    /// The ranges that are left to others.
+    /// The ranges that are yielded.
     pub(super) fn ranges(&self) -> impl Iterator<Item = ClientRange> {
         self.ranges.keys().copied()
     }
@@ -93,7 +93,7 @@ impl Left {
         sources.collect()
     }
 
-    /// Notes a replica with this source. Says whether it is to be announced now: its source is left to others.
+    /// Notes a replica with this source. Says whether it is to be announced now: its source is yielded.
     pub(super) fn note(&mut self, key: ReplicaKey, source: Endpoint) -> bool {
         self.ranges().any(|range| range.contains(source.into())) && self.announced.insert(key)
     }
@@ -129,41 +129,41 @@ mod tests {
 
     #[test]
     fn what_a_hostile_interceptor_names_is_bounded() {
-        let mut left = Left::default();
+        let mut yielded = Yielded::default();
         for n in 0..100 {
             let ports = (0..1000).map(|port| {
                 let ip = std::net::Ipv4Addr::new(198, 18, 1, n).into();
                 ClientRange::new(ip, ip, port, port).unwrap()
             });
-            left.say(START, link(0), ports.collect());
+            yielded.say(START, link(0), ports.collect());
         }
-        assert_eq!(left.ranges().count(), MAX_CLAIM_ENTRIES);
+        assert_eq!(yielded.ranges().count(), MAX_CLAIM_ENTRIES);
     }
 
     #[test]
     fn what_one_interceptor_names_is_left_until_long_after_none_does() {
-        let mut left = Left::default();
-        assert!(left.say(START, link(0), vec![range(1), range(2)]));
-        assert!(!left.say(START, link(1), vec![range(1)]), "nothing new");
-        assert!(!left.say(START, link(0), vec![range(1)]), "still left");
-        assert_eq!(left.ranges().count(), 2);
-        let due = left.due().unwrap();
+        let mut yielded = Yielded::default();
+        assert!(yielded.say(START, link(0), vec![range(1), range(2)]));
+        assert!(!yielded.say(START, link(1), vec![range(1)]), "nothing new");
+        assert!(!yielded.say(START, link(0), vec![range(1)]), "still left");
+        assert_eq!(yielded.ranges().count(), 2);
+        let due = yielded.due().unwrap();
         assert_eq!(due, START + KEPT);
-        assert!(left.settle(due, true));
-        assert_eq!(left.ranges().collect::<Vec<_>>(), [range(1)]);
+        assert!(yielded.settle(due, true));
+        assert_eq!(yielded.ranges().collect::<Vec<_>>(), [range(1)]);
         // Both streams end; one is back and names it again.
-        left.unsay(due, link(0));
-        left.unsay(due, link(1));
-        assert!(!left.settle(due + Duration::from_secs(1), true));
-        assert!(!left.say(due + Duration::from_secs(50), link(1), vec![range(1)]));
-        assert_eq!(left.due(), None);
-        left.unsay(due + Duration::from_secs(51), link(1));
+        yielded.unsay(due, link(0));
+        yielded.unsay(due, link(1));
+        assert!(!yielded.settle(due + Duration::from_secs(1), true));
+        assert!(!yielded.say(due + Duration::from_secs(50), link(1), vec![range(1)]));
+        assert_eq!(yielded.due(), None);
+        yielded.unsay(due + Duration::from_secs(51), link(1));
         // While no interceptor is connected nobody could have named it.
-        let down = left.due().unwrap();
-        assert!(!left.settle(down, false));
-        let last = left.due().unwrap();
+        let down = yielded.due().unwrap();
+        assert!(!yielded.settle(down, false));
+        let last = yielded.due().unwrap();
         assert_eq!(last, down + KEPT);
-        assert!(left.settle(last, true));
-        assert!(left.sources().is_empty());
+        assert!(yielded.settle(last, true));
+        assert!(yielded.sources().is_empty());
     }
 }
