@@ -23,6 +23,7 @@ use millrace_proto::v1::interceptor_client::InterceptorClient;
 use millrace_proto::v1::interceptor_message::Kind as Answer;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Announce, CopierMessage, Hello, Refused};
+use millrace_proto::{ClaimSet, ClientRange};
 use tokio::time::timeout;
 
 use pair::*;
@@ -62,10 +63,15 @@ async fn garbage_ends_that_stream_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn route_info_of_the_wrong_form_is_refused() {
     let mut server = server();
-    let mut link = link_to(server.handle.local_addr(), |it| it.claims = true);
+    let mut link = link_to(server.handle.local_addr(), |_| {});
     server.attached().await;
     let epoch = link.up().await;
-    link.handle.try_announce(epoch, flows(0..1)).unwrap();
+    let (first, last) = ("198.18.9.1".parse().unwrap(), "198.18.9.9".parse().unwrap());
+    let claim = ClaimSet {
+        ranges: vec![ClientRange::new(first, last, 1, 65_535).unwrap()],
+        ..ClaimSet::default()
+    };
+    link.handle.try_claim(epoch, &claim).unwrap();
     assert_eq!(link.refused().await.0, Code::Malformed);
 }
 
