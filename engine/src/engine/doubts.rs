@@ -5,9 +5,6 @@
 //!   the bytes before it have come, or when nothing shows for a while that the connection goes on.
 //! - A SYN with other numbers on an open connection is challenged, too. A SYN-ACK that answers it begins another one.
 //! - A client's segment outside of any window is another connection's if the live server acknowledges it.
-//! - What the live server said behind a hole may be nothing that it said at all.
-//! - An acknowledgement of what the client is not known to have sent counts when the next segment, another one, says
-//!   so too, since a receiver never takes one back; when the client goes on behind it; or when nothing follows.
 
 use std::time::Duration;
 
@@ -30,11 +27,11 @@ pub(super) struct Doubts {
     /// The number of a SYN that came while the connection was open.
     pub(super) syn: Option<Seq>,
     /// What the live server said behind a hole.
-    behind_hole: Option<Said>,
+    pub(super) behind_hole: Option<Said>,
     /// The client's last acknowledgement of what the live server is not known to have sent.
-    unsent: Option<Seq>,
+    pub(super) unsent: Option<Seq>,
     /// The live server's last segment, if it acknowledged what the client is not known to have sent.
-    unasked: Option<Said>,
+    pub(super) unasked: Option<Said>,
     reset: Option<DoubtfulReset>,
 }
 
@@ -55,80 +52,6 @@ impl Engine {
         let mut doubts = self.doubts.get(key).copied().unwrap_or_default();
         note(&mut doubts);
         self.doubts.insert(key, doubts);
-    }
-
-    /// Takes note of what the live server said. What lies behind a hole counts when the next segment continues it, or
-    /// when the client acknowledges it. Says whether it counts.
-    pub(super) fn hear(&mut self, key: SessionKey, said: &Said) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return false;
-        };
-        let doubts = self.doubts.get(key).copied().unwrap_or_default();
-        let unasked = Some(*said).filter(Said::is_unasked);
-        let said = &match (unasked, doubts.unasked) {
-            (None, _) => *said,
-            (Some(one), Some(other)) if !one.repeats(&other) => {
-                one.counting(one.acked().min(other.acked()))
-            }
-            (Some(one), _) => one.counting(session.live.acked),
-        };
-        if !session.live.is_behind_hole(said) {
-            session.live.hear(said);
-            if unasked.is_some() || doubts.unasked.is_some() {
-                self.doubt(key, |doubts| doubts.unasked = unasked);
-            }
-            return true;
-        }
-        let before = doubts.behind_hole;
-        let continued = before.filter(|before| before.is_continued_by(said));
-        let live = &mut session.live;
-        let counts = continued.is_some()
-            || doubts
-                .unsent
-                .is_some_and(|ack| live.is_borne_out(said, ack));
-        if counts {
-            if let Some(before) = continued {
-                live.hear(&before);
-            }
-            live.hear(said);
-        }
-        let behind_hole = Some(*said).filter(|_| !counts);
-        self.doubt(key, |doubts| doubts.behind_hole = behind_hole);
-        counts
-    }
-
-    /// Nothing follows the live server's last segment: what it acknowledged was sent, captured or not.
-    pub(super) fn settle_ack(&mut self, key: SessionKey) {
-        let unasked = self.doubts.get(key).and_then(|doubts| doubts.unasked);
-        if let (Some(said), Some(session)) = (unasked, self.sessions.get_mut(key)) {
-            session.live.hear_ack(&said);
-            self.doubt(key, |doubts| doubts.unasked = None);
-        }
-    }
-
-    /// A client's segment begins at this offset: what lies before it was sent.
-    pub(super) fn bear_out_ack(&mut self, now: Time, key: SessionKey, offset: u64) {
-        let unasked = self.doubts.get(key).and_then(|doubts| doubts.unasked);
-        if unasked.is_some_and(|said| offset >= said.acked()) {
-            self.settle_ack(key);
-            self.check_gap(now, key);
-        }
-    }
-
-    /// A client acknowledges what the live server is not known to have sent: what that said behind a hole counts if
-    /// this is it.
-    pub(super) fn bear_out(&mut self, key: SessionKey, ack: Seq) {
-        let said = self.doubts.get(key).and_then(|doubts| doubts.behind_hole);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        match said.filter(|said| session.live.is_borne_out(said, ack)) {
-            Some(said) => {
-                session.live.hear(&said);
-                self.doubt(key, |doubts| doubts.behind_hole = None);
-            }
-            None => self.doubt(key, |doubts| doubts.unsent = Some(ack)),
-        }
     }
 
     /// Notes a RST of either side that does not stand at the next byte, and would make this end.

@@ -6,6 +6,7 @@ mod client;
 mod conflict;
 mod doubts;
 mod gaps;
+mod hearsay;
 mod life;
 mod live;
 mod misdirected;

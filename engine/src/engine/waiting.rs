@@ -130,6 +130,9 @@ impl Engine {
 
     /// The live server has spoken, and acknowledged the client's stream up to here.
     pub(super) fn note_answer(&mut self, key: SessionKey, acked: u64) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let (Some(session), Some(queue)) = (self.sessions.get(key), self.waiting.get_mut(key))
         else {
             return;
@@ -161,12 +164,18 @@ impl Engine {
 
     /// When the first of a session's waiting segments is decided at the latest.
     pub(super) fn waiting_until(&self, key: SessionKey) -> Time {
+        if self.waiting.is_empty() {
+            return Time::NEVER;
+        }
         let queue = self.waiting.get(key).into_iter().flatten();
         queue.map(|one| one.until).min().unwrap_or(Time::NEVER)
     }
 
     /// Looks whether segments of this session wait no longer. With `all` every one is decided by what is known now.
     pub(super) fn settle_waiting(&mut self, now: Time, key: SessionKey, all: bool) {
+        if self.waiting.is_empty() {
+            return;
+        }
         while let Some((waiting, taken)) = self.next_decided(now, key, all) {
             match taken {
                 true => {

@@ -1,0 +1,96 @@
+//! What the live server seems to have said, and may not have: segments that its client would drop.
+//!
+//! - A segment behind a hole counts when the next one continues it, or when the client acknowledges it.
+//! - An acknowledgement of what the client is not known to have sent counts when the next segment, another one, says
+//!   so too, since a receiver never takes one back; when the client goes on behind it; or when nothing follows.
+
+use millrace_wire::Seq;
+
+use super::Engine;
+use crate::live::Said;
+use crate::session::SessionKey;
+use crate::time::Time;
+
+impl Engine {
+    /// Takes note of what the live server said. What lies behind a hole counts when the next segment continues it, or
+    /// when the client acknowledges it. Says whether it counts.
+    pub(super) fn hear(&mut self, key: SessionKey, said: &Said) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let is_plain = !said.is_unasked() && !session.live.is_behind_hole(said);
+        if is_plain && (self.doubts.is_empty() || !self.doubts.contains_key(key)) {
+            session.live.hear(said);
+            return true;
+        }
+        let doubts = self.doubts.get(key).copied().unwrap_or_default();
+        let unasked = Some(*said).filter(Said::is_unasked);
+        let said = &match (unasked, doubts.unasked) {
+            (None, _) => *said,
+            (Some(one), Some(other)) if !one.repeats(&other) => {
+                one.counting(one.acked().min(other.acked()))
+            }
+            (Some(one), _) => one.counting(session.live.acked),
+        };
+        if !session.live.is_behind_hole(said) {
+            session.live.hear(said);
+            if unasked.is_some() || doubts.unasked.is_some() {
+                self.doubt(key, |doubts| doubts.unasked = unasked);
+            }
+            return true;
+        }
+        let before = doubts.behind_hole;
+        let continued = before.filter(|before| before.is_continued_by(said));
+        let live = &mut session.live;
+        let counts = continued.is_some()
+            || doubts
+                .unsent
+                .is_some_and(|ack| live.is_borne_out(said, ack));
+        if counts {
+            if let Some(before) = continued {
+                live.hear(&before);
+            }
+            live.hear(said);
+        }
+        let behind_hole = Some(*said).filter(|_| !counts);
+        self.doubt(key, |doubts| doubts.behind_hole = behind_hole);
+        counts
+    }
+
+    /// Nothing follows the live server's last segment: what it acknowledged was sent, captured or not.
+    pub(super) fn settle_ack(&mut self, key: SessionKey) {
+        let unasked = self.doubts.get(key).and_then(|doubts| doubts.unasked);
+        if let (Some(said), Some(session)) = (unasked, self.sessions.get_mut(key)) {
+            session.live.hear_ack(&said);
+            self.doubt(key, |doubts| doubts.unasked = None);
+        }
+    }
+
+    /// A client's segment begins at this offset: what lies before it was sent.
+    pub(super) fn bear_out_ack(&mut self, now: Time, key: SessionKey, offset: u64) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        let unasked = self.doubts.get(key).and_then(|doubts| doubts.unasked);
+        if unasked.is_some_and(|said| offset >= said.acked()) {
+            self.settle_ack(key);
+            self.check_gap(now, key);
+        }
+    }
+
+    /// A client acknowledges what the live server is not known to have sent: what that said behind a hole counts if
+    /// this is it.
+    pub(super) fn bear_out(&mut self, key: SessionKey, ack: Seq) {
+        let said = self.doubts.get(key).and_then(|doubts| doubts.behind_hole);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        match said.filter(|said| session.live.is_borne_out(said, ack)) {
+            Some(said) => {
+                session.live.hear(&said);
+                self.doubt(key, |doubts| doubts.behind_hole = None);
+            }
+            None => self.doubt(key, |doubts| doubts.unsent = Some(ack)),
+        }
+    }
+}
