@@ -114,14 +114,19 @@ proptest! {
     fn claims_come_back(
         ranges in prop::collection::vec((pair(), any::<(u16, u16)>()), 0..5),
         targets in prop::collection::vec((pair(), 1u16..), 0..3),
+        yields in any::<bool>(),
     ) {
         let order = |a: IpAddr, b: IpAddr| if a <= b { (a, b) } else { (b, a) };
+        let ranges: Vec<_> = ranges.iter().map(|((a, b), (p, q))| {
+            let (first, last) = order(a.ip(), b.ip());
+            ClientRange::new(first, last, *p.min(q), *p.max(q)).unwrap()
+        }).collect();
         let claim = ClaimSet {
-            ranges: ranges.iter().map(|((a, b), (p, q))| {
-                let (first, last) = order(a.ip(), b.ip());
-                ClientRange::new(first, last, *p.min(q), *p.max(q)).unwrap()
-            }).collect(),
-            targets: targets.iter().map(|((a, _), port)| SocketAddr::new(a.ip(), *port)).collect(), ..ClaimSet::default() };
+            without: ranges.iter().rev().take(2).copied().collect(),
+            ranges,
+            targets: targets.iter().map(|((a, _), port)| SocketAddr::new(a.ip(), *port)).collect(),
+            yields,
+        };
         prop_assert_eq!(ClaimSet::try_from(&v1::Claim::from(&claim)).unwrap(), claim);
     }
 
