@@ -1,13 +1,12 @@
 //! What is known of the live server's side of a session, from its headers and the client's
 //! acknowledgements. Payload of the live server is never looked at.
 
+use millrace_wire::tcp::MAX_WINDOW_SCALE;
 use millrace_wire::{Flags, Seq, TcpHeader, TcpPacket};
 
 use crate::time::Time;
 use crate::turns::TurnClock;
 
-/// The largest shift of a window (RFC 7323 2.3): it may be that where the server's SYN was not captured.
-const MAX_SCALE: u8 = 14;
 /// The server's numbers are not known.
 const UNKNOWN: u8 = u8::MAX;
 
@@ -101,7 +100,8 @@ impl LiveView {
     pub(crate) fn midway(at: Time, next: Seq) -> Self {
         Self {
             first: next,
-            window_scale: MAX_SCALE,
+            // Its SYN was not captured: it may be that.
+            window_scale: MAX_WINDOW_SCALE,
             ..Self::new(at)
         }
     }
@@ -286,7 +286,7 @@ impl LiveView {
     /// The number of the server's first byte; `seen` stands for it if it is not known yet.
     const fn first_or(&mut self, seen: Seq) -> Seq {
         if !self.is_known() {
-            self.window_scale = MAX_SCALE;
+            self.window_scale = MAX_WINDOW_SCALE;
             self.first = seen;
         }
         self.first

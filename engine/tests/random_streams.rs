@@ -350,14 +350,7 @@ fn run(seed: u64) {
         );
         assert_eq!(replayed[0].ended, Ended::Fin, "seed {seed}: {port}");
     }
-    let stats = world.engine.stats();
-    assert_eq!(
-        stats.replicas_aborted.total(),
-        0,
-        "seed {seed}: {:?}",
-        stats.replicas_aborted
-    );
-    assert_eq!(stats.bytes_delivered, stats.bytes_wanted, "seed {seed}");
+    world.assert_all_delivered();
     world.assert_nothing_left();
 }
 

@@ -37,6 +37,27 @@ struct Held {
     granted: bool,
 }
 
+impl Held {
+    /// Whether this claim yields, and another copier's share lies within it.
+    fn is_shared_with(&self, share: &Held) -> bool {
+        self.claim.yields
+            && !share.claim.yields
+            && self.copier_id != share.copier_id
+            && self.claim.overlaps(&share.claim)
+    }
+
+    /// Whether nothing of this range is claimed, or all of it is left out.
+    fn leaves_out(&self, range: &ClientRange) -> bool {
+        self.claim.without.contains(range)
+            || !self.claim.ranges.iter().any(|own| own.overlaps(range))
+    }
+
+    /// Whether this is a granted claim with this client for this target.
+    fn holds(&self, target: SocketAddr, client: SocketAddr) -> bool {
+        self.granted && self.claim.contains(target, client)
+    }
+}
+
 /// The claims of all streams.
 #[derive(Debug, Default)]
 pub struct Claims {
@@ -81,8 +102,7 @@ impl Claims {
         if yields {
             let others = self.others(conn);
             if let Some(held) = self.held.get_mut(&conn) {
-                let leaves = |range| held.claim.without.contains(range);
-                if others.iter().all(leaves) {
+                if others.iter().all(|range| held.leaves_out(range)) {
                     held.granted = true;
                     words.push(Word::Granted(conn));
                 } else {
@@ -116,9 +136,10 @@ impl Claims {
             return Vec::new();
         };
         let mut words = Vec::new();
-        if !gone.claim.yields {
-            let told = holders(&self.held, &gone).map(|(conn, _)| conn);
-            words.extend(told.map(|conn| Word::Others(conn, self.others(conn))));
+        for (holder, it) in &self.held {
+            if it.is_shared_with(&gone) {
+                words.push(Word::Others(*holder, self.others(*holder)));
+            }
         }
         words.extend(self.settle());
         words
@@ -132,19 +153,16 @@ impl Claims {
         client: SocketAddr,
         link: impl Fn(ConnId) -> bool,
     ) -> Option<ConnId> {
-        let holds = |conn: &ConnId, held: &Held| {
-            held.granted && held.claim.contains(target, client) && link(*conn)
-        };
-        let holders = self.held.iter().filter(|(conn, held)| holds(conn, held));
+        let holders = self.held.iter();
+        let holders = holders.filter(|(conn, held)| held.holds(target, client) && link(**conn));
         let first = holders.min_by_key(|(_, held)| held.claim.yields);
         first.map(|(conn, _)| *conn)
     }
 
     /// The stream whose share holds this client for this target.
     pub fn share(&self, target: SocketAddr, client: SocketAddr) -> Option<ConnId> {
-        let mut shares = self.held.iter().filter(|(_, held)| !held.claim.yields);
-        let share = shares.find(|(_, held)| held.granted && held.claim.contains(target, client));
-        share.map(|(conn, _)| *conn)
+        let conn = self.find(target, client, |_| true)?;
+        self.get(conn).filter(|claim| !claim.yields).map(|_| conn)
     }
 
     /// Whether nobody claims anything.
@@ -178,14 +196,13 @@ impl Claims {
         let Some(mine) = self.held.get(&conn) else {
             return Vec::new();
         };
-        let shares = self.held.values().filter(|it| {
-            !it.claim.yields && it.copier_id != mine.copier_id && it.claim.overlaps(&mine.claim)
-        });
+        let shares = self
+            .held
+            .values()
+            .filter(|share| mine.is_shared_with(share));
         let ranges = shares.flat_map(|it| &it.claim.ranges);
-        let mut ranges: Vec<ClientRange> = ranges
-            .filter(|range| mine.claim.ranges.iter().any(|own| own.overlaps(range)))
-            .copied()
-            .collect();
+        let within = |range: &&ClientRange| mine.claim.ranges.iter().any(|own| own.overlaps(range));
+        let mut ranges: Vec<ClientRange> = ranges.filter(within).copied().collect();
         ranges.sort_unstable();
         ranges.dedup();
         ranges
@@ -194,21 +211,16 @@ impl Claims {
     /// The streams whose yielding claims this share lies within.
     fn holders_of(&self, share: ConnId) -> impl Iterator<Item = (ConnId, &Held)> {
         let share = self.held.get(&share);
-        share
-            .into_iter()
-            .flat_map(|share| holders(&self.held, share))
+        let held = self.held.iter();
+        held.filter(move |(_, it)| share.is_some_and(|share| it.is_shared_with(share)))
+            .map(|(conn, it)| (*conn, it))
     }
 
     /// Grants the shares that have been yielded.
     fn settle(&mut self) -> Vec<Word> {
         let is_yielded = |conn: ConnId, share: &ClaimSet| {
-            self.holders_of(conn).all(|(_, holder)| {
-                let mut ranges = share.ranges.iter();
-                ranges.all(|range| {
-                    let within = holder.claim.ranges.iter().any(|own| own.overlaps(range));
-                    !within || holder.claim.without.contains(range)
-                })
-            })
+            let mut holders = self.holders_of(conn);
+            holders.all(|(_, it)| share.ranges.iter().all(|range| it.leaves_out(range)))
         };
         let waiting = self.held.iter();
         let waiting = waiting.filter(|(_, it)| !it.granted && !it.claim.yields);
@@ -223,18 +235,6 @@ impl Claims {
         }
         ready.into_iter().map(Word::Granted).collect()
     }
-}
-
-/// Those of the streams whose yielding claims this share lies within.
-fn holders<'a>(
-    held: &'a HashMap<ConnId, Held>,
-    share: &'a Held,
-) -> impl Iterator<Item = (ConnId, &'a Held)> {
-    let holds = |it: &Held| {
-        it.claim.yields && it.copier_id != share.copier_id && it.claim.overlaps(&share.claim)
-    };
-    let held = held.iter().filter(move |(_, it)| holds(it));
-    held.map(|(conn, it)| (*conn, it))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const OPTION_SACK: u8 = 5;
 const OPTION_TIMESTAMPS: u8 = 8;
 const OPTION_MPTCP: u8 = 30;
 /// The largest shift that counts; larger ones are read as this (RFC 7323 2.3).
-const MAX_WINDOW_SCALE: u8 = 14;
+pub const MAX_WINDOW_SCALE: u8 = 14;
 
 /// The control bits of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -12,7 +12,7 @@ use super::Engine;
 use super::client::ClientSegment;
 use super::doubts::BORNE_OUT_AFTER;
 use crate::payload::Payload;
-use crate::session::{Phase, SessionKey};
+use crate::session::{Phase, Session, SessionKey};
 use crate::time::Time;
 
 /// Segments that wait in one session. The first of more goes in as it is.
@@ -229,7 +229,7 @@ impl Engine {
 }
 
 /// What becomes of a segment, `finally` or for now.
-fn decide(session: &crate::session::Session, one: &Waiting, finally: bool) -> Decision {
+fn decide(session: &Session, one: &Waiting, finally: bool) -> Decision {
     if !matches!(session.phase, Phase::Active { .. }) {
         return Decision::Take;
     }

@@ -16,7 +16,7 @@ impl SourcePool {
     /// How many addresses of the family of `like` there are; 0 for [`SourcePool::Clients`].
     pub fn len(&self, like: &IpAddr) -> u128 {
         self.ranges(like)
-            .map(|(first, last)| (last - first).saturating_add(1))
+            .map(|(first, last)| size(first, last))
             .fold(0, u128::saturating_add)
     }
 
@@ -43,7 +43,7 @@ impl SourcePool {
         let (mut skip, mut left) = (from, count);
         let mut slice = Vec::new();
         for (first, last) in self.ranges(like) {
-            let size = (last - first).saturating_add(1);
+            let size = size(first, last);
             if skip >= size {
                 skip -= size;
                 continue;
@@ -65,7 +65,7 @@ impl SourcePool {
 pub(super) fn count(ranges: &[(IpAddr, IpAddr)]) -> u128 {
     let sizes = ranges
         .iter()
-        .map(|(first, last)| (number(*last) - number(*first)).saturating_add(1));
+        .map(|(first, last)| size(number(*first), number(*last)));
     sizes.fold(0, u128::saturating_add)
 }
 
@@ -91,13 +91,18 @@ pub(super) fn without(ranges: &[(IpAddr, IpAddr)], cut: (IpAddr, IpAddr)) -> Vec
 /// The address with number `n` in these ranges, all of one family.
 pub(super) fn nth(ranges: &[(IpAddr, IpAddr)], mut n: u128) -> Option<IpAddr> {
     for (first, last) in ranges {
-        let size = (number(*last) - number(*first)).saturating_add(1);
+        let size = size(number(*first), number(*last));
         if n < size {
             return Some(address(number(*first) + n, first));
         }
         n -= size;
     }
     None
+}
+
+/// How many addresses there are from the first to the last, as numbers.
+const fn size(first: u128, last: u128) -> u128 {
+    (last - first).saturating_add(1)
 }
 
 fn number(ip: IpAddr) -> u128 {
