@@ -133,6 +133,12 @@ impl LiveView {
         self.in_step() && self.answered
     }
 
+    /// The same if the client has seen what this number acknowledges, captured or not.
+    pub(crate) fn is_turn_after(&self, ack: Seq) -> bool {
+        let saw = self.acknowledged(ack).unwrap_or(0);
+        self.answered && self.sent <= saw.max(self.client_saw)
+    }
+
     /// The client has sent bytes that are not answered.
     pub(crate) const fn note_asked(&mut self) {
         self.answered = false;

@@ -258,7 +258,7 @@ impl Engine {
         } else if packet.payload_len > 0 && flags.has(Flags::URG) {
             return self.end_before_urgent(now, key, at, packet);
         }
-        self.take_client_data(now, key, segment, false);
+        self.take_client_data(now, key, segment, None);
     }
 
     /// Takes a segment that has waited for what bears it out.
@@ -267,10 +267,13 @@ impl Engine {
         now: Time,
         key: SessionKey,
         segment: ClientSegment<'_>,
+        fresh: bool,
     ) {
         let session = self.sessions.get(key);
         match session.map(|session| &session.phase) {
-            Some(Phase::Active { .. }) => self.take_client_data(now, key, segment, true),
+            Some(Phase::Active { .. }) => {
+                self.take_client_data(now, key, segment, Some(BorneOut { fresh }));
+            }
             Some(_) => self.on_session_segment(now, key, segment),
             None => {}
         }
@@ -336,7 +339,7 @@ impl Engine {
         now: Time,
         key: SessionKey,
         segment: ClientSegment<'_>,
-        borne_out: bool,
+        borne_out: Option<BorneOut>,
     ) {
         let ClientSegment {
             at,
@@ -373,7 +376,7 @@ impl Engine {
         if is_unsent {
             self.bear_out(key, packet.header.ack);
         }
-        if !borne_out && self.waits(key, segment, offset) {
+        if borne_out.is_none() && self.waits(key, segment, offset) {
             return;
         }
         let reset = flags.has(Flags::RST);
@@ -390,7 +393,8 @@ impl Engine {
         let info = RunInfo {
             at,
             answer,
-            fresh: offset == known_end && session.live.is_turn(),
+            fresh: borne_out.is_some_and(|it| it.fresh)
+                || offset == known_end && session.live.is_turn(),
         };
         if packet.payload_len > 0 && wire_end > session.stream.known_end() {
             session.live.note_asked();
@@ -432,7 +436,7 @@ impl Engine {
             self.arm_session(key);
         }
         self.weigh_reset(now, key);
-        if !borne_out {
+        if borne_out.is_none() {
             self.settle_waiting(now, key, false);
         }
     }
@@ -626,6 +630,13 @@ pub(super) struct ClientSegment<'a> {
     pub(super) packet: &'a TcpPacket<'a>,
     /// The packet's bytes, in memory that may be kept.
     pub(super) payload: Payload<'a>,
+}
+
+/// A segment has waited, and is taken now.
+#[derive(Clone, Copy)]
+struct BorneOut {
+    /// It was the beginning of a turn when it was captured.
+    fresh: bool,
 }
 
 /// What a run meant for its session.

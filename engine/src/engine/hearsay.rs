@@ -53,7 +53,12 @@ impl Engine {
             live.hear(said);
         }
         let behind_hole = Some(*said).filter(|_| !counts);
-        self.doubt(key, |doubts| doubts.behind_hole = behind_hole);
+        self.doubt(key, |doubts| {
+            doubts.behind_hole = behind_hole;
+            if counts {
+                doubts.unasked = unasked;
+            }
+        });
         counts
     }
 
@@ -88,7 +93,10 @@ impl Engine {
         match said.filter(|said| session.live.is_borne_out(said, ack)) {
             Some(said) => {
                 session.live.hear(&said);
-                self.doubt(key, |doubts| doubts.behind_hole = None);
+                self.doubt(key, |doubts| {
+                    doubts.behind_hole = None;
+                    doubts.unasked = Some(said).filter(Said::is_unasked);
+                });
             }
             None => self.doubt(key, |doubts| doubts.unsent = Some(ack)),
         }

@@ -13,6 +13,7 @@ use super::client::ClientSegment;
 use super::doubts::BORNE_OUT_AFTER;
 use crate::payload::Payload;
 use crate::session::{Phase, Session, SessionKey};
+use crate::stream::ClientStream;
 use crate::time::Time;
 
 /// Segments that wait in one session. The first of more goes in as it is.
@@ -26,6 +27,8 @@ pub(super) struct Waiting {
     header: TcpHeader,
     payload: Bytes,
     payload_len: usize,
+    /// It begins a turn if it is what it seems.
+    fresh: bool,
     /// When the matter is decided by what is known then.
     until: Time,
     /// The live server has acknowledged it.
@@ -45,6 +48,12 @@ impl Waiting {
     /// Memory that it takes.
     fn cost(&self) -> usize {
         size_of::<Self>() + self.payload.len()
+    }
+
+    /// Where it begins and ends in this stream, a FIN included.
+    fn place(&self, stream: &ClientStream) -> (u64, u64) {
+        let offset = stream.offset_of(self.header.seq).unwrap_or(0);
+        (offset, self.end(offset))
     }
 
     /// Where it ends if it begins at this offset, a FIN included.
@@ -93,10 +102,19 @@ impl Engine {
             true => BORNE_OUT_AFTER,
             false => self.gap_grace(),
         };
-        self.put_waiting(key, segment, segment.at + patience)
+        let known = known_end(&session.stream, self.waiting.get(key).into_iter().flatten());
+        let fresh = offset == known.max(session.live.acked)
+            && session.live.is_turn_after(packet.header.ack);
+        self.put_waiting(key, segment, fresh, segment.at + patience)
     }
 
-    fn put_waiting(&mut self, key: SessionKey, segment: ClientSegment<'_>, until: Time) -> bool {
+    fn put_waiting(
+        &mut self,
+        key: SessionKey,
+        segment: ClientSegment<'_>,
+        fresh: bool,
+        until: Time,
+    ) -> bool {
         let packet = segment.packet;
         let repeats = |other: &Waiting| {
             (other.header.seq, other.payload_len) == (packet.header.seq, packet.payload_len)
@@ -116,6 +134,7 @@ impl Engine {
             header: packet.header,
             payload: segment.payload.keep(packet.payload),
             payload_len: packet.payload_len,
+            fresh,
             until,
             acked: false,
             passed_over: false,
@@ -137,26 +156,10 @@ impl Engine {
         else {
             return;
         };
-        let stream = &session.stream;
-        let place = |one: &Waiting| {
-            let offset = stream.offset_of(one.header.seq).unwrap_or(0);
-            (offset, one.end(offset))
-        };
-        // An acknowledgement of what the client is not known to have sent says nothing: it has sent what is in the
-        // stream, and what waits and continues that.
-        let mut places: Vec<(u64, u64)> = queue.iter().map(place).collect();
-        places.sort_unstable();
-        let known = places
-            .iter()
-            .fold(stream.known_end(), |known, (offset, end)| {
-                if *offset <= known {
-                    known.max(*end)
-                } else {
-                    known
-                }
-            });
+        // An acknowledgement of what the client is not known to have sent says nothing.
+        let known = known_end(&session.stream, queue.iter());
         for one in queue {
-            let (offset, end) = place(one);
+            let (offset, end) = one.place(&session.stream);
             one.acked |= (end..=known.max(end)).contains(&acked);
             one.passed_over |= acked <= offset;
         }
@@ -184,7 +187,7 @@ impl Engine {
                         packet: &waiting.packet(),
                         payload: Payload::Shared(&waiting.payload),
                     };
-                    self.take_borne_out(now, key, segment);
+                    self.take_borne_out(now, key, segment, waiting.fresh);
                 }
                 false => self.stats.segments_out_of_window += 1,
             }
@@ -226,6 +229,17 @@ impl Engine {
         let cost: usize = queue.iter().map(Waiting::cost).sum();
         self.heap = self.heap.saturating_sub(cost);
     }
+}
+
+/// How far the client is known to have sent: what is in the stream, and what waits and continues that.
+fn known_end<'w>(stream: &ClientStream, waiting: impl Iterator<Item = &'w Waiting>) -> u64 {
+    let mut places: Vec<(u64, u64)> = waiting.map(|one| one.place(stream)).collect();
+    places.sort_unstable();
+    let continued = |known: u64, (offset, end)| match offset <= known {
+        true => known.max(end),
+        false => known,
+    };
+    places.into_iter().fold(stream.known_end(), continued)
 }
 
 /// What becomes of a segment, `finally` or for now.

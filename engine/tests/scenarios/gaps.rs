@@ -66,6 +66,51 @@ fn the_turn_behind_a_hole_goes_on_at_once_when_the_hole_is_given_up() {
     world.assert_nothing_left();
 }
 
+/// What a target gets of a connection of which "one." arrived, and then these segments and "three." at 8.
+fn resumed_with(wire: &Wire, lost: Vec<(u64, Packet)>, ack: u8) -> World {
+    let mut segments = one_turn(wire);
+    segments.extend(lost);
+    segments.extend([
+        (15, wire.data(8, ack.into(), b"three.")),
+        (16, wire.answer(ack.into(), 14, 10)),
+        (18, wire.fin(14, u32::from(ack) + 10)),
+        (
+            19,
+            wire.server(Flags::ACK | Flags::FIN, i32::from(ack) + 10, 15, 0),
+        ),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(10));
+    world
+}
+
+#[test]
+fn a_turn_lost_with_the_first_part_of_its_answer_costs_no_other() {
+    let wire = Wire::new(PORT);
+    let lost = vec![
+        // "two." and ten bytes of its answer were not captured.
+        (13, wire.answer(20, 8, 10)),
+        (14, wire.ack(4, 30)),
+    ];
+    let mut world = resumed_with(&wire, lost, 30);
+    assert_eq!(received(&world), [&b"one."[..], b"three."]);
+    assert_eq!(stats(&world).bytes_missing, 4);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_turn_lost_with_the_last_part_of_its_answer_costs_no_other() {
+    let wire = Wire::new(PORT);
+    let lost = vec![
+        // "two." was not captured, nor were ten more bytes of its answer, which "three." acknowledges.
+        (13, wire.answer(10, 8, 10)),
+    ];
+    let mut world = resumed_with(&wire, lost, 30);
+    assert_eq!(received(&world), [&b"one."[..], b"three."]);
+    assert_eq!(stats(&world).bytes_missing, 4);
+    world.assert_nothing_left();
+}
+
 #[test]
 fn a_session_with_a_hole_is_watched_until_its_next_turn() {
     let wire = Wire::new(PORT);
