@@ -9,6 +9,9 @@ use crate::error::CaptureError;
 use crate::netlink::{LinkInfo, Netlink};
 use crate::next_hop::MacAddress;
 
+/// The name that stands for every device, as with tcpdump.
+const ANY: &str = "any";
+
 /// A network device as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -56,6 +59,18 @@ impl Device {
             Some(device) => Ok(device.clone()),
             None => Err(no_such_device(name, &all)),
         }
+    }
+
+    /// The devices of these names, in their order; `any` is each that is up.
+    ///
+    /// # Errors
+    /// A name that no device has; it names those that exist.
+    pub fn named(names: &[String]) -> Result<Vec<Self>, CaptureError> {
+        if names.iter().any(|name| name == ANY) {
+            let all = Self::list().into_iter();
+            return Ok(all.filter(|device| device.up).collect());
+        }
+        names.iter().map(|name| Self::find(name)).collect()
     }
 
     /// The devices on which packets to and from the given service addresses are seen: those that
@@ -198,6 +213,14 @@ mod tests {
     #[test]
     fn an_address_that_is_nowhere_has_no_device() {
         assert!(carrying(host(), &[Some("198.18.9.9".parse().unwrap())]).is_empty());
+    }
+
+    #[test]
+    fn any_is_every_device_that_is_up() {
+        let any = Device::named(&["any".to_owned()]).unwrap();
+        assert!(any.iter().any(|device| device.loopback));
+        assert!(any.iter().all(|device| device.up));
+        assert!(Device::named(&["lo".to_owned(), "no-such-dev".to_owned()]).is_err());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use millrace_capture::{
     CaptureError, Census, Device, Fanout, Filter, FilterSpec, ResponseFilter, Ring, RingConfig,
     Sender, SenderConfig, ServiceFilter, wait,
 };
+use millrace_wire::Tunnels;
 use support::packet::{Segment, from_ethernet, from_ip, reassemble, tcp};
 use support::{Namespace, Pair, Seen, drain, ready};
 
@@ -37,6 +38,7 @@ fn service() -> Filter {
         exclude: Vec::new(),
         client_snap_len: u32::MAX,
         server_snap_len: HEADERS_ONLY,
+        tunnels: Tunnels::none(),
     })
 }
 

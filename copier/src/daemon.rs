@@ -84,7 +84,8 @@ pub fn run() -> Result<(), ExitError> {
     let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
     let privileges = privileges::reduce(&options.common, &needs(&plan, control.as_ref()))?;
     // It inherits the priority, and nobody else does.
-    let intake = tap.map(|tap| Intake::start(tap, census, plan.pressure.memory));
+    let intake =
+        tap.map(|tap| Intake::start(tap, census, plan.tunnels.clone(), plan.pressure.memory));
     let intake = intake.transpose()?;
     drop(priority);
     // It may start a thread, which must not keep privileges.

@@ -28,6 +28,7 @@
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
 //! - [`ramp`], [`guard`] and [`control`]: how much is copied at each moment, and who decides it.
 //! - [`record`]: live traffic into files.
+//! - [`tunnels`]: which tunnels of a recording or of a mirror are looked into.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
 mod addresses;
@@ -64,4 +65,5 @@ pub mod reload;
 pub mod report;
 pub mod route_info;
 pub mod shard;
+pub mod tunnels;
 pub mod units;

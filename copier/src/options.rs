@@ -14,6 +14,7 @@ use millrace_fleet::exit::ExitError;
 use millrace_fleet::options::CommonOptions;
 
 use crate::offline::options::OfflineOptions;
+use crate::tunnels::TunnelOptions;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 pub use tcpcopy::TcpcopyOptions;
 
@@ -169,6 +170,10 @@ pub struct CaptureOptions {
     #[arg(short = 'S', long = "snap-length", value_name = "BYTES",
           value_parser = RangedU64ValueParser::<u32>::new().range(128..=524_288))]
     pub snap_length: Option<u32>,
+
+    /// Tunnels.
+    #[command(flatten)]
+    pub tunnels: TunnelOptions,
 }
 
 impl CaptureOptions {

@@ -21,6 +21,7 @@ use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
+use millrace_wire::Tunnels;
 
 use crate::addresses;
 use crate::control::PilotConfig;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub engine: Config,
     /// The ring to open, on all devices.
     pub ring: Option<RingConfig>,
+    /// Tunnels that are looked into there.
+    pub tunnels: Tunnels,
     /// When the copier is under pressure.
     pub pressure: pressure::Limits,
     /// The recording that is replayed instead.
@@ -131,6 +134,7 @@ impl Plan {
             .transpose()?;
         Ok(Self {
             ring,
+            tunnels: options.capture.tunnels.on_devices(),
             pressure: pressure::Limits {
                 memory: engine.memory_limit,
                 cpu_percent: options.limits.max_cpu.map(f64::from),
@@ -229,7 +233,7 @@ fn feed(options: &Options, sources: Vec<Source>) -> Result<FeedConfig, ExitError
             .max_open
             .or(offline.asap.then_some(DEFAULT_MAX_OPEN)),
         max_new_sessions: options.limits.max_new_sessions,
-        tunnels: offline.tunnels.chosen(),
+        tunnels: options.capture.tunnels.of_recording(),
         progress: !options.common.daemon,
     })
 }
@@ -406,10 +410,7 @@ fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, Exi
     names.sort();
     names.dedup();
     if !names.is_empty() {
-        return names
-            .iter()
-            .map(|name| Device::find(name).map_err(|error| ExitError::start(error.to_string())))
-            .collect();
+        return Device::named(&names).map_err(|error| ExitError::start(error.to_string()));
     }
     let services = options.services.iter();
     let mut live: Vec<Option<IpAddr>> = services.map(|mapping| mapping.live_ip).collect();
@@ -463,6 +464,7 @@ fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> 
             exclude,
             client_snap_len: options.capture.snap_length(),
             server_snap_len: SERVER_SNAP_LENGTH,
+            tunnels: options.capture.tunnels.on_devices(),
         }),
     };
     filter

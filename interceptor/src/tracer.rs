@@ -16,7 +16,7 @@ use millrace_capture::wait::MAX_SOURCES;
 use millrace_capture::{Device, Filter, FilterSpec, Ring, RingConfig, ServiceFilter, wait};
 use millrace_fleet::server::HeaderQueue;
 use millrace_proto::{Sight, TraceReport, TraceRequest};
-use millrace_wire::{Decoder, Endpoint, Flags, TcpPacket, Verify};
+use millrace_wire::{Decoder, Endpoint, Flags, TcpPacket, Tunnels, Verify};
 
 /// Questions that may wait.
 const WAITING: usize = 4;
@@ -222,6 +222,7 @@ fn open(request: &TraceRequest, devices: &[Device]) -> Result<Vec<(String, Ring)
         exclude: Vec::new(),
         client_snap_len: HEADERS_ONLY,
         server_snap_len: HEADERS_ONLY,
+        tunnels: Tunnels::none(),
     });
     let mut rings = Vec::new();
     let mut problem = "no device is up".to_owned();

@@ -5,6 +5,7 @@
 //!
 //! - [`Lab`], [`Host`], [`Switch`], [`Link`] and [`Process`] are the parts; [`Stage`] is the standard layout.
 //! - [`cluster`] is the layout with a director and real servers in place of the one target.
+//! - [`Mirror`] is a switch's mirror port: what passes one device leaves another one too.
 //! - [`fault`] makes cables lose, duplicate, reorder and delay.
 //! - [`recorder`] is a server that hashes what it receives; [`records`] compares what two of them received.
 //! - [`load`] is client traffic of several kinds in which every answer is checked.
@@ -17,10 +18,12 @@ pub mod cluster;
 mod command;
 mod error;
 pub mod fault;
+mod frames;
 mod host;
 mod lab;
 mod link;
 pub mod load;
+mod mirror;
 mod pattern;
 mod privilege;
 mod process;
@@ -37,6 +40,7 @@ pub use error::{Error, Result};
 pub use host::Host;
 pub use lab::Lab;
 pub use link::{Link, Switch, connect};
+pub use mirror::Mirror;
 pub use privilege::{enter, missing};
 pub use process::Process;
 pub use program::binary;

@@ -38,8 +38,8 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Length of an Ethernet II header without tags, in bytes.
 pub const ETHERNET_HEADER: usize = 14;
 /// EtherTypes of MPLS (RFC 3032; the second was for multicast) and of PPPoE sessions (RFC 2516).
-const MPLS: [u16; 2] = [0x8847, 0x8848];
-const PPPOE_SESSION: u16 = 0x8864;
+pub(crate) const MPLS: [u16; 2] = [0x8847, 0x8848];
+pub(crate) const PPPOE_SESSION: u16 = 0x8864;
 /// PPP's protocol numbers of IPv4 and IPv6.
 const PPP_IPV4: u16 = 0x0021;
 const PPP_IPV6: u16 = 0x0057;

@@ -1,11 +1,14 @@
 //! Tunnels that mirrors, clouds and balancers deliver packets in: what is inside.
 
-use crate::field::{u8_at, u16_at};
-use crate::link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkType};
+use std::collections::BTreeSet;
 
-/// Protocol numbers (IANA): IPv4 and IPv6 in IP (RFC 2003, RFC 2473), UDP, GRE.
+use crate::field::{u8_at, u16_at};
+use crate::link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkType, MPLS, PPPOE_SESSION};
+
+/// Protocol number of UDP (IANA).
+pub const UDP: u8 = 17;
+/// Protocol numbers (IANA): IPv4 and IPv6 in IP (RFC 2003, RFC 2473), GRE.
 const IPV4_IN_IP: u8 = 4;
-const UDP: u8 = 17;
 const IPV6_IN_IP: u8 = 41;
 const GRE: u8 = 47;
 
@@ -59,6 +62,37 @@ impl Tunnels {
     /// Whether a kind is followed.
     pub fn has(&self, tunnel: Tunnel) -> bool {
         self.kinds.contains(&tunnel)
+    }
+
+    /// IP protocols, UDP left out, that may bear one of them, sorted: a first, coarse choice for filters.
+    pub fn protocols(&self) -> Vec<u8> {
+        let is_borne = |protocol: &u8| match *protocol {
+            GRE => self.has(Tunnel::Gre) || self.has(Tunnel::Erspan),
+            _ => self.has(Tunnel::IpInIp),
+        };
+        let known = [IPV4_IN_IP, IPV6_IN_IP, GRE];
+        known.into_iter().filter(is_borne).collect()
+    }
+
+    /// UDP ports that one of them is sent to, sorted.
+    pub fn udp_ports(&self) -> Vec<u16> {
+        let fixed = [
+            (Tunnel::Geneve, GENEVE_PORT),
+            (Tunnel::Gue, GUE_PORT),
+            (Tunnel::GtpU, GTP_U_PORT),
+        ];
+        let fixed = fixed.into_iter().filter(|(kind, _)| self.has(*kind));
+        let vxlan = self.vxlan_ports.iter().filter(|_| self.has(Tunnel::Vxlan));
+        let ports = fixed.map(|(_, port)| port).chain(vxlan.copied());
+        ports.collect::<BTreeSet<u16>>().into_iter().collect()
+    }
+
+    /// EtherTypes that bear one of them, sorted.
+    pub fn ethertypes(&self) -> Vec<u16> {
+        let mpls = MPLS.into_iter().filter(|_| self.has(Tunnel::Mpls));
+        let pppoe = [PPPOE_SESSION].into_iter();
+        mpls.chain(pppoe.filter(|_| self.has(Tunnel::Pppoe)))
+            .collect()
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use millrace_wire::LinkType;
+use millrace_wire::tunnel::UDP;
+use millrace_wire::{LinkType, Tunnels};
 
 use super::assembler::{Assembler, Label};
 use super::endpoints::{Addresses, Endpoints, Family, Ipv4, Ipv6, Words};
@@ -44,6 +45,8 @@ pub(super) fn services(
         only_syns: false,
         to_snap_len: spec.client_snap_len.min(snap_len),
         from_snap_len: spec.server_snap_len.min(snap_len),
+        tunnels: Bearers::of(&spec.tunnels),
+        tunnel_snap_len: snap_len,
         ipv4: FamilyRules::of_services::<Ipv4>(spec),
         ipv6: FamilyRules::of_services::<Ipv6>(spec),
     };
@@ -60,6 +63,8 @@ pub(super) fn connects(
         only_syns: true,
         to_snap_len: snap_len,
         from_snap_len: 0,
+        tunnels: Bearers::default(),
+        tunnel_snap_len: 0,
         ipv4: FamilyRules::of_services::<Ipv4>(spec),
         ipv6: FamilyRules::of_services::<Ipv6>(spec),
     };
@@ -77,6 +82,8 @@ pub(super) fn responses(
         only_syns: false,
         to_snap_len: 0,
         from_snap_len: spec.snap_len.min(snap_len),
+        tunnels: Bearers::default(),
+        tunnel_snap_len: 0,
         ipv4: FamilyRules::of_responses::<Ipv4>(spec),
         ipv6: FamilyRules::of_responses::<Ipv6>(spec),
     };
@@ -113,11 +120,40 @@ impl<const N: usize> FamilyRules<N> {
     }
 }
 
+/// What may bear a tunnel: IP protocols besides UDP, UDP ports, EtherTypes; each sorted.
+#[derive(Default)]
+struct Bearers {
+    protocols: Vec<u32>,
+    udp_ports: Vec<u32>,
+    ethertypes: Vec<u32>,
+}
+
+impl Bearers {
+    fn of(tunnels: &Tunnels) -> Self {
+        let wide = |values: Vec<u16>| values.into_iter().map(u32::from).collect();
+        Self {
+            protocols: tunnels.protocols().into_iter().map(u32::from).collect(),
+            udp_ports: wide(tunnels.udp_ports()),
+            ethertypes: wide(tunnels.ethertypes()),
+        }
+    }
+
+    /// The protocols, and UDP where one of its ports is among them.
+    fn with_udp(&self) -> Vec<u32> {
+        let udp = (!self.udp_ports.is_empty()).then_some(u32::from(UDP));
+        let mut all: Vec<u32> = self.protocols.iter().copied().chain(udp).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
 struct Rules {
     /// Of packets to services only those that begin a connection.
     only_syns: bool,
     to_snap_len: u32,
     from_snap_len: u32,
+    tunnels: Bearers,
+    tunnel_snap_len: u32,
     ipv4: FamilyRules<1>,
     ipv6: FamilyRules<4>,
 }
@@ -127,6 +163,7 @@ struct Rules {
 struct Verdicts {
     to: Label,
     from: Label,
+    tunnel: Label,
     reject: Label,
 }
 
@@ -143,6 +180,7 @@ impl Rules {
         let verdicts = Verdicts {
             to: asm.label(),
             from: asm.label(),
+            tunnel: asm.label(),
             reject: asm.label(),
         };
         let (ipv4, ipv6) = (asm.label(), asm.label());
@@ -159,11 +197,15 @@ impl Rules {
             asm.statement(op::LD_IMM, 0);
             asm.statement(op::ST, M_FLAGS);
         }
-        find_network_header(&mut asm, link, ipv4, ipv6, verdicts.reject);
+        let other = asm.label();
+        let networks = Networks { ipv4, ipv6, other };
+        find_network_header(&mut asm, link, networks, verdicts.reject);
+        asm.bind(other);
+        asm.search_any(&self.tunnels.ethertypes, verdicts.tunnel, verdicts.reject);
         asm.bind(ipv4);
-        ipv4_packet(&mut asm, &self.ipv4, decided, flags);
+        ipv4_packet(&mut asm, &self.ipv4, &self.tunnels, decided, flags);
         asm.bind(ipv6);
-        ipv6_packet(&mut asm, &self.ipv6, decided, flags);
+        ipv6_packet(&mut asm, &self.ipv6, &self.tunnels, decided, flags);
         if flags {
             asm.bind(decided.to);
             asm.statement(op::LD_MEM, M_FLAGS);
@@ -173,6 +215,7 @@ impl Rules {
         for (label, snap_len) in [
             (verdicts.to, self.to_snap_len),
             (verdicts.from, self.from_snap_len),
+            (verdicts.tunnel, self.tunnel_snap_len),
             (verdicts.reject, 0),
         ] {
             asm.bind(label);
@@ -189,34 +232,36 @@ impl Rules {
     }
 }
 
-/// Sets X to the offset of the IP header and goes on by address family.
-fn find_network_header(
-    asm: &mut Assembler,
-    link: LinkType,
+/// Where it goes on by network protocol; with another one, its EtherType is loaded.
+#[derive(Clone, Copy)]
+struct Networks {
     ipv4: Label,
     ipv6: Label,
-    reject: Label,
-) {
+    other: Label,
+}
+
+/// Sets X to the offset of the IP header and goes on by network protocol.
+fn find_network_header(asm: &mut Assembler, link: LinkType, networks: Networks, reject: Label) {
     match link {
-        LinkType::Ethernet => by_tags(asm, ipv4, ipv6, reject),
+        LinkType::Ethernet => by_tags(asm, networks),
         LinkType::LinuxSll => {
             asm.statement(op::LDX_IMM, 16);
             asm.statement(op::LDH_ABS, 14);
-            by_ethertype(asm, ipv4, ipv6, reject);
+            by_ethertype(asm, networks);
         }
         LinkType::LinuxSll2 => {
             asm.statement(op::LDX_IMM, 20);
             asm.statement(op::LDH_ABS, 0);
-            by_ethertype(asm, ipv4, ipv6, reject);
+            by_ethertype(asm, networks);
         }
-        LinkType::RawIp => by_version(asm, 0, ipv4, ipv6, reject),
-        LinkType::Null | LinkType::Loop => by_version(asm, 4, ipv4, ipv6, reject),
+        LinkType::RawIp => by_version(asm, 0, networks, reject),
+        LinkType::Null | LinkType::Loop => by_version(asm, 4, networks, reject),
         // No device delivers it: it is met in files alone, which no filter of the kernel reads.
         LinkType::Nflog => asm.goto(reject),
     }
 }
 
-fn by_tags(asm: &mut Assembler, ipv4: Label, ipv6: Label, reject: Label) {
+fn by_tags(asm: &mut Assembler, networks: Networks) {
     /// 802.1Q, 802.1ad, and what was used for QinQ before that.
     const TAGS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
     let known = asm.label();
@@ -233,41 +278,52 @@ fn by_tags(asm: &mut Assembler, ipv4: Label, ipv6: Label, reject: Label) {
     asm.statement(op::LDX_IMM, 22);
     asm.statement(op::LDH_ABS, 20);
     asm.bind(known);
-    by_ethertype(asm, ipv4, ipv6, reject);
+    by_ethertype(asm, networks);
 }
 
-fn by_ethertype(asm: &mut Assembler, ipv4: Label, ipv6: Label, reject: Label) {
-    asm.test_or_next(op::JEQ, 0x0800, ipv4);
-    asm.test(op::JEQ, 0x86dd, ipv6, reject);
+fn by_ethertype(asm: &mut Assembler, networks: Networks) {
+    asm.test_or_next(op::JEQ, 0x0800, networks.ipv4);
+    asm.test(op::JEQ, 0x86dd, networks.ipv6, networks.other);
 }
 
-fn by_version(asm: &mut Assembler, offset: u32, ipv4: Label, ipv6: Label, reject: Label) {
+fn by_version(asm: &mut Assembler, offset: u32, networks: Networks, reject: Label) {
     asm.statement(op::LDX_IMM, offset);
     asm.statement(op::LDB_IND, 0);
     asm.statement(op::RSH, 4);
-    asm.test_or_next(op::JEQ, 4, ipv4);
-    asm.test(op::JEQ, 6, ipv6, reject);
+    asm.test_or_next(op::JEQ, 4, networks.ipv4);
+    asm.test(op::JEQ, 6, networks.ipv6, reject);
 }
 
-fn ipv4_packet(asm: &mut Assembler, rules: &FamilyRules<1>, verdicts: Verdicts, flags: bool) {
+fn ipv4_packet(
+    asm: &mut Assembler,
+    rules: &FamilyRules<1>,
+    tunnels: &Bearers,
+    verdicts: Verdicts,
+    flags: bool,
+) {
     let offsets = Offsets {
         source: 12,
         destination: 16,
     };
     let (tcp, fragment, whole) = (asm.label(), asm.label(), asm.label());
     asm.statement(op::LDB_IND, 9);
-    asm.test(op::JEQ, TCP, tcp, verdicts.reject);
+    asm.test_or_next(op::JEQ, TCP, tcp);
+    not_tcp(asm, tunnels, verdicts, |asm| {
+        asm.statement(op::LDH_IND, 6);
+        let first = asm.label();
+        // Later fragments show no port.
+        asm.test(op::JSET, 0x1fff, verdicts.tunnel, first);
+        asm.bind(first);
+        to_transport(asm);
+        0
+    });
     asm.bind(tcp);
     // The fragment offset: only the first fragment, with offset 0, has ports.
     asm.statement(op::LDH_IND, 6);
     asm.test(op::JSET, 0x1fff, fragment, whole);
     asm.bind(whole);
     asm.statement(op::STX, M_NETWORK);
-    asm.statement(op::LDB_IND, 0);
-    asm.statement(op::AND, 0x0f);
-    asm.statement(op::LSH, 2);
-    asm.statement(op::ADD_X, 0);
-    asm.statement(op::TAX, 0);
+    to_transport(asm);
     store_ports(asm, 0, flags);
     asm.statement(op::LDX_MEM, M_NETWORK);
     by_endpoints(asm, rules, offsets, verdicts);
@@ -275,7 +331,43 @@ fn ipv4_packet(asm: &mut Assembler, rules: &FamilyRules<1>, verdicts: Verdicts, 
     by_hosts(asm, rules, offsets, verdicts);
 }
 
-fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts, flags: bool) {
+/// Moves X from the IPv4 header to what follows it.
+fn to_transport(asm: &mut Assembler) {
+    asm.statement(op::LDB_IND, 0);
+    asm.statement(op::AND, 0x0f);
+    asm.statement(op::LSH, 2);
+    asm.statement(op::ADD_X, 0);
+    asm.statement(op::TAX, 0);
+}
+
+/// Decides by the protocol that is loaded, which is not TCP, and with UDP by the destination port; `find` finds the UDP
+/// header, and gives its offset from X.
+fn not_tcp(
+    asm: &mut Assembler,
+    tunnels: &Bearers,
+    verdicts: Verdicts,
+    find: impl FnOnce(&mut Assembler) -> u32,
+) {
+    let udp = asm.label();
+    if !tunnels.udp_ports.is_empty() {
+        asm.test_or_next(op::JEQ, u32::from(UDP), udp);
+    }
+    asm.search_any(&tunnels.protocols, verdicts.tunnel, verdicts.reject);
+    if !tunnels.udp_ports.is_empty() {
+        asm.bind(udp);
+        let offset = find(asm);
+        asm.statement(op::LDH_IND, offset + 2);
+        asm.search_any(&tunnels.udp_ports, verdicts.tunnel, verdicts.reject);
+    }
+}
+
+fn ipv6_packet(
+    asm: &mut Assembler,
+    rules: &FamilyRules<4>,
+    tunnels: &Bearers,
+    verdicts: Verdicts,
+    flags: bool,
+) {
     let offsets = Offsets {
         source: 8,
         destination: 24,
@@ -288,7 +380,8 @@ fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts, 
     let [first, second, third] = EXTENSIONS;
     asm.test_or_next(op::JEQ, first, extension);
     asm.test_or_next(op::JEQ, second, extension);
-    asm.test(op::JEQ, third, extension, verdicts.reject);
+    asm.test_or_next(op::JEQ, third, extension);
+    not_tcp(asm, tunnels, verdicts, |_| IPV6_HEADER);
 
     // BIG TCP: hop-by-hop options of 8 bytes with the jumbo payload option (RFC 2675), then TCP.
     asm.bind(hop_by_hop);
@@ -308,7 +401,8 @@ fn ipv6_packet(asm: &mut Assembler, rules: &FamilyRules<4>, verdicts: Verdicts, 
     for next in [TCP, first, second] {
         asm.test_or_next(op::JEQ, next, hosts);
     }
-    asm.test(op::JEQ, third, hosts, verdicts.reject);
+    asm.test_or_next(op::JEQ, third, hosts);
+    asm.search_any(&tunnels.with_udp(), verdicts.tunnel, verdicts.reject);
 
     asm.bind(plain);
     store_ports(asm, IPV6_HEADER, flags);

@@ -18,7 +18,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 
-use millrace_wire::LinkType;
+use millrace_wire::{LinkType, Tunnels};
 
 pub use libpcap::Expression;
 pub(crate) use prelude::prelude;
@@ -81,6 +81,8 @@ pub struct FilterSpec {
     pub client_snap_len: u32,
     /// Bytes kept of a packet from a service; 0 leaves them out. See [`HEADERS_ONLY`].
     pub server_snap_len: u32,
+    /// Packets that may bear one of these tunnels are captured whole, whatever is inside: the reader has to look.
+    pub tunnels: Tunnels,
 }
 
 /// TCP packets that come from targets.

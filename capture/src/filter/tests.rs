@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
-use millrace_wire::LinkType;
+use millrace_wire::{LinkType, Tunnel, Tunnels};
 use proptest::prelude::*;
 
 use super::interpreter::run;
@@ -120,6 +120,24 @@ impl Packet {
             [_, second, ..] => second != 0,
         }
     }
+
+    /// Whether it can bear one of these tunnels, as far as the program looks. It is not TCP.
+    fn may_be_one_of(&self, tunnels: &Tunnels) -> bool {
+        let borne = match self.protocol {
+            4 | 41 => tunnels.has(Tunnel::IpInIp),
+            47 => tunnels.has(Tunnel::Gre) || tunnels.has(Tunnel::Erspan),
+            17 => {
+                let to_it = tunnels.vxlan_ports.contains(&self.destination.port());
+                let kinds = [Tunnel::Vxlan, Tunnel::Geneve, Tunnel::Gue, Tunnel::GtpU];
+                match self.shows_ports() && self.extensions.is_empty() {
+                    true => to_it && tunnels.has(Tunnel::Vxlan),
+                    false => kinds.into_iter().any(|kind| tunnels.has(kind)),
+                }
+            }
+            _ => false,
+        };
+        borne && self.extensions.len() < 2
+    }
 }
 
 /// What the filter promises, said plainly.
@@ -134,7 +152,8 @@ fn expected(spec: &FilterSpec, packet: &Packet) -> u32 {
         })
     };
     if !packet.may_be_tcp() {
-        return 0;
+        let tunnels = packet.may_be_one_of(&spec.tunnels);
+        return if tunnels { SNAP } else { 0 };
     }
     let ports = packet.shows_ports();
     let port = |socket: SocketAddr| ports.then_some(socket.port());
@@ -162,6 +181,7 @@ fn spec(services: &[(Option<&str>, u16)]) -> FilterSpec {
         exclude: Vec::new(),
         client_snap_len: 65_535,
         server_snap_len: HEADERS_ONLY,
+        tunnels: Tunnels::none(),
     }
 }
 
@@ -186,6 +206,28 @@ fn both_directions_of_a_service_are_kept_each_at_its_length() {
         udp.protocol = 17;
         assert_eq!(verdict(&spec, &udp), 0);
     }
+}
+
+#[test]
+fn what_may_bear_a_tunnel_is_kept_whole_by_its_ethertype_too() {
+    let mut spec = spec(&[(Some("198.18.0.1"), 80)]);
+    let mut frame = vec![2; 12];
+    frame.extend([0x81, 0, 0, 7, 0x88, 0x47]);
+    frame.resize(60, 0);
+    let kept = |spec: &FilterSpec, frame: &[u8]| {
+        let filter = Filter::Services(spec.clone());
+        run(&filter.compile(LinkType::Ethernet, SNAP).unwrap(), frame)
+    };
+    assert_eq!(kept(&spec, &frame), 0);
+    spec.tunnels = Tunnels::all();
+    assert_eq!(kept(&spec, &frame), SNAP);
+    frame[17] = 0x64;
+    assert_eq!(kept(&spec, &frame), SNAP, "PPPoE");
+    frame[17] = 0xcc;
+    assert_eq!(kept(&spec, &frame), 0, "LLDP");
+    spec.tunnels.kinds = vec![Tunnel::Gre];
+    frame[17] = 0x47;
+    assert_eq!(kept(&spec, &frame), 0);
 }
 
 #[test]
@@ -377,7 +419,7 @@ fn packet() -> impl Strategy<Value = Packet> {
     let tag = prop::sample::select(vec![0x8100u16, 0x88a8, 0x9100]);
     (
         endpoints,
-        prop_oneof![6 => Just(6u8), 1 => Just(17)],
+        prop_oneof![6 => Just(6u8), 2 => Just(17), 1 => prop::sample::select(vec![1, 4, 41, 47])],
         0u8..11,
         prop_oneof![3 => Just(0u16), 1 => 1..0x1fffu16],
         extensions,
@@ -407,13 +449,18 @@ fn any_spec() -> impl Strategy<Value = FilterSpec> {
         prop::collection::vec(service, 0..12),
         prop::collection::vec(any_address(), 0..5),
         prop::collection::vec(target, 0..4),
+        prop::sample::subsequence(Tunnel::ALL.to_vec(), 0..=Tunnel::ALL.len()),
     )
-        .prop_map(|(services, local_addresses, exclude)| FilterSpec {
+        .prop_map(|(services, local_addresses, exclude, kinds)| FilterSpec {
             services,
             local_addresses,
             exclude,
             client_snap_len: 65_535,
             server_snap_len: HEADERS_ONLY,
+            tunnels: Tunnels {
+                kinds,
+                vxlan_ports: vec![82, 85],
+            },
         })
 }
 

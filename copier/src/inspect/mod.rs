@@ -25,8 +25,8 @@ use self::findings::{FileFindings, Findings, InterfaceFindings};
 use self::table::Table;
 use crate::command::{self, Arguments};
 use crate::offline::timeline::Timeline;
-use crate::offline::tunnels::TunnelOptions;
 use crate::report;
+use crate::tunnels::TunnelOptions;
 
 /// Says what recordings hold: services, sessions, bytes, gaps, and whether a replay will be complete.
 #[derive(Debug, Clone, clap::Parser)]
@@ -64,7 +64,7 @@ pub struct InspectOptions {
 /// Exit code 64 for the command line, 1 for files of which nothing can be read.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: InspectOptions = command::parse(arguments)?;
-    let findings = inspect(&options.files, options.tunnels.chosen())?;
+    let findings = inspect(&options.files, options.tunnels.of_recording())?;
     let output = if options.json {
         serde_json::to_string_pretty(&findings)
             .map_err(|error| ExitError::caused("cannot write the findings", &error))?

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use millrace_capture::{Census, RingStatistics, Tap, Waker};
 use millrace_fleet::exit::ExitError;
-use millrace_wire::DecodeCounters;
+use millrace_wire::{DecodeCounters, Tunnels};
 
 pub use batch::{Batch, Captured};
 use queue::Queue;
@@ -45,16 +45,22 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts the reader; the census counts SYNs to the live services. At most `limit` bytes wait for the shard, which keeps less of them while
-    /// it needs memory itself: see [`Intake::note_memory`].
+    /// Starts the reader; the census counts SYNs to the live services, and these tunnels are looked into. At most
+    /// `limit` bytes wait for the shard, which keeps less of them while it needs memory itself: see
+    /// [`Intake::note_memory`].
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(tap: Tap, census: Option<Census>, limit: u64) -> Result<Self, ExitError> {
+    pub fn start(
+        tap: Tap,
+        census: Option<Census>,
+        tunnels: Tunnels,
+        limit: u64,
+    ) -> Result<Self, ExitError> {
         let waker =
             Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
         let queue = Arc::new(Queue::new(limit, waker.clone()));
-        let thread = reader::start(tap, census, queue.clone())
+        let thread = reader::start(tap, census, tunnels, queue.clone())
             .map_err(|error| ExitError::caused("cannot start the capture thread", &error))?;
         Ok(Self {
             queue,

@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use millrace_capture::{CaptureError, Census, Filter, FilterSpec, Pace, Tap, wait};
-use millrace_wire::{Decoder, Flags, Verify};
+use millrace_wire::{Decoder, Flags, Tunnels, Verify};
 
 use super::queue::Queue;
 use super::{Batch, Counts};
@@ -27,12 +27,13 @@ const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) fn start(
     tap: Tap,
     census: Option<Census>,
+    tunnels: Tunnels,
     queue: Arc<Queue>,
 ) -> std::io::Result<JoinHandle<()>> {
     let reader = Reader {
         tap,
         queue,
-        decoder: Decoder::new(),
+        decoder: Decoder::with_tunnels(tunnels),
         show_at: Instant::now(),
         syns: Syns::new(census),
     };

@@ -8,7 +8,6 @@
 //! - [`inputs`]: whether `-i` names devices or files.
 //! - [`reader`]: reads and decompresses, off the shard's thread.
 //! - [`timeline`]: when a packet of a recording is due.
-//! - [`tunnels`]: which tunnels of a recording are looked into.
 //! - [`feed`]: hands packets to the engine when they are due and as fast as it can take them.
 //! - [`outcome`]: what a replay amounts to, and whether that is enough.
 //! - [`recording`]: what the report says of it.
@@ -22,4 +21,3 @@ pub mod progress;
 pub mod reader;
 pub mod recording;
 pub mod timeline;
-pub mod tunnels;

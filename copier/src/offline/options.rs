@@ -6,8 +6,6 @@ use clap::builder::RangedU64ValueParser;
 use millrace_fleet::address::ClientPool;
 use millrace_fleet::exit::ExitError;
 
-use super::tunnels::TunnelOptions;
-
 /// Open sessions with `--asap`, unless said otherwise: fewer than a short accept queue holds, since
 /// all of them may begin at once.
 pub const DEFAULT_MAX_OPEN: u32 = 100;
@@ -50,10 +48,6 @@ pub struct OfflineOptions {
     )]
     pub local_net: Option<ClientPool>,
 
-    /// Tunnels.
-    #[command(flatten)]
-    pub tunnels: TunnelOptions,
-
     /// Succeed (exit code 0) when at least this share of the recorded bytes was delivered; less is
     /// exit code 2. By default all must be, and every connection must end as it was recorded.
     #[arg(long, value_name = "SHARE", value_parser = share)]
@@ -74,9 +68,8 @@ impl OfflineOptions {
             (self.min_fidelity.is_some(), "--min-fidelity"),
             (self.local, "--local"),
         ];
-        let given = given.into_iter().find(|(given, _)| *given);
-        match given.map(|(_, option)| option).or(self.tunnels.given()) {
-            Some(option) => Err(ExitError::usage(format!(
+        match given.into_iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(ExitError::usage(format!(
                 "{option} is for replaying recordings: name one with -i FILE, or leave {option} out"
             ))),
             None => Ok(()),

@@ -82,11 +82,7 @@ fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {
     let devices = if options.devices.is_empty() {
         Device::carrying(&addresses)
     } else {
-        options
-            .devices
-            .iter()
-            .map(|name| Device::find(name).map_err(|error| ExitError::start(error.to_string())))
-            .collect::<Result<_, _>>()?
+        Device::named(&options.devices).map_err(|error| ExitError::start(error.to_string()))?
     };
     if devices.is_empty() {
         return Err(ExitError::start(
@@ -137,6 +133,7 @@ fn filter(options: &RecordOptions) -> Result<Filter, ExitError> {
                     true => options.snap_length,
                     false => millrace_capture::filter::HEADERS_ONLY,
                 },
+                tunnels: options.tunnels.on_devices(),
             }))
         }
     }

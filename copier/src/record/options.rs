@@ -12,6 +12,7 @@ use millrace_fleet::options::CommonOptions;
 
 use super::files::Rotation;
 use super::room::MinFree;
+use crate::tunnels::TunnelOptions;
 
 /// Records live traffic into pcapng files.
 ///
@@ -76,6 +77,10 @@ pub struct RecordOptions {
     #[arg(short = 'S', long = "snap-length", value_name = "BYTES", default_value_t = 65_599,
           value_parser = RangedU64ValueParser::<u32>::new().range(128..=524_288))]
     pub snap_length: u32,
+
+    /// Tunnels.
+    #[command(flatten)]
+    pub tunnels: TunnelOptions,
 
     /// Leave devices as they are: without promiscuous mode a mirror port or a bridge hands over only
     /// what is for this host.

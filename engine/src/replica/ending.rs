@@ -150,7 +150,7 @@ impl Replica {
         };
         let left = match &self.phase {
             Phase::Lingering(_) | Phase::Done => return,
-            Phase::Waiting(_) => None,
+            Phase::Waiting { .. } => None,
             Phase::SynSent(handshake) => Some(Linger::abandoned(cx.now, handshake.first())),
             Phase::Open(c) => Some(c.reset(cx.now)),
         };

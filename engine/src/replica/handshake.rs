@@ -1,5 +1,7 @@
 //! The way to an established connection: SYN-SENT (RFC 9293 3.10.7.3).
 
+use std::time::Duration;
+
 use millrace_wire::build::headers_len;
 use millrace_wire::{Endpoint, Flags, Seq, TcpHeader, TcpOptions};
 
@@ -16,6 +18,8 @@ pub(super) struct Handshake {
     iss: Seq,
     rtt: Rtt,
     sent_at: Time,
+    /// How long an answer was waited for before, in tries that were called off, in milliseconds.
+    tried: u32,
     syn_due: bool,
     tries: u8,
     rto_at: Time,
@@ -38,11 +42,12 @@ pub(super) enum Heard {
 }
 
 impl Handshake {
-    pub(super) const fn new(now: Time, iss: Seq, in_crowd: bool) -> Self {
+    pub(super) const fn new(now: Time, iss: Seq, in_crowd: bool, tried: u32) -> Self {
         Self {
             iss,
             rtt: Rtt::new(),
             sent_at: now,
+            tried,
             syn_due: true,
             tries: 0,
             rto_at: Time::NEVER,
@@ -69,7 +74,14 @@ impl Handshake {
 
     /// When the target has had its time.
     pub(super) fn gives_up_at(&self, config: &Config) -> Time {
-        self.sent_at + config.answer_timeout
+        let tried = Duration::from_millis(self.tried.into());
+        self.sent_at + config.answer_timeout.saturating_sub(tried)
+    }
+
+    /// How long an answer was waited for in all, in milliseconds.
+    pub(super) fn tried(&self, now: Time) -> u32 {
+        let here = now.micros_since(self.sent_at) / 1000;
+        self.tried.saturating_add(here)
     }
 
     pub(super) const fn on_header(&mut self, cx: &mut Context<'_>, header: &TcpHeader) -> Heard {

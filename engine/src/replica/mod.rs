@@ -51,9 +51,9 @@ pub(crate) const CONNECTION_SIZE: usize = size_of::<Connection>();
 /// How far a connection has come.
 #[derive(Debug)]
 enum Phase {
-    /// Not begun: at this time it may, or, with [`Time::NEVER`], once an interceptor can see its
-    /// answers.
-    Waiting(Time),
+    /// Not begun, or called off: at this time it may begin, or, with [`Time::NEVER`], once an interceptor can see its
+    /// answers. The target has had so much time for an answer already, in milliseconds.
+    Waiting { until: Time, tried: u32 },
     /// SYN-SENT.
     SynSent(Box<Handshake>),
     /// ESTABLISHED and what follows until both sides are done.
@@ -62,6 +62,14 @@ enum Phase {
     Lingering(Box<Linger>),
     /// Over.
     Done,
+}
+
+impl Phase {
+    /// Not begun.
+    const UNTRIED: Self = Self::Waiting {
+        until: Time::NEVER,
+        tried: 0,
+    };
 }
 
 /// One copied connection.
@@ -191,7 +199,7 @@ impl Replica {
             way,
             source,
             shift: 0,
-            phase: Phase::Waiting(Time::NEVER),
+            phase: Phase::UNTRIED,
             armed: Time::NEVER,
             queued: false,
         }
@@ -227,14 +235,17 @@ impl Replica {
         self.shift = shift;
         let micros = self.shift_micros(config);
         if micros > 0 {
-            self.phase = Phase::Waiting(now.plus_micros(micros));
+            self.phase = Phase::Waiting {
+                until: now.plus_micros(micros),
+                tried: 0,
+            };
         }
     }
 
     /// It may begin as far as its own delay goes.
     pub(crate) fn end_delay(&mut self) {
         if self.is_delayed() {
-            self.phase = Phase::Waiting(Time::NEVER);
+            self.phase = Phase::UNTRIED;
         }
     }
 
@@ -246,12 +257,12 @@ impl Replica {
 
     /// Whether it has not begun.
     pub(crate) const fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting(_))
+        matches!(self.phase, Phase::Waiting { .. })
     }
 
     /// Whether it has not begun because its own time has not come.
     pub(crate) const fn is_delayed(&self) -> bool {
-        matches!(self.phase, Phase::Waiting(at) if at.as_micros() < Time::NEVER.as_micros())
+        matches!(self.phase, Phase::Waiting { until, .. } if until.as_micros() < Time::NEVER.as_micros())
     }
 
     /// Whether it has not begun because it is held back.
@@ -273,7 +284,7 @@ impl Replica {
     /// of the client would not help it on.
     pub(crate) const fn is_busy(&self) -> bool {
         match &self.phase {
-            Phase::Waiting(_) | Phase::SynSent(_) => true,
+            Phase::Waiting { .. } | Phase::SynSent(_) => true,
             Phase::Open(connection) => !matches!(connection.work, Work::Nothing),
             Phase::Lingering(_) | Phase::Done => false,
         }
@@ -282,8 +293,8 @@ impl Replica {
     /// How far it has come.
     pub(crate) const fn stage(&self) -> Stage {
         match &self.phase {
-            Phase::Waiting(_) if self.is_delayed() => Stage::Delayed,
-            Phase::Waiting(_) => Stage::HeldBack,
+            Phase::Waiting { .. } if self.is_delayed() => Stage::Delayed,
+            Phase::Waiting { .. } => Stage::HeldBack,
             Phase::SynSent(_) => Stage::Connecting,
             Phase::Open(_) => Stage::Open,
             Phase::Lingering(_) => Stage::Lingering,
@@ -301,7 +312,7 @@ impl Replica {
     /// What it needs of its session.
     pub(crate) fn needs(&self) -> Needs {
         match &self.phase {
-            Phase::Waiting(_) | Phase::SynSent(_) => Needs::EVERYTHING,
+            Phase::Waiting { .. } | Phase::SynSent(_) => Needs::EVERYTHING,
             Phase::Open(connection) => Needs {
                 stream: connection.sender.una(),
                 marks: connection.gate.next_mark(),
@@ -314,7 +325,7 @@ impl Replica {
     pub(crate) const fn cursor(&mut self) -> Option<&mut Cursor> {
         match &mut self.phase {
             Phase::Open(connection) => Some(&mut connection.sender.cursor),
-            Phase::Waiting(_) | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => None,
+            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => None,
         }
     }
 
@@ -345,7 +356,7 @@ impl Replica {
         match &self.phase {
             Phase::SynSent(handshake) => !handshake.is_first_try(),
             Phase::Open(connection) => connection.sender.is_recovering(),
-            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => false,
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => false,
         }
     }
 
@@ -353,7 +364,7 @@ impl Replica {
         match &self.phase {
             Phase::SynSent(handshake) => Some(&handshake.asked),
             Phase::Open(connection) => Some(&connection.receiver.asked),
-            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => None,
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => None,
         }
     }
 
@@ -361,18 +372,21 @@ impl Replica {
         match &mut self.phase {
             Phase::SynSent(handshake) => Some(&mut handshake.asked),
             Phase::Open(connection) => Some(&mut connection.receiver.asked),
-            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => None,
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => None,
         }
     }
 
     /// Ends a handshake that is under way as if it had not begun. The number behind its SYN, for a reset, if one
     /// went out.
-    pub(crate) fn call_off(&mut self) -> Option<Seq> {
+    pub(crate) fn call_off(&mut self, now: Time) -> Option<Seq> {
         let Phase::SynSent(handshake) = &self.phase else {
             return None;
         };
         let first = handshake.first();
-        self.phase = Phase::Waiting(Time::NEVER);
+        self.phase = Phase::Waiting {
+            until: Time::NEVER,
+            tried: handshake.tried(now),
+        };
         Some(first)
     }
 
@@ -385,14 +399,18 @@ impl Replica {
     pub(crate) const fn has_sent_syn(&self, seq: Seq) -> bool {
         match &self.phase {
             Phase::SynSent(handshake) => handshake.first().0 == seq.add(1).0,
-            Phase::Waiting(_) | Phase::Open(_) | Phase::Lingering(_) | Phase::Done => false,
+            Phase::Waiting { .. } | Phase::Open(_) | Phase::Lingering(_) | Phase::Done => false,
         }
     }
 
     /// Begins the handshake; `iss` is the number of its SYN, and `in_crowd` says that many
     /// connections begin at the same time.
     pub(crate) fn connect(&mut self, now: Time, iss: Seq, in_crowd: bool) {
-        self.phase = Phase::SynSent(Box::new(Handshake::new(now, iss, in_crowd)));
+        let tried = match self.phase {
+            Phase::Waiting { tried, .. } => tried,
+            Phase::SynSent(_) | Phase::Open(_) | Phase::Lingering(_) | Phase::Done => 0,
+        };
+        self.phase = Phase::SynSent(Box::new(Handshake::new(now, iss, in_crowd, tried)));
     }
 
     /// Memory besides the structure itself, in bytes.
@@ -403,7 +421,7 @@ impl Replica {
     /// When it must be looked at again.
     pub(crate) fn deadline(&self, config: &Config) -> Time {
         match &self.phase {
-            Phase::Waiting(at) => *at,
+            Phase::Waiting { until, .. } => *until,
             Phase::Done => Time::NEVER,
             Phase::SynSent(handshake) => handshake.deadline(config),
             Phase::Open(connection) => connection.deadline(config),
@@ -415,7 +433,7 @@ impl Replica {
     pub(crate) fn gives_up_at(&self, config: &Config) -> Time {
         match &self.phase {
             Phase::Open(connection) => connection.patience_ends(config),
-            Phase::Waiting(_) | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => {
+            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => {
                 Time::NEVER
             }
         }
@@ -424,7 +442,7 @@ impl Replica {
     /// A header from the target.
     pub(crate) fn on_header(&mut self, cx: &mut Context<'_>, header: &TcpHeader, len: u32) {
         match &mut self.phase {
-            Phase::Waiting(_) | Phase::Done => cx.stats.target_headers_unknown += 1,
+            Phase::Waiting { .. } | Phase::Done => cx.stats.target_headers_unknown += 1,
             Phase::SynSent(handshake) => match handshake.on_header(cx, header) {
                 Heard::Nothing => {}
                 Heard::Refused => self.abort(cx, AbortReason::Refused),
@@ -457,7 +475,7 @@ impl Replica {
     pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
         match &mut self.phase {
-            Phase::Waiting(_) | Phase::Done => {}
+            Phase::Waiting { .. } | Phase::Done => {}
             Phase::SynSent(handshake) => {
                 if handshake.gives_up_at(cx.config) <= now {
                     self.abort(cx, AbortReason::Timeout);
@@ -488,7 +506,7 @@ impl Replica {
         match &mut self.phase {
             Phase::SynSent(handshake) => handshake.on_path_restored(at),
             Phase::Open(connection) => connection.on_path_restored(at),
-            Phase::Waiting(_) | Phase::Lingering(_) | Phase::Done => {}
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => {}
         }
     }
 
@@ -509,7 +527,7 @@ impl Replica {
     /// The next packet to send, if there is one.
     pub(crate) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         match &mut self.phase {
-            Phase::Waiting(_) | Phase::Done => None,
+            Phase::Waiting { .. } | Phase::Done => None,
             Phase::SynSent(handshake) => handshake.next_outgoing(cx, &self.source),
             Phase::Open(connection) => {
                 let outgoing = connection.next_outgoing(cx);
@@ -529,7 +547,7 @@ impl Replica {
     /// The acknowledgement of what has come in, if there is one to send.
     pub(crate) fn next_acknowledgement(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
         match &mut self.phase {
-            Phase::Waiting(_) | Phase::Done | Phase::SynSent(_) => None,
+            Phase::Waiting { .. } | Phase::Done | Phase::SynSent(_) => None,
             Phase::Open(connection) => connection.next_acknowledgement(cx),
             Phase::Lingering(linger) => linger.take_acknowledgement(cx.now).map(Outgoing::bare),
         }

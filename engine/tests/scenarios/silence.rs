@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use millrace_engine::{AbortReason, Config};
+
 use crate::sim::Action::{self, ClientFin, Server, ServerFin};
 use crate::sim::target::Ended;
 use crate::sim::{Live, Rng, World, at, config, ms, secs};
@@ -20,7 +22,11 @@ fn talk() -> Vec<Action> {
 
 /// A world into which a connection comes every `every`, for so long.
 fn crowd(seed: u64, every: Duration, span: Duration) -> World {
-    let mut world = World::new(config(), seed);
+    crowd_with(config(), seed, every, span)
+}
+
+fn crowd_with(config: Config, seed: u64, every: Duration, span: Duration) -> World {
+    let mut world = World::new(config, seed);
     world.keep_sent = false;
     world.behaviour = answers_like(&talk());
     let count = u16::try_from(span.as_micros() / every.as_micros()).unwrap();
@@ -181,4 +187,23 @@ fn a_single_connection_that_is_never_answered_stops_nothing() {
     assert_eq!(world.silences, 0);
     assert_eq!(world.target(10_101).ended, Ended::Fin);
     assert_eq!(world.engine.stats().replicas_aborted.total(), 1);
+}
+
+#[test]
+fn connections_that_are_never_answered_end_though_their_target_is_opened_again_and_again() {
+    let config = Config {
+        answer_timeout: secs(2),
+        ..config()
+    };
+    let mut world = crowd_with(config, 1, ms(20), secs(2));
+    // Probes are answered, and these are not.
+    world.call(at(secs(1)), |world| {
+        world.astray = |tuple| tuple.source.port >= 10_050
+    });
+    world.opened_after = Some(ms(10));
+    world.run(secs(400));
+    let stats = world.engine.stats();
+    assert!(world.silences > 0);
+    assert_eq!(stats.replicas_aborted.of(AbortReason::Timeout), 50);
+    world.assert_nothing_left();
 }

@@ -11,9 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::Fault;
-use super::device::Device;
 use super::line::Line;
 use crate::error::{Doing, Error, Result};
+use crate::frames::Device;
 use crate::host::move_this_thread;
 
 /// The largest frame: 64 KB of IP behind an Ethernet header with two VLAN tags.

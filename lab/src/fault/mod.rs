@@ -3,7 +3,6 @@
 //! The kernel at hand may have no netem, so packets pass through user space: [`Hop`] carries frames between two
 //! devices over AF_PACKET, and `line::Line` decides what becomes of each.
 
-mod device;
 mod hop;
 mod line;
 

@@ -171,8 +171,19 @@ impl Scene {
 
     /// Starts a copier on live server number `live` with more arguments, not waiting for it.
     pub fn start_copier_only(&mut self, live: usize, more: &[&str]) {
+        self.spawn_copier(live, live, more);
+    }
+
+    /// Starts a copier on the first live server that copies the services of another one, and waits until it is ready.
+    pub fn start_copier_of(&mut self, other: usize, more: &[&str]) {
+        self.spawn_copier(0, other, more);
+        let host = self.stage.live().unwrap().host.clone();
+        ready(&host, self.copiers.last_mut().unwrap());
+    }
+
+    fn spawn_copier(&mut self, live: usize, of: usize, more: &[&str]) {
         let place = self.stage.live.get(live).unwrap();
-        let services = self.services(live);
+        let services = self.services(of);
         let interceptor = format!("{}:{INTERCEPTOR_PORT}", self.stage.assistant.address.v4);
         let report = self.report_file(live).display().to_string();
         let admin = admin().to_string();

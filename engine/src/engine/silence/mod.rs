@@ -198,7 +198,7 @@ impl Engine {
         let connecting = self.replicas.iter().filter(|(_, replica)| its(replica));
         let connecting: Vec<ReplicaKey> = connecting.map(|(key, _)| key).collect();
         for key in connecting.into_iter().rev() {
-            let iss = self.run_replica(now, key, |replica, _| replica.call_off());
+            let iss = self.run_replica(now, key, |replica, cx| replica.call_off(cx.now));
             let Some(first) = iss.flatten() else {
                 continue;
             };

@@ -14,19 +14,19 @@ use crate::error::{Doing, Error, Result};
 
 /// `ETH_P_ALL` of <linux/if_ether.h>: every protocol.
 const EVERY_PROTOCOL: u16 = 0x0003;
-/// Bytes that wait in the kernel while the hop is not scheduled: some 15,000 full packets with their overhead.
+/// Bytes that wait in the kernel while the reader is not scheduled: some 15,000 full packets with their overhead.
 const RECEIVE_BUFFER: usize = 64 << 20;
 
 /// A device of the calling thread's namespace. It must be quiet by itself (no addresses, IPv6 off): what the
 /// kernel sends from it is received here too, only what this socket sent is not.
 #[derive(Debug)]
-pub(super) struct Device {
+pub(crate) struct Device {
     socket: OwnedFd,
     name: String,
 }
 
 impl Device {
-    pub(super) fn open(name: &str) -> Result<Self> {
+    pub(crate) fn open(name: &str) -> Result<Self> {
         let doing = || format!("opening device {name} for frames");
         // getifaddrs(3) fills in a complete sockaddr_ll, index included, which bind(2) takes as it is.
         let interfaces = nix::ifaddrs::getifaddrs()
@@ -62,7 +62,7 @@ impl Device {
     }
 
     /// The next frame and its length, or nothing if none waits.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
         match recv(&self.socket, buffer, RecvFlags::DONTWAIT) {
             Ok((length, _)) => Ok(Some(length)),
             // ENETDOWN comes once when the device goes down: it may come up again.
@@ -72,12 +72,12 @@ impl Device {
     }
 
     /// Sends a frame; whether the kernel took it.
-    pub(super) fn send(&self, frame: &[u8]) -> bool {
+    pub(crate) fn send(&self, frame: &[u8]) -> bool {
         send(&self.socket, frame, SendFlags::empty()).is_ok_and(|sent| sent == frame.len())
     }
 
     /// Frames that the kernel has handed to this device so far (`/proc/net/dev`, second field of "Receive").
-    pub(super) fn received_by_kernel(&self) -> u64 {
+    pub(crate) fn received_by_kernel(&self) -> u64 {
         let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
         text.lines()
             .filter_map(|line| line.trim().split_once(':'))
