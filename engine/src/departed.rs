@@ -14,13 +14,16 @@ use crate::time::Time;
 /// Repetitions that come late make for a longer memory, up to this.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// Connections of one four-tuple that are remembered: the newest.
+const MOST_OF_ONE: usize = 8;
+
 /// A connection that is over.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
     tuple: FourTuple,
-    /// Number of the client's first byte, and behind its last.
+    /// Number of the client's first byte, and how many bytes it sent.
     first: Seq,
-    end: Seq,
+    len: u64,
     at: Time,
 }
 
@@ -49,8 +52,8 @@ impl Departed {
         }
     }
 
-    /// Remembers a connection from client to live server: the numbers of its first byte and behind its last.
-    pub(crate) fn remember(&mut self, at: Time, tuple: FourTuple, first: Seq, end: Seq) {
+    /// Remembers a connection from client to live server: the number of the client's first byte, and how many it sent.
+    pub(crate) fn remember(&mut self, at: Time, tuple: FourTuple, first: Seq, len: u64) {
         self.forget_old(at);
         if self.gone.len() >= self.most {
             self.forget_oldest();
@@ -58,11 +61,12 @@ impl Departed {
         if self.keep.is_zero() || self.most == 0 {
             return;
         }
+        self.forget_others(&tuple);
         let number = self.base + self.gone.len() as u64;
         self.gone.push_back(Gone {
             tuple,
             first,
-            end,
+            len,
             at,
         });
         let Self {
@@ -118,6 +122,25 @@ impl Departed {
         }
     }
 
+    /// Makes room among connections of one four-tuple, so that to look one up never takes long.
+    fn forget_others(&mut self, tuple: &FourTuple) {
+        let hash = self.hasher.hash_one(tuple);
+        let is_its = |number: &u64| {
+            let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
+            self.gone.get(index).filter(|gone| gone.tuple == *tuple)
+        };
+        let its = self.by_tuple.iter_hash(hash).copied();
+        let its = its.filter(|number| is_its(number).is_some());
+        let (count, oldest) = its.fold((0, u64::MAX), |(count, oldest), number| {
+            (count + 1, oldest.min(number))
+        });
+        if count >= MOST_OF_ONE
+            && let Ok(entry) = self.by_tuple.find_entry(hash, |other| *other == oldest)
+        {
+            entry.remove();
+        }
+    }
+
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.gone.pop_front() else {
             return;
@@ -131,8 +154,10 @@ impl Departed {
 }
 
 fn in_range(gone: &Gone, seq: Seq) -> bool {
-    let (length, offset) = (gone.end.since(gone.first), seq.since(gone.first));
-    (0..=length.saturating_add(1)).contains(&offset)
+    // Of a long one what was sent last: numbers come again.
+    let last = gone.first.add(gone.len as u32).add(1);
+    let back = last.since(seq);
+    back >= 0 && u64::from(back.unsigned_abs()) <= gone.len + 1
 }
 
 #[cfg(test)]
@@ -153,8 +178,8 @@ mod tests {
     #[test]
     fn numbers_of_a_connection_that_is_over_are_known_for_a_while() {
         let mut departed = Departed::new(Duration::from_secs(30), 1000, 7);
-        departed.remember(at(0), tuple(1), Seq(100), Seq(400));
-        departed.remember(at(0), tuple(1), Seq(u32::MAX - 9), Seq(50));
+        departed.remember(at(0), tuple(1), Seq(100), 300);
+        departed.remember(at(0), tuple(1), Seq(u32::MAX - 9), 60);
         let mut knows =
             |seconds, port, seq, syn| departed.knows(at(seconds), &tuple(port), Seq(seq), syn);
         assert!(knows(10, 1, 100, true) && !knows(10, 1, 101, true));
@@ -174,22 +199,43 @@ mod tests {
     #[test]
     fn late_repetitions_make_for_a_longer_memory() {
         let mut departed = Departed::new(Duration::from_secs(30), 1000, 7);
-        departed.remember(at(0), tuple(1), Seq(100), Seq(400));
+        departed.remember(at(0), tuple(1), Seq(100), 300);
         assert!(departed.knows(at(25), &tuple(1), Seq(100), true));
         assert!(departed.knows(at(45), &tuple(1), Seq(100), true));
+    }
+
+    #[test]
+    fn of_one_four_tuple_the_newest_are_known() {
+        let mut departed = Departed::new(Duration::from_secs(30), 1000, 7);
+        for n in 0..100 {
+            departed.remember(at(0), tuple(1), Seq(n * 1000), 10);
+        }
+        let known = (0..100).filter(|n| departed.knows(at(1), &tuple(1), Seq(n * 1000), true));
+        assert_eq!(known.collect::<Vec<_>>(), Vec::from_iter(92..100));
+        assert_eq!(departed.by_tuple.len(), MOST_OF_ONE);
+        departed.remember(at(60), tuple(1), Seq(7), 10);
+        assert_eq!((departed.gone.len(), departed.by_tuple.len()), (1, 1));
+    }
+
+    #[test]
+    fn of_a_long_connection_the_last_bytes_are_known() {
+        let mut departed = Departed::new(Duration::from_secs(30), 1000, 7);
+        departed.remember(at(0), tuple(1), Seq(0), 0x9000_0000);
+        let mut knows = |seq| departed.knows(at(1), &tuple(1), Seq(seq), false);
+        assert!(knows(0x8fff_0000) && knows(0x9000_0001) && !knows(0x9000_0002));
     }
 
     #[test]
     fn no_more_are_remembered_than_there_is_room_for() {
         let mut departed = Departed::new(Duration::from_secs(30), 3, 7);
         for port in 1..=5 {
-            departed.remember(at(0), tuple(port), Seq(100), Seq(400));
+            departed.remember(at(0), tuple(port), Seq(100), 300);
         }
         let known: Vec<u16> = (1..=5)
             .filter(|port| departed.knows(at(1), &tuple(*port), Seq(100), true))
             .collect();
         assert_eq!(known, [3, 4, 5]);
-        departed.remember(at(60), tuple(6), Seq(100), Seq(400));
+        departed.remember(at(60), tuple(6), Seq(100), 300);
         assert_eq!((departed.gone.len(), departed.by_tuple.len()), (1, 1));
         departed.clear();
         assert!(!departed.knows(at(60), &tuple(6), Seq(100), true));

@@ -10,6 +10,12 @@ use crate::turns::TurnClock;
 /// The server's numbers are not known.
 const UNKNOWN: u8 = u8::MAX;
 
+/// A client's acknowledgements are no further apart than this, in bytes.
+pub(crate) const ACKS_APART: u64 = 1 << 24;
+
+/// Numbers of one connection are hardly ever as near to another one's.
+const NEAR: u64 = 1 << 20;
+
 /// The live server's side.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveView {
@@ -35,7 +41,7 @@ pub(crate) struct LiveView {
 }
 
 /// What a segment of the server says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     at: Time,
     /// Where it begins and ends, as offsets of the server's stream, a FIN included.
@@ -76,7 +82,7 @@ impl Said {
 
     /// Whether another segment continues this one.
     pub(crate) const fn is_continued_by(&self, other: &Self) -> bool {
-        self.end == other.start
+        self.end == other.start && self.start < other.end
     }
 }
 
@@ -160,12 +166,38 @@ impl LiveView {
     }
 
     /// Whether a segment of the client acknowledges what the server is not known to have sent.
+    /// Without a segment of the server, the client's own acknowledgements say about how much that was.
     pub(crate) fn is_unsent(&self, header: &TcpHeader) -> bool {
-        self.is_heard()
+        let sent = match self.is_heard() {
+            true => self.sent,
+            false => self.client_saw + ACKS_APART,
+        };
+        self.is_known()
             && header.flags.has(Flags::ACK)
             && self
                 .acknowledged(header.ack)
-                .is_none_or(|offset| offset > self.sent)
+                .is_none_or(|offset| offset > sent)
+    }
+
+    /// Whether the server is known to have sent what this number acknowledges.
+    pub(crate) fn has_sent(&self, ack: Seq) -> bool {
+        self.acknowledged(ack)
+            .is_some_and(|offset| offset <= self.sent)
+    }
+
+    /// Whether the server had sent what a segment of the client acknowledges by the time it said this.
+    pub(crate) fn is_sent_by(&self, said: &Said, header: &TcpHeader) -> bool {
+        !self.is_unsent(header)
+            || self
+                .acknowledged(header.ack)
+                .is_some_and(|offset| offset <= said.end)
+    }
+
+    /// The server has sent what this segment of the client acknowledges.
+    pub(crate) fn believe(&mut self, header: &TcpHeader) {
+        if let Some(offset) = self.acknowledged(header.ack).filter(|_| self.is_known()) {
+            self.sent = self.sent.max(offset);
+        }
     }
 
     /// Whether the client's acknowledgement of this number shows that the server said this: all before it, at least.
@@ -220,6 +252,46 @@ impl LiveView {
         self.client_saw
     }
 
+    /// Takes note of the server's SYN-ACK, which acknowledges so much of the client's stream.
+    pub(crate) fn greet(&mut self, header: &TcpHeader, acked: Option<u64>) {
+        let first = header.seq.add(1);
+        if self.contradicts(first) {
+            self.forget_numbers();
+        }
+        if self.first_or(first) == first {
+            self.window_scale = header.options.window_scale.unwrap_or(0);
+            self.acked = self.acked.max(acked.unwrap_or(0));
+            self.note_window(header);
+        }
+    }
+
+    /// Whether the server's first word is far from what its client has acknowledged: one of both is a stray's.
+    pub(crate) fn contradicts(&self, seq: Seq) -> bool {
+        !self.is_heard() && self.is_known() && !self.is_within(seq, ACKS_APART)
+    }
+
+    /// What was taken for the server's numbers was not.
+    pub(crate) fn forget_numbers(&mut self) {
+        self.window_scale = UNKNOWN;
+        (self.client_saw, self.sent) = (0, 0);
+    }
+
+    fn note_window(&mut self, header: &TcpHeader) {
+        let bits = u16::BITS - header.window.max(1).leading_zeros();
+        // At most 16.
+        self.window_bits = self.window_bits.max(bits as u8);
+    }
+
+    /// Whether a number is near what the server sent last.
+    pub(crate) fn is_near(&self, seq: Seq) -> bool {
+        self.is_known() && self.is_within(seq, NEAR)
+    }
+
+    fn is_within(&self, seq: Seq, bytes: u64) -> bool {
+        let apart = seq.since(self.first.add(self.sent as u32));
+        u64::from(apart.unsigned_abs()) <= bytes
+    }
+
     /// Gives what a segment of the server says, to be told to [`LiveView::hear`] unless it may be a stray.
     /// `client_offset` turns its acknowledgement into an offset of the client's stream, of which everything up to
     /// `asked` is known to have been sent.
@@ -231,25 +303,15 @@ impl LiveView {
         client_offset: impl FnOnce(Seq) -> Option<u64>,
     ) -> Option<Said> {
         let flags = packet.header.flags;
-        let window = packet.header.window.max(1);
-        // At most 16.
-        self.window_bits = self
-            .window_bits
-            .max((u16::BITS - window.leading_zeros()) as u8);
         let acked = match flags.has(Flags::ACK) {
             true => client_offset(packet.header.ack).unwrap_or(0),
             false => 0,
         };
-        if flags.has(Flags::SYN) {
-            self.first_or(packet.header.seq.add(1));
-            self.window_scale = packet.header.options.window_scale.unwrap_or(0);
-            self.acked = self.acked.max(acked);
-            return None;
-        }
         // Without the handshake, the first number seen stands for the first byte.
         let first = self.first_or(packet.header.seq);
         let near = first.add(self.sent as u32);
         let start = packet.header.seq.offset_near(near, self.sent)?;
+        self.note_window(&packet.header);
         let fin = flags.has(Flags::FIN);
         Some(Said {
             at,

@@ -20,6 +20,8 @@ slotmap::new_key_type! {
 
 /// More bytes than this are not lost in one hole: numbers so far ahead are another connection's.
 const LOST_AT_ONCE: i32 = 1 << 28;
+/// Numbers further ahead than this need a second segment that bears them out.
+const FAR: i32 = 1 << 20;
 /// A handshake that is not acknowledged for this long is forgotten.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
 /// A session of which the live server has said nothing is forgotten this long after its client was last heard: anybody
@@ -80,20 +82,39 @@ pub(crate) struct Watched {
     pub(crate) missing: u64,
 }
 
+/// What the last bytes of either side mean for the turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// The client is in the middle of a message, as far as is known.
+    Begun,
+    /// The client has ended a message (PSH).
+    Pushed,
+    /// The live server has spoken after all bytes of the client.
+    Answered,
+}
+
+impl Last {
+    const fn of(packet: &TcpPacket<'_>) -> Self {
+        match packet.payload_len > 0 && packet.header.flags.has(Flags::PSH) {
+            true => Self::Pushed,
+            false => Self::Begun,
+        }
+    }
+}
+
 /// What must be seen of a session that is not copied now, to pick it up at a turn.
 #[derive(Debug)]
 pub(crate) struct Midway {
     /// Behind the last byte of the client.
     client_next: Seq,
-    /// Behind the last byte of the live server, if `answered`. Where clients alone are captured: what the client had
+    /// Behind the last byte of the live server, if it has answered. Where clients alone are captured: what the client had
     /// acknowledged with its last bytes.
     answered_to: Seq,
-    /// The live server's last byte came after all bytes of the client.
-    answered: bool,
+    last: Last,
     /// Whether the live server has said anything.
     is_proven: bool,
-    /// Whether the client's last bytes ended a message (PSH).
-    pushed: bool,
+    /// How far ahead the last segment lay that reached much further than those before it, in units of [`FAR`]; 0: none.
+    far: u8,
     /// Why it is not copied.
     pub(crate) watch: Watch,
 }
@@ -103,9 +124,9 @@ impl Midway {
         Self {
             client_next: packet.seq_end(),
             answered_to: packet.header.ack,
-            answered: false,
+            last: Last::of(packet),
             is_proven: false,
-            pushed: ends_message(packet),
+            far: 0,
             watch,
         }
     }
@@ -118,9 +139,12 @@ impl Midway {
             // Sequence numbers are 32 bits of it.
             client_next: origin.add(known_end as u32),
             answered_to,
-            answered,
+            last: match answered {
+                true => Last::Answered,
+                false => Last::Begun,
+            },
             is_proven: true,
-            pushed: false,
+            far: 0,
             watch,
         }
     }
@@ -145,10 +169,15 @@ impl Midway {
         let ack = packet.header.ack;
         let missing = ack.since(self.client_next);
         let plausible = (0..=LOST_AT_ONCE).contains(&missing);
-        self.answered = plausible;
+        if plausible && !self.reaches(ack, ack) {
+            return 0;
+        }
         self.answered_to = packet.seq_end();
         if plausible {
+            self.last = Last::Answered;
             self.client_next = ack;
+        } else {
+            self.last = Last::Begun;
         }
         // Not negative, where it counts.
         if plausible {
@@ -156,6 +185,15 @@ impl Midway {
         } else {
             0
         }
+    }
+
+    /// Whether the client's bytes reach so far that they may begin at `from`. Much further than those that were captured
+    /// they reach only if a second segment says so: they may have been a stray's, that ended at `to`.
+    fn reaches(&mut self, from: Seq, to: Seq) -> bool {
+        let ahead = |seq: Seq| (seq.since(self.client_next) / FAR).clamp(0, u8::MAX.into()) as u8;
+        let (begins, ends) = (ahead(from), ahead(to));
+        let far = std::mem::replace(&mut self.far, ends);
+        begins == 0 || far > 0 && begins.abs_diff(far) <= 1
     }
 
     /// A segment of the client went by. Its first byte begins a turn if the live server had
@@ -166,10 +204,13 @@ impl Midway {
         if packet.payload_len == 0 || !self.is_near(seq) {
             return Watched::default();
         }
+        if !self.reaches(seq, packet.seq_end()) {
+            return Watched::default();
+        }
         let ack = packet.header.ack;
         let answered = match one_way {
-            true => self.pushed && ack.after(self.answered_to),
-            false => self.answered && self.answered_to == ack,
+            true => self.last == Last::Pushed && ack.after(self.answered_to),
+            false => self.last == Last::Answered && self.answered_to == ack,
         };
         let begins = seq == self.client_next && answered;
         let end = packet.seq_end();
@@ -185,18 +226,13 @@ impl Midway {
             watched.new = end.since(from).unsigned_abs().into();
             watched.missing = from.since(self.client_next).unsigned_abs().into();
             self.client_next = end;
-            self.answered = false;
-            self.pushed = ends_message(packet);
+            self.last = Last::of(packet);
             if one_way {
                 self.answered_to = ack;
             }
         }
         watched
     }
-}
-
-fn ends_message(packet: &TcpPacket<'_>) -> bool {
-    packet.payload_len > 0 && packet.header.flags.has(Flags::PSH)
 }
 
 /// One session.
@@ -310,7 +346,7 @@ impl Session {
     pub(crate) fn has_departed(&self) -> bool {
         let kind = self.stream.announced_end().map(|end| end.kind);
         let of_connection = matches!(kind, Some(EndKind::Fin | EndKind::Reset | EndKind::Severed));
-        of_connection && self.is_over() && matches!(self.phase, Phase::Active { .. })
+        of_connection && matches!(self.phase, Phase::Active { .. })
     }
 
     /// Notes how far the client's bytes reach by what the live server has acknowledged. Gives the bytes that are missing for good by that.

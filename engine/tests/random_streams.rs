@@ -27,6 +27,8 @@ struct Trouble {
     damaged: f64,
     cut: f64,
     tunnelled: f64,
+    /// Of the live server's packets, what capture misses.
+    missed: f64,
 }
 
 enum Event {
@@ -134,7 +136,7 @@ impl Connection {
         let outside = rng.between(70_000, 1 << 30) as u32;
         let inside = rng.between(1, 60_000) as u32;
         let never_sent = next.add(rng.between(70_000, 1 << 30) as u32);
-        let (flags, seq, ack, len) = match rng.between(0, 6) {
+        let (flags, seq, ack, len) = match rng.between(0, 9) {
             // RFC 5961 3: a reset that is not at the next byte, within the window and outside.
             0 => (Flags::RST, expected.add(inside), next, 0),
             1 => (Flags::RST | Flags::ACK, expected.add(outside), next, 0),
@@ -145,6 +147,10 @@ impl Connection {
             4 => (Flags::ACK | Flags::FIN, expected.add(outside), next, 0),
             // RFC 5961 5: data of somebody who does not know what the server has sent.
             5 => (Flags::ACK | Flags::PSH, expected, never_sent, 500),
+            6 => (Flags::ACK | Flags::URG, expected, never_sent, 1),
+            7 => (Flags::ACK | Flags::URG, expected.add(outside), next, 1),
+            // RFC 5961 4: a SYN that bears data.
+            8 => (Flags::SYN | Flags::ACK, expected.add(u32::MAX), next, 40),
             _ => (Flags::ACK, expected, never_sent, 0),
         };
         forged(like, flags, seq, ack, len)
@@ -155,10 +161,16 @@ impl Connection {
         let (expected, next) = self.client.edges();
         let outside = rng.between(70_000, 1 << 30) as u32;
         let never_sent = next.add(rng.between(70_000, 1 << 30) as u32);
-        let (flags, seq, ack, len) = match rng.between(0, 3) {
+        let (flags, seq, ack, len) = match rng.between(0, 4) {
             0 => (Flags::RST, expected.add(outside), next, 0),
             1 => (Flags::ACK | Flags::PSH, expected.add(outside), next, 300),
             2 => (Flags::ACK, expected, never_sent, 0),
+            3 => (
+                Flags::SYN | Flags::ACK,
+                expected.add(outside),
+                never_sent,
+                0,
+            ),
             _ => (Flags::ACK | Flags::FIN, expected.add(outside), next, 0),
         };
         forged(like, flags, seq, ack, len)
@@ -166,6 +178,9 @@ impl Connection {
 
     /// What capture sees of a packet that passes.
     fn capture(&mut self, rng: &mut Rng, now: Time, packet: &Packet) {
+        if packet.tuple.source == LIVE && rng.chance(self.trouble.missed) {
+            return;
+        }
         let bare = frame(packet);
         if rng.chance(self.trouble.damaged) && packet.payload_len > 0 {
             // Damaged on the way to the server, which throws it away; the sender tries again.
@@ -280,6 +295,7 @@ fn run(seed: u64) {
         damaged: percent().min(5.0),
         cut: percent(),
         tunnelled: percent() * 4.0,
+        missed: percent() * 3.0,
     };
     let mut world = World::new(config(), seed);
     let mut frames = Vec::new();
@@ -294,7 +310,11 @@ fn run(seed: u64) {
             server: Peer::server(there.reversed(), server_isn, says),
             queue: BTreeMap::new(),
             order: 0,
-            trouble,
+            // Before anything of a live server is captured there is nothing to judge by.
+            trouble: Trouble {
+                missed: if number == 0 { 0.0 } else { trouble.missed },
+                ..trouble
+            },
             captured: Vec::new(),
         };
         connection.live(&mut rng, at(ms(u64::from(number) * 20)));

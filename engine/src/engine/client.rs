@@ -6,8 +6,8 @@ use super::Engine;
 use super::admission::Admission;
 use crate::payload::Payload;
 use crate::recorded::Recorded;
-use crate::session::{Course, Midway, Phase, Session, SessionKey, Watch, Watched};
-use crate::stats::{AbortReason, RefusalReason};
+use crate::session::{Phase, Session, SessionKey, Watch, Watched};
+use crate::stats::RefusalReason;
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
 use crate::turns::Mark;
@@ -15,6 +15,8 @@ use crate::turns::Mark;
 /// Numbers further ahead of the stream than this are not those of this connection. The largest
 /// window that TCP knows is larger, but nobody uses it, and more is not lost in one hole.
 pub(super) const PLAUSIBLE: u64 = 1 << 28;
+/// Further than this no client goes in its first window.
+const FIRST_WINDOW: u64 = 1 << 20;
 /// One session may hold this share of the memory limit, in percent.
 const SESSION_SHARE: u64 = 25;
 
@@ -41,7 +43,7 @@ impl Engine {
                 self.retire(now, key);
                 self.begin(now, segment);
             }
-            Some(key) => self.on_session_segment(now, key, segment),
+            Some(key) => self.on_session_segment(now, key, segment, None),
             None if syn => self.begin(now, segment),
             None => self.meet_midway(at, packet),
         }
@@ -69,105 +71,39 @@ impl Engine {
 
     /// Whether the live server answers a SYN with other numbers by a challenge: it has this connection, and knows of no
     /// end (RFC 5961 4). Only its SYN-ACK shows then that another one began.
-    fn is_challenged(&self, key: SessionKey) -> bool {
+    pub(super) fn is_challenged(&self, key: SessionKey) -> bool {
+        let sees_servers = self.stats.live_segments > 0;
         self.sessions.get(key).is_some_and(|session| {
-            let heard = match &session.phase {
-                Phase::Opening | Phase::Active { .. } => session.live.is_heard(),
-                Phase::Midway(midway) => midway.is_proven(),
-            };
-            // After the client's FIN the live server still has it until it has closed, too.
-            let is_over = session
-                .stream
-                .announced_end()
-                .is_some_and(|end| match end.kind {
-                    EndKind::Fin => session.live.finished,
-                    _ => true,
-                });
-            heard && !is_over
+            let end = session.stream.announced_end();
+            match &session.phase {
+                Phase::Midway(midway) => midway.is_proven() && end.is_none(),
+                // Only its SYN-ACK may be missing.
+                Phase::Active { .. } if !session.live.is_heard() => sees_servers && end.is_none(),
+                // After the client's FIN the live server still has it until it has closed, too.
+                Phase::Opening | Phase::Active { .. } => {
+                    let has_closed = |kind| kind != EndKind::Fin || session.live.finished;
+                    session.live.is_heard() && !end.is_some_and(|end| has_closed(end.kind))
+                }
+            }
         })
     }
 
-    /// A SYN: the session waits for the end of its handshake.
-    pub(super) fn begin(&mut self, now: Time, segment: ClientSegment<'_>) {
-        let ClientSegment { at, packet, .. } = segment;
-        if self.is_unchosen(packet) {
-            self.stats.sessions_unchosen += 1;
-            return;
-        }
-        if self.joins_another(now, packet) || self.refuses(packet) {
-            return;
-        }
-        let first = packet.header.seq.add(1);
-        if let Some(key) = self.insert_session(at, packet, first, Phase::Opening) {
-            if packet.payload_len > 0 {
-                // TCP Fast Open (RFC 7413): the live server may take the data or leave it to be
-                // sent again; the stream is the same.
-                self.on_session_segment(now, key, segment);
-            }
-            self.arm_session(key);
-        }
-    }
-
-    /// A connection whose beginning was not captured, but whose numbers are known: `packet` stands for
-    /// what the client must have sent. Those that are not wanted were counted when they began.
-    pub(super) fn begin_unseen(&mut self, at: Time, packet: &TcpPacket<'_>, phase: Phase) {
-        if self.is_wanted(packet.tuple.source)
-            && let Some(key) = self.insert_session(at, packet, packet.seq_end(), phase)
-        {
-            self.arm_session(key);
-        }
-    }
-
-    /// A segment of a connection whose beginning was not captured.
-    fn meet_midway(&mut self, at: Time, packet: &TcpPacket<'_>) {
-        let flags = packet.header.flags;
-        if packet.payload_len == 0 || flags.has(Flags::RST) || flags.has(Flags::FIN) {
-            return;
-        }
-        if self.is_unchosen(packet) {
-            return;
-        }
-        self.stats.bytes_refused += packet.payload_len as u64;
-        if packet.header.options.mptcp.is_some() {
-            // Whether other subflows bear a part of it is not known.
-            self.stats.segments_unowned += 1;
-            return;
-        }
-        if !self.watch(at, packet, Midway::new(packet, Watch::Met)) {
-            self.stats.segments_unowned += 1;
-        }
-    }
-
-    /// Looks out for a turn at which a session can be picked up that is not copied now; says
-    /// whether it may be.
-    fn watch(&mut self, at: Time, packet: &TcpPacket<'_>, midway: Midway) -> bool {
-        if self.config.only_from_syn || !self.is_wanted(packet.tuple.source) {
-            return false;
-        }
-        let phase = Phase::Midway(midway);
-        if let Some(key) = self.insert_session(at, packet, packet.seq_end(), phase) {
-            self.arm_session(key);
-        }
-        true
-    }
-
-    fn insert_session(
+    pub(super) fn on_session_segment(
         &mut self,
-        at: Time,
-        packet: &TcpPacket<'_>,
-        first: Seq,
-        phase: Phase,
-    ) -> Option<SessionKey> {
-        let service = self.config.service_of(packet.tuple.destination)?;
-        let service = u16::try_from(service).ok()?;
-        let session = Session::new(at, packet.tuple, service, first, phase);
-        let key = self.sessions.insert(session);
-        self.enter_session(key, &packet.tuple);
-        Some(key)
-    }
-
-    fn on_session_segment(&mut self, now: Time, key: SessionKey, segment: ClientSegment<'_>) {
+        now: Time,
+        key: SessionKey,
+        segment: ClientSegment<'_>,
+        borne_out: Option<BorneOut>,
+    ) {
         let ClientSegment { at, packet, .. } = segment;
+        if borne_out.is_none() {
+            self.note_continued(now, key, packet);
+            self.bear_out_syn_ack(now, key, packet);
+            if self.find_session(&packet.tuple) != Some(key) {
+                // Another entry has taken over the connection.
+                return self.on_client_segment(now, segment);
+            }
+        }
         let over_limit = packet.payload_len > 0 && self.is_over_limit(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -227,7 +163,7 @@ impl Engine {
                 }
                 let seq = packet.header.seq;
                 let stream = &session.stream;
-                let near = stream.offset_of(seq).is_some_and(|o| o <= PLAUSIBLE);
+                let near = stream.offset_of(seq).is_some_and(|o| o <= FIRST_WINDOW);
                 if !flags.has(Flags::SYN) && !near && seq.add(1) != stream.first_seq() {
                     // It speaks of an earlier connection of the four-tuple.
                     self.note_stray(at, key, packet);
@@ -243,9 +179,18 @@ impl Engine {
                     self.forget_session(key);
                     return;
                 }
+                let is_unsent = session.live.is_unsent(&packet.header);
+                if is_unsent && borne_out.is_none() {
+                    return self.put_waiting(key, segment, false, false);
+                }
                 if flags.has(Flags::ACK) && !self.activate(now, at, key, packet) {
                     return;
                 }
+            }
+            Phase::Active { .. } if flags.has(Flags::SYN) => {
+                // Whoever has the connection challenges it, and takes nothing that it bears (RFC 5961 4.2).
+                self.stats.syns_challenged += u64::from(packet.payload_len > 0);
+                return;
             }
             Phase::Active { .. } => {}
         }
@@ -255,10 +200,8 @@ impl Engine {
                 // Another entry has taken over the connection.
                 return self.on_client_segment(now, segment);
             }
-        } else if packet.payload_len > 0 && flags.has(Flags::URG) {
-            return self.end_before_urgent(now, key, at, packet);
         }
-        self.take_client_data(now, key, segment, None);
+        self.take_client_data(now, key, segment, borne_out);
     }
 
     /// Takes a segment that has waited for what bears it out.
@@ -274,47 +217,16 @@ impl Engine {
             Some(Phase::Active { .. }) => {
                 self.take_client_data(now, key, segment, Some(BorneOut { fresh }));
             }
-            Some(_) => self.on_session_segment(now, key, segment),
+            Some(_) => {
+                self.on_session_segment(now, key, segment, Some(BorneOut { fresh }));
+            }
             None => {}
         }
     }
 
-    /// The client has acknowledged the handshake: the session is copied from now on, unless it
-    /// is not admitted. Says whether it is.
-    fn activate(&mut self, now: Time, at: Time, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
-        match self.admit(now, key) {
-            Admission::Copied(copies) => {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    let before = session.load();
-                    session.phase = Phase::Active { copies, busy: 0 };
-                    // What came with the SYN.
-                    self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
-                    self.account(key, before);
-                }
-                self.stats.sessions_captured += 1;
-                self.open_replicas(now, key);
-                return true;
-            }
-            Admission::Unchosen => {
-                self.stats.sessions_unchosen += 1;
-                self.leave_out(packet);
-                self.forget_session(key);
-            }
-            Admission::Refused(reason) => {
-                self.stats.sessions_refused.add(reason);
-                self.stats.bytes_refused += packet.payload_len as u64;
-                self.forget_session(key);
-                if !packet.header.flags.has(Flags::FIN) {
-                    self.watch(at, packet, Midway::new(packet, Watch::Refused));
-                }
-            }
-        }
-        false
-    }
-
     /// Notes a client's segment that fits no window of its session's connection: should the live
     /// server acknowledge it, the four-tuple belongs to another one whose beginning was not captured.
-    fn note_stray(&mut self, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+    pub(super) fn note_stray(&mut self, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         if packet.payload_len > 0 && !self.is_of_departed(at, packet) {
             self.doubt(key, |doubts| doubts.stray = Some(packet.seq_end()));
         }
@@ -379,6 +291,9 @@ impl Engine {
         if borne_out.is_none() && self.waits(key, segment, offset) {
             return;
         }
+        if packet.payload_len > 0 && flags.has(Flags::URG) && !syn {
+            return self.end_before_urgent(now, key, at, packet);
+        }
         let reset = flags.has(Flags::RST);
         if reset && !self.is_at_next_byte(key, offset) {
             let kind = EndKind::Reset;
@@ -423,7 +338,9 @@ impl Engine {
             self.advance_replicas(now, key);
         }
         let may_be_filled = self.sessions.get(key).map(|it| it.gap_since);
-        if may_be_filled.is_some_and(|since| since != Time::NEVER) {
+        // Where clients alone are captured nothing else shows that bytes before an end are missing.
+        let is_one_way = ended && self.stats.live_segments == 0;
+        if is_one_way || may_be_filled.is_some_and(|since| since != Time::NEVER) {
             self.check_gap(now, key);
         }
         if let Some(session) = self.sessions.get(key) {
@@ -439,61 +356,6 @@ impl Engine {
         if borne_out.is_none() {
             self.settle_waiting(now, key, false);
         }
-    }
-
-    /// Which byte is urgent, and whether it is part of the stream, is the receiver's choice (RFC 6093 3): what lies before
-    /// it is delivered, and nothing of the rest.
-    fn end_before_urgent(&mut self, now: Time, key: SessionKey, at: Time, packet: &TcpPacket<'_>) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(placed) = place(&session.stream, packet.header.seq, packet) else {
-            return self.note_stray(at, key, packet);
-        };
-        if placed.end <= session.stream.len() {
-            // It is there already, from a segment that did not say so.
-            return;
-        }
-        let offset = placed.offset.max(session.stream.len());
-        session.live.on_client_ack(packet);
-        let kind = EndKind::Uncopied(AbortReason::Urgent);
-        self.end_at(now, at, key, End { offset, kind });
-    }
-
-    /// Of what a session's client sends from here on nothing is copied.
-    pub(super) fn end_here(&mut self, now: Time, key: SessionKey, kind: EndKind) {
-        if let Some(session) = self.sessions.get(key) {
-            let (at, offset) = (session.last_seen, session.stream.known_end());
-            self.end_at(now, at, key, End { offset, kind });
-        }
-    }
-
-    fn end_at(&mut self, now: Time, at: Time, key: SessionKey, end: End) {
-        let clock = self.live_now(now);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let before = session.load();
-        session.stream.set_end(end);
-        self.stats.sessions_ended += u64::from(session.end(clock));
-        let answer = session.live.client_saw();
-        self.place_end(now, at, key, answer);
-        self.account(key, before);
-        self.check_gap(now, key);
-        self.advance_replicas(now, key);
-        self.arm_session(key);
-    }
-
-    /// Whether a RST at this offset stands where the live server expects the next byte, or where it says that it does;
-    /// behind a FIN both are possible.
-    fn is_at_next_byte(&self, key: SessionKey, offset: u64) -> bool {
-        self.sessions.get(key).is_some_and(|session| {
-            let acked = session.live.is_known() && offset == session.live.acked;
-            let fin = session.stream.announced_end();
-            let behind_fin =
-                fin.is_some_and(|fin| offset == fin.offset || offset == fin.offset + 1);
-            acked || behind_fin || offset == session.stream.len()
-        })
     }
 
     /// Adds bytes to a session's stream, with the turns that they begin.
@@ -535,83 +397,6 @@ impl Engine {
         Ok(Taken { grown, began })
     }
 
-    /// Notes FIN and RST, and gives the end its place among the turns once all before it is
-    /// there. Says whether the session has changed by it.
-    fn note_end(
-        &mut self,
-        now: Time,
-        at: Time,
-        key: SessionKey,
-        packet: &TcpPacket<'_>,
-        offset: u64,
-        wire_end: u64,
-    ) -> bool {
-        let clock = self.live_now(now);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return false;
-        };
-        let flags = packet.header.flags;
-        let mut changed = false;
-        if flags.has(Flags::RST) {
-            if session.stream.announced_end().is_some() {
-                self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
-                changed = !session.reset_after_fin;
-                session.reset_after_fin = true;
-            } else {
-                // One at what the live server has acknowledged may stand before bytes that were captured.
-                let end = End {
-                    offset: offset.max(session.stream.len()),
-                    kind: EndKind::Reset,
-                };
-                self.end_by_reset(now, key, end);
-                changed = true;
-            }
-        } else if flags.has(Flags::FIN)
-            && !flags.has(Flags::SYN)
-            && wire_end >= session.stream.len()
-        {
-            session.stream.set_end(End {
-                offset: wire_end,
-                kind: EndKind::Fin,
-            });
-        }
-        let Some(session) = self.sessions.get_mut(key) else {
-            return changed;
-        };
-        if session.stream.announced_end().is_some() && session.end(clock) {
-            self.stats.sessions_ended += 1;
-            changed = true;
-        }
-        let answer = session.live.on_client_ack(packet);
-        changed | self.place_end(now, at, key, answer)
-    }
-
-    /// Gives the end of a session's stream its place among the turns, once all before it is there.
-    /// Says whether it has one now that it had not before.
-    pub(super) fn place_end(&mut self, now: Time, at: Time, key: SessionKey, answer: u64) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return false;
-        };
-        let end = session.stream.end();
-        let Some(end) = end.filter(|_| session.course != Course::EndMarked) else {
-            return false;
-        };
-        session.mark_end();
-        let info = RunInfo {
-            at,
-            answer,
-            fresh: false,
-        };
-        let Session { turns, live, .. } = session;
-        if turns.begins(info, live.clock.asked_at) {
-            let recorded = self.config.recorded;
-            turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
-        } else if let Some(latency) = live.clock.finish() {
-            self.stats.live_latency.record(latency);
-        }
-        true
-    }
-
     fn is_over_limit(&self, key: SessionKey) -> bool {
         let limit = self.config.memory_limit;
         self.memory() >= limit
@@ -634,7 +419,7 @@ pub(super) struct ClientSegment<'a> {
 
 /// A segment has waited, and is taken now.
 #[derive(Clone, Copy)]
-struct BorneOut {
+pub(super) struct BorneOut {
     /// It was the beginning of a turn when it was captured.
     fresh: bool,
 }
@@ -649,19 +434,23 @@ pub(super) struct Taken {
 }
 
 /// Where a segment lies in the client's stream.
-struct Placed<'p> {
+pub(super) struct Placed<'p> {
     /// Offset of its first byte.
-    offset: u64,
+    pub(super) offset: u64,
     /// Its bytes, as far as capture has kept them.
-    bytes: &'p [u8],
+    pub(super) bytes: &'p [u8],
     /// Offset behind its last byte, kept or not.
-    end: u64,
+    pub(super) end: u64,
 }
 
 /// Finds the place of a segment. What lies before the stream is cut off: a keepalive probe before
 /// the first byte. A segment that lies there altogether belongs to an earlier connection of the
 /// same four-tuple, and neither its FIN nor its RST means anything here: `None`.
-fn place<'p>(stream: &ClientStream, seq: Seq, packet: &TcpPacket<'p>) -> Option<Placed<'p>> {
+pub(super) fn place<'p>(
+    stream: &ClientStream,
+    seq: Seq,
+    packet: &TcpPacket<'p>,
+) -> Option<Placed<'p>> {
     if let Some(offset) = stream.offset_of(seq) {
         return Some(Placed {
             offset,
@@ -679,7 +468,7 @@ fn place<'p>(stream: &ClientStream, seq: Seq, packet: &TcpPacket<'p>) -> Option<
 }
 
 /// The mark of a turn that begins at `start`; ends the turn before on the live side.
-fn mark(
+pub(super) fn mark(
     live: &mut crate::live::LiveView,
     start: u64,
     info: RunInfo,

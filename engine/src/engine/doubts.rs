@@ -1,14 +1,15 @@
 //! Segments that their receiver may not have accepted (RFC 9293 3.10.7.4, RFC 5961 3.2 and 4.2): strays, forged
-//! ones, late repetitions. They count once what follows bears them out.
+//! ones, late repetitions. They count once what follows bears them out; a RST also when nothing follows.
 //!
 //! - A RST that does not stand at the next byte is challenged by its receiver, and mostly ends nothing. It counts when
 //!   the bytes before it have come, or when nothing shows for a while that the connection goes on.
 //! - A SYN with other numbers on an open connection is challenged, too. A SYN-ACK that answers it begins another one.
+//!   So does one that answers no SYN which was captured, once the client speaks in the numbers of both.
 //! - A client's segment outside of any window is another connection's if the live server acknowledges it.
 
 use std::time::Duration;
 
-use millrace_wire::Seq;
+use millrace_wire::{Flags, Seq, TcpHeader, TcpOptions};
 
 use super::Engine;
 use crate::live::Said;
@@ -19,8 +20,11 @@ use crate::time::Time;
 /// A RST at another byte than the next counts if nothing has shown for so long that the connection goes on.
 pub(super) const BORNE_OUT_AFTER: Duration = Duration::from_secs(60);
 
+/// Memory that the doubts about one connection take, in bytes, with their place in a table.
+const DOUBTS_COST: usize = 2 * size_of::<Doubts>();
+
 /// What was captured of one connection and does not count yet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Doubts {
     /// Behind the last segment of the client that fits no window.
     pub(super) stray: Option<Seq>,
@@ -32,11 +36,49 @@ pub(super) struct Doubts {
     pub(super) unsent: Option<Seq>,
     /// The live server's last segment, if it acknowledged what the client is not known to have sent.
     pub(super) unasked: Option<Said>,
+    /// The number of the live server's first word, if it is far from what the client has acknowledged.
+    pub(super) number: Option<Seq>,
+    /// A SYN-ACK in other numbers than the connection's.
+    pub(super) greeting: Option<Greeting>,
     reset: Option<DoubtfulReset>,
 }
 
+/// What is remembered of a SYN-ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Greeting {
+    /// The client's first byte.
+    pub(super) next: Seq,
+    /// The live server's.
+    pub(super) first: Seq,
+    window_scale: Option<u8>,
+}
+
+impl Greeting {
+    pub(super) fn of(header: &TcpHeader) -> Self {
+        Self {
+            next: header.ack,
+            first: header.seq.add(1),
+            window_scale: header.options.window_scale,
+        }
+    }
+
+    /// The header that it was in, as far as it matters.
+    pub(super) fn header(&self) -> TcpHeader {
+        TcpHeader {
+            seq: self.first.add(u32::MAX),
+            ack: self.next,
+            flags: Flags::SYN | Flags::ACK,
+            options: TcpOptions {
+                window_scale: self.window_scale,
+                ..TcpOptions::default()
+            },
+            ..TcpHeader::default()
+        }
+    }
+}
+
 /// A RST that did not stand at the next byte.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct DoubtfulReset {
     at: Time,
     /// The end that it makes: [`EndKind::Severed`] if it came from the live server.
@@ -49,9 +91,25 @@ struct DoubtfulReset {
 impl Engine {
     /// Notes something of a session that does not count yet.
     pub(super) fn doubt(&mut self, key: SessionKey, note: impl FnOnce(&mut Doubts)) {
-        let mut doubts = self.doubts.get(key).copied().unwrap_or_default();
+        let before = self.doubts.remove(key);
+        let mut doubts = before.unwrap_or_default();
         note(&mut doubts);
-        self.doubts.insert(key, doubts);
+        let is_held = doubts != Doubts::default();
+        if is_held {
+            self.doubts.insert(key, doubts);
+        }
+        match (before.is_some(), is_held) {
+            (false, true) => self.heap += DOUBTS_COST,
+            (true, false) => self.heap = self.heap.saturating_sub(DOUBTS_COST),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Nothing of this session is in doubt any more.
+    pub(super) fn forget_doubts(&mut self, key: SessionKey) {
+        if self.doubts.remove(key).is_some() {
+            self.heap = self.heap.saturating_sub(DOUBTS_COST);
+        }
     }
 
     /// Notes a RST of either side that does not stand at the next byte, and would make this end.

@@ -34,9 +34,13 @@ impl Engine {
         };
         if !session.live.is_behind_hole(said) {
             session.live.hear(said);
-            if unasked.is_some() || doubts.unasked.is_some() {
-                self.doubt(key, |doubts| doubts.unasked = unasked);
-            }
+            let live = session.live;
+            self.doubt(key, |doubts| {
+                doubts.unasked = unasked;
+                // What the gap held has come.
+                doubts.behind_hole = doubts.behind_hole.filter(|said| live.is_behind_hole(said));
+                doubts.unsent = doubts.unsent.filter(|ack| !live.has_sent(*ack));
+            });
             return true;
         }
         let before = doubts.behind_hole;

@@ -53,10 +53,23 @@ impl Engine {
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
     /// What lies behind holes is delivered, too.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
+        let tuple = self.sessions.get(key).map(|session| session.tuple);
+        let listed = tuple.filter(|tuple| self.find_session(tuple) == Some(key));
+        // Whoever has the connection afterwards: an heir perhaps, or nobody any more.
+        let holder = |engine: &Self, key| match listed {
+            Some(tuple) => engine.find_session(&tuple),
+            None => Some(key),
+        };
         self.settle_reset(now, key);
+        let Some(key) = holder(self, key) else {
+            return;
+        };
         self.settle_ack(key);
         self.check_gap(now, key);
         self.settle_waiting(now, key, true);
+        let Some(key) = holder(self, key) else {
+            return;
+        };
         let mut last = key;
         if self.has_gap(key)
             && let Some(heir) = self.heal(now, key, true)
@@ -104,11 +117,9 @@ impl Engine {
         };
         entry.remove();
         if session.has_departed() {
-            // Sequence numbers are 32 bits of it.
-            let first = session.stream.first_seq();
-            let end = first.add(session.stream.known_end() as u32);
+            let (first, len) = (session.stream.first_seq(), session.stream.known_end());
             self.departed
-                .remember(session.last_seen, session.tuple, first, end);
+                .remember(session.last_seen, session.tuple, first, len);
         }
     }
 
@@ -131,7 +142,7 @@ impl Engine {
         self.unlist_session(key);
         self.settle_ack(key);
         self.kept.remove(key);
-        self.doubts.remove(key);
+        self.forget_doubts(key);
         self.forget_waiting(key);
         self.joinable.forget(key);
         let Some(session) = self.sessions.get_mut(key) else {

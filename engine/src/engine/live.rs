@@ -1,11 +1,13 @@
 //! Segments from the live server to clients.
 
-use millrace_wire::{Flags, Mptcp, TcpHeader, TcpPacket};
+use millrace_wire::{Flags, Mptcp, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::client::{ClientSegment, PLAUSIBLE};
+use super::doubts::Greeting;
+use crate::live::ACKS_APART;
 use crate::payload::Payload;
-use crate::session::{Midway, Phase, SessionKey, Watch};
+use crate::session::{Midway, Phase, Session, SessionKey, Watch};
 use crate::stream::{End, EndKind};
 use crate::time::Time;
 
@@ -42,9 +44,18 @@ impl Engine {
             });
         let doubts = found.and_then(|key| self.doubts.get(key)).copied();
         let doubts = doubts.unwrap_or_default();
-        let is_stray = doubts.stray == Some(ack);
+        let is_stray = doubts.stray == Some(ack)
+            && session.is_none_or(|session| is_of_another(session, &packet.header));
         let is_accepted = flags.has(Flags::SYN | Flags::ACK)
             && doubts.syn.is_some_and(|number| number.add(1) == ack);
+        if is_new
+            && !is_accepted
+            && let Some(key) = found.filter(|key| self.is_challenged(*key))
+        {
+            let greeting = Greeting::of(&packet.header);
+            self.doubt(key, |doubts| doubts.greeting = Some(greeting));
+            return None;
+        }
         if let Some(key) = found.filter(|_| is_new || is_stray || is_accepted) {
             self.retire(now, key);
         }
@@ -89,7 +100,10 @@ impl Engine {
             return;
         };
         session.last_seen = session.last_seen.max(at);
-        let reset = packet.header.flags.has(Flags::RST);
+        let TcpHeader {
+            seq, ack, flags, ..
+        } = packet.header;
+        let reset = flags.has(Flags::RST);
         match &mut session.phase {
             Phase::Midway(midway) => {
                 let missing = midway.on_live(packet);
@@ -114,9 +128,20 @@ impl Engine {
                         header.flags.has(Flags::ACK) && header.ack == session.stream.first_seq()
                     }
                 };
-                if refused {
-                    self.remove_session(key);
+                match refused {
+                    true => self.remove_session(key),
+                    false => self.refute(key, seq),
                 }
+                return;
+            }
+            // It answers another SYN.
+            Phase::Opening
+                if flags.has(Flags::SYN)
+                    && session
+                        .stream
+                        .offset_of(ack)
+                        .is_none_or(|offset| offset > session.stream.known_end()) =>
+            {
                 return;
             }
             // Before it has answered the SYN, it speaks of an earlier connection of the four-tuple
@@ -126,6 +151,7 @@ impl Engine {
             }
             Phase::Opening | Phase::Active { .. } => {}
         }
+        let doubts = self.doubts.get(key).copied().unwrap_or_default();
         let stream = &session.stream;
         let finished = session.live.finished;
         let asked = session.live.clock.is_asking();
@@ -135,8 +161,26 @@ impl Engine {
             let offset = stream.offset_of(ack);
             offset.filter(|offset| *offset <= sent.saturating_add(PLAUSIBLE))
         };
-        let at_next_byte = session.live.is_next(packet.header.seq);
-        let said = session.live.said(at, packet, sent, offset_of);
+        if flags.has(Flags::SYN) {
+            session.live.greet(&packet.header, offset_of(ack));
+        }
+        if !flags.has(Flags::SYN) && session.live.contradicts(seq) {
+            let near = |other: Seq| u64::from(seq.since(other).unsigned_abs()) <= ACKS_APART;
+            if !doubts.number.is_some_and(near) {
+                return self.doubt(key, |doubts| doubts.number = Some(seq));
+            }
+            session.live.forget_numbers();
+        }
+        // The client may have acknowledged what was not captured before it.
+        let borne_out = doubts.unsent == Some(seq);
+        let at_next_byte = borne_out || session.live.is_next(seq);
+        let before = session.live.acked;
+        // A stray RST says nothing.
+        let counts = !flags.has(Flags::SYN) && (!reset || at_next_byte);
+        let said = match counts {
+            true => session.live.said(at, packet, sent, offset_of),
+            false => None,
+        };
         let said = said.filter(|said| self.hear(key, said));
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -156,7 +200,7 @@ impl Engine {
         }
         let closed = session.live.finished != finished;
         if let Some(said) = said {
-            self.note_answer(key, said.acked());
+            self.note_answer(key, &said, before);
         }
         self.settle_waiting(now, key, false);
         self.check_gap(now, key);
@@ -174,6 +218,35 @@ impl Engine {
             self.arm_session(key);
         }
         self.weigh_reset(now, key);
+    }
+
+    /// A client's segment may show that a SYN-ACK which came while its connection was open began another one: it speaks in
+    /// the numbers of both.
+    pub(super) fn bear_out_syn_ack(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        let greeting = self.doubts.get(key).and_then(|doubts| doubts.greeting);
+        let TcpHeader { seq, ack, .. } = packet.header;
+        let Some(greeting) = greeting.filter(|it| it.next == seq && it.first == ack) else {
+            return;
+        };
+        self.retire(now, key);
+        let client = TcpPacket {
+            header: TcpHeader {
+                seq: seq.add(u32::MAX),
+                flags: Flags::SYN,
+                ..TcpHeader::default()
+            },
+            payload: &[],
+            payload_len: 0,
+            ..*packet
+        };
+        self.begin_unseen(now, &client, Phase::Opening);
+        let found = self.find_session(&packet.tuple);
+        if let Some(session) = found.and_then(|key| self.sessions.get_mut(key)) {
+            session.live.greet(&greeting.header(), Some(0));
+        }
     }
 
     /// The live server has reset the connection.
@@ -203,4 +276,15 @@ impl Engine {
         self.advance_replicas(now, key);
         self.arm_session(key);
     }
+}
+
+/// Whether the live server, which acknowledges a stray segment of the client here, speaks of another connection than
+/// this. Where its own number is this one's, so is the segment: capture has lost much.
+fn is_of_another(session: &Session, header: &TcpHeader) -> bool {
+    if matches!(session.phase, Phase::Midway(_)) {
+        return true;
+    }
+    let is_sent = |offset| offset <= session.stream.known_end() + 1;
+    let is_known = session.stream.offset_of(header.ack).is_some_and(is_sent);
+    !is_known && !session.live.is_near(header.seq)
 }

@@ -2,9 +2,11 @@
 
 mod admission;
 mod aside;
+mod begins;
 mod client;
 mod conflict;
 mod doubts;
+mod ends;
 mod gaps;
 mod hearsay;
 mod life;

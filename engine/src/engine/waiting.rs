@@ -1,9 +1,9 @@
 //! Segments of clients that wait for what bears them out.
 //!
 //! A receiver drops a segment that acknowledges what it never sent (RFC 9293 3.10.7.4, RFC 5961 5), and a FIN ends
-//! nothing before all bytes before it have come. Capture cannot tell such a segment from one whose neighbours it has
-//! lost. So both wait: until the live server acknowledges them, until what they lacked has come, or until it is clear
-//! that the live server has not taken them.
+//! nothing before all bytes before it have come; the same goes for urgent data, which end what is replayed. Capture cannot
+//! tell such a segment from one whose neighbours it has lost. So both wait until the live server acknowledges them, the client goes on behind them, or what they lacked has
+//! come. They are dropped when the live server has gone on without them.
 
 use bytes::Bytes;
 use millrace_wire::{Flags, FourTuple, TcpHeader, TcpPacket};
@@ -11,12 +11,13 @@ use millrace_wire::{Flags, FourTuple, TcpHeader, TcpPacket};
 use super::Engine;
 use super::client::ClientSegment;
 use super::doubts::BORNE_OUT_AFTER;
+use crate::live::{ACKS_APART, Said};
 use crate::payload::Payload;
 use crate::session::{Phase, Session, SessionKey};
 use crate::stream::ClientStream;
 use crate::time::Time;
 
-/// Segments that wait in one session. The first of more goes in as it is.
+/// Segments that wait in one session. Of more, those are dropped that the live server has passed over, or the newest.
 const MOST: usize = 32;
 
 /// A segment that waits.
@@ -29,10 +30,13 @@ pub(super) struct Waiting {
     payload_len: usize,
     /// It begins a turn if it is what it seems.
     fresh: bool,
-    /// When the matter is decided by what is known then.
+    /// It ends the stream, ahead of bytes that have not come.
+    loose: bool,
+    /// For so long the live server may still accept it though it has passed it over, and nobody asks why bytes before
+    /// a FIN do not come.
     until: Time,
-    /// The live server has acknowledged it.
-    acked: bool,
+    /// The live server has acknowledged it, or the client has gone on behind it.
+    borne_out: bool,
     /// The live server has spoken since, and not acknowledged it.
     passed_over: bool,
 }
@@ -42,6 +46,8 @@ enum Decision {
     Wait,
     Take,
     Drop,
+    /// All of it has come by other segments.
+    Repeated,
 }
 
 impl Waiting {
@@ -59,6 +65,24 @@ impl Waiting {
     /// Where it ends if it begins at this offset, a FIN included.
     fn end(&self, offset: u64) -> u64 {
         offset + self.payload_len as u64 + u64::from(self.header.flags.has(Flags::FIN))
+    }
+
+    /// Whether a segment of its client begins where it ends, and acknowledges as much or a little more.
+    fn is_continued_by(&self, header: &TcpHeader) -> bool {
+        let length = self.end(0) as u32;
+        let further = header.ack.since(self.header.ack);
+        length > 0
+            && header.seq == self.header.seq.add(length)
+            && header.flags.has(Flags::ACK)
+            && u64::try_from(further).is_ok_and(|further| further <= ACKS_APART)
+    }
+
+    /// When it is decided if nothing more is said.
+    fn due(&self) -> Time {
+        match self.passed_over || self.loose {
+            true => self.until,
+            false => Time::NEVER,
+        }
     }
 
     fn packet(&self) -> TcpPacket<'_> {
@@ -85,70 +109,84 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return false;
         };
-        let is_active = matches!(session.phase, Phase::Active { .. });
-        if (packet.payload_len == 0 && !fin) || !is_active || !session.live.is_heard() {
+        if (packet.payload_len == 0 && !fin) || !matches!(session.phase, Phase::Active { .. }) {
             return false;
         }
         let end = offset + packet.payload_len as u64;
         let is_new = end > session.stream.len() || fin && session.stream.announced_end().is_none();
-        let is_loose = fin && offset > session.stream.len();
+        // Of this session the SYN-ACK may be missing.
+        let is_seen = session.live.is_heard() || self.stats.live_segments > 0;
+        let is_loose = ends(&packet.header) && offset > session.stream.len() && is_seen;
         let is_unsent = session.live.is_unsent(&packet.header);
         // Whoever recorded the live server may have been ahead.
         let is_acked = session.live.acked == end + u64::from(fin);
         if !is_new || is_acked || !(is_loose || is_unsent) {
             return false;
         }
-        let patience = match is_loose {
-            true => BORNE_OUT_AFTER,
-            false => self.gap_grace(),
-        };
         let known = known_end(&session.stream, self.waiting.get(key).into_iter().flatten());
         let fresh = offset == known.max(session.live.acked)
             && session.live.is_turn_after(packet.header.ack);
-        self.put_waiting(key, segment, fresh, segment.at + patience)
+        self.put_waiting(key, segment, fresh, is_loose);
+        true
     }
 
-    fn put_waiting(
+    /// Lets a segment wait, or drops it where there is no room for more.
+    pub(super) fn put_waiting(
         &mut self,
         key: SessionKey,
         segment: ClientSegment<'_>,
         fresh: bool,
-        until: Time,
-    ) -> bool {
+        loose: bool,
+    ) {
         let packet = segment.packet;
         let repeats = |other: &Waiting| {
             (other.header.seq, other.payload_len) == (packet.header.seq, packet.payload_len)
                 && other.header.ack == packet.header.ack
                 && other.header.flags == packet.header.flags
+                && *other.payload == *packet.payload
         };
         let queue = self.waiting.get(key);
         if queue.is_some_and(|queue| queue.iter().any(repeats)) {
-            return true;
+            return;
         }
-        if self.is_nearly_full() || queue.is_some_and(|queue| queue.len() >= MOST) {
-            return false;
-        }
-        let waiting = Waiting {
-            at: segment.at,
-            tuple: packet.tuple,
-            header: packet.header,
-            payload: segment.payload.keep(packet.payload),
-            payload_len: packet.payload_len,
-            fresh,
-            until,
-            acked: false,
-            passed_over: false,
-        };
-        self.heap += waiting.cost();
         let mut queue = self.waiting.remove(key).unwrap_or_default();
-        queue.push(waiting);
-        self.waiting.insert(key, queue);
-        self.arm_session(key);
-        true
+        if queue.len() >= MOST
+            && let Some(index) = queue.iter().position(|one| one.passed_over)
+        {
+            let dropped = queue.remove(index);
+            self.heap = self.heap.saturating_sub(dropped.cost());
+            self.stats.segments_out_of_window += 1;
+        }
+        if queue.len() >= MOST || self.is_nearly_full() {
+            self.stats.segments_out_of_window += 1;
+        } else {
+            let patience = match loose {
+                true => BORNE_OUT_AFTER,
+                false => self.gap_grace(),
+            };
+            let waiting = Waiting {
+                at: segment.at,
+                tuple: packet.tuple,
+                header: packet.header,
+                payload: segment.payload.keep(packet.payload),
+                payload_len: packet.payload_len,
+                fresh,
+                loose,
+                until: segment.at + patience,
+                borne_out: false,
+                passed_over: false,
+            };
+            self.heap += waiting.cost();
+            queue.push(waiting);
+        }
+        if !queue.is_empty() {
+            self.waiting.insert(key, queue);
+            self.arm_session(key);
+        }
     }
 
-    /// The live server has spoken, and acknowledged the client's stream up to here.
-    pub(super) fn note_answer(&mut self, key: SessionKey, acked: u64) {
+    /// The live server has spoken; `before` it had acknowledged so much of the client's stream.
+    pub(super) fn note_answer(&mut self, key: SessionKey, said: &Said, before: u64) {
         if self.waiting.is_empty() {
             return;
         }
@@ -158,10 +196,49 @@ impl Engine {
         };
         // An acknowledgement of what the client is not known to have sent says nothing.
         let known = known_end(&session.stream, queue.iter());
+        let acked = said.acked();
         for one in queue {
-            let (offset, end) = one.place(&session.stream);
-            one.acked |= (end..=known.max(end)).contains(&acked);
-            one.passed_over |= acked <= offset;
+            let (_, end) = one.place(&session.stream);
+            // Whoever had accepted it had sent what it acknowledges.
+            let accepts = one.end(0) > 0 && session.live.is_sent_by(said, &one.header);
+            one.borne_out |= accepts && (end..=known.max(end)).contains(&acked);
+            one.passed_over |= acked < end && acked >= before;
+        }
+        self.arm_session(key);
+    }
+
+    /// The client has sent this. Segments that it continues are borne out, and go first.
+    pub(super) fn note_continued(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let Some(queue) = self.waiting.get_mut(key) else {
+            return;
+        };
+        let mut found = false;
+        for one in queue {
+            if one.is_continued_by(&packet.header) && !one.passed_over {
+                one.borne_out = true;
+                found = true;
+            }
+        }
+        if found {
+            self.settle_waiting(now, key, false);
+        }
+    }
+
+    /// The live server has reset somebody who acknowledged this number, which it never sent (RFC 9293 3.10.7.4).
+    pub(super) fn refute(&mut self, key: SessionKey, ack: millrace_wire::Seq) {
+        let Some(mut queue) = self.waiting.remove(key) else {
+            return;
+        };
+        let (refuted, rest): (Vec<_>, Vec<_>) =
+            queue.drain(..).partition(|one| one.header.ack == ack);
+        self.stats.segments_out_of_window += refuted.len() as u64;
+        let cost: usize = refuted.iter().map(Waiting::cost).sum();
+        self.heap = self.heap.saturating_sub(cost);
+        if !rest.is_empty() {
+            self.waiting.insert(key, rest);
         }
     }
 
@@ -171,7 +248,7 @@ impl Engine {
             return Time::NEVER;
         }
         let queue = self.waiting.get(key).into_iter().flatten();
-        queue.map(|one| one.until).min().unwrap_or(Time::NEVER)
+        queue.map(Waiting::due).min().unwrap_or(Time::NEVER)
     }
 
     /// Looks whether segments of this session wait no longer. With `all` every one is decided by what is known now.
@@ -179,9 +256,14 @@ impl Engine {
         if self.waiting.is_empty() {
             return;
         }
-        while let Some((waiting, taken)) = self.next_decided(now, key, all) {
-            match taken {
-                true => {
+        while let Some((waiting, decision)) = self.next_decided(now, key, all) {
+            match decision {
+                Decision::Take => {
+                    if let Some(session) = self.sessions.get_mut(key).filter(|_| waiting.borne_out)
+                    {
+                        // The live server has sent what it acknowledges, captured or not.
+                        session.live.believe(&waiting.header);
+                    }
                     let segment = ClientSegment {
                         at: waiting.at,
                         packet: &waiting.packet(),
@@ -189,31 +271,39 @@ impl Engine {
                     };
                     self.take_borne_out(now, key, segment, waiting.fresh);
                 }
-                false => self.stats.segments_out_of_window += 1,
+                Decision::Drop => self.stats.segments_out_of_window += 1,
+                Decision::Repeated => self.stats.bytes_repeated += waiting.payload_len as u64,
+                Decision::Wait => {}
             }
         }
     }
 
-    /// Takes out the first segment that waits no longer, and whether it is taken.
-    fn next_decided(&mut self, now: Time, key: SessionKey, all: bool) -> Option<(Waiting, bool)> {
+    /// Takes out the first segment that waits no longer.
+    fn next_decided(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        all: bool,
+    ) -> Option<(Waiting, Decision)> {
         let clock = self.live_now(now);
         let session = self.sessions.get(key)?;
         let queue = self.waiting.get_mut(key)?;
-        let decided = queue.iter().enumerate().find_map(|(index, one)| {
-            let decision = decide(session, one, all || one.until <= clock);
-            match decision {
-                Decision::Wait => None,
-                Decision::Take => Some((index, true)),
-                Decision::Drop => Some((index, false)),
-            }
-        });
-        let (index, taken) = decided?;
+        // Those that the live server has passed over come last: another one may be what it has acknowledged.
+        let is_last = |(_, one): &(usize, &Waiting)| one.passed_over;
+        let (last, first): (Vec<_>, Vec<_>) = queue.iter().enumerate().partition(is_last);
+        let (index, decision) =
+            first.into_iter().chain(last).find_map(|(index, one)| {
+                match decide(session, one, clock, all) {
+                    Decision::Wait => None,
+                    decision => Some((index, decision)),
+                }
+            })?;
         let waiting = queue.remove(index);
         if queue.is_empty() {
             self.waiting.remove(key);
         }
         self.heap = self.heap.saturating_sub(waiting.cost());
-        Some((waiting, taken))
+        Some((waiting, decision))
     }
 
     /// What waits for this session waits for the one that goes on with its connection.
@@ -242,30 +332,42 @@ fn known_end<'w>(stream: &ClientStream, waiting: impl Iterator<Item = &'w Waitin
     places.into_iter().fold(stream.known_end(), continued)
 }
 
-/// What becomes of a segment, `finally` or for now.
-fn decide(session: &Session, one: &Waiting, finally: bool) -> Decision {
-    if !matches!(session.phase, Phase::Active { .. }) {
-        return Decision::Take;
+/// Whether a segment ends what is replayed: a FIN, or urgent data.
+fn ends(header: &TcpHeader) -> bool {
+    header.flags.has(Flags::FIN) || header.flags.has(Flags::URG)
+}
+
+/// What becomes of a segment now; `all` says that nothing else is to come.
+fn decide(session: &Session, one: &Waiting, clock: Time, all: bool) -> Decision {
+    let is_unsent = session.live.is_unsent(&one.header);
+    let is_due = all || one.due() <= clock;
+    match session.phase {
+        Phase::Midway(_) => return Decision::Take,
+        // The live server resets whoever acknowledges what it never sent.
+        Phase::Opening => {
+            return match (one.borne_out || !is_unsent, is_due) {
+                (true, _) => Decision::Take,
+                (false, true) => Decision::Drop,
+                (false, false) => Decision::Wait,
+            };
+        }
+        Phase::Active { .. } => {}
     }
     let Some(offset) = session.stream.offset_of(one.header.seq) else {
         return Decision::Drop;
     };
     let has = session.stream.len();
     let fin = one.header.flags.has(Flags::FIN);
-    let is_there = match fin {
-        true => has >= one.end(offset) || session.stream.announced_end().is_some(),
-        false => has >= one.end(offset),
-    };
-    if is_there {
-        return Decision::Drop;
+    if has >= one.end(offset) || fin && session.stream.announced_end().is_some() {
+        return Decision::Repeated;
     }
-    let is_loose = fin && offset > has;
-    if one.acked || (!is_loose && !session.live.is_unsent(&one.header)) {
+    let is_loose = ends(&one.header) && offset > has;
+    if one.borne_out || !(is_loose || is_unsent) {
         return Decision::Take;
     }
-    match (finally, one.passed_over) {
-        (false, _) => Decision::Wait,
+    match (is_due, one.passed_over) {
         (true, true) => Decision::Drop,
         (true, false) => Decision::Take,
+        (false, _) => Decision::Wait,
     }
 }

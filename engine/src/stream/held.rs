@@ -12,6 +12,8 @@ use crate::payload::Payload;
 const MAX_MEMORY: usize = 64 << 20;
 /// What a run costs besides its bytes.
 const RUN_COST: usize = size_of::<HeldRun>() + 32;
+/// Runs held by one session: more than segments fit the largest windows in use. To find a place among them takes time.
+const MAX_RUNS: usize = 64 << 10;
 /// Runs that touch become one up to this length.
 const MERGED: usize = 8 << 10;
 /// ... if they came within so many microseconds of each other: a pause means a turn.
@@ -97,7 +99,7 @@ impl Held {
         payload: Payload<'_>,
         info: RunInfo,
     ) -> Result<u64, StreamError> {
-        if self.memory() + bytes.len() + RUN_COST > MAX_MEMORY {
+        if self.memory() + bytes.len() + RUN_COST > MAX_MEMORY || self.runs.len() >= MAX_RUNS {
             return Err(StreamError::TooFarAhead);
         }
         let end = offset + bytes.len() as u64;
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_bounded_in_bytes_and_not_in_runs() {
+    fn what_is_held_is_bounded_in_bytes_and_in_runs() {
         let mut held = Held::default();
         for i in 0..20_000 {
             hold(&mut held, 100 + 2 * i, b"x", info(0, false));
@@ -269,6 +271,13 @@ mod tests {
         let long = vec![0; MAX_MEMORY - held.memory() - RUN_COST];
         hold(&mut held, 1 << 20, &long, info(0, false));
         let payload = Payload::Borrowed(b"y");
+        let refused = held.hold(1 << 30, b"y", payload, info(0, false));
+        assert_eq!(refused, Err(StreamError::TooFarAhead));
+
+        let mut held = Held::default();
+        for i in 0..MAX_RUNS as u64 {
+            hold(&mut held, 100 + 2 * i, b"x", info(0, false));
+        }
         let refused = held.hold(1 << 30, b"y", payload, info(0, false));
         assert_eq!(refused, Err(StreamError::TooFarAhead));
     }

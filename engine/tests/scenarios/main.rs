@@ -18,6 +18,7 @@ mod contact;
 mod doubts;
 mod ends;
 mod flows;
+mod forged;
 mod gaps;
 mod identity;
 mod intensity;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 15] = [
+const SOURCES: [(&str, &str); 16] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -19,6 +19,7 @@ const SOURCES: [(&str, &str); 15] = [
     ("silence", include_str!("silence.rs")),
     ("misdirected", include_str!("misdirected.rs")),
     ("doubts", include_str!("doubts.rs")),
+    ("forged", include_str!("forged.rs")),
 ];
 
 /// The tests of all files, as `file::name`.

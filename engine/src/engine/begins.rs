@@ -1,0 +1,129 @@
+//! How sessions begin: with a SYN, with a connection that is met in its middle, and with the end of the handshake.
+
+use millrace_wire::{Flags, Seq, TcpPacket};
+
+use super::Engine;
+use super::admission::Admission;
+use super::client::ClientSegment;
+use crate::session::{Midway, Phase, Session, SessionKey, Watch};
+use crate::time::Time;
+
+impl Engine {
+    /// A SYN: the session waits for the end of its handshake.
+    pub(super) fn begin(&mut self, now: Time, segment: ClientSegment<'_>) {
+        let ClientSegment { at, packet, .. } = segment;
+        if self.is_unchosen(packet) {
+            self.stats.sessions_unchosen += 1;
+            return;
+        }
+        if self.joins_another(now, packet) || self.refuses(packet) {
+            return;
+        }
+        let first = packet.header.seq.add(1);
+        if let Some(key) = self.insert_session(at, packet, first, Phase::Opening) {
+            if packet.payload_len > 0 {
+                // TCP Fast Open (RFC 7413): the live server may take the data or leave it to be
+                // sent again; the stream is the same.
+                self.on_session_segment(now, key, segment, None);
+            }
+            self.arm_session(key);
+        }
+    }
+
+    /// A connection whose beginning was not captured, but whose numbers are known: `packet` stands for
+    /// what the client must have sent. Those that are not wanted were counted when they began.
+    pub(super) fn begin_unseen(&mut self, at: Time, packet: &TcpPacket<'_>, phase: Phase) {
+        if self.is_wanted(packet.tuple.source)
+            && let Some(key) = self.insert_session(at, packet, packet.seq_end(), phase)
+        {
+            self.arm_session(key);
+        }
+    }
+
+    /// A segment of a connection whose beginning was not captured.
+    pub(super) fn meet_midway(&mut self, at: Time, packet: &TcpPacket<'_>) {
+        let flags = packet.header.flags;
+        if packet.payload_len == 0 || flags.has(Flags::RST) || flags.has(Flags::FIN) {
+            return;
+        }
+        if self.is_unchosen(packet) {
+            return;
+        }
+        self.stats.bytes_refused += packet.payload_len as u64;
+        if packet.header.options.mptcp.is_some() {
+            // Whether other subflows bear a part of it is not known.
+            self.stats.segments_unowned += 1;
+            return;
+        }
+        if !self.watch(at, packet, Midway::new(packet, Watch::Met)) {
+            self.stats.segments_unowned += 1;
+        }
+    }
+
+    /// Looks out for a turn at which a session can be picked up that is not copied now; says
+    /// whether it may be.
+    pub(super) fn watch(&mut self, at: Time, packet: &TcpPacket<'_>, midway: Midway) -> bool {
+        if self.config.only_from_syn || !self.is_wanted(packet.tuple.source) {
+            return false;
+        }
+        let phase = Phase::Midway(midway);
+        if let Some(key) = self.insert_session(at, packet, packet.seq_end(), phase) {
+            self.arm_session(key);
+        }
+        true
+    }
+
+    pub(super) fn insert_session(
+        &mut self,
+        at: Time,
+        packet: &TcpPacket<'_>,
+        first: Seq,
+        phase: Phase,
+    ) -> Option<SessionKey> {
+        let service = self.config.service_of(packet.tuple.destination)?;
+        let service = u16::try_from(service).ok()?;
+        let session = Session::new(at, packet.tuple, service, first, phase);
+        let key = self.sessions.insert(session);
+        self.enter_session(key, &packet.tuple);
+        Some(key)
+    }
+
+    /// The client has acknowledged the handshake: the session is copied from now on, unless it
+    /// is not admitted. Says whether it is.
+    pub(super) fn activate(
+        &mut self,
+        now: Time,
+        at: Time,
+        key: SessionKey,
+        packet: &TcpPacket<'_>,
+    ) -> bool {
+        match self.admit(now, key) {
+            Admission::Copied(copies) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    let before = session.load();
+                    session.phase = Phase::Active { copies, busy: 0 };
+                    // What came with the SYN.
+                    self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
+                    self.account(key, before);
+                }
+                self.stats.sessions_captured += 1;
+                self.open_replicas(now, key);
+                return true;
+            }
+            Admission::Unchosen => {
+                self.stats.sessions_unchosen += 1;
+                self.leave_out(packet);
+                self.forget_session(key);
+            }
+            Admission::Refused(reason) => {
+                self.stats.sessions_refused.add(reason);
+                self.stats.bytes_refused += packet.payload_len as u64;
+                self.forget_session(key);
+                if !packet.header.flags.has(Flags::FIN) {
+                    self.watch(at, packet, Midway::new(packet, Watch::Refused));
+                }
+            }
+        }
+        false
+    }
+}
