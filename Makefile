@@ -84,6 +84,7 @@ bench: ## Instructions per segment, bytes per idle session, and the copier end t
 	$(CARGO) run --release --locked -q -p millrace-lab -- bench
 	$(CARGO) run --release --locked -q -p millrace-lab -- bench fan-out
 	$(CARGO) run --release --locked -q -p millrace-lab -- bench clients
+	$(CARGO) run --release --locked -q -p millrace-lab -- bench turns
 
 lint: fmt-check clippy doc deny ## Formatting, clippy, documentation, licences and duplicate crates
 

@@ -39,7 +39,7 @@ pub use filter::{
     Expression, Filter, FilterError, FilterSpec, Program, ResponseFilter, ServiceFilter,
 };
 pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
-pub use pace::Pace;
+pub use pace::{Pace, sleep_precisely};
 pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
 pub use ring::{Census, Fanout, Frame, Ring, RingConfig, RingStatistics, Tap};
 pub use send::{LinkSocket, SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};

@@ -89,6 +89,11 @@ pub struct Options {
     #[arg(short = 'W', long)]
     pub no_wait: bool,
 
+    /// Keep the pauses of clients between an answer and the next request also where the copy is behind. By
+    /// default it pauses less until it has caught up.
+    #[arg(long)]
+    pub keep_pauses: bool,
+
     /// Copy only sessions whose beginning was captured.
     #[arg(short = 'O', long)]
     pub only_from_syn: bool,

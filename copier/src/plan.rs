@@ -314,6 +314,7 @@ fn engine_config(
         stop_on_silence: probes(options) && options.client_pool.is_none(),
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
+        keep_pauses: options.keep_pauses,
         max_packet: options.sending.mtu,
         offered_mss: options.sending.mss,
         memory_limit,

@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, SendErrorKind, Sender, Waker, wait};
+use millrace_capture::{Pace, SendErrorKind, Sender, Waker, sleep_precisely, wait};
 use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
 use millrace_fleet::boottime::BootTime;
 use millrace_fleet::drain::{DrainWatch, Stage};
@@ -49,7 +49,9 @@ use crate::route_info::{LinkId, RouteInfo};
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// Sleep while a link's queue is full or a ring is to be opened again.
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
-/// Batches of packets and messages that come one by one are gathered for this long.
+/// Batches of packets and messages that come one by one are taken in at once, up to so many times in a second. More are
+/// gathered for so long.
+const LOOKS_A_SECOND: u32 = 12_500;
 const GATHER: Duration = Duration::from_micros(100);
 /// Before it drains, the shard takes in what was captured: until it has found nothing so many times,
 /// this far apart, and for no longer than this.
@@ -194,7 +196,7 @@ impl Shard {
             inputs: VecDeque::new(),
             moderation: parts.moderation,
             looks: Pace::default(),
-            pace: Pace::default(),
+            pace: Pace::prompt(LOOKS_A_SECOND),
             waker: parts.waker,
             drain: parts.drain,
             grace: parts.grace,
@@ -209,6 +211,7 @@ impl Shard {
 
     /// Works until it is told to end; gives the final report.
     pub fn run(mut self) -> Report {
+        sleep_precisely();
         let mut end_by = None;
         loop {
             match self.drain.stage() {

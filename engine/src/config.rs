@@ -60,6 +60,9 @@ pub struct Config {
     pub gate: bool,
     /// Only copy sessions seen from their SYN.
     pub only_from_syn: bool,
+    /// Whether a replica that is behind its client pauses between turns as long as the client did. Without, it pauses
+    /// less until it has caught up.
+    pub keep_pauses: bool,
     /// Largest packet sent, IP header included, in bytes.
     pub max_packet: u16,
     /// Maximum segment size offered to targets; `None`: what `max_packet` leaves.
@@ -107,6 +110,7 @@ impl Default for Config {
             caps: Caps::default(),
             gate: true,
             only_from_syn: false,
+            keep_pauses: false,
             max_packet: 1500,
             offered_mss: None,
             memory_limit: 512 << 20,

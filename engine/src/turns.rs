@@ -175,14 +175,18 @@ pub(crate) struct Turns {
     front: Option<Mark>,
     rest: Option<Box<Rest>>,
     last_answer: u64,
-    /// When the newest mark was made: the low bits of its microseconds.
-    newest_at: u32,
+    /// When the first mark was made.
+    front_at: Moment,
 }
+
+/// The low bits of a time's microseconds.
+type Moment = u32;
 
 /// The marks behind the first, for a replica that lags.
 #[derive(Debug, Default)]
 struct Rest {
-    marks: VecDeque<Mark>,
+    /// Each with the time at which it was made.
+    marks: VecDeque<(Mark, Moment)>,
 }
 
 impl Turns {
@@ -190,14 +194,14 @@ impl Turns {
     pub(crate) fn get(&self, n: u32) -> Option<&Mark> {
         match n.checked_sub(self.base)? {
             0 => self.front.as_ref(),
-            i => self.rest.as_ref()?.marks.get(i as usize - 1),
+            i => Some(&self.rest.as_ref()?.marks.get(i as usize - 1)?.0),
         }
     }
 
     /// Memory of the marks besides the structure itself, in bytes.
     pub(crate) fn heap_size(&self) -> usize {
         self.rest.as_ref().map_or(0, |rest| {
-            size_of::<Rest>() + rest.marks.capacity() * size_of::<Mark>()
+            size_of::<Rest>() + rest.marks.capacity() * size_of::<(Mark, Moment)>()
         })
     }
 
@@ -208,22 +212,25 @@ impl Turns {
             || info.at.micros_since(last_client_byte) > PAUSE_MICROS
     }
 
-    /// How long ago mark number `n` was made, in microseconds, if that is the newest; what was longer
-    /// ago than 71 minutes counts as something shorter.
+    /// How long ago mark number `n` was made, in microseconds; what was longer ago than 71 minutes counts as something
+    /// shorter.
     pub(crate) fn age_of(&self, n: u32, now: Time) -> Option<u32> {
-        let newest = self.next_number() == n.wrapping_add(1);
-        newest.then(|| (now.as_micros() as u32).wrapping_sub(self.newest_at))
+        let at = match n.checked_sub(self.base)? {
+            0 => self.front.as_ref().map(|_| self.front_at)?,
+            i => self.rest.as_ref()?.marks.get(i as usize - 1)?.1,
+        };
+        Some((now.as_micros() as Moment).wrapping_sub(at))
     }
 
     /// Adds a mark, at `now`.
     pub(crate) fn push(&mut self, now: Time, mark: Mark) {
-        self.newest_at = now.as_micros() as u32;
+        let at = now.as_micros() as Moment;
         self.last_answer = self.last_answer.max(mark.answer);
         if self.front.is_none() {
-            self.front = Some(mark);
+            (self.front, self.front_at) = (Some(mark), at);
         } else {
             let rest = self.rest.get_or_insert_default();
-            rest.marks.push_back(mark);
+            rest.marks.push_back((mark, at));
         }
     }
 
@@ -235,7 +242,9 @@ impl Turns {
     /// Forgets the marks before number `n`, which every replica has passed.
     pub(crate) fn forget_before(&mut self, n: u32) {
         while self.can_forget(n) {
-            self.front = self.rest.as_mut().and_then(|rest| rest.marks.pop_front());
+            let next = self.rest.as_mut().and_then(|rest| rest.marks.pop_front());
+            self.front_at = next.map_or(0, |(_, at)| at);
+            self.front = next.map(|(mark, _)| mark);
             self.base += 1;
         }
         if self.rest.as_ref().is_some_and(|rest| rest.marks.is_empty()) {

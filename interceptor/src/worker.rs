@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, Waker, wait};
+use millrace_capture::{Pace, Waker, sleep_precisely, wait};
 use millrace_fleet::drain::{DrainWatch, Stage};
 use millrace_fleet::readiness::{Readiness, Task};
 use millrace_fleet::server::{AttachEvent, AttachEvents, ConnId};
@@ -24,8 +24,9 @@ use crate::tracer::Tracer;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
-/// Responses that come one by one are gathered for this long: what they cost together, from here to
-/// the copier's engine, is little more than what one does.
+/// Responses that come one by one go on at once, up to so many times in a second. More are gathered for so long: what they
+/// cost together, from here to the copier's engine, is little more than what one does.
+const LOOKS_A_SECOND: u32 = 12_500;
 const GATHER: Duration = Duration::from_micros(250);
 /// How often the counters are shown.
 const SHOW_INTERVAL: Duration = Duration::from_millis(250);
@@ -98,12 +99,13 @@ impl Worker {
             shared: parts.shared,
             counters: Counters::default(),
             show_at: now,
-            pace: Pace::default(),
+            pace: Pace::prompt(LOOKS_A_SECOND),
         }
     }
 
     /// Works until it is told to end; gives the final counters.
     pub fn run(mut self) -> Counters {
+        sleep_precisely();
         // There is nothing to drain: sessions are the copiers', and live through a restart.
         while self.drain.stage() == Stage::Running {
             let mut more = self.take_route_info();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{CaptureError, Census, Filter, FilterSpec, Pace, Tap, wait};
+use millrace_capture::{
+    CaptureError, Census, Filter, FilterSpec, Pace, Tap, sleep_precisely, wait,
+};
 use millrace_wire::{Decoder, Flags, Tunnels, Verify};
 
 use super::queue::Queue;
@@ -52,6 +54,7 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
+        sleep_precisely();
         let mut batch = Batch::default();
         let mut pace = Pace::default();
         while !self.queue.is_closed() {

@@ -17,6 +17,9 @@ use crate::time::Time;
 
 /// Bytes that timestamps take in every segment, padding included (RFC 7323 A).
 const TIMESTAMP_OPTION: u16 = 12;
+/// Further behind its client than this a replica shortens the client's pauses, in microseconds: a pause that is kept is worth
+/// no more lag than this.
+const KEPT_BEHIND: u32 = 5_000;
 /// How long a target that got the client's FIN may go on sending after its last byte, once the
 /// live connection is over; Linux allows its own orphans the same (`tcp_fin_timeout`).
 pub(super) const FIN_WAIT: Duration = Duration::from_secs(60);
@@ -266,13 +269,19 @@ impl Connection {
             // A client that reset its connection did not listen any more.
             let end = cx.stream.end().filter(|end| end.offset <= mark.start);
             let hear_out = end.is_none_or(|end| end.kind != EndKind::Reset);
+            let age = cx.turns.age_of(self.gate.next_mark(), cx.now);
+            let left = age.map_or(0, |age| (cx.shift + KEPT_BEHIND).saturating_sub(age));
+            let latest_by = match cx.config.keep_pauses {
+                true => Time::NEVER,
+                false => cx.now.plus_micros(left),
+            };
             let verdict = if cx.config.gate {
-                self.gate.check(cx.now, mark, progress, *cx.floor, hear_out)
+                self.gate
+                    .check(cx.now, mark, progress, *cx.floor, hear_out, latest_by)
             } else {
                 Verdict::Open(Passed::Answered)
             };
             // Replicas of one session must not all say the same thing at once.
-            let age = cx.turns.age_of(self.gate.next_mark(), cx.now);
             let early = age.map_or(0, |age| cx.shift.saturating_sub(age));
             let verdict = match verdict {
                 Verdict::Open(_) if early > 0 => Verdict::Wait(cx.now.plus_micros(early)),

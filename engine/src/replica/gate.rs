@@ -2,7 +2,7 @@
 //!
 //! A client that sent turn k had seen the live server's answer to turn k-1. So a replica sends
 //! turn k once the target has answered as many bytes as the client had seen, and after the
-//! client's own think time. Targets may answer less than the live server did: then the answer
+//! client's own think time, unless the replica is behind the client: then it thinks less, until it has caught up. Targets may answer less than the live server did: then the answer
 //! counts as complete when it has gone quiet. And protocols may talk in both directions at once:
 //! so a target that says nothing at all delays a turn only for a bounded time.
 
@@ -136,7 +136,7 @@ impl Gate {
         }
     }
 
-    /// Whether the turn at `mark` may go at `now`.
+    /// Whether the turn at `mark` may go at `now`. The client's think time is kept, but not beyond `latest_by`.
     /// `hear_out`: while the target goes on beyond the live answer, it is heard out.
     pub(crate) fn check(
         &mut self,
@@ -145,9 +145,11 @@ impl Gate {
         progress: Progress,
         floor: QuietFloor,
         hear_out: bool,
+        latest_by: Time,
     ) -> Verdict {
         let latest = self.clock.latest();
-        let thought = latest.plus_micros(mark.think);
+        let think = |from: Time| from.plus_micros(mark.think).min(latest_by.max(from));
+        let thought = think(latest);
         let at = |due: Time, passed| {
             if due <= now {
                 Verdict::Open(passed)
@@ -160,7 +162,7 @@ impl Gate {
             if self.settled_at == Time::NEVER {
                 self.settled_at = latest.min(now);
             }
-            let settled = self.settled_at.plus_micros(mark.think);
+            let settled = think(self.settled_at);
             let limit = match hear_out {
                 true => settled.max(self.settled_at.plus_micros(self.patience(mark))),
                 false => settled,
@@ -298,13 +300,27 @@ mod tests {
         gate.clock.ask(at(0));
         let second = mark(10, 500, 700);
         assert!(matches!(
-            gate.check(at(10), &second, progress(0, 10), floor, true),
+            gate.check(at(10), &second, progress(0, 10), floor, true, Time::NEVER),
             Verdict::Wait(_)
         ));
         gate.on_answer(at(1000), 500, false, 10, &mut floor);
-        let verdict = gate.check(at(1000), &second, progress(500, 10), floor, true);
+        let verdict = gate.check(
+            at(1000),
+            &second,
+            progress(500, 10),
+            floor,
+            true,
+            Time::NEVER,
+        );
         assert_eq!(verdict, Verdict::Wait(at(1700)));
-        let verdict = gate.check(at(1700), &second, progress(500, 10), floor, true);
+        let verdict = gate.check(
+            at(1700),
+            &second,
+            progress(500, 10),
+            floor,
+            true,
+            Time::NEVER,
+        );
         assert_eq!(verdict, Verdict::Open(Passed::Answered));
     }
 
@@ -323,16 +339,21 @@ mod tests {
             live += 500;
             gate.on_answer(now, 400, false, turn * 10, &mut floor);
             let next = mark(turn * 10, live, 0);
-            let Verdict::Wait(until) =
-                gate.check(now, &next, progress(answered, turn * 10), floor, true)
-            else {
+            let Verdict::Wait(until) = gate.check(
+                now,
+                &next,
+                progress(answered, turn * 10),
+                floor,
+                true,
+                Time::NEVER,
+            ) else {
                 panic!("did not wait");
             };
             waits.push(until.micros_since(now));
             now = until;
             let progress = progress(answered, turn * 10);
             assert_eq!(
-                gate.check(now, &next, progress, floor, true),
+                gate.check(now, &next, progress, floor, true, Time::NEVER),
                 Verdict::Open(Passed::Quiet)
             );
             gate.pass(&next, Passed::Quiet, progress);
@@ -354,10 +375,10 @@ mod tests {
         assert_eq!(floor.0, FIRST_QUIET * 4);
         // The tail belongs to the first turn: the second still needs its own 50 bytes.
         let third = mark(20, 350, 0);
-        let verdict = gate.check(at(30), &third, progress(300, 20), floor, true);
+        let verdict = gate.check(at(30), &third, progress(300, 20), floor, true, Time::NEVER);
         assert!(matches!(verdict, Verdict::Wait(_)));
         assert_eq!(
-            gate.check(at(30), &third, progress(350, 20), floor, true),
+            gate.check(at(30), &third, progress(350, 20), floor, true, Time::NEVER),
             Verdict::Open(Passed::Answered)
         );
     }
@@ -384,6 +405,7 @@ mod tests {
             progress(1000, 30),
             floor,
             true,
+            Time::NEVER,
         ) {
             Verdict::Wait(until) => until.micros_since(at(30)),
             Verdict::Open(passed) => panic!("{passed:?}"),
@@ -406,13 +428,14 @@ mod tests {
         let mut waits = Vec::new();
         for turn in 1..10u64 {
             let next = mark(turn * 10, turn * 100, 0);
-            let Verdict::Wait(until) = gate.check(now, &next, progress(0, turn * 10), floor, true)
+            let Verdict::Wait(until) =
+                gate.check(now, &next, progress(0, turn * 10), floor, true, Time::NEVER)
             else {
                 panic!("did not wait");
             };
             waits.push(until.micros_since(now));
             now = until;
-            let verdict = gate.check(now, &next, progress(0, turn * 10), floor, true);
+            let verdict = gate.check(now, &next, progress(0, turn * 10), floor, true, Time::NEVER);
             assert_eq!(verdict, Verdict::Open(Passed::Overridden));
             gate.pass(&next, Passed::Overridden, progress(0, turn * 10));
             gate.clock.ask(now);

@@ -401,7 +401,7 @@ fn a_target_that_never_acknowledges_what_it_got_is_a_timeout() {
         ServerFin,
     ];
     let mut world = stage(answers_like(&talk), &talk);
-    world.call(at(ms(3)), |world| world.interceptor_up = false);
+    world.call(at(ms(2)), |world| world.interceptor_up = false);
     world.run(secs(200));
     let reset = elapsed(sent_with(&world, Flags::RST)[0].0);
     assert!((119_000..121_000).contains(&reset), "{reset}");

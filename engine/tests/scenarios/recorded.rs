@@ -16,6 +16,8 @@ fn recorded(speed: f64, pause: Option<u64>) -> Config {
             speed,
             longest_pause: pause.map(ms),
         }),
+        // What is fed at once is behind from the start.
+        keep_pauses: true,
         ..config()
     }
 }

@@ -7,6 +7,7 @@ mod fanout;
 mod programs;
 mod sessions;
 mod table;
+mod turns;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,6 +33,8 @@ enum Part {
     FanOut(fanout::Options),
     /// What clients of the live server feel without a copier, with one, and with one bounded in processor time
     Clients(clients::Options),
+    /// What each turn costs beyond the target's own time
+    Turns(turns::Options),
 }
 
 /// How the benchmark runs.
@@ -76,6 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     match &options.part {
         Some(Part::FanOut(options)) => return fanout::run(options),
         Some(Part::Clients(options)) => return clients::run(options),
+        Some(Part::Turns(options)) => return turns::run(options),
         None => {}
     }
     millrace_lab::enter()?;

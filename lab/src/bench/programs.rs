@@ -156,12 +156,23 @@ impl<'a> Copier<'a> {
         Report::load(&self.report)
     }
 
+    /// What it reports now, or did a quarter of a second ago.
+    pub(super) fn status(&self) -> Result<Report> {
+        let status = self.stage.live()?.host.get_json(admin(), "/status")?;
+        Ok(Report::in_status(&status))
+    }
+
     /// Waits until all that was captured is delivered, and ends it. What was not delivered is an error: a copier
     /// that sends less is not faster.
-    pub(super) fn finish(mut self) -> Result<(Work, Report)> {
+    pub(super) fn finish(self) -> Result<(Work, Report)> {
+        self.finish_within(PATIENCE)
+    }
+
+    /// The same, and it may take so long.
+    pub(super) fn finish_within(mut self, patience: Duration) -> Result<(Work, Report)> {
         let host = &self.stage.live()?.host;
         let mut last = Report::default();
-        let delivered = wait_for("all bytes to be delivered", PATIENCE, || {
+        let delivered = wait_for("all bytes to be delivered", patience, || {
             let Ok(status) = host.get_json(admin(), "/status") else {
                 return !self.process.is_running();
             };
@@ -175,7 +186,7 @@ impl<'a> Copier<'a> {
         }
         delivered.map_err(|_| {
             Error::Unsupported(format!(
-                "the copier captured {} bytes and delivered {}, {} replicas are still open after {PATIENCE:?}; capture \
+                "the copier captured {} bytes and delivered {}, {} replicas are still open after {patience:?}; capture \
                  dropped {} packets (is this machine busy with something else?)",
                 last.captured(),
                 last.delivered(),
