@@ -5,7 +5,7 @@
 //!
 //! - [`reader`]: [`PacketFile`], which finds out what a file is and gives its packets.
 //! - `pcap`, `pcapng`: the two formats.
-//! - [`source`]: where the bytes come from: a file, a pipe, gzip, zstd.
+//! - [`source`]: where the bytes come from: a file, a pipe, gzip, zstd, xz.
 //! - `input`: the bytes of a source through a bounded buffer.
 //! - [`linktype`]: the link types of both formats, as far as [`millrace_wire`] reads them.
 //! - [`merge`]: several files as one, by time.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::GzDecoder;
+use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -18,6 +19,10 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// A skippable Zstandard frame begins with one of 16 such numbers (RFC 8878 3.1.2).
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
+/// First bytes of an xz stream (The .xz File Format, 2.1.1.1).
+const XZ: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
+/// Memory that an xz stream may ask for, in KiB: half as much again as `xz -9` makes streams need.
+const XZ_MEMORY: u32 = 100 << 10;
 /// Bytes read from the system at once.
 const CHUNK: usize = 256 << 10;
 
@@ -83,6 +88,8 @@ impl Source {
             Compression::None => Box::new(buffered),
             Compression::Gzip => Box::new(Gzip::new(buffered)),
             Compression::Zstd => Box::new(Zstd::new(buffered)),
+            // Streams one after the other, with padding between them.
+            Compression::Xz => Box::new(XzReader::new_mem_limit(buffered, true, XZ_MEMORY)),
         };
         Ok((reader, progress))
     }
@@ -128,6 +135,7 @@ enum Compression {
     None,
     Gzip,
     Zstd,
+    Xz,
 }
 
 /// Looks at the first bytes. A pipe may deliver them one by one, and what was read stays buffered
@@ -150,6 +158,8 @@ fn compression<R: Read>(reader: &mut BufReader<R>) -> io::Result<Compression> {
         Compression::Gzip
     } else if begins(&ZSTD) || skippable {
         Compression::Zstd
+    } else if begins(&XZ) {
+        Compression::Xz
     } else {
         Compression::None
     })

@@ -7,11 +7,7 @@ pub(super) const BEGINNING: usize = 512;
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
 /// Files whose first bytes name them.
-const KNOWN: [(&[u8], &str); 10] = [
-    (
-        b"\xfd7zXZ\0",
-        "compressed by xz: `xz -dc FILE | millrace-copier inspect -`, or unpack it before",
-    ),
+const KNOWN: [(&[u8], &str); 9] = [
     (
         b"BZh",
         "compressed by bzip2: `bzip2 -dc FILE | millrace-copier inspect -`, or unpack it before",
@@ -119,8 +115,7 @@ mod tests {
         tar.resize(257, 0);
         tar.extend(b"ustar\0");
         for (beginning, said) in [
-            (&b"\xfd7zXZ\0\0"[..], "xz -dc"),
-            (b"BZh91AY", "bzip2 -dc"),
+            (&b"BZh91AY"[..], "bzip2 -dc"),
             (b"PK\x03\x04\x14", "zip archive"),
             (&tar, "tar xf"),
             (

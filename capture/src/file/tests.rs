@@ -268,6 +268,33 @@ fn zstd_frames_and_skippable_frames_are_looked_through() {
 }
 
 #[test]
+fn xz_streams_are_looked_through_and_may_not_ask_for_any_memory() {
+    // `xz -0` of a file with one packet of four bytes.
+    const STREAM: &str = "fd377a585a000004e6d6b446020021010c0000008f98419ce0002b001d5d006a30d1c87d8bf8099bad\
+        9414bec938600952ae3c1188af9cba2510ca0000000000526e2937d77d460c0001392c7254da1c1fb6f37d010000000004595a";
+    let digits = STREAM.as_bytes().chunks(2);
+    let digit = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+    let stream: Vec<u8> = digits.map(digit).collect();
+    let (count, error) = read_path(&file("one.xz", &stream));
+    assert!(error.is_none() && count == 1, "{count} {error:?}");
+    // Padding comes in fours.
+    let padded = [&stream[..], &[0; 8]].concat();
+    let (count, error) = read_path(&file("padded.xz", &padded));
+    assert!(error.is_none() && count == 1, "{count} {error:?}");
+    for length in 0..stream.len() {
+        // Wherever it is cut, or wrong, it is an error or the end, and no panic.
+        let mut wrong = stream.clone();
+        wrong[length] ^= 0x55;
+        for bytes in [&stream[..length], &wrong] {
+            let path = Source::Path(file("broken.xz", bytes));
+            if let Ok(mut file) = PacketFile::open(&path) {
+                while let Ok(Some(_)) = file.next_packet() {}
+            }
+        }
+    }
+}
+
+#[test]
 fn several_files_are_one_by_time_and_a_broken_one_does_not_stop_the_others() {
     let times = |times: &[u64]| {
         let packets: Vec<Packet> = times.iter().map(|t| (0, *t, 1, vec![*t as u8])).collect();

@@ -37,7 +37,7 @@ use crate::tunnels::TunnelOptions;
     max_term_width = 100
 )]
 pub struct InspectOptions {
-    /// Recordings: pcap and pcapng files, gzip and zstd too, and - for standard input.
+    /// Recordings: pcap and pcapng files, gzip, zstd and xz too, and - for standard input.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<String>,
 
