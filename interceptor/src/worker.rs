@@ -73,6 +73,8 @@ pub struct Worker {
     counters: Counters,
     show_at: Instant,
     pace: Pace,
+    /// Whether it was said that answers leave this host.
+    leaves_said: bool,
 }
 
 impl Worker {
@@ -100,6 +102,7 @@ impl Worker {
             counters: Counters::default(),
             show_at: now,
             pace: Pace::prompt(LOOKS_A_SECOND),
+            leaves_said: false,
         }
     }
 
@@ -276,15 +279,18 @@ impl Worker {
             local,
             tracer,
             counters,
+            leaves_said,
             ..
         } = self;
         let Some(source) = sources.get_mut(index) else {
             return false;
         };
         let now = Instant::now();
-        source.read(decoder, |packet, may_be_response| {
+        let mut leaves = false;
+        let more = source.read(decoder, |packet, may_be_response| {
             if !may_be_response || local.contains(&packet.tuple.destination.ip) {
                 counters.ignored += 1;
+                leaves |= !may_be_response && owners.find(&packet.tuple.reversed()).is_some();
                 return;
             }
             tracer.note_captured(packet.tuple.destination);
@@ -296,7 +302,16 @@ impl Worker {
                 }
                 None => pending.keep(now, flow, record(FlowKey::Id(0), packet)),
             }
-        })
+        });
+        if leaves && !std::mem::replace(leaves_said, true) {
+            tracing::warn!(
+                "this host sends answers to copied connections out of {}, instead of taking them in there: where the \
+                 target itself runs, they reach real clients; run a router-agent here, and this interceptor with \
+                 `--mode sink` in place of -i (docs/router-agent.md)",
+                source.name()
+            );
+        }
+        more
     }
 
     fn sleep(&mut self) {

@@ -28,7 +28,7 @@ use millrace_lab::fault::Fault;
 use millrace_lab::load::{Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::records::RecordedStreams;
-use millrace_lab::{Certificates, Host, Process, Stage, StageOptions, wait_for};
+use millrace_lab::{Certificates, Host, Place, Process, Stage, StageOptions, wait_for};
 use serde_json::Value;
 
 /// Ports of the recording servers.
@@ -95,6 +95,8 @@ pub struct Scene {
     pub certificates: Option<Certificates>,
     /// More arguments of the interceptor.
     pub interceptor_arguments: Vec<String>,
+    /// The interceptor runs on the target, and not on the assistant.
+    pub interceptor_on_target: bool,
     interceptors_started: u32,
 }
 
@@ -121,6 +123,7 @@ impl Scene {
             copiers: Vec::new(),
             certificates: None,
             interceptor_arguments: Vec::new(),
+            interceptor_on_target: false,
             interceptors_started: 0,
         }
     }
@@ -152,8 +155,8 @@ impl Scene {
     /// Starts the interceptor and waits until it is ready.
     pub fn start_interceptor(&mut self) {
         self.interceptors_started += 1;
-        let assistant = &self.stage.assistant;
-        let log = assistant
+        let place = self.interceptor_place();
+        let log = place
             .host
             .file(&format!("interceptor-{}.log", self.interceptors_started));
         let admin = admin().to_string();
@@ -161,12 +164,19 @@ impl Scene {
         let mut arguments = vec!["-b", "::", "-i", "eth0", "--admin", &admin];
         let more = protection.iter().chain(&self.interceptor_arguments);
         arguments.extend(more.map(String::as_str));
-        let mut process = assistant
+        let mut process = place
             .host
             .spawn(binary("millrace-interceptor"), &arguments, &[], &log)
             .unwrap();
-        ready(&assistant.host, &mut process);
+        ready(&place.host, &mut process);
         self.interceptor = Some(process);
+    }
+
+    const fn interceptor_place(&self) -> &Place {
+        match self.interceptor_on_target {
+            true => &self.stage.target,
+            false => &self.stage.assistant,
+        }
     }
 
     /// Starts a copier on live server number `live` with more arguments, not waiting for it.
@@ -184,7 +194,7 @@ impl Scene {
     fn spawn_copier(&mut self, live: usize, of: usize, more: &[&str]) {
         let place = self.stage.live.get(live).unwrap();
         let services = self.services(of);
-        let interceptor = format!("{}:{INTERCEPTOR_PORT}", self.stage.assistant.address.v4);
+        let interceptor = format!("{}:{INTERCEPTOR_PORT}", self.interceptor_place().address.v4);
         let report = self.report_file(live).display().to_string();
         let admin = admin().to_string();
         let mut arguments = vec![

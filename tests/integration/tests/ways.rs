@@ -281,3 +281,34 @@ fn clients_whose_answers_would_leave_another_way_are_refused_and_the_others_are_
     let received = outcome.target.without_empty();
     assert_eq!(received.len(), 300);
 }
+
+#[test]
+fn an_interceptor_that_sees_answers_leave_its_host_says_what_to_run_instead() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.interceptor_on_target = true;
+    scene.start_interceptor();
+    scene.start_copier_only(0, &[]);
+    wait_for("the copier", Duration::from_secs(20), || {
+        let host = &scene.stage.live[0].host;
+        host.get(([127, 0, 0, 1], 9100).into(), "/status").is_ok()
+    })
+    .unwrap();
+    let to = scene.live_service(0, Family::V4, HTTP);
+    let from = scene.client_addresses(Family::V4);
+    let kind = Kind::OneRequest {
+        count: 20,
+        rate: Some(20.0),
+        path: "/bytes/500".to_owned(),
+    };
+    scene.load(Load::new(kind, to).from(&from));
+    let interceptor = scene.interceptor.as_ref().unwrap();
+    wait_for("a word of the interceptor", Duration::from_secs(3), || {
+        let log = interceptor.log();
+        log.contains("sends answers to copied connections out of device eth0")
+            && log.contains("run a router-agent here")
+    })
+    .unwrap();
+}
