@@ -222,6 +222,10 @@ impl Connection {
     /// A deadline came.
     pub(super) fn on_timer(&mut self, cx: &mut Context<'_>, v6: bool) {
         self.receiver.on_timer(cx.now);
+        if self.look_at <= cx.now {
+            // Whoever looks now says when to look again.
+            self.look_at = Time::NEVER;
+        }
         if self.gate.clock.overdue_at(cx.config.overdue_after) <= cx.now {
             self.give_up_answer(cx);
         }
