@@ -9,7 +9,7 @@ use super::gate::{Gate, Passed, Progress, Verdict};
 use super::handshake::{Handshake, offered_mss};
 use super::linger::Linger;
 use super::receiver::{self, Receiver};
-use super::sender::{self, Allowed, Negotiated, Piece, Sender};
+use super::sender::{self, Allowed, Fired, Negotiated, Piece, Sender};
 use super::{Context, Outgoing, timestamp};
 use crate::config::Config;
 use crate::stream::EndKind;
@@ -182,7 +182,10 @@ impl Connection {
         let empty = len == 0 && !header.flags.has(Flags::FIN);
         let mut progress = self.on_ack(cx, header, empty);
         let offered = offered_mss(cx.config, cx.max_packet, source);
-        let received = self.receiver.on_segment(cx.now, header, len, offered);
+        let proven = self.sender.knows(header);
+        let received = self
+            .receiver
+            .on_segment(cx.now, header, len, offered, proven);
         cx.stats.bytes_answered += received.bytes;
         if received.bytes > 0 || received.finished {
             let asking = self.gate.clock.is_asking();
@@ -230,9 +233,12 @@ impl Connection {
             self.give_up_answer(cx);
         }
         if self.sender.rto_at <= cx.now {
-            let timeout = self.sender.on_timer(cx.now, v6);
-            cx.stats.retransmission_timeouts += u64::from(timeout);
-            cx.stats.window_probes += u64::from(!timeout);
+            match self.sender.on_timer(cx.now, v6) {
+                Fired::Timeout => cx.stats.retransmission_timeouts += 1,
+                Fired::WindowProbe => cx.stats.window_probes += 1,
+                // Counted as a packet that was sent again.
+                Fired::TailProbe => {}
+            }
         }
     }
 
@@ -385,11 +391,7 @@ impl Connection {
 
     fn acknowledgement(&mut self, cx: &Context<'_>) -> Outgoing {
         let seq = self.sender.seq_of(self.sender.max());
-        let mut header = self.header(cx, seq, Flags::ACK);
-        if self.sender.sack {
-            header.options.sack = self.receiver.sack_blocks();
-        }
-        Outgoing::bare(header)
+        Outgoing::bare(self.header(cx, seq, Flags::ACK))
     }
 
     fn outgoing(&mut self, cx: &mut Context<'_>, piece: &Piece, last: bool) -> Outgoing {

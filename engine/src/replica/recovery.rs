@@ -37,6 +37,8 @@ pub(crate) struct Recovery {
     sacked: RangeSet,
     /// Without SACK: the first unacknowledged segment is to be sent again (RFC 6582 3.2).
     pub(crate) resend_first: bool,
+    /// The tail was sent again and has arrived: whatever is missing before it is lost.
+    pub(crate) tail_arrived: bool,
 }
 
 impl Recovery {
@@ -49,6 +51,7 @@ impl Recovery {
             next: una,
             sacked: RangeSet::default(),
             resend_first: false,
+            tail_arrived: false,
         }
     }
 
@@ -94,6 +97,11 @@ impl Recovery {
         una >= self.point && self.sacked.is_empty()
     }
 
+    /// Whether anything is selectively acknowledged.
+    pub(crate) fn has_sacked(&self) -> bool {
+        !self.sacked.is_empty()
+    }
+
     /// Bytes of `from..to` that were selectively acknowledged.
     pub(crate) fn sacked_within(&self, from: u64, to: u64) -> u64 {
         self.sacked.len_within(from, to)
@@ -115,6 +123,9 @@ impl Recovery {
     /// than two segments' worth of bytes, or three separate ranges, were sacked above it.
     pub(crate) fn lost_below(&self, mss: u16) -> u64 {
         let enough = u64::from((DUP_THRESH - 1) * u32::from(mss));
+        if self.tail_arrived {
+            return self.sacked.as_slice().last().map_or(0, |(start, _)| *start);
+        }
         let mut bytes = 0;
         for (count, (start, end)) in self.sacked.as_slice().iter().rev().enumerate() {
             bytes += end - start;
@@ -142,6 +153,7 @@ impl Recovery {
         self.point = max;
         self.sacked.clear();
         self.resend_first = false;
+        self.tail_arrived = false;
     }
 
     /// Bytes believed to be in the network (RFC 6675 4, `SetPipe`).

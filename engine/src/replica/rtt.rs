@@ -5,6 +5,8 @@ const INITIAL_RTO: u32 = 1_000_000;
 /// Lower bound. RFC 6298 (2.4) says 1 s; every deployed stack uses less, and 200 ms is Linux's
 /// value, which clears its delayed acknowledgements (40 ms).
 const MIN_RTO: u32 = 200_000;
+/// A lost tail is not suspected sooner: below this, batches of headers and a busy target look like loss.
+const MIN_PROBE_TIMEOUT: u32 = 20_000;
 /// Upper bound (RFC 6298 (2.5)).
 const MAX_RTO: u32 = 60_000_000;
 /// Clock granularity G of RFC 6298 (2.2), in microseconds: headers come in batches.
@@ -52,6 +54,13 @@ impl Rtt {
             INITIAL_RTO
         };
         base.saturating_mul(1 << self.backoff.min(8)).min(MAX_RTO)
+    }
+
+    /// After this many microseconds without a word a lost tail is suspected (RFC 8985 7.2, PTO); nothing before the first
+    /// measurement. A target that delays its acknowledgements makes it longer, since they are measured.
+    pub(crate) fn probe_timeout(&self) -> Option<u32> {
+        let twice = self.srtt.saturating_mul(2);
+        Some(self.estimate()?.max(twice).max(MIN_PROBE_TIMEOUT))
     }
 
     /// Within this many microseconds nearly all answers come; nothing before the first measurement.

@@ -3,7 +3,7 @@
 //!
 //! Offsets are those of the client's stream; the FIN takes the offset behind the last byte.
 
-use millrace_wire::{Seq, TcpHeader};
+use millrace_wire::{Flags, Seq, TcpHeader};
 
 use super::congestion::Congestion;
 use super::recovery::{DUP_THRESH, Mode, Recovery};
@@ -23,6 +23,8 @@ const LARGEST_SEGMENT: u16 = crate::pool::BLOCK as u16;
 const BLACK_HOLE_TIMEOUTS: u8 = 2;
 /// Windows are not scaled by more (RFC 7323 2.3).
 const MAX_WINDOW_SHIFT: u8 = 14;
+/// An acknowledgement may be as many bytes old, and still be this connection's: packets overtake each other.
+const LATELY: u64 = 1 << 20;
 /// Longest time between probes of a zero window, in microseconds.
 const MAX_PROBE_INTERVAL: u32 = 60_000_000;
 
@@ -61,6 +63,31 @@ impl Piece {
     }
 }
 
+/// A loss at the end of what was sent shows by nothing but silence. So before the time-out the last segment goes once more
+/// (RFC 8985 7, tail loss probe): its acknowledgement shows what is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tail {
+    /// The timer is another one's.
+    Unwatched,
+    /// The timer is that of the probe.
+    Watched,
+    /// The probe is to be sent.
+    Due,
+    /// It was sent, and nothing new was acknowledged since.
+    Probed,
+}
+
+/// What a timer of the sender meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fired {
+    /// A retransmission time-out.
+    Timeout,
+    /// The window is to be probed.
+    WindowProbe,
+    /// The tail is to be probed.
+    TailProbe,
+}
+
 /// What an acknowledgement did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Acked {
@@ -90,8 +117,9 @@ pub(crate) struct Sender {
     /// [`Time::NEVER`] if none is.
     timed_end: Seq,
     timed_at: Time,
-    /// Retransmission or window-probe timer.
+    /// Timer of retransmission, or of probes of the tail or the window.
     pub(crate) rto_at: Time,
+    tail: Tail,
     probe_due: bool,
     probes: u8,
     /// Nothing but the first segment goes before the target has acknowledged it, see
@@ -154,6 +182,7 @@ impl Sender {
             timed_end: negotiated.first,
             timed_at: Time::NEVER,
             rto_at: Time::NEVER,
+            tail: Tail::Unwatched,
             probe_due: false,
             probes: 0,
             alone: negotiated.wary,
@@ -182,6 +211,13 @@ impl Sender {
         self.probes > 0
     }
 
+    /// Whether a segment of the target acknowledges something that was sent here, lately or now.
+    pub(crate) fn knows(&self, header: &TcpHeader) -> bool {
+        let acked = self.offset_of(header.ack);
+        header.flags.has(Flags::ACK)
+            && acked.is_some_and(|acked| acked <= self.max && acked + LATELY >= self.una)
+    }
+
     /// The sequence number of an offset.
     pub(crate) const fn seq_of(&self, offset: u64) -> Seq {
         self.first.add(offset as u32)
@@ -194,7 +230,7 @@ impl Sender {
 
     /// Whether something that was lost, or seems to be, is being sent again.
     pub(crate) const fn is_recovering(&self) -> bool {
-        self.recovery.is_some() || self.rtt.backoff() > 0
+        self.recovery.is_some() || self.rtt.backoff() > 0 || matches!(self.tail, Tail::Probed)
     }
 
     /// What to send next, if anything may be sent. `last_sent` is when the last new piece was.
@@ -220,6 +256,9 @@ impl Sender {
     }
 
     fn piece_to_repeat(&mut self, allowed: Allowed) -> Option<Piece> {
+        if self.tail == Tail::Due {
+            return Some(self.probe_of_tail(allowed));
+        }
         let mss = u64::from(self.mss);
         let recovery = self.recovery.as_mut()?;
         let (start, end) = match recovery.mode {
@@ -265,6 +304,20 @@ impl Sender {
             Mode::Disorder => {}
         }
         Some(piece)
+    }
+
+    /// The last segment once more.
+    fn probe_of_tail(&mut self, allowed: Allowed) -> Piece {
+        self.tail = Tail::Probed;
+        let data_end = self.max.min(allowed.data);
+        let fin = allowed.fin && self.max > allowed.data;
+        let offset = data_end.saturating_sub(u64::from(self.mss)).max(self.una);
+        Piece {
+            offset,
+            len: data_end.saturating_sub(offset),
+            fin,
+            again: true,
+        }
     }
 
     fn new_piece(&mut self, now: Time, allowed: Allowed, last_sent: Time) -> Option<Piece> {
@@ -324,7 +377,11 @@ impl Sender {
 
     fn sent(&mut self, now: Time, piece: &Piece) {
         if piece.again {
-            self.timed_at = Time::NEVER;
+            // A probe of the tail is timed with it: where acknowledgements are late and nothing is lost, the next one is
+            // to come later.
+            if self.recovery.is_some() {
+                self.timed_at = Time::NEVER;
+            }
         } else {
             self.max = piece.end();
             if self.timed_at == Time::NEVER && self.recovery.is_none() {
@@ -335,8 +392,28 @@ impl Sender {
         self.probes = 0;
         // RFC 6298 (5.1).
         if self.rto_at == Time::NEVER {
-            self.rto_at = now.plus_micros(self.rtt.rto());
+            self.arm(now);
         }
+    }
+
+    /// Sets the timer for what is outstanding.
+    fn arm(&mut self, now: Time) {
+        let rto = self.rtt.rto();
+        let is_calm = self.recovery.is_none() && self.rtt.backoff() == 0;
+        let may_probe = is_calm && self.tail != Tail::Probed && self.window_end > self.una;
+        let probe = self.rtt.probe_timeout().filter(|probe| *probe < rto);
+        self.rto_at = match probe.filter(|_| may_probe) {
+            Some(probe) => {
+                self.tail = Tail::Watched;
+                now.plus_micros(probe)
+            }
+            None => {
+                if self.tail == Tail::Watched {
+                    self.tail = Tail::Unwatched;
+                }
+                now.plus_micros(rto)
+            }
+        };
     }
 
     /// Starts probing when only a closed window holds back what is allowed (RFC 9293 3.8.6.1).
@@ -375,7 +452,7 @@ impl Sender {
         }
         // A window that has opened again ends the probing; what is outstanding needs its timer.
         if self.has_flight() && self.rto_at == Time::NEVER {
-            self.rto_at = now.plus_micros(self.rtt.rto());
+            self.arm(now);
         }
         acked
     }
@@ -417,6 +494,7 @@ impl Sender {
         self.una = ack;
         self.alone = false;
         self.probes = 0;
+        self.tail = Tail::Unwatched;
         self.rtt.reset_backoff();
         // Karn's algorithm (RFC 6298 (3)): `timed_at` is dropped whenever something is sent again.
         if self.timed_at != Time::NEVER && !self.seq_of(ack).before(self.timed_end) {
@@ -448,11 +526,10 @@ impl Sender {
             }
         }
         // RFC 6298 (5.2), (5.3).
-        self.rto_at = if self.has_flight() {
-            now.plus_micros(self.rtt.rto())
-        } else {
-            Time::NEVER
-        };
+        match self.has_flight() {
+            true => self.arm(now),
+            false => self.rto_at = Time::NEVER,
+        }
     }
 
     fn on_duplicate(&mut self) -> bool {
@@ -468,6 +545,8 @@ impl Sender {
         let Some(recovery) = &mut self.recovery else {
             return false;
         };
+        // The tail has arrived the second time, and what lies before it has not.
+        recovery.tail_arrived |= self.tail == Tail::Probed && recovery.has_sacked();
         let lost = recovery.dup_acks >= DUP_THRESH || recovery.lost_below(self.mss) > self.una;
         // Below the point of an earlier recovery, duplicates tell nothing new (RFC 6582 4.1).
         if !lost || recovery.mode != Mode::Disorder || self.una < recovery.point {
@@ -479,16 +558,21 @@ impl Sender {
         true
     }
 
-    /// The timer fired: everything is sent again, or the window is probed. Says whether it was
-    /// a retransmission time-out.
-    pub(crate) fn on_timer(&mut self, now: Time, v6: bool) -> bool {
+    /// The timer fired: everything is sent again, or the tail or the window is probed.
+    pub(crate) fn on_timer(&mut self, now: Time, v6: bool) -> Fired {
         if !self.has_flight() || self.window_end <= self.una {
             self.probe_due = true;
             self.probes = self.probes.saturating_add(1);
             let interval = self.rtt.rto().saturating_mul(1 << self.probes.min(8));
             self.rto_at = now.plus_micros(interval.min(MAX_PROBE_INTERVAL));
-            return false;
+            return Fired::WindowProbe;
         }
+        if self.tail == Tail::Watched {
+            self.tail = Tail::Due;
+            self.rto_at = now.plus_micros(self.rtt.rto());
+            return Fired::TailProbe;
+        }
+        self.tail = Tail::Unwatched;
         let first = self.rtt.backoff() == 0;
         self.rtt.back_off();
         if self.rtt.backoff() >= BLACK_HOLE_TIMEOUTS {
@@ -504,7 +588,7 @@ impl Sender {
         self.timed_at = Time::NEVER;
         // RFC 6298 (5.6).
         self.rto_at = now.plus_micros(self.rtt.rto());
-        true
+        Fired::Timeout
     }
 
     /// What is outstanding did not fit the path: it is sent again in smaller pieces, at once and

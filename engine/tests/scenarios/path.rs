@@ -37,7 +37,7 @@ fn a_lost_syn_is_sent_again_after_a_second() {
 }
 
 #[test]
-fn a_lost_segment_of_data_is_sent_again_after_the_retransmission_timeout() {
+fn a_lost_last_segment_costs_a_probe_and_no_time_out() {
     let talk = [says(100), Server(50), ClientFin, ServerFin];
     let mut world = replay_losing(&talk, |w| vec![number_of(w, 0, |p| p.payload_len > 0)]);
     let data: Vec<_> = world
@@ -46,10 +46,41 @@ fn a_lost_segment_of_data_is_sent_again_after_the_retransmission_timeout() {
         .filter(|(_, p)| p.payload_len > 0)
         .collect();
     assert_eq!(data.len(), 2);
-    assert!(data[1].0.since(data[0].0) < ms(250));
+    assert!(data[1].0.since(data[0].0) < ms(25));
     assert_eq!(stats(&world).bytes_retransmitted, 100);
-    assert_eq!(stats(&world).retransmission_timeouts, 1);
+    assert_eq!(stats(&world).retransmission_timeouts, 0);
     assert_complete(&mut world, &talk);
+}
+
+#[test]
+fn a_lost_probe_of_the_tail_leaves_it_to_the_time_out() {
+    let talk = [says(100), Server(50), ClientFin, ServerFin];
+    let mut world = replay_losing(&talk, |w| {
+        let first = number_of(w, 0, |p| p.payload_len > 0);
+        vec![first, first + 1]
+    });
+    assert_eq!(stats(&world).bytes_retransmitted, 200);
+    assert_eq!(stats(&world).retransmission_timeouts, 1);
+    assert!(elapsed(sent_with(&world, Flags::FIN)[0].0) < 260);
+    assert_complete(&mut world, &talk);
+}
+
+#[test]
+fn the_lost_tail_of_an_upload_costs_no_time_out() {
+    let talk = [says(20_000), Server(50), ClientFin, ServerFin];
+    let data = |p: &crate::sim::Packet| p.payload_len > 0;
+    for lost in [1, 2, 3] {
+        let mut world = replay_losing(&talk, |w| {
+            let count = w.sent.iter().filter(|(_, p)| data(p)).count();
+            (1..=lost).map(|n| number_of(w, count - n, data)).collect()
+        });
+        assert_eq!(stats(&world).retransmission_timeouts, 0, "{lost} lost");
+        assert!(
+            elapsed(sent_with(&world, Flags::FIN)[0].0) < 60,
+            "{lost} lost"
+        );
+        assert_complete(&mut world, &talk);
+    }
 }
 
 #[test]
@@ -129,7 +160,7 @@ fn everything_arrives_at_20_percent_loss() {
 // 12: lost response headers.
 
 #[test]
-fn lost_response_headers_are_recovered_by_the_targets_retransmission() {
+fn lost_response_headers_are_made_up_for_by_what_follows_them() {
     let talk = [
         says(100),
         Server(10_000),
@@ -152,6 +183,9 @@ fn lost_response_headers_are_recovered_by_the_targets_retransmission() {
         assert_eq!(stats(&world).bytes_answered, 10_050, "lost {lost:?}");
         assert!(arrived_at(&world, PORT, 100) > arrived_at(&world, PORT, 0));
         assert_eq!(stats(&world).gate_overridden, 0, "lost {lost:?}");
+        let took = elapsed(sent_with(&world, Flags::FIN)[0].0);
+        // A lost SYN-ACK costs the target's time-out.
+        assert!(took < 1200, "lost {lost:?}: {took} ms");
         assert_complete(&mut world, &talk);
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use millrace_lab::apps::Nginx;
+use millrace_lab::fault::Fault;
 use millrace_lab::{Error, Result, Stage, StageOptions};
 
 use super::programs::{self, Copier, Work};
@@ -28,6 +29,19 @@ pub(crate) struct Options {
     /// Seconds of load for each case
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+    /// Percent of the packets to the target that are lost
+    #[arg(long, default_value_t = 0.0, value_parser = percent)]
+    loss: f64,
+    /// Percent of the target's responses that are lost on their way to the interceptor
+    #[arg(long, default_value_t = 0.0, value_parser = percent)]
+    response_loss: f64,
+}
+
+fn percent(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if (0.0..=50.0).contains(&percent) => Ok(percent),
+        Ok(_) | Err(_) => Err("a number from 0 to 50 is wanted".to_owned()),
+    }
 }
 
 /// One case.
@@ -50,7 +64,14 @@ pub(super) fn run(options: &Options) -> Result<bool> {
     millrace_lab::enter()?;
     programs::check_built()?;
     say("building the lab, with nginx on the live server and on the target");
-    let stage = Stage::new(StageOptions::default())?;
+    let mut stage = Stage::new(StageOptions::default())?;
+    if options.loss > 0.0 || options.response_loss > 0.0 {
+        let [to, from] = [options.loss, options.response_loss].map(|loss| Fault {
+            loss: loss / 100.0,
+            ..Fault::none()
+        });
+        stage.target.link.set_faults(to, from, 1)?;
+    }
     let _live = Nginx::start(&stage.live()?.host, NGINX)?;
     let _target = Nginx::start(&stage.target.host, NGINX)?;
     let _interceptor = programs::interceptor(&stage)?;
