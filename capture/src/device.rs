@@ -10,7 +10,7 @@ use crate::netlink::{LinkInfo, Netlink};
 use crate::next_hop::MacAddress;
 
 /// The name that stands for every device, as with tcpdump.
-const ANY: &str = "any";
+pub const ANY: &str = "any";
 
 /// A network device as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,16 +61,17 @@ impl Device {
         }
     }
 
-    /// The devices of these names, in their order; `any` is each that is up.
+    /// The devices of these names, in their order; [`ANY`] alone is each that is up and can be captured on.
     ///
     /// # Errors
     /// A name that no device has; it names those that exist.
     pub fn named(names: &[String]) -> Result<Vec<Self>, CaptureError> {
-        if names.iter().any(|name| name == ANY) {
-            let all = Self::list().into_iter();
-            return Ok(all.filter(|device| device.up).collect());
+        if names != [ANY] {
+            return names.iter().map(|name| Self::find(name)).collect();
         }
-        names.iter().map(|name| Self::find(name)).collect()
+        let mut all = Self::list();
+        all.retain(|device| device.up && is_captured(&device.name));
+        Ok(all)
     }
 
     /// The devices on which packets to and from the given service addresses are seen: those that
@@ -107,6 +108,11 @@ fn carrying(devices: Vec<Device>, services: &[Option<IpAddr>]) -> Vec<Device> {
                 }
         })
         .collect()
+}
+
+/// Whether frames of a device can be read here.
+fn is_captured(name: &str) -> bool {
+    link_info(name).is_ok_and(|link| link_type(name, &link).is_ok())
 }
 
 fn no_such_device(name: &str, all: &[Device]) -> CaptureError {

@@ -32,7 +32,7 @@ mod sys;
 pub mod tun;
 pub mod wait;
 
-pub use device::{Device, check_privilege};
+pub use device::{ANY, Device, check_privilege};
 pub use error::CaptureError;
 pub use file::{FileError, Merged, PacketFile, PacketWriter, Recorded, Source};
 pub use filter::{

@@ -42,7 +42,8 @@ impl Pace {
         self.looked_at = Some(now);
         if let Some(each) = self.each {
             let used = self.used_until.map_or(now, |until| until.max(now));
-            self.used_until = Some(used + each);
+            // What was used long ago is no debt: after a load there is time at once.
+            self.used_until = Some((used + each).min(now + each * (2 * AT_ONCE)));
         }
     }
 
@@ -96,5 +97,17 @@ mod tests {
         let often = looks(Pace::prompt(10_000), micros(2));
         assert!((9_500..=10_100).contains(&often), "{often}");
         assert_eq!(looks(Pace::default(), micros(2)), 4_000);
+    }
+
+    #[test]
+    fn a_load_is_forgotten_when_it_is_over() {
+        let (mut pace, mut now) = (Pace::prompt(10_000), Instant::now());
+        for _ in 0..1_000_000 {
+            pace.looked(now);
+            now += Duration::from_micros(20);
+        }
+        now += Duration::from_millis(2);
+        pace.looked(now);
+        assert_eq!(pace.rest(now, Duration::from_micros(250)), None);
     }
 }

@@ -149,7 +149,7 @@ const DEFAULT_MEMORY: u64 = 512;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Capture")]
 pub struct CaptureOptions {
-    /// Devices to capture on, separated by commas; by default those that carry the live services.
+    /// Devices to capture on, separated by commas, or any; by default those that carry the live services.
     /// Or recordings to replay: pcap and pcapng files, gzip, zstd and xz too, and - for standard input.
     #[arg(short = 'i', long, value_name = "DEV|FILE", value_delimiter = ',')]
     pub devices: Vec<String>,

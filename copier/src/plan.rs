@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_capture::{
-    CaptureError, Census, Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig,
+    ANY, CaptureError, Census, Device, Expression, Filter, FilterSpec, MacAddress, NextHopConfig,
     RingConfig, SenderConfig, ServiceFilter, Source, StaticHop,
 };
 use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
@@ -21,7 +21,7 @@ use millrace_fleet::tls::Role;
 use millrace_fleet::transport::Security;
 use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
-use millrace_wire::Tunnels;
+use millrace_wire::{Tunnel, Tunnels};
 
 use crate::addresses;
 use crate::control::PilotConfig;
@@ -175,6 +175,10 @@ impl Plan {
     /// A census of the connections that begin, where the filter is that of the services.
     pub fn census(&self) -> Option<Result<Census, CaptureError>> {
         let ring = self.ring.as_ref()?;
+        if !self.tunnels.kinds.is_empty() {
+            // Nobody counts those inside tunnels.
+            return None;
+        }
         let Filter::Services(spec) = &ring.filter else {
             // Nobody knows which of them an operator's expression lets through.
             return None;
@@ -480,12 +484,26 @@ fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> 
     let mut services = options.services.iter();
     let of_others = services.any(|one| one.live_ip.is_some_and(|ip| !local.contains(&ip)));
     let names = devices.iter().map(|device| device.name.clone());
+    let named = &options.capture.devices;
+    let tunnels = options.capture.tunnels.on_devices();
+    let below_ip = [Tunnel::Mpls, Tunnel::Pppoe];
+    if let Some(kind) = below_ip.into_iter().find(|kind| tunnels.has(*kind))
+        && devices.len() > 1
+        && options.capture.tunnels.names(kind)
+    {
+        return Err(ExitError::usage(format!(
+            "--tunnels {}: several devices together are captured from the IP header on, which is behind it: name one \
+             device with -i",
+            kind.name()
+        )));
+    }
     Ok(RingConfig {
         devices: names.collect(),
         // At most 1 GB, the largest -B.
         buffer_bytes: buffer as usize,
         snap_len: options.capture.snap_length(),
-        promiscuous: of_others && !options.capture.devices.is_empty(),
+        // As with tcpdump, `any` leaves devices as they are.
+        promiscuous: of_others && !named.is_empty() && *named != [ANY],
         ..RingConfig::new(String::new(), filter)
     })
 }

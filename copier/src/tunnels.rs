@@ -22,17 +22,22 @@ pub struct Kinds(Vec<Tunnel>);
 impl TunnelOptions {
     /// What is looked into in a recording.
     pub fn of_recording(&self) -> Tunnels {
-        self.or(Tunnel::ALL.to_vec())
+        self.chosen_or(Tunnel::ALL.to_vec())
     }
 
     /// What is looked into in packets that devices deliver.
     pub fn on_devices(&self) -> Tunnels {
         let vxlan = (!self.vxlan_ports.is_empty()).then_some(Tunnel::Vxlan);
-        self.or(vxlan.into_iter().collect())
+        self.chosen_or(vxlan.into_iter().collect())
+    }
+
+    /// Whether a kind is named by itself, and not by `all`.
+    pub fn names(&self, kind: Tunnel) -> bool {
+        self.tunnels.iter().any(|word| word.0 == [kind])
     }
 
     /// What the options name, or else these kinds.
-    fn or(&self, kinds: Vec<Tunnel>) -> Tunnels {
+    fn chosen_or(&self, kinds: Vec<Tunnel>) -> Tunnels {
         let mut chosen = Tunnels {
             kinds,
             ..Tunnels::all()

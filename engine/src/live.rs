@@ -170,7 +170,7 @@ impl LiveView {
     pub(crate) fn is_unsent(&self, header: &TcpHeader) -> bool {
         let sent = match self.is_heard() {
             true => self.sent,
-            false => self.client_saw + ACKS_APART,
+            false => self.known() + ACKS_APART,
         };
         self.is_known()
             && header.flags.has(Flags::ACK)
@@ -193,10 +193,25 @@ impl LiveView {
                 .is_some_and(|offset| offset <= said.end)
     }
 
+    /// Bytes that the server is known to have sent, by its own word or its client's.
+    fn known(&self) -> u64 {
+        self.sent.max(self.client_saw)
+    }
+
+    /// Whether an acknowledgement of what the server is not known to have sent is near what it may have sent meanwhile.
+    /// One that somebody has guessed hardly ever is (RFC 5961 5).
+    pub(crate) fn is_likely(&self, header: &TcpHeader) -> bool {
+        let offset = self.acknowledged(header.ack);
+        offset.is_some_and(|offset| offset <= self.known() + ACKS_APART)
+    }
+
     /// The server has sent what this segment of the client acknowledges.
     pub(crate) fn believe(&mut self, header: &TcpHeader) {
         if let Some(offset) = self.acknowledged(header.ack).filter(|_| self.is_known()) {
             self.sent = self.sent.max(offset);
+            if !self.is_heard() {
+                self.client_saw = self.client_saw.max(offset);
+            }
         }
     }
 
@@ -288,7 +303,7 @@ impl LiveView {
     }
 
     fn is_within(&self, seq: Seq, bytes: u64) -> bool {
-        let apart = seq.since(self.first.add(self.sent as u32));
+        let apart = seq.since(self.first.add(self.known() as u32));
         u64::from(apart.unsigned_abs()) <= bytes
     }
 

@@ -7,7 +7,7 @@ use crate::stream::RunInfo;
 use crate::time::Time;
 
 /// A pause of the client longer than this begins a new mark even without a new answer, so that a
-/// replica that lags keeps the pause.
+/// replica which is not behind keeps the pause.
 const PAUSE_MICROS: u32 = 20_000;
 
 /// The point in the client's stream at which a new turn begins.

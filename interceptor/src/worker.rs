@@ -290,7 +290,9 @@ impl Worker {
         let more = source.read(decoder, |packet, may_be_response| {
             if !may_be_response || local.contains(&packet.tuple.destination.ip) {
                 counters.ignored += 1;
-                leaves |= !may_be_response && owners.find(&packet.tuple.reversed()).is_some();
+                leaves |= !*leaves_said
+                    && !may_be_response
+                    && owners.find(&packet.tuple.reversed()).is_some();
                 return;
             }
             tracer.note_captured(packet.tuple.destination);

@@ -99,7 +99,13 @@ fn carry(
         tv_nsec: IDLE.as_nanos() as i64,
     };
     while !stopping.load(Ordering::Acquire) {
-        while let Ok(Some(length)) = from.receive(&mut buffer) {
+        loop {
+            let length = match from.receive(&mut buffer) {
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+                // The device is gone for good.
+                Err(_) => return,
+            };
             for frame in wrap(buffer.get(..length).unwrap_or_default()) {
                 refused.fetch_add(u64::from(!to.send(&frame)), Ordering::Release);
             }

@@ -11,7 +11,7 @@ pub mod recorder;
 pub mod room;
 
 use millrace_capture::{
-    Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter, Waker, check_privilege,
+    ANY, Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter, Waker, check_privilege,
 };
 use millrace_fleet::drain;
 use millrace_fleet::exit::ExitError;
@@ -74,6 +74,8 @@ fn needs(options: &RecordOptions) -> Needs {
     }
 }
 
+/// Devices of one recorder: it waits for each, and for a word of its own.
+const MAX_DEVICES: usize = millrace_capture::wait::MAX_SOURCES - 1;
 /// What a device gets of the capture buffer at least, however many there are.
 const LEAST_BUFFER: usize = 1 << 20;
 
@@ -84,6 +86,13 @@ fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {
     } else {
         Device::named(&options.devices).map_err(|error| ExitError::start(error.to_string()))?
     };
+    if devices.len() > MAX_DEVICES {
+        return Err(ExitError::usage(format!(
+            "-i: {} devices are more than one recorder records on ({}): name them, or start another one",
+            devices.len(),
+            MAX_DEVICES
+        )));
+    }
     if devices.is_empty() {
         return Err(ExitError::start(
             "no device carries the address of -x: check it with `ip address`, or name the devices \
@@ -101,7 +110,8 @@ fn rings(options: &RecordOptions) -> Result<Vec<RingConfig>, ExitError> {
         .map(|device| RingConfig {
             buffer_bytes: each,
             snap_len: options.snap_length,
-            promiscuous: !options.no_promiscuous,
+            // As with tcpdump, `any` leaves devices as they are.
+            promiscuous: !options.no_promiscuous && options.devices != [ANY],
             ..RingConfig::new(device.name, filter.clone())
         })
         .collect())
@@ -111,6 +121,10 @@ fn filter(options: &RecordOptions) -> Result<Filter, ExitError> {
     match &options.filter {
         Some(text) if text.trim().is_empty() => Err(ExitError::usage(
             "-F: the expression is empty; leave -F out to record what -x names",
+        )),
+        Some(_) if !options.tunnels.on_devices().kinds.is_empty() => Err(ExitError::usage(
+            "-F with --tunnels: the expression alone says what is recorded; leave --tunnels out, and look into tunnels \
+             when the file is replayed",
         )),
         Some(text) => Ok(Filter::Expression(Expression {
             text: text.clone(),

@@ -39,7 +39,7 @@ pub struct RecordOptions {
     #[arg(short = 'w', long, value_name = "FILE")]
     pub write: PathBuf,
 
-    /// Devices to record on, separated by commas; by default those that carry the services.
+    /// Devices to record on, separated by commas, or any; by default those that carry the services.
     #[arg(short = 'i', long, value_name = "DEV", value_delimiter = ',')]
     pub devices: Vec<String>,
 

@@ -15,7 +15,7 @@ use crate::turns::Mark;
 /// Numbers further ahead of the stream than this are not those of this connection. The largest
 /// window that TCP knows is larger, but nobody uses it, and more is not lost in one hole.
 pub(super) const PLAUSIBLE: u64 = 1 << 28;
-/// Further than this no client goes in its first window.
+/// Further than this no client goes in its first window; where its SYN-ACK was captured, more may be lost.
 const FIRST_WINDOW: u64 = 1 << 20;
 /// One session may hold this share of the memory limit, in percent.
 const SESSION_SHARE: u64 = 25;
@@ -98,7 +98,8 @@ impl Engine {
         let ClientSegment { at, packet, .. } = segment;
         if borne_out.is_none() {
             self.note_continued(now, key, packet);
-            self.bear_out_syn_ack(now, key, packet);
+            self.bear_out_syn_ack(now, key, at, packet);
+            self.bear_out_syn(now, key, at, packet);
             if self.find_session(&packet.tuple) != Some(key) {
                 // Another entry has taken over the connection.
                 return self.on_client_segment(now, segment);
@@ -163,7 +164,11 @@ impl Engine {
                 }
                 let seq = packet.header.seq;
                 let stream = &session.stream;
-                let near = stream.offset_of(seq).is_some_and(|o| o <= FIRST_WINDOW);
+                let most = match session.live.is_heard() {
+                    true => PLAUSIBLE,
+                    false => FIRST_WINDOW,
+                };
+                let near = stream.offset_of(seq).is_some_and(|o| o <= most);
                 if !flags.has(Flags::SYN) && !near && seq.add(1) != stream.first_seq() {
                     // It speaks of an earlier connection of the four-tuple.
                     self.note_stray(at, key, packet);

@@ -609,6 +609,12 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        if matches!(session.phase, Phase::Active { .. }) && self.waiting.contains_key(key) {
+            // Nothing else is to come.
+            self.settle_waiting(now, key, true);
+            self.arm_session(key);
+            return;
+        }
         let active = matches!(session.phase, Phase::Active { .. });
         let under_way = session.backlog() > 0 || session.is_busy();
         if self.config.recorded.is_some() && under_way {

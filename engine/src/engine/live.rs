@@ -222,7 +222,13 @@ impl Engine {
 
     /// A client's segment may show that a SYN-ACK which came while its connection was open began another one: it speaks in
     /// the numbers of both.
-    pub(super) fn bear_out_syn_ack(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+    pub(super) fn bear_out_syn_ack(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        at: Time,
+        packet: &TcpPacket<'_>,
+    ) {
         if self.doubts.is_empty() {
             return;
         }
@@ -242,11 +248,45 @@ impl Engine {
             payload_len: 0,
             ..*packet
         };
-        self.begin_unseen(now, &client, Phase::Opening);
+        self.begin_unseen(at, &client, Phase::Opening);
         let found = self.find_session(&packet.tuple);
         if let Some(session) = found.and_then(|key| self.sessions.get_mut(key)) {
             session.live.greet(&greeting.header(), Some(0));
         }
+    }
+
+    /// The same of a SYN, where the live server's words about this connection are not captured.
+    pub(super) fn bear_out_syn(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        at: Time,
+        packet: &TcpPacket<'_>,
+    ) {
+        let syn = self.doubts.get(key).and_then(|doubts| doubts.syn);
+        let session = self.sessions.get(key);
+        let is_heard = session.is_none_or(|session| session.live.is_heard());
+        let TcpHeader { seq, flags, .. } = packet.header;
+        if is_heard || flags.has(Flags::SYN) || syn.is_none_or(|number| number.add(1) != seq) {
+            return;
+        }
+        self.retire(now, key);
+        let client = TcpPacket {
+            header: TcpHeader {
+                seq: seq.add(u32::MAX),
+                flags: Flags::SYN,
+                ..TcpHeader::default()
+            },
+            payload: &[],
+            payload_len: 0,
+            ..*packet
+        };
+        let segment = ClientSegment {
+            at,
+            packet: &client,
+            payload: Payload::Borrowed(&[]),
+        };
+        self.begin(now, segment);
     }
 
     /// The live server has reset the connection.

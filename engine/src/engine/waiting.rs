@@ -6,7 +6,7 @@
 //! come. They are dropped when the live server has gone on without them.
 
 use bytes::Bytes;
-use millrace_wire::{Flags, FourTuple, TcpHeader, TcpPacket};
+use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::client::ClientSegment;
@@ -35,6 +35,8 @@ pub(super) struct Waiting {
     /// For so long the live server may still accept it though it has passed it over, and nobody asks why bytes before
     /// a FIN do not come.
     until: Time,
+    /// What it acknowledges is so near what the live server is known to have sent that it may be lost.
+    likely: bool,
     /// The live server has acknowledged it, or the client has gone on behind it.
     borne_out: bool,
     /// The live server has spoken since, and not acknowledged it.
@@ -79,7 +81,7 @@ impl Waiting {
 
     /// When it is decided if nothing more is said.
     fn due(&self) -> Time {
-        match self.passed_over || self.loose {
+        match self.passed_over || self.loose || self.likely {
             true => self.until,
             false => Time::NEVER,
         }
@@ -96,7 +98,7 @@ impl Waiting {
 }
 
 impl Engine {
-    /// Whether this segment, whose first byte has this offset, has to wait; if so it does. Where nothing is seen of the
+    /// Whether this segment, whose first byte has this offset, has to wait; if so it does. Where nothing is seen of any
     /// live server nothing has: there is nothing to go by.
     pub(super) fn waits(
         &mut self,
@@ -120,7 +122,9 @@ impl Engine {
         let is_unsent = session.live.is_unsent(&packet.header);
         // Whoever recorded the live server may have been ahead.
         let is_acked = session.live.acked == end + u64::from(fin);
-        if !is_new || is_acked || !(is_loose || is_unsent) {
+        // Whoever sees nothing of live servers has nothing to go by.
+        let is_doubted = is_loose || is_unsent && is_seen;
+        if !is_new || is_acked || !is_doubted {
             return false;
         }
         let known = known_end(&session.stream, self.waiting.get(key).into_iter().flatten());
@@ -139,6 +143,11 @@ impl Engine {
         loose: bool,
     ) {
         let packet = segment.packet;
+        let Some(live) = self.sessions.get(key).map(|session| session.live) else {
+            return;
+        };
+        // Without a word of the live server two segments of the client say as much as one of both.
+        let likely = live.is_likely(&packet.header) || !live.is_heard();
         let repeats = |other: &Waiting| {
             (other.header.seq, other.payload_len) == (packet.header.seq, packet.payload_len)
                 && other.header.ack == packet.header.ack
@@ -172,6 +181,7 @@ impl Engine {
                 payload_len: packet.payload_len,
                 fresh,
                 loose,
+                likely,
                 until: segment.at + patience,
                 borne_out: false,
                 passed_over: false,
@@ -217,7 +227,7 @@ impl Engine {
         };
         let mut found = false;
         for one in queue {
-            if one.is_continued_by(&packet.header) && !one.passed_over {
+            if one.likely && one.is_continued_by(&packet.header) && !one.passed_over {
                 one.borne_out = true;
                 found = true;
             }
@@ -228,7 +238,7 @@ impl Engine {
     }
 
     /// The live server has reset somebody who acknowledged this number, which it never sent (RFC 9293 3.10.7.4).
-    pub(super) fn refute(&mut self, key: SessionKey, ack: millrace_wire::Seq) {
+    pub(super) fn refute(&mut self, key: SessionKey, ack: Seq) {
         let Some(mut queue) = self.waiting.remove(key) else {
             return;
         };
@@ -365,8 +375,9 @@ fn decide(session: &Session, one: &Waiting, clock: Time, all: bool) -> Decision 
     if one.borne_out || !(is_loose || is_unsent) {
         return Decision::Take;
     }
-    match (is_due, one.passed_over) {
+    match (is_due, one.passed_over || is_unsent && !one.likely) {
         (true, true) => Decision::Drop,
+        // The live server's words are not captured.
         (true, false) => Decision::Take,
         (false, _) => Decision::Wait,
     }

@@ -456,3 +456,88 @@ fn doubts_take_memory_and_give_it_back() {
     }
     assert_eq!(world.engine.gauges().memory, before);
 }
+
+#[test]
+fn two_forged_segments_do_not_bear_each_other_out() {
+    assert_whole_with(|wire| {
+        vec![
+            (50, wire.data(100, NEVER_SENT, &[b'X'; 6])),
+            (50, wire.ack(106, NEVER_SENT)),
+        ]
+    });
+}
+
+#[test]
+fn where_clients_alone_are_captured_a_long_answer_delays_nothing() {
+    let wire = Wire::new(PORT);
+    let mut segments = vec![(0, wire.syn()), (1, wire.ack(0, 0))];
+    for n in 0..4_u32 {
+        let seen = if n == 0 { 0 } else { 20_000_000 + 100 * n };
+        let request = [b'a'; 100];
+        segments.push((
+            10 + 1000 * u64::from(n),
+            wire.data(100 * n as i32, seen, &request),
+        ));
+    }
+    let world = seen(segments);
+    for n in 0..4 {
+        let late = elapsed(sent_at(&world, PORT, n * 100)) - (10 + 1000 * n);
+        assert!(late < 10, "turn {n} is {late} ms late");
+    }
+}
+
+#[test]
+fn a_port_that_is_used_again_is_copied_though_its_servers_words_are_not_captured() {
+    // Another one's are.
+    let other = Wire::new(PORT + 1);
+    let old = Wire::new(PORT);
+    let mut new = old;
+    new.client_isn = old.client_isn.add(1 << 24);
+    let parts = [
+        begin(&other),
+        vec![
+            (5, old.syn()),
+            (6, old.ack(0, 0)),
+            (10, old.data(0, 0, &[b'a'; 100])),
+            (500, new.syn()),
+            (501, new.ack(0, 0)),
+            (510, new.data(0, 0, &[b'b'; 100])),
+            (520, new.data(100, 100, &[b'c'; 100])),
+        ],
+    ];
+    let world = seen(parts.concat());
+    let received: Vec<_> = world.targets.iter().map(|it| it.received.len()).collect();
+    assert_eq!(received.iter().sum::<usize>(), 300, "{received:?}");
+}
+
+#[test]
+fn megabytes_lost_behind_the_syn_ack_are_a_gap() {
+    let wire = Wire::new(PORT);
+    let lost = 2_000_000;
+    let after = (0..40).flat_map(|n: u32| {
+        let (when, seq) = (500 + 10 * u64::from(n), lost + 100 * n);
+        let request = wire.data(seq as i32, 100 * n, &[b'x'; 100]);
+        let answer = wire.answer(100 * n as i32, seq + 100, 100);
+        [(when, request), (when + 1, answer)]
+    });
+    let world = seen([begin(&wire)[..2].to_vec(), after.collect()].concat());
+    let stats = stats(&world);
+    assert!(stats.bytes_wanted >= 3700, "{}", stats.bytes_wanted);
+}
+
+#[test]
+fn a_request_whose_answers_are_not_captured_any_more_goes_after_a_moment() {
+    let wire = Wire::new(PORT);
+    let mut segments = begin(&wire);
+    segments.extend(turn(&wire, 10, 0));
+    for n in 1..4_u32 {
+        let request = [b'x'; 100];
+        let data = wire.data(100 * n as i32, 100 * n, &request);
+        segments.push((5000 * u64::from(n), data));
+    }
+    let world = seen(segments);
+    for n in 1..4 {
+        let late = elapsed(sent_at(&world, PORT, n * 100)) - 5000 * n;
+        assert!(late < 1100, "turn {n} is {late} ms late");
+    }
+}

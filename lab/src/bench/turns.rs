@@ -161,7 +161,10 @@ fn first(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
     stream.write_all(REQUEST)?;
     let mut filled = 0;
     loop {
-        filled += stream.read(buffer.get_mut(filled..).unwrap_or_default())?;
+        match stream.read(buffer.get_mut(filled..).unwrap_or_default())? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => filled += read,
+        }
         let so_far = buffer.get(..filled).unwrap_or_default();
         let text = String::from_utf8_lossy(so_far);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
