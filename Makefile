@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs test test-build test-code test-whole-system test-vm captures large fuzz bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large fuzz bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -20,6 +20,8 @@ names-of = $(sort $(notdir $(basename $(wildcard $(addsuffix /tests/*.rs,$(1))))
 named = $(addprefix --test ,$(1))
 tests-of = $(call named,$(call names-of,$(1)))
 WHOLE_SYSTEM := tests/integration
+# Parts whose tests stand on real devices.
+DEVICES := capture lab
 ALONE := busy_host captures intensity large_recording live_copy lvs_ipvs random_faults
 PARTS := $(filter-out $(WHOLE_SYSTEM),$(shell sed -n '/^members = \[/,/^\]/s/.*"\(.*\)".*/\1/p' Cargo.toml))
 
@@ -36,6 +38,10 @@ certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copi
 	$(CARGO) run --locked -q -p millrace-lab -- certs $(CERTS)
 
 test: deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
+
+# What needs neither root nor namespaces: a contributor's first run.
+check: fmt-check clippy ## Formatting, clippy, and the tests that any user can run, at once
+	$(TEST) --lib --bins $(call tests-of,$(filter-out $(DEVICES),$(PARTS)))
 
 # One test at a time: some have the machine's devices to themselves.
 test-code: test-build
