@@ -485,12 +485,9 @@ fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> 
     let of_others = services.any(|one| one.live_ip.is_some_and(|ip| !local.contains(&ip)));
     let names = devices.iter().map(|device| device.name.clone());
     let named = &options.capture.devices;
-    let tunnels = options.capture.tunnels.on_devices();
-    let below_ip = [Tunnel::Mpls, Tunnel::Pppoe];
-    if let Some(kind) = below_ip.into_iter().find(|kind| tunnels.has(*kind))
-        && devices.len() > 1
-        && options.capture.tunnels.names(kind)
-    {
+    let mut below_ip = [Tunnel::Mpls, Tunnel::Pppoe].into_iter();
+    let named_below_ip = below_ip.find(|kind| options.capture.tunnels.names(*kind));
+    if let Some(kind) = named_below_ip.filter(|_| devices.len() > 1) {
         return Err(ExitError::usage(format!(
             "--tunnels {}: several devices together are captured from the IP header on, which is behind it: name one \
              device with -i",

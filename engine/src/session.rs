@@ -18,8 +18,9 @@ slotmap::new_key_type! {
     pub struct SessionKey;
 }
 
-/// More bytes than this are not lost in one hole: numbers so far ahead are another connection's.
-const LOST_AT_ONCE: i32 = 1 << 28;
+/// Numbers further ahead of the stream than this are not those of this connection. The largest
+/// window that TCP knows is larger, but nobody uses it, and more is not lost in one hole.
+pub(crate) const PLAUSIBLE: u64 = 1 << 28;
 /// Numbers further ahead than this need a second segment that bears them out.
 const FAR: i32 = 1 << 20;
 /// A handshake that is not acknowledged for this long is forgotten.
@@ -151,7 +152,7 @@ impl Midway {
 
     /// Whether numbers are near enough to be this connection's.
     pub(crate) fn is_near(&self, seq: Seq) -> bool {
-        seq.since(self.client_next).unsigned_abs() <= LOST_AT_ONCE.unsigned_abs()
+        u64::from(seq.since(self.client_next).unsigned_abs()) <= PLAUSIBLE
     }
 
     /// Whether the live server has said anything.
@@ -168,7 +169,7 @@ impl Midway {
         }
         let ack = packet.header.ack;
         let missing = ack.since(self.client_next);
-        let plausible = (0..=LOST_AT_ONCE).contains(&missing);
+        let plausible = u64::try_from(missing).is_ok_and(|bytes| bytes <= PLAUSIBLE);
         if plausible && !self.reaches(ack, ack) {
             return 0;
         }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::thread::JoinHandle;
 
 use nix::sys::socket::bind;
 use rustix::io::Errno;
@@ -85,6 +86,36 @@ impl Device {
             .and_then(|(_, fields)| fields.split_whitespace().nth(1)?.parse().ok())
             .unwrap_or_default()
     }
+}
+
+/// Starts a thread that opens devices, wherever it moves for that, and then works with them. When this returns, they are
+/// open.
+///
+/// # Errors
+/// What opening them says.
+pub(crate) fn start_thread<D: 'static>(
+    name: &str,
+    open: impl FnOnce() -> Result<D> + Send + 'static,
+    work: impl FnOnce(D) + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let (opened, opening) = std::sync::mpsc::channel();
+    let run = move || {
+        let (answer, devices) = match open() {
+            Ok(devices) => (Ok(()), Some(devices)),
+            Err(error) => (Err(error), None),
+        };
+        // Failing means that nobody waits for the answer any more.
+        let _ = opened.send(answer);
+        devices.map(work);
+    };
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .doing(|| format!("starting the thread of a {name}"))?;
+    opening
+        .recv()
+        .map_err(|_| Error::Unsupported(format!("the thread of a {name} ended at once")))??;
+    Ok(thread)
 }
 
 impl AsFd for Device {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::error::{Doing, Error, Result};
-use crate::frames::Device;
+use crate::error::Result;
+use crate::frames::{self, Device};
 use crate::host::{Host, move_this_thread};
 
 /// The largest frame that is mirrored: jumbo frames with what a tunnel adds.
@@ -40,28 +40,12 @@ impl Mirror {
         let (stopping, refused) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (end, lost) = (Arc::clone(&stopping), Arc::clone(&refused));
         let (namespace, from, to) = (host.namespace().to_owned(), from.to_owned(), to.to_owned());
-        let (opened, opening) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("mirror".to_owned())
-            .spawn(move || {
-                let open = || {
-                    move_this_thread(&namespace)?;
-                    Ok((Device::open(&from)?, Device::open(&to)?))
-                };
-                let (answer, devices) = match open() {
-                    Ok(devices) => (Ok(()), Some(devices)),
-                    Err(error) => (Err(error), None),
-                };
-                // Failing means that nobody waits for the answer any more.
-                let _ = opened.send(answer);
-                if let Some((from, to)) = devices {
-                    carry(&from, &to, wrap, &end, &lost);
-                }
-            })
-            .doing(|| "starting a mirror's thread".to_owned())?;
-        opening
-            .recv()
-            .map_err(|_| Error::Unsupported("the mirror's thread ended at once".to_owned()))??;
+        let open = move || {
+            move_this_thread(&namespace)?;
+            Ok((Device::open(&from)?, Device::open(&to)?))
+        };
+        let work = move |(from, to): (Device, Device)| carry(&from, &to, wrap, &end, &lost);
+        let thread = frames::start_thread("mirror", open, work)?;
         Ok(Self {
             stopping,
             refused,

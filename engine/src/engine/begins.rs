@@ -1,6 +1,6 @@
 //! How sessions begin: with a SYN, with a connection that is met in its middle, and with the end of the handshake.
 
-use millrace_wire::{Flags, Seq, TcpPacket};
+use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::admission::Admission;
@@ -125,5 +125,65 @@ impl Engine {
             }
         }
         false
+    }
+
+    /// A client's segment may show that a SYN-ACK which came while its connection was open began another one: it speaks in
+    /// the numbers of both.
+    pub(super) fn bear_out_syn_ack(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        at: Time,
+        packet: &TcpPacket<'_>,
+    ) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        let greeting = self.doubts.get(key).and_then(|doubts| doubts.greeting);
+        let TcpHeader { seq, ack, .. } = packet.header;
+        let Some(greeting) = greeting.filter(|it| it.next == seq && it.first == ack) else {
+            return;
+        };
+        self.retire(now, key);
+        let client = syn_before(packet.tuple, seq);
+        self.begin_unseen(at, &client, Phase::Opening);
+        let found = self.find_session(&packet.tuple);
+        if let Some(session) = found.and_then(|key| self.sessions.get_mut(key)) {
+            session.live.greet(&greeting.header(), Some(0));
+        }
+    }
+
+    /// The same of a SYN, where the live server's words about this connection are not captured.
+    pub(super) fn bear_out_syn(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        at: Time,
+        packet: &TcpPacket<'_>,
+    ) {
+        let syn = self.doubts.get(key).and_then(|doubts| doubts.syn);
+        let session = self.sessions.get(key);
+        let is_heard = session.is_none_or(|session| session.live.is_heard());
+        let TcpHeader { seq, flags, .. } = packet.header;
+        if is_heard || flags.has(Flags::SYN) || syn.is_none_or(|number| number.add(1) != seq) {
+            return;
+        }
+        self.retire(now, key);
+        let client = syn_before(packet.tuple, seq);
+        self.begin(now, ClientSegment::bare(at, &client));
+    }
+}
+
+/// The SYN that must have come before the client's byte with this number.
+pub(super) fn syn_before(tuple: FourTuple, first: Seq) -> TcpPacket<'static> {
+    TcpPacket {
+        tuple,
+        header: TcpHeader {
+            seq: first.add(u32::MAX),
+            flags: Flags::SYN,
+            ..TcpHeader::default()
+        },
+        payload: &[],
+        payload_len: 0,
     }
 }

@@ -6,15 +6,12 @@ use super::Engine;
 use super::admission::Admission;
 use crate::payload::Payload;
 use crate::recorded::Recorded;
-use crate::session::{Phase, Session, SessionKey, Watch, Watched};
+use crate::session::{PLAUSIBLE, Phase, Session, SessionKey, Watch, Watched};
 use crate::stats::RefusalReason;
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
 use crate::turns::Mark;
 
-/// Numbers further ahead of the stream than this are not those of this connection. The largest
-/// window that TCP knows is larger, but nobody uses it, and more is not lost in one hole.
-pub(super) const PLAUSIBLE: u64 = 1 << 28;
 /// Further than this no client goes in its first window; where its SYN-ACK was captured, more may be lost.
 const FIRST_WINDOW: u64 = 1 << 20;
 /// One session may hold this share of the memory limit, in percent.
@@ -420,6 +417,17 @@ pub(super) struct ClientSegment<'a> {
     pub(super) packet: &'a TcpPacket<'a>,
     /// The packet's bytes, in memory that may be kept.
     pub(super) payload: Payload<'a>,
+}
+
+impl<'a> ClientSegment<'a> {
+    /// One without payload.
+    pub(super) const fn bare(at: Time, packet: &'a TcpPacket<'a>) -> Self {
+        Self {
+            at,
+            packet,
+            payload: Payload::Borrowed(&[]),
+        }
+    }
 }
 
 /// A segment has waited, and is taken now.

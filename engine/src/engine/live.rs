@@ -3,11 +3,11 @@
 use millrace_wire::{Flags, Mptcp, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
-use super::client::{ClientSegment, PLAUSIBLE};
+use super::begins::syn_before;
+use super::client::ClientSegment;
 use super::doubts::Greeting;
 use crate::live::ACKS_APART;
-use crate::payload::Payload;
-use crate::session::{Midway, Phase, Session, SessionKey, Watch};
+use crate::session::{Midway, PLAUSIBLE, Phase, Session, SessionKey, Watch};
 use crate::stream::{End, EndKind};
 use crate::time::Time;
 
@@ -59,24 +59,10 @@ impl Engine {
         if let Some(key) = found.filter(|_| is_new || is_stray || is_accepted) {
             self.retire(now, key);
         }
-        let client = TcpPacket {
-            tuple,
-            header: TcpHeader {
-                seq: ack.add(u32::MAX),
-                flags: Flags::SYN,
-                ..TcpHeader::default()
-            },
-            payload: &[],
-            payload_len: 0,
-        };
+        let client = syn_before(tuple, ack);
         if is_accepted {
             // It was seen, and not counted as a session's beginning.
-            let segment = ClientSegment {
-                at,
-                packet: &client,
-                payload: Payload::Borrowed(&[]),
-            };
-            self.begin(now, segment);
+            self.begin(now, ClientSegment::bare(at, &client));
         } else if is_new {
             self.begin_unseen(at, &client, Phase::Opening);
         } else if is_stray {
@@ -218,75 +204,6 @@ impl Engine {
             self.arm_session(key);
         }
         self.weigh_reset(now, key);
-    }
-
-    /// A client's segment may show that a SYN-ACK which came while its connection was open began another one: it speaks in
-    /// the numbers of both.
-    pub(super) fn bear_out_syn_ack(
-        &mut self,
-        now: Time,
-        key: SessionKey,
-        at: Time,
-        packet: &TcpPacket<'_>,
-    ) {
-        if self.doubts.is_empty() {
-            return;
-        }
-        let greeting = self.doubts.get(key).and_then(|doubts| doubts.greeting);
-        let TcpHeader { seq, ack, .. } = packet.header;
-        let Some(greeting) = greeting.filter(|it| it.next == seq && it.first == ack) else {
-            return;
-        };
-        self.retire(now, key);
-        let client = TcpPacket {
-            header: TcpHeader {
-                seq: seq.add(u32::MAX),
-                flags: Flags::SYN,
-                ..TcpHeader::default()
-            },
-            payload: &[],
-            payload_len: 0,
-            ..*packet
-        };
-        self.begin_unseen(at, &client, Phase::Opening);
-        let found = self.find_session(&packet.tuple);
-        if let Some(session) = found.and_then(|key| self.sessions.get_mut(key)) {
-            session.live.greet(&greeting.header(), Some(0));
-        }
-    }
-
-    /// The same of a SYN, where the live server's words about this connection are not captured.
-    pub(super) fn bear_out_syn(
-        &mut self,
-        now: Time,
-        key: SessionKey,
-        at: Time,
-        packet: &TcpPacket<'_>,
-    ) {
-        let syn = self.doubts.get(key).and_then(|doubts| doubts.syn);
-        let session = self.sessions.get(key);
-        let is_heard = session.is_none_or(|session| session.live.is_heard());
-        let TcpHeader { seq, flags, .. } = packet.header;
-        if is_heard || flags.has(Flags::SYN) || syn.is_none_or(|number| number.add(1) != seq) {
-            return;
-        }
-        self.retire(now, key);
-        let client = TcpPacket {
-            header: TcpHeader {
-                seq: seq.add(u32::MAX),
-                flags: Flags::SYN,
-                ..TcpHeader::default()
-            },
-            payload: &[],
-            payload_len: 0,
-            ..*packet
-        };
-        let segment = ClientSegment {
-            at,
-            packet: &client,
-            payload: Payload::Borrowed(&[]),
-        };
-        self.begin(now, segment);
     }
 
     /// The live server has reset the connection.

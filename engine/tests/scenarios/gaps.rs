@@ -66,8 +66,10 @@ fn the_turn_behind_a_hole_goes_on_at_once_when_the_hole_is_given_up() {
     world.assert_nothing_left();
 }
 
-/// What a target gets of a connection of which "one." arrived, and then these segments and "three." at 8.
-fn resumed_with(wire: &Wire, lost: Vec<(u64, Packet)>, ack: u8) -> World {
+/// Of a connection of which "one." arrived, and then these segments and "three." at 8, nothing but the four bytes between
+/// is lost.
+#[track_caller]
+fn assert_one_turn_is_lost(wire: &Wire, lost: Vec<(u64, Packet)>, ack: u8) {
     let mut segments = one_turn(wire);
     segments.extend(lost);
     segments.extend([
@@ -81,7 +83,9 @@ fn resumed_with(wire: &Wire, lost: Vec<(u64, Packet)>, ack: u8) -> World {
     ]);
     let mut world = captured(Behaviour::default(), segments);
     world.run(secs(10));
-    world
+    assert_eq!(received(&world), [&b"one."[..], b"three."]);
+    assert_eq!(stats(&world).bytes_missing, 4);
+    world.assert_nothing_left();
 }
 
 #[test]
@@ -92,10 +96,7 @@ fn a_turn_lost_with_the_first_part_of_its_answer_costs_no_other() {
         (13, wire.answer(20, 8, 10)),
         (14, wire.ack(4, 30)),
     ];
-    let mut world = resumed_with(&wire, lost, 30);
-    assert_eq!(received(&world), [&b"one."[..], b"three."]);
-    assert_eq!(stats(&world).bytes_missing, 4);
-    world.assert_nothing_left();
+    assert_one_turn_is_lost(&wire, lost, 30);
 }
 
 #[test]
@@ -105,10 +106,7 @@ fn a_turn_lost_with_the_last_part_of_its_answer_costs_no_other() {
         // "two." was not captured, nor were ten more bytes of its answer, which "three." acknowledges.
         (13, wire.answer(10, 8, 10)),
     ];
-    let mut world = resumed_with(&wire, lost, 30);
-    assert_eq!(received(&world), [&b"one."[..], b"three."]);
-    assert_eq!(stats(&world).bytes_missing, 4);
-    world.assert_nothing_left();
+    assert_one_turn_is_lost(&wire, lost, 30);
 }
 
 #[test]

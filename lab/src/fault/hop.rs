@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Fault;
 use super::line::Line;
 use crate::error::{Doing, Error, Result};
-use crate::frames::Device;
+use crate::frames::{self, Device};
 use crate::host::move_this_thread;
 
 /// The largest frame: 64 KB of IP behind an Ethernet header with two VLAN tags.
@@ -103,24 +103,9 @@ impl Hop {
         woken
             .set_nonblocking(true)
             .doing(|| "making a hop's wake-up socket".to_owned())?;
-        let (opened, opening) = std::sync::mpsc::channel();
         let carried = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("hop".to_owned())
-            .spawn(move || match open() {
-                Ok((first, second)) => {
-                    // Failing means that nobody waits for the answer any more: the hop's flag says so too.
-                    let _ = opened.send(Ok(()));
-                    Carrier::new(first, second, seed, carried, woken).run();
-                }
-                Err(error) => {
-                    let _ = opened.send(Err(error));
-                }
-            })
-            .doing(|| "starting a hop's thread".to_owned())?;
-        opening
-            .recv()
-            .map_err(|_| Error::Unsupported("the hop's thread ended at once".to_owned()))??;
+        let work = move |(first, second)| Carrier::new(first, second, seed, carried, woken).run();
+        let thread = frames::start_thread("hop", open, work)?;
         Ok(Self {
             shared,
             wake,
