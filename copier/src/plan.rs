@@ -171,6 +171,19 @@ impl Plan {
     }
 }
 
+/// What a recording is replayed with by these options: how its packets are handed over, and to what engine.
+///
+/// # Errors
+/// As [`Plan::new`]; options that capture on devices.
+pub fn replay(options: &Options) -> Result<(FeedConfig, Config), ExitError> {
+    let inputs = classify(&options.capture.devices)?;
+    let engine = engine_config(options, &inputs, None)?;
+    match inputs {
+        Inputs::Files(sources) => Ok((feed(options, sources)?, engine)),
+        Inputs::Devices(_) => Err(ExitError::usage("-i names no recording")),
+    }
+}
+
 impl Plan {
     /// A census of the connections that begin, where the filter is that of the services.
     pub fn census(&self) -> Option<Result<Census, CaptureError>> {

@@ -271,7 +271,7 @@ impl Shard {
         feed.show(&self.engine);
         self.feed_at = match step {
             Step::At(time) => time,
-            Step::More | Step::Waiting | Step::Over => Time::NEVER,
+            Step::More | Step::Reading | Step::Waiting | Step::Over => Time::NEVER,
         };
         step == Step::More
     }

@@ -1,8 +1,11 @@
 //! What is told of a recording.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
+
+use crate::report::{Bytes, Replicas, Report, Sessions};
 
 /// All of it. Times are in seconds; those of sessions count from the first packet.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -107,6 +110,8 @@ pub struct ServiceFindings {
     pub first_seconds: f64,
     /// When the last was.
     pub last_seconds: f64,
+    /// What a replay of it would come to; `None`: that was not asked for.
+    pub replay: Option<Foretold>,
 }
 
 /// One direction of a service.
@@ -126,42 +131,114 @@ pub struct Side {
     pub missing: u64,
 }
 
+/// What a replay of a service would come to, towards a target that takes everything and answers at once. Counts and
+/// their names are those of the copier's report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Foretold {
+    /// All will be delivered as recorded: exit code 0.
+    pub complete: bool,
+    /// The share of the clients' bytes that will be delivered (`recording.delivered`).
+    pub delivered: f64,
+    /// What the replay will say when it is not complete.
+    pub problem: Option<String>,
+    /// Sessions.
+    pub sessions: Sessions,
+    /// Copied connections, and why they end otherwise than recorded.
+    pub replicas: Replicas,
+    /// Payload bytes.
+    pub bytes: Bytes,
+}
+
+impl Foretold {
+    /// Takes it from the report of a replay and the judgement on it.
+    pub fn new(report: Report, problem: Option<String>) -> Self {
+        Self {
+            complete: problem.is_none(),
+            delivered: report.recording.map_or(0.0, |it| it.delivered),
+            problem,
+            sessions: report.sessions,
+            replicas: report.replicas,
+            bytes: report.bytes,
+        }
+    }
+}
+
 impl ServiceFindings {
-    /// Why a replay of it will not be complete; empty: it will be.
+    /// Its address and port, where `-x` can name them.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        let ip: IpAddr = self.address.parse().ok()?;
+        (self.port > 0 && !ip.is_unspecified()).then(|| SocketAddr::new(ip, self.port))
+    }
+
+    /// Why a replay of it will not be complete, and what of it will be otherwise than recorded. Empty also where
+    /// nothing is foretold.
     pub fn obstacles(&self) -> Vec<String> {
+        let Some(foretold) = &self.replay else {
+            return Vec::new();
+        };
+        let Foretold {
+            sessions,
+            replicas,
+            bytes,
+            ..
+        } = foretold;
         let mut all = Vec::new();
         let mut add = |count: u64, what: &str| {
             if count > 0 {
                 all.push(format!("{count} {what}"));
             }
         };
-        if self.client.cut_packets > 0 {
-            add(
-                self.client.cut_packets,
-                "packets of clients were cut (record with a larger snap length, tcpdump -s 0)",
-            );
-        }
         add(
-            self.client.missing,
-            "bytes of clients are missing (the recorder lost packets, or saw one of two ways)",
+            bytes.missing,
+            match self.client.cut_packets {
+                0 => {
+                    "bytes of clients are missing (the recorder lost packets, or saw one of two ways)"
+                }
+                _ => {
+                    "bytes of clients are missing (packets were cut: record with a larger snap length, tcpdump -s 0)"
+                }
+            },
         );
         add(
-            self.without_beginning,
+            sessions.midway,
             "sessions began before the recording: each is replayed from its next request on",
         );
         add(
-            self.urgent,
-            "sessions hold urgent data: each is replayed up to it, and then reset (`urgent`)",
+            sessions.unpicked,
+            "sessions began before the recording and came to no request of which the answer before it is known: \
+             nothing of them is replayed",
         );
-        add(
-            self.joining,
-            "sessions join others as subflows of multipath TCP: these are not replayed, nor are the others from there on \
-             (`mptcp`)",
-        );
-        add(
-            self.without_client,
-            "sessions without a packet of the client: nothing to replay",
-        );
+        for (reason, count) in &replicas.aborted {
+            add(*count, &ends(reason));
+        }
+        for (reason, count) in sessions.refused.iter().chain(&replicas.refused) {
+            add(*count, &refused(reason));
+        }
+        if all.is_empty() {
+            all.extend(foretold.problem.clone());
+        }
         all
     }
+}
+
+/// What becomes of copied connections that end for this reason.
+fn ends(reason: &str) -> String {
+    let why = match reason {
+        "capture_gap" => "end where bytes are missing, unless a later request can be told",
+        "urgent" => "end where the client sends urgent data, and are reset there",
+        "mptcp" => "end where a second subflow of multipath TCP joins",
+        "idle" => "end after a silence longer than -k: what follows it is replayed as another one",
+        _ => "end otherwise than recorded",
+    };
+    format!("copied connections {why} (`{reason}`)")
+}
+
+/// What becomes of sessions that are refused for this reason.
+fn refused(reason: &str) -> String {
+    let why = match reason {
+        "mptcp" => "are not replayed: they join others as subflows of multipath TCP",
+        "memory" => "are not replayed: open sessions fill the memory limit (-m)",
+        _ => "are not replayed",
+    };
+    format!("sessions {why} (`{reason}`)")
 }

@@ -3,12 +3,16 @@
 //! - [`direction`]: one direction of a connection: what there is of its bytes, and what is missing.
 //! - [`connection`]: a connection, and which end is the server.
 //! - [`table`]: all connections, within a bound, and the services that they add up to.
+//! - [`rehearsal`]: what a replay of a service will come to.
+//! - [`ideal`]: the target of rehearsals.
 //! - [`findings`]: what is told, as JSON.
 //! - [`text`]: the same for people.
 
 pub mod connection;
 pub mod direction;
 pub mod findings;
+pub mod ideal;
+pub mod rehearsal;
 pub mod table;
 pub mod text;
 
@@ -22,11 +26,15 @@ use millrace_fleet::exit::ExitError;
 use millrace_wire::{Decoder, Tunnels, Verify};
 
 use self::findings::{FileFindings, Findings, InterfaceFindings};
+use self::rehearsal::Rehearsal;
 use self::table::Table;
 use crate::command::{self, Arguments};
 use crate::offline::timeline::Timeline;
 use crate::report;
 use crate::tunnels::TunnelOptions;
+
+/// Services that are listed, and whose replay is foretold, without `--all`.
+const LISTED: usize = 20;
 
 /// Says what recordings hold: services, sessions, bytes, gaps, and whether a replay will be complete.
 #[derive(Debug, Clone, clap::Parser)]
@@ -56,6 +64,10 @@ pub struct InspectOptions {
     /// Read options from FILE (TOML; keys are the long option names).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Options of the replay that is foretold, as `millrace-copier` takes them, such as -- --asap -k 60.
+    #[arg(last = true, value_name = "REPLAY OPTIONS")]
+    pub replay: Vec<String>,
 }
 
 /// Runs the command.
@@ -64,7 +76,15 @@ pub struct InspectOptions {
 /// Exit code 64 for the command line, 1 for files of which nothing can be read.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: InspectOptions = command::parse(arguments)?;
-    let findings = inspect(&options.files, options.tunnels.of_recording())?;
+    let tunnels = options.tunnels.of_recording();
+    let mut findings = inspect(&options.files, tunnels.clone())?;
+    let most = if options.all { usize::MAX } else { LISTED };
+    let rehearsal = Rehearsal {
+        files: &options.files,
+        tunnels: &tunnels,
+        options: &options.replay,
+    };
+    rehearsal.foretell(&mut findings, most)?;
     let output = if options.json {
         serde_json::to_string_pretty(&findings)
             .map_err(|error| ExitError::caused("cannot write the findings", &error))?
@@ -201,7 +221,14 @@ mod tests {
     fn inspected(name: &str, lines: &[Line]) -> Findings {
         let path = std::env::temp_dir().join(format!("millrace-{name}-{}", std::process::id()));
         record(&path, lines);
-        let findings = inspect(&[path.display().to_string()], Tunnels::none()).unwrap();
+        let files = [path.display().to_string()];
+        let mut findings = inspect(&files, Tunnels::none()).unwrap();
+        let rehearsal = Rehearsal {
+            files: &files,
+            tunnels: &Tunnels::none(),
+            options: &[],
+        };
+        rehearsal.foretell(&mut findings, LISTED).unwrap();
         std::fs::remove_file(path).unwrap();
         findings
     }

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::LISTED;
 use super::findings::{FileFindings, Findings, ServiceFindings};
-
-/// Services that are listed without `--all`.
-const LISTED: usize = 20;
+use crate::units::shown;
 
 /// Shows findings.
 #[derive(Clone, Copy, Debug)]
@@ -188,12 +187,23 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &ServiceFindings) -> fmt::R
             side.cut_packets
         )?;
     }
-    let obstacles = service.obstacles();
-    if obstacles.is_empty() {
-        writeln!(f, "  a replay will be complete")?;
+    match &service.replay {
+        Some(replay) if replay.complete => writeln!(f, "  a replay will be complete")?,
+        Some(replay) => writeln!(
+            f,
+            "  a replay will not be complete (exit code 2): {} of the clients' bytes delivered",
+            shown(replay.delivered)
+        )?,
+        None if service.endpoint().is_none() => {
+            writeln!(f, "  cannot be replayed: there is no such address or port")?;
+        }
+        None => writeln!(
+            f,
+            "  what a replay will come to is not known: the recording can be read only once; save it to a file"
+        )?,
     }
-    for obstacle in obstacles {
-        writeln!(f, "  not complete: {obstacle}")?;
+    for obstacle in service.obstacles() {
+        writeln!(f, "    {obstacle}")?;
     }
     if *without_responses == *sessions {
         writeln!(

@@ -72,7 +72,9 @@ pub enum Step {
     More,
     /// The next packet is due then.
     At(Time),
-    /// It waits for the files, the target or an interceptor.
+    /// It waits for the files: the waker tells of them.
+    Reading,
+    /// It waits for the target or an interceptor.
     Waiting,
     /// All is handed over.
     Over,
@@ -355,7 +357,7 @@ impl Feed {
                 self.batch = Some(batch);
                 Some(Step::More)
             }
-            Next::NotYet => Some(Step::Waiting),
+            Next::NotYet => Some(Step::Reading),
             Next::End => {
                 self.over = true;
                 // Should the reader have ended without a word.
@@ -548,7 +550,7 @@ mod tests {
                     return step;
                 }
                 // The reader's thread has its own time.
-                Step::More | Step::Waiting => std::thread::yield_now(),
+                Step::More | Step::Reading | Step::Waiting => std::thread::yield_now(),
             }
         }
     }

@@ -34,6 +34,42 @@ pub struct Recording {
     process: Process,
 }
 
+/// What `millrace-copier inspect` foretells of a replay, and the replay's report says, as paths within both.
+const FORETOLD: [&str; 12] = [
+    "/sessions/captured",
+    "/sessions/midway",
+    "/sessions/resumed",
+    "/sessions/cut",
+    "/sessions/unpicked",
+    "/sessions/unopened",
+    "/sessions/refused",
+    "/replicas/completed",
+    "/replicas/aborted",
+    "/bytes/captured",
+    "/bytes/missing",
+    "/bytes/delivered",
+];
+
+/// What `found` (by `inspect --json`) foretells of these services, all together, and came otherwise by this report.
+pub fn surprises<'a>(found: impl IntoIterator<Item = &'a Value>, report: &Value) -> Vec<String> {
+    let services: Vec<&Value> = found.into_iter().collect();
+    let foretold = |path| -> u64 { services.iter().map(|it| total(&it["replay"], path)).sum() };
+    FORETOLD
+        .iter()
+        .map(|path| (path, foretold(path), total(report, path)))
+        .filter(|(_, foretold, came)| foretold != came)
+        .map(|(path, foretold, came)| format!("{path}: {foretold} foretold, {came} came"))
+        .collect()
+}
+
+/// A number, or the sum of those by reason.
+pub fn total(of: &Value, path: &str) -> u64 {
+    match of.pointer(path) {
+        Some(Value::Object(reasons)) => reasons.values().filter_map(Value::as_u64).sum(),
+        other => other.and_then(Value::as_u64).unwrap_or(0),
+    }
+}
+
 /// How a replay went.
 pub struct Replay {
     /// How the copier ended.
@@ -95,6 +131,18 @@ impl Recording {
 }
 
 impl Scene {
+    /// What `millrace-copier inspect --json` finds in a file on the live host, and foretells of a replay with these options.
+    pub fn inspect(&self, file: &Path, more: &[&str]) -> Value {
+        let host = &self.stage.live().unwrap().host;
+        let program = binary("millrace-copier");
+        let file = file.display().to_string();
+        let found = host.check(
+            program.display().to_string(),
+            &[&["inspect", "--json", &file, "--"], more].concat(),
+        );
+        serde_json::from_str(&found.unwrap()).unwrap()
+    }
+
     /// Replays files from the live host, with more arguments, and waits until that ends by itself.
     pub fn replay(&mut self, files: &[&Path], more: &[&str], limit: Duration) -> Replay {
         let names: Vec<String> = files

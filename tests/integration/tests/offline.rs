@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use millrace_integration::replay::{Recording, a_few_requests};
+use millrace_integration::replay::{Recording, a_few_requests, surprises};
 use millrace_integration::traffic::some_of_everything;
-use millrace_integration::{Family, HTTP, Path as Way, Scene, can_run, number};
+use millrace_integration::{Family, HTTP, PORTS, Path as Way, Scene, can_run, number};
 use millrace_lab::StageOptions;
 use millrace_lab::fault::Fault;
 
@@ -94,6 +94,33 @@ fn a_recording_in_rotated_files_is_replayed_as_one() {
     let parts: Vec<&Path> = parts.iter().map(AsRef::as_ref).collect();
     let replay = scene.replay(&parts, &[], LIMIT);
     replay.assert_exact(&live, 1);
+}
+
+#[test]
+fn what_inspect_foretells_of_a_recording_with_gaps_comes_true() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = scene();
+    // Linux numbers the packets of a connection one after the other: every 64th of each is left out.
+    let lossy = "tcp and ip[4:2] & 63 != 0";
+    let recording = Recording::by_tcpdump(&scene, "gaps.pcap", "eth0", lossy);
+    some_of_everything(&scene);
+    let (file, _) = recording.end();
+    let found = scene.inspect(&file, &["--asap"]);
+    let services = found["services"].as_array().unwrap();
+    let replay = scene.replay(&[&file], &["--asap"], LIMIT);
+    assert_eq!(replay.status.code(), Some(2), "{}", replay.log);
+    assert!(
+        number(&replay.report, "/bytes/missing") > 0,
+        "{:#}",
+        replay.report
+    );
+    let ours = services.iter().filter(|service| {
+        let port = number(service, "/port");
+        PORTS.iter().any(|it| u64::from(*it) == port)
+    });
+    assert_eq!(surprises(ours, &replay.report), [] as [String; 0]);
 }
 
 #[test]
