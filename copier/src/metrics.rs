@@ -376,6 +376,16 @@ impl Output<'_, '_> {
                 quantiles(&mut encoder, byte, side, values)?;
             }
         }
+        let mut encoder = self.0.encode_descriptor(
+            "turn_lag_seconds",
+            "How much later turns are sent than clients send theirs, beyond what targets take longer",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (quantile, micros) in report.lag.quantiles() {
+            let labels = [("quantile", quantile)];
+            ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
+        }
         Ok(())
     }
 
@@ -434,12 +444,7 @@ fn quantiles(
     side: &str,
     values: &Percentiles,
 ) -> Result<(), std::fmt::Error> {
-    for (quantile, micros) in [
-        ("0.5", values.p50),
-        ("0.9", values.p90),
-        ("0.99", values.p99),
-        ("0.999", values.p999),
-    ] {
+    for (quantile, micros) in values.quantiles() {
         let labels = [("byte", byte), ("side", side), ("quantile", quantile)];
         ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
     }

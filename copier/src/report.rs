@@ -54,6 +54,8 @@ pub struct Report {
     pub gate: Gate,
     /// Latencies of turns, live and target side by side.
     pub latency: Latency,
+    /// How much later turns were sent than clients sent theirs, but for what the targets took longer than live servers.
+    pub lag: Percentiles,
     /// First contact with each target.
     pub targets: Vec<ProbeStatus>,
 }
@@ -418,6 +420,7 @@ impl Report {
                 overridden: stats.gate_overridden,
                 premature: stats.gate_premature,
             },
+            lag: percentiles(&stats.turn_lag),
             latency: Latency {
                 first_byte: Sides {
                     live: percentiles(&stats.live_latency.first_byte),
@@ -521,6 +524,7 @@ impl fmt::Display for Report {
             capture,
             send,
             latency,
+            lag,
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
@@ -598,7 +602,20 @@ impl fmt::Display for Report {
                 sides.live, sides.target
             )?;
         }
+        writeln!(f, "    lag of the copier itself {lag}")?;
         Ok(())
+    }
+}
+
+impl Percentiles {
+    /// The quantiles below 1, by name, in microseconds.
+    pub const fn quantiles(&self) -> [(&'static str, u64); 4] {
+        [
+            ("0.5", self.p50),
+            ("0.9", self.p90),
+            ("0.99", self.p99),
+            ("0.999", self.p999),
+        ]
     }
 }
 

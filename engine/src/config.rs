@@ -237,6 +237,12 @@ impl Config {
         Space::new(&self.sources, self.share, &like)
     }
 
+    /// Whether clients' own pace is kept: a recording may be replayed as fast as targets answer.
+    pub(crate) fn has_pace(&self) -> bool {
+        self.recorded
+            .is_none_or(|recorded| recorded.speed.is_finite())
+    }
+
     /// The kind of a source address of replicas towards this target.
     pub(crate) fn kind_of(&self, source: &IpAddr, target: &IpAddr) -> ClientKind {
         let shares = |segment: &&(IpAddr, u8)| is_in(source, segment) && is_in(target, segment);

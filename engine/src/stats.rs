@@ -356,6 +356,9 @@ pub struct Stats {
     pub live_latency: Latencies,
     /// Latencies at the target.
     pub target_latency: Latencies,
+    /// How much later turns went to targets than clients sent theirs, but for what the targets themselves took longer than
+    /// live servers, in microseconds.
+    pub turn_lag: Histogram<u64>,
 }
 
 impl Stats {
@@ -418,6 +421,7 @@ impl Stats {
             target_turns_overdue: 0,
             live_latency: Latencies::new(),
             target_latency: Latencies::new(),
+            turn_lag: Histogram::clone(&EMPTY),
         }
     }
 

@@ -175,7 +175,7 @@ pub(crate) struct Turns {
     front: Option<Mark>,
     rest: Option<Box<Rest>>,
     last_answer: u64,
-    /// When the first mark was made.
+    /// When the first mark's turn was sent.
     front_at: Moment,
 }
 
@@ -185,7 +185,7 @@ type Moment = u32;
 /// The marks behind the first, for a replica that lags.
 #[derive(Debug, Default)]
 struct Rest {
-    /// Each with the time at which it was made.
+    /// Each with the time at which its turn was sent.
     marks: VecDeque<(Mark, Moment)>,
 }
 
@@ -212,7 +212,7 @@ impl Turns {
             || info.at.micros_since(last_client_byte) > PAUSE_MICROS
     }
 
-    /// How long ago mark number `n` was made, in microseconds; what was longer ago than 71 minutes counts as something
+    /// How long ago the client sent the turn of mark number `n`, in microseconds; what was longer ago than 71 minutes counts as something
     /// shorter.
     pub(crate) fn age_of(&self, n: u32, now: Time) -> Option<u32> {
         let at = match n.checked_sub(self.base)? {
@@ -222,9 +222,9 @@ impl Turns {
         Some((now.as_micros() as Moment).wrapping_sub(at))
     }
 
-    /// Adds a mark, at `now`.
-    pub(crate) fn push(&mut self, now: Time, mark: Mark) {
-        let at = now.as_micros() as Moment;
+    /// Adds a mark, whose turn the client sent at `sent`.
+    pub(crate) fn push(&mut self, sent: Time, mark: Mark) {
+        let at = sent.as_micros() as Moment;
         self.last_answer = self.last_answer.max(mark.answer);
         if self.front.is_none() {
             (self.front, self.front_at) = (Some(mark), at);

@@ -381,10 +381,12 @@ impl Engine {
             ..
         } = session;
         let mut began = false;
+        // A recording's clock is not that of the run.
+        let sent = recorded.map_or(info.at, |_| now);
         let pool = &mut self.pool;
         let accepted = stream.accept(pool, offset, bytes, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(now, mark(live, start, info, recorded, &mut self.stats));
+                turns.push(sent, mark(live, start, info, recorded, &mut self.stats));
                 live.clock.begin_next();
                 began = true;
             }

@@ -141,7 +141,11 @@ impl Engine {
         let Session { turns, live, .. } = session;
         if turns.begins(info, live.clock.asked_at) {
             let recorded = self.config.recorded;
-            turns.push(now, mark(live, end.offset, info, recorded, &mut self.stats));
+            let sent = recorded.map_or(at, |_| now);
+            turns.push(
+                sent,
+                mark(live, end.offset, info, recorded, &mut self.stats),
+            );
         } else if let Some(latency) = live.clock.finish() {
             self.stats.live_latency.record(latency);
         }

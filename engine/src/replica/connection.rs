@@ -86,7 +86,7 @@ impl Connection {
         Self {
             sender: Sender::new(negotiated, 0, syn_ack, rtt),
             receiver,
-            gate: Gate::new(cx.now, 0),
+            gate: Gate::new(cx.now, cx.now.micros_since(handshake.sent_at())),
             look_at: Time::NEVER,
             progress_at: cx.now,
             timestamps,
@@ -312,6 +312,11 @@ impl Connection {
                         }
                     }
                     let asks = end.is_none_or(|end| mark.start < end.offset);
+                    if let Some(age) = age.filter(|_| asks && cx.config.has_pace()) {
+                        let behind = age.saturating_sub(cx.shift);
+                        let lag = self.gate.lag(cx.now, mark, passed, behind);
+                        cx.stats.turn_lag.saturating_record(u64::from(lag));
+                    }
                     if let Some(latency) = self.gate.pass(mark, passed, progress) {
                         cx.stats.target_latency.record(latency);
                     }

@@ -104,14 +104,16 @@ pub(crate) struct Gate {
     on_trial: bool,
     /// When the turn under way was let through, nothing else was.
     lockstep: bool,
+    /// How far the turn under way was behind the client, but for what the target itself took longer than the live server,
+    /// in microseconds. Before the first turn: how long the target took to connect.
+    lag: u32,
 }
 
 impl Gate {
-    /// A gate for a connection that was established at `now`; `first` is the number of the first
-    /// mark that counts for it.
-    pub(crate) fn new(now: Time, first: u32) -> Self {
+    /// A gate for a connection that was established at `now`, after so many microseconds.
+    pub(crate) fn new(now: Time, connecting: u32) -> Self {
         Self {
-            next: first,
+            next: 0,
             clock: TurnClock::starting(now),
             skew: 0,
             turn_start: 0,
@@ -119,6 +121,7 @@ impl Gate {
             overrides: 0,
             on_trial: false,
             lockstep: false,
+            lag: connecting,
         }
     }
 
@@ -200,6 +203,26 @@ impl Gate {
             .max(mark.live_latency.saturating_mul(LIVE_PAUSES))
             .min(longest(mark.live_latency));
         (patience >> self.overrides.min(31)).max(LEAST_PATIENCE)
+    }
+
+    /// The lag of the turn at `mark`, which goes out `behind` microseconds after its client's. What the last turn lagged
+    /// stays, and what has passed beyond the client's think time since the target's last word comes to it; a pause that was
+    /// shortened takes from it. Where the target did not do as the live server did, the wait was the target's.
+    pub(crate) fn lag(&mut self, now: Time, mark: &Mark, passed: Passed, behind: u32) -> u32 {
+        let since = now.micros_since(self.clock.latest());
+        let is_first = self.clock.asked_at == Time::ORIGIN;
+        self.lag = match passed {
+            Passed::Answered if is_first && !self.clock.has_answer() => {
+                behind.saturating_sub(self.lag)
+            }
+            // How long the live server took to greet, nobody knows any more.
+            Passed::Answered if is_first => since.saturating_sub(mark.think),
+            Passed::Answered => self.lag.saturating_add(since).saturating_sub(mark.think),
+            Passed::Quiet | Passed::Overridden if is_first => 0,
+            Passed::Quiet | Passed::Overridden => self.lag,
+        }
+        .min(behind);
+        self.lag
     }
 
     /// The turn at `mark` goes out. Gives the latency of the turn before.

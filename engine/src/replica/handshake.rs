@@ -63,6 +63,11 @@ impl Handshake {
         self.in_crowd || self.tries > 1
     }
 
+    /// When its first SYN was sent.
+    pub(super) const fn sent_at(&self) -> Time {
+        self.sent_at
+    }
+
     /// Sequence number of the first byte.
     pub(super) const fn first(&self) -> Seq {
         self.iss.add(1)

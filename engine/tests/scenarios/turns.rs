@@ -35,11 +35,7 @@ fn ten_turns() -> Vec<Action> {
 #[test]
 fn a_copy_that_is_behind_pauses_less_until_it_has_caught_up_unless_pauses_are_kept() {
     // Answers take 4 ms longer than live, and clients pause for 10 ms; it begins 200 ms late.
-    let mut talk = Vec::new();
-    for _ in 0..60 {
-        talk.extend([says(100), Server(1000), Pause(ms(10))]);
-    }
-    talk.extend([ClientFin, ServerFin]);
+    let talk = sixty_turns();
     for keep_pauses in [false, true] {
         let config = Config {
             keep_pauses,
@@ -64,6 +60,75 @@ fn a_copy_that_is_behind_pauses_less_until_it_has_caught_up_unless_pauses_are_ke
         match keep_pauses {
             false => assert!((live..live + 10).contains(&took), "{took} and {live}"),
             true => assert!(took > live + 350, "{took}"),
+        }
+        assert_complete(&mut world, &talk);
+    }
+}
+
+/// The lag at this quantile, in milliseconds.
+fn lag(world: &World, quantile: f64) -> u64 {
+    let lag = &world.engine.stats().turn_lag;
+    assert_eq!(lag.len(), 60, "turns");
+    lag.value_at_quantile(quantile) / 1000
+}
+
+/// Sixty requests with answers of 1000 bytes, 10 ms apart at the live server.
+fn sixty_turns() -> Vec<Action> {
+    let mut talk = Vec::new();
+    for _ in 0..60 {
+        talk.extend([says(100), Server(1000), Pause(ms(10))]);
+    }
+    talk.extend([ClientFin, ServerFin]);
+    talk
+}
+
+#[test]
+fn what_the_target_takes_longer_is_no_lag_of_the_copier() {
+    let talk = sixty_turns();
+    for keep_pauses in [false, true] {
+        let mut world = World::new(
+            Config {
+                keep_pauses,
+                ..config()
+            },
+            1,
+        );
+        world.behaviour = Behaviour {
+            answer_delay: ms(50),
+            ..answers_like(&talk)
+        };
+        world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+        world.run(secs(60));
+        assert!(lag(&world, 1.0) <= 2, "{}", lag(&world, 1.0));
+        assert_complete(&mut world, &talk);
+    }
+}
+
+#[test]
+fn a_copier_that_stands_still_lags_by_as_much_until_it_has_caught_up() {
+    let talk = sixty_turns();
+    for keep_pauses in [false, true] {
+        let mut world = World::new(
+            Config {
+                keep_pauses,
+                ..config()
+            },
+            1,
+        );
+        world.behaviour = answers_like(&talk);
+        // What was captured in the first 300 ms is looked at behind them.
+        let awake = at(ms(300));
+        for (captured, packet) in Live::new(at(ms(0)), PORT).play(&talk) {
+            world.call(captured.max(awake), move |world| {
+                world.engine.segment(world.now, captured, &packet.view());
+            });
+        }
+        world.run(secs(60));
+        let (half, most) = (lag(&world, 0.5), lag(&world, 1.0));
+        match keep_pauses {
+            // As the engine was standing still, its first turn was.
+            false => assert!(half <= 6 && (200..=310).contains(&most), "{half} {most}"),
+            true => assert!(half >= 200 && (200..=310).contains(&most), "{half} {most}"),
         }
         assert_complete(&mut world, &talk);
     }
