@@ -3,7 +3,7 @@
 use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
-use crate::session::{Course, Phase, SessionKey};
+use crate::session::{Course, Phase, SessionKey, Watch};
 use crate::time::Time;
 
 impl Engine {
@@ -28,17 +28,24 @@ impl Engine {
     /// its connections are others, even with the same addresses and ports. Its replicas come from
     /// other source ports; which of its sessions the intensity chooses stays the same.
     pub fn end_of_recording(&mut self, now: Time) {
+        // What is due by then is due, however fast the recording was taken in.
+        self.timeout(now);
         self.recorded.end_round();
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
+            let running = match &session.phase {
+                Phase::Active { .. } => session.course == Course::Running,
+                // It goes on behind a gap, and has come to no turn there.
+                Phase::Midway(midway) => matches!(midway.watch, Watch::Gap | Watch::SetAside),
+                Phase::Opening => false,
+            };
+            self.stats.sessions_cut += u64::from(running);
             if matches!(session.phase, Phase::Active { .. }) {
                 // The live server's last words may lie beyond the end.
                 session.live.finished = true;
-                let running = session.course == Course::Running;
-                self.stats.sessions_cut += u64::from(running);
             }
             self.retire(now, key);
         }
