@@ -58,7 +58,7 @@ test-whole-system: test-build
 test-build:
 	$(CARGO) build --locked --workspace --bins --tests
 
-test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (5 to 10 minutes)
+test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (12 minutes)
 	@CARGO="$(CARGO)" sh tests/vm/test.sh
 
 captures: test-build ## Inspects and replays capture files that others made, fetched from Debian's source packages

@@ -34,5 +34,6 @@ pub fn run() -> Result<(), ExitError> {
         Command::Record => record::run(arguments),
         Command::CheckConfig => check_config::run(arguments),
         Command::Ctl => ctl::run(arguments),
+        Command::Status => ctl::status::run(arguments),
     }
 }

@@ -21,11 +21,19 @@ pub enum Command {
     CheckConfig,
     /// How much a running copier is to copy.
     Ctl,
+    /// How running copiers stand.
+    Status,
 }
 
 impl Command {
     /// All of them, in the order in which the help lists them.
-    pub const ALL: [Self; 4] = [Self::Inspect, Self::Record, Self::CheckConfig, Self::Ctl];
+    pub const ALL: [Self; 5] = [
+        Self::Status,
+        Self::Ctl,
+        Self::Inspect,
+        Self::Record,
+        Self::CheckConfig,
+    ];
 
     /// The command of this name.
     pub fn find(name: &str) -> Option<Self> {
@@ -39,6 +47,7 @@ impl Command {
             Self::Record => "record",
             Self::CheckConfig => "check-config",
             Self::Ctl => "ctl",
+            Self::Status => "status",
         }
     }
 
@@ -48,6 +57,7 @@ impl Command {
             Self::Record => "Record live traffic into files",
             Self::CheckConfig => "Explain in words what the copier would do",
             Self::Ctl => "Tell a running copier how much to copy",
+            Self::Status => "Say whether the copiers of this host copy, and why not",
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::addresses;
 use crate::agents::Agents;
 use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
+use crate::headline::{self, Monitor};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::interceptors::Interceptors;
@@ -125,10 +126,19 @@ pub fn run() -> Result<(), ExitError> {
     runtime.spawn(addresses::follow(plan.clone(), inbox.clone()));
     let shared = Shared::default();
     let commands = Commands::default();
+    let monitor = Monitor::new(
+        &plan.services,
+        shared.clone(),
+        interceptors.clone(),
+        agents.clone(),
+    );
+    if plan.ring.is_some() {
+        runtime.spawn(headline::follow(monitor.clone(), plan.summary));
+    }
     let admin = Admin::new(
         readiness.clone(),
         metrics::registry(shared.clone(), agents.clone()),
-        status(&shared, interceptors, agents.clone()),
+        status(&shared, interceptors, agents.clone(), monitor),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
@@ -141,6 +151,12 @@ pub fn run() -> Result<(), ExitError> {
         control.serve(routes, runtime.handle())?;
     }
 
+    let services: Vec<String> = plan.services.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        "millrace-copier {}: {}",
+        env!("CARGO_PKG_VERSION"),
+        services.join(",")
+    );
     for line in plan.capacity() {
         tracing::info!("{line}");
     }
@@ -213,12 +229,17 @@ fn status(
     shared: &Shared,
     interceptors: Interceptors,
     agents: Agents,
+    monitor: Monitor,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
     move || {
+        let report = reports.report();
         json!({
+            "headline": monitor.headline(&report),
+            "recent": monitor.recent(&report),
+            "services": monitor.services(),
             "version": env!("CARGO_PKG_VERSION"),
-            "report": reports.report(),
+            "report": report,
             "interceptors": interceptors.status(),
             "router_agents": agents.status(),
             "unguarded": agents.is_unguarded(),

@@ -9,7 +9,8 @@
 //!
 //! - [`cli`]: which command is run; without one it is the daemon. [`command`]: their names.
 //! - [`check_config`]: the command that explains options in words.
-//! - [`ctl`]: the command that tells a running copier how much to copy.
+//! - [`ctl`]: the commands that tell a running copier how much to copy, and show how it stands.
+//! - [`headline`]: whether it copies, in one sentence, and if not, why.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - `outlet`: the sockets that packets leave through.
 //! - [`daemon`]: puts the parts together, and ends them.
@@ -43,6 +44,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod diversion;
 pub mod guard;
+pub mod headline;
 pub mod inbox;
 pub mod inspect;
 pub mod intake;

@@ -60,6 +60,11 @@ impl Output<'_, '_> {
             sessions.midway,
         )?;
         self.counter(
+            "sessions_encrypted",
+            "Sessions that begin with TLS, which no target can read a copy of",
+            sessions.encrypted,
+        )?;
+        self.counter(
             "sessions_resumed",
             "Sessions taken up again at a turn, after a capture gap or after they were set aside",
             sessions.resumed,
@@ -382,7 +387,7 @@ impl Output<'_, '_> {
             None,
             MetricType::Gauge,
         )?;
-        for (quantile, micros) in report.lag.quantiles() {
+        for (quantile, micros) in report.turn_lag.quantiles() {
             let labels = [("quantile", quantile)];
             ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
         }

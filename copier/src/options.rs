@@ -130,6 +130,11 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Say in the log how things stand, so many seconds apart; 0: only when something changes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400))]
+    pub summary: u64,
+
     /// Name of this copier towards interceptors; by default the host's name, one of its addresses and the
     /// live ports.
     #[arg(long, value_name = "NAME")]

@@ -87,6 +87,10 @@ pub struct Plan {
     pub grace: Duration,
     /// Where the report goes.
     pub report: Option<PathBuf>,
+    /// What is copied, as the operator wrote it.
+    pub services: Vec<Mapping>,
+    /// The time between two summaries in the log.
+    pub summary: Option<Duration>,
 }
 
 impl Plan {
@@ -95,10 +99,21 @@ impl Plan {
     /// # Errors
     /// Exit code 64 for what the operator must write differently, 1 for what this host lacks.
     pub fn new(options: &Options) -> Result<Self, ExitError> {
+        Self::with_inputs(options, classify(&options.capture.devices)?)
+    }
+
+    /// A plan of a replay of these files, whatever `-i` says.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn of_recording(options: &Options, sources: Vec<Source>) -> Result<Self, ExitError> {
+        Self::with_inputs(options, Inputs::Files(sources))
+    }
+
+    fn with_inputs(options: &Options, inputs: Inputs) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
         options.tcpcopy.check()?;
         let interceptors = options.interceptors().map_err(|error| usage(&error))?;
-        let inputs = classify(&options.capture.devices)?;
         match inputs {
             Inputs::Devices(_) => options.offline.refuse()?,
             Inputs::Files(_) => {
@@ -166,21 +181,10 @@ impl Plan {
             pilot: intensity::pilot(&options.intensity, &engine)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
+            services: options.services.as_slice().to_vec(),
+            summary: (options.summary > 0).then(|| Duration::from_secs(options.summary)),
             engine,
         })
-    }
-}
-
-/// What a recording is replayed with by these options: how its packets are handed over, and to what engine.
-///
-/// # Errors
-/// As [`Plan::new`]; options that capture on devices.
-pub fn replay(options: &Options) -> Result<(FeedConfig, Config), ExitError> {
-    let inputs = classify(&options.capture.devices)?;
-    let engine = engine_config(options, &inputs, None)?;
-    match inputs {
-        Inputs::Files(sources) => Ok((feed(options, sources)?, engine)),
-        Inputs::Devices(_) => Err(ExitError::usage("-i names no recording")),
     }
 }
 

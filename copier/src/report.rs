@@ -55,7 +55,7 @@ pub struct Report {
     /// Latencies of turns, live and target side by side.
     pub latency: Latency,
     /// How much later turns were sent than clients sent theirs, but for what the targets took longer than live servers.
-    pub lag: Percentiles,
+    pub turn_lag: Percentiles,
     /// First contact with each target.
     pub targets: Vec<ProbeStatus>,
 }
@@ -67,6 +67,8 @@ pub struct Sessions {
     pub captured: u64,
     /// Of these, met in their middle and picked up at a turn.
     pub midway: u64,
+    /// Of these, begun with TLS, which no target can read a copy of.
+    pub encrypted: u64,
     /// How often one was taken up again at a turn, after a capture gap or after it was set aside.
     pub resumed: u64,
     /// How often one was set aside under pressure.
@@ -330,6 +332,7 @@ impl Report {
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
+                encrypted: stats.sessions_encrypted,
                 resumed: stats.sessions_resumed,
                 set_aside: stats.sessions_set_aside,
                 ended: stats.sessions_ended,
@@ -420,7 +423,7 @@ impl Report {
                 overridden: stats.gate_overridden,
                 premature: stats.gate_premature,
             },
-            lag: percentiles(&stats.turn_lag),
+            turn_lag: percentiles(&stats.turn_lag),
             latency: Latency {
                 first_byte: Sides {
                     live: percentiles(&stats.live_latency.first_byte),
@@ -524,7 +527,7 @@ impl fmt::Display for Report {
             capture,
             send,
             latency,
-            lag,
+            turn_lag,
             ..
         } = self;
         writeln!(f, "report after {:.1} s", self.duration_seconds)?;
@@ -602,7 +605,9 @@ impl fmt::Display for Report {
                 sides.live, sides.target
             )?;
         }
-        writeln!(f, "    lag of the copier itself {lag}")?;
+        if turn_lag.count > 0 {
+            writeln!(f, "    lag of the copier itself {turn_lag}")?;
+        }
         Ok(())
     }
 }

@@ -347,6 +347,7 @@ impl Shard {
         }
         pace.looked(Instant::now());
         *lag = batch.waited();
+        engine.set_waited(*lag);
         let now = clock.now();
         for captured in batch.packets() {
             let at = Clock::stamp(now, captured.timestamp);

@@ -236,6 +236,8 @@ pub struct Stats {
     pub sessions_captured: u64,
     /// Of these, sessions met midway and picked up at a turn.
     pub sessions_midway: u64,
+    /// Of these, sessions whose client's first bytes are those of TLS.
+    pub sessions_encrypted: u64,
     /// Sessions that have ended on the live side.
     pub sessions_ended: u64,
     /// Connections that the intensity does not choose, counted by their SYN.
@@ -366,6 +368,7 @@ impl Stats {
         Self {
             sessions_captured: 0,
             sessions_midway: 0,
+            sessions_encrypted: 0,
             sessions_ended: 0,
             sessions_unchosen: 0,
             sessions_cut: 0,

@@ -58,7 +58,6 @@ pub mod quiet;
 pub mod readiness;
 pub mod server;
 pub mod signals;
+pub mod sync;
 pub mod tls;
 pub mod transport;
-
-mod sync;

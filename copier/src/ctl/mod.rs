@@ -1,8 +1,10 @@
 //! `millrace-copier ctl`: tells a running copier how much to copy, over its Unix socket.
 //!
 //! - `request`: one HTTP request.
+//! - [`status`]: how running copiers stand.
 
 mod request;
+pub mod status;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! What is told of a recording.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 
+use millrace_engine::{AbortReason, RefusalReason};
 use serde::Serialize;
 
 use crate::report::{Bytes, Replicas, Report, Sessions};
@@ -35,6 +35,9 @@ pub struct Findings {
     pub services: Vec<ServiceFindings>,
     /// The files, in the order in which they were named.
     pub files: Vec<FileFindings>,
+    /// The options of the replays that are foretold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replay_options: Vec<String>,
 }
 
 /// A file.
@@ -110,8 +113,11 @@ pub struct ServiceFindings {
     pub first_seconds: f64,
     /// When the last was.
     pub last_seconds: f64,
-    /// What a replay of it would come to; `None`: that was not asked for.
+    /// What a replay of it would come to.
     pub replay: Option<Foretold>,
+    /// Why that is not foretold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_unknown: Option<String>,
 }
 
 /// One direction of a service.
@@ -135,12 +141,12 @@ pub struct Side {
 /// their names are those of the copier's report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Foretold {
-    /// All will be delivered as recorded: exit code 0.
+    /// The replay ends with exit code 0: as much as was asked for (`--min-fidelity`, else everything) is delivered.
     pub complete: bool,
-    /// The share of the clients' bytes that will be delivered (`recording.delivered`).
+    /// The share of the clients' bytes that is delivered, of those that the replay is to copy (`recording.delivered`).
     pub delivered: f64,
-    /// What the replay will say when it is not complete.
-    pub problem: Option<String>,
+    /// Files that cannot be read to their end.
+    pub unread: Vec<String>,
     /// Sessions.
     pub sessions: Sessions,
     /// Copied connections, and why they end otherwise than recorded.
@@ -151,11 +157,12 @@ pub struct Foretold {
 
 impl Foretold {
     /// Takes it from the report of a replay and the judgement on it.
-    pub fn new(report: Report, problem: Option<String>) -> Self {
+    pub fn new(report: Report, complete: bool) -> Self {
+        let recording = report.recording.unwrap_or_default();
         Self {
-            complete: problem.is_none(),
-            delivered: report.recording.map_or(0.0, |it| it.delivered),
-            problem,
+            complete,
+            delivered: recording.delivered,
+            unread: recording.problems,
             sessions: report.sessions,
             replicas: report.replicas,
             bytes: report.bytes,
@@ -164,25 +171,19 @@ impl Foretold {
 }
 
 impl ServiceFindings {
-    /// Its address and port, where `-x` can name them.
-    pub fn endpoint(&self) -> Option<SocketAddr> {
-        let ip: IpAddr = self.address.parse().ok()?;
-        (self.port > 0 && !ip.is_unspecified()).then(|| SocketAddr::new(ip, self.port))
-    }
-
-    /// Why a replay of it will not be complete, and what of it will be otherwise than recorded. Empty also where
-    /// nothing is foretold.
+    /// What of a replay will be otherwise than recorded, and why. Empty also where nothing is foretold.
     pub fn obstacles(&self) -> Vec<String> {
         let Some(foretold) = &self.replay else {
             return Vec::new();
         };
         let Foretold {
+            unread,
             sessions,
             replicas,
             bytes,
             ..
         } = foretold;
-        let mut all = Vec::new();
+        let mut all: Vec<String> = unread.clone();
         let mut add = |count: u64, what: &str| {
             if count > 0 {
                 all.push(format!("{count} {what}"));
@@ -190,13 +191,10 @@ impl ServiceFindings {
         };
         add(
             bytes.missing,
-            match self.client.cut_packets {
-                0 => {
-                    "bytes of clients are missing (the recorder lost packets, or saw one of two ways)"
-                }
-                _ => {
-                    "bytes of clients are missing (packets were cut: record with a larger snap length, tcpdump -s 0)"
-                }
+            match (self.client.cut_packets, self.client.missing) {
+                (0, _) => MISSING,
+                (_, 0) => CUT,
+                (_, _) => MISSING_AND_CUT,
             },
         );
         add(
@@ -205,40 +203,73 @@ impl ServiceFindings {
         );
         add(
             sessions.unpicked,
-            "sessions began before the recording and came to no request of which the answer before it is known: \
-             nothing of them is replayed",
+            "sessions began before the recording, and no request in it is known to be one: nothing of them is replayed",
         );
-        for (reason, count) in &replicas.aborted {
-            add(*count, &ends(reason));
+        add(
+            sessions.unopened,
+            "connections are not replayed: their handshake was not completed, or nothing of the client was recorded",
+        );
+        let ends = AbortReason::ALL.map(|reason| (reason.name(), ends(reason)));
+        for (reason, what) in ends {
+            let count = replicas.aborted.get(reason).copied().unwrap_or(0);
+            add(count, &format!("copied connections {what} (`{reason}`)"));
         }
-        for (reason, count) in sessions.refused.iter().chain(&replicas.refused) {
-            add(*count, &refused(reason));
-        }
-        if all.is_empty() {
-            all.extend(foretold.problem.clone());
+        let refused = RefusalReason::ALL.map(|reason| (reason.name(), refused(reason)));
+        for (reason, what) in refused {
+            let counts = [&sessions.refused, &replicas.refused];
+            let count = counts.iter().filter_map(|counts| counts.get(reason)).sum();
+            add(
+                count,
+                &format!("sessions are not replayed: {what} (`{reason}`)"),
+            );
         }
         all
     }
 }
 
+const MISSING: &str =
+    "bytes of clients are missing (the recorder lost packets, or saw one of two ways)";
+const CUT: &str = "bytes of clients are missing (packets were cut: record with a larger snap length, tcpdump -s 0)";
+const MISSING_AND_CUT: &str = "bytes of clients are missing (the recorder lost packets, and cut others: record with a \
+                               larger snap length, tcpdump -s 0)";
+
 /// What becomes of copied connections that end for this reason.
-fn ends(reason: &str) -> String {
-    let why = match reason {
-        "capture_gap" => "end where bytes are missing, unless a later request can be told",
-        "urgent" => "end where the client sends urgent data, and are reset there",
-        "mptcp" => "end where a second subflow of multipath TCP joins",
-        "idle" => "end after a silence longer than -k: what follows it is replayed as another one",
-        _ => "end otherwise than recorded",
-    };
-    format!("copied connections {why} (`{reason}`)")
+const fn ends(reason: AbortReason) -> &'static str {
+    match reason {
+        AbortReason::CaptureGap => "end where bytes are missing; a later request goes on",
+        AbortReason::Urgent => "end where the client sends urgent data, and are reset there",
+        AbortReason::Mptcp => "end where a second subflow of multipath TCP joins",
+        AbortReason::Idle => {
+            "end after a silence longer than -k: raise -k, or shorten pauses with -I or -a"
+        }
+        AbortReason::Memory => "end for want of memory: raise -m",
+        AbortReason::Refused
+        | AbortReason::TargetReset
+        | AbortReason::TargetClosed
+        | AbortReason::Timeout
+        | AbortReason::SetAside
+        | AbortReason::Shutdown
+        | AbortReason::Stopped
+        | AbortReason::Unproven
+        | AbortReason::Misdirected => "end otherwise than recorded",
+    }
 }
 
-/// What becomes of sessions that are refused for this reason.
-fn refused(reason: &str) -> String {
-    let why = match reason {
-        "mptcp" => "are not replayed: they join others as subflows of multipath TCP",
-        "memory" => "are not replayed: open sessions fill the memory limit (-m)",
-        _ => "are not replayed",
-    };
-    format!("sessions {why} (`{reason}`)")
+/// Why sessions are refused for this reason.
+const fn refused(reason: RefusalReason) -> &'static str {
+    match reason {
+        RefusalReason::Mptcp => "they join others as subflows of multipath TCP",
+        RefusalReason::Memory => "open sessions fill the memory limit: raise -m",
+        RefusalReason::Sources => {
+            "no source address and port is free for them, or none of the target's family"
+        }
+        RefusalReason::Loopback
+        | RefusalReason::Draining
+        | RefusalReason::MaxNewSessions
+        | RefusalReason::MaxOpen
+        | RefusalReason::MaxBandwidth
+        | RefusalReason::Overload
+        | RefusalReason::Unproven
+        | RefusalReason::Misdirected => "they are refused",
+    }
 }

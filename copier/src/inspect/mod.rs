@@ -33,9 +33,6 @@ use crate::offline::timeline::Timeline;
 use crate::report;
 use crate::tunnels::TunnelOptions;
 
-/// Services that are listed, and whose replay is foretold, without `--all`.
-const LISTED: usize = 20;
-
 /// Says what recordings hold: services, sessions, bytes, gaps, and whether a replay will be complete.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
@@ -77,14 +74,10 @@ pub struct InspectOptions {
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: InspectOptions = command::parse(arguments)?;
     let tunnels = options.tunnels.of_recording();
-    let mut findings = inspect(&options.files, tunnels.clone())?;
-    let most = if options.all { usize::MAX } else { LISTED };
-    let rehearsal = Rehearsal {
-        files: &options.files,
-        tunnels: &tunnels,
-        options: &options.replay,
-    };
-    rehearsal.foretell(&mut findings, most)?;
+    let rehearsal = Rehearsal::new(&options.files, tunnels.clone(), &options.replay)?;
+    let mut findings = inspect(&options.files, tunnels)?;
+    rehearsal.foretell(&mut findings);
+    findings.replay_options.clone_from(&options.replay);
     let output = if options.json {
         serde_json::to_string_pretty(&findings)
             .map_err(|error| ExitError::caused("cannot write the findings", &error))?
@@ -127,6 +120,7 @@ pub fn inspect(files: &[String], tunnels: Tunnels) -> Result<Findings, ExitError
         forgotten_connections: table.forgotten(),
         services: table.into_services(),
         files: found,
+        replay_options: Vec::new(),
     })
 }
 
@@ -223,12 +217,8 @@ mod tests {
         record(&path, lines);
         let files = [path.display().to_string()];
         let mut findings = inspect(&files, Tunnels::none()).unwrap();
-        let rehearsal = Rehearsal {
-            files: &files,
-            tunnels: &Tunnels::none(),
-            options: &[],
-        };
-        rehearsal.foretell(&mut findings, LISTED).unwrap();
+        let rehearsal = Rehearsal::new(&files, Tunnels::none(), &[]).unwrap();
+        rehearsal.foretell(&mut findings);
         std::fs::remove_file(path).unwrap();
         findings
     }

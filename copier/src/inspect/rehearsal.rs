@@ -11,20 +11,28 @@ use millrace_fleet::config;
 use millrace_fleet::exit::ExitError;
 use millrace_wire::{Decoder, Tunnels};
 
-use super::findings::{Findings, Foretold};
+use super::findings::{Findings, Foretold, ServiceFindings};
 use super::ideal::IdealTarget;
 use crate::control::Mode;
 use crate::offline::feed::{Feed, FeedConfig, Step};
 use crate::offline::outcome;
 use crate::options::Options;
-use crate::plan;
+use crate::plan::Plan;
 use crate::report::{Report, Sources};
 
-/// Where the ideal target is (RFC 5737 and 3849), and who stands for clients on the live host's loopback address.
-const TARGET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const TARGET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// Where the ideal target is (RFC 5737 and 3849), unless the service itself is there, and who stands for clients on the
+/// live host's loopback address.
+const TARGETS_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 3)];
+const TARGETS_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3),
+];
 const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+/// The interceptor of a rehearsal, which nobody asks.
+const INTERCEPTOR: [&str; 3] = ["-s", "192.0.2.4", "--insecure"];
+/// Services whose replay is foretold: for each, all files are read once more.
+const MOST: usize = 20;
 /// The clock's beginning.
 const BEGIN: Time = Time::from_micros(1_000_000);
 /// The longest jump while the feed waits for what has no timer.
@@ -35,65 +43,126 @@ const SHORTEST_JUMP: Duration = Duration::from_micros(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is to be replayed, and how.
-#[derive(Clone, Copy, Debug)]
-pub struct Rehearsal<'a> {
-    /// The recordings.
-    pub files: &'a [String],
-    /// Tunnels that are looked into.
-    pub tunnels: &'a Tunnels,
-    /// Options of the copier, besides `-i` and `-x`.
-    pub options: &'a [String],
+#[derive(Clone, Debug)]
+pub struct Rehearsal {
+    files: Vec<Source>,
+    tunnels: Tunnels,
+    options: Options,
 }
 
-impl Rehearsal<'_> {
-    /// Foretells what replays of the first services will come to, at most so many: the files are read once more for
-    /// each. What can be read only once was read.
+impl Rehearsal {
+    /// A rehearsal of replays of these files, with these options of the copier.
     ///
     /// # Errors
-    /// Options that the copier does not take, files that cannot be opened again, and a host that cannot start threads.
-    pub fn foretell(&self, findings: &mut Findings, most: usize) -> Result<(), ExitError> {
-        let is_repeatable = |name: &String| Source::new(name).is_repeatable();
-        if !self.files.iter().all(is_repeatable) {
-            return Ok(());
+    /// Options that the copier does not take, and those that are not rehearsed (exit code 64).
+    pub fn new(files: &[String], tunnels: Tunnels, words: &[String]) -> Result<Self, ExitError> {
+        refuse(words)?;
+        let is_named = |short: &str, long: &str| {
+            let named = |word: &String| word.starts_with(short) || word.starts_with(long);
+            words.iter().any(named)
+        };
+        let local = is_named("--local", "--local");
+        let mut line = vec!["millrace-copier", "-x", "1-192.0.2.1:1"];
+        if !local && !is_named("-s", "--interceptors") {
+            line.extend(INTERCEPTOR);
         }
-        for service in findings.services.iter_mut().take(most) {
-            if let Some(address) = service.endpoint() {
-                service.replay = Some(self.of_service(address)?);
-            }
+        line.extend(words.iter().map(String::as_str));
+        let options: Options = config::parse_from(line, |name| std::env::var_os(name))?;
+        let moves = &options.intensity;
+        if moves.gradual || moves.ramp.is_some() || moves.guards.is_some() {
+            return Err(ExitError::usage(
+                "behind --: how a ramp and guards change the intensity is not foretold: leave -g, --ramp and --guard out",
+            ));
         }
-        Ok(())
+        Ok(Self {
+            files: files.iter().map(|name| Source::new(name)).collect(),
+            tunnels,
+            options,
+        })
     }
 
-    fn of_service(&self, service: SocketAddr) -> Result<Foretold, ExitError> {
-        let target = match service.ip() {
-            IpAddr::V4(_) => SocketAddr::new(TARGET_V4.into(), service.port()),
-            IpAddr::V6(_) => SocketAddr::new(TARGET_V6.into(), service.port()),
-        };
-        let mapping = format!("{service}-{target}");
-        let words = ["millrace-copier", "-x", &mapping, "--local"];
-        let words = words
-            .into_iter()
-            .chain(self.options.iter().map(String::as_str));
-        let mut options: Options = config::parse_from(words, |_| None)?;
-        options.capture.devices = Vec::from(self.files);
-        let (feed, mut engine) = plan::replay(&options)?;
-        engine.loopback_clients = vec![CLIENT_V4.into(), CLIENT_V6.into()];
+    /// Foretells what replays of the services will come to, those with the most traffic first.
+    pub fn foretell(&self, findings: &mut Findings) {
+        let once = self.files.iter().any(|file| !file.is_repeatable());
+        let mut left = MOST;
+        for service in &mut findings.services {
+            let unknown = if once {
+                "the recording can be read only once: save it to a file"
+            } else if service.client.bytes == 0 {
+                "its clients sent nothing"
+            } else if left == 0 {
+                "it is done for the 20 services with the most traffic"
+            } else {
+                left -= 1;
+                match self.of_service(service) {
+                    Ok(foretold) => service.replay = Some(foretold),
+                    Err(error) => service.replay_unknown = Some(error.to_string()),
+                }
+                continue;
+            };
+            service.replay_unknown = Some(unknown.to_owned());
+        }
+    }
+
+    fn of_service(&self, service: &ServiceFindings) -> Result<Foretold, ExitError> {
+        let cannot = || ExitError::usage("-x cannot name such an address and port");
+        let ip: IpAddr = service.address.parse().map_err(|_| cannot())?;
+        let live = SocketAddr::new(ip, service.port);
+        let target = SocketAddr::new(self.target(ip), service.port);
+        let mut options = self.options.clone();
+        options.services = format!("{live}-{target}").parse().map_err(|_| cannot())?;
+        let mut plan = Plan::of_recording(&options, self.files.clone())?;
+        plan.engine.loopback_clients = vec![CLIENT_V4.into(), CLIENT_V6.into()];
         // The same recording always comes to the same.
-        engine.seed = 0;
-        let services = engine.services.clone();
+        plan.engine.seed = 0;
+        let services = plan.engine.services.clone();
+        let feed = plan.feed.ok_or_else(cannot)?;
         let feed = FeedConfig {
             tunnels: self.tunnels.clone(),
+            // Each round comes to the same.
+            rounds: 1,
             progress: false,
             ..feed
         };
-        let report = rehearse(feed, Engine::new(engine))?;
-        let least = options.offline.min_fidelity.unwrap_or(1.0);
-        let judgement = outcome::judge(&report, least, &services).err();
-        Ok(Foretold::new(
-            report,
-            judgement.map(|error| error.to_string()),
-        ))
+        let report = rehearse(feed, Engine::new(plan.engine))?;
+        let complete = outcome::judge(&report, plan.min_fidelity, &services).is_ok();
+        Ok(Foretold::new(report, complete))
     }
+
+    /// Where copies of a service at this address would go to.
+    fn target(&self, live: IpAddr) -> IpAddr {
+        let elsewhere: [IpAddr; 2] = match (live, self.options.offline.local) {
+            (IpAddr::V4(_), true) => return Ipv4Addr::LOCALHOST.into(),
+            (IpAddr::V6(_), true) => return Ipv6Addr::LOCALHOST.into(),
+            (IpAddr::V4(_), false) => TARGETS_V4.map(IpAddr::from),
+            (IpAddr::V6(_), false) => TARGETS_V6.map(IpAddr::from),
+        };
+        let [first, second] = elsewhere;
+        if live == first { second } else { first }
+    }
+}
+
+/// Options that stand before the --, or that `inspect` chooses by itself.
+fn refuse(words: &[String]) -> Result<(), ExitError> {
+    let is = |word: &str, short: &str, long: &str| {
+        word.starts_with(short) && !word.starts_with("--") || word.split('=').next() == Some(long)
+    };
+    for word in words {
+        if is(word, "-i", "--devices") || is(word, "-x", "--services") {
+            return Err(ExitError::usage(format!(
+                "{word} behind --: the files stand before it, and each of their services is foretold"
+            )));
+        }
+        if ["--tunnels", "--vxlan-ports"]
+            .iter()
+            .any(|it| word.starts_with(it))
+        {
+            return Err(ExitError::usage(format!(
+                "{word} behind --: write it before the --"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Replays at an ideal target.
@@ -161,4 +230,76 @@ fn report(engine: &Engine, feed: &Feed, decoder: &Decoder) -> Report {
         probes: Vec::new(),
         recording: Some(feed.recording()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(words: &[&str]) -> Result<Rehearsal, ExitError> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        Rehearsal::new(&["-".to_owned()], Tunnels::none(), &words)
+    }
+
+    #[test]
+    fn the_options_of_the_replay_are_taken_and_the_others_are_not() {
+        for words in [
+            &[][..],
+            &["--asap", "-k", "60"],
+            &["-s", "198.18.2.30", "--insecure"],
+            &["--local"],
+            &["-T", "5", "-n", "2"],
+        ] {
+            assert!(with(words).is_ok(), "{words:?}");
+        }
+        for words in [
+            &["-i", "eth0"][..],
+            &["-x80-198.18.2.20:80"],
+            &["--services=80-198.18.2.20:80"],
+            &["--tunnels", "vxlan"],
+            &["--ramp", "10%..100%/5m"],
+            &["-g"],
+            &["--wat"],
+        ] {
+            assert_eq!(with(words).unwrap_err().code(), 64, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_foretold_costs_no_other_one_its_word() {
+        let service = |address: &str, port, bytes| {
+            let mut service = ServiceFindings {
+                address: address.to_owned(),
+                port,
+                ..ServiceFindings::default()
+            };
+            service.client.bytes = bytes;
+            service
+        };
+        let file = std::env::temp_dir().join(format!("millrace-rehearsal-{}", std::process::id()));
+        crate::made_recording::write(&file, 0, []);
+        let files = [file.display().to_string()];
+        let rehearsal = Rehearsal::new(&files, Tunnels::none(), &[]).unwrap();
+        let mut findings = Findings {
+            services: vec![
+                service("192.0.2.1", 443, 5),
+                service("224.0.0.5", 80, 5),
+                service("2001:db8::1", 80, 5),
+                service("198.18.2.10", 0, 5),
+                service("198.18.2.10", 80, 0),
+            ],
+            ..Findings::default()
+        };
+        rehearsal.foretell(&mut findings);
+        std::fs::remove_file(file).unwrap();
+        let known: Vec<bool> = findings
+            .services
+            .iter()
+            .map(|it| it.replay.is_some())
+            .collect();
+        assert_eq!(known, [true, false, true, false, false]);
+        for service in &findings.services {
+            assert_ne!(service.replay.is_some(), service.replay_unknown.is_some());
+        }
+    }
 }

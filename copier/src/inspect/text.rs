@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::LISTED;
 use super::findings::{FileFindings, Findings, ServiceFindings};
 use crate::units::shown;
+
+/// Services that are listed without `--all`.
+const LISTED: usize = 20;
 
 /// Shows findings.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,7 @@ impl fmt::Display for Shown<'_> {
             forgotten_connections,
             services,
             files,
+            replay_options: _,
         } = self.findings;
         for file in files {
             show_file(f, file)?;
@@ -102,12 +105,21 @@ impl Shown<'_> {
             .map(|file| file.name.as_str())
             .collect();
         let port = service.port;
+        let mut options = self.findings.replay_options.clone();
+        let elsewhere = ["-s", "--interceptors", "--local"];
+        if !options
+            .iter()
+            .any(|word| elsewhere.iter().any(|it| word.starts_with(it)))
+        {
+            options.push("--local".to_owned());
+        }
         writeln!(
             f,
             "\nto replay {0}:{port}, with the target's address for TARGET:\n  millrace-copier -i {1} -x \
-             {0}:{port}-TARGET:{port} --local",
+             {0}:{port}-TARGET:{port} {2}",
             host(&service.address),
             names.join(","),
+            options.join(" ")
         )
     }
 }
@@ -187,19 +199,23 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &ServiceFindings) -> fmt::R
             side.cut_packets
         )?;
     }
-    match &service.replay {
-        Some(replay) if replay.complete => writeln!(f, "  a replay will be complete")?,
-        Some(replay) => writeln!(
+    match (&service.replay, &service.replay_unknown) {
+        (Some(replay), _) if replay.complete && replay.delivered >= 1.0 => {
+            writeln!(f, "  a replay will be complete")?;
+        }
+        (Some(replay), _) => writeln!(
             f,
-            "  a replay will not be complete (exit code 2): {} of the clients' bytes delivered",
+            "  a replay will {}: {} of the clients' bytes delivered",
+            match replay.complete {
+                true => "do as asked (exit code 0)",
+                false => "not be complete (exit code 2)",
+            },
             shown(replay.delivered)
         )?,
-        None if service.endpoint().is_none() => {
-            writeln!(f, "  cannot be replayed: there is no such address or port")?;
-        }
-        None => writeln!(
+        (None, why) => writeln!(
             f,
-            "  what a replay will come to is not known: the recording can be read only once; save it to a file"
+            "  what a replay will come to is not foretold: {}",
+            why.as_deref().unwrap_or("it was not asked for")
         )?,
     }
     for obstacle in service.obstacles() {

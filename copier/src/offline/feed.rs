@@ -301,6 +301,7 @@ impl Feed {
             Verify::AmongRight,
         );
         if let Ok(segment) = decoded {
+            engine.set_waited(now.since(due));
             engine.segment(now, at, &segment);
         }
         self.recording.packets += 1;

@@ -381,8 +381,7 @@ impl Engine {
             ..
         } = session;
         let mut began = false;
-        // A recording's clock is not that of the run.
-        let sent = recorded.map_or(info.at, |_| now);
+        let sent = now - self.waited;
         let pool = &mut self.pool;
         let accepted = stream.accept(pool, offset, bytes, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
@@ -392,6 +391,8 @@ impl Engine {
             }
             live.clock.ask(info.at);
         })?;
+        self.stats.sessions_encrypted +=
+            u64::from(offset == 0 && accepted.new > 0 && is_tls(bytes));
         self.stats.bytes_captured += accepted.new;
         self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
         self.stats.bytes_missing += accepted.missing;
@@ -505,4 +506,10 @@ pub(super) fn mark(
         live_gap,
         lockstep: live.in_step() && live.acked >= start,
     }
+}
+
+/// Whether a stream that begins so is one of TLS: a record of the handshake that holds a ClientHello (RFC 8446 4 and 5.1;
+/// older versions begin alike).
+const fn is_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x16, 3, 0..=4, _, _, 1, ..])
 }

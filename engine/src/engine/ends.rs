@@ -141,7 +141,7 @@ impl Engine {
         let Session { turns, live, .. } = session;
         if turns.begins(info, live.clock.asked_at) {
             let recorded = self.config.recorded;
-            let sent = recorded.map_or(at, |_| now);
+            let sent = now - self.waited;
             turns.push(
                 sent,
                 mark(live, end.offset, info, recorded, &mut self.stats),

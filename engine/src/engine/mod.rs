@@ -226,6 +226,8 @@ pub struct Engine {
     backlog: u64,
     /// By how much acknowledgements of the live server were captured before what they acknowledge, at most.
     ahead: Duration,
+    /// How long ago what is taken in was due: see [`Engine::set_waited`].
+    waited: Duration,
     /// Connections that other subflows may join.
     joinable: Joinable,
     /// Connections that are over.
@@ -260,6 +262,7 @@ impl Engine {
             hasher: FixedState::with_seed(config.seed),
             kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             ahead: Duration::ZERO,
+            waited: Duration::ZERO,
             joinable: Joinable::new(config.seed),
             departed: Departed::new(config.late, departed, config.seed),
             doubts: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
@@ -297,6 +300,13 @@ impl Engine {
             #[cfg(test)]
             looks: 0,
         }
+    }
+
+    /// From now on segments are taken in so long after they could have been: they waited in a queue, or a recording is fed
+    /// later than by its own time. Replicas are that much further behind. Unlike time stamps, this depends on no clock
+    /// that can be set.
+    pub const fn set_waited(&mut self, waited: Duration) {
+        self.waited = waited;
     }
 
     /// Takes a captured segment, whichever way it goes. `at` is when it was captured, `now` the

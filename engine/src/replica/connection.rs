@@ -314,7 +314,8 @@ impl Connection {
                     let asks = end.is_none_or(|end| mark.start < end.offset);
                     if let Some(age) = age.filter(|_| asks && cx.config.has_pace()) {
                         let behind = age.saturating_sub(cx.shift);
-                        let lag = self.gate.lag(cx.now, mark, passed, behind);
+                        let quiet = self.gate.quiet_until(mark, progress, *cx.floor);
+                        let lag = self.gate.lag(cx.now, mark, passed, quiet, behind);
                         cx.stats.turn_lag.saturating_record(u64::from(lag));
                     }
                     if let Some(latency) = self.gate.pass(mark, passed, progress) {

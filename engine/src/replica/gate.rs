@@ -2,8 +2,9 @@
 //!
 //! A client that sent turn k had seen the live server's answer to turn k-1. So a replica sends
 //! turn k once the target has answered as many bytes as the client had seen, and after the
-//! client's own think time, unless the replica is behind the client: then it thinks less, until it has caught up. Targets may answer less than the live server did: then the answer
-//! counts as complete when it has gone quiet. And protocols may talk in both directions at once:
+//! client's own think time, unless the replica is behind the client: then it thinks less, until it
+//! has caught up. Targets may answer less than the live server did: then the answer counts as
+//! complete when it has gone quiet. And protocols may talk in both directions at once:
 //! so a target that says nothing at all delays a turn only for a bounded time.
 
 use crate::time::Time;
@@ -184,13 +185,7 @@ impl Gate {
             return Verdict::Wait(Time::NEVER);
         }
         if self.clock.has_answer() {
-            let live_pauses = match progress.answered >= mark.answer {
-                true => LIVE_PAUSES_BEYOND,
-                false => LIVE_PAUSES,
-            };
-            let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
-                .max(mark.live_gap.saturating_mul(live_pauses));
-            let quiet = latest.plus_micros(pauses.min(longest(mark.live_gap)).max(floor.0));
+            let quiet = self.quiet_until(mark, progress, floor);
             return at(quiet.max(thought), Passed::Quiet);
         }
         let patience = latest.plus_micros(self.patience(mark));
@@ -206,23 +201,46 @@ impl Gate {
     }
 
     /// The lag of the turn at `mark`, which goes out `behind` microseconds after its client's. What the last turn lagged
-    /// stays, and what has passed beyond the client's think time since the target's last word comes to it; a pause that was
-    /// shortened takes from it. Where the target did not do as the live server did, the wait was the target's.
-    pub(crate) fn lag(&mut self, now: Time, mark: &Mark, passed: Passed, behind: u32) -> u32 {
-        let since = now.micros_since(self.clock.latest());
+    /// stays, and what has passed since the turn was due comes to it; a pause that was shortened takes from it. What is
+    /// waited for until then is the target's, and so is the time that it took to connect.
+    pub(crate) fn lag(
+        &mut self,
+        now: Time,
+        mark: &Mark,
+        passed: Passed,
+        quiet: Time,
+        behind: u32,
+    ) -> u32 {
+        let latest = self.clock.latest();
+        let thought = latest.plus_micros(mark.think);
         let is_first = self.clock.asked_at == Time::ORIGIN;
-        self.lag = match passed {
-            Passed::Answered if is_first && !self.clock.has_answer() => {
-                behind.saturating_sub(self.lag)
-            }
+        let (due, early) = match passed {
+            Passed::Answered => (thought, thought.micros_since(now)),
+            Passed::Quiet => (quiet.max(thought), thought.micros_since(now)),
+            Passed::Overridden => (latest.plus_micros(self.patience(mark)).max(thought), 0),
+        };
+        let late = now.micros_since(due);
+        let lag = match (is_first, self.clock.has_answer()) {
+            // All that is known to be the target's is how long it took to connect.
+            (true, false) => behind.saturating_sub(self.lag),
             // How long the live server took to greet, nobody knows any more.
-            Passed::Answered if is_first => since.saturating_sub(mark.think),
-            Passed::Answered => self.lag.saturating_add(since).saturating_sub(mark.think),
-            Passed::Quiet | Passed::Overridden if is_first => 0,
-            Passed::Quiet | Passed::Overridden => self.lag,
-        }
-        .min(behind);
+            (true, true) => late,
+            (false, _) => self.lag.saturating_add(late).saturating_sub(early),
+        };
+        self.lag = lag.min(behind);
         self.lag
+    }
+
+    /// Until when a shorter answer must be quiet to count as complete.
+    pub(crate) fn quiet_until(&self, mark: &Mark, progress: Progress, floor: QuietFloor) -> Time {
+        let live_pauses = match progress.answered >= mark.answer {
+            true => LIVE_PAUSES_BEYOND,
+            false => LIVE_PAUSES,
+        };
+        let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
+            .max(mark.live_gap.saturating_mul(live_pauses));
+        let quiet = pauses.min(longest(mark.live_gap)).max(floor.0);
+        self.clock.latest().plus_micros(quiet)
     }
 
     /// The turn at `mark` goes out. Gives the latency of the turn before.
@@ -438,6 +456,40 @@ mod tests {
             wait(&mut gate, 1100),
             3_000_000 * LIVE_PAUSES,
             "it owes some"
+        );
+    }
+
+    #[test]
+    fn a_turn_lags_by_what_it_is_later_than_due_however_it_was_let_through() {
+        let next = mark(10, 500, 700);
+        let (quiet, patience) = (at(300_000), PATIENCE);
+        for (passed, due) in [
+            (Passed::Answered, 1_700),
+            (Passed::Quiet, 300_000),
+            (Passed::Overridden, 1_000 + patience),
+        ] {
+            let lag = |late: i64, before: u32, behind: u32| {
+                let mut gate = Gate::new(T0, 0);
+                gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+                gate.clock.ask(at(0));
+                gate.clock.answer(at(1_000));
+                gate.lag = before;
+                let now = at(u32::try_from(i64::from(due) + late).unwrap());
+                gate.lag(now, &next, passed, quiet, behind)
+            };
+            assert_eq!(lag(0, 0, u32::MAX), 0, "{passed:?}");
+            assert_eq!(lag(5_000, 0, u32::MAX), 5_000, "{passed:?}");
+            assert_eq!(lag(5_000, 1_000, u32::MAX), 6_000, "{passed:?}");
+            assert_eq!(lag(5_000, 1_000, 4_000), 4_000, "{passed:?}");
+        }
+        // A pause that is shortened takes from it.
+        let mut gate = Gate::new(T0, 0);
+        gate.clock.ask(at(0));
+        gate.clock.answer(at(1_000));
+        gate.lag = 1_000;
+        assert_eq!(
+            gate.lag(at(1_100), &next, Passed::Answered, quiet, 9_000),
+            400
         );
     }
 

@@ -1,8 +1,8 @@
 //! When each turn goes out: lines 20 to 25, and the gate turned off.
 
-use millrace_engine::Config;
+use millrace_engine::{Config, Time};
 
-use crate::sim::{Action, Behaviour, Live, World, at, bytes, config, ms, secs};
+use crate::sim::{Action, Behaviour, Live, Packet, World, at, bytes, config, ms, secs};
 use crate::talk::*;
 use Action::*;
 
@@ -104,34 +104,69 @@ fn what_the_target_takes_longer_is_no_lag_of_the_copier() {
     }
 }
 
+/// What was captured between these milliseconds is looked at behind them.
+fn stands_still(world: &mut World, from: u64, until: u64, packets: Vec<(Time, Packet)>) {
+    for (captured, packet) in packets {
+        let still = (at(ms(from))..at(ms(until))).contains(&captured);
+        let taken = if still { at(ms(until)) } else { captured };
+        world.call(taken, move |world| {
+            world.engine.set_waited(taken.since(captured));
+            world.engine.segment(world.now, captured, &packet.view());
+        });
+    }
+}
+
 #[test]
 fn a_copier_that_stands_still_lags_by_as_much_until_it_has_caught_up() {
     let talk = sixty_turns();
-    for keep_pauses in [false, true] {
-        let mut world = World::new(
-            Config {
-                keep_pauses,
-                ..config()
-            },
-            1,
-        );
+    for (from, keep_pauses) in [(0, false), (0, true), (300, false), (300, true)] {
+        let config = Config {
+            keep_pauses,
+            ..config()
+        };
+        let mut world = World::new(config, 1);
         world.behaviour = answers_like(&talk);
-        // What was captured in the first 300 ms is looked at behind them.
-        let awake = at(ms(300));
-        for (captured, packet) in Live::new(at(ms(0)), PORT).play(&talk) {
-            world.call(captured.max(awake), move |world| {
-                world.engine.segment(world.now, captured, &packet.view());
-            });
-        }
+        let packets = Live::new(at(ms(0)), PORT).play(&talk);
+        stands_still(&mut world, from, from + 300, packets);
         world.run(secs(60));
-        let (half, most) = (lag(&world, 0.5), lag(&world, 1.0));
+        let (least, most) = (lag(&world, 0.0), lag(&world, 1.0));
+        let last = lag(&world, 0.6);
+        assert!((250..=310).contains(&most), "{from}: {most}");
         match keep_pauses {
-            // As the engine was standing still, its first turn was.
-            false => assert!(half <= 6 && (200..=310).contains(&most), "{half} {most}"),
-            true => assert!(half >= 200 && (200..=310).contains(&most), "{half} {most}"),
+            false => assert!(least <= 6, "{from}: {least}"),
+            true => assert!(last >= 200, "{from}: {last}"),
         }
         assert_complete(&mut world, &talk);
     }
+}
+
+#[test]
+fn a_clock_that_is_set_is_no_lag_and_leaves_copies_apart() {
+    let talk = sixty_turns();
+    let config = Config {
+        intensity: "3".parse().unwrap(),
+        spread: ms(100),
+        ..config()
+    };
+    let mut world = World::new(config, 1);
+    world.behaviour = answers_like(&talk);
+    // Time stamps are a second older than they are.
+    for (captured, packet) in Live::new(at(ms(2000)), PORT).play(&talk) {
+        world.call(captured, move |world| {
+            let stamp = captured - secs(1);
+            world.engine.segment(world.now, stamp, &packet.view());
+        });
+    }
+    world.run(secs(60));
+    let lag = &world.engine.stats().turn_lag;
+    assert!(lag.max() < 6_000, "{}", lag.max());
+    let requests = world.sent.iter().filter(|(_, it)| !it.payload.is_empty());
+    let times: std::collections::BTreeSet<Time> = requests.map(|(time, _)| *time).collect();
+    assert!(
+        times.len() > 170,
+        "{} of 180 requests at times of their own",
+        times.len()
+    );
 }
 
 #[test]

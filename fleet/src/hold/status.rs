@@ -12,7 +12,7 @@ use crate::link::printable;
 use crate::sync::lock;
 
 /// The state of the hold at one agent. Counts are since the process started.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct HoldStatus {
     /// Where the agent is.
     pub address: String,

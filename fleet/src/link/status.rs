@@ -9,7 +9,7 @@ use super::{Epoch, LinkConfig};
 use crate::sync::lock;
 
 /// The state of one link. Counts are since the process started.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct LinkStatus {
     /// Where the interceptor is.
     pub address: String,

@@ -18,7 +18,8 @@ use millrace_lab::{Host, StageOptions};
 
 /// Connections that the machine may track.
 const MAX: u64 = 1000;
-/// The fewest that Linux makes of them. What is over leaves the table when another connection comes to the same bucket.
+/// The smallest hash table that Linux makes. An entry that is over stays in it until a new one comes to the same bucket, or
+/// until the next sweep.
 const BUCKETS: u64 = 512;
 const RATE: f64 = 50.0;
 /// Connections of one load: twice as many as may be tracked.

@@ -1,0 +1,363 @@
+//! `millrace-copier status`: whether the copiers of this host copy, in one sentence and one screen each.
+
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::Duration;
+
+use millrace_fleet::exit::ExitError;
+use serde_json::{Value, json};
+
+use super::request;
+use crate::command::{self, Arguments};
+use crate::control::instances;
+use crate::headline::Headline;
+use crate::options::ADMIN;
+use crate::units::shown;
+
+/// From one screen to the next with `--watch`.
+const EVERY: Duration = Duration::from_secs(2);
+/// Puts the cursor into the corner and clears the screen (ECMA-48).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+/// Interceptors and router-agents that are listed.
+const LISTED: usize = 12;
+/// Decisions that are listed.
+const LATELY: usize = 5;
+
+/// Says whether the copiers of this host copy, and if not, why and what to do.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(
+    name = "millrace-copier-status",
+    bin_name = "millrace-copier status",
+    version
+)]
+struct Options {
+    /// Admin port of one copier; by default all that run in this network namespace are shown.
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<SocketAddr>,
+
+    /// Show it again every two seconds.
+    #[arg(long)]
+    watch: bool,
+
+    /// Write what /status says as JSON, in a list, one for each copier.
+    #[arg(long, conflicts_with = "watch")]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Exit code 64 for the command line, 1 when a copier does not answer.
+pub fn run(arguments: Arguments) -> Result<(), ExitError> {
+    let options: Options = command::parse(arguments)?;
+    loop {
+        let all = ask(options.admin)?;
+        let text = match options.json {
+            true => {
+                let values: Vec<&Value> = all.iter().map(|(_, status)| status).collect();
+                format!("{:#}\n", json!(values))
+            }
+            false => screens(&all),
+        };
+        let clear = if options.watch { CLEAR } else { "" };
+        // Whoever reads stdout may have seen enough.
+        let written = write!(std::io::stdout(), "{clear}{text}");
+        if !options.watch || written.is_err() {
+            return Ok(());
+        }
+        sleep(EVERY);
+    }
+}
+
+/// What each copier says of itself.
+fn ask(admin: Option<SocketAddr>) -> Result<Vec<(SocketAddr, Value)>, ExitError> {
+    let found = || {
+        let found = instances();
+        let at = |port| SocketAddr::new(ADMIN.ip(), port);
+        match found.as_slice() {
+            [] => vec![ADMIN],
+            ports => ports.iter().copied().map(at).collect(),
+        }
+    };
+    let ports = admin.map_or_else(found, |named| vec![named]);
+    let one = |admin: SocketAddr| {
+        let none = |why: &dyn fmt::Display| {
+            ExitError::start(format!(
+                "no copier answers at {admin}: {why}; is one running in this network namespace, and is that its --admin?"
+            ))
+        };
+        let answer = request::get(admin, "/status").map_err(|error| none(&error))?;
+        let status: Value = serde_json::from_str(&answer.body).map_err(|error| none(&error))?;
+        match status.get("headline") {
+            Some(_) => Ok((admin, status)),
+            None => Err(none(&"that is no copier's /status")),
+        }
+    };
+    ports.into_iter().map(one).collect()
+}
+
+fn screens(all: &[(SocketAddr, Value)]) -> String {
+    let one = |(admin, status): &(SocketAddr, Value)| {
+        Screen {
+            status,
+            admin: (all.len() > 1).then_some(*admin),
+        }
+        .to_string()
+    };
+    let all: Vec<String> = all.iter().map(one).collect();
+    all.join("\n")
+}
+
+/// One copier.
+struct Screen<'a> {
+    status: &'a Value,
+    /// Its admin port, where there are several.
+    admin: Option<SocketAddr>,
+}
+
+impl Screen<'_> {
+    fn number(&self, path: &str) -> u64 {
+        let value = self.status.pointer(path);
+        value.and_then(Value::as_u64).unwrap_or_default()
+    }
+
+    fn float(&self, path: &str) -> f64 {
+        let value = self.status.pointer(path);
+        value.and_then(Value::as_f64).unwrap_or_default()
+    }
+
+    fn text(&self, path: &str) -> &str {
+        let value = self.status.pointer(path);
+        value.and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn list(&self, path: &str) -> &[Value] {
+        let value = self.status.pointer(path);
+        value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// Counts by reason, most first.
+    fn reasons(&self, path: &str) -> String {
+        let counts = self.status.pointer(path).and_then(Value::as_object);
+        let mut counts: Vec<(u64, &str)> = counts
+            .into_iter()
+            .flatten()
+            .map(|(reason, count)| (count.as_u64().unwrap_or_default(), reason.as_str()))
+            .collect();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        match counts.as_slice() {
+            [] => "none".to_owned(),
+            some => {
+                let some: Vec<String> = some.iter().map(|(n, why)| format!("{n} {why}")).collect();
+                some.join(", ")
+            }
+        }
+    }
+
+    fn percentiles(&self, path: &str) -> String {
+        let at = |name: &str| self.float(&format!("{path}/{name}")) / 1e3;
+        match self.number(&format!("{path}/count")) {
+            0 => "none yet".to_owned(),
+            _ => format!("{:.2} / {:.2} ms", at("p50"), at("p99")),
+        }
+    }
+
+    /// How many of these say yes.
+    fn share(&self, path: &str, yes: impl Fn(&Value) -> bool) -> String {
+        let all = self.list(path);
+        let good = all.iter().filter(|it| yes(it)).count();
+        format!("{good} of {}", all.len())
+    }
+}
+
+impl fmt::Display for Screen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headline = self.status.get("headline").cloned().unwrap_or_default();
+        let headline: Option<Headline> = serde_json::from_value(headline).ok();
+        if let Some(admin) = self.admin {
+            write!(f, "{admin}: ")?;
+        }
+        if let Some(headline) = &headline {
+            writeln!(f, "{}", headline.sentence)?;
+            if let Some(next) = &headline.next {
+                writeln!(f, "  next: {next}")?;
+            }
+            for also in &headline.also {
+                writeln!(f, "  also: {also}")?;
+            }
+        }
+        self.figures(f)?;
+        self.path(f)?;
+        let decisions = self.list("/report/intensity/decisions");
+        for decision in decisions.iter().rev().take(LATELY) {
+            let at = decision["at_seconds"].as_f64().unwrap_or_default();
+            let what = decision["what"].as_str().unwrap_or_default();
+            writeln!(f, "  lately      at {at:.0} s: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Screen<'_> {
+    fn figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.float("/recent/seconds").max(1.0);
+        let (wanted, got) = (
+            self.float("/recent/wanted_bytes"),
+            self.float("/recent/delivered_bytes"),
+        );
+        let lately = if wanted > 0.0 {
+            (got / wanted).min(1.0)
+        } else {
+            1.0
+        };
+        writeln!(
+            f,
+            "  copier      {}, version {}, up {:.0} s",
+            self.text("/services"),
+            self.text("/version"),
+            self.float("/report/duration_seconds")
+        )?;
+        writeln!(
+            f,
+            "  sessions    {:.1}/s; {} captured, {} open, {} left out, refused: {}",
+            self.float("/recent/sessions") / seconds,
+            self.number("/report/sessions/captured"),
+            self.number("/report/replicas/open"),
+            self.number("/report/sessions/unchosen"),
+            self.reasons("/report/sessions/refused"),
+        )?;
+        writeln!(
+            f,
+            "  copies      {} opened, {} completed, aborted: {}",
+            self.number("/report/replicas/opened"),
+            self.number("/report/replicas/completed"),
+            self.reasons("/report/replicas/aborted"),
+        )?;
+        writeln!(
+            f,
+            "  fidelity    {} since the start, {} in the last {seconds:.0} s",
+            shown(self.float("/report/fidelity")),
+            shown(lately),
+        )?;
+        writeln!(
+            f,
+            "  latency     p50 / p99: live {}, target {}; lag {}",
+            self.percentiles("/report/latency/first_byte/live"),
+            self.percentiles("/report/latency/first_byte/target"),
+            self.percentiles("/report/turn_lag"),
+        )?;
+        writeln!(
+            f,
+            "  capture     {} frames, {} dropped; intensity {:.0}%, {}",
+            self.number("/report/capture/received"),
+            self.number("/report/capture/dropped"),
+            self.float("/report/intensity/now") * 100.0,
+            self.text("/report/intensity/mode"),
+        )
+    }
+
+    /// The way to the targets and back.
+    fn path(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connected = |link: &Value| link["connected"] == true;
+        let held = |agent: &Value| agent["held"] == true;
+        let open = |target: &Value| target["state"] == "open";
+        writeln!(
+            f,
+            "  path        interceptors {} connected, router-agents {} hold, targets {} open",
+            self.share("/interceptors", connected),
+            self.share("/router_agents", held),
+            self.share("/report/targets", open),
+        )?;
+        for link in self.list("/interceptors").iter().take(LISTED) {
+            let address = link["address"].as_str().unwrap_or_default();
+            match connected(link) {
+                true => writeln!(
+                    f,
+                    "    interceptor {address}: connected for {} s, round trip {} us",
+                    link["since_seconds"], link["rtt_us"]
+                )?,
+                false => writeln!(
+                    f,
+                    "    interceptor {address}: down: {}",
+                    link["last_error"].as_str().unwrap_or_default()
+                )?,
+            }
+        }
+        for agent in self.list("/router_agents").iter().take(LISTED) {
+            let why = ["trouble", "last_error"]
+                .into_iter()
+                .filter_map(|field| agent[field].as_str())
+                .find(|why| !why.is_empty());
+            let address = agent["address"].as_str().unwrap_or_default();
+            match held(agent) {
+                true => writeln!(f, "    router-agent {address}: holds")?,
+                false => writeln!(
+                    f,
+                    "    router-agent {address}: does not hold: {}",
+                    why.unwrap_or("no answer yet")
+                )?,
+            }
+        }
+        for target in self.list("/report/targets").iter().take(LISTED) {
+            let name = target["target"].as_str().unwrap_or_default();
+            let finding = target["finding"].as_str().filter(|_| !open(target));
+            writeln!(
+                f,
+                "    target {name}: {}{}",
+                target["state"].as_str().unwrap_or_default(),
+                finding.map_or(String::new(), |finding| format!(": {finding}"))
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_screen_begins_with_the_sentence_and_shows_each_hop() {
+        let status = json!({
+            "headline": {
+                "state": "not_copying",
+                "sentence": "not copying: no interceptor is connected",
+                "next": "start one",
+                "also": ["1 of 2 links"],
+            },
+            "version": "1.2.3",
+            "services": "80-198.18.2.20:80",
+            "recent": { "seconds": 10.0, "sessions": 25, "wanted_bytes": 200, "delivered_bytes": 100 },
+            "report": {
+                "duration_seconds": 20.0,
+                "fidelity": 0.75,
+                "sessions": { "captured": 50, "refused": { "memory": 3, "sources": 9 } },
+                "targets": [{ "target": "198.18.2.20:80", "state": "failed", "finding": "lost" }],
+                "turn_lag": { "count": 5, "p50": 100, "p99": 1500 },
+            },
+            "interceptors": [{ "address": "h:1", "connected": false, "last_error": "refused" }],
+            "router_agents": [{ "address": "a:1", "held": true }],
+        });
+        let text = screens(&[(ADMIN, status)]);
+        let mut lines = text.lines();
+        assert_eq!(
+            lines.next(),
+            Some("not copying: no interceptor is connected")
+        );
+        assert_eq!(lines.next(), Some("  next: start one"));
+        for words in [
+            "also: 1 of 2 links",
+            "2.5/s; 50 captured",
+            "refused: 9 sources, 3 memory",
+            "0.750000 since the start, 0.500000 in the last 10 s",
+            "lag 0.10 / 1.50 ms",
+            "interceptors 0 of 1 connected, router-agents 1 of 1 hold, targets 0 of 1 open",
+            "interceptor h:1: down: refused",
+            "target 198.18.2.20:80: failed: lost",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+}

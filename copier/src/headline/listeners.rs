@@ -1,0 +1,151 @@
+//! Where this network namespace listens for TCP connections (proc_net_tcp in the kernel's documentation).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// State of a socket that listens.
+const LISTEN: &str = "0A";
+/// Ports that are named at most.
+const NAMED: usize = 8;
+
+/// An address and port that something listens at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listener {
+    ip: IpAddr,
+    port: u16,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listeners(Vec<Listener>);
+
+impl Listeners {
+    /// Those of this process's namespace; none where they cannot be read.
+    pub(super) fn read() -> Self {
+        let files = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+        let texts = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
+        Self(texts.iter().flat_map(|text| parse(text)).collect())
+    }
+
+    /// What they say of a service of which no packet comes, in words; `None` where it should come.
+    pub(super) fn of(&self, live_ip: Option<IpAddr>, port: u16) -> Option<String> {
+        let at: Vec<IpAddr> = (self.0.iter().filter(|it| it.port == port))
+            .map(|it| it.ip)
+            .collect();
+        if at.is_empty() {
+            return Some(match self.ports().as_slice() {
+                [] => format!("nothing on this host listens on port {port}"),
+                ports => format!(
+                    "nothing on this host listens on port {port}, but on {}",
+                    listed(ports)
+                ),
+            });
+        }
+        let fits = |ip: &IpAddr| ip.is_unspecified() || live_ip.is_none_or(|live| live == *ip);
+        if let Some(live) = live_ip.filter(|_| !at.iter().any(fits)) {
+            let other: Vec<String> = at.iter().map(ToString::to_string).collect();
+            return Some(format!(
+                "port {port} of this host is listened on at {}, not at {live}",
+                other.join(", ")
+            ));
+        }
+        at.iter().all(IpAddr::is_loopback).then(|| {
+            format!(
+                "what listens on port {port} of this host is bound to its loopback address alone: a proxy in front of \
+                 it may be what clients speak to"
+            )
+        })
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        let reachable = self.0.iter().filter(|it| !it.ip.is_loopback());
+        let mut ports: Vec<u16> = reachable.map(|it| it.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+}
+
+fn listed(ports: &[u16]) -> String {
+    let first: Vec<String> = ports.iter().take(NAMED).map(ToString::to_string).collect();
+    match ports.len() > NAMED {
+        true => format!("{} and others", first.join(", ")),
+        false => first.join(", "),
+    }
+}
+
+fn parse(text: &str) -> Vec<Listener> {
+    let listener = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let (ip, port) = local.split_once(':')?;
+        (state == LISTEN).then_some(Listener {
+            ip: address(ip)?,
+            port: u16::from_str_radix(port, 16).ok()?,
+        })
+    };
+    text.lines().skip(1).filter_map(listener).collect()
+}
+
+/// An address as the kernel prints it: words in the host's order, in hexadecimal.
+fn address(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let digits = text.get(at * 8..(at + 1) * 8)?;
+        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
+    };
+    match text.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(1)?, word(2)?, word(3)?];
+            let bytes: [u8; 16] = words.as_flattened().try_into().ok()?;
+            Some(IpAddr::from(Ipv6Addr::from(bytes)).to_canonical())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listeners(at: &[(&str, u16)]) -> Listeners {
+        let listener = |(ip, port): &(&str, u16)| Listener {
+            ip: ip.parse().unwrap(),
+            port: *port,
+        };
+        Listeners(at.iter().map(listener).collect())
+    }
+
+    #[test]
+    fn what_the_kernel_prints_is_read() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue\n   \
+                    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000\n   \
+                    1: 0100007F:1F91 0100007F:0050 01 00000000:00000000 00:00000000\n";
+        let v6 = "head\n 0: 0000000000000000FFFF00000100007F:0050 \
+                  00000000000000000000000000000000:0000 0A 0\n 1: xyz 0A\n";
+        #[cfg(target_endian = "little")]
+        {
+            assert_eq!(parse(text), listeners(&[("127.0.0.1", 8080)]).0);
+            assert_eq!(parse(v6), listeners(&[("127.0.0.1", 80)]).0);
+        }
+        assert_eq!(parse(""), []);
+    }
+
+    #[test]
+    fn a_swapped_port_another_address_and_loopback_are_told_apart() {
+        let here = listeners(&[("0.0.0.0", 22), ("198.18.2.10", 80), ("127.0.0.1", 8080)]);
+        let said = |ip: Option<&str>, port| here.of(ip.map(|ip| ip.parse().unwrap()), port);
+        assert_eq!(
+            said(None, 81).unwrap(),
+            "nothing on this host listens on port 81, but on 22, 80"
+        );
+        assert!(
+            said(Some("198.18.2.11"), 80)
+                .unwrap()
+                .contains("at 198.18.2.10, not at")
+        );
+        assert!(said(None, 8080).unwrap().contains("loopback"));
+        assert_eq!(said(None, 80), None);
+        assert_eq!(said(Some("198.18.2.11"), 22), None);
+        assert!(!Listeners::default().of(None, 5).unwrap().contains("but"));
+    }
+}

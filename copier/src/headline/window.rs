@@ -1,0 +1,128 @@
+//! What happened within the last minute: the difference between two reports.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Counts, Report};
+
+/// How far it looks back, in seconds.
+const SPAN: f64 = 60.0;
+/// The least time between two samples, in seconds.
+const APART: f64 = 5.0;
+
+/// What happened in so many seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recent {
+    /// So many.
+    pub seconds: f64,
+    /// Segments of clients.
+    pub client_segments: u64,
+    /// Sessions captured.
+    pub sessions: u64,
+    /// Bytes of clients captured.
+    pub captured_bytes: u64,
+    /// Bytes that targets should get, and got.
+    pub wanted_bytes: u64,
+    /// See `wanted_bytes`.
+    pub delivered_bytes: u64,
+    /// Copied connections opened, and connected.
+    pub opened: u64,
+    /// See `opened`.
+    pub established: u64,
+    /// Copied connections that ended otherwise than the client's, by reason.
+    pub aborted: std::collections::BTreeMap<String, u64>,
+    /// Sessions and copied connections that were refused, by reason.
+    pub refused: std::collections::BTreeMap<String, u64>,
+    /// Frames that capture dropped.
+    pub dropped: u64,
+}
+
+/// Samples of the last minute, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Window(VecDeque<Report>);
+
+impl Window {
+    /// Takes a report in.
+    pub(super) fn sample(&mut self, report: &Report) {
+        let latest = self.0.back().map(|it| it.duration_seconds);
+        if latest.is_some_and(|at| report.duration_seconds - at < APART) {
+            return;
+        }
+        let too_old = |old: &Report| report.duration_seconds - old.duration_seconds > SPAN;
+        while self.0.front().is_some_and(too_old) {
+            self.0.pop_front();
+        }
+        self.0.push_back(report.clone());
+    }
+
+    /// What happened from the oldest sample to this report.
+    pub(super) fn recent(&self, now: &Report) -> Recent {
+        let nothing = Report::default();
+        let before = self.0.front().unwrap_or(&nothing);
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        Recent {
+            seconds: (now.duration_seconds - before.duration_seconds).max(0.0),
+            client_segments: since(now.packets.client_segments, before.packets.client_segments),
+            sessions: since(now.sessions.captured, before.sessions.captured),
+            captured_bytes: since(now.bytes.captured, before.bytes.captured),
+            wanted_bytes: since(now.bytes.wanted, before.bytes.wanted),
+            delivered_bytes: since(now.bytes.delivered, before.bytes.delivered),
+            opened: since(now.replicas.opened, before.replicas.opened),
+            established: since(now.replicas.established, before.replicas.established),
+            aborted: grown(&[&now.replicas.aborted], &[&before.replicas.aborted]),
+            refused: grown(
+                &[&now.sessions.refused, &now.replicas.refused],
+                &[&before.sessions.refused, &before.replicas.refused],
+            ),
+            dropped: since(now.capture.dropped, before.capture.dropped),
+        }
+    }
+}
+
+/// By how much counts have grown, where they have.
+fn grown(now: &[&Counts], before: &[&Counts]) -> std::collections::BTreeMap<String, u64> {
+    let sum = |all: &[&Counts], reason: &str| -> u64 {
+        all.iter().filter_map(|counts| counts.get(reason)).sum()
+    };
+    let reasons = now.iter().flat_map(|counts| counts.keys());
+    reasons
+        .map(|reason| {
+            (
+                *reason,
+                sum(now, reason).saturating_sub(sum(before, reason)),
+            )
+        })
+        .filter(|(_, grown)| *grown > 0)
+        .map(|(reason, grown)| (reason.to_owned(), grown))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(seconds: f64, sessions: u64, refused: u64) -> Report {
+        let mut report = Report {
+            duration_seconds: seconds,
+            ..Report::default()
+        };
+        report.sessions.captured = sessions;
+        report.replicas.aborted = Counts::from([("refused", refused)]);
+        report
+    }
+
+    #[test]
+    fn the_last_minute_is_what_happened_since_a_minute_ago() {
+        let mut window = Window::default();
+        assert_eq!(window.recent(&report(3.0, 7, 0)).sessions, 7);
+        for second in 0..200u64 {
+            window.sample(&report(second as f64, second * 10, 0));
+        }
+        assert!(window.0.len() < 16);
+        let recent = window.recent(&report(200.0, 2000, 3));
+        assert!((55.0..=65.0).contains(&recent.seconds), "{recent:?}");
+        assert_eq!(recent.sessions, recent.seconds as u64 * 10);
+        assert_eq!(recent.aborted.get("refused"), Some(&3));
+    }
+}

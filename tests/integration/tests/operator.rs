@@ -1,0 +1,182 @@
+//! What an operator sees: whether a copier copies, in one sentence, and if not, why and what to do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unused_crate_dependencies
+)]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Scene, binary, can_run};
+use millrace_lab::load::{Kind, Load};
+use millrace_lab::{Host, Process, StageOptions, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn some_load(scene: &Scene) {
+    let kind = Kind::OneRequest {
+        count: 100,
+        rate: Some(100.0),
+        path: "/bytes/300".to_owned(),
+    };
+    let to = scene.live_service(0, Family::V4, HTTP);
+    scene.load(Load::new(kind, to).from(&scene.client_addresses(Family::V4)));
+}
+
+/// What `millrace-copier` with these arguments says on a host.
+fn said(host: &Host, arguments: &[&str]) -> String {
+    let output = host.run(binary("millrace-copier"), arguments).unwrap();
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Waits until the status begins with these words.
+fn wait_for_sentence(host: &Host, words: &str) -> String {
+    let admin = ["status", "--admin", "127.0.0.1:36525"];
+    let mut last = String::new();
+    let found = wait_for("the sentence", LIMIT, || {
+        last = said(host, &admin);
+        last.lines().next().is_some_and(|line| line.contains(words))
+    });
+    assert!(found.is_ok(), "{words}: {last}");
+    last
+}
+
+/// A copier on the live host with its own services, on the usual admin port of tests.
+fn copier(scene: &Scene, service: &str, more: &[&str]) -> Process {
+    let live = &scene.stage.live[0].host;
+    let interceptor = format!("{}:{INTERCEPTOR_PORT}", scene.stage.assistant.address.v4);
+    let usual = [
+        "-x",
+        service,
+        "-s",
+        &interceptor,
+        "--insecure",
+        "--grace",
+        "0",
+        "--admin",
+        "127.0.0.1:36525",
+    ];
+    let log = live.file("operator.log");
+    live.spawn(
+        binary("millrace-copier"),
+        &[&usual[..], more].concat(),
+        &[],
+        &log,
+    )
+    .unwrap()
+}
+
+#[test]
+fn one_sentence_says_that_it_copies_or_what_keeps_it_from_that() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let (live, target) = (
+        scene.live_service(0, Family::V4, HTTP),
+        scene.stage.target.address.v4,
+    );
+    let host = scene.stage.live[0].host.clone();
+    let service = format!("{live}-{target}:{HTTP}");
+    let mut copier = copier(&scene, &service, &["--summary", "1"]);
+    wait_for_sentence(
+        &host,
+        "nothing to copy: no client has sent anything to port",
+    );
+    some_load(&scene);
+    let screen = wait_for_sentence(&host, "copying 100% of");
+    assert!(screen.contains("fidelity 1.0"), "{screen}");
+    assert!(screen.contains("targets 1 of 1 open"), "{screen}");
+    let json = said(&host, &["status", "--admin", "127.0.0.1:36525", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["headline"]["state"], "copying");
+
+    let ctl = |action| said(&host, &["ctl", action, "--admin", "127.0.0.1:36525"]);
+    ctl("pause");
+    let screen = wait_for_sentence(&host, "not copying: paused by the operator");
+    assert!(
+        screen.contains("next: `millrace-copier ctl resume`"),
+        "{screen}"
+    );
+    ctl("resume");
+    wait_for_sentence(&host, "copying 100% of");
+
+    drop(scene.interceptor.take());
+    wait_for_sentence(&host, "not copying: no interceptor is connected");
+    wait_for("the cause in the log", LIMIT, || {
+        let log = copier.log();
+        log.contains("WARN") && log.contains("not copying: no interceptor is connected")
+    })
+    .unwrap();
+    scene.start_interceptor();
+    wait_for_sentence(&host, "copying 100% of");
+    copier.terminate(LIMIT).unwrap();
+    assert!(
+        copier.log().contains("delivered in the last"),
+        "{}",
+        copier.log()
+    );
+}
+
+#[test]
+fn a_port_that_nobody_listens_on_is_named_with_those_that_somebody_does() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let target = scene.stage.target.address.v4;
+    let host = scene.stage.live[0].host.clone();
+    let mut copier = copier(&scene, &format!("81-{target}:{HTTP}"), &[]);
+    some_load(&scene);
+    let words = "not copying: no packet of a client for port 81 was seen in";
+    wait_for_sentence(&host, words);
+    wait_for("the cause in the log", LIMIT, || {
+        copier.log().contains(words)
+    })
+    .unwrap();
+    let line = format!("nothing on this host listens on port 81, but on 2525, 6380, {HTTP}");
+    assert!(copier.log().contains(&line), "{}", copier.log());
+    copier.terminate(LIMIT).unwrap();
+}
+
+#[test]
+fn a_target_that_refuses_and_a_live_service_that_speaks_tls_are_named() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let live = scene.live_service(0, Family::V4, HTTP);
+    let target = scene.stage.target.address.v4;
+    let host = scene.stage.live[0].host.clone();
+    let mut copier = copier(&scene, &format!("{live}-{target}:79"), &[]);
+    wait_for_sentence(&host, "nothing to copy");
+    let client = scene.stage.client().unwrap().host.clone();
+    // A record of the handshake with a ClientHello, as far as anybody looks.
+    let hello = [0x16, 3, 1, 0, 80, 1, 0, 0, 76, 3, 3];
+    client
+        .enter(move || {
+            for _ in 0..5 {
+                let mut stream = TcpStream::connect(live).unwrap();
+                stream.write_all(&hello).unwrap();
+                stream
+                    .set_read_timeout(Some(Duration::from_millis(200)))
+                    .unwrap();
+                drop(stream.read(&mut [0; 100]));
+            }
+        })
+        .unwrap();
+    let screen = wait_for_sentence(&host, "nothing listens on");
+    assert!(screen.contains("sessions begin with TLS"), "{screen}");
+    wait_for("TLS in the log", LIMIT, || {
+        copier.log().contains("sessions begin with TLS")
+    })
+    .unwrap();
+    copier.terminate(LIMIT).unwrap();
+}
