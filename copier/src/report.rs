@@ -1,7 +1,8 @@
 //! What a run amounts to: printed at the end, written by `--report`, and shown at /status.
 
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -15,7 +16,6 @@ use crate::offline::recording::Recording;
 
 use crate::pressure::PressureStatus;
 use crate::probe::ProbeStatus;
-use crate::units::shown;
 
 /// Counts by reason or kind; names are those of the metrics.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -502,116 +502,6 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     }
 }
 
-impl Report {
-    /// The fidelity in words: what capture dropped makes it a bound.
-    pub fn fidelity(&self) -> String {
-        let at_most = shown(self.fidelity);
-        match self.capture.dropped {
-            0 => format!("fidelity {at_most}"),
-            dropped => format!(
-                "fidelity {at_most} at most, about {} if the {dropped} frames that capture dropped were \
-                 like the others",
-                shown(self.fidelity_low)
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            sessions,
-            replicas,
-            bytes,
-            packets,
-            capture,
-            send,
-            latency,
-            turn_lag,
-            ..
-        } = self;
-        writeln!(f, "report after {:.1} s", self.duration_seconds)?;
-        for line in self.intensity.to_string().lines() {
-            writeln!(f, "  {line}")?;
-        }
-        if let Some(recording) = &self.recording {
-            write!(f, "{recording}")?;
-        }
-        writeln!(
-            f,
-            "  sessions  {} captured ({} met midway, {} cut at the end), {} open, {} left out, refused: \
-             {}; {} never opened, {} begun before capture and not picked up",
-            sessions.captured,
-            sessions.midway,
-            sessions.cut,
-            sessions.open,
-            sessions.unchosen,
-            list(&sessions.refused),
-            sessions.unopened,
-            sessions.unpicked
-        )?;
-        writeln!(
-            f,
-            "  replicas  {} opened, {} completed, {} open, aborted: {}, refused: {}",
-            replicas.opened,
-            replicas.completed,
-            replicas.open,
-            list(&replicas.aborted),
-            list(&replicas.refused)
-        )?;
-        if sessions.resumed + sessions.set_aside > 0 {
-            writeln!(
-                f,
-                "            {} set aside under pressure, {} taken up again at a turn",
-                sessions.set_aside, sessions.resumed
-            )?;
-        }
-        writeln!(
-            f,
-            "  bytes     {} captured, {} sent, {} delivered; {}",
-            bytes.captured,
-            bytes.sent,
-            bytes.delivered,
-            self.fidelity()
-        )?;
-        if bytes.missing > 0 {
-            writeln!(
-                f,
-                "            {} missing from what was captured",
-                bytes.missing
-            )?;
-        }
-        writeln!(
-            f,
-            "  packets   {} sent, {} of them again; {} response headers",
-            packets.sent, packets.retransmitted, packets.response_headers
-        )?;
-        writeln!(
-            f,
-            "  capture   {} frames, {} dropped, among them {} SYNs; send errors: {}",
-            capture.received,
-            capture.dropped,
-            capture.syns_lost,
-            list(&send.errors)
-        )?;
-        writeln!(f, "  latency   microseconds, p50 / p90 / p99 / max")?;
-        for (name, sides) in [
-            ("first byte", &latency.first_byte),
-            ("last byte", &latency.last_byte),
-        ] {
-            writeln!(
-                f,
-                "    {name:<11} live {}   target {}",
-                sides.live, sides.target
-            )?;
-        }
-        if turn_lag.count > 0 {
-            writeln!(f, "    lag of the copier itself {turn_lag}")?;
-        }
-        Ok(())
-    }
-}
-
 impl Percentiles {
     /// The quantiles below 1, by name, in microseconds.
     pub const fn quantiles(&self) -> [(&'static str, u64); 4] {
@@ -622,25 +512,4 @@ impl Percentiles {
             ("0.999", self.p999),
         ]
     }
-}
-
-impl fmt::Display for Percentiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} / {} / {} / {}",
-            self.p50, self.p90, self.p99, self.max
-        )
-    }
-}
-
-fn list(counts: &Counts) -> String {
-    if counts.is_empty() {
-        return "none".to_owned();
-    }
-    let items: Vec<String> = counts
-        .iter()
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    items.join(", ")
 }

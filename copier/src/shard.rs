@@ -3,13 +3,16 @@
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
 //! goes into bounded queues; what it shows to others is a report that it replaces now and then.
 //!
+//! - `input` and `output`: what it takes in, and what it puts out.
 //! - `losses`: says so when capture loses frames.
 //! - `packets`: packets as the engine has them, and as the sender and the interceptors do.
 //! - `standstill`: says so when nothing is sent because a router-agent or interceptor does not vouch for
 //!   its host.
 //! - `steer`: what the pilot sees, and what it decides.
 
+mod input;
 mod losses;
+mod output;
 mod packets;
 mod standstill;
 mod steer;
@@ -19,17 +22,14 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, SendErrorKind, Sender, Waker, sleep_precisely, wait};
-use millrace_engine::{Engine, Event, FlowRef, ReplicaKey, SendFailure, Time};
+use millrace_capture::{Pace, Sender, Waker, sleep_precisely, wait};
+use millrace_engine::{Engine, Time};
 use millrace_fleet::boottime::BootTime;
 use millrace_fleet::drain::{DrainWatch, Stage};
-use millrace_fleet::link::LinkEvent;
 use millrace_fleet::readiness::Readiness;
-use millrace_proto::{FlowIds, HeaderRecords};
 use millrace_wire::{Decoder, PacketBuilder};
 
 use self::losses::Losses;
-use self::packets::{push, push_transmit, response};
 use self::standstill::Standstill;
 use crate::agents::Agents;
 use crate::clock::Clock;
@@ -43,7 +43,7 @@ use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
-use crate::route_info::{LinkId, RouteInfo};
+use crate::route_info::RouteInfo;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -276,16 +276,6 @@ impl Shard {
         step == Step::More
     }
 
-    /// Takes in what this host has caught of the targets' answers. Says whether there is more.
-    fn take_answers(&mut self, now: Time) -> bool {
-        let Some(answers) = &mut self.answers else {
-            return false;
-        };
-        let diverted = self.routes.diversion() == Diversion::Held;
-        self.engine.set_open(now, diverted);
-        answers.take(now, &mut self.engine)
-    }
-
     /// Whether a recording is replayed to its end.
     fn is_finished(&mut self, now: Time) -> bool {
         self.feed
@@ -325,222 +315,6 @@ impl Shard {
                 std::thread::sleep(LOOK_AGAIN);
             }
         }
-    }
-
-    /// Takes in a batch of captured packets. Says whether there was one.
-    fn capture(&mut self) -> bool {
-        let Self {
-            intake: Some(intake),
-            batch,
-            engine,
-            clock,
-            lag,
-            pace,
-            ..
-        } = self
-        else {
-            return false;
-        };
-        if !intake.next(batch) {
-            *lag = Duration::ZERO;
-            return false;
-        }
-        pace.looked(Instant::now());
-        *lag = batch.waited();
-        engine.set_waited(*lag);
-        let now = clock.now();
-        for captured in batch.packets() {
-            let at = Clock::stamp(now, captured.timestamp);
-            engine.segment_with(now, at, &captured.packet, captured.payload);
-        }
-        true
-    }
-
-    fn take_inputs(&mut self) {
-        self.inbox.take(&mut self.inputs);
-        if !self.inputs.is_empty() {
-            let now = Instant::now();
-            self.looks.looked(now);
-            self.pace.looked(now);
-        }
-        let now = self.clock.now();
-        while let Some(input) = self.inputs.pop_front() {
-            match input {
-                Input::Headers(interceptor, bytes) => {
-                    for record in HeaderRecords::new(&bytes) {
-                        let Ok(record) = record else {
-                            if let Some(line) = self.routes.nonsense(interceptor, Instant::now()) {
-                                tracing::warn!("{line}");
-                            }
-                            break;
-                        };
-                        let (flow, header, len) = response(&record);
-                        if self.prober.on_header(now, interceptor, flow, &header) {
-                            continue;
-                        }
-                        self.engine.target_header(now, flow, &header, len);
-                        // A late answer to the flow that a moved replica had before does not connect it.
-                        if let FlowRef::Id(id) = flow
-                            && self.engine.is_connected(ReplicaKey::from_flow_id(id))
-                        {
-                            let key = ReplicaKey::from_flow_id(id);
-                            self.routes.heard(interceptor, key, &self.engine);
-                        }
-                    }
-                }
-                Input::Conflict(interceptor, ids) => {
-                    for id in FlowIds::new(&ids).map_while(Result::ok) {
-                        let key = ReplicaKey::from_flow_id(id);
-                        self.routes
-                            .on_conflict(now, interceptor, key, &mut self.engine);
-                        // Its new flow is announced before a next report of it is weighed.
-                        self.tell_flows(now);
-                    }
-                }
-                Input::Traced(interceptor, report) => {
-                    self.prober.on_traced(interceptor, &report);
-                }
-                Input::Link(link, event) => self.on_link(now, link, &event),
-                Input::Add(link) => self.routes.add(*link),
-                Input::Remove(interceptor) => {
-                    self.routes.remove(now, interceptor);
-                    self.engine.set_open(now, self.routes.is_open());
-                }
-                Input::Addresses(addresses) => {
-                    if let Some(intake) = &self.intake {
-                        intake.follow(addresses.clone());
-                    }
-                    self.engine.set_local_addresses(addresses);
-                }
-            }
-        }
-    }
-
-    fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
-        let restored = self.routes.on_event(now, link, event, &mut self.engine);
-        if restored && self.engine.is_open() {
-            // Whatever is outstanding is tried again: its answers may have gone unseen.
-            let routes = &self.routes;
-            self.engine
-                .path_restored(now, |key| routes.may_own(link.interceptor, key));
-        }
-        self.engine.set_open(now, self.routes.is_open());
-    }
-
-    /// Puts out what the engine wants to say: flows to the interceptors, and some packets to the
-    /// sender. Says whether there are more packets.
-    fn put_out(&mut self, now: Time) -> bool {
-        let mut unsent = false;
-        let diversion = self.routes.diversion();
-        let lapsed = diversion == Diversion::Lapsed;
-        if lapsed {
-            self.acknowledge(now);
-        }
-        for count in 0.. {
-            unsent = !lapsed && count >= PACKETS_IN_A_ROW;
-            if unsent || lapsed {
-                break;
-            }
-            let Some(transmit) = self.engine.poll_transmit(now) else {
-                break;
-            };
-            push_transmit(&mut self.sender, &mut self.builder, &transmit);
-        }
-        while diversion == Diversion::Held
-            && let Some((id, tuple, header)) = self.prober.poll_transmit()
-        {
-            push(
-                &mut self.sender,
-                &mut self.builder,
-                id,
-                &tuple,
-                &header,
-                [&[]; 3],
-            );
-        }
-        self.tell_flows(now);
-        unsent
-    }
-
-    /// Acknowledges what still comes in, for a moment: what an interceptor saw was diverted. See
-    /// [`Engine::acknowledge`].
-    fn acknowledge(&mut self, now: Time) {
-        let Some(first) = self.standstill.may_acknowledge(BootTime::now()) else {
-            return;
-        };
-        let Self {
-            engine,
-            builder,
-            sender,
-            ..
-        } = self;
-        engine.acknowledge(now, first, |transmit| {
-            push_transmit(sender, builder, &transmit);
-        });
-    }
-
-    fn tell_flows(&mut self, now: Time) {
-        while let Some(event) = self.engine.poll_event() {
-            match event {
-                Event::FlowOpened { key, tuple } => self.routes.flow_opened(key, &tuple),
-                Event::FlowClosed { key } => self.routes.flow_closed(key),
-                Event::TargetSilent(silence) => {
-                    let guarded = self.agents.keep_all_clients();
-                    self.prober
-                        .on_silence(now, &mut self.engine, &silence, guarded);
-                }
-                Event::Misdirected {
-                    target,
-                    misdirection,
-                } => self
-                    .prober
-                    .on_misdirected(target, misdirection, &mut self.routes),
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        // Interceptors are told of a flow before its first packet leaves, as long as there are few.
-        self.routes.flush(self.clock.now(), &mut self.engine);
-        // This thread may have stood still since it put the packets out. TCP sends them again.
-        if self.agents.diversion() == Diversion::Lapsed
-            && self.routes.diversion() != Diversion::Lapsed
-        {
-            self.sender.discard();
-        }
-        let Self {
-            sender,
-            engine,
-            prober,
-            too_long_said,
-            ..
-        } = self;
-        sender.flush(|failure| {
-            if Prober::is_probe(failure.cookie) {
-                prober.on_send_failure(failure.cookie, failure.kind, failure.errno);
-                return;
-            }
-            let too_long = failure.kind == SendErrorKind::MessageTooLong;
-            if too_long && !*too_long_said {
-                *too_long_said = true;
-                tracing::warn!(
-                    "a packet of {} bytes is too long for the way to {}: sending smaller ones \
-                     (set --mtu to the MTU of that way)",
-                    failure.length,
-                    failure.destination
-                );
-            }
-            let kind = if too_long {
-                SendFailure::TooLong
-            } else {
-                SendFailure::Lost
-            };
-            engine.send_failed(
-                ReplicaKey::from_flow_id(failure.cookie),
-                kind,
-                failure.length,
-            );
-        });
     }
 
     fn sleep(&mut self) {

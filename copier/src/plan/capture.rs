@@ -1,0 +1,108 @@
+//! Where is captured, and how.
+
+use std::net::IpAddr;
+
+use millrace_capture::{ANY, Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter};
+use millrace_fleet::exit::ExitError;
+use millrace_wire::Tunnel;
+
+use super::engine::local_addresses;
+use crate::addresses;
+use crate::options::Options;
+
+/// Bytes kept of packets of the live server: headers, with some room.
+const SERVER_SNAP_LENGTH: u32 = millrace_capture::filter::HEADERS_ONLY;
+
+pub(super) fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<Device>, ExitError> {
+    names.sort();
+    names.dedup();
+    if !names.is_empty() {
+        return Device::named(&names).map_err(|error| ExitError::start(error.to_string()));
+    }
+    let services = options.services.iter();
+    let mut live: Vec<Option<IpAddr>> = services.map(|mapping| mapping.live_ip).collect();
+    let here = addresses::of_this_host();
+    let named = live.iter().flatten().filter(|ip| !ip.is_unspecified());
+    let absent = named.filter(|ip| !here.contains(ip));
+    let absent: Vec<String> = absent.map(IpAddr::to_string).collect();
+    if !absent.is_empty() {
+        tracing::warn!(
+            "no device carries the live address {} of -x: capturing on all devices, so that it is copied once it \
+             comes; check it with `ip address`, or name the devices with -i",
+            absent.join(", ")
+        );
+        live = vec![None];
+    }
+    let devices = Device::carrying(&live);
+    if devices.is_empty() {
+        return Err(ExitError::start(
+            "no device of this host is up and has an address: name devices with -i",
+        ));
+    }
+    Ok(devices)
+}
+
+pub(super) fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> {
+    let exclude: Vec<_> = options
+        .services
+        .iter()
+        .map(|mapping| mapping.target)
+        .collect();
+    let filter = match &options.capture.filter {
+        Some(text) if text.trim().is_empty() => {
+            return Err(ExitError::usage(
+                "-F: the expression is empty; leave -F out to capture what -x names",
+            ));
+        }
+        Some(text) => Filter::Expression(Expression {
+            text: text.clone(),
+            exclude,
+        }),
+        None => Filter::Services(FilterSpec {
+            services: options
+                .services
+                .iter()
+                .map(|mapping| ServiceFilter {
+                    address: mapping.live_ip,
+                    port: mapping.live_port,
+                })
+                .collect(),
+            local_addresses: local_addresses(),
+            exclude,
+            client_snap_len: options.capture.snap_length(),
+            server_snap_len: SERVER_SNAP_LENGTH,
+            tunnels: options.capture.tunnels.on_devices(),
+        }),
+    };
+    filter
+        .compile(
+            millrace_wire::LinkType::Ethernet,
+            options.capture.snap_length(),
+        )
+        .map_err(|error| ExitError::usage(error.to_string()))?;
+    let (_, buffer) = options.capture.memory(&options.limits)?;
+    // A mirror of other hosts' traffic, on devices that are named for it.
+    let local = local_addresses();
+    let mut services = options.services.iter();
+    let of_others = services.any(|one| one.live_ip.is_some_and(|ip| !local.contains(&ip)));
+    let names = devices.iter().map(|device| device.name.clone());
+    let named = &options.capture.devices;
+    let mut below_ip = [Tunnel::Mpls, Tunnel::Pppoe].into_iter();
+    let named_below_ip = below_ip.find(|kind| options.capture.tunnels.names(*kind));
+    if let Some(kind) = named_below_ip.filter(|_| devices.len() > 1) {
+        return Err(ExitError::usage(format!(
+            "--tunnels {}: several devices together are captured from the IP header on, which is behind it: name one \
+             device with -i",
+            kind.name()
+        )));
+    }
+    Ok(RingConfig {
+        devices: names.collect(),
+        // At most 1 GB, the largest -B.
+        buffer_bytes: buffer as usize,
+        snap_len: options.capture.snap_length(),
+        // As with tcpdump, `any` leaves devices as they are.
+        promiscuous: of_others && !named.is_empty() && *named != [ANY],
+        ..RingConfig::new(String::new(), filter)
+    })
+}

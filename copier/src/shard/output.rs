@@ -1,0 +1,128 @@
+//! What the shard puts out: packets to targets, and flows to interceptors.
+
+use millrace_capture::SendErrorKind;
+use millrace_engine::{Event, ReplicaKey, SendFailure, Time};
+use millrace_fleet::boottime::BootTime;
+
+use super::packets::{push, push_transmit};
+use super::{PACKETS_IN_A_ROW, Shard};
+use crate::diversion::Diversion;
+use crate::probe::Prober;
+
+impl Shard {
+    /// Puts out what the engine wants to say: flows to the interceptors, and some packets to the
+    /// sender. Says whether there are more packets.
+    pub(super) fn put_out(&mut self, now: Time) -> bool {
+        let mut unsent = false;
+        let diversion = self.routes.diversion();
+        let lapsed = diversion == Diversion::Lapsed;
+        if lapsed {
+            self.acknowledge(now);
+        }
+        for count in 0.. {
+            unsent = !lapsed && count >= PACKETS_IN_A_ROW;
+            if unsent || lapsed {
+                break;
+            }
+            let Some(transmit) = self.engine.poll_transmit(now) else {
+                break;
+            };
+            push_transmit(&mut self.sender, &mut self.builder, &transmit);
+        }
+        while diversion == Diversion::Held
+            && let Some((id, tuple, header)) = self.prober.poll_transmit()
+        {
+            push(
+                &mut self.sender,
+                &mut self.builder,
+                id,
+                &tuple,
+                &header,
+                [&[]; 3],
+            );
+        }
+        self.tell_flows(now);
+        unsent
+    }
+
+    /// Acknowledges what still comes in, for a moment: what an interceptor saw was diverted. See
+    /// [`Engine::acknowledge`].
+    pub(super) fn acknowledge(&mut self, now: Time) {
+        let Some(first) = self.standstill.may_acknowledge(BootTime::now()) else {
+            return;
+        };
+        let Self {
+            engine,
+            builder,
+            sender,
+            ..
+        } = self;
+        engine.acknowledge(now, first, |transmit| {
+            push_transmit(sender, builder, &transmit);
+        });
+    }
+
+    pub(super) fn tell_flows(&mut self, now: Time) {
+        while let Some(event) = self.engine.poll_event() {
+            match event {
+                Event::FlowOpened { key, tuple } => self.routes.flow_opened(key, &tuple),
+                Event::FlowClosed { key } => self.routes.flow_closed(key),
+                Event::TargetSilent(silence) => {
+                    let guarded = self.agents.keep_all_clients();
+                    self.prober
+                        .on_silence(now, &mut self.engine, &silence, guarded);
+                }
+                Event::Misdirected {
+                    target,
+                    misdirection,
+                } => self
+                    .prober
+                    .on_misdirected(target, misdirection, &mut self.routes),
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        // Interceptors are told of a flow before its first packet leaves, as long as there are few.
+        self.routes.flush(self.clock.now(), &mut self.engine);
+        // This thread may have stood still since it put the packets out. TCP sends them again.
+        if self.agents.diversion() == Diversion::Lapsed
+            && self.routes.diversion() != Diversion::Lapsed
+        {
+            self.sender.discard();
+        }
+        let Self {
+            sender,
+            engine,
+            prober,
+            too_long_said,
+            ..
+        } = self;
+        sender.flush(|failure| {
+            if Prober::is_probe(failure.cookie) {
+                prober.on_send_failure(failure.cookie, failure.kind, failure.errno);
+                return;
+            }
+            let too_long = failure.kind == SendErrorKind::MessageTooLong;
+            if too_long && !*too_long_said {
+                *too_long_said = true;
+                tracing::warn!(
+                    "a packet of {} bytes is too long for the way to {}: sending smaller ones \
+                     (set --mtu to the MTU of that way)",
+                    failure.length,
+                    failure.destination
+                );
+            }
+            let kind = if too_long {
+                SendFailure::TooLong
+            } else {
+                SendFailure::Lost
+            };
+            engine.send_failed(
+                ReplicaKey::from_flow_id(failure.cookie),
+                kind,
+                failure.length,
+            );
+        });
+    }
+}

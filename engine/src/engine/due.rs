@@ -1,0 +1,105 @@
+//! What is done when timers of sessions and replicas fire.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::replica::{Replica, ReplicaKey};
+use crate::session::{Phase, SessionKey};
+use crate::stats::AbortReason;
+use crate::time::Time;
+
+/// How far a recording goes on before a session is looked at again whose target is slow.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Engine {
+    pub(super) fn on_replica_timer(&mut self, now: Time, fired: Time, key: ReplicaKey) {
+        let stopped = self.is_stopped(key);
+        let Some(replica) = self.replicas.get_mut(key) else {
+            return;
+        };
+        if replica.armed != fired {
+            return;
+        }
+        replica.armed = Time::NEVER;
+        if replica.is_delayed() && replica.deadline(&self.config) <= now {
+            replica.end_delay();
+            self.begin_replica(now, key);
+        } else if stopped && !replica.is_lingering() {
+            // What is due stays due until its target is open again, or has had its time.
+            let end = replica.gives_up_at(&self.config);
+            if end <= now {
+                self.with_replica(now, key, |replica, cx| {
+                    replica.abort(cx, AbortReason::Timeout);
+                });
+            } else {
+                self.replica_timers.arm(key, end, &mut replica.armed);
+            }
+        } else if replica.deadline(&self.config) <= now {
+            self.with_replica(now, key, Replica::on_timer);
+        } else {
+            self.arm_replica(key);
+        }
+    }
+
+    pub(super) fn on_session_timer(&mut self, now: Time, fired: Time, key: SessionKey) {
+        let (clock, grace) = (self.live_now(now), self.gap_grace());
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.armed != fired {
+            return;
+        }
+        session.armed = Time::NEVER;
+        if session.live.clock.overdue_at(self.config.overdue_after) <= clock {
+            self.stats.live_turns_overdue += u64::from(session.live.clock.give_up());
+        }
+        let wakes_for_itself = session.deadline(&self.config, grace) <= clock;
+        if self.reset_counts_at(key) <= clock {
+            self.settle_reset(now, key);
+            self.arm_session(key);
+            return;
+        }
+        if self.waiting_until(key) <= clock {
+            self.settle_waiting(now, key, false);
+            self.arm_session(key);
+            return;
+        }
+        if !wakes_for_itself {
+            self.arm_session(key);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if matches!(session.phase, Phase::Active { .. }) && self.waiting.contains_key(key) {
+            // Nothing else is to come.
+            self.settle_waiting(now, key, true);
+            self.arm_session(key);
+            return;
+        }
+        let active = matches!(session.phase, Phase::Active { .. });
+        let under_way = session.backlog() > 0 || session.is_busy();
+        if self.config.recorded.is_some() && under_way {
+            // A recording may be read faster than a target takes it: first it gets what there is.
+            let later = clock + LOOK_AGAIN;
+            self.session_timers.arm(key, later, &mut session.armed);
+            return;
+        }
+        if active && session.gap_is_final(clock, grace) {
+            session.gap_since = Time::NEVER;
+            self.heal(now, key, false);
+            return;
+        }
+        match session.phase {
+            Phase::Opening | Phase::Midway(_) => self.remove_session(key),
+            Phase::Active { .. } if session.first_replica.is_none() => {
+                self.stats.sessions_ended += u64::from(session.end(clock));
+                self.remove_session(key);
+            }
+            Phase::Active { .. } => {
+                self.stats.sessions_ended += u64::from(session.end(clock));
+                self.abort_session(now, key, AbortReason::Idle);
+            }
+        }
+    }
+}
