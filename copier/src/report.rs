@@ -30,6 +30,9 @@ pub struct Report {
     /// The recording, where one is replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recording: Option<Recording>,
+    /// Why nothing is sent at the moment, or no session begins, where interceptors are the reason, or the copier's own end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
     /// Client connections to the live services.
     pub sessions: Sessions,
     /// Copied connections.
@@ -67,7 +70,9 @@ pub struct Sessions {
     pub captured: u64,
     /// Of these, met in their middle and picked up at a turn.
     pub midway: u64,
-    /// Of these, begun with TLS, which no target can read a copy of.
+    /// Met, whatever became of them, for each service in the order of `-x`.
+    pub met: Vec<u64>,
+    /// Of those captured, begun with TLS, which no target can read a copy of.
     pub encrypted: u64,
     /// How often one was taken up again at a turn, after a capture gap or after it was set aside.
     pub resumed: u64,
@@ -300,6 +305,8 @@ pub struct Sources<'a> {
     pub probes: Vec<ProbeStatus>,
     /// The recording, where one is replayed.
     pub recording: Option<Recording>,
+    /// See [`Report::held_back`].
+    pub held_back: Option<String>,
 }
 
 /// What is not TCP, by name.
@@ -328,10 +335,12 @@ impl Report {
                 delivered: delivered(stats),
                 ..recording
             }),
+            held_back: from.held_back.clone(),
             targets: from.probes.clone(),
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
+                met: stats.sessions_met.clone(),
                 encrypted: stats.sessions_encrypted,
                 resumed: stats.sessions_resumed,
                 set_aside: stats.sessions_set_aside,

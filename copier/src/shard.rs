@@ -395,6 +395,12 @@ impl Shard {
             dropped_batches: self.inbox.dropped_batches(),
             probes: self.prober.status(),
             recording: self.feed.as_ref().map(Feed::recording),
+            held_back: match self.drain.stage() {
+                Stage::Running => self.routes.held_back(),
+                Stage::Draining | Stage::Exit => {
+                    Some("it is ending: open sessions finish".to_owned())
+                }
+            },
         })
     }
 

@@ -236,7 +236,9 @@ pub struct Stats {
     pub sessions_captured: u64,
     /// Of these, sessions met midway and picked up at a turn.
     pub sessions_midway: u64,
-    /// Of these, sessions whose client's first bytes are those of TLS.
+    /// Connections that were met, whatever became of them, for each service in the order of [`crate::Config::services`].
+    pub sessions_met: Vec<u64>,
+    /// Of the captured ones, sessions whose client's first bytes are those of TLS.
     pub sessions_encrypted: u64,
     /// Sessions that have ended on the live side.
     pub sessions_ended: u64,
@@ -368,6 +370,7 @@ impl Stats {
         Self {
             sessions_captured: 0,
             sessions_midway: 0,
+            sessions_met: Vec::new(),
             sessions_encrypted: 0,
             sessions_ended: 0,
             sessions_unchosen: 0,
@@ -425,6 +428,17 @@ impl Stats {
             live_latency: Latencies::new(),
             target_latency: Latencies::new(),
             turn_lag: Histogram::clone(&EMPTY),
+        }
+    }
+
+    /// Counts a connection of this service.
+    pub(crate) fn met(&mut self, service: u16) {
+        let at = usize::from(service);
+        if self.sessions_met.len() <= at {
+            self.sessions_met.resize(at + 1, 0);
+        }
+        if let Some(count) = self.sessions_met.get_mut(at) {
+            *count += 1;
         }
     }
 

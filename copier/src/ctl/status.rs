@@ -1,7 +1,7 @@
 //! `millrace-copier status`: whether the copiers of this host copy, in one sentence and one screen each.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::request;
 use crate::command::{self, Arguments};
 use crate::control::instances;
-use crate::headline::Headline;
+use crate::headline::percent;
 use crate::options::ADMIN;
 use crate::units::shown;
 
@@ -53,26 +53,31 @@ struct Options {
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: Options = command::parse(arguments)?;
     loop {
-        let all = ask(options.admin)?;
+        let all = ask(options.admin);
         let text = match options.json {
             true => {
-                let values: Vec<&Value> = all.iter().map(|(_, status)| status).collect();
+                let values: Vec<&Value> = all.iter().flat_map(|(_, status)| status).collect();
                 format!("{:#}\n", json!(values))
             }
             false => screens(&all),
         };
-        let clear = if options.watch { CLEAR } else { "" };
+        let terminal = options.watch && std::io::stdout().is_terminal();
+        let clear = if terminal { CLEAR } else { "" };
         // Whoever reads stdout may have seen enough.
         let written = write!(std::io::stdout(), "{clear}{text}");
         if !options.watch || written.is_err() {
-            return Ok(());
+            let failed = all.into_iter().find_map(|(_, status)| status.err());
+            return failed.map_or(Ok(()), |why| Err(ExitError::start(why)));
         }
         sleep(EVERY);
     }
 }
 
+/// What a copier says of itself, or why it says nothing.
+type Said = (SocketAddr, Result<Value, String>);
+
 /// What each copier says of itself.
-fn ask(admin: Option<SocketAddr>) -> Result<Vec<(SocketAddr, Value)>, ExitError> {
+fn ask(admin: Option<SocketAddr>) -> Vec<Said> {
     let found = || {
         let found = instances();
         let at = |port| SocketAddr::new(ADMIN.ip(), port);
@@ -82,32 +87,59 @@ fn ask(admin: Option<SocketAddr>) -> Result<Vec<(SocketAddr, Value)>, ExitError>
         }
     };
     let ports = admin.map_or_else(found, |named| vec![named]);
-    let one = |admin: SocketAddr| {
-        let none = |why: &dyn fmt::Display| {
-            ExitError::start(format!(
-                "no copier answers at {admin}: {why}; is one running in this network namespace, and is that its --admin?"
-            ))
-        };
-        let answer = request::get(admin, "/status").map_err(|error| none(&error))?;
-        let status: Value = serde_json::from_str(&answer.body).map_err(|error| none(&error))?;
-        match status.get("headline") {
-            Some(_) => Ok((admin, status)),
-            None => Err(none(&"that is no copier's /status")),
-        }
-    };
-    ports.into_iter().map(one).collect()
+    let said = ports.into_iter().map(|admin| (admin, one(admin)));
+    said.collect()
 }
 
-fn screens(all: &[(SocketAddr, Value)]) -> String {
-    let one = |(admin, status): &(SocketAddr, Value)| {
-        Screen {
+fn one(admin: SocketAddr) -> Result<Value, String> {
+    let answer = request::get(admin, "/status").map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("the copier at {admin} does not answer: it hangs, or its host has no time for it")
+        }
+        _ => format!(
+            "no copier answers at {admin}: {error}; is one running in this network namespace, and is that its --admin?"
+        ),
+    })?;
+    let no_copier = || format!("what answers at {admin} is no copier");
+    let status: Value = serde_json::from_str(&answer.body).map_err(|_| no_copier())?;
+    let version = || {
+        let version = status.pointer("/version").and_then(Value::as_str);
+        printable(version.unwrap_or("unknown"))
+    };
+    match (
+        status.pointer("/headline/sentence"),
+        status.pointer("/report/sessions"),
+    ) {
+        (Some(Value::String(_)), _) => Ok(status),
+        (_, Some(_)) => Err(format!(
+            "the copier at {admin} has version {}, and this command another one: restart the copier",
+            version()
+        )),
+        _ => Err(no_copier()),
+    }
+}
+
+/// Text as it may stand on a terminal: a program that answers in place of a copier may say anything.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    text.chars().map(shown).collect()
+}
+
+fn screens(all: &[Said]) -> String {
+    let one = |(admin, said): &Said| match said {
+        Ok(status) => Screen {
             status,
             admin: (all.len() > 1).then_some(*admin),
         }
-        .to_string()
+        .to_string(),
+        Err(why) => format!("{why}\n"),
     };
-    let all: Vec<String> = all.iter().map(one).collect();
-    all.join("\n")
+    let shown: Vec<String> = all
+        .iter()
+        .filter(|it| all.len() > 1 || it.1.is_ok())
+        .map(one)
+        .collect();
+    printable(&shown.join("\n"))
 }
 
 /// One copier.
@@ -174,19 +206,16 @@ impl Screen<'_> {
 
 impl fmt::Display for Screen<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headline = self.status.get("headline").cloned().unwrap_or_default();
-        let headline: Option<Headline> = serde_json::from_value(headline).ok();
         if let Some(admin) = self.admin {
             write!(f, "{admin}: ")?;
         }
-        if let Some(headline) = &headline {
-            writeln!(f, "{}", headline.sentence)?;
-            if let Some(next) = &headline.next {
-                writeln!(f, "  next: {next}")?;
-            }
-            for also in &headline.also {
-                writeln!(f, "  also: {also}")?;
-            }
+        writeln!(f, "{}", self.text("/headline/sentence"))?;
+        let next = self.text("/headline/next");
+        if !next.is_empty() {
+            writeln!(f, "  next: {next}")?;
+        }
+        for also in self.list("/headline/also") {
+            writeln!(f, "  also: {}", also["text"].as_str().unwrap_or_default())?;
         }
         self.figures(f)?;
         self.path(f)?;
@@ -207,17 +236,16 @@ impl Screen<'_> {
             self.float("/recent/wanted_bytes"),
             self.float("/recent/delivered_bytes"),
         );
-        let lately = if wanted > 0.0 {
-            (got / wanted).min(1.0)
-        } else {
-            1.0
+        let lately = match wanted > 0.0 {
+            true => shown((got / wanted).min(1.0)),
+            false => "nothing to deliver".to_owned(),
         };
         writeln!(
             f,
             "  copier      {}, version {}, up {:.0} s",
             self.text("/services"),
             self.text("/version"),
-            self.float("/report/duration_seconds")
+            self.float("/report/duration_seconds"),
         )?;
         writeln!(
             f,
@@ -239,7 +267,7 @@ impl Screen<'_> {
             f,
             "  fidelity    {} since the start, {} in the last {seconds:.0} s",
             shown(self.float("/report/fidelity")),
-            shown(lately),
+            lately,
         )?;
         writeln!(
             f,
@@ -250,10 +278,13 @@ impl Screen<'_> {
         )?;
         writeln!(
             f,
-            "  capture     {} frames, {} dropped; intensity {:.0}%, {}",
+            "  capture     {} frames, {} dropped; intensity {}, {}",
             self.number("/report/capture/received"),
             self.number("/report/capture/dropped"),
-            self.float("/report/intensity/now") * 100.0,
+            percent(
+                self.float("/report/intensity/now")
+                    * self.float("/report/intensity/factor").max(1.0)
+            ),
             self.text("/report/intensity/mode"),
         )
     }
@@ -323,9 +354,9 @@ mod tests {
         let status = json!({
             "headline": {
                 "state": "not_copying",
-                "sentence": "not copying: no interceptor is connected",
+                "sentence": "not copying: no interceptor is \u{1b}[31mconnected",
                 "next": "start one",
-                "also": ["1 of 2 links"],
+                "also": [{ "about": "x", "text": "1 of 2 links" }],
             },
             "version": "1.2.3",
             "services": "80-198.18.2.20:80",
@@ -340,11 +371,11 @@ mod tests {
             "interceptors": [{ "address": "h:1", "connected": false, "last_error": "refused" }],
             "router_agents": [{ "address": "a:1", "held": true }],
         });
-        let text = screens(&[(ADMIN, status)]);
+        let text = screens(&[(ADMIN, Ok(status))]);
         let mut lines = text.lines();
         assert_eq!(
             lines.next(),
-            Some("not copying: no interceptor is connected")
+            Some("not copying: no interceptor is  [31mconnected")
         );
         assert_eq!(lines.next(), Some("  next: start one"));
         for words in [

@@ -1,53 +1,64 @@
 //! What keeps a copier from copying, the first cause first: what an operator has decided, then the way to the target
 //! from its near end to its far one.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
 use millrace_fleet::address::Mapping;
+use millrace_fleet::link::LinkStatus;
 
 use super::listeners::Listeners;
 use super::remedies;
 use super::window::Recent;
-use super::{Facts, Headline, State};
+use super::{Cause, Facts, Headline, Remark, State};
 use crate::control::Mode;
 use crate::probe::{ProbeState, ProbeStatus};
 use crate::units::shown;
 
 /// Without a packet for so long, somebody must look, in seconds.
-pub(super) const SILENT: f64 = 10.0;
-/// So many copies of a hundred that end for one reason are worth a word.
+const SILENT: f64 = 10.0;
+/// Without an acknowledgement for so long, too, in seconds.
+const STALLED: f64 = 10.0;
+/// So many of a hundred are worth a word.
 const PERCENT: u64 = 1;
+/// Parts of one kind that are named.
+const NAMED: usize = 3;
+/// Reasons for which copied connections do not come about.
+const NEVER_OPENED: [&str; 2] = ["refused", "timeout"];
 
 /// Why nothing is copied, and what to do.
-type Cause = (String, Option<String>);
+type Why = (Cause, String, Option<String>);
 
 /// How things stand.
 pub(super) fn headline(facts: &Facts<'_>) -> Headline {
-    let causes: [fn(&Facts<'_>) -> Option<Cause>; 6] =
-        [decided, links, agents, targets, silence, refusal];
+    let causes: [fn(&Facts<'_>) -> Option<Why>; 9] = [
+        starting, decided, held_back, links, agents, targets, silence, stalled, refusal,
+    ];
     let also = also(facts);
-    if let Some((why, next)) = causes.iter().find_map(|cause| cause(facts)) {
+    if let Some((cause, sentence, next)) = causes.iter().find_map(|cause| cause(facts)) {
         return Headline {
-            state: State::NotCopying,
-            sentence: format!("not copying: {why}"),
+            state: match cause {
+                Cause::Starting => State::Idle,
+                _ => State::NotCopying,
+            },
+            cause: Some(cause),
+            sentence,
             next,
             also,
         };
     }
     let live = facts.report.recording.is_none();
-    let state = match facts.recent.client_segments {
-        0 if live => State::Idle,
-        _ => State::Copying,
-    };
+    let idle = live && facts.recent.client_segments == 0;
     Headline {
-        state,
-        sentence: match state {
-            State::Idle => format!(
-                "nothing to copy: no client has sent anything to {} for {:.0} s",
+        state: if idle { State::Idle } else { State::Copying },
+        cause: None,
+        sentence: if idle {
+            format!(
+                "nothing to copy: no packet of a client for {} was seen in {:.0} s",
                 ports(facts.services),
                 facts.recent.seconds
-            ),
-            State::Copying | State::NotCopying => copying(facts),
+            )
+        } else {
+            copying(facts)
         },
         next: None,
         also,
@@ -64,101 +75,149 @@ fn copying(facts: &Facts<'_>) -> String {
         Some(_) => "replaying",
         None => "copying",
     };
-    let mut text = format!(
-        "{verb} {:.0}% of {}: {:.0} sessions/s, {:.1} MB/s of clients, fidelity {}",
-        report.intensity.now * times * 100.0,
+    format!(
+        "{verb} {} of {}: {:.1} sessions/s, {}, {}",
+        percent(report.intensity.now * times),
         services.join(","),
         recent.sessions as f64 / seconds,
-        recent.captured_bytes as f64 / seconds / 1e6,
-        report.fidelity(),
-    );
-    if report.turn_lag.count > 0 {
-        // A string takes whatever is written.
-        let _ = write!(text, ", lag p99 {:.1} ms", report.turn_lag.p99 as f64 / 1e3);
-    }
-    text
+        rate(recent.captured_bytes as f64 / seconds),
+        delivered(recent),
+    )
 }
 
-fn decided(facts: &Facts<'_>) -> Option<Cause> {
-    let intensity = &facts.report.intensity;
-    let resume = || Some("`millrace-copier ctl resume`, once the target is well".to_owned());
+fn not_copying(cause: Cause, why: &str, next: Option<&str>) -> Why {
+    let sentence = format!("not copying: {why}");
+    (cause, sentence, next.map(str::to_owned))
+}
+
+fn starting(facts: &Facts<'_>) -> Option<Why> {
+    let yet = facts.report.duration_seconds <= 0.0;
+    yet.then(|| (Cause::Starting, "starting".to_owned(), None))
+}
+
+fn decided(facts: &Facts<'_>) -> Option<Why> {
+    let Facts { report, .. } = facts;
+    let intensity = &report.intensity;
     match intensity.mode {
         Mode::Stopped => {
             let decision = intensity.decisions.last();
             let what = decision.map_or("a guard has stopped it", |decision| &decision.what);
-            Some((format!("stopped by a guard ({what})"), resume()))
+            Some(not_copying(
+                Cause::Stopped,
+                &format!("stopped by a guard ({what})"),
+                Some("`millrace-copier ctl resume`, once the target is well"),
+            ))
         }
-        Mode::Paused => {
-            let next = "`millrace-copier ctl resume`".to_owned();
-            Some(("paused by the operator".to_owned(), Some(next)))
-        }
-        Mode::Running | Mode::Held if intensity.now <= 0.0 => {
-            let next = intensity
-                .ramp
-                .is_none()
-                .then(|| "`millrace-copier ctl intensity 100%`".to_owned());
-            Some(("the intensity is 0".to_owned(), next))
-        }
+        Mode::Paused => Some((
+            Cause::Operator,
+            format!(
+                "no new session is copied: paused by the operator; {} open {} on",
+                report.replicas.open,
+                if report.replicas.open == 1 {
+                    "copy goes"
+                } else {
+                    "copies go"
+                }
+            ),
+            Some("`millrace-copier ctl resume`".to_owned()),
+        )),
+        Mode::Running | Mode::Held if intensity.now <= 0.0 => Some(match &intensity.ramp {
+            Some(ramp) => (
+                Cause::Operator,
+                format!(
+                    "no new session is copied: the ramp {} is at 0%",
+                    ramp.stages
+                ),
+                None,
+            ),
+            None => (
+                Cause::Operator,
+                "no new session is copied: the intensity is 0".to_owned(),
+                Some("`millrace-copier ctl intensity 100%`".to_owned()),
+            ),
+        }),
         Mode::Running | Mode::Held => None,
     }
 }
 
-fn links(facts: &Facts<'_>) -> Option<Cause> {
+fn held_back(facts: &Facts<'_>) -> Option<Why> {
+    let why = facts.report.held_back.as_ref()?;
+    Some(not_copying(Cause::HeldBack, why, None))
+}
+
+fn links(facts: &Facts<'_>) -> Option<Why> {
     let first = facts.links.first()?;
     if facts.links.iter().any(|link| link.connected) {
         return None;
     }
-    let why = match first.last_error.as_str() {
-        "" => "no answer yet",
-        error => error,
-    };
-    let next = "start millrace-interceptor there (its log says where it listens), or name another one with -s";
-    Some((
-        format!("no interceptor is connected ({}: {why})", first.address),
-        Some(next.to_owned()),
+    // Any other error names what to do by itself.
+    let nobody = first.last_error.contains("refuses the connection");
+    Some(not_copying(
+        Cause::Interceptors,
+        &format!("no interceptor is connected ({})", down(first)),
+        nobody.then_some("start millrace-interceptor there, or name another one with -s"),
     ))
 }
 
-fn agents(facts: &Facts<'_>) -> Option<Cause> {
+/// A link that is down, and why.
+fn down(link: &LinkStatus) -> String {
+    match link.last_error.as_str() {
+        "" => format!("{}: no answer yet", link.address),
+        error if error.contains(&link.address) => error.to_owned(),
+        error => format!("{}: {error}", link.address),
+    }
+}
+
+fn agents(facts: &Facts<'_>) -> Option<Why> {
     let agent = facts.agents.iter().find(|agent| !agent.held)?;
     let why = [&agent.trouble, &agent.last_error]
         .into_iter()
         .find(|why| !why.is_empty());
     let why = why.map_or("no answer yet", String::as_str);
-    let next = "`millrace-router-agent show` there says what is installed";
-    Some((
-        format!(
+    Some(not_copying(
+        Cause::RouterAgents,
+        &format!(
             "router-agent {} does not keep responses from real clients ({why})",
             agent.address
         ),
-        Some(next.to_owned()),
+        Some("`millrace-router-agent show` there says what is installed"),
     ))
 }
 
-fn targets(facts: &Facts<'_>) -> Option<Cause> {
-    let targets = &facts.report.targets;
+fn targets(facts: &Facts<'_>) -> Option<Why> {
+    let Facts { report, .. } = facts;
+    let targets = &report.targets;
     if targets.is_empty() || targets.iter().any(|it| it.state == ProbeState::Open) {
         return None;
     }
-    let in_state = |state| targets.iter().find(|it| it.state == state);
     let known = [
         ProbeState::Misdirected,
         ProbeState::Failed,
         ProbeState::Asking,
+        ProbeState::Waiting,
     ];
-    let target = known.into_iter().find_map(in_state)?;
-    Some((unproven(target), None))
+    let found = known.into_iter().find_map(|state| {
+        // One with a finding is not asked for the first time.
+        let some = targets.iter().filter(|it| it.state == state);
+        some.max_by_key(|it| it.finding.is_some())
+    })?;
+    let waits = found.state == ProbeState::Waiting;
+    if waits && report.replicas.silent_targets == 0 {
+        // For a first client; other causes say why none comes.
+        return None;
+    }
+    Some(not_copying(Cause::FirstContact, &unproven(found), None))
 }
 
 fn unproven(target: &ProbeStatus) -> String {
     let name = &target.target;
     match (&target.finding, target.state) {
-        (Some(finding), ProbeState::Failed | ProbeState::Misdirected) => {
+        (Some(finding), ProbeState::Failed | ProbeState::Misdirected | ProbeState::Asking) => {
             format!("{name}: {finding}")
         }
         (None, ProbeState::Failed) => format!("no probe of {name} came back"),
         (None, ProbeState::Misdirected) => format!("{name} leads to the live service again"),
-        (_, ProbeState::Waiting) => format!("{name} is not known yet: no client has come"),
+        (_, ProbeState::Waiting) => format!("{name} fell silent, and is asked again"),
         (_, ProbeState::Asking | ProbeState::Open) => {
             format!("first contact with {name} is under way")
         }
@@ -166,7 +225,7 @@ fn unproven(target: &ProbeStatus) -> String {
 }
 
 /// No packet since the start.
-fn silence(facts: &Facts<'_>) -> Option<Cause> {
+fn silence(facts: &Facts<'_>) -> Option<Why> {
     let Facts { report, .. } = facts;
     if report.recording.is_some()
         || report.packets.client_segments > 0
@@ -174,22 +233,24 @@ fn silence(facts: &Facts<'_>) -> Option<Cause> {
     {
         return None;
     }
-    let seconds = report.duration_seconds;
     let why = format!(
-        "no packet of a client for {} was seen in {seconds:.0} s",
-        ports(facts.services)
+        "no packet of a client for {} was seen in {:.0} s",
+        ports(facts.services),
+        report.duration_seconds
     );
-    Some((why, Some(nobody(facts.services))))
+    let next = (facts.nobody)(facts.services);
+    Some(not_copying(Cause::Silence, &why, Some(&next)))
 }
 
-/// What this host says of services of which no packet comes.
-pub(super) fn nobody(services: &[Mapping]) -> String {
-    let here = Listeners::read();
+/// Why no packet of these services may come.
+pub(super) fn nobody(services: &[Mapping], here: &Listeners) -> String {
     let known = services
         .iter()
         .find_map(|it| here.of(it.live_ip, it.live_port));
-    let capture =
-        "check -x and -i: `tcpdump -ni any tcp port PORT` shows where clients' packets come by";
+    let port = services.first().map_or(0, |it| it.live_port);
+    let capture = format!(
+        "check -x and -i: `tcpdump -ni any tcp port {port}` shows where clients' packets come by"
+    );
     match known {
         Some(known) => format!("{known}; {capture}"),
         None => format!(
@@ -198,139 +259,243 @@ pub(super) fn nobody(services: &[Mapping]) -> String {
     }
 }
 
+/// Targets that took something take nothing any more.
+fn stalled(facts: &Facts<'_>) -> Option<Why> {
+    let seconds = facts.recent.stalled_seconds;
+    if seconds < STALLED {
+        return None;
+    }
+    let why = format!("the targets have acknowledged nothing for {seconds:.0} s");
+    Some(not_copying(
+        Cause::Stalled,
+        &why,
+        Some("are they up, and do their answers still come back to an interceptor?"),
+    ))
+}
+
 /// Nothing connects.
-fn refusal(facts: &Facts<'_>) -> Option<Cause> {
+fn refusal(facts: &Facts<'_>) -> Option<Why> {
     let Recent {
-        sessions,
         opened,
         established,
+        delivered_bytes,
         aborted,
         refused,
         ..
     } = facts.recent;
-    let most = |counts: &std::collections::BTreeMap<String, u64>| {
-        let most = counts.iter().max_by_key(|(_, count)| **count);
-        most.map(|(reason, count)| (reason.clone(), *count))
-    };
-    if *established > 0 {
+    if *established > 0 || *delivered_bytes > 0 {
         return None;
     }
-    if let Some((reason, count)) = most(aborted).filter(|_| *opened > 0) {
-        let means = remedies::of_abort(&reason)?;
-        return Some((
-            format!("none of {opened} copied connections was opened: {count} `{reason}`"),
-            Some(means.to_owned()),
-        ));
+    let first = |counts: &BTreeMap<String, u64>, remedy: fn(&str) -> Option<&'static str>| {
+        let known = counts
+            .iter()
+            .filter_map(|(reason, count)| Some((*count, reason.clone(), remedy(reason)?)));
+        known.max()
+    };
+    let failed = aborted
+        .iter()
+        .filter(|(reason, _)| NEVER_OPENED.contains(&reason.as_str()))
+        .map(|(reason, count)| (reason.clone(), *count))
+        .collect();
+    if *opened > 0
+        && let Some((count, reason, means)) = first(&failed, remedies::of_abort)
+    {
+        let why =
+            format!("no copied connection comes about: {count} of {opened} ended as `{reason}`");
+        return Some(not_copying(Cause::Refused, &why, Some(means)));
     }
-    let (reason, count) =
-        most(refused).filter(|_| *sessions + refused.values().sum::<u64>() > 0)?;
-    let means = remedies::of_refusal(&reason).filter(|_| *opened == 0)?;
-    Some((
-        format!("no session is taken: {count} refused, `{reason}`"),
-        Some(means.to_owned()),
-    ))
+    let (count, reason, means) = first(refused, remedies::of_refusal)?;
+    if *opened > 0 {
+        return None;
+    }
+    let why = format!("no session is taken: {count} refused as `{reason}`");
+    Some(not_copying(Cause::Refused, &why, Some(means)))
 }
 
 /// What goes wrong besides.
-fn also(facts: &Facts<'_>) -> Vec<String> {
+fn also(facts: &Facts<'_>) -> Vec<Remark> {
     let Facts { report, recent, .. } = facts;
+    let told = |about: &str, text: String| Remark {
+        about: about.to_owned(),
+        text,
+        is_news: false,
+    };
     let mut all = Vec::new();
     if recent.dropped > 0 {
-        all.push(format!(
-            "capture lost {} frames in {:.0} s: give the copier more CPU time or a larger buffer (-B)",
-            recent.dropped, recent.seconds
-        ));
+        let text = format!(
+            "capture lost {} in {:.0} s: give the copier more CPU time or a larger buffer (-B)",
+            count(recent.dropped, "frame"),
+            recent.seconds
+        );
+        all.push(told("capture", text));
     }
     let open = report.targets.iter().any(|it| it.state == ProbeState::Open);
     let wrong = [ProbeState::Failed, ProbeState::Misdirected];
-    let failed = report
-        .targets
-        .iter()
-        .filter(|it| open && wrong.contains(&it.state));
-    all.extend(failed.map(|target| {
+    let failed = report.targets.iter();
+    let failed = failed.filter(|it| open && wrong.contains(&it.state));
+    all.extend(failed.take(NAMED).map(|target| {
         let clients = target.clients.map(|kind| format!(" for clients {kind}"));
-        format!(
-            "nothing is sent{}: {}",
-            clients.unwrap_or_default(),
-            unproven(target)
+        let clients = clients.unwrap_or_default();
+        told(
+            &target.target,
+            format!("nothing is sent{clients}: {}", unproven(target)),
         )
     }));
-    let away = facts.links.iter().filter(|link| !link.connected).count();
-    if away > 0 && away < facts.links.len() {
-        all.push(format!(
-            "{away} of {} links to interceptors are down",
-            facts.links.len()
-        ));
+    if facts.links.iter().any(|link| link.connected) {
+        let away = facts.links.iter().filter(|link| !link.connected);
+        let text = |link: &LinkStatus| format!("an interceptor is away: {}", down(link));
+        all.extend(away.take(NAMED).map(|link| told(&link.address, text(link))));
     }
-    all.extend(worth_a_word(recent));
-    if report.sessions.encrypted > 0 {
-        all.push(encrypted(
-            report.sessions.encrypted,
-            report.sessions.captured,
-        ));
-    }
+    all.extend(mute(facts));
+    all.extend(reasons(recent));
+    all.extend(encrypted(recent));
     for agent in facts.agents {
-        all.extend(
-            agent
-                .warnings
-                .iter()
-                .map(|it| format!("{}: {it}", agent.address)),
-        );
+        let text = |warning: &String| format!("router-agent {}: {warning}", agent.address);
+        let warnings = agent.warnings.iter();
+        all.extend(warnings.map(|it| told(&agent.address, text(it))));
     }
     all
 }
 
-/// Reasons for which more than a few copies end or sessions are refused, in words.
-pub(super) fn worth_a_word(recent: &Recent) -> Vec<String> {
+/// Services of which nothing came, where others have clients.
+fn mute(facts: &Facts<'_>) -> Vec<Remark> {
+    let Facts { report, .. } = facts;
+    let met = |at: usize| report.sessions.met.get(at).copied().unwrap_or(0);
+    if report.recording.is_some() || report.duration_seconds < SILENT {
+        return Vec::new();
+    }
+    let services = facts.services.iter().enumerate();
+    let mute: Vec<Mapping> = services
+        .filter(|(at, _)| met(*at) == 0)
+        .map(|(_, service)| *service)
+        .collect();
+    if mute.is_empty() || mute.len() == facts.services.len() {
+        return Vec::new();
+    }
+    let text = format!(
+        "no connection to {} was seen since the start: {}",
+        ports(&mute),
+        (facts.nobody)(&mute)
+    );
+    vec![Remark {
+        about: ports(&mute),
+        text,
+        is_news: true,
+    }]
+}
+
+/// Reasons for which more than a few copies end or sessions are refused.
+fn reasons(recent: &Recent) -> Vec<Remark> {
     let all = recent.opened.max(recent.sessions).max(1);
-    let many = |count: u64| count * 100 >= all * PERCENT;
-    let aborted = recent.aborted.iter().filter(|(_, count)| many(**count));
-    let aborted = aborted.filter_map(|(reason, count)| {
+    // What first contact says of the target is its cause.
+    let many = |reason: &str, count: u64| {
+        count * 100 >= all * PERCENT && !["unproven", "misdirected"].contains(&reason)
+    };
+    let remark = |reason: &String, text: String| Remark {
+        about: reason.clone(),
+        text,
+        is_news: true,
+    };
+    let aborted = recent
+        .aborted
+        .iter()
+        .filter(|(reason, n)| many(reason, **n));
+    let aborted = aborted.filter_map(|(reason, n)| {
         let means = remedies::of_abort(reason)?;
-        Some(format!(
-            "{count} copied connections ended as `{reason}`: {means}"
+        let copies = count(*n, "copied connection");
+        Some(remark(
+            reason,
+            format!("{copies} ended as `{reason}`: {means}"),
         ))
     });
-    let refused = recent.refused.iter().filter(|(_, count)| many(**count));
-    let refused = refused.filter_map(|(reason, count)| {
+    let refused = recent
+        .refused
+        .iter()
+        .filter(|(reason, n)| many(reason, **n));
+    let refused = refused.filter_map(|(reason, n)| {
         let means = remedies::of_refusal(reason)?;
-        Some(format!(
-            "{count} sessions were refused as `{reason}`: {means}"
+        let sessions = count(*n, "session");
+        Some(remark(
+            reason,
+            format!("{sessions} refused as `{reason}`: {means}"),
         ))
     });
     aborted.chain(refused).collect()
 }
 
-/// Sessions that begin with TLS, in words.
-pub(super) fn encrypted(count: u64, of: u64) -> String {
-    format!(
-        "{count} of {of} sessions begin with TLS: no target can read a copy, since its keys are agreed upon anew; copy where \
-         the traffic is plain, behind the proxy that ends TLS"
-    )
+/// Sessions that begin with TLS.
+fn encrypted(recent: &Recent) -> Option<Remark> {
+    let Recent {
+        encrypted,
+        sessions,
+        ..
+    } = recent;
+    (*encrypted > 0 && encrypted * 100 >= sessions * PERCENT).then(|| Remark {
+        about: "tls".to_owned(),
+        text: format!(
+            "{encrypted} of the last {} with TLS: no target can read a copy of these, since their keys are agreed upon anew; \
+             copy where the traffic is plain, behind the proxy that ends TLS",
+            match sessions {
+                1 => "session began".to_owned(),
+                _ => format!("{sessions} sessions began"),
+            }
+        ),
+        is_news: true,
+    })
 }
 
 /// The live ports, for people.
-pub(super) fn ports(services: &[Mapping]) -> String {
-    let mut ports: Vec<String> = services.iter().map(|it| it.live_port.to_string()).collect();
+fn ports(services: &[Mapping]) -> String {
+    let mut ports: Vec<u16> = services.iter().map(|it| it.live_port).collect();
+    ports.sort_unstable();
     ports.dedup();
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
     match ports.as_slice() {
         [only] => format!("port {only}"),
         several => format!("ports {}", several.join(", ")),
     }
 }
 
-/// A share for people.
-pub(super) fn delivered(recent: &Recent) -> String {
+/// So many of these, for people.
+fn count(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// A share in percent, for people.
+pub(crate) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent < 1.0 && percent > 0.0 {
+        true => format!("{percent:.2}%"),
+        false => format!("{percent:.0}%"),
+    }
+}
+
+/// Bytes in a second, for people.
+fn rate(bytes: f64) -> String {
+    match bytes < 1e6 {
+        true => format!("{:.1} kB/s", bytes / 1e3),
+        false => format!("{:.1} MB/s", bytes / 1e6),
+    }
+}
+
+/// The share that was delivered lately, for people.
+fn delivered(recent: &Recent) -> String {
     match recent.wanted_bytes {
-        0 => "nothing wanted".to_owned(),
-        wanted => shown((recent.delivered_bytes as f64 / wanted as f64).min(1.0)),
+        0 => format!("nothing to deliver in the last {:.0} s", recent.seconds),
+        wanted => format!(
+            "{} delivered in the last {:.0} s",
+            shown((recent.delivered_bytes as f64 / wanted as f64).min(1.0)),
+            recent.seconds
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use millrace_fleet::hold::HoldStatus;
-    use millrace_fleet::link::LinkStatus;
 
     use super::*;
     use crate::report::{Counts, Report};
@@ -349,7 +514,7 @@ mod tests {
         LinkStatus {
             address: "198.18.2.30:36524".to_owned(),
             connected,
-            last_error: "connection refused".to_owned(),
+            last_error: "198.18.2.30:36524 refuses the connection".to_owned(),
             ..LinkStatus::default()
         }
     }
@@ -358,7 +523,8 @@ mod tests {
     fn said(
         change: impl FnOnce(&mut Report, &mut Vec<LinkStatus>, &mut Vec<HoldStatus>),
     ) -> Headline {
-        let services: Vec<Mapping> = vec!["80-198.18.2.20:80".parse().unwrap()];
+        let services = ["80-198.18.2.20:80", "81-198.18.2.20:81"];
+        let services = services.map(|service| service.parse::<Mapping>().unwrap());
         let mut report = Report {
             duration_seconds: 20.0,
             fidelity: 1.0,
@@ -369,8 +535,11 @@ mod tests {
         report.intensity.now = 1.0;
         report.packets.client_segments = 100;
         report.sessions.captured = 40;
+        report.sessions.met = vec![30, 10];
         report.replicas.opened = 40;
         report.replicas.established = 40;
+        report.bytes.wanted = 4000;
+        report.bytes.delivered = 4000;
         let (mut links, mut agents) = (vec![link(true)], Vec::new());
         change(&mut report, &mut links, &mut agents);
         let recent = super::super::window::Window::default().recent(&report);
@@ -380,42 +549,59 @@ mod tests {
             recent: &recent,
             links: &links,
             agents: &agents,
+            nobody: &|services| format!("{} services", services.len()),
         })
     }
 
     #[test]
     fn a_copier_that_copies_says_how_much() {
         let headline = said(|_, _, _| {});
-        assert_eq!(headline.state, State::Copying);
-        assert!(
-            headline
-                .sentence
-                .starts_with("copying 100% of 80-198.18.2.20:80: 2 sessions/s"),
-            "{headline:?}"
+        assert_eq!(
+            headline.sentence,
+            "copying 100% of 80-198.18.2.20:80,81-198.18.2.20:81: 2.0 sessions/s, 0.0 kB/s, 1.000000 delivered in the last 20 s"
         );
+        assert_eq!(headline.state, State::Copying);
         assert_eq!((headline.next, headline.also.len()), (None, 0));
     }
 
     #[test]
     fn each_cause_is_named_and_the_first_one_first() {
-        let cause = |headline: Headline, words: &str| {
+        let cause = |headline: Headline, cause: Cause, words: &str| {
             assert_eq!(headline.state, State::NotCopying, "{headline:?}");
+            assert_eq!(headline.cause, Some(cause), "{headline:?}");
             assert!(headline.sentence.contains(words), "{headline:?}");
         };
+        let away = said(|_, links, _| links[0].connected = false);
+        assert!(away.next.as_ref().unwrap().starts_with("start millrace"));
         cause(
-            said(|_, links, _| links[0].connected = false),
-            "no interceptor is connected (198.18.2.30:36524: connection refused)",
+            away,
+            Cause::Interceptors,
+            "no interceptor is connected (198.18.2.30:36524 refuses the connection)",
         );
+        let other = said(|_, links, _| {
+            links[0].connected = false;
+            links[0].last_error = "this host forwards packets".to_owned();
+        });
+        assert_eq!(other.next, None);
+        cause(other, Cause::Interceptors, "30:36524: this host forwards");
         cause(
             said(|report, links, _| {
                 links[0].connected = false;
                 report.intensity.mode = Mode::Paused;
+                report.replicas.open = 3;
             }),
-            "paused by the operator",
+            Cause::Operator,
+            "paused by the operator; 3 open copies go on",
         );
         cause(
             said(|report, _, _| report.intensity.now = 0.0),
+            Cause::Operator,
             "the intensity is 0",
+        );
+        cause(
+            said(|report, _, _| report.held_back = Some("it is ending".to_owned())),
+            Cause::HeldBack,
+            "it is ending",
         );
         cause(
             said(|_, _, agents| {
@@ -424,36 +610,63 @@ mod tests {
                     ..HoldStatus::default()
                 });
             }),
+            Cause::RouterAgents,
             "a rule is gone",
         );
+        for state in [ProbeState::Failed, ProbeState::Asking] {
+            cause(
+                said(|report, _, _| {
+                    report.targets = vec![target(state, Some("not diverted"))];
+                }),
+                Cause::FirstContact,
+                "198.18.2.20:80: not diverted",
+            );
+        }
         cause(
             said(|report, _, _| {
-                report.targets = vec![target(ProbeState::Failed, Some("not diverted"))];
+                report.targets = vec![target(ProbeState::Waiting, None)];
+                report.replicas.silent_targets = 1;
             }),
-            "198.18.2.20:80: not diverted",
+            Cause::FirstContact,
+            "fell silent",
         );
         cause(
             said(|report, _, _| {
                 report.packets.client_segments = 0;
                 report.targets = vec![target(ProbeState::Waiting, None)];
             }),
-            "no packet of a client for port 80 was seen in 20 s",
+            Cause::Silence,
+            "no packet of a client for ports 80, 81 was seen in 20 s",
         );
         cause(
             said(|report, _, _| {
                 report.replicas.established = 0;
-                report.replicas.aborted = Counts::from([("refused", 40)]);
+                report.bytes.delivered = 0;
+                report.replicas.aborted = Counts::from([("refused", 40), ("target_closed", 99)]);
             }),
-            "none of 40 copied connections was opened: 40 `refused`",
+            Cause::Refused,
+            "no copied connection comes about: 40 of 40 ended as `refused`",
         );
         cause(
             said(|report, _, _| {
                 report.replicas.established = 0;
                 report.replicas.opened = 0;
-                report.sessions.refused = Counts::from([("sources", 40)]);
+                report.bytes.delivered = 0;
+                report.sessions.refused = Counts::from([("sources", 40), ("max_open", 99)]);
             }),
-            "no session is taken: 40 refused, `sources`",
+            Cause::Refused,
+            "no session is taken: 40 refused as `sources`",
         );
+    }
+
+    #[test]
+    fn a_connection_that_is_refused_beside_long_ones_that_go_on_is_no_standstill() {
+        let headline = said(|report, _, _| {
+            report.replicas.established = 0;
+            report.replicas.opened = 1;
+            report.replicas.aborted = Counts::from([("refused", 1)]);
+        });
+        assert_eq!(headline.state, State::Copying, "{headline:?}");
     }
 
     #[test]
@@ -461,21 +674,30 @@ mod tests {
         let headline = said(|report, links, _| {
             report.capture.dropped = 7;
             report.replicas.aborted = Counts::from([("timeout", 3), ("shutdown", 9)]);
-            report
-                .targets
-                .push(target(ProbeState::Failed, Some("lost at the router")));
+            report.sessions.met = vec![40];
+            report.sessions.encrypted = 20;
+            let failed = target(ProbeState::Failed, Some("lost at the router"));
+            report.targets.push(failed);
             links.push(link(false));
         });
         assert_eq!(headline.state, State::Copying);
-        let [lost, target, links, timeout] = headline.also.as_slice() else {
+        let texts: Vec<&str> = headline.also.iter().map(|it| it.text.as_str()).collect();
+        let [lost, target, link, mute, timeout, tls] = texts.as_slice() else {
             panic!("{headline:?}");
         };
         assert!(lost.contains("7 frames") && target.contains("lost at the router"));
-        assert!(links.contains("1 of 2 links") && timeout.contains("3 copied connections"));
+        assert!(link.contains("refuses the connection") && timeout.contains("3 copied"));
+        assert_eq!(
+            *mute,
+            "no connection to port 81 was seen since the start: 1 services"
+        );
+        assert!(tls.starts_with("20 of the last 40 sessions began with TLS"));
         let few = said(|report, _, _| {
             report.replicas.opened = 1000;
+            report.sessions.captured = 1000;
+            report.sessions.encrypted = 3;
             report.replicas.aborted = Counts::from([("timeout", 3)]);
         });
-        assert_eq!(few.also, [] as [String; 0]);
+        assert_eq!(few.also, []);
     }
 }

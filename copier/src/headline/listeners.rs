@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use millrace_capture::Device;
+
 /// State of a socket that listens.
 const LISTEN: &str = "0A";
 /// Ports that are named at most.
@@ -14,21 +16,32 @@ struct Listener {
     port: u16,
 }
 
-/// All of them.
+/// All of them, and this host's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Listeners(Vec<Listener>);
+pub(super) struct Listeners {
+    all: Vec<Listener>,
+    own: Vec<IpAddr>,
+}
 
 impl Listeners {
     /// Those of this process's namespace; none where they cannot be read.
     pub(super) fn read() -> Self {
         let files = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
         let texts = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
-        Self(texts.iter().flat_map(|text| parse(text)).collect())
+        let devices = Device::list().into_iter();
+        Self {
+            all: texts.iter().flat_map(|text| parse(text)).collect(),
+            own: devices.flat_map(|device| device.addresses).collect(),
+        }
     }
 
     /// What they say of a service of which no packet comes, in words; `None` where it should come.
     pub(super) fn of(&self, live_ip: Option<IpAddr>, port: u16) -> Option<String> {
-        let at: Vec<IpAddr> = (self.0.iter().filter(|it| it.port == port))
+        if live_ip.is_some_and(|live| !self.own.contains(&live)) {
+            // Another host listens there.
+            return None;
+        }
+        let at: Vec<IpAddr> = (self.all.iter().filter(|it| it.port == port))
             .map(|it| it.ip)
             .collect();
         if at.is_empty() {
@@ -57,7 +70,7 @@ impl Listeners {
     }
 
     fn ports(&self) -> Vec<u16> {
-        let reachable = self.0.iter().filter(|it| !it.ip.is_loopback());
+        let reachable = self.all.iter().filter(|it| !it.ip.is_loopback());
         let mut ports: Vec<u16> = reachable.map(|it| it.port).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -112,7 +125,13 @@ mod tests {
             ip: ip.parse().unwrap(),
             port: *port,
         };
-        Listeners(at.iter().map(listener).collect())
+        Listeners {
+            all: at.iter().map(listener).collect(),
+            own: vec![
+                "198.18.2.10".parse().unwrap(),
+                "198.18.2.11".parse().unwrap(),
+            ],
+        }
     }
 
     #[test]
@@ -124,8 +143,8 @@ mod tests {
                   00000000000000000000000000000000:0000 0A 0\n 1: xyz 0A\n";
         #[cfg(target_endian = "little")]
         {
-            assert_eq!(parse(text), listeners(&[("127.0.0.1", 8080)]).0);
-            assert_eq!(parse(v6), listeners(&[("127.0.0.1", 80)]).0);
+            assert_eq!(parse(text), listeners(&[("127.0.0.1", 8080)]).all);
+            assert_eq!(parse(v6), listeners(&[("127.0.0.1", 80)]).all);
         }
         assert_eq!(parse(""), []);
     }
@@ -146,6 +165,7 @@ mod tests {
         assert!(said(None, 8080).unwrap().contains("loopback"));
         assert_eq!(said(None, 80), None);
         assert_eq!(said(Some("198.18.2.11"), 22), None);
+        assert_eq!(said(Some("198.18.77.1"), 81), None, "another host's");
         assert!(!Listeners::default().of(None, 5).unwrap().contains("but"));
     }
 }

@@ -15,6 +15,7 @@ mod window;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use millrace_fleet::address::Mapping;
 use millrace_fleet::hold::HoldStatus;
@@ -22,9 +23,11 @@ use millrace_fleet::link::LinkStatus;
 use millrace_fleet::sync::lock;
 use serde::{Deserialize, Serialize};
 
-pub use watch::follow;
-pub use window::Recent;
-use window::Window;
+pub(crate) use self::causes::percent;
+use self::listeners::Listeners;
+pub use self::watch::follow;
+pub use self::window::Recent;
+use self::window::Window;
 
 use crate::agents::Agents;
 use crate::interceptors::Interceptors;
@@ -43,27 +46,76 @@ pub enum State {
     NotCopying,
 }
 
+/// What keeps a copier from copying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// It has just begun.
+    Starting,
+    /// A guard has stopped it.
+    Stopped,
+    /// The operator has paused it, or wants nothing copied.
+    Operator,
+    /// It is ending, or interceptors hold it back.
+    HeldBack,
+    /// No interceptor is connected.
+    Interceptors,
+    /// A router-agent does not keep responses from real clients.
+    RouterAgents,
+    /// No probe of a target has come back.
+    FirstContact,
+    /// No packet of a client has been seen.
+    Silence,
+    /// Targets refuse connections, or sessions are refused.
+    Refused,
+    /// Targets acknowledge nothing any more.
+    Stalled,
+}
+
+impl Cause {
+    /// Whether the log is told of it here: the others are told by whoever finds them.
+    const fn is_news(self) -> bool {
+        matches!(self, Self::Silence | Self::Refused | Self::Stalled)
+    }
+}
+
 /// One sentence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Headline {
     /// How things stand.
     pub state: State,
-    /// The same in words, with the cause.
+    /// What keeps it from copying.
+    pub cause: Option<Cause>,
+    /// The same in words.
     pub sentence: String,
     /// What to do, where something is to be done.
     pub next: Option<String>,
     /// What goes wrong besides, worst first.
-    pub also: Vec<String>,
+    pub also: Vec<Remark>,
+}
+
+/// Something that goes wrong while others go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// What it is about: a reason, or the name of a part. It stays the same while figures change.
+    pub about: String,
+    /// What goes wrong, and what helps.
+    pub text: String,
+    /// Whether the log is told of it here.
+    #[serde(skip)]
+    is_news: bool,
 }
 
 /// What is known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Facts<'a> {
     services: &'a [Mapping],
     report: &'a Report,
     recent: &'a Recent,
     links: &'a [LinkStatus],
     agents: &'a [HoldStatus],
+    /// Why no packet of these services may come, in words.
+    nobody: &'a dyn Fn(&[Mapping]) -> String,
 }
 
 /// Whoever knows the present state of the copier.
@@ -74,7 +126,12 @@ pub struct Monitor {
     interceptors: Interceptors,
     agents: Agents,
     window: Arc<Mutex<Window>>,
+    /// What was found out of listeners, and when.
+    nobody: Arc<Mutex<Option<(Instant, String)>>>,
 }
+
+/// What listeners say is asked again after so long: their list may be long.
+const LISTENERS_AGAIN: Duration = Duration::from_secs(30);
 
 impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +153,7 @@ impl Monitor {
             interceptors,
             agents,
             window: Arc::default(),
+            nobody: Arc::default(),
         }
     }
 
@@ -114,7 +172,20 @@ impl Monitor {
             recent: &recent,
             links: &self.interceptors.status(),
             agents: &self.agents.status(),
+            nobody: &|services| self.nobody(services),
         })
+    }
+
+    fn nobody(&self, services: &[Mapping]) -> String {
+        let mut known = lock(&self.nobody);
+        match &*known {
+            Some((at, text)) if at.elapsed() < LISTENERS_AGAIN => text.clone(),
+            _ => {
+                let text = causes::nobody(services, &Listeners::read());
+                *known = Some((Instant::now(), text.clone()));
+                text
+            }
+        }
     }
 
     /// What happened in the last minute.

@@ -1,19 +1,18 @@
-//! What is said in the log without being asked: where copies go, what keeps them from going, and how things stand once a
-//! minute.
+//! What is said in the log without being asked: what keeps a copier from copying, where nobody else says it, and how
+//! things stand once a minute.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Headline, Monitor, State, causes};
-use crate::report::Report;
+use super::{Cause, Headline, Monitor, State};
 
 /// How often things are looked at.
 const EVERY: Duration = Duration::from_secs(1);
-/// The same trouble is not said again for so long.
-const AGAIN: Duration = Duration::from_secs(300);
-/// A cause must last for so many looks: what settles by itself is no news.
+/// What goes wrong beside others that go on is not said again for so long.
+const AGAIN: Duration = Duration::from_secs(600);
+/// What is said has lasted for so many looks: what settles by itself is no news.
 const LASTS: u32 = 3;
 
 /// Looks at a live copier as long as it runs; `summary` is the time between two summaries, if they are wanted.
@@ -25,17 +24,10 @@ pub async fn follow(monitor: Monitor, summary: Option<Duration>) {
         looks.tick().await;
         let report = monitor.shared.report();
         super::lock(&monitor.window).sample(&report);
-        let headline = monitor.headline(&report);
-        let recent = monitor.recent(&report);
-        for line in talk.lines(Instant::now(), &headline, &report) {
+        for line in talk.lines(Instant::now(), &monitor.headline(&report)) {
             match line {
                 Line::Trouble(text) => tracing::warn!("{text}"),
                 Line::News(text) => tracing::info!("{text}"),
-                Line::Summary(text) => tracing::info!(
-                    "{text} ({} delivered in the last {:.0} s)",
-                    causes::delivered(&recent),
-                    recent.seconds
-                ),
             }
         }
     }
@@ -46,7 +38,6 @@ pub async fn follow(monitor: Monitor, summary: Option<Duration>) {
 enum Line {
     Trouble(String),
     News(String),
-    Summary(String),
 }
 
 /// What was said.
@@ -54,12 +45,13 @@ enum Line {
 struct Talk {
     summary: Option<Duration>,
     summary_at: Instant,
-    /// Since how many looks nothing has been copied.
-    stuck: u32,
-    /// Why, as it was said last, and when that was.
-    said: Option<(String, Instant)>,
-    also_said: BTreeSet<String>,
-    forget_at: Instant,
+    /// The cause that was found last, and in how many looks in a row.
+    cause: Option<Cause>,
+    lasts: u32,
+    /// The cause that was said and has not ended.
+    said: Option<Cause>,
+    /// What was said beside it, and when.
+    also: BTreeMap<String, Instant>,
 }
 
 impl Talk {
@@ -67,117 +59,135 @@ impl Talk {
         Self {
             summary,
             summary_at: now + summary.unwrap_or_default(),
-            stuck: 0,
+            cause: None,
+            lasts: 0,
             said: None,
-            also_said: BTreeSet::new(),
-            forget_at: now + AGAIN,
+            also: BTreeMap::new(),
         }
     }
 
     /// What is to be said now.
-    fn lines(&mut self, now: Instant, headline: &Headline, report: &Report) -> Vec<Line> {
+    fn lines(&mut self, now: Instant, headline: &Headline) -> Vec<Line> {
         let mut lines = Vec::new();
-        if now >= self.forget_at {
-            self.also_said.clear();
-            self.forget_at = now + AGAIN;
+        self.lasts = match headline.cause == self.cause {
+            true => self.lasts.saturating_add(1),
+            false => 1,
+        };
+        self.cause = headline.cause;
+        if self.lasts >= LASTS && self.said != self.cause {
+            lines.extend(self.change(headline));
         }
-        match headline.state {
-            State::NotCopying => {
-                self.stuck += 1;
-                lines.extend(self.trouble(now, headline));
-            }
-            State::Copying => {
-                self.stuck = 0;
-                if self.said.take().is_some() {
-                    lines.push(Line::News(headline.sentence.clone()));
-                }
-            }
-            State::Idle => self.stuck = 0,
-        }
-        for text in &headline.also {
-            // Figures change, and are no news.
-            let kind: String = text.chars().filter(|it| !it.is_ascii_digit()).collect();
-            if self.also_said.insert(kind) {
-                lines.push(Line::Trouble(text.clone()));
+        self.also.retain(|_, at| now < *at + AGAIN);
+        for remark in headline.also.iter().filter(|remark| remark.is_news) {
+            let about = self.also.entry(remark.about.clone());
+            if let std::collections::btree_map::Entry::Vacant(place) = about {
+                place.insert(now);
+                lines.push(Line::Trouble(remark.text.clone()));
             }
         }
         if let Some(every) = self.summary.filter(|_| now >= self.summary_at) {
             self.summary_at = now + every;
-            if report.duration_seconds > 0.0 {
-                lines.push(Line::Summary(headline.sentence.clone()));
-            }
+            lines.push(Line::News(headline.sentence.clone()));
         }
         lines
     }
 
-    /// Says why nothing is copied: when that is new, and again after a while.
-    fn trouble(&mut self, now: Instant, headline: &Headline) -> Option<Line> {
-        let kind: String = (headline.sentence.chars())
-            .filter(|it| !it.is_ascii_digit())
-            .collect();
-        let known = self.said.as_ref();
-        let old = known.is_some_and(|(said, at)| *said == kind && now < *at + AGAIN);
-        if old || self.stuck < LASTS {
-            return None;
+    /// A cause that is new and lasts, or the end of one that was said.
+    fn change(&mut self, headline: &Headline) -> Option<Line> {
+        match headline.cause.filter(|cause| cause.is_news()) {
+            Some(cause) => {
+                self.said = Some(cause);
+                let next = headline.next.as_ref();
+                let next = next.map_or(String::new(), |next| format!(". Next: {next}"));
+                Some(Line::Trouble(format!("{}{next}", headline.sentence)))
+            }
+            None => {
+                let over = self.said.take().is_some() && headline.state != State::NotCopying;
+                over.then(|| Line::News(headline.sentence.clone()))
+            }
         }
-        self.said = Some((kind, now));
-        let next = headline.next.as_ref();
-        let next = next.map_or(String::new(), |next| format!(". Next: {next}"));
-        Some(Line::Trouble(format!("{}{next}", headline.sentence)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headline::Remark;
 
-    fn headline(state: State, sentence: &str) -> Headline {
+    fn headline(cause: Option<Cause>, sentence: &str) -> Headline {
         Headline {
-            state,
+            state: match cause {
+                Some(_) => State::NotCopying,
+                None => State::Copying,
+            },
+            cause,
             sentence: sentence.to_owned(),
             next: Some("do this".to_owned()),
             also: Vec::new(),
         }
     }
 
+    fn trouble(text: &str) -> Line {
+        Line::Trouble(format!("{text}. Next: do this"))
+    }
+
     #[test]
     fn a_cause_that_lasts_is_said_once_and_its_end_too() {
         let now = Instant::now();
         let mut talk = Talk::new(None, now);
-        let report = Report::default();
         let stuck =
-            |seconds: u32| headline(State::NotCopying, &format!("no packet in {seconds} s"));
+            |second: u32| headline(Some(Cause::Silence), &format!("no packet in {second} s"));
         let mut lines = Vec::new();
-        for second in 0..200 {
-            lines.extend(talk.lines(now, &stuck(second), &report));
+        for second in 0..2000 {
+            lines.extend(talk.lines(now, &stuck(second)));
         }
-        let line = Line::Trouble("no packet in 2 s. Next: do this".to_owned());
-        assert_eq!(lines, [line]);
-        assert_eq!(talk.lines(now + AGAIN, &stuck(300), &report).len(), 1);
-        let copying = headline(State::Copying, "copying");
-        let line = Line::News("copying".to_owned());
-        assert_eq!(talk.lines(now, &copying, &report), [line]);
-        assert_eq!(talk.lines(now, &copying, &report), []);
+        assert_eq!(lines, [trouble("no packet in 2 s")]);
+        let copying = headline(None, "copying");
+        let lines: Vec<Line> = (0..9).flat_map(|_| talk.lines(now, &copying)).collect();
+        assert_eq!(lines, [Line::News("copying".to_owned())]);
     }
 
     #[test]
-    fn a_summary_comes_once_in_its_time_and_what_goes_wrong_besides_once_in_five_minutes() {
+    fn what_comes_and_goes_is_said_once_it_stays() {
+        let now = Instant::now();
+        let mut talk = Talk::new(None, now);
+        let (stuck, copying) = (
+            headline(Some(Cause::Stalled), "stuck"),
+            headline(None, "copying"),
+        );
+        for _ in 0..100 {
+            assert_eq!(talk.lines(now, &stuck), []);
+            assert_eq!(talk.lines(now, &copying), []);
+        }
+        // Whoever finds them says these.
+        let told = headline(Some(Cause::Interceptors), "no interceptor");
+        for _ in 0..9 {
+            assert_eq!(talk.lines(now, &told), []);
+        }
+        let lines: Vec<Line> = (0..9).flat_map(|_| talk.lines(now, &stuck)).collect();
+        assert_eq!(lines, [trouble("stuck")]);
+    }
+
+    #[test]
+    fn a_summary_comes_in_its_time_and_each_remark_once_in_a_while() {
         let now = Instant::now();
         let mut talk = Talk::new(Some(Duration::from_secs(60)), now);
-        let report = Report {
-            duration_seconds: 1.0,
-            ..Report::default()
-        };
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut all = Vec::new();
-        for second in 0..=300 {
-            let mut headline = headline(State::Copying, "copying");
-            headline.also = vec![format!("{second} timeouts")];
-            all.extend(talk.lines(at(second), &headline, &report));
+        for second in 0..=600 {
+            let mut headline = headline(None, "copying");
+            headline.also = ["timeout", "tls"]
+                .map(|about| Remark {
+                    about: about.to_owned(),
+                    text: format!("{second} {about}"),
+                    is_news: true,
+                })
+                .to_vec();
+            all.extend(talk.lines(at(second), &headline));
         }
-        let summaries = all.iter().filter(|line| matches!(line, Line::Summary(_)));
-        assert_eq!(summaries.count(), 5);
+        let summaries = all.iter().filter(|line| matches!(line, Line::News(_)));
+        assert_eq!(summaries.count(), 10);
         let troubles = all.iter().filter(|line| matches!(line, Line::Trouble(_)));
-        assert_eq!(troubles.count(), 2);
+        assert_eq!(troubles.count(), 4);
     }
 }

@@ -36,6 +36,10 @@ pub struct Recent {
     pub refused: std::collections::BTreeMap<String, u64>,
     /// Frames that capture dropped.
     pub dropped: u64,
+    /// Sessions that began with TLS.
+    pub encrypted: u64,
+    /// For so long targets have acknowledged nothing of what they should get, in seconds.
+    pub stalled_seconds: f64,
 }
 
 /// Samples of the last minute, oldest first.
@@ -76,7 +80,20 @@ impl Window {
                 &[&before.sessions.refused, &before.replicas.refused],
             ),
             dropped: since(now.capture.dropped, before.capture.dropped),
+            encrypted: since(now.sessions.encrypted, before.sessions.encrypted),
+            stalled_seconds: self.stalled(now),
         }
+    }
+}
+
+impl Window {
+    /// Since the last sample in which less was delivered than now, if more was wanted since.
+    fn stalled(&self, now: &Report) -> f64 {
+        let same = |old: &&Report| old.bytes.delivered == now.bytes.delivered;
+        let oldest = self.0.iter().rev().take_while(same).last();
+        let grown = |old: &&Report| now.bytes.wanted > old.bytes.wanted && now.replicas.open > 0;
+        let oldest = oldest.filter(|old| grown(old));
+        oldest.map_or(0.0, |old| now.duration_seconds - old.duration_seconds)
     }
 }
 
@@ -124,5 +141,28 @@ mod tests {
         assert!((55.0..=65.0).contains(&recent.seconds), "{recent:?}");
         assert_eq!(recent.sessions, recent.seconds as u64 * 10);
         assert_eq!(recent.aborted.get("refused"), Some(&3));
+    }
+
+    #[test]
+    fn targets_that_acknowledge_nothing_have_stalled() {
+        let report = |seconds: u64, delivered, wanted| {
+            let mut report = report(seconds as f64, 1, 0);
+            (report.bytes.delivered, report.bytes.wanted) = (delivered, wanted);
+            report.replicas.open = 1;
+            report
+        };
+        let mut window = Window::default();
+        for second in 0..40 {
+            window.sample(&report(second, 100 * second.min(20), 100 * second));
+        }
+        let stalled = window.recent(&report(40, 2000, 4000)).stalled_seconds;
+        assert!((15.0..=20.0).contains(&stalled), "{stalled}");
+        assert_eq!(window.recent(&report(40, 2100, 4000)).stalled_seconds, 0.0);
+        // Nothing more is wanted.
+        let mut window = Window::default();
+        for second in 0..40 {
+            window.sample(&report(second, 100, 100));
+        }
+        assert_eq!(window.recent(&report(40, 100, 100)).stalled_seconds, 0.0);
     }
 }

@@ -229,6 +229,7 @@ fn report(engine: &Engine, feed: &Feed, decoder: &Decoder) -> Report {
         dropped_batches: 0,
         probes: Vec::new(),
         recording: Some(feed.recording()),
+        held_back: None,
     })
 }
 

@@ -318,6 +318,26 @@ impl RouteInfo {
             && !self.links.iter().any(LinkRoutes::waits_for_pool)
     }
 
+    /// Why nothing is sent though an interceptor is connected, in words, where interceptors are the reason.
+    pub fn held_back(&self) -> Option<String> {
+        let first = |is: fn(&LinkRoutes) -> bool| {
+            let link = self.links.iter().find(|link| is(link))?;
+            Some(link.handle().address().to_string())
+        };
+        let why = |address: String, why: &str| format!("interceptor {address} {why}");
+        if let Some(address) = first(LinkRoutes::is_unsafe) {
+            return Some(why(
+                address,
+                "does not vouch any more that its host keeps responses from real clients",
+            ));
+        }
+        if let Some(address) = first(|link| link.claim().is_some_and(Claim::is_refused)) {
+            return Some(why(address, "has given the client pool to another copier"));
+        }
+        let address = first(LinkRoutes::waits_for_pool)?;
+        Some(why(address, "has still to grant the client pool"))
+    }
+
     /// Whether this flow's responses may have come back on a link of `interceptor`.
     pub fn may_own(&self, interceptor: InterceptorId, key: ReplicaKey) -> bool {
         self.owners

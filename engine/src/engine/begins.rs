@@ -85,6 +85,7 @@ impl Engine {
         let session = Session::new(at, packet.tuple, service, first, phase);
         let key = self.sessions.insert(session);
         self.enter_session(key, &packet.tuple);
+        self.stats.met(service);
         Some(key)
     }
 
