@@ -146,6 +146,10 @@ pub fn run() -> Result<(), ExitError> {
         .security(plan.security.clone())
         .privileges(privileges)
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
+    let spare = control
+        .as_ref()
+        .and_then(|control| control.path().parent())
+        .map(Path::to_owned);
     if let Some(control) = control {
         let routes = control::commands(commands.clone(), trigger);
         control.serve(routes, runtime.handle())?;
@@ -187,7 +191,7 @@ pub fn run() -> Result<(), ExitError> {
         readiness,
     });
     let report = run_shard(shard, startup)?;
-    finish(&plan, &report)?;
+    finish(&plan, &report, spare.as_deref())?;
     if let Some(local) = &local {
         local.check()?;
     }
@@ -275,8 +279,8 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> ExitError {
     ExitError::caused(what, error)
 }
 
-/// Prints the report, and writes it where the operator wants it.
-fn finish(plan: &Plan, report: &Report) -> Result<(), ExitError> {
+/// Prints the report, and writes it where the operator wants it, or else into the `spare` directory, or the log.
+fn finish(plan: &Plan, report: &Report, spare: Option<&Path>) -> Result<(), ExitError> {
     tracing::info!(
         "{} sessions captured, {}",
         report.sessions.captured,
@@ -288,6 +292,17 @@ fn finish(plan: &Plan, report: &Report) -> Result<(), ExitError> {
         return Ok(());
     };
     let text = serde_json::to_string_pretty(report)
-        .map_err(|error| ExitError::caused("cannot write the report", &error))?;
-    std::fs::write(path, text + "\n").map_err(|error| cannot_write(path, &error))
+        .map_err(|error| ExitError::caused("cannot write the report", &error))?
+        + "\n";
+    let Err(error) = std::fs::write(path, &text) else {
+        return Ok(());
+    };
+    // A long run must not end without its report: the directory of the command socket is another place, the log the last.
+    let other =
+        spare.map(|directory| directory.join(format!("copier-{}.report.json", std::process::id())));
+    match other.filter(|other| std::fs::write(other, &text).is_ok()) {
+        Some(other) => tracing::error!("the report is in {} instead", other.display()),
+        None => tracing::error!("the report as JSON: {}", text.replace('\n', " ")),
+    }
+    Err(cannot_write(path, &error))
 }

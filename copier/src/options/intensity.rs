@@ -106,15 +106,16 @@ impl FromStr for Percent {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = units::plain_number(text.strip_suffix('%').unwrap_or(text));
-        number
-            .filter(|percent| *percent <= 100.0)
-            .map(Self)
-            .ok_or_else(|| {
-                format!(
-                    "'{text}' is not a percentage from 0 to 100, such as 20; more than all is \
-                     --intensity or -n"
-                )
-            })
+        match number {
+            Some(0.0) => Err(format!(
+                "'{text}' copies nothing: to begin with nothing and raise it by `millrace-copier ctl intensity`, write \
+                 --intensity 0; to rise by itself, --ramp 0..100%/5m"
+            )),
+            Some(percent) if percent <= 100.0 => Ok(Self(percent)),
+            Some(_) | None => Err(format!(
+                "'{text}' is not a percentage of at most 100, such as 20; more than all is --intensity or -n"
+            )),
+        }
     }
 }
 
@@ -177,17 +178,11 @@ mod tests {
         for text in ["", "1024", "4/4", "1/0", "-1", "a", "1/2/3", "1/1025", "+1"] {
             assert!(text.parse::<ShareOption>().is_err(), "{text}");
         }
-        for (text, ratio) in [
-            ("20", 0.2),
-            ("20%", 0.2),
-            ("0.5", 0.005),
-            ("100", 1.0),
-            ("0", 0.0),
-        ] {
+        for (text, ratio) in [("20", 0.2), ("20%", 0.2), ("0.5", 0.005), ("100", 1.0)] {
             let intensity = text.parse::<Percent>().unwrap().intensity();
             assert_eq!(intensity, Intensity::from_ratio(ratio), "{text}");
         }
-        for text in ["", "abc", "101", "-3", "NaN"] {
+        for text in ["", "abc", "101", "-3", "NaN", "0", "0%"] {
             assert!(text.parse::<Percent>().is_err(), "{text}");
         }
     }

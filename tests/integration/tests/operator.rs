@@ -176,3 +176,35 @@ fn a_target_that_refuses_and_a_live_service_that_speaks_tls_are_named() {
     .unwrap();
     copier.terminate(LIMIT).unwrap();
 }
+
+#[test]
+fn a_report_that_cannot_be_written_where_it_should_be_is_not_lost() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let live = scene.live_service(0, Family::V4, HTTP);
+    let target = scene.stage.target.address.v4;
+    let host = scene.stage.live[0].host.clone();
+    let (gone, stays) = (host.file("gone"), host.file("stays"));
+    std::fs::create_dir_all(&gone).unwrap();
+    let report = gone.join("report.json").display().to_string();
+    let control = stays.join("copier.sock").display().to_string();
+    let more = ["--report", &report, "--control", &control];
+    let mut copier = copier(&scene, &format!("{live}-{target}:{HTTP}"), &more);
+    wait_for_sentence(&host, "nothing to copy");
+    some_load(&scene);
+    wait_for_sentence(&host, "copying 100% of");
+    std::fs::remove_dir_all(&gone).unwrap();
+    let status = copier.terminate(LIMIT).unwrap();
+    let log = copier.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot write the report"), "{log}");
+    let (_, file) = log.split_once("the report is in ").unwrap();
+    let (file, _) = file.split_once(" instead").unwrap();
+    assert!(std::path::Path::new(file).starts_with(&stays), "{file}");
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(report["sessions"]["captured"], 100);
+}
