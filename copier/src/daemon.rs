@@ -52,6 +52,7 @@ pub fn run() -> Result<(), ExitError> {
     };
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
+    config::warn_of_misspelt_variables::<Options>();
     for line in options.tcpcopy.needless() {
         tracing::info!("{line}");
     }

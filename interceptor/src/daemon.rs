@@ -48,6 +48,7 @@ pub fn run() -> Result<(), ExitError> {
     };
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
+    config::warn_of_misspelt_variables::<Options>();
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;

@@ -55,6 +55,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
         Launch::Run(startup) => startup,
     };
     let log = logging::init(&options.common.logging())?;
+    config::warn_of_misspelt_variables::<Options>();
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
     let state = open_state(&host)?;

@@ -133,7 +133,7 @@ fn place(file: &str, text: &str, offset: usize) -> String {
 }
 
 /// Levenshtein's distance, in characters.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {

@@ -204,3 +204,73 @@ fn environment_name(command: &Command, long: &str) -> String {
         .replace(['-', '.'], "_")
         .to_ascii_uppercase()
 }
+
+/// Letters by which a variable may differ from that of an option and still be meant for it.
+const MISSPELT: usize = 2;
+
+/// Says in the log which environment variables look like those of options and are none. To be called once it is open.
+pub fn warn_of_misspelt_variables<T: Parser>() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for line in misspelt(&prepare(T::command()), names) {
+        tracing::warn!("{line}");
+    }
+}
+
+/// What is said of these variables. Those that are far from any option are others' business, such as the ones that
+/// Kubernetes makes of a service's name.
+fn misspelt(command: &Command, names: impl Iterator<Item = String>) -> Vec<String> {
+    let prefix = environment_name(command, "");
+    let known = || command.get_arguments().filter_map(Arg::get_long);
+    let line = |name: String| {
+        let word = name.strip_prefix(&prefix)?.to_ascii_lowercase();
+        let word = word.replace('_', "-");
+        let near = known()
+            .map(|long| (file::distance(&word, long), long))
+            .min()?;
+        let meant = matches!(near, (1..=MISSPELT, long) if long.len() > 2 * MISSPELT);
+        meant.then(|| {
+            let right = environment_name(command, near.1);
+            format!("there is no option for the environment variable {name}: {right} may be meant")
+        })
+    };
+    names.filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[derive(Parser)]
+    #[command(name = "millrace-copier")]
+    struct Line {
+        #[arg(long)]
+        services: Option<String>,
+        #[arg(long)]
+        log_level: Option<String>,
+        #[arg(long)]
+        port: Option<u16>,
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_named_with_the_one_that_may_be_meant() {
+        let said = |name: &str| misspelt(&Line::command(), std::iter::once(name.to_owned())).pop();
+        let line = said("MILLRACE_COPIER_SERVCIES").unwrap();
+        assert!(
+            line.ends_with("MILLRACE_COPIER_SERVICES may be meant"),
+            "{line}"
+        );
+        assert!(said("MILLRACE_COPIER_LOGLEVEL").is_some());
+        for name in [
+            "MILLRACE_COPIER_SERVICES",
+            "MILLRACE_COPIER_SERVICE_HOST",
+            "MILLRACE_COPIER_PORT_80_TCP",
+            "MILLRACE_COPIER_PROT",
+            "MILLRACE_COPIER_RECORD_SNAP_LENGTH",
+            "PATH",
+        ] {
+            assert_eq!(said(name), None, "{name}");
+        }
+    }
+}
