@@ -96,7 +96,7 @@ pub fn run() -> Result<(), ExitError> {
     let moderation = Moderation::default();
     let runtime = runtime(&moderation)?;
     let (trigger, watch) = drain::channel();
-    let hang_ups = signals::install(runtime.handle(), trigger.clone(), log)?;
+    let hang_ups = signals::install(runtime.handle(), trigger.clone(), log.clone())?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     plan.security.keep_fresh(runtime.handle())?;
@@ -152,7 +152,7 @@ pub fn run() -> Result<(), ExitError> {
         .and_then(|control| control.path().parent())
         .map(Path::to_owned);
     if let Some(control) = control {
-        let routes = control::commands(commands.clone(), trigger);
+        let routes = control::commands(commands.clone(), trigger, log.clone());
         control.serve(routes, runtime.handle())?;
     }
 

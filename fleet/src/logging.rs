@@ -1,15 +1,27 @@
-//! The log: text on stderr or in a file, filtered by level and module.
+//! The log: text or JSON, on stderr or in a file, filtered by level and module.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::exit::ExitError;
 use crate::sync::lock;
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object in each line: `timestamp`, `level`, `target`, `message`.
+    Json,
+}
 
 /// Where the log goes, and what of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,18 +30,33 @@ pub struct LogOptions {
     pub file: Option<PathBuf>,
     /// A filter as of `RUST_LOG`: `info`, or `warn,millrace_fleet=debug`.
     pub level: String,
+    /// How lines are written.
+    pub format: LogFormat,
 }
 
+/// Puts another filter in place of the present one.
+type Reload = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
+
 /// The running log.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Log {
     file: Option<LogFile>,
+    reload: Arc<Reload>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
 }
 
 impl Log {
     /// A log that is not a file, for tests and tools.
     pub fn stderr() -> Self {
-        Log { file: None }
+        Log {
+            file: None,
+            reload: Arc::new(|_| Ok(())),
+        }
     }
 
     /// Opens the log file again, under the name it was given: for log rotation.
@@ -46,6 +73,25 @@ impl Log {
             ),
         }
     }
+
+    /// Logs by another filter from now on.
+    ///
+    /// # Errors
+    /// What is wrong with the filter.
+    pub fn set_level(&self, level: &str) -> Result<(), String> {
+        let filter = filter(level)?;
+        // By the present filter: the other one may leave this line out.
+        tracing::info!("log level: {level}");
+        (self.reload)(filter).map_err(|error| error.to_string())
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(level).map_err(|error| {
+        format!(
+            "'{level}': {error}; give error, warn, info, debug or trace, or a list such as info,millrace_fleet=debug"
+        )
+    })
 }
 
 /// Starts logging for the whole process.
@@ -53,37 +99,35 @@ impl Log {
 /// # Errors
 /// Exit code 64 when the filter makes no sense, 1 when the file cannot be opened.
 pub fn init(options: &LogOptions) -> Result<Log, ExitError> {
-    let filter = EnvFilter::try_new(&options.level).map_err(|error| {
-        ExitError::usage(format!(
-            "--log-level '{}': {error}; give error, warn, info, debug or trace, or a list such \
-             as info,millrace_fleet=debug",
-            options.level
-        ))
-    })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let (log, result) = match &options.file {
-        None => {
-            let terminal = io::stderr().is_terminal();
-            let builder = builder.with_ansi(terminal).with_writer(io::stderr);
-            (Log { file: None }, builder.try_init())
+    let filter =
+        filter(&options.level).map_err(|error| ExitError::usage(format!("--log-level {error}")))?;
+    let file = options.file.as_deref().map(LogFile::open).transpose()?;
+    let terminal = file.is_none() && io::stderr().is_terminal();
+    let writer = match &file {
+        Some(file) => BoxMakeWriter::new(file.clone()),
+        None => BoxMakeWriter::new(io::stderr),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal)
+        .with_writer(writer);
+    let (reload, result): (Arc<Reload>, _) = match options.format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let reload = move |filter| handle.reload(filter);
+            (Arc::new(reload), builder.try_init())
         }
-        Some(path) => {
-            let file = open(path).map_err(|error| {
-                ExitError::start(format!(
-                    "cannot open the log file {}: {error}; give another -l FILE",
-                    path.display()
-                ))
-            })?;
-            let file = LogFile {
-                path: path.clone(),
-                file: Arc::new(Mutex::new(file)),
-            };
-            let builder = builder.with_ansi(false).with_writer(file.clone());
-            (Log { file: Some(file) }, builder.try_init())
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let reload = move |filter| handle.reload(filter);
+            (Arc::new(reload), builder.try_init())
         }
     };
     result.map_err(|error| ExitError::start(format!("cannot start logging: {error}")))?;
-    Ok(log)
+    Ok(Log { file, reload })
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -94,6 +138,21 @@ fn open(path: &Path) -> io::Result<File> {
 struct LogFile {
     path: PathBuf,
     file: Arc<Mutex<File>>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, ExitError> {
+        let file = open(path).map_err(|error| {
+            ExitError::start(format!(
+                "cannot open the log file {}: {error}; give another -l FILE",
+                path.display()
+            ))
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Arc::new(Mutex::new(file)),
+        })
+    }
 }
 
 impl<'a> MakeWriter<'a> for LogFile {
@@ -123,14 +182,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("millrace-log-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("copier.log");
-        let file = LogFile {
-            path: path.clone(),
-            file: Arc::new(Mutex::new(open(&path).unwrap())),
-        };
+        let file = LogFile::open(&path).unwrap();
         (&file).write_all(b"one\n").unwrap();
         std::fs::rename(&path, dir.join("copier.log.1")).unwrap();
         Log {
             file: Some(file.clone()),
+            ..Log::stderr()
         }
         .reopen();
         (&file).write_all(b"two\n").unwrap();
@@ -143,6 +200,7 @@ mod tests {
         let options = LogOptions {
             file: None,
             level: "info,=loud".to_owned(),
+            format: LogFormat::Text,
         };
         let error = init(&options).unwrap_err();
         assert_eq!(error.code(), 64);

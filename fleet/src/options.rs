@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::logging::LogOptions;
+use crate::logging::{LogFormat, LogOptions};
 
 /// Options of all daemons. `#[command(flatten)]` them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -21,6 +21,10 @@ pub struct CommonOptions {
     /// What to log: error, warn, info, debug, trace, or a filter such as info,millrace_fleet=debug.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log_level: String,
+
+    /// How each line of the log is written.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
 
     /// Write the process id to FILE, and remove it at the end. Refused while a process holds it.
     #[arg(short = 'P', long = "pid-file", value_name = "FILE")]
@@ -71,6 +75,7 @@ impl CommonOptions {
         LogOptions {
             file: self.log_file.clone(),
             level: self.log_level.clone(),
+            format: self.log_format,
         }
     }
 }

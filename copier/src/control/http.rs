@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use millrace_fleet::drain::DrainTrigger;
+use millrace_fleet::logging::Log;
 use serde::Deserialize;
 
 use super::command::{Command, Commands};
@@ -37,10 +38,11 @@ pub fn shown(shared: Shared) -> Router {
         .route("/pause", post(refuse))
         .route("/resume", post(refuse))
         .route("/stop", post(refuse))
+        .route("/log-level", post(refuse))
 }
 
 /// The commands.
-pub fn commands(commands: Commands, drain: DrainTrigger) -> Router {
+pub fn commands(commands: Commands, drain: DrainTrigger, log: Log) -> Router {
     let (set, pause, resume) = (commands.clone(), commands.clone(), commands);
     Router::new()
         .route(
@@ -68,6 +70,15 @@ pub fn commands(commands: Commands, drain: DrainTrigger) -> Router {
                     "draining: no new sessions, open ones finish\n"
                 } else {
                     "already draining: no new sessions, open ones finish\n"
+                }
+            }),
+        )
+        .route(
+            "/log-level",
+            post(move |level: String| async move {
+                match log.set_level(&level) {
+                    Ok(()) => (StatusCode::OK, format!("log level: {level}\n")),
+                    Err(error) => (StatusCode::BAD_REQUEST, error + "\n"),
                 }
             }),
         )
@@ -148,7 +159,7 @@ mod tests {
             .unwrap();
         let runtime = tokio::runtime::Handle::current();
         socket
-            .serve(commands(queue.clone(), trigger), &runtime)
+            .serve(commands(queue.clone(), trigger, Log::stderr()), &runtime)
             .unwrap();
         let connect = || tokio::net::UnixStream::connect(&path);
         let answer = post(connect().await.unwrap(), "/pause").await;

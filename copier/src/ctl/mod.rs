@@ -30,7 +30,7 @@ struct Options {
     action: Action,
 
     /// intensity: how much is copied from now on, such as 0.2, 20% or 2.5; without it the present one
-    /// is shown. ramp: the stages, such as 10%..100%/5m,hold:10m,300%.
+    /// is shown. ramp: the stages, such as 10%..100%/5m,hold:10m,300%. log-level: a filter, as of --log-level.
     value: Option<String>,
 
     /// Admin port of the copier: tells which copier of this host is meant, where there are several.
@@ -54,6 +54,8 @@ enum Action {
     Resume,
     /// End the copier: open sessions finish first, within its --grace
     Stop,
+    /// Log by another filter from now on, such as debug or info,millrace_fleet=debug
+    LogLevel,
 }
 
 /// Runs the command.
@@ -81,12 +83,18 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
                 "ctl ramp: the stages are missing: write `ctl ramp 10%..100%/5m`",
             ));
         }
+        (Action::LogLevel, Some(value)) => ("/log-level", value.to_owned()),
+        (Action::LogLevel, None) => {
+            return Err(ExitError::usage(
+                "ctl log-level: the filter is missing: write `ctl log-level debug`",
+            ));
+        }
         (Action::Pause, None) => ("/pause", String::new()),
         (Action::Resume, None) => ("/resume", String::new()),
         (Action::Stop, None) => ("/stop", String::new()),
         (Action::Pause | Action::Resume | Action::Stop, Some(value)) => {
             return Err(ExitError::usage(format!(
-                "'{value}': only `ctl intensity` and `ctl ramp` take a value"
+                "'{value}': only `ctl intensity`, `ctl ramp` and `ctl log-level` take a value"
             )));
         }
     };

@@ -15,6 +15,8 @@ use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Scene, binary, can_ru
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::{Host, Process, StageOptions, wait_for};
 
+/// The admin port of copiers here.
+const ADMIN: &str = "127.0.0.1:36525";
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn some_load(scene: &Scene) {
@@ -35,7 +37,7 @@ fn said(host: &Host, arguments: &[&str]) -> String {
 
 /// Waits until the status begins with these words.
 fn wait_for_sentence(host: &Host, words: &str) -> String {
-    let admin = ["status", "--admin", "127.0.0.1:36525"];
+    let admin = ["status", "--admin", ADMIN];
     let mut last = String::new();
     let found = wait_for("the sentence", LIMIT, || {
         last = said(host, &admin);
@@ -58,7 +60,7 @@ fn copier(scene: &Scene, service: &str, more: &[&str]) -> Process {
         "--grace",
         "0",
         "--admin",
-        "127.0.0.1:36525",
+        ADMIN,
     ];
     let log = live.file("operator.log");
     live.spawn(
@@ -92,11 +94,11 @@ fn one_sentence_says_that_it_copies_or_what_keeps_it_from_that() {
         "{screen}"
     );
     assert!(screen.contains("targets 1 of 1 open"), "{screen}");
-    let json = said(&host, &["status", "--admin", "127.0.0.1:36525", "--json"]);
+    let json = said(&host, &["status", "--admin", ADMIN, "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json[0]["headline"]["state"], "copying");
 
-    let ctl = |action| said(&host, &["ctl", action, "--admin", "127.0.0.1:36525"]);
+    let ctl = |action| said(&host, &["ctl", action, "--admin", ADMIN]);
     ctl("pause");
     let screen = wait_for_sentence(&host, "no new session is copied: paused by the operator");
     assert!(
@@ -207,4 +209,46 @@ fn a_report_that_cannot_be_written_where_it_should_be_is_not_lost() {
     let report: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     assert_eq!(report["sessions"]["captured"], 100);
+}
+
+#[test]
+fn the_log_is_json_where_that_is_wanted_and_its_level_can_be_changed() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let live = scene.live_service(0, Family::V4, HTTP);
+    let target = scene.stage.target.address.v4;
+    let host = scene.stage.live[0].host.clone();
+    let more = ["--log-format", "json"];
+    let mut copier = copier(&scene, &format!("{live}-{target}:{HTTP}"), &more);
+    wait_for_sentence(&host, "nothing to copy");
+    let ctl = |level| said(&host, &["ctl", "log-level", level, "--admin", ADMIN]);
+    assert!(
+        ctl("=loud").contains("give error, warn, info"),
+        "{}",
+        ctl("=loud")
+    );
+    assert!(ctl("millrace_copier=debug").contains("log level: millrace_copier=debug"));
+    some_load(&scene);
+    wait_for_sentence(&host, "copying 100% of");
+    copier.terminate(LIMIT).unwrap();
+    let log = copier.log();
+    let (log, _) = log.split_once("report after").unwrap();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let level = |level: &str| lines.iter().filter(|line| line["level"] == level).count();
+    assert!(level("INFO") > 2, "{log}");
+    assert!(
+        lines.iter().all(|line| line["message"].is_string()),
+        "{log}"
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["message"] == "log level: millrace_copier=debug")
+    );
 }
