@@ -28,6 +28,23 @@ pub(crate) struct Mark {
     /// At that moment the client had seen all that the server had sent, and the server had
     /// received all that the client had sent: nothing was under way.
     pub(crate) lockstep: bool,
+    /// How long that byte had waited before it was taken in: see [`Waited`].
+    pub(crate) waited: Waited,
+}
+
+/// How long something waited before it was taken in: in units of 256 microseconds, up to 16 seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waited(u16);
+
+impl Waited {
+    pub(crate) fn new(waited: Duration) -> Self {
+        Self(u16::try_from(waited.as_micros() >> 8).unwrap_or(u16::MAX))
+    }
+
+    /// In microseconds.
+    pub(crate) const fn micros(self) -> u32 {
+        (self.0 as u32) << 8
+    }
 }
 
 /// The latency of one turn: from its last byte to the first and the last byte of the answer.
@@ -175,7 +192,7 @@ pub(crate) struct Turns {
     front: Option<Mark>,
     rest: Option<Box<Rest>>,
     last_answer: u64,
-    /// When the first mark's turn was sent.
+    /// When the first mark was made.
     front_at: Moment,
 }
 
@@ -185,7 +202,7 @@ type Moment = u32;
 /// The marks behind the first, for a replica that lags.
 #[derive(Debug, Default)]
 struct Rest {
-    /// Each with the time at which its turn was sent.
+    /// Each with the time at which it was made.
     marks: VecDeque<(Mark, Moment)>,
 }
 
@@ -212,7 +229,7 @@ impl Turns {
             || info.at.micros_since(last_client_byte) > PAUSE_MICROS
     }
 
-    /// How long ago the client sent the turn of mark number `n`, in microseconds; what was longer ago than 71 minutes counts as something
+    /// How long ago mark number `n` was made, in microseconds; what was longer ago than 71 minutes counts as something
     /// shorter.
     pub(crate) fn age_of(&self, n: u32, now: Time) -> Option<u32> {
         let at = match n.checked_sub(self.base)? {
@@ -222,9 +239,9 @@ impl Turns {
         Some((now.as_micros() as Moment).wrapping_sub(at))
     }
 
-    /// Adds a mark, whose turn the client sent at `sent`.
-    pub(crate) fn push(&mut self, sent: Time, mark: Mark) {
-        let at = sent.as_micros() as Moment;
+    /// Adds a mark, at `now`.
+    pub(crate) fn push(&mut self, now: Time, mark: Mark) {
+        let at = now.as_micros() as Moment;
         self.last_answer = self.last_answer.max(mark.answer);
         if self.front.is_none() {
             (self.front, self.front_at) = (Some(mark), at);

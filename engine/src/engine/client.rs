@@ -10,7 +10,7 @@ use crate::session::{PLAUSIBLE, Phase, Session, SessionKey, Watch, Watched};
 use crate::stats::RefusalReason;
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
-use crate::turns::Mark;
+use crate::turns::{Mark, Waited};
 
 /// Further than this no client goes in its first window; where its SYN-ACK was captured, more may be lost.
 const FIRST_WINDOW: u64 = 1 << 20;
@@ -381,11 +381,12 @@ impl Engine {
             ..
         } = session;
         let mut began = false;
-        let sent = now - self.waited;
+        let waited = Waited::new(self.waited);
         let pool = &mut self.pool;
         let accepted = stream.accept(pool, offset, bytes, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                turns.push(sent, mark(live, start, info, recorded, &mut self.stats));
+                let mark = mark(live, start, info, recorded, waited, &mut self.stats);
+                turns.push(now, mark);
                 live.clock.begin_next();
                 began = true;
             }
@@ -489,6 +490,7 @@ pub(super) fn mark(
     start: u64,
     info: RunInfo,
     recorded: Option<Recorded>,
+    waited: Waited,
     stats: &mut crate::stats::Stats,
 ) -> Mark {
     let clock = &mut live.clock;
@@ -505,6 +507,7 @@ pub(super) fn mark(
         live_latency: latency.map_or(0, |latency| latency.first),
         live_gap,
         lockstep: live.in_step() && live.acked >= start,
+        waited,
     }
 }
 

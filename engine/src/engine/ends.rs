@@ -8,6 +8,7 @@ use crate::session::{Course, Session, SessionKey};
 use crate::stats::AbortReason;
 use crate::stream::{End, EndKind, RunInfo};
 use crate::time::Time;
+use crate::turns::Waited;
 
 impl Engine {
     /// Which byte is urgent, and whether it is part of the stream, is the receiver's choice (RFC 6093 3): what lies before
@@ -141,11 +142,9 @@ impl Engine {
         let Session { turns, live, .. } = session;
         if turns.begins(info, live.clock.asked_at) {
             let recorded = self.config.recorded;
-            let sent = now - self.waited;
-            turns.push(
-                sent,
-                mark(live, end.offset, info, recorded, &mut self.stats),
-            );
+            let waited = Waited::new(self.waited);
+            let mark = mark(live, end.offset, info, recorded, waited, &mut self.stats);
+            turns.push(now, mark);
         } else if let Some(latency) = live.clock.finish() {
             self.stats.live_latency.record(latency);
         }

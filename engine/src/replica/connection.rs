@@ -280,7 +280,9 @@ impl Connection {
             let end = cx.stream.end().filter(|end| end.offset <= mark.start);
             let hear_out = end.is_none_or(|end| end.kind != EndKind::Reset);
             let age = cx.turns.age_of(self.gate.next_mark(), cx.now);
-            let left = age.map_or(0, |age| (cx.shift + KEPT_BEHIND).saturating_sub(age));
+            // What waited to be taken in is that much further behind, and stays apart from its siblings all the same.
+            let behind = age.map(|age| age.saturating_add(mark.waited.micros()));
+            let left = behind.map_or(0, |it| (cx.shift + KEPT_BEHIND).saturating_sub(it));
             let latest_by = match cx.config.keep_pauses {
                 true => Time::NEVER,
                 false => cx.now.plus_micros(left),
@@ -312,8 +314,8 @@ impl Connection {
                         }
                     }
                     let asks = end.is_none_or(|end| mark.start < end.offset);
-                    if let Some(age) = age.filter(|_| asks && cx.config.has_pace()) {
-                        let behind = age.saturating_sub(cx.shift);
+                    if let Some(behind) = behind.filter(|_| asks && cx.config.has_pace()) {
+                        let behind = behind.saturating_sub(cx.shift);
                         let quiet = self.gate.quiet_until(mark, progress, *cx.floor);
                         let lag = self.gate.lag(cx.now, mark, passed, quiet, behind);
                         cx.stats.turn_lag.saturating_record(u64::from(lag));

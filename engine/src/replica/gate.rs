@@ -316,6 +316,7 @@ mod tests {
             live_latency: 1000,
             live_gap: 0,
             lockstep: true,
+            waited: crate::turns::Waited::default(),
         }
     }
 

@@ -141,6 +141,28 @@ fn a_copier_that_stands_still_lags_by_as_much_until_it_has_caught_up() {
 }
 
 #[test]
+fn copies_of_a_session_stay_apart_though_all_of_it_waited_to_be_taken_in() {
+    let talk = sixty_turns();
+    let config = Config {
+        intensity: "3".parse().unwrap(),
+        spread: ms(100),
+        ..config()
+    };
+    let mut world = World::new(config, 1);
+    world.behaviour = answers_like(&talk);
+    for (captured, packet) in Live::new(at(ms(0)), PORT).play(&talk) {
+        world.call(captured + secs(1), move |world| {
+            world.engine.set_waited(secs(1));
+            world.engine.segment(world.now, captured, &packet.view());
+        });
+    }
+    world.run(secs(60));
+    let requests = world.sent.iter().filter(|(_, it)| !it.payload.is_empty());
+    let times: std::collections::BTreeSet<Time> = requests.map(|(time, _)| *time).collect();
+    assert!(times.len() > 170, "{} of 180", times.len());
+}
+
+#[test]
 fn a_clock_that_is_set_is_no_lag_and_leaves_copies_apart() {
     let talk = sixty_turns();
     let config = Config {
