@@ -114,8 +114,8 @@ struct Facts<'a> {
     recent: &'a Recent,
     links: &'a [LinkStatus],
     agents: &'a [HoldStatus],
-    /// Why no packet of these services may come, in words.
-    nobody: &'a dyn Fn(&[Mapping]) -> String,
+    /// Where this host listens, once that is known.
+    listeners: &'a dyn Fn() -> Option<Arc<Listeners>>,
 }
 
 /// Whoever knows the present state of the copier.
@@ -126,12 +126,19 @@ pub struct Monitor {
     interceptors: Interceptors,
     agents: Agents,
     window: Arc<Mutex<Window>>,
-    /// What was found out of listeners, and when.
-    nobody: Arc<Mutex<Option<(Instant, String)>>>,
+    found: Arc<Mutex<Found>>,
 }
 
-/// What listeners say is asked again after so long: their list may be long.
-const LISTENERS_AGAIN: Duration = Duration::from_secs(30);
+/// What was found out of this host.
+#[derive(Default)]
+struct Found {
+    listeners: Option<(Instant, Arc<Listeners>)>,
+    /// A thread is finding it out.
+    under_way: bool,
+}
+
+/// Listeners are looked for again after so long, where they matter.
+const LISTENERS_AGAIN: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,7 +160,7 @@ impl Monitor {
             interceptors,
             agents,
             window: Arc::default(),
-            nobody: Arc::default(),
+            found: Arc::default(),
         }
     }
 
@@ -172,20 +179,27 @@ impl Monitor {
             recent: &recent,
             links: &self.interceptors.status(),
             agents: &self.agents.status(),
-            nobody: &|services| self.nobody(services),
+            listeners: &|| self.listeners(),
         })
     }
 
-    fn nobody(&self, services: &[Mapping]) -> String {
-        let mut known = lock(&self.nobody);
-        match &*known {
-            Some((at, text)) if at.elapsed() < LISTENERS_AGAIN => text.clone(),
-            _ => {
-                let text = causes::nobody(services, &Listeners::read());
-                *known = Some((Instant::now(), text.clone()));
-                text
-            }
+    /// Where this host listens, as it was found last. The list may be long: a thread of its own reads it.
+    fn listeners(&self) -> Option<Arc<Listeners>> {
+        let mut found = lock(&self.found);
+        let fresh = |(at, _): &(Instant, _)| at.elapsed() < LISTENERS_AGAIN;
+        if !found.listeners.as_ref().is_some_and(fresh) && !found.under_way {
+            let shared = self.found.clone();
+            let read = move || {
+                let listeners = Arc::new(Listeners::read());
+                let mut found = lock(&shared);
+                found.listeners = Some((Instant::now(), listeners));
+                found.under_way = false;
+            };
+            let thread = std::thread::Builder::new().name("listeners".to_owned());
+            // Without a thread it is tried again later.
+            found.under_way = thread.spawn(read).is_ok();
         }
+        found.listeners.as_ref().map(|(_, known)| known.clone())
     }
 
     /// What happened in the last minute.
