@@ -1,7 +1,8 @@
 //! The daemon: opens everything in the right order, and ends it.
 
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_capture::{Tap, Waker, check_privilege};
@@ -299,11 +300,31 @@ fn finish(plan: &Plan, report: &Report, spare: Option<&Path>) -> Result<(), Exit
         return Ok(());
     };
     // A long run must not end without its report: the directory of the command socket is another place, the log the last.
-    let other =
-        spare.map(|directory| directory.join(format!("copier-{}.report.json", std::process::id())));
-    match other.filter(|other| std::fs::write(other, &text).is_ok()) {
-        Some(other) => tracing::error!("the report is in {} instead", other.display()),
-        None => tracing::error!("the report as JSON: {}", text.replace('\n', " ")),
+    let name = format!("copier-{}.report.json", std::process::id());
+    match spare.and_then(|directory| write_anew(&directory.join(name), &text)) {
+        Some(other) => tracing::error!(
+            "cannot write the report to {} (--report): {error}; the report is in {} instead",
+            path.display(),
+            other.display()
+        ),
+        None => tracing::error!(
+            "cannot write the report to {} (--report): {error}; it is: {}",
+            path.display(),
+            text.replace('\n', " ")
+        ),
     }
     Err(cannot_write(path, &error))
+}
+
+/// Writes a file that was not there, for this user alone: others may write in that directory, too. Gives its path.
+fn write_anew(path: &Path, text: &str) -> Option<PathBuf> {
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path).ok()?;
+    if file.write_all(text.as_bytes()).is_ok() {
+        return Some(path.to_owned());
+    }
+    // Half of it is of no use.
+    drop(std::fs::remove_file(path));
+    None
 }

@@ -70,8 +70,8 @@ pub struct Sessions {
     pub captured: u64,
     /// Of these, met in their middle and picked up at a turn.
     pub midway: u64,
-    /// Met, whatever became of them, for each service in the order of `-x`.
-    pub met: Vec<u64>,
+    /// Whether one to it was seen, whatever became of it: for each service in the order of `-x`, up to the last that was.
+    pub seen: Vec<bool>,
     /// Of those captured, begun with TLS, which no target can read a copy of.
     pub encrypted: u64,
     /// How often one was taken up again at a turn, after a capture gap or after it was set aside.
@@ -340,7 +340,7 @@ impl Report {
             sessions: Sessions {
                 captured: stats.sessions_captured,
                 midway: stats.sessions_midway,
-                met: stats.sessions_met.clone(),
+                seen: stats.services_seen.clone(),
                 encrypted: stats.sessions_encrypted,
                 resumed: stats.sessions_resumed,
                 set_aside: stats.sessions_set_aside,

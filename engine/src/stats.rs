@@ -236,8 +236,9 @@ pub struct Stats {
     pub sessions_captured: u64,
     /// Of these, sessions met midway and picked up at a turn.
     pub sessions_midway: u64,
-    /// Connections that were met, whatever became of them, for each service in the order of [`crate::Config::services`].
-    pub sessions_met: Vec<u64>,
+    /// Whether a connection to it was seen, whatever became of it: for each service in the order of
+    /// [`crate::Config::services`], up to the last that was.
+    pub services_seen: Vec<bool>,
     /// Of the captured ones, sessions whose client's first bytes are those of TLS.
     pub sessions_encrypted: u64,
     /// Sessions that have ended on the live side.
@@ -370,7 +371,7 @@ impl Stats {
         Self {
             sessions_captured: 0,
             sessions_midway: 0,
-            sessions_met: Vec::new(),
+            services_seen: Vec::new(),
             sessions_encrypted: 0,
             sessions_ended: 0,
             sessions_unchosen: 0,
@@ -431,14 +432,13 @@ impl Stats {
         }
     }
 
-    /// Counts a connection of this service.
-    pub(crate) fn met(&mut self, service: u16) {
-        let at = usize::from(service);
-        if self.sessions_met.len() <= at {
-            self.sessions_met.resize(at + 1, 0);
+    /// A connection to this service was seen.
+    pub(crate) fn saw(&mut self, service: usize) {
+        if self.services_seen.len() <= service {
+            self.services_seen.resize(service + 1, false);
         }
-        if let Some(count) = self.sessions_met.get_mut(at) {
-            *count += 1;
+        if let Some(seen) = self.services_seen.get_mut(service) {
+            *seen = true;
         }
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::{EnvFilter, reload};
@@ -80,18 +81,29 @@ impl Log {
     /// What is wrong with the filter.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
         let filter = filter(level)?;
-        // By the present filter: the other one may leave this line out.
+        let level = level.trim();
+        // Either filter may leave the line out.
+        tracing::info!("log level from now on: {level}");
+        (self.reload)(filter).map_err(|error| error.to_string())?;
         tracing::info!("log level: {level}");
-        (self.reload)(filter).map_err(|error| error.to_string())
+        Ok(())
     }
 }
 
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|error| {
+    let level = level.trim();
+    let wrong = |why: &dyn fmt::Display| {
         format!(
-            "'{level}': {error}; give error, warn, info, debug or trace, or a list such as info,millrace_fleet=debug"
+            "'{level}': {why}; give error, warn, info, debug or trace, or a list such as info,millrace_fleet=debug"
         )
-    })
+    };
+    // The crate takes any other word for the name of a module, and then logs of that module alone.
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_known = |word: &&str| word.contains(['=', '[']) || is_level(word);
+    if let Some(word) = level.split(',').map(str::trim).find(|word| !is_known(word)) {
+        return Err(wrong(&format!("'{word}' is no level")));
+    }
+    EnvFilter::try_new(level).map_err(|error| wrong(&error))
 }
 
 /// Starts logging for the whole process.
@@ -208,5 +220,21 @@ mod tests {
             error.to_string().starts_with("--log-level 'info,=loud'"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_does_not_turn_the_log_off() {
+        for level in [
+            "debug\n",
+            " info ",
+            "warn,millrace_fleet=debug",
+            "off",
+            "a[b]=info",
+        ] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["verbose", "", "debgu", "info,millrace_fleet", "info,,warn"] {
+            assert!(filter(level).is_err(), "{level}");
+        }
     }
 }

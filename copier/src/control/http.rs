@@ -77,7 +77,7 @@ pub fn commands(commands: Commands, drain: DrainTrigger, log: Log) -> Router {
             "/log-level",
             post(move |level: String| async move {
                 match log.set_level(&level) {
-                    Ok(()) => (StatusCode::OK, format!("log level: {level}\n")),
+                    Ok(()) => (StatusCode::OK, format!("log level: {}\n", level.trim())),
                     Err(error) => (StatusCode::BAD_REQUEST, error + "\n"),
                 }
             }),

@@ -1,4 +1,4 @@
-//! `millrace-copier ctl`: tells a running copier how much to copy, over its Unix socket.
+//! `millrace-copier ctl`: tells a running copier how much to copy and what to log, over its Unix socket.
 //!
 //! - `request`: one HTTP request.
 //! - [`status`]: how running copiers stand.
@@ -105,12 +105,18 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let answer =
         request::post(&socket, path, &body).map_err(|error| unreachable(&socket, &error))?;
     match answer.code {
-        200..300 => Err(ExitError::text(answer.body + "\n")),
+        200..300 => Err(ExitError::text(printable(&answer.body) + "\n")),
         code => Err(ExitError::start(format!(
             "the copier refused ({code}): {}",
-            answer.body
+            printable(&answer.body)
         ))),
     }
+}
+
+/// Text as it may stand on a terminal: a program that answers in place of a copier may say anything.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    text.chars().map(shown).collect()
 }
 
 /// The admin port of the copier that is meant: the one that is named, or the only one of this host.
@@ -154,13 +160,13 @@ fn show(admin: SocketAddr) -> Result<(), ExitError> {
         ))
     })?;
     match answer.code {
-        200..300 => Err(ExitError::text(shown(&answer.body))),
+        200..300 => Err(ExitError::text(printable(&shown(&answer.body)))),
         404 => Err(ExitError::start(format!(
             "{admin} has no /intensity: it is not the admin port of a copier"
         ))),
         code => Err(ExitError::start(format!(
             "the copier refused ({code}): {}",
-            answer.body
+            printable(&answer.body)
         ))),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use millrace_fleet::exit::ExitError;
 use serde_json::{Value, json};
 
-use super::request;
+use super::{printable, request};
 use crate::command::{self, Arguments};
 use crate::control::instances;
 use crate::headline::percent;
@@ -59,12 +59,13 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
                 let values: Vec<&Value> = all.iter().flat_map(|(_, status)| status).collect();
                 format!("{:#}\n", json!(values))
             }
-            false => screens(&all),
+            false => screens(&all, options.watch),
         };
         let terminal = options.watch && std::io::stdout().is_terminal();
         let clear = if terminal { CLEAR } else { "" };
         // Whoever reads stdout may have seen enough.
-        let written = write!(std::io::stdout(), "{clear}{text}");
+        let mut stdout = std::io::stdout();
+        let written = write!(stdout, "{clear}{text}").and_then(|()| stdout.flush());
         if !options.watch || written.is_err() {
             let failed = all.into_iter().find_map(|(_, status)| status.err());
             return failed.map_or(Ok(()), |why| Err(ExitError::start(why)));
@@ -119,13 +120,8 @@ fn one(admin: SocketAddr) -> Result<Value, String> {
     }
 }
 
-/// Text as it may stand on a terminal: a program that answers in place of a copier may say anything.
-fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
-    text.chars().map(shown).collect()
-}
-
-fn screens(all: &[Said]) -> String {
+/// A screen for each copier. What a single one that fails says is left to the end of the command, unless `failures`.
+fn screens(all: &[Said], failures: bool) -> String {
     let one = |(admin, said): &Said| match said {
         Ok(status) => Screen {
             status,
@@ -134,9 +130,10 @@ fn screens(all: &[Said]) -> String {
         .to_string(),
         Err(why) => format!("{why}\n"),
     };
+    let failures = failures || all.len() > 1;
     let shown: Vec<String> = all
         .iter()
-        .filter(|it| all.len() > 1 || it.1.is_ok())
+        .filter(|it| failures || it.1.is_ok())
         .map(one)
         .collect();
     printable(&shown.join("\n"))
@@ -371,7 +368,7 @@ mod tests {
             "interceptors": [{ "address": "h:1", "connected": false, "last_error": "refused" }],
             "router_agents": [{ "address": "a:1", "held": true }],
         });
-        let text = screens(&[(ADMIN, Ok(status))]);
+        let text = screens(&[(ADMIN, Ok(status))], false);
         let mut lines = text.lines();
         assert_eq!(
             lines.next(),
@@ -390,5 +387,14 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
+    }
+
+    #[test]
+    fn a_copier_that_does_not_answer_is_seen_beside_others_and_while_one_watches() {
+        let failed = || (ADMIN, Err("no copier answers".to_owned()));
+        assert_eq!(screens(&[failed()], false), "");
+        assert_eq!(screens(&[failed()], true), "no copier answers\n");
+        let both = screens(&[failed(), failed()], false);
+        assert_eq!(both, "no copier answers\n\nno copier answers\n");
     }
 }

@@ -47,22 +47,44 @@ pub(super) fn headline(facts: &Facts<'_>) -> Headline {
         };
     }
     let live = facts.report.recording.is_none();
-    let idle = live && facts.recent.client_segments == 0;
+    let idle = idle(facts).filter(|_| live);
     Headline {
-        state: if idle { State::Idle } else { State::Copying },
-        cause: None,
-        sentence: if idle {
-            format!(
-                "nothing to copy: no packet of a client for {} was seen in {:.0} s",
-                ports(facts.services),
-                facts.recent.seconds
-            )
+        state: if idle.is_some() {
+            State::Idle
         } else {
-            copying(facts)
+            State::Copying
         },
+        cause: None,
+        sentence: idle.unwrap_or_else(|| copying(facts)),
         next: None,
         also,
     }
+}
+
+/// Why there is nothing to copy at the moment, though nothing keeps the copier from it.
+fn idle(facts: &Facts<'_>) -> Option<String> {
+    let Facts { report, recent, .. } = facts;
+    let ports = ports(facts.services);
+    let seconds = recent.seconds;
+    if recent.client_segments == 0 {
+        return Some(format!(
+            "nothing to copy: no packet of a client for {ports} was seen in {seconds:.0} s"
+        ));
+    }
+    let begun = recent.sessions + recent.opened + recent.delivered_bytes + report.replicas.open;
+    if begun > 0 {
+        return None;
+    }
+    let why = if recent.unchosen > 0 {
+        "the intensity leaves all of them out (-r)"
+    } else if recent.unopened > 0 {
+        "their handshakes are not completed in what is captured: both directions must come by here (-i)"
+    } else {
+        "connections that were open before are picked up at their next request (with -O they are not)"
+    };
+    Some(format!(
+        "nothing is copied yet: of {ports} packets of clients come by, and no session has begun in {seconds:.0} s: {why}"
+    ))
 }
 
 /// What goes on.
@@ -121,7 +143,12 @@ fn decided(facts: &Facts<'_>) -> Option<Why> {
             ),
             Some("`millrace-copier ctl resume`".to_owned()),
         )),
-        Mode::Running | Mode::Held if intensity.now <= 0.0 => Some(match &intensity.ramp {
+        Mode::Held if intensity.now <= 0.0 => Some((
+            Cause::Stopped,
+            "no new session is copied: a guard holds the ramp at 0%".to_owned(),
+            Some("`millrace-copier ctl intensity` shows the guard".to_owned()),
+        )),
+        Mode::Running if intensity.now <= 0.0 => Some(match &intensity.ramp {
             Some(ramp) => (
                 Cause::Operator,
                 format!(
@@ -299,6 +326,7 @@ fn refusal(facts: &Facts<'_>) -> Option<Why> {
         .collect();
     if *opened > 0
         && let Some((count, reason, means)) = first(&failed, remedies::of_abort)
+        && count <= *opened
     {
         let why =
             format!("no copied connection comes about: {count} of {opened} ended as `{reason}`");
@@ -360,13 +388,13 @@ fn also(facts: &Facts<'_>) -> Vec<Remark> {
 /// Services of which nothing came, where others have clients.
 fn mute(facts: &Facts<'_>) -> Vec<Remark> {
     let Facts { report, .. } = facts;
-    let met = |at: usize| report.sessions.met.get(at).copied().unwrap_or(0);
+    let seen = |at: usize| report.sessions.seen.get(at).copied().unwrap_or(false);
     if report.recording.is_some() || report.duration_seconds < SILENT {
         return Vec::new();
     }
     let services = facts.services.iter().enumerate();
     let mute: Vec<Mapping> = services
-        .filter(|(at, _)| met(*at) == 0)
+        .filter(|(at, _)| !seen(*at))
         .map(|(_, service)| *service)
         .collect();
     if mute.is_empty() || mute.len() == facts.services.len() {
@@ -382,7 +410,7 @@ fn mute(facts: &Facts<'_>) -> Vec<Remark> {
         nobody(&mute, &here)
     );
     vec![Remark {
-        about: ports(&mute),
+        about: "services".to_owned(),
         text,
         is_news: true,
     }]
@@ -395,8 +423,8 @@ fn reasons(recent: &Recent) -> Vec<Remark> {
     let many = |reason: &str, count: u64| {
         count * 100 >= all * PERCENT && !["unproven", "misdirected"].contains(&reason)
     };
-    let remark = |reason: &String, text: String| Remark {
-        about: reason.clone(),
+    let remark = |kind: &str, reason: &String, text: String| Remark {
+        about: format!("{kind}.{reason}"),
         text,
         is_news: true,
     };
@@ -408,6 +436,7 @@ fn reasons(recent: &Recent) -> Vec<Remark> {
         let means = remedies::of_abort(reason)?;
         let copies = count(*n, "copied connection");
         Some(remark(
+            "aborted",
             reason,
             format!("{copies} ended as `{reason}`: {means}"),
         ))
@@ -420,6 +449,7 @@ fn reasons(recent: &Recent) -> Vec<Remark> {
         let means = remedies::of_refusal(reason)?;
         let sessions = count(*n, "session");
         Some(remark(
+            "refused",
             reason,
             format!("{sessions} refused as `{reason}`: {means}"),
         ))
@@ -453,10 +483,12 @@ fn ports(services: &[Mapping]) -> String {
     let mut ports: Vec<u16> = services.iter().map(|it| it.live_port).collect();
     ports.sort_unstable();
     ports.dedup();
-    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    match ports.as_slice() {
-        [only] => format!("port {only}"),
-        several => format!("ports {}", several.join(", ")),
+    let named: Vec<String> = ports.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = ports.len() - named.len();
+    match (named.as_slice(), more) {
+        ([only], 0) => format!("port {only}"),
+        (several, 0) => format!("ports {}", several.join(", ")),
+        (several, more) => format!("ports {} and {more} others", several.join(", ")),
     }
 }
 
@@ -539,7 +571,7 @@ mod tests {
         report.intensity.now = 1.0;
         report.packets.client_segments = 100;
         report.sessions.captured = 40;
-        report.sessions.met = vec![30, 10];
+        report.sessions.seen = vec![true, true];
         report.replicas.opened = 40;
         report.replicas.established = 40;
         report.bytes.wanted = 4000;
@@ -678,7 +710,7 @@ mod tests {
         let headline = said(|report, links, _| {
             report.capture.dropped = 7;
             report.replicas.aborted = Counts::from([("timeout", 3), ("shutdown", 9)]);
-            report.sessions.met = vec![40];
+            report.sessions.seen = vec![true];
             report.sessions.encrypted = 20;
             let failed = target(ProbeState::Failed, Some("lost at the router"));
             report.targets.push(failed);

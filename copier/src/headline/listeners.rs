@@ -1,5 +1,7 @@
 //! Where this network namespace listens for TCP connections (proc_net_tcp in the kernel's documentation).
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use millrace_capture::Device;
@@ -24,15 +26,18 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Those of this process's namespace; none where they cannot be read.
-    pub(super) fn read() -> Self {
+    /// Those of this process's namespace; `None` where they cannot be read.
+    pub(super) fn read() -> Option<Self> {
         let files = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-        let texts = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
+        let texts: Vec<String> = files.iter().filter_map(|file| first_lines(file)).collect();
+        if texts.is_empty() {
+            return None;
+        }
         let devices = Device::list().into_iter();
-        Self {
+        Some(Self {
             all: texts.iter().flat_map(|text| parse(text)).collect(),
             own: devices.flat_map(|device| device.addresses).collect(),
-        }
+        })
     }
 
     /// What they say of a service of which no packet comes, in words; `None` where it should come.
@@ -84,6 +89,19 @@ fn listed(ports: &[u16]) -> String {
         true => format!("{} and others", first.join(", ")),
         false => first.join(", "),
     }
+}
+
+/// The part of such a file that holds listeners: the kernel prints them before all other sockets, of which there may be
+/// very many.
+fn first_lines(file: &str) -> Option<String> {
+    let mut lines = BufReader::new(File::open(file).ok()?).lines();
+    let mut text = lines.next()?.ok()?;
+    let listens = |line: &String| line.split_whitespace().nth(3) == Some(LISTEN);
+    for line in lines.map_while(Result::ok).take_while(listens) {
+        text.push('\n');
+        text += &line;
+    }
+    Some(text)
 }
 
 fn parse(text: &str) -> Vec<Listener> {

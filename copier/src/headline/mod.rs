@@ -132,7 +132,7 @@ pub struct Monitor {
 /// What was found out of this host.
 #[derive(Default)]
 struct Found {
-    listeners: Option<(Instant, Arc<Listeners>)>,
+    listeners: Option<(Instant, Option<Arc<Listeners>>)>,
     /// A thread is finding it out.
     under_way: bool,
 }
@@ -190,7 +190,7 @@ impl Monitor {
         if !found.listeners.as_ref().is_some_and(fresh) && !found.under_way {
             let shared = self.found.clone();
             let read = move || {
-                let listeners = Arc::new(Listeners::read());
+                let listeners = Listeners::read().map(Arc::new);
                 let mut found = lock(&shared);
                 found.listeners = Some((Instant::now(), listeners));
                 found.under_way = false;
@@ -199,7 +199,10 @@ impl Monitor {
             // Without a thread it is tried again later.
             found.under_way = thread.spawn(read).is_ok();
         }
-        found.listeners.as_ref().map(|(_, known)| known.clone())
+        found
+            .listeners
+            .as_ref()
+            .and_then(|(_, known)| known.clone())
     }
 
     /// What happened in the last minute.

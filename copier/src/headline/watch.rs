@@ -102,7 +102,8 @@ impl Talk {
                 Some(Line::Trouble(format!("{}{next}", headline.sentence)))
             }
             None => {
-                let over = self.said.take().is_some() && headline.state != State::NotCopying;
+                // Another cause may follow, which others tell of.
+                let over = headline.state != State::NotCopying && self.said.take().is_some();
                 over.then(|| Line::News(headline.sentence.clone()))
             }
         }

@@ -1,6 +1,6 @@
 //! What happened within the last minute: the difference between two reports.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +31,13 @@ pub struct Recent {
     /// See `opened`.
     pub established: u64,
     /// Copied connections that ended otherwise than the client's, by reason.
-    pub aborted: std::collections::BTreeMap<String, u64>,
+    pub aborted: BTreeMap<String, u64>,
     /// Sessions and copied connections that were refused, by reason.
-    pub refused: std::collections::BTreeMap<String, u64>,
+    pub refused: BTreeMap<String, u64>,
+    /// Connections whose handshake was not completed in what was captured.
+    pub unopened: u64,
+    /// Connections that the intensity left out.
+    pub unchosen: u64,
     /// Frames that capture dropped.
     pub dropped: u64,
     /// Sessions that began with TLS.
@@ -60,6 +64,18 @@ impl Window {
         self.0.push_back(report.clone());
     }
 
+    /// For how long more has been wanted than targets have acknowledged since, in seconds.
+    fn stalled(&self, now: &Report) -> f64 {
+        let same = |old: &&Report| old.bytes.delivered == now.bytes.delivered;
+        let quiet: Vec<&Report> = self.0.iter().rev().take_while(same).collect();
+        let Some(oldest) = quiet.last().filter(|_| now.replicas.open > 0) else {
+            return 0.0;
+        };
+        let asked = |sample: &&&Report| sample.bytes.wanted > oldest.bytes.wanted;
+        let since = quiet.iter().rev().find(asked);
+        since.map_or(0.0, |since| now.duration_seconds - since.duration_seconds)
+    }
+
     /// What happened from the oldest sample to this report.
     pub(super) fn recent(&self, now: &Report) -> Recent {
         let nothing = Report::default();
@@ -79,6 +95,8 @@ impl Window {
                 &[&now.sessions.refused, &now.replicas.refused],
                 &[&before.sessions.refused, &before.replicas.refused],
             ),
+            unopened: since(now.sessions.unopened, before.sessions.unopened),
+            unchosen: since(now.sessions.unchosen, before.sessions.unchosen),
             dropped: since(now.capture.dropped, before.capture.dropped),
             encrypted: since(now.sessions.encrypted, before.sessions.encrypted),
             stalled_seconds: self.stalled(now),
@@ -86,19 +104,8 @@ impl Window {
     }
 }
 
-impl Window {
-    /// Since the last sample in which less was delivered than now, if more was wanted since.
-    fn stalled(&self, now: &Report) -> f64 {
-        let same = |old: &&Report| old.bytes.delivered == now.bytes.delivered;
-        let oldest = self.0.iter().rev().take_while(same).last();
-        let grown = |old: &&Report| now.bytes.wanted > old.bytes.wanted && now.replicas.open > 0;
-        let oldest = oldest.filter(|old| grown(old));
-        oldest.map_or(0.0, |old| now.duration_seconds - old.duration_seconds)
-    }
-}
-
 /// By how much counts have grown, where they have.
-fn grown(now: &[&Counts], before: &[&Counts]) -> std::collections::BTreeMap<String, u64> {
+fn grown(now: &[&Counts], before: &[&Counts]) -> BTreeMap<String, u64> {
     let sum = |all: &[&Counts], reason: &str| -> u64 {
         all.iter().filter_map(|counts| counts.get(reason)).sum()
     };
@@ -158,6 +165,12 @@ mod tests {
         let stalled = window.recent(&report(40, 2000, 4000)).stalled_seconds;
         assert!((15.0..=20.0).contains(&stalled), "{stalled}");
         assert_eq!(window.recent(&report(40, 2100, 4000)).stalled_seconds, 0.0);
+        // What is asked after a long quiet has not stalled for that long.
+        let mut window = Window::default();
+        for second in 0..40 {
+            window.sample(&report(second, 100, if second < 36 { 100 } else { 200 }));
+        }
+        assert!(window.recent(&report(40, 100, 200)).stalled_seconds < 6.0);
         // Nothing more is wanted.
         let mut window = Window::default();
         for second in 0..40 {

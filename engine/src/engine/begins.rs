@@ -12,6 +12,7 @@ impl Engine {
     /// A SYN: the session waits for the end of its handshake.
     pub(super) fn begin(&mut self, now: Time, segment: ClientSegment<'_>) {
         let ClientSegment { at, packet, .. } = segment;
+        self.see_service(packet);
         if self.is_unchosen(packet) {
             self.stats.sessions_unchosen += 1;
             return;
@@ -40,8 +41,15 @@ impl Engine {
         }
     }
 
+    fn see_service(&mut self, packet: &TcpPacket<'_>) {
+        if let Some(service) = self.config.service_of(packet.tuple.destination) {
+            self.stats.saw(service);
+        }
+    }
+
     /// A segment of a connection whose beginning was not captured.
     pub(super) fn meet_midway(&mut self, at: Time, packet: &TcpPacket<'_>) {
+        self.see_service(packet);
         let flags = packet.header.flags;
         if packet.payload_len == 0 || flags.has(Flags::RST) || flags.has(Flags::FIN) {
             return;
@@ -85,7 +93,6 @@ impl Engine {
         let session = Session::new(at, packet.tuple, service, first, phase);
         let key = self.sessions.insert(session);
         self.enter_session(key, &packet.tuple);
-        self.stats.met(service);
         Some(key)
     }
 
