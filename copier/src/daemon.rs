@@ -18,7 +18,7 @@ use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::addresses;
+use crate::address_watch;
 use crate::agents::Agents;
 use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
@@ -125,7 +125,7 @@ pub fn run() -> Result<(), ExitError> {
     if tracked {
         runtime.spawn(conntrack::watch());
     }
-    runtime.spawn(addresses::follow(plan.clone(), inbox.clone()));
+    runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
     let shared = Shared::default();
     let commands = Commands::default();
     let monitor = Monitor::new(

@@ -32,6 +32,7 @@
 //! - [`tunnels`]: which tunnels of a recording or of a mirror are looked into.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
+mod address_watch;
 mod addresses;
 pub mod agents;
 pub mod check_config;

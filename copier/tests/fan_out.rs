@@ -481,11 +481,11 @@ async fn an_interceptor_is_asked_after_probes_on_the_link_that_is_up() {
 async fn nonsense_is_laid_at_its_interceptors_door_once() {
     let (copier, interceptors) = three().await;
     let now = Instant::now();
-    let line = copier.routes.nonsense(1, now).unwrap();
+    let line = copier.routes.on_unreadable(1, now).unwrap();
     let address = interceptors[1].server.local_addr().to_string();
     assert!(line.contains(&address), "{line}");
-    assert!(copier.routes.nonsense(1, now).is_none());
-    assert!(copier.routes.nonsense(2, now).is_some());
+    assert!(copier.routes.on_unreadable(1, now).is_none());
+    assert!(copier.routes.on_unreadable(2, now).is_some());
 }
 
 #[tokio::test]

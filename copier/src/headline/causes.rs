@@ -3,25 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use millrace_fleet::address::Mapping;
-use millrace_fleet::link::LinkStatus;
-
-use super::listeners::Listeners;
+use super::remarks::also;
 use super::remedies;
 use super::window::Recent;
-use super::{Cause, Facts, Headline, Remark, State};
+use super::words::{delivered, down, nobody, percent, ports, rate, unproven};
+use super::{Cause, Facts, Headline, State};
 use crate::control::Mode;
-use crate::probe::{ProbeState, ProbeStatus};
-use crate::units::shown;
+use crate::probe::ProbeState;
 
 /// Without a packet for so long, somebody must look, in seconds.
-const SILENT: f64 = 10.0;
+pub(super) const SILENT: f64 = 10.0;
 /// Without an acknowledgement for so long, too, in seconds.
 const STALLED: f64 = 10.0;
-/// So many of a hundred are worth a word.
-const PERCENT: u64 = 1;
-/// Parts of one kind that are named.
-const NAMED: usize = 3;
 /// Reasons for which copied connections do not come about.
 const NEVER_OPENED: [&str; 2] = ["refused", "timeout"];
 
@@ -186,15 +179,6 @@ fn links(facts: &Facts<'_>) -> Option<Why> {
     ))
 }
 
-/// A link that is down, and why.
-fn down(link: &LinkStatus) -> String {
-    match link.last_error.as_str() {
-        "" => format!("{}: no answer yet", link.address),
-        error if error.contains(&link.address) => error.to_owned(),
-        error => format!("{}: {error}", link.address),
-    }
-}
-
 fn agents(facts: &Facts<'_>) -> Option<Why> {
     let agent = facts.agents.iter().find(|agent| !agent.held)?;
     let why = [&agent.trouble, &agent.last_error]
@@ -236,21 +220,6 @@ fn targets(facts: &Facts<'_>) -> Option<Why> {
     Some(not_copying(Cause::FirstContact, &unproven(found), None))
 }
 
-fn unproven(target: &ProbeStatus) -> String {
-    let name = &target.target;
-    match (&target.finding, target.state) {
-        (Some(finding), ProbeState::Failed | ProbeState::Misdirected | ProbeState::Asking) => {
-            format!("{name}: {finding}")
-        }
-        (None, ProbeState::Failed) => format!("no probe of {name} came back"),
-        (None, ProbeState::Misdirected) => format!("{name} leads to the live service again"),
-        (_, ProbeState::Waiting) => format!("{name} fell silent, and is asked again"),
-        (_, ProbeState::Asking | ProbeState::Open) => {
-            format!("first contact with {name} is under way")
-        }
-    }
-}
-
 /// No packet since the start.
 fn silence(facts: &Facts<'_>) -> Option<Why> {
     let Facts { report, .. } = facts;
@@ -267,23 +236,6 @@ fn silence(facts: &Facts<'_>) -> Option<Why> {
     );
     let next = (facts.listeners)().map(|here| nobody(facts.services, &here));
     Some(not_copying(Cause::Silence, &why, next.as_deref()))
-}
-
-/// Why no packet of these services may come.
-fn nobody(services: &[Mapping], here: &Listeners) -> String {
-    let known = services
-        .iter()
-        .find_map(|it| here.of(it.live_ip, it.live_port));
-    let port = services.first().map_or(0, |it| it.live_port);
-    let capture = format!(
-        "check -x and -i: `tcpdump -ni any tcp port {port}` shows where clients' packets come by"
-    );
-    match known {
-        Some(known) => format!("{known}; {capture}"),
-        None => format!(
-            "{capture}; a container has devices of its own, and a proxy speaks to it from this host (-i lo)"
-        ),
-    }
 }
 
 /// Targets that took something take nothing any more.
@@ -340,200 +292,14 @@ fn refusal(facts: &Facts<'_>) -> Option<Why> {
     Some(not_copying(Cause::Refused, &why, Some(means)))
 }
 
-/// What goes wrong besides.
-fn also(facts: &Facts<'_>) -> Vec<Remark> {
-    let Facts { report, recent, .. } = facts;
-    let told = |about: &str, text: String| Remark {
-        about: about.to_owned(),
-        text,
-        is_news: false,
-    };
-    let mut all = Vec::new();
-    if recent.dropped > 0 {
-        let text = format!(
-            "capture lost {} in {:.0} s: give the copier more CPU time or a larger buffer (-B)",
-            count(recent.dropped, "frame"),
-            recent.seconds
-        );
-        all.push(told("capture", text));
-    }
-    let open = report.targets.iter().any(|it| it.state == ProbeState::Open);
-    let wrong = [ProbeState::Failed, ProbeState::Misdirected];
-    let failed = report.targets.iter();
-    let failed = failed.filter(|it| open && wrong.contains(&it.state));
-    all.extend(failed.take(NAMED).map(|target| {
-        let clients = target.clients.map(|kind| format!(" for clients {kind}"));
-        let clients = clients.unwrap_or_default();
-        told(
-            &target.target,
-            format!("nothing is sent{clients}: {}", unproven(target)),
-        )
-    }));
-    if facts.links.iter().any(|link| link.connected) {
-        let away = facts.links.iter().filter(|link| !link.connected);
-        let text = |link: &LinkStatus| format!("an interceptor is away: {}", down(link));
-        all.extend(away.take(NAMED).map(|link| told(&link.address, text(link))));
-    }
-    all.extend(mute(facts));
-    all.extend(reasons(recent));
-    all.extend(encrypted(recent));
-    for agent in facts.agents {
-        let text = |warning: &String| format!("router-agent {}: {warning}", agent.address);
-        let warnings = agent.warnings.iter();
-        all.extend(warnings.map(|it| told(&agent.address, text(it))));
-    }
-    all
-}
-
-/// Services of which nothing came, where others have clients.
-fn mute(facts: &Facts<'_>) -> Vec<Remark> {
-    let Facts { report, .. } = facts;
-    let seen = |at: usize| report.sessions.seen.get(at).copied().unwrap_or(false);
-    if report.recording.is_some() || report.duration_seconds < SILENT {
-        return Vec::new();
-    }
-    let services = facts.services.iter().enumerate();
-    let mute: Vec<Mapping> = services
-        .filter(|(at, _)| !seen(*at))
-        .map(|(_, service)| *service)
-        .collect();
-    if mute.is_empty() || mute.len() == facts.services.len() {
-        return Vec::new();
-    }
-    let Some(here) = (facts.listeners)() else {
-        // In a moment.
-        return Vec::new();
-    };
-    let text = format!(
-        "no connection to {} was seen since the start: {}",
-        ports(&mute),
-        nobody(&mute, &here)
-    );
-    vec![Remark {
-        about: "services".to_owned(),
-        text,
-        is_news: true,
-    }]
-}
-
-/// Reasons for which more than a few copies end or sessions are refused.
-fn reasons(recent: &Recent) -> Vec<Remark> {
-    let all = recent.opened.max(recent.sessions).max(1);
-    // What first contact says of the target is its cause.
-    let many = |reason: &str, count: u64| {
-        count * 100 >= all * PERCENT && !["unproven", "misdirected"].contains(&reason)
-    };
-    let remark = |kind: &str, reason: &String, text: String| Remark {
-        about: format!("{kind}.{reason}"),
-        text,
-        is_news: true,
-    };
-    let aborted = recent
-        .aborted
-        .iter()
-        .filter(|(reason, n)| many(reason, **n));
-    let aborted = aborted.filter_map(|(reason, n)| {
-        let means = remedies::of_abort(reason)?;
-        let copies = count(*n, "copied connection");
-        Some(remark(
-            "aborted",
-            reason,
-            format!("{copies} ended as `{reason}`: {means}"),
-        ))
-    });
-    let refused = recent
-        .refused
-        .iter()
-        .filter(|(reason, n)| many(reason, **n));
-    let refused = refused.filter_map(|(reason, n)| {
-        let means = remedies::of_refusal(reason)?;
-        let sessions = count(*n, "session");
-        Some(remark(
-            "refused",
-            reason,
-            format!("{sessions} refused as `{reason}`: {means}"),
-        ))
-    });
-    aborted.chain(refused).collect()
-}
-
-/// Sessions that begin with TLS.
-fn encrypted(recent: &Recent) -> Option<Remark> {
-    let Recent {
-        encrypted,
-        sessions,
-        ..
-    } = recent;
-    (*encrypted > 0 && encrypted * 100 >= sessions * PERCENT).then(|| Remark {
-        about: "tls".to_owned(),
-        text: format!(
-            "{encrypted} of the last {} with TLS: no target can read a copy of these, since their keys are agreed upon anew; \
-             copy where the traffic is plain, behind the proxy that ends TLS",
-            match sessions {
-                1 => "session began".to_owned(),
-                _ => format!("{sessions} sessions began"),
-            }
-        ),
-        is_news: true,
-    })
-}
-
-/// The live ports, for people.
-fn ports(services: &[Mapping]) -> String {
-    let mut ports: Vec<u16> = services.iter().map(|it| it.live_port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let named: Vec<String> = ports.iter().take(NAMED).map(ToString::to_string).collect();
-    let more = ports.len() - named.len();
-    match (named.as_slice(), more) {
-        ([only], 0) => format!("port {only}"),
-        (several, 0) => format!("ports {}", several.join(", ")),
-        (several, more) => format!("ports {} and {more} others", several.join(", ")),
-    }
-}
-
-/// So many of these, for people.
-fn count(count: u64, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
-}
-
-/// A share in percent, for people.
-pub(crate) fn percent(share: f64) -> String {
-    let percent = share * 100.0;
-    match percent < 1.0 && percent > 0.0 {
-        true => format!("{percent:.2}%"),
-        false => format!("{percent:.0}%"),
-    }
-}
-
-/// Bytes in a second, for people.
-fn rate(bytes: f64) -> String {
-    match bytes < 1e6 {
-        true => format!("{:.1} kB/s", bytes / 1e3),
-        false => format!("{:.1} MB/s", bytes / 1e6),
-    }
-}
-
-/// The share that was delivered lately, for people.
-fn delivered(recent: &Recent) -> String {
-    match recent.wanted_bytes {
-        0 => format!("nothing to deliver in the last {:.0} s", recent.seconds),
-        wanted => format!(
-            "{} delivered in the last {:.0} s",
-            shown((recent.delivered_bytes as f64 / wanted as f64).min(1.0)),
-            recent.seconds
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use millrace_fleet::address::Mapping;
     use millrace_fleet::hold::HoldStatus;
+    use millrace_fleet::link::LinkStatus;
 
     use super::*;
+    use crate::probe::ProbeStatus;
     use crate::report::{Counts, Report};
 
     fn target(state: ProbeState, finding: Option<&str>) -> ProbeStatus {

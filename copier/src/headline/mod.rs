@@ -2,6 +2,7 @@
 //! and in the log.
 //!
 //! - `causes`: what keeps a copier from copying, the first cause first.
+//! - `remarks`: what goes wrong while others go on; `words`: parts and figures in words.
 //! - `remedies`: what reasons mean, and what helps.
 //! - `window`: what happened lately.
 //! - `listeners`: where this host listens.
@@ -9,9 +10,11 @@
 
 mod causes;
 mod listeners;
+mod remarks;
 mod remedies;
 mod watch;
 mod window;
+mod words;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -23,11 +26,11 @@ use millrace_fleet::link::LinkStatus;
 use millrace_fleet::sync::lock;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::causes::percent;
 use self::listeners::Listeners;
 pub use self::watch::follow;
 pub use self::window::Recent;
 use self::window::Window;
+pub(crate) use self::words::percent;
 
 use crate::agents::Agents;
 use crate::interceptors::Interceptors;

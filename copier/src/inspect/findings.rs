@@ -242,7 +242,7 @@ const fn ends(reason: AbortReason) -> &'static str {
         AbortReason::Idle => {
             "end after a silence longer than -k: raise -k, or shorten pauses with -I or -a"
         }
-        AbortReason::Memory => "end for want of memory: raise -m",
+        AbortReason::Memory => "end since the memory limit is reached: raise -m",
         AbortReason::Refused
         | AbortReason::TargetReset
         | AbortReason::TargetClosed

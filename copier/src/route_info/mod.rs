@@ -69,7 +69,7 @@ pub struct RouteInfo {
     gathering: bool,
     /// Whether the router-agents keep responses from the real clients.
     diversion: Diversion,
-    nonsense: Quiet<InterceptorId>,
+    unreadable: Quiet<InterceptorId>,
 }
 
 impl RouteInfo {
@@ -138,8 +138,8 @@ impl RouteInfo {
 
     /// An interceptor sent response headers that cannot be read. What an operator is to be told, if
     /// it is time to.
-    pub fn nonsense(&self, interceptor: InterceptorId, now: Instant) -> Option<String> {
-        let more = self.nonsense.say(interceptor, now)?;
+    pub fn on_unreadable(&self, interceptor: InterceptorId, now: Instant) -> Option<String> {
+        let more = self.unreadable.say(interceptor, now)?;
         Some(format!(
             "interceptor {}: it sent response headers that make no sense, which are left out: run \
              the same version of both{}",

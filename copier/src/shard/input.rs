@@ -56,7 +56,9 @@ impl Shard {
                 Input::Headers(interceptor, bytes) => {
                     for record in HeaderRecords::new(&bytes) {
                         let Ok(record) = record else {
-                            if let Some(line) = self.routes.nonsense(interceptor, Instant::now()) {
+                            if let Some(line) =
+                                self.routes.on_unreadable(interceptor, Instant::now())
+                            {
                                 tracing::warn!("{line}");
                             }
                             break;

@@ -47,6 +47,16 @@ fn wait_for_sentence(host: &Host, words: &str) -> String {
     last
 }
 
+/// A scene with an interceptor, its live host, and how `-x` names a port of the target there.
+fn stage() -> (Scene, Host, impl Fn(u16) -> String) {
+    let mut scene = Scene::new(StageOptions::default());
+    scene.start_interceptor();
+    let live = scene.live_service(0, Family::V4, HTTP);
+    let target = scene.stage.target.address.v4;
+    let host = scene.stage.live[0].host.clone();
+    (scene, host, move |port| format!("{live}-{target}:{port}"))
+}
+
 /// A copier on the live host with its own services, on the usual admin port of tests.
 fn copier(scene: &Scene, service: &str, more: &[&str]) -> Process {
     let live = &scene.stage.live[0].host;
@@ -77,15 +87,8 @@ fn one_sentence_says_that_it_copies_or_what_keeps_it_from_that() {
     if !can_run() {
         return;
     }
-    let mut scene = Scene::new(StageOptions::default());
-    scene.start_interceptor();
-    let (live, target) = (
-        scene.live_service(0, Family::V4, HTTP),
-        scene.stage.target.address.v4,
-    );
-    let host = scene.stage.live[0].host.clone();
-    let service = format!("{live}-{target}:{HTTP}");
-    let mut copier = copier(&scene, &service, &["--summary", "1"]);
+    let (mut scene, host, service) = stage();
+    let mut copier = copier(&scene, &service(HTTP), &["--summary", "1"]);
     wait_for_sentence(&host, "nothing to copy: no packet of a client for port");
     some_load(&scene);
     let screen = wait_for_sentence(&host, "copying 100% of");
@@ -148,13 +151,10 @@ fn a_target_that_refuses_and_a_live_service_that_speaks_tls_are_named() {
     if !can_run() {
         return;
     }
-    let mut scene = Scene::new(StageOptions::default());
-    scene.start_interceptor();
-    let live = scene.live_service(0, Family::V4, HTTP);
-    let target = scene.stage.target.address.v4;
-    let host = scene.stage.live[0].host.clone();
-    let mut copier = copier(&scene, &format!("{live}-{target}:79"), &[]);
+    let (scene, host, service) = stage();
+    let mut copier = copier(&scene, &service(79), &[]);
     wait_for_sentence(&host, "nothing to copy");
+    let live = scene.live_service(0, Family::V4, HTTP);
     let client = scene.stage.client().unwrap().host.clone();
     // A record of the handshake with a ClientHello, as far as anybody looks.
     let hello = [0x16, 3, 1, 0, 80, 1, 0, 0, 76, 3, 3];
@@ -184,17 +184,13 @@ fn a_report_that_cannot_be_written_where_it_should_be_is_not_lost() {
     if !can_run() {
         return;
     }
-    let mut scene = Scene::new(StageOptions::default());
-    scene.start_interceptor();
-    let live = scene.live_service(0, Family::V4, HTTP);
-    let target = scene.stage.target.address.v4;
-    let host = scene.stage.live[0].host.clone();
+    let (scene, host, service) = stage();
     let (gone, stays) = (host.file("gone"), host.file("stays"));
     std::fs::create_dir_all(&gone).unwrap();
     let report = gone.join("report.json").display().to_string();
     let control = stays.join("copier.sock").display().to_string();
     let more = ["--report", &report, "--control", &control];
-    let mut copier = copier(&scene, &format!("{live}-{target}:{HTTP}"), &more);
+    let mut copier = copier(&scene, &service(HTTP), &more);
     wait_for_sentence(&host, "nothing to copy");
     some_load(&scene);
     wait_for_sentence(&host, "copying 100% of");
@@ -216,13 +212,9 @@ fn the_log_is_json_where_that_is_wanted_and_its_level_can_be_changed() {
     if !can_run() {
         return;
     }
-    let mut scene = Scene::new(StageOptions::default());
-    scene.start_interceptor();
-    let live = scene.live_service(0, Family::V4, HTTP);
-    let target = scene.stage.target.address.v4;
-    let host = scene.stage.live[0].host.clone();
+    let (scene, host, service) = stage();
     let more = ["--log-format", "json"];
-    let mut copier = copier(&scene, &format!("{live}-{target}:{HTTP}"), &more);
+    let mut copier = copier(&scene, &service(HTTP), &more);
     wait_for_sentence(&host, "nothing to copy");
     let ctl = |level| said(&host, &["ctl", "log-level", level, "--admin", ADMIN]);
     assert!(

@@ -1,0 +1,152 @@
+//! What goes wrong while others go on.
+
+use millrace_fleet::address::Mapping;
+use millrace_fleet::link::LinkStatus;
+
+use super::causes::SILENT;
+use super::remedies;
+use super::window::Recent;
+use super::words::{NAMED, count, down, nobody, ports, unproven};
+use super::{Facts, Remark};
+use crate::probe::ProbeState;
+
+/// So many of a hundred are worth a word.
+const PERCENT: u64 = 1;
+
+/// What goes wrong besides.
+pub(super) fn also(facts: &Facts<'_>) -> Vec<Remark> {
+    let Facts { report, recent, .. } = facts;
+    let told = |about: &str, text: String| Remark {
+        about: about.to_owned(),
+        text,
+        is_news: false,
+    };
+    let mut all = Vec::new();
+    if recent.dropped > 0 {
+        let text = format!(
+            "capture lost {} in {:.0} s: give the copier more CPU time or a larger buffer (-B)",
+            count(recent.dropped, "frame"),
+            recent.seconds
+        );
+        all.push(told("capture", text));
+    }
+    let open = report.targets.iter().any(|it| it.state == ProbeState::Open);
+    let wrong = [ProbeState::Failed, ProbeState::Misdirected];
+    let failed = report.targets.iter();
+    let failed = failed.filter(|it| open && wrong.contains(&it.state));
+    all.extend(failed.take(NAMED).map(|target| {
+        let clients = target.clients.map(|kind| format!(" for clients {kind}"));
+        let clients = clients.unwrap_or_default();
+        told(
+            &target.target,
+            format!("nothing is sent{clients}: {}", unproven(target)),
+        )
+    }));
+    if facts.links.iter().any(|link| link.connected) {
+        let away = facts.links.iter().filter(|link| !link.connected);
+        let text = |link: &LinkStatus| format!("an interceptor is away: {}", down(link));
+        all.extend(away.take(NAMED).map(|link| told(&link.address, text(link))));
+    }
+    all.extend(mute(facts));
+    all.extend(reasons(recent));
+    all.extend(encrypted(recent));
+    for agent in facts.agents {
+        let text = |warning: &String| format!("router-agent {}: {warning}", agent.address);
+        let warnings = agent.warnings.iter();
+        all.extend(warnings.map(|it| told(&agent.address, text(it))));
+    }
+    all
+}
+
+/// Services of which nothing came, where others have clients.
+fn mute(facts: &Facts<'_>) -> Vec<Remark> {
+    let Facts { report, .. } = facts;
+    let seen = |at: usize| report.sessions.seen.get(at).copied().unwrap_or(false);
+    if report.recording.is_some() || report.duration_seconds < SILENT {
+        return Vec::new();
+    }
+    let services = facts.services.iter().enumerate();
+    let mute: Vec<Mapping> = services
+        .filter(|(at, _)| !seen(*at))
+        .map(|(_, service)| *service)
+        .collect();
+    if mute.is_empty() || mute.len() == facts.services.len() {
+        return Vec::new();
+    }
+    let Some(here) = (facts.listeners)() else {
+        // In a moment.
+        return Vec::new();
+    };
+    let text = format!(
+        "no connection to {} was seen since the start: {}",
+        ports(&mute),
+        nobody(&mute, &here)
+    );
+    vec![Remark {
+        about: "services".to_owned(),
+        text,
+        is_news: true,
+    }]
+}
+
+/// Reasons for which more than a few copies end or sessions are refused.
+fn reasons(recent: &Recent) -> Vec<Remark> {
+    let all = recent.opened.max(recent.sessions).max(1);
+    // What first contact says of the target is its cause.
+    let many = |reason: &str, count: u64| {
+        count * 100 >= all * PERCENT && !["unproven", "misdirected"].contains(&reason)
+    };
+    let remark = |kind: &str, reason: &String, text: String| Remark {
+        about: format!("{kind}.{reason}"),
+        text,
+        is_news: true,
+    };
+    let aborted = recent
+        .aborted
+        .iter()
+        .filter(|(reason, n)| many(reason, **n));
+    let aborted = aborted.filter_map(|(reason, n)| {
+        let means = remedies::of_abort(reason)?;
+        let copies = count(*n, "copied connection");
+        Some(remark(
+            "aborted",
+            reason,
+            format!("{copies} ended as `{reason}`: {means}"),
+        ))
+    });
+    let refused = recent
+        .refused
+        .iter()
+        .filter(|(reason, n)| many(reason, **n));
+    let refused = refused.filter_map(|(reason, n)| {
+        let means = remedies::of_refusal(reason)?;
+        let sessions = count(*n, "session");
+        Some(remark(
+            "refused",
+            reason,
+            format!("{sessions} refused as `{reason}`: {means}"),
+        ))
+    });
+    aborted.chain(refused).collect()
+}
+
+/// Sessions that begin with TLS.
+fn encrypted(recent: &Recent) -> Option<Remark> {
+    let Recent {
+        encrypted,
+        sessions,
+        ..
+    } = recent;
+    (*encrypted > 0 && encrypted * 100 >= sessions * PERCENT).then(|| Remark {
+        about: "tls".to_owned(),
+        text: format!(
+            "{encrypted} of the last {} with TLS: no target can read a copy of these, since their keys are agreed upon anew; \
+             copy where the traffic is plain, behind the proxy that ends TLS",
+            match sessions {
+                1 => "session began".to_owned(),
+                _ => format!("{sessions} sessions began"),
+            }
+        ),
+        is_news: true,
+    })
+}

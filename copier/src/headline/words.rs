@@ -1,0 +1,104 @@
+//! Parts and figures in words.
+
+use millrace_fleet::address::Mapping;
+use millrace_fleet::link::LinkStatus;
+
+use super::listeners::Listeners;
+use super::window::Recent;
+use crate::probe::{ProbeState, ProbeStatus};
+use crate::units::shown;
+
+/// Parts of one kind that are named.
+pub(super) const NAMED: usize = 3;
+
+/// A link that is down, and why.
+pub(super) fn down(link: &LinkStatus) -> String {
+    match link.last_error.as_str() {
+        "" => format!("{}: no answer yet", link.address),
+        error if error.contains(&link.address) => error.to_owned(),
+        error => format!("{}: {error}", link.address),
+    }
+}
+
+pub(super) fn unproven(target: &ProbeStatus) -> String {
+    let name = &target.target;
+    match (&target.finding, target.state) {
+        (Some(finding), ProbeState::Failed | ProbeState::Misdirected | ProbeState::Asking) => {
+            format!("{name}: {finding}")
+        }
+        (None, ProbeState::Failed) => format!("no probe of {name} came back"),
+        (None, ProbeState::Misdirected) => format!("{name} leads to the live service again"),
+        (_, ProbeState::Waiting) => format!("{name} fell silent, and is asked again"),
+        (_, ProbeState::Asking | ProbeState::Open) => {
+            format!("first contact with {name} is under way")
+        }
+    }
+}
+
+/// Why no packet of these services may come.
+pub(super) fn nobody(services: &[Mapping], here: &Listeners) -> String {
+    let known = services
+        .iter()
+        .find_map(|it| here.of(it.live_ip, it.live_port));
+    let port = services.first().map_or(0, |it| it.live_port);
+    let capture = format!(
+        "check -x and -i: `tcpdump -ni any tcp port {port}` shows where clients' packets come by"
+    );
+    match known {
+        Some(known) => format!("{known}; {capture}"),
+        None => format!(
+            "{capture}; a container has devices of its own, and a proxy speaks to it from this host (-i lo)"
+        ),
+    }
+}
+
+/// The live ports, for people.
+pub(super) fn ports(services: &[Mapping]) -> String {
+    let mut ports: Vec<u16> = services.iter().map(|it| it.live_port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let named: Vec<String> = ports.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = ports.len() - named.len();
+    match (named.as_slice(), more) {
+        ([only], 0) => format!("port {only}"),
+        (several, 0) => format!("ports {}", several.join(", ")),
+        (several, more) => format!("ports {} and {more} others", several.join(", ")),
+    }
+}
+
+/// So many of these, for people.
+pub(super) fn count(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// A share in percent, for people.
+pub(crate) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent < 1.0 && percent > 0.0 {
+        true => format!("{percent:.2}%"),
+        false => format!("{percent:.0}%"),
+    }
+}
+
+/// Bytes in a second, for people.
+pub(super) fn rate(bytes: f64) -> String {
+    match bytes < 1e6 {
+        true => format!("{:.1} kB/s", bytes / 1e3),
+        false => format!("{:.1} MB/s", bytes / 1e6),
+    }
+}
+
+/// The share that was delivered lately, for people.
+pub(super) fn delivered(recent: &Recent) -> String {
+    match recent.wanted_bytes {
+        0 => format!("nothing to deliver in the last {:.0} s", recent.seconds),
+        wanted => format!(
+            "{} delivered in the last {:.0} s",
+            shown((recent.delivered_bytes as f64 / wanted as f64).min(1.0)),
+            recent.seconds
+        ),
+    }
+}
