@@ -1,16 +1,17 @@
 //! The router-agents that keep the targets' responses from the real clients: no session begins
 //! before all of them hold what is needed, and nothing is sent while one does not vouch for its host.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use millrace_capture::Waker;
-use millrace_fleet::address::HostPort;
-use millrace_fleet::boottime::BootTime;
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::hold::{self, HoldConfig, HoldEvent, HoldHandle, HoldStatus};
-use millrace_fleet::readiness::{Readiness, Task};
+use millrace_channel::hold::{self, HoldConfig, HoldEvent, HoldHandle, HoldStatus};
+use millrace_daemon::boottime::BootTime;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::readiness::{Readiness, Task};
+use millrace_notation::address::HostPort;
 use millrace_proto::v1::Need;
+use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 
 use crate::diversion::Diversion;
@@ -73,7 +74,7 @@ impl Agents {
             [] => Need::default(),
             [..] => self.0.plan.diverted.clone()?,
         };
-        let mut holds = self.0.holds.write().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = self.0.holds.write();
         holds.retain(|hold| {
             let kept = wanted.contains(&hold.address);
             if !kept {
@@ -171,14 +172,14 @@ impl Agents {
     }
 
     fn holds(&self) -> RwLockReadGuard<'_, Vec<Hold>> {
-        self.0.holds.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.holds.read()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use millrace_fleet::address::DefaultPort;
+    use millrace_notation::address::DefaultPort;
 
     use super::*;
     use crate::options::Options;

@@ -3,7 +3,7 @@
 //! TCPCopy's command line begins with an option, so the two never meet: what begins with a dash
 //! is the daemon's.
 
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 
 use crate::command::{Arguments, Command, names};
 use crate::{check_config, ctl, daemon, inspect, record};

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fmt::Write;
 
 use clap::Parser;
-use millrace_fleet::config;
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::config;
+use millrace_daemon::exit::ExitError;
 
 /// The arguments of a command, the program's name first and the command itself left out.
 pub type Arguments = Vec<OsString>;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Where the kernel tells, for this network namespace; not there while nothing has loaded the module.

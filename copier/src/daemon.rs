@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_capture::{Tap, Waker, check_privilege};
+use millrace_daemon::admin::{self, Admin};
+use millrace_daemon::daemonize::{self, Launch};
+use millrace_daemon::drain;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::pidfile::PidFile;
+use millrace_daemon::privileges::{self, Capability, Needs};
+use millrace_daemon::readiness::Readiness;
+use millrace_daemon::{config, logging, signals};
 use millrace_engine::Engine;
-use millrace_fleet::admin::{self, Admin};
-use millrace_fleet::daemonize::{self, Launch};
-use millrace_fleet::drain;
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::pidfile::PidFile;
-use millrace_fleet::privileges::{self, Capability, Needs};
-use millrace_fleet::readiness::Readiness;
-use millrace_fleet::{config, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -145,8 +145,8 @@ pub fn run() -> Result<(), ExitError> {
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
         .merge(control::shown(shared.clone()))
-        .security(plan.security.clone())
-        .privileges(privileges)
+        .section(plan.security.clone())
+        .section(privileges)
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
     let spare = control
         .as_ref()

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use millrace_capture::Waker;
-use millrace_fleet::link::LinkEvent;
+use millrace_channel::link::LinkEvent;
 use millrace_proto::{Sight, TraceReport};
+use parking_lot::{Mutex, MutexGuard};
 use tonic::codegen::Bytes;
 
 use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
@@ -117,7 +117,7 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing that can panic happens under the lock; a poisoned one is as good as another.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

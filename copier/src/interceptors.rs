@@ -1,10 +1,11 @@
 //! The links to all interceptors, and how they change while the copier runs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use millrace_fleet::address::HostPort;
-use millrace_fleet::link::{self, LinkConfig, LinkEvent, LinkHandle, LinkStatus};
-use millrace_fleet::readiness::{Readiness, Task};
+use millrace_channel::link::{self, LinkConfig, LinkEvent, LinkHandle, LinkStatus};
+use millrace_daemon::readiness::{Readiness, Task};
+use millrace_notation::address::HostPort;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 
 use crate::inbox::Inbox;
@@ -137,12 +138,12 @@ impl Interceptors {
         // The shard must know the link before its first event, which may come at once: what comes
         // before that waits behind this lock.
         let gate = Arc::new(Mutex::new(()));
-        let held = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = gate.lock();
         let (inbox, ready, waits) = (self.inbox.clone(), task.clone(), gate.clone());
         // Not kept alive by its own links.
         let current = Arc::downgrade(&self.current);
         let handle = link::spawn(config, &self.runtime, move |event| {
-            drop(waits.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(waits.lock());
             if let LinkEvent::Up { incarnation, .. } = event
                 && let Some(current) = current.upgrade()
                 && let Some(second) = lock(&current).note_run(id.interceptor, incarnation)
@@ -177,7 +178,7 @@ impl Interceptors {
 }
 
 fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
-    current.lock().unwrap_or_else(PoisonError::into_inner)
+    current.lock()
 }
 
 impl Current {
@@ -218,7 +219,7 @@ fn note_readiness(task: &Task, event: &LinkEvent) {
 
 #[cfg(test)]
 mod tests {
-    use millrace_fleet::address::DefaultPort;
+    use millrace_notation::address::DefaultPort;
 
     use super::*;
 

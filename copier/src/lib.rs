@@ -27,7 +27,7 @@
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
-//! - [`ramp`], [`guard`] and [`control`]: how much is copied at each moment, and who decides it.
+//! - [`control`]: what operators change of it while it runs.
 //! - [`record`]: live traffic into files.
 //! - [`tunnels`]: which tunnels of a recording or of a mirror are looked into.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
@@ -44,7 +44,6 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod diversion;
-pub mod guard;
 pub mod headline;
 pub mod inbox;
 pub mod inspect;
@@ -62,11 +61,9 @@ pub mod plan;
 pub mod pressure;
 mod priority;
 pub mod probe;
-pub mod ramp;
 pub mod record;
 pub mod reload;
 pub mod report;
 pub mod route_info;
 pub mod shard;
 pub mod tunnels;
-pub mod units;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use millrace_copier::cli;
-use millrace_fleet::exit::main_with;
+use millrace_daemon::exit::main_with;
 
 fn main() -> ExitCode {
     main_with("millrace-copier", cli::run)

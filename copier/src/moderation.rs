@@ -5,11 +5,12 @@
 //! looks again, as network cards gather frames for one interrupt. One that has not looked for
 //! longer does so at once: without load nothing waits.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_capture::Pace;
+use parking_lot::Mutex;
 
 /// What each interceptor but the first adds to the window.
 const PER_INTERCEPTOR: Duration = Duration::from_micros(100);
@@ -45,7 +46,7 @@ impl Moderation {
             if window.is_zero() {
                 return;
             }
-            let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut looks = looks.lock();
             if let Some(rest) = looks.rest(Instant::now(), window) {
                 std::thread::sleep(rest);
             }

@@ -9,9 +9,9 @@ use std::str::FromStr;
 
 use clap::builder::RangedU64ValueParser;
 use millrace_capture::RingConfig;
-use millrace_fleet::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::options::CommonOptions;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::options::CommonOptions;
+use millrace_notation::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
 
 use crate::offline::options::OfflineOptions;
 use crate::tunnels::TunnelOptions;
@@ -343,7 +343,7 @@ pub struct LimitOptions {
     /// Send at most this many bytes of payload a second, such as 100M; copied connections become
     /// slower, and while more than a second's worth waits new sessions are refused and counted
     /// (those of a recording wait).
-    #[arg(long, value_name = "RATE", value_parser = crate::units::bytes_per_second)]
+    #[arg(long, value_name = "RATE", value_parser = millrace_notation::units::bytes_per_second)]
     pub max_bandwidth: Option<u64>,
 
     /// After SIGTERM, let open sessions finish for this long, in seconds.

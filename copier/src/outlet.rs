@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use millrace_capture::{CaptureError, LinkSocket, NextHopConfig, NextHops, Sender};
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 
 use crate::conntrack;
 use crate::plan::{OutletPlan, Plan};

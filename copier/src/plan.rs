@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_capture::{CaptureError, Census, Filter, RingConfig, SenderConfig, Source};
+use millrace_channel::tls::Role;
+use millrace_channel::transport::Security;
+use millrace_daemon::exit::ExitError;
 use millrace_engine::{Config, SourcePool};
-use millrace_fleet::address::{DefaultPort, HostPort, Mapping};
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::tls::Role;
-use millrace_fleet::transport::Security;
+use millrace_notation::address::{DefaultPort, HostPort, Mapping};
 use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 use millrace_wire::Tunnels;
@@ -25,7 +25,6 @@ use self::engine::engine_config;
 use self::id::default_id;
 pub use self::outlet::OutletPlan;
 use self::outlet::outlet;
-use crate::control::PilotConfig;
 use crate::local::LocalPlan;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
@@ -33,6 +32,7 @@ use crate::offline::options::DEFAULT_MAX_OPEN;
 use crate::options::Options;
 use crate::pressure;
 use crate::route_info::FlowTarget;
+use millrace_pilot::PilotConfig;
 
 /// Port of router-agents that are named without one.
 const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);

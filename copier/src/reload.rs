@@ -1,8 +1,8 @@
 //! SIGHUP: the options are read again, and what may change while the copier runs is taken over.
 
-use millrace_fleet::address::HostPort;
-use millrace_fleet::config;
-use millrace_fleet::signals::HangUps;
+use millrace_daemon::config;
+use millrace_daemon::signals::HangUps;
+use millrace_notation::address::HostPort;
 
 use crate::agents::Agents;
 use crate::interceptors::Interceptors;

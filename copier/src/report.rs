@@ -11,8 +11,8 @@ use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::{DecodeCounters, NotTcp};
 use serde::Serialize;
 
-use crate::control::IntensityStatus;
 use crate::offline::recording::Recording;
+use millrace_pilot::IntensityStatus;
 
 use crate::pressure::PressureStatus;
 use crate::probe::ProbeStatus;

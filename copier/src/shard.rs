@@ -19,21 +19,22 @@ mod steer;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, Sender, Waker, sleep_precisely, wait};
+use millrace_daemon::boottime::BootTime;
+use millrace_daemon::drain::{DrainWatch, Stage};
+use millrace_daemon::readiness::Readiness;
 use millrace_engine::{Engine, Time};
-use millrace_fleet::boottime::BootTime;
-use millrace_fleet::drain::{DrainWatch, Stage};
-use millrace_fleet::readiness::Readiness;
 use millrace_wire::{Decoder, PacketBuilder};
+use parking_lot::Mutex;
 
 use self::losses::Losses;
 use self::standstill::Standstill;
 use crate::agents::Agents;
 use crate::clock::Clock;
-use crate::control::{Commands, Pilot, PilotConfig, Sight};
+use crate::control::Commands;
 use crate::diversion::Diversion;
 use crate::inbox::{Inbox, Input};
 use crate::intake::{Batch, Intake};
@@ -43,7 +44,8 @@ use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
-use crate::route_info::RouteInfo;
+use crate::route_info::{LinkId, RouteInfo};
+use millrace_pilot::{Pilot, PilotConfig, Sight};
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -70,14 +72,11 @@ pub struct Shared(Arc<Mutex<Report>>);
 impl Shared {
     /// The latest report.
     pub fn report(&self) -> Report {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().clone()
     }
 
     fn replace(&self, report: Report) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = report;
+        *self.0.lock() = report;
     }
 }
 
@@ -100,7 +99,7 @@ pub struct Shard {
     routes: RouteInfo,
     prober: Prober,
     pilot: Pilot,
-    sight: Sight,
+    sight: Sight<LinkId>,
     commands: Commands,
     agents: Agents,
     inbox: Arc<Inbox>,

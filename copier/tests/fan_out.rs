@@ -12,19 +12,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_capture::Waker;
+use millrace_channel::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
+use millrace_channel::server::{
+    self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
+};
+use millrace_channel::transport::Security;
 use millrace_copier::diversion::Diversion;
 use millrace_copier::inbox::{Inbox, Input};
 use millrace_copier::probe::Prober;
 use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};
+use millrace_daemon::listen;
+use millrace_daemon::readiness::Readiness;
 use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, SourcePool, Time};
-use millrace_fleet::address::DefaultPort;
-use millrace_fleet::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
-use millrace_fleet::listen;
-use millrace_fleet::readiness::Readiness;
-use millrace_fleet::server::{
-    self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
-};
-use millrace_fleet::transport::Security;
+use millrace_notation::address::DefaultPort;
 use millrace_proto::trace::MAX_PROBES;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{ClaimSet, ClientRange, FlowIds, FlowRecords, TraceRequest};

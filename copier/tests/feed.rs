@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use millrace_capture::{PacketWriter, Source, Waker};
-use millrace_copier::control::Mode;
 use millrace_copier::offline::feed::{Feed, FeedConfig, Step};
 use millrace_engine::{Config, RefusalReason, Time};
+use millrace_pilot::Mode;
 use millrace_wire::{Decoder, LinkType, PacketBuilder, Tunnels};
 
 use Action::{Client, ClientFin, Pause, Server, ServerFin};

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use millrace_fleet::server::ConnId;
+use millrace_channel::server::ConnId;
 use millrace_proto::{ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
 
 /// A claim that could not be granted.

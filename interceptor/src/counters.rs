@@ -1,7 +1,8 @@
 //! What the interceptor counts.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 /// Counts since the start, and what is held at the moment.
@@ -42,11 +43,11 @@ pub struct Shared(Arc<Mutex<Counters>>);
 impl Shared {
     /// A copy of the latest counters.
     pub fn get(&self) -> Counters {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     /// Replaces them.
     pub fn set(&self, counters: Counters) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+        *self.0.lock() = counters;
     }
 }

@@ -7,16 +7,16 @@ use millrace_capture::{
     Device, Expression, Filter, PacketQueue, ResponseFilter, RingConfig, Tap, Waker,
     check_privilege,
 };
-use millrace_fleet::admin::{self, Admin};
-use millrace_fleet::daemonize::{self, Launch};
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::pidfile::PidFile;
-use millrace_fleet::privileges::{self, Capability, Needs};
-use millrace_fleet::readiness::Readiness;
-use millrace_fleet::server::{self, ServerConfig, ServerHandle};
-use millrace_fleet::tls::Role;
-use millrace_fleet::transport::Security;
-use millrace_fleet::{config, drain, listen, logging, signals};
+use millrace_channel::server::{self, ServerConfig, ServerHandle};
+use millrace_channel::tls::Role;
+use millrace_channel::transport::Security;
+use millrace_daemon::admin::{self, Admin};
+use millrace_daemon::daemonize::{self, Launch};
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::pidfile::PidFile;
+use millrace_daemon::privileges::{self, Capability, Needs};
+use millrace_daemon::readiness::Readiness;
+use millrace_daemon::{config, drain, listen, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -92,9 +92,9 @@ pub fn run() -> Result<(), ExitError> {
         metrics::registry(shared.clone()),
         status(&shared, &server),
     )
-    .security(security)
-    .handshakes(server.handshakes().clone())
-    .privileges(privileges)
+    .section(security)
+    .section(server.handshakes().clone())
+    .section(privileges)
     .serve(admin_listener, runtime.handle(), std::future::pending())?;
     tracing::info!(
         "taking responses from {}, listening for copiers on {}",

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use millrace_fleet::readiness::Task;
-use millrace_fleet::server::ServerHandle;
+use millrace_channel::server::ServerHandle;
+use millrace_daemon::readiness::Task;
 
 /// How often it is looked: what comes in between goes on to real clients.
 const INTERVAL: Duration = Duration::from_millis(10);

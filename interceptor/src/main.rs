@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use millrace_fleet::exit::main_with;
+use millrace_daemon::exit::main_with;
 use millrace_interceptor::daemon;
 
 fn main() -> ExitCode {

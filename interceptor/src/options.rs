@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use clap::builder::RangedU64ValueParser;
-use millrace_fleet::address::ClientPool;
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::options::CommonOptions;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::options::CommonOptions;
+use millrace_notation::address::ClientPool;
 
 /// The port on which interceptors listen, as TCPCopy's did.
 pub const PORT: u16 = 36_524;

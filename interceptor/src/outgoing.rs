@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use millrace_fleet::server::ConnId;
+use millrace_channel::server::ConnId;
 use millrace_proto::header::MAX_HEADER_BYTES;
 use millrace_proto::{BATCH_BYTES, HeaderRecord};
 

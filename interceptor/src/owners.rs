@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use foldhash::fast::RandomState;
-use millrace_fleet::server::{Attached, ConnId};
+use millrace_channel::server::{Attached, ConnId};
 use millrace_proto::flow::{FlowId, FlowIds, FlowRecord, FlowRecords, MAX_FLOW_BYTES};
 use millrace_proto::{BATCH_BYTES, ClaimSet, FlowKey};
 use millrace_wire::{Endpoint, FourTuple};
@@ -313,8 +313,8 @@ fn address(endpoint: Endpoint) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_fleet::incarnation::Incarnation;
-    use millrace_fleet::server::HeaderQueue;
+    use millrace_channel::server::HeaderQueue;
+    use millrace_daemon::incarnation::Incarnation;
     use millrace_proto::ClientRange;
     use millrace_proto::flow::{FlowRecord, encode_flow_id};
 

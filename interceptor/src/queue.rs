@@ -2,14 +2,15 @@
 //! header to the worker.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_capture::filter::HEADERS_ONLY;
 use millrace_capture::{CaptureError, PacketQueue, QueueStatistics, QueuedPacket, Verdict, Waker};
-use millrace_fleet::address::ClientPool;
+use millrace_notation::address::ClientPool;
 use millrace_proto::PASSED_MARK;
 use millrace_wire::{Decoder, LinkType, Verify};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Headers that may wait for the worker; the oldest are dropped then, and targets repeat what
 /// matters.
@@ -84,7 +85,7 @@ impl Heads {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -6,17 +6,18 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_capture::filter::HEADERS_ONLY;
 use millrace_capture::wait::MAX_SOURCES;
 use millrace_capture::{Device, Filter, FilterSpec, Ring, RingConfig, ServiceFilter, wait};
-use millrace_fleet::server::HeaderQueue;
+use millrace_channel::server::HeaderQueue;
 use millrace_proto::{Sight, TraceReport, TraceRequest};
 use millrace_wire::{Decoder, Endpoint, Flags, TcpPacket, Tunnels, Verify};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Questions that may wait.
 const WAITING: usize = 4;
@@ -67,10 +68,7 @@ impl Lookout {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, bool>> {
-        self.0
-            .answered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.answered.lock()
     }
 }
 

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, Waker, sleep_precisely, wait};
-use millrace_fleet::drain::{DrainWatch, Stage};
-use millrace_fleet::readiness::{Readiness, Task};
-use millrace_fleet::server::{AttachEvent, AttachEvents, ConnId};
+use millrace_channel::server::{AttachEvent, AttachEvents, ConnId};
+use millrace_daemon::drain::{DrainWatch, Stage};
+use millrace_daemon::readiness::{Readiness, Task};
 use millrace_proto::flow::MAX_FLOW_BYTES;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{BATCH_BYTES, FlowKey, HeaderRecord};

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,7 +63,7 @@ impl Lab {
             directory,
             namespaces: Mutex::default(),
         });
-        let mut labs = LABS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut labs = LABS.lock();
         labs.retain(|lab| lab.strong_count() > 0);
         labs.push(Arc::downgrade(&inner));
         Ok(Self { inner })
@@ -93,11 +94,7 @@ impl Lab {
     /// The names of all its namespaces, as `ip netns` lists them.
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
-        self.inner
-            .namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.inner.namespaces.lock().clone()
     }
 }
 
@@ -116,20 +113,14 @@ impl Inner {
     pub(crate) fn add_namespace(&self, name: &str) -> Result<String> {
         let full = format!("{}{name}", self.prefix);
         // Under the lock until it is made: a signal in between would otherwise leave it behind.
-        let mut namespaces = self
-            .namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut namespaces = self.namespaces.lock();
         ip_batch(None, &[format!("netns add {full}")])?;
         namespaces.push(full.clone());
         Ok(full)
     }
 
     pub(crate) fn forget_namespace(&self, full: &str) {
-        let mut namespaces = self
-            .namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut namespaces = self.namespaces.lock();
         namespaces.retain(|name| name != full);
         remove_namespace(full);
     }
@@ -139,10 +130,7 @@ impl Inner {
     }
 
     fn remove_namespaces(&self) {
-        let mut namespaces = self
-            .namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut namespaces = self.namespaces.lock();
         for name in namespaces.drain(..) {
             remove_namespace(&name);
         }
@@ -246,7 +234,7 @@ fn clean_up_on_signal() {
     if !caught {
         return;
     }
-    let labs = LABS.lock().unwrap_or_else(PoisonError::into_inner);
+    let labs = LABS.lock();
     for inner in labs.iter().filter_map(Weak::upgrade) {
         inner.remove_namespaces();
         let _ = std::fs::remove_dir_all(&inner.directory);

@@ -1,12 +1,13 @@
 //! Switches, and the cables (veth pairs) that connect hosts with them or with each other.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::command::ip_batch;
 use crate::error::{Error, Result};
 use crate::fault::{Counts, Fault, Hop};
 use crate::host::{Host, address_command};
+use parking_lot::Mutex;
 
 /// The bridge device inside a switch's namespace.
 const BRIDGE: &str = "bridge";
@@ -43,7 +44,7 @@ impl Switch {
     /// When the host has such a device already.
     pub fn attach(&self, host: &Host, device: &str, addresses: &[(IpAddr, u8)]) -> Result<Link> {
         let port = {
-            let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ports = self.ports.lock();
             *ports += 1;
             format!("port{ports}")
         };

@@ -5,17 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
-use millrace_fleet::admin::{self, Admin};
-use millrace_fleet::daemonize::{self, Launch};
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::hold::Standing;
-use millrace_fleet::hold::server::{self, HoldServerConfig};
-use millrace_fleet::pidfile::PidFile;
-use millrace_fleet::privileges::{self, Capability, Needs, User};
-use millrace_fleet::readiness::Readiness;
-use millrace_fleet::tls::Role;
-use millrace_fleet::transport::Security;
-use millrace_fleet::{config, drain, listen, logging, signals};
+use millrace_channel::hold::Standing;
+use millrace_channel::hold::server::{self, HoldServerConfig};
+use millrace_channel::tls::Role;
+use millrace_channel::transport::Security;
+use millrace_daemon::admin::{self, Admin};
+use millrace_daemon::daemonize::{self, Launch};
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::pidfile::PidFile;
+use millrace_daemon::privileges::{self, Capability, Needs, User};
+use millrace_daemon::readiness::Readiness;
+use millrace_daemon::{config, drain, listen, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -106,9 +106,9 @@ fn serve(options: &Options) -> Result<(), ExitError> {
         metrics::registry(shared, server.clone()),
         status,
     )
-    .security(security)
-    .handshakes(server.handshakes().clone())
-    .privileges(privileges)
+    .section(security)
+    .section(server.handshakes().clone())
+    .section(privileges)
     .serve(admin_listener, runtime.handle(), std::future::pending())?;
     tracing::info!(
         "diverting by {mode} for whom asks at {}",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use millrace_proto::v1::DivertMode;
 use serde::{Deserialize, Serialize};
 
-use millrace_fleet::address::Cidr;
+use millrace_notation::address::Cidr;
 
 /// The way in which responses are kept from their clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -15,7 +15,7 @@ use crate::settings::{self, Finding};
 use crate::state::{Changed, Diverted, State, StateError, StateFile};
 use crate::step::Step;
 use crate::verify::{self, Baseline};
-use millrace_fleet::hold::HostLife;
+use millrace_channel::hold::HostLife;
 
 /// Why a plan was not brought about.
 #[derive(Debug, thiserror::Error)]

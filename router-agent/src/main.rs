@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use millrace_fleet::exit::main_with;
+use millrace_daemon::exit::main_with;
 use millrace_router_agent::daemon;
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
 //! The agent's state as Prometheus metrics: `millrace_router_agent_<what>_<unit>`.
 
-use millrace_fleet::hold::server::HoldServer;
+use millrace_channel::hold::server::HoldServer;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;

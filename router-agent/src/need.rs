@@ -8,7 +8,7 @@ use millrace_proto::v1;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Mode;
-use millrace_fleet::address::cidr::{Cidr, cover};
+use millrace_notation::address::cidr::{Cidr, cover};
 
 /// Most services of one holder.
 pub const MAX_SERVICES: usize = 64;
@@ -205,7 +205,7 @@ mod tests {
             pool: if pool.is_empty() {
                 Vec::new()
             } else {
-                millrace_fleet::address::cidr::parse_list(pool).unwrap()
+                millrace_notation::address::cidr::parse_list(pool).unwrap()
             },
             mode: None,
         }

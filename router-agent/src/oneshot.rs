@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 use serde::Serialize;
 
 use crate::host::HostConfig;

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use millrace_fleet::address::parse_socket_address;
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::options::CommonOptions;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::options::CommonOptions;
+use millrace_notation::address::parse_socket_address;
 
 use crate::host::{Allowed, HostConfig, Mode};
 use crate::need::Need;
-use millrace_fleet::address::cidr::{Cidr, parse_list};
+use millrace_notation::address::cidr::{Cidr, parse_list};
 
 /// The port on which agents listen.
 pub const PORT: u16 = 36_526;
@@ -167,7 +167,7 @@ pub struct HostOptions {
 pub struct Pool(pub Vec<Cidr>);
 
 /// Services and pools, told apart by the port.
-fn parse_allowed(text: &str) -> Result<Allowed, millrace_fleet::address::AddressError> {
+fn parse_allowed(text: &str) -> Result<Allowed, millrace_notation::address::AddressError> {
     let mut allowed = Allowed::default();
     let mut pool = Vec::new();
     for word in text.split(',').map(str::trim) {
@@ -182,7 +182,7 @@ fn parse_allowed(text: &str) -> Result<Allowed, millrace_fleet::address::Address
     Ok(allowed)
 }
 
-fn parse_pool(text: &str) -> Result<Pool, millrace_fleet::address::AddressError> {
+fn parse_pool(text: &str) -> Result<Pool, millrace_notation::address::AddressError> {
     parse_list(text).map(Pool)
 }
 

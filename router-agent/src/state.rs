@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::need::{Need, Selectors};
-use millrace_fleet::hold::HostLife;
+use millrace_channel::hold::HostLife;
 
 /// Largest file that is read. Bytes.
 const MAX_BYTES: u64 = 1 << 20;

@@ -1,8 +1,9 @@
 //! The agent as an operator sees it, at /status and in metrics.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::agent::{Agent, Counters};
@@ -65,16 +66,13 @@ pub struct Shared(Arc<Mutex<Status>>);
 impl Shared {
     /// The latest state.
     pub fn get(&self) -> Status {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().clone()
     }
 
     /// Replaces it.
     pub fn replace(&self, agent: &mut Agent, now: Instant) {
         let status = Status::of(agent, now);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        *self.0.lock() = status;
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use millrace_fleet::drain::{DrainWatch, Stage};
-use millrace_fleet::hold::Standing;
-use millrace_fleet::hold::server::{HoldMessage, refused, replaced};
+use millrace_channel::hold::Standing;
+use millrace_channel::hold::server::{HoldMessage, refused, replaced};
+use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_proto::PROTOCOL_VERSION;
 use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::{HoldRefused, Holding};

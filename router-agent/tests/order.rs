@@ -195,7 +195,7 @@ fn selectors() -> impl Strategy<Value = Selectors> {
     let one = (service, pool).prop_map(|(service, pool)| {
         let service: SocketAddr = service.parse().unwrap();
         let to = pool
-            .map(|pool| pool.parse::<millrace_fleet::address::Cidr>().unwrap())
+            .map(|pool| pool.parse::<millrace_notation::address::Cidr>().unwrap())
             .filter(|to| to.is_ipv4() == service.is_ipv4());
         Selector {
             service: Some(service),

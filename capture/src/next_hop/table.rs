@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{MacAddress, NextHops};
 use crate::wait::Waker;
+use parking_lot::{Condvar, Mutex};
 
 /// Which destinations may be asked for in all; senders have a handful of targets.
 const MAX_DESTINATIONS: usize = 4096;
@@ -49,10 +50,6 @@ pub(super) struct Shared {
 }
 
 /// Nothing here is left half done by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
@@ -75,22 +72,22 @@ impl Shared {
     }
 
     pub(super) fn want(&self, destination: IpAddr) {
-        let mut wanted = lock(&self.wanted);
+        let mut wanted = self.wanted.lock();
         if wanted.len() < MAX_DESTINATIONS && wanted.insert(destination) {
             self.waker.wake();
         }
     }
 
     pub(super) fn wanted(&self) -> Vec<IpAddr> {
-        lock(&self.wanted).iter().copied().collect()
+        self.wanted.lock().iter().copied().collect()
     }
 
     pub(super) fn table(&self) -> Arc<Table> {
-        Arc::clone(&lock(&self.table))
+        Arc::clone(&self.table.lock())
     }
 
     pub(super) fn publish(&self, new: Table) {
-        let mut table = lock(&self.table);
+        let mut table = self.table.lock();
         if **table != new {
             *table = Arc::new(new);
             self.generation.fetch_add(1, Ordering::Release);
@@ -99,10 +96,10 @@ impl Shared {
     }
 
     pub(super) fn wait_for_change(&self, timeout: Duration) {
-        let table = lock(&self.table);
+        let mut table = self.table.lock();
         // A change just before this is seen after at most this long.
         let timeout = timeout.min(Duration::from_millis(50));
-        drop(self.changed.wait_timeout(table, timeout));
+        self.changed.wait_for(&mut table, timeout);
     }
 
     pub(super) fn unresolved(&self) -> Vec<(IpAddr, String)> {

@@ -7,8 +7,8 @@ mod unusual;
 mod words;
 
 use clap::{CommandFactory, FromArgMatches};
-use millrace_fleet::config;
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::config;
+use millrace_daemon::exit::ExitError;
 
 use crate::command::Arguments;
 use crate::options::Options;

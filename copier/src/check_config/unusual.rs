@@ -2,9 +2,9 @@
 
 use millrace_engine::{Intensity, SourcePool};
 
-use crate::guard::Action;
 use crate::options::Options;
 use crate::plan::Plan;
+use millrace_pilot::guard::Action;
 
 /// More copies of everything than this are more than most targets take.
 const MANY: f64 = 10.0;
@@ -67,7 +67,7 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
         "more than the live traffic without a guard: --guard can hold, step back or stop when the \
          target suffers",
     );
-    let holds = |guard: &crate::guard::Guard| guard.action == Action::Hold;
+    let holds = |guard: &millrace_pilot::guard::Guard| guard.action == Action::Hold;
     note(
         ramp.is_none() && plan.pilot.guards.iter().any(holds),
         "a guard that holds has nothing to hold without a ramp: use step-back or stop",

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use millrace_engine::{Intensity, SourcePool};
-use millrace_fleet::address::Mapping;
+use millrace_notation::address::Mapping;
 
-use crate::guard::Action;
 use crate::local::plan::Way;
 use crate::options::Options;
 use crate::plan::{OutletPlan, Plan};
-use crate::ramp::Stage;
-use crate::units;
+use millrace_notation::units;
+use millrace_pilot::guard::Action;
+use millrace_pilot::ramp::Stage;
 
 /// Titles and their lines.
 pub(super) fn sections(options: &Options, plan: &Plan) -> Vec<(&'static str, Vec<String>)> {
@@ -245,7 +245,7 @@ fn answers(options: &Options, plan: &Plan) -> Vec<String> {
             }
         }];
     }
-    let list = |hosts: &[millrace_fleet::address::HostPort]| {
+    let list = |hosts: &[millrace_notation::address::HostPort]| {
         hosts
             .iter()
             .map(ToString::to_string)
@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn a_stage_stays_only_at_the_level_before_it() {
-        let ramp: crate::ramp::Ramp = "50%,hold:5m,10%..10%/5m,10%..20%/1m".parse().unwrap();
+        let ramp: millrace_pilot::ramp::Ramp =
+            "50%,hold:5m,10%..10%/5m,10%..20%/1m".parse().unwrap();
         let mut before = None;
         let mut words = Vec::new();
         for stage in ramp.stages() {

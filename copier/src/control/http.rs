@@ -6,12 +6,13 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use millrace_fleet::drain::DrainTrigger;
-use millrace_fleet::logging::Log;
+use millrace_daemon::drain::DrainTrigger;
+use millrace_daemon::logging::Log;
 use serde::Deserialize;
 
-use super::command::{Command, Commands};
+use super::command::Commands;
 use crate::shard::Shared;
+use millrace_pilot::Command;
 
 /// A body is a number or a ramp.
 const MAX_BODY: usize = 4096;
@@ -114,7 +115,7 @@ fn wish(body: &str) -> Result<Command, String> {
         (None, Some(ramp)) => ramp
             .parse()
             .map(Command::Follow)
-            .map_err(|error: crate::ramp::RampError| format!("ramp: {error}")),
+            .map_err(|error: millrace_pilot::ramp::RampError| format!("ramp: {error}")),
         (Some(_), Some(_)) | (None, None) => {
             Err("write either \"intensity\" or \"ramp\"".to_owned())
         }
@@ -124,8 +125,8 @@ fn wish(body: &str) -> Result<Command, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millrace_daemon::drain::{self, Stage};
     use millrace_engine::Intensity;
-    use millrace_fleet::drain::{self, Stage};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// The answer to a POST on a new connection.

@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 
 use crate::command::{self, Arguments};
-use crate::control::{IntensityStatus, default_path, instances};
+use crate::control::{default_path, instances};
 use crate::options::ADMIN;
+use millrace_pilot::IntensityStatus;
 
 /// Tells a running copier how much to copy.
 #[derive(Debug, Clone, clap::Parser)]
@@ -54,7 +55,7 @@ enum Action {
     Resume,
     /// End the copier: open sessions finish first, within its --grace
     Stop,
-    /// Log by another filter from now on, such as debug or info,millrace_fleet=debug
+    /// Log by another filter from now on, such as debug or info,millrace_channel=debug
     LogLevel,
 }
 
@@ -73,7 +74,7 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
             ("/intensity", value.to_owned())
         }
         (Action::Ramp, Some(value)) => {
-            let checked: Result<crate::ramp::Ramp, _> = value.parse();
+            let checked: Result<millrace_pilot::ramp::Ramp, _> = value.parse();
             checked.map_err(|error| ExitError::usage(format!("ramp: {error}")))?;
             let body = serde_json::json!({ "ramp": value });
             ("/intensity", body.to_string())

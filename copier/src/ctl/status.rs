@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 use serde_json::{Value, json};
 
 use super::{printable, request};
@@ -14,7 +14,7 @@ use crate::command::{self, Arguments};
 use crate::control::instances;
 use crate::headline::percent;
 use crate::options::ADMIN;
-use crate::units::shown;
+use millrace_notation::units::shown;
 
 /// From one screen to the next with `--watch`.
 const EVERY: Duration = Duration::from_secs(2);

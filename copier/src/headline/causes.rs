@@ -8,8 +8,8 @@ use super::remedies;
 use super::window::Recent;
 use super::words::{delivered, down, nobody, percent, ports, rate, unproven};
 use super::{Cause, Facts, Headline, State};
-use crate::control::Mode;
 use crate::probe::ProbeState;
+use millrace_pilot::Mode;
 
 /// Without a packet for so long, somebody must look, in seconds.
 pub(super) const SILENT: f64 = 10.0;
@@ -294,9 +294,9 @@ fn refusal(facts: &Facts<'_>) -> Option<Why> {
 
 #[cfg(test)]
 mod tests {
-    use millrace_fleet::address::Mapping;
-    use millrace_fleet::hold::HoldStatus;
-    use millrace_fleet::link::LinkStatus;
+    use millrace_channel::hold::HoldStatus;
+    use millrace_channel::link::LinkStatus;
+    use millrace_notation::address::Mapping;
 
     use super::*;
     use crate::probe::ProbeStatus;

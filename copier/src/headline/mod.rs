@@ -17,13 +17,13 @@ mod window;
 mod words;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_fleet::address::Mapping;
-use millrace_fleet::hold::HoldStatus;
-use millrace_fleet::link::LinkStatus;
-use millrace_fleet::sync::lock;
+use millrace_channel::hold::HoldStatus;
+use millrace_channel::link::LinkStatus;
+use millrace_notation::address::Mapping;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::listeners::Listeners;
@@ -188,13 +188,13 @@ impl Monitor {
 
     /// Where this host listens, as it was found last. The list may be long: a thread of its own reads it.
     fn listeners(&self) -> Option<Arc<Listeners>> {
-        let mut found = lock(&self.found);
+        let mut found = self.found.lock();
         let fresh = |(at, _): &(Instant, _)| at.elapsed() < LISTENERS_AGAIN;
         if !found.listeners.as_ref().is_some_and(fresh) && !found.under_way {
             let shared = self.found.clone();
             let read = move || {
                 let listeners = Listeners::read().map(Arc::new);
-                let mut found = lock(&shared);
+                let mut found = shared.lock();
                 found.listeners = Some((Instant::now(), listeners));
                 found.under_way = false;
             };
@@ -210,6 +210,6 @@ impl Monitor {
 
     /// What happened in the last minute.
     pub fn recent(&self, report: &Report) -> Recent {
-        lock(&self.window).recent(report)
+        self.window.lock().recent(report)
     }
 }

@@ -1,7 +1,7 @@
 //! What goes wrong while others go on.
 
-use millrace_fleet::address::Mapping;
-use millrace_fleet::link::LinkStatus;
+use millrace_channel::link::LinkStatus;
+use millrace_notation::address::Mapping;
 
 use super::causes::SILENT;
 use super::remedies;

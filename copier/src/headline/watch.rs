@@ -23,7 +23,7 @@ pub async fn follow(monitor: Monitor, summary: Option<Duration>) {
     loop {
         looks.tick().await;
         let report = monitor.shared.report();
-        super::lock(&monitor.window).sample(&report);
+        monitor.window.lock().sample(&report);
         for line in talk.lines(Instant::now(), &monitor.headline(&report)) {
             match line {
                 Line::Trouble(text) => tracing::warn!("{text}"),

@@ -1,12 +1,12 @@
 //! Parts and figures in words.
 
-use millrace_fleet::address::Mapping;
-use millrace_fleet::link::LinkStatus;
+use millrace_channel::link::LinkStatus;
+use millrace_notation::address::Mapping;
 
 use super::listeners::Listeners;
 use super::window::Recent;
 use crate::probe::{ProbeState, ProbeStatus};
-use crate::units::shown;
+use millrace_notation::units::shown;
 
 /// Parts of one kind that are named.
 pub(super) const NAMED: usize = 3;

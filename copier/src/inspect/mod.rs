@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use millrace_capture::file::{Format, linktype};
 use millrace_capture::{PacketFile, Source};
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 use millrace_wire::{Decoder, Tunnels, Verify};
 
 use self::findings::{FileFindings, Findings, InterfaceFindings};

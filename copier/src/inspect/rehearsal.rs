@@ -6,19 +6,19 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use millrace_capture::{Source, Waker, wait};
+use millrace_daemon::config;
+use millrace_daemon::exit::ExitError;
 use millrace_engine::{Engine, Event, Time};
-use millrace_fleet::config;
-use millrace_fleet::exit::ExitError;
 use millrace_wire::{Decoder, Tunnels};
 
 use super::findings::{Findings, Foretold, ServiceFindings};
 use super::ideal::IdealTarget;
-use crate::control::Mode;
 use crate::offline::feed::{Feed, FeedConfig, Step};
 use crate::offline::outcome;
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::report::{Report, Sources};
+use millrace_pilot::Mode;
 
 /// Where the ideal target is (RFC 5737 and 3849), unless the service itself is there, and who stands for clients on the
 /// live host's loopback address.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::findings::{FileFindings, Findings, ServiceFindings};
-use crate::units::shown;
+use millrace_notation::units::shown;
 
 /// Services that are listed without `--all`.
 const LISTED: usize = 20;

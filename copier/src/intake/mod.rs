@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use millrace_capture::{Census, RingStatistics, Tap, Waker};
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 use millrace_wire::{DecodeCounters, Tunnels};
 
 pub use batch::{Batch, Captured};

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use millrace_capture::Waker;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Batch, Counts};
 
@@ -120,6 +120,6 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that can panic happens under the lock; a poisoned one is as good as another.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

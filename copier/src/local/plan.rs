@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use millrace_capture::{Device, Filter, ResponseFilter, RingConfig, ServiceFilter};
+use millrace_daemon::exit::ExitError;
 use millrace_engine::{Config, Share};
-use millrace_fleet::address::{AddressRange, ClientPool};
-use millrace_fleet::exit::ExitError;
+use millrace_notation::address::{AddressRange, ClientPool};
 
 use crate::options::Options;
 

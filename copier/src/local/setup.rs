@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use millrace_capture::{Tap, Tun};
+use millrace_daemon::exit::ExitError;
 use millrace_engine::Config;
-use millrace_fleet::exit::ExitError;
+use parking_lot::Mutex;
 
 use super::answers::Answers;
 use super::plan::{LocalPlan, Way};
@@ -72,7 +73,7 @@ impl Local {
         let Some(shield) = &self.0.shield else {
             return Ok(());
         };
-        let mut shield = shield.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shield = shield.lock();
         match shield.ended() {
             None => Ok(()),
             Some(status) => Err(ExitError::start(format!(

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 
 /// How long nft may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_capture::{Source, Waker};
+use millrace_daemon::exit::ExitError;
 use millrace_engine::{Engine, Time};
-use millrace_fleet::exit::ExitError;
 use millrace_wire::{Decoder, Tunnels, Verify};
 
 use super::progress::Progress;
 use super::reader::{Batch, Next, Packet, Reader};
 use super::recording::Recording;
 use super::timeline::{Position, Timeline};
-use crate::control::Mode;
+use millrace_pilot::Mode;
 
 /// While payload waits for the target, packets are held back above this share of the memory limit,
 /// in percent: less than one session may hold, so that no session is given up for being fed faster

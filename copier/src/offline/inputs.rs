@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use millrace_capture::{Device, Source};
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 
 /// What was named.
 #[derive(Clone, Debug, PartialEq, Eq)]

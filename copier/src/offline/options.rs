@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use millrace_fleet::address::ClientPool;
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
+use millrace_notation::address::ClientPool;
 
 /// Open sessions with `--asap`, unless said otherwise: fewer than a short accept queue holds, since
 /// all of them may begin at once.

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
+use millrace_daemon::exit::ExitError;
 use millrace_engine::{AbortReason, Service};
-use millrace_fleet::exit::ExitError;
 
-use crate::control::Mode;
 use crate::offline::recording::Recording;
 use crate::probe::ProbeState;
 use crate::report::Report;
-use crate::units::shown;
+use millrace_notation::units::shown;
+use millrace_pilot::Mode;
 
 /// Whether a replay delivered as much as was asked for (`--min-fidelity`) of the live services.
 ///
@@ -176,8 +176,8 @@ fn refused(report: &Report) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Decision;
     use crate::report::Counts;
+    use millrace_pilot::Decision;
 
     /// One session that was replayed, as well as this.
     fn report(delivered: f64) -> Report {

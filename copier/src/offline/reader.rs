@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use millrace_capture::file::{Merged, PacketFile};
 use millrace_capture::{FileError, Source, Waker};
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 use millrace_wire::LinkType;
 
 /// A time further away than this from those before and behind it is wrong, in nanoseconds.

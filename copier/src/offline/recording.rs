@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::units::shown;
+use millrace_notation::units::shown;
 
 /// Problems of files that are kept for the report; more are counted in the log alone.
 const MOST_PROBLEMS: usize = 100;

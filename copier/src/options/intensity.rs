@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use millrace_engine::{Intensity, Share};
 
-use crate::guard::Guards;
-use crate::ramp::Ramp;
-use crate::units;
+use millrace_notation::units;
+use millrace_pilot::guard::Guards;
+use millrace_pilot::ramp::Ramp;
 
 /// How much is copied.
 #[derive(Debug, Clone, clap::Args)]

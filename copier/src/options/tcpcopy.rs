@@ -1,6 +1,6 @@
 //! Options of TCPCopy that mean nothing here, or cannot be had yet: they stand in people's scripts.
 
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 
 /// Options that are understood for TCPCopy's sake.
 #[derive(Debug, Clone, Default, clap::Args)]

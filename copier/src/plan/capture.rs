@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use millrace_capture::{ANY, Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter};
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
 use millrace_wire::Tunnel;
 
 use super::engine::local_addresses;

@@ -4,17 +4,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use millrace_capture::Device;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::incarnation::random_u64;
 use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
-use millrace_fleet::address::Mapping;
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::incarnation::random_u64;
+use millrace_notation::address::Mapping;
 
 use super::{intensity, probes};
 use crate::addresses;
-use crate::guard;
 use crate::local::LocalPlan;
 use crate::offline::inputs::Inputs;
 use crate::options::Options;
+use millrace_pilot::guard;
 
 /// Longer than any recording.
 const ENDLESS: Duration = Duration::from_secs(10 * 365 * 86_400);

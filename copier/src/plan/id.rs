@@ -3,8 +3,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
+use millrace_channel::transport::Security;
 use millrace_engine::Config;
-use millrace_fleet::transport::Security;
 
 /// Longest name that interceptors take, in bytes.
 const MAX_ID: usize = 128;

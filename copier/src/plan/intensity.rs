@@ -2,13 +2,13 @@
 
 use std::hash::Hasher;
 
+use millrace_daemon::exit::ExitError;
 use millrace_engine::{Config, Intensity, IntensityKey, SourcePool};
-use millrace_fleet::exit::ExitError;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::control::PilotConfig;
 use crate::options::IntensityOptions;
-use crate::ramp::Ramp;
+use millrace_pilot::PilotConfig;
+use millrace_pilot::ramp::Ramp;
 
 /// The options that say how much, as they were given.
 fn said(options: &IntensityOptions) -> Vec<(String, Intensity)> {

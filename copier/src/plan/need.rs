@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use millrace_daemon::exit::ExitError;
 use millrace_engine::{Service, SourcePool};
-use millrace_fleet::address::cidr::{Cidr, cover};
-use millrace_fleet::exit::ExitError;
+use millrace_notation::address::cidr::{Cidr, cover};
 use millrace_proto::v1::{Need, Prefix, ServiceAddress};
 
 /// What the agents of a copier's targets are asked for: the targets' services as their hosts have
@@ -74,7 +74,7 @@ fn whole(range: (IpAddr, IpAddr)) -> (IpAddr, IpAddr) {
 
 #[cfg(test)]
 mod tests {
-    use millrace_fleet::address::ClientPool;
+    use millrace_notation::address::ClientPool;
 
     use super::*;
 

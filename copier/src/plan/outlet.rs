@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use millrace_capture::{Device, MacAddress, NextHopConfig, StaticHop};
-use millrace_fleet::address::Mac;
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::exit::ExitError;
+use millrace_notation::address::Mac;
 
 use crate::options::{Options, Output};
 

@@ -24,8 +24,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use millrace_capture::SendErrorKind;
+use millrace_daemon::readiness::Readiness;
 use millrace_engine::{ClientKind, Engine, FlowRef, Misdirection, SourcePool, TargetSilence, Time};
-use millrace_fleet::readiness::Readiness;
 use millrace_proto::TraceReport;
 use millrace_wire::{Endpoint, FourTuple, TcpHeader};
 

@@ -1,6 +1,6 @@
 //! First contact as an operator sees it.
 
-use millrace_fleet::readiness::{Readiness, Task};
+use millrace_daemon::readiness::{Readiness, Task};
 use millrace_wire::Endpoint;
 use serde::Serialize;
 

@@ -13,12 +13,12 @@ pub mod room;
 use millrace_capture::{
     ANY, Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter, Waker, check_privilege,
 };
-use millrace_fleet::drain;
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::logging;
-use millrace_fleet::options::CommonOptions;
-use millrace_fleet::privileges::{self, Capability, Needs};
-use millrace_fleet::signals;
+use millrace_daemon::drain;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::logging;
+use millrace_daemon::options::CommonOptions;
+use millrace_daemon::privileges::{self, Capability, Needs};
+use millrace_daemon::signals;
 use tokio::runtime::Runtime;
 
 use self::files::Files;

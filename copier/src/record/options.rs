@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use millrace_capture::ServiceFilter;
-use millrace_fleet::exit::ExitError;
-use millrace_fleet::options::CommonOptions;
+use millrace_daemon::exit::ExitError;
+use millrace_daemon::options::CommonOptions;
 
 use super::files::Rotation;
 use super::room::MinFree;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millrace_capture::file::InterfaceCounts;
 use millrace_capture::{CaptureError, PacketWriter, RingConfig, RingStatistics, Tap, Waker, wait};
-use millrace_fleet::drain::{DrainWatch, Stage};
-use millrace_fleet::exit::ExitError;
+use millrace_daemon::drain::{DrainWatch, Stage};
+use millrace_daemon::exit::ExitError;
 use millrace_wire::LinkType;
 
 use super::files::Files;

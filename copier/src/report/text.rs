@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Counts, Percentiles, Report};
-use crate::units::shown;
+use millrace_notation::units::shown;
 
 impl Report {
     /// The fidelity in words: what capture dropped makes it a bound.

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use millrace_channel::link::{Batch, Epoch, LinkHandle, SendError};
 use millrace_engine::{Engine, ReplicaKey, Time};
-use millrace_fleet::link::{Batch, Epoch, LinkHandle, SendError};
 use millrace_proto::{ClaimSet, ClientRange, FlowId, FlowRecord};
 use millrace_wire::FourTuple;
 use tonic::codegen::Bytes;

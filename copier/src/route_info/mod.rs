@@ -15,9 +15,9 @@ mod yielded;
 
 use std::time::{Duration, Instant};
 
+use millrace_channel::link::{Batch, LinkEvent};
+use millrace_daemon::quiet::{Quiet, times_before};
 use millrace_engine::{Engine, ReplicaKey, Time};
-use millrace_fleet::link::{Batch, LinkEvent};
-use millrace_fleet::quiet::{Quiet, times_before};
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{ClientRange, FlowId, FlowRecords, TraceRequest};
 use millrace_wire::FourTuple;
@@ -29,8 +29,8 @@ use conflicts::{Conflicts, Report};
 use owners::FlowOwners;
 use yielded::Yielded;
 
-use crate::control::LinkSight;
 use crate::diversion::Diversion;
+use millrace_pilot::LinkSight;
 
 /// Number of an interceptor, never used again for another one while the copier runs.
 pub type InterceptorId = u32;
@@ -121,7 +121,7 @@ impl RouteInfo {
     }
 
     /// All links, and what came over them.
-    pub fn in_sight(&self) -> impl Iterator<Item = LinkSight> {
+    pub fn in_sight(&self) -> impl Iterator<Item = LinkSight<LinkId>> {
         self.links.iter().map(|link| LinkSight {
             id: link.id(),
             epoch: link.epoch().filter(|_| link.is_up()),

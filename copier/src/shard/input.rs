@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use millrace_channel::link::LinkEvent;
 use millrace_engine::{FlowRef, ReplicaKey, Time};
-use millrace_fleet::link::LinkEvent;
 use millrace_proto::{FlowIds, HeaderRecords};
 
 use super::Shard;

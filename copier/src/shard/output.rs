@@ -1,8 +1,8 @@
 //! What the shard puts out: packets to targets, and flows to interceptors.
 
 use millrace_capture::SendErrorKind;
+use millrace_daemon::boottime::BootTime;
 use millrace_engine::{Event, ReplicaKey, SendFailure, Time};
-use millrace_fleet::boottime::BootTime;
 
 use super::packets::{push, push_transmit};
 use super::{PACKETS_IN_A_ROW, Shard};

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_fleet::boottime::BootTime;
+use millrace_daemon::boottime::BootTime;
 
 use crate::diversion::Diversion;
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use millrace_engine::{Intensity, SourcePool};
 
 use super::Shard;
-use crate::control::Observed;
-use crate::guard::Sample;
 use crate::pressure::{Load, process_cpu_time};
+use millrace_pilot::Observed;
+use millrace_pilot::guard::Sample;
 
 /// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
 const STEER_INTERVAL: Duration = Duration::from_millis(100);

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
@@ -115,11 +116,7 @@ impl Hop {
 
     /// Changes what happens from now on, from the first to the second device and back.
     pub fn set(&self, forth: Fault, back: Fault) {
-        *self
-            .shared
-            .faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = (forth, back);
+        *self.shared.faults.lock() = (forth, back);
         self.shared.changed.store(true, Ordering::Release);
         self.wake();
     }
@@ -127,11 +124,7 @@ impl Hop {
     /// What it has counted, at most a fifth of a second ago.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        *self
-            .shared
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.shared.counts.lock()
     }
 
     /// Stops it; what still waited is lost.
@@ -198,11 +191,7 @@ impl Carrier {
         let mut published = Instant::now();
         while !self.shared.stopping.load(Ordering::Acquire) {
             if self.shared.changed.swap(false, Ordering::AcqRel) {
-                let faults = *self
-                    .shared
-                    .faults
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let faults = *self.shared.faults.lock();
                 self.forth.set(faults.0);
                 self.back.set(faults.1);
             }
@@ -277,11 +266,7 @@ impl Carrier {
             forth: self.forth.counts(),
             back: self.back.counts(),
         };
-        *self
-            .shared
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = counts;
+        *self.shared.counts.lock() = counts;
     }
 }
 

@@ -170,7 +170,7 @@ pub(super) fn delete_rule(netlink: &mut Netlink, rule: &Rule) -> io::Result<()> 
 }
 
 fn rule_message(rule: &Rule) -> (Vec<u8>, Attributes) {
-    let length = |cidr: Option<millrace_fleet::address::Cidr>| cidr.map_or(0, |it| it.length());
+    let length = |cidr: Option<millrace_notation::address::Cidr>| cidr.map_or(0, |it| it.length());
     let table = u8::try_from(rule.table).unwrap_or(0);
     let mut fixed = vec![
         family(rule.ipv4),

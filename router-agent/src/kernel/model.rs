@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use millrace_fleet::address::Cidr;
+use millrace_notation::address::Cidr;
 
 /// `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;

@@ -15,7 +15,7 @@ use super::numbers::{
     RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_GETADDR, RTM_GETLINK,
     RTM_GETROUTE, RTM_GETRULE, RTMSG, RTN_BLACKHOLE, RTN_LOCAL, RTN_UNICAST,
 };
-use millrace_fleet::address::Cidr;
+use millrace_notation::address::Cidr;
 
 /// `RTM_F_CLONED`: an entry of a cache, no route.
 const CLONED: u32 = 0x200;

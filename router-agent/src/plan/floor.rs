@@ -164,7 +164,7 @@ fn errors(selector: &Selector) -> String {
     words.join(" ")
 }
 
-fn to_pool(to: &millrace_fleet::address::Cidr) -> String {
+fn to_pool(to: &millrace_notation::address::Cidr) -> String {
     format!("{} daddr {to}", family(to.first()))
 }
 

@@ -9,7 +9,7 @@ use crate::host::{BLACKHOLE_METRIC, HostConfig, METRIC, Mode, SINK_HOP_V4, SINK_
 use crate::kernel::model::{Route, RouteKind, Rule};
 use crate::need::{Selector, Selectors};
 use crate::plan::floor::Floor;
-use millrace_fleet::address::Cidr;
+use millrace_notation::address::Cidr;
 
 /// `iif lo`: packets of this host itself.
 const OWN_PACKETS: &str = "lo";

@@ -47,8 +47,8 @@ pub fn diverted(host: &HostConfig, snapshot: &Snapshot) -> Selectors {
 }
 
 fn selector(
-    from: Option<millrace_fleet::address::Cidr>,
-    to: Option<millrace_fleet::address::Cidr>,
+    from: Option<millrace_notation::address::Cidr>,
+    to: Option<millrace_notation::address::Cidr>,
     port: Option<(u16, u16)>,
 ) -> Option<Selector> {
     let service = match (from, port) {

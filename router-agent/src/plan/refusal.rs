@@ -8,7 +8,7 @@ use crate::kernel::model::{
 };
 use crate::need::{Need, Selector, Selectors};
 use crate::plan::{connections, ours};
-use millrace_fleet::address::Cidr;
+use millrace_notation::address::Cidr;
 
 /// Shortest prefix of a pool without services: shorter ones are everything, or nearly.
 const SHORTEST_V4: u8 = 8;

@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use millrace_fleet::address::HostPort;
-use millrace_fleet::hold::{self, HoldConfig, HoldEvent};
-use millrace_fleet::incarnation::Incarnation;
-use millrace_fleet::transport::Security;
+use millrace_channel::hold::{self, HoldConfig, HoldEvent};
+use millrace_channel::transport::Security;
+use millrace_daemon::incarnation::Incarnation;
 use millrace_lab::{Host, Lab, Link, Process, wait_for};
+use millrace_notation::address::HostPort;
 use millrace_proto::v1::{Need, Prefix, ServiceAddress};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
@@ -512,7 +512,7 @@ pub fn need(services: &[SocketAddr], pool: &[&str]) -> Need {
         IpAddr::V6(ip) => ip.octets().to_vec(),
     };
     let pool = pool.iter().map(|text| {
-        let cidr: millrace_fleet::address::Cidr = text.parse().unwrap();
+        let cidr: millrace_notation::address::Cidr = text.parse().unwrap();
         Prefix {
             ip: octets(cidr.first()).into(),
             length: cidr.length().into(),

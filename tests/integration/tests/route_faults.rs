@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_fleet::hold::HoldEvent;
+use millrace_channel::hold::HoldEvent;
 use millrace_integration::target_host::{
     ASSISTANT, Holder, NFQUEUE, PASS_LIST, SINK, TargetHost, client, need, service, tester,
 };

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use millrace_fleet::hold::HoldEvent;
+use millrace_channel::hold::HoldEvent;
 use millrace_integration::target_host::{
     MODES, PASS_LIST, SERVICES, TargetHost, client, need, service, tester,
 };

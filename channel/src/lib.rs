@@ -1,0 +1,15 @@
+//! The streams between daemons: what they say, over which connection, and who may say it.
+//!
+//! - [`transport`]: bytes between two daemons, by HTTP/2 over TCP, and in which security.
+//! - [`tls`]: certificates, the roles in them, and why a handshake was refused.
+//! - [`link`] and [`server`]: the copier's and the interceptor's end of the stream that carries route info one way and
+//!   response headers the other.
+//! - [`hold`]: both ends of the stream on which a copier holds what a router-agent installs for it.
+//!
+//! Each client keeps its stream up for ever; each server bounds what a peer may cost.
+
+pub mod hold;
+pub mod link;
+pub mod server;
+pub mod tls;
+pub mod transport;

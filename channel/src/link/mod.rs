@@ -1,0 +1,291 @@
+//! The copier's side of a stream to one interceptor: kept up for ever.
+//!
+//! A link connects, says Hello, and then carries route info up and response headers down. On any
+//! failure it connects again, with jittered back-off, until it is closed. The threads that use it
+//! are not tokio's: what goes out is put into a bounded queue without waiting, what comes in is
+//! handed to a callback.
+//!
+//! Each time the stream is up again is a new *epoch*. A shard that is told [`LinkEvent::Up`] sends
+//! all it owns (`resync_begin`, claims or announces, `resync_end`) with that epoch; what it queued
+//! in an earlier epoch is gone, and what it still tries to queue for one is refused.
+
+mod backoff;
+mod batch;
+mod connection;
+mod queue;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_proto::v1::copier_message::Kind;
+use millrace_proto::v1::refused::Code;
+use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd, Trace};
+use millrace_proto::{ClaimSet, ClientRange, TraceReport, TraceRequest};
+use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::codegen::Bytes;
+
+use crate::transport::Security;
+use millrace_daemon::incarnation::Incarnation;
+use millrace_notation::address::HostPort;
+
+pub use backoff::Backoff;
+pub use batch::Batch;
+pub(crate) use connection::printable;
+pub use queue::SendError;
+pub use status::LinkStatus;
+
+use queue::Outbound;
+use status::Counters;
+
+/// Number of a connection of a link, from 1.
+pub type Epoch = u64;
+
+/// What a link needs to know.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// The interceptor; its name is resolved anew at each attempt.
+    pub address: HostPort,
+    /// How the channel is protected.
+    pub security: Security,
+    /// Stable name of this copier.
+    pub copier_id: String,
+    /// This run of this copier; the same for all its links.
+    pub incarnation: Incarnation,
+    /// Number of this link, from 0.
+    pub link: u32,
+    /// How many links this copier opens to this interceptor.
+    pub links: u32,
+    /// Whether the copier owns ranges (claims) rather than announced flows.
+    pub claims: bool,
+    /// Bytes that may wait to be sent. What does not fit is refused.
+    pub queue_bytes: usize,
+    /// The waits between attempts.
+    pub backoff: Backoff,
+    /// Bound of connecting, and of the first answer.
+    pub connect_timeout: Duration,
+    /// HTTP/2 ping interval.
+    pub keepalive_interval: Duration,
+    /// An unanswered ping ends the connection after this.
+    pub keepalive_timeout: Duration,
+}
+
+impl LinkConfig {
+    /// The defaults, for the only link to `address`: a silent peer is noticed within 5 s, one that
+    /// is back is found within 2 s.
+    pub fn new(address: HostPort, security: Security, copier_id: impl Into<String>) -> Self {
+        LinkConfig {
+            address,
+            security,
+            copier_id: copier_id.into(),
+            incarnation: Incarnation::of_this_process(),
+            link: 0,
+            links: 1,
+            claims: false,
+            queue_bytes: 8 << 20,
+            backoff: Backoff::default(),
+            connect_timeout: Duration::from_secs(3),
+            keepalive_interval: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What happens on a link.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LinkEvent {
+    /// The stream is open: send all that is owned.
+    Up {
+        /// The epoch that begins.
+        epoch: Epoch,
+        /// The interceptor's name.
+        interceptor_id: String,
+        /// The interceptor's run: another one than before has forgotten everything.
+        incarnation: u64,
+    },
+    /// The stream is gone; the link connects again by itself.
+    Down {
+        /// The epoch that ended.
+        epoch: Epoch,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// Response headers: read them with [`millrace_proto::HeaderRecords`].
+    Headers {
+        /// The packed records, unchecked.
+        bytes: Bytes,
+        /// How many the interceptor says there are.
+        count: u32,
+        /// How many were dropped in this epoch because this side read too slowly (cumulative).
+        dropped: u64,
+    },
+    /// Flows that were announced here and belong to another copier: their replicas are to be moved
+    /// to other ports.
+    Conflict {
+        /// Their ids, unchecked: read them with [`millrace_proto::FlowIds`].
+        ids: Bytes,
+    },
+    /// The claim of this epoch is granted: until then nothing may be sent to the targets.
+    Granted,
+    /// Other copiers claim these ranges; this one yields them: it opens no flow there any more, announces what it
+    /// still has, and claims again without them.
+    Others {
+        /// All of them, in place of what was said before.
+        ranges: Vec<ClientRange>,
+    },
+    /// Another copier has these flows within this one's claim, or has them no more.
+    Taken {
+        /// The flows, unchecked: read them with [`millrace_proto::FlowRecords`].
+        flows: Bytes,
+        /// They have ended.
+        ended: bool,
+    },
+    /// What the interceptor's host saw of some probes.
+    Traced(TraceReport),
+    /// The interceptor refused; the link tries again by itself, at its slowest pace.
+    Refused {
+        /// Why.
+        code: Code,
+        /// Why, in one line.
+        reason: String,
+        /// Who owns what was asked for, or empty.
+        owner: String,
+    },
+}
+
+type OnEvent = Box<dyn Fn(LinkEvent) + Send + Sync>;
+
+/// What the handle and the task share.
+struct Shared {
+    config: LinkConfig,
+    on_event: OnEvent,
+    outbound: Outbound,
+    counters: Counters,
+    closed: CancellationToken,
+}
+
+/// A running link. Cheap to clone; the link is closed when the last clone is dropped.
+#[derive(Clone)]
+pub struct LinkHandle {
+    shared: Arc<Shared>,
+    _close_when_dropped: Arc<DropGuard>,
+}
+
+impl std::fmt::Debug for LinkHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkHandle")
+            .field("address", &self.shared.config.address)
+            .field("link", &self.shared.config.link)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts a link on `runtime`. `on_event` is called from the runtime, in order, and must not
+/// block: it hands the event to the thread that wants it.
+pub fn spawn(
+    config: LinkConfig,
+    runtime: &Handle,
+    on_event: impl Fn(LinkEvent) + Send + Sync + 'static,
+) -> LinkHandle {
+    let closed = CancellationToken::new();
+    let shared = Arc::new(Shared {
+        outbound: Outbound::new(config.queue_bytes),
+        config,
+        on_event: Box::new(on_event),
+        counters: Counters::default(),
+        closed: closed.clone(),
+    });
+    runtime.spawn(connection::keep_up(shared.clone()));
+    LinkHandle {
+        shared,
+        _close_when_dropped: Arc::new(closed.drop_guard()),
+    }
+}
+
+impl LinkHandle {
+    /// Queues flow records (see [`Batch`]).
+    ///
+    /// # Errors
+    /// [`SendError`]; the shard resyncs when the link is up (again) or has room.
+    pub fn try_announce(&self, epoch: Epoch, flows: impl Into<Bytes>) -> Result<(), SendError> {
+        let flows = flows.into();
+        self.send(epoch, Kind::Announce(Announce { flows }))
+    }
+
+    /// Queues flow ids (see [`Batch`]).
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub fn try_forget(&self, epoch: Epoch, ids: impl Into<Bytes>) -> Result<(), SendError> {
+        let flow_ids = ids.into();
+        self.send(epoch, Kind::Forget(Forget { flow_ids }))
+    }
+
+    /// Queues a claim, which replaces this copier's earlier one.
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub fn try_claim(&self, epoch: Epoch, claim: &ClaimSet) -> Result<(), SendError> {
+        self.send(epoch, Kind::Claim(Claim::from(claim)))
+    }
+
+    /// Queues the begin of a resync.
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub fn try_resync_begin(&self, epoch: Epoch) -> Result<(), SendError> {
+        self.send(epoch, Kind::ResyncBegin(ResyncBegin {}))
+    }
+
+    /// Queues the end of a resync.
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub fn try_resync_end(&self, epoch: Epoch) -> Result<(), SendError> {
+        self.send(epoch, Kind::ResyncEnd(ResyncEnd {}))
+    }
+
+    /// Queues a question after probes, answered by [`LinkEvent::Traced`].
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub fn try_trace(&self, epoch: Epoch, request: &TraceRequest) -> Result<(), SendError> {
+        self.send(epoch, Kind::Trace(Trace::from(request)))
+    }
+
+    fn send(&self, epoch: Epoch, kind: Kind) -> Result<(), SendError> {
+        let result = self.shared.outbound.push(epoch, kind);
+        if result == Err(SendError::Full) {
+            self.shared.counters.overflow();
+        }
+        result
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.outbound.queued_bytes()
+    }
+
+    /// Where the interceptor is.
+    pub fn address(&self) -> &HostPort {
+        &self.shared.config.address
+    }
+
+    /// Messages that came, since the process started. Takes no lock.
+    pub fn messages_in(&self) -> u64 {
+        self.shared.counters.messages_in()
+    }
+
+    /// The link as an operator wants to see it.
+    pub fn status(&self) -> LinkStatus {
+        self.shared
+            .counters
+            .status(&self.shared.config, self.queued_bytes())
+    }
+
+    /// Closes the link for good.
+    pub fn close(&self) {
+        self.shared.closed.cancel();
+    }
+}

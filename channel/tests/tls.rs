@@ -1,0 +1,677 @@
+//! Mutual TLS over real TCP on loopback: who gets in, who does not, and rotation.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    unused_crate_dependencies
+)]
+
+mod log;
+mod pki;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::Lines;
+use millrace_channel::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
+use millrace_channel::server::{self, AttachEvent, AttachEvents, ServerConfig, ServerHandle};
+use millrace_channel::tls::Role;
+use millrace_channel::transport::Security;
+use millrace_daemon::listen;
+use millrace_notation::address::HostPort;
+use pki::{Ca, Files, Pair, ca, good, params, sign};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::timeout;
+
+/// Far longer than anything here takes: reached only when a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn serve(security: Security) -> (ServerHandle, AttachEvents) {
+    let config = ServerConfig::new(security, "rs1");
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap(), "-p").unwrap();
+    server::spawn(config, listener, &Handle::current(), || {}).unwrap()
+}
+
+struct TestLink {
+    handle: LinkHandle,
+    events: UnboundedReceiver<LinkEvent>,
+}
+
+fn link_to(address: SocketAddr, security: Security, id: &str) -> TestLink {
+    let mut config = LinkConfig::new(HostPort::from(address), security, id);
+    config.backoff = Backoff {
+        first: Duration::from_millis(20),
+        max: Duration::from_millis(200),
+    };
+    let (sender, events) = unbounded_channel();
+    let handle = link::spawn(config, &Handle::current(), move |event| {
+        let _ = sender.send(event);
+    });
+    TestLink { handle, events }
+}
+
+impl TestLink {
+    async fn up(&mut self) {
+        loop {
+            match timeout(PATIENCE, self.events.recv())
+                .await
+                .expect("no event")
+            {
+                Some(LinkEvent::Up { .. }) => return,
+                Some(_) => {}
+                None => panic!("the link is gone"),
+            }
+        }
+    }
+
+    /// Why it does not come up.
+    async fn error(&self) -> String {
+        for _ in 0..2000 {
+            let error = self.handle.status().last_error;
+            if !error.is_empty() {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no error");
+    }
+}
+
+async fn refused(server: &ServerHandle, label: &str) -> u64 {
+    for _ in 0..500 {
+        let count = server.status().handshakes.refused[label];
+        if count > 0 {
+            return count;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!(
+        "nothing refused as {label}: {:?}",
+        server.status().handshakes
+    );
+}
+
+/// Trusts every server: here the server is the one who has to look.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// Connects with any certificate, and returns what the server's side ended it with; empty when
+/// the server accepted.
+async fn attempt(address: SocketAddr, pair: Option<&Pair>) -> String {
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Credulous));
+    let mut config = match pair {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![cert], key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("any").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let result = async {
+        let mut stream = connector.connect(name, stream).await?;
+        stream.read_u8().await
+    };
+    match timeout(PATIENCE, result).await.expect("hangs") {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn with(uri: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = params(&[uri]);
+    change(&mut params);
+    params
+}
+
+/// A TLS 1.2 ClientHello (RFC 5246, section 7.4.1.2), without the extension supported_versions.
+fn client_hello_of_tls12() -> Vec<u8> {
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.push(0);
+    body.extend([0, 2, 0xc0, 0x2b, 1, 0]);
+    let extensions = [
+        &[0, 10, 0, 4, 0, 2, 0, 23][..],
+        &[0, 11, 0, 2, 1, 0],
+        &[0, 13, 0, 4, 0, 2, 4, 3],
+    ]
+    .concat();
+    body.extend([0, extensions.len() as u8]);
+    body.extend(extensions);
+    let mut hello = vec![
+        0x16,
+        3,
+        1,
+        0,
+        body.len() as u8 + 4,
+        1,
+        0,
+        0,
+        body.len() as u8,
+    ];
+    hello.extend(body);
+    hello
+}
+
+const COPIER: &str = "spiffe://example.test/millrace/copier/live-1";
+
+#[tokio::test]
+async fn wrong_certificates_are_refused_counted_and_named_in_one_line() {
+    let lines = Lines::capture();
+    let (ours, foreign) = (ca("ours"), ca("foreign"));
+    let files = Files::new("table", &[&ours], &good(&ours, "interceptor/rs1"));
+    let self_signed = {
+        let key = KeyPair::generate().unwrap();
+        Pair {
+            cert: params(&[COPIER]).self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    };
+    let corrupted = {
+        let mut pair = good(&ours, "copier/live-1");
+        // The last character but four of the base64 is a part of the signature.
+        let end = pair.cert.find("\n-----END").unwrap() - 5;
+        let other = if &pair.cert[end..=end] == "A" {
+            "B"
+        } else {
+            "A"
+        };
+        pair.cert.replace_range(end..=end, other);
+        pair
+    };
+    let of = |params: &CertificateParams| Some(sign(&ours, params));
+    let table: Vec<(&str, Option<Pair>, &str, &str)> = vec![
+        (
+            "interceptor's own role",
+            Some(good(&ours, "interceptor/rs2")),
+            "wrong_role",
+            "AccessDenied",
+        ),
+        (
+            "router-agent",
+            Some(good(&ours, "router-agent")),
+            "wrong_role",
+            "AccessDenied",
+        ),
+        (
+            "operator",
+            Some(good(&ours, "operator/ann")),
+            "wrong_role",
+            "AccessDenied",
+        ),
+        (
+            "expired",
+            of(&with(COPIER, |it| it.not_after = date_time_ymd(2021, 1, 1))),
+            "expired",
+            "CertificateExpired",
+        ),
+        (
+            "not yet valid",
+            of(&with(COPIER, |it| {
+                it.not_before = date_time_ymd(2099, 1, 1)
+            })),
+            "not_yet_valid",
+            "CertificateExpired",
+        ),
+        (
+            "unknown CA",
+            Some(good(&foreign, "copier/live-1")),
+            "unknown_ca",
+            "UnknownCA",
+        ),
+        ("self-signed", Some(self_signed), "unknown_ca", "UnknownCA"),
+        (
+            "corrupted",
+            Some(corrupted),
+            "bad_certificate",
+            "DecryptError",
+        ),
+        (
+            "no certificate",
+            None,
+            "no_certificate",
+            "CertificateRequired",
+        ),
+        ("no URI", of(&params(&[])), "bad_identity", "BadCertificate"),
+        (
+            "two URIs",
+            of(&params(&[
+                COPIER,
+                "spiffe://example.test/millrace/operator",
+            ])),
+            "bad_identity",
+            "BadCertificate",
+        ),
+        (
+            "another program's URI",
+            of(&params(&["spiffe://example.test/ns/default/sa/web"])),
+            "bad_identity",
+            "BadCertificate",
+        ),
+        (
+            "no such role",
+            of(&params(&["spiffe://example.test/millrace/admin"])),
+            "bad_identity",
+            "BadCertificate",
+        ),
+        (
+            "another trust domain",
+            of(&params(&["spiffe://other.test/millrace/copier"])),
+            "trust_domain",
+            "BadCertificate",
+        ),
+        (
+            "for servers only",
+            of(&with(COPIER, |it| {
+                it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            })),
+            "wrong_usage",
+            "UnsupportedCertificate",
+        ),
+    ];
+    for (what, pair, label, alert) in &table {
+        let (server, _events) = serve(files.security(Role::Interceptor));
+        let said = attempt(server.local_addr(), pair.as_ref()).await;
+        assert!(said.contains(alert), "{what}: {said}");
+        assert_eq!(refused(&server, label).await, 1, "{what}");
+        let line = lines.one().await;
+        assert!(
+            line.contains("WARN") && line.contains("127.0.0.1:"),
+            "{what}: {line}"
+        );
+        assert_eq!(server.status().handshakes.accepted, 0, "{what}");
+        assert_eq!(server.status().attached, 0, "{what}");
+    }
+    // The same client with a right certificate gets in.
+    let (server, _events) = serve(files.security(Role::Interceptor));
+    let right = good(&ours, "copier/live-1");
+    assert_eq!(attempt(server.local_addr(), Some(&right)).await, "");
+    assert_eq!(server.status().handshakes.accepted, 1);
+}
+
+#[tokio::test]
+async fn what_is_no_tls_13_is_refused_counted_and_named() {
+    let lines = Lines::capture();
+    let ours = ca("ours");
+    let files = Files::new("bytes", &[&ours], &good(&ours, "interceptor/rs1"));
+    let mut broken = client_hello_of_tls12();
+    broken.truncate(20);
+    broken[9] = 0xff;
+    for (what, bytes, label, answer) in [
+        (
+            "plain HTTP/2",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            "plain_text",
+            0x15,
+        ),
+        (
+            "plain HTTP/1",
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            "plain_text",
+            0x15,
+        ),
+        ("TLS 1.2", client_hello_of_tls12(), "old_tls", 0x15),
+        (
+            "garbage",
+            [&[0x16, 3, 1, 0, 4][..], &[9, 0, 0, 0]].concat(),
+            "other",
+            0x15,
+        ),
+    ] {
+        let (server, _events) = serve(files.security(Role::Interceptor));
+        let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut answered = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answered))
+            .await
+            .expect(what);
+        assert_eq!(answered.first(), Some(&answer), "{what}: no alert");
+        assert_eq!(refused(&server, label).await, 1, "{what}");
+        let line = lines.one().await;
+        assert!(line.contains("WARN"), "{what}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_never_finishes_its_handshake_holds_up_nobody() {
+    let ours = ca("ours");
+    let files = Files::new("slow", &[&ours], &good(&ours, "interceptor/rs1"));
+    let (server, _events) = serve(files.security(Role::Interceptor));
+    let mut slow = Vec::new();
+    for n in 0..100 {
+        let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+        if n % 2 == 0 {
+            stream.write_all(&[0x16, 3, 1]).await.unwrap();
+        }
+        slow.push(stream);
+    }
+    let copier = Files::new("slow-c", &[&ours], &good(&ours, "copier/live-1"));
+    let mut link = link_to(server.local_addr(), copier.security(Role::Copier), "live-1");
+    link.up().await;
+    // They are ended by themselves.
+    for mut stream in slow {
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
+            .await
+            .expect("kept");
+    }
+    assert_eq!(refused(&server, "timed_out").await, 100);
+}
+
+#[tokio::test]
+async fn a_link_says_what_is_wrong_on_either_side() {
+    let (ours, foreign) = (ca("ours"), ca("foreign"));
+    let interceptor = Files::new("say-i", &[&ours], &good(&ours, "interceptor/rs1"));
+    let stranger = Files::new("say-s", &[&ours], &good(&foreign, "interceptor/rs1"));
+    let agent = Files::new("say-a", &[&ours], &good(&ours, "router-agent/rs1"));
+    let expired = Files::new("say-e", &[&ours], &good(&ours, "copier/live-1"));
+    let copier = expired.security(Role::Copier);
+    let wrong_role = agent.security(Role::RouterAgent);
+    let foreign_copier = Files::new("say-f", &[&ours], &good(&foreign, "copier/live-1"));
+
+    for (what, server, client, expected, label) in [
+        (
+            "the client's role",
+            interceptor.security(Role::Interceptor),
+            wrong_role.clone(),
+            "it refuses this side's role",
+            "wrong_role",
+        ),
+        (
+            "the client's CA",
+            interceptor.security(Role::Interceptor),
+            foreign_copier.security(Role::Copier),
+            "it does not know the CA of this side's certificate",
+            "unknown_ca",
+        ),
+        (
+            "the server's role",
+            wrong_role,
+            copier.clone(),
+            "the interceptor is not trusted: its certificate is for \
+             spiffe://example.test/millrace/router-agent/rs1",
+            "refused_by_peer",
+        ),
+        (
+            "the server's CA",
+            stranger.security(Role::Interceptor),
+            copier.clone(),
+            "the interceptor is not trusted: no CA in our --ca",
+            "refused_by_peer",
+        ),
+        (
+            "a client in plain text",
+            interceptor.security(Role::Interceptor),
+            Security::Insecure,
+            "it speaks TLS, but this side was started with --insecure",
+            "plain_text",
+        ),
+        (
+            "a server in plain text",
+            Security::Insecure,
+            copier.clone(),
+            "it answers in plain text",
+            "unexpected_tls",
+        ),
+    ] {
+        let (server, _events) = serve(server);
+        let link = link_to(server.local_addr(), client, "live-1");
+        let error = link.error().await;
+        assert!(error.starts_with(expected), "{what}: {error}");
+        assert_eq!(error.lines().count(), 1);
+        assert!(refused(&server, label).await > 0, "{what}");
+        link.handle.close();
+    }
+}
+
+#[tokio::test]
+async fn a_certificates_name_keeps_a_copier_from_anothers_name() {
+    let ours = ca("ours");
+    let interceptor = Files::new("name-i", &[&ours], &good(&ours, "interceptor/rs1"));
+    let (server, mut events) = serve(interceptor.security(Role::Interceptor));
+    let copier = Files::new("name-c", &[&ours], &good(&ours, "copier/live-1"));
+
+    let thief = link_to(server.local_addr(), copier.security(Role::Copier), "live-2");
+    let error = thief.error().await;
+    assert!(error.contains("may not call itself 'live-2'"), "{error}");
+    thief.handle.close();
+    assert_eq!(server.status().attached, 0);
+
+    let mut own = link_to(
+        server.local_addr(),
+        copier.security(Role::Copier),
+        "live-1:80",
+    );
+    own.up().await;
+    match timeout(PATIENCE, events.next()).await.unwrap() {
+        Some(AttachEvent::Attached { who, .. }) => assert_eq!(who.copier_id, "live-1:80"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the files are in use, or not.
+async fn until(
+    security: &Security,
+    done: impl Fn(&millrace_channel::tls::CertificateStatus) -> bool,
+) {
+    for _ in 0..2000 {
+        if done(&security.certificate().unwrap()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?}", security.certificate());
+}
+
+#[tokio::test]
+async fn certificates_and_cas_rotate_under_an_open_stream() {
+    let (old, new) = (ca("old"), ca("new"));
+    let on_server = Files::new("rot-i", &[&old], &good(&old, "interceptor/rs1"));
+    let on_copier = Files::new("rot-c", &[&old], &good(&old, "copier/live-1"));
+    let (interceptor, copier) = (
+        on_server.security(Role::Interceptor),
+        on_copier.security(Role::Copier),
+    );
+    interceptor.keep_fresh(&Handle::current()).unwrap();
+    copier.keep_fresh(&Handle::current()).unwrap();
+    let (server, _events) = serve(interceptor.clone());
+    let mut first = link_to(server.local_addr(), copier.clone(), "live-1");
+    first.up().await;
+
+    // Both CAs everywhere, then certificates of the new one, then the old CA goes.
+    for (step, (server_cas, copier_cas, issuer)) in [
+        (vec![&old, &new], vec![&old, &new], &old),
+        (vec![&old, &new], vec![&old, &new], &new),
+        (vec![&new], vec![&new], &new),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        on_server.write_cas(&server_cas);
+        on_server.write_pair(&good(issuer, "interceptor/rs1"));
+        on_copier.write_cas(&copier_cas);
+        on_copier.write_pair(&good(issuer, "copier/live-1"));
+        let reloads = step as u64 + 1;
+        until(&interceptor, |it| {
+            it.reloads >= reloads && it.last_error.is_empty()
+        })
+        .await;
+        until(&copier, |it| {
+            it.reloads >= reloads && it.last_error.is_empty()
+        })
+        .await;
+        // New connections use the new files, at each step.
+        let mut later = link_to(server.local_addr(), copier.clone(), "live-1:2");
+        later.up().await;
+        later.handle.close();
+    }
+    // The old CA counts no more, but the first stream has lived through it all.
+    let status = first.handle.status();
+    assert!(status.connected && status.attempts == 1, "{status:?}");
+    first.handle.try_forget(status.epoch, Vec::new()).unwrap();
+    assert_ne!(
+        attempt(server.local_addr(), Some(&good(&old, "copier/live-1"))).await,
+        ""
+    );
+    assert_eq!(
+        attempt(server.local_addr(), Some(&good(&new, "copier/live-1"))).await,
+        ""
+    );
+}
+
+#[tokio::test]
+async fn files_that_do_not_fit_are_not_used_and_that_is_said_once() {
+    let lines = Lines::capture();
+    let ours = ca("ours");
+    let first = good(&ours, "copier/live-1");
+    let files = Files::new("misfit", &[&ours], &first);
+    let security = files.security(Role::Copier);
+    let before = security.certificate().unwrap();
+    security.keep_fresh(&Handle::current()).unwrap();
+
+    type Spoil<'a> = Box<dyn Fn() + 'a>;
+    let cases: Vec<(&str, Spoil<'_>, &str)> = vec![
+        (
+            "a certificate without its key",
+            Box::new(|| files.write_cert(&good(&ours, "copier/live-1"))),
+            "is not the key of",
+        ),
+        (
+            "another role",
+            Box::new(|| files.write_pair(&good(&ours, "interceptor/live-1"))),
+            "but this daemon is a copier",
+        ),
+        (
+            "expired",
+            Box::new(|| {
+                let expired = with(COPIER, |it| it.not_after = date_time_ymd(2021, 1, 1));
+                files.write_pair(&sign(&ours, &expired));
+            }),
+            "expired at 2021-01-01",
+        ),
+        (
+            "cut off",
+            Box::new(|| {
+                files.write_pair(&first);
+                let cert = first.cert.get(..first.cert.len() / 2).unwrap().to_owned();
+                files.write_cert(&Pair {
+                    cert,
+                    key: String::new(),
+                });
+            }),
+            "is it cut off?",
+        ),
+        (
+            "gone",
+            Box::new(|| std::fs::remove_file(files.ca()).unwrap()),
+            "cannot read it",
+        ),
+    ];
+    for (n, (what, spoil, said)) in cases.iter().enumerate() {
+        spoil();
+        until(&security, |it| it.failed_reloads == n as u64 + 1).await;
+        let now = security.certificate().unwrap();
+        assert!(now.last_error.contains(said), "{what}: {}", now.last_error);
+        assert_eq!(
+            (&now.id, &now.loaded_at),
+            (&before.id, &before.loaded_at),
+            "{what}"
+        );
+        assert_eq!(now.reloads, 0, "{what}");
+        let warned = lines.with(said).await;
+        assert_eq!(warned.len(), 1, "{what}: {warned:?}");
+        assert!(!warned[0].contains("PRIVATE KEY"));
+    }
+    // And back: the next good files are used.
+    files.write_cas(&[&ours]);
+    files.write_pair(&good(&ours, "copier/live-1"));
+    until(&security, |it| it.reloads == 1 && it.last_error.is_empty()).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_certificate_is_warned_of() {
+    let lines = Lines::capture();
+    let ours = ca("ours");
+    let files = Files::new("end", &[&ours], &short(&ours));
+    let security = files.security(Role::Copier);
+    assert!(security.certificate().unwrap().expires_in_seconds < 3 * 24 * 3600);
+    security.keep_fresh(&Handle::current()).unwrap();
+    assert_eq!(lines.with("expires in").await.len(), 1);
+}
+
+/// Ends the day after tomorrow.
+fn short(ca: &Ca) -> Pair {
+    let days = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64
+        / 86_400
+        + 2;
+    // Civil date from days since 1970 (Howard Hinnant's algorithm).
+    let z = days + 719_468;
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = (doy - (153 * mp + 2) / 5 + 1) as u8;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 } as u8;
+    let year = (yoe + z.div_euclid(146_097) * 400) as i32 + i32::from(month <= 2);
+    let params = with(COPIER, |it| it.not_after = date_time_ymd(year, month, day));
+    sign(ca, &params)
+}
