@@ -14,13 +14,14 @@ use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use millrace_channel::link::{self, LinkConfig, LinkEvent, SendError};
+use millrace_channel::link::{self, LinkConfig};
 use millrace_channel::server::AttachEvent;
 use millrace_channel::transport::Security;
 use millrace_daemon::incarnation::Incarnation;
 use millrace_notation::address::HostPort;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{ClaimSet, ClientRange, FlowKey, FlowRecords, HeaderRecords};
+use millrace_routes::copier::{LinkEvent, SendError, Uplink};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
@@ -39,11 +40,11 @@ async fn route_info_goes_up_and_headers_come_down() {
     let epoch = link.up().await;
     assert_eq!(epoch, 1);
 
-    link.handle.try_resync_begin(epoch).unwrap();
-    link.handle.try_announce(epoch, flows(0..3)).unwrap();
-    link.handle.try_resync_end(epoch).unwrap();
+    link.handle.resync_begin(epoch).unwrap();
+    link.handle.announce(epoch, flows(0..3)).unwrap();
+    link.handle.resync_end(epoch).unwrap();
     link.handle
-        .try_forget(epoch, 2u64.to_be_bytes().to_vec())
+        .forget(epoch, 2u64.to_be_bytes().to_vec())
         .unwrap();
     assert!(matches!(server.next().await, AttachEvent::ResyncBegin { conn: c } if c == conn));
     match server.next().await {
@@ -110,7 +111,7 @@ async fn a_link_started_first_finds_the_interceptor_when_it_comes() {
         status.last_error
     );
     assert_eq!(
-        link.handle.try_announce(1, flows(0..1)),
+        link.handle.announce(1, flows(0..1)),
         Err(SendError::NotConnected)
     );
 
@@ -125,7 +126,7 @@ async fn an_interceptor_killed_and_back_gets_everything_again_in_a_new_epoch() {
     let mut link = link_to(server.handle.local_addr(), |_| {});
     server.attached().await;
     let first = link.up().await;
-    link.handle.try_announce(first, flows(0..5)).unwrap();
+    link.handle.announce(first, flows(0..5)).unwrap();
     assert!(matches!(
         server.next().await,
         AttachEvent::Announce { count: 5, .. }
@@ -135,7 +136,7 @@ async fn an_interceptor_killed_and_back_gets_everything_again_in_a_new_epoch() {
     let (ended, reason) = link.down().await;
     assert_eq!(ended, first);
     assert!(!reason.is_empty());
-    assert!(link.handle.try_announce(first, flows(5..6)).is_err());
+    assert!(link.handle.announce(first, flows(5..6)).is_err());
 
     let mut server = server_at(address, |_| {});
     let second = link.up().await;
@@ -143,12 +144,12 @@ async fn an_interceptor_killed_and_back_gets_everything_again_in_a_new_epoch() {
     server.attached().await;
     // What a shard has left over from the old epoch does not get into the new one.
     assert_eq!(
-        link.handle.try_announce(first, flows(5..6)),
+        link.handle.announce(first, flows(5..6)),
         Err(SendError::NotConnected)
     );
-    link.handle.try_resync_begin(second).unwrap();
-    link.handle.try_announce(second, flows(0..6)).unwrap();
-    link.handle.try_resync_end(second).unwrap();
+    link.handle.resync_begin(second).unwrap();
+    link.handle.announce(second, flows(0..6)).unwrap();
+    link.handle.resync_end(second).unwrap();
     assert!(matches!(
         server.next().await,
         AttachEvent::ResyncBegin { .. }
@@ -253,7 +254,7 @@ async fn a_claim_arrives_checked_and_its_refusal_names_the_owner() {
         targets: vec!["198.18.0.9:80".parse().unwrap()],
         ..ClaimSet::default()
     };
-    link.handle.try_claim(epoch, &claim).unwrap();
+    link.handle.claim(epoch, &claim).unwrap();
     match server.next().await {
         AttachEvent::Claim {
             claim: received, ..
@@ -281,7 +282,7 @@ async fn claims_are_read_no_faster_than_they_can_be_compared() {
     let began = Instant::now();
     for _ in 0..40 {
         let claim = ClaimSet::default();
-        link.handle.try_claim(epoch, &claim).unwrap();
+        link.handle.claim(epoch, &claim).unwrap();
     }
     let mut claims = 0;
     while claims < 40 {
@@ -379,12 +380,12 @@ async fn a_capture_thread_that_does_not_read_slows_the_stream_and_memory_stays_b
     let batch = flows(0..1500);
     let mut sent = 0u64;
     let full = loop {
-        match link.handle.try_announce(epoch, batch.clone()) {
+        match link.handle.announce(epoch, batch.clone()) {
             Ok(()) => sent += 1,
             // The stream may only be a little behind: full is when it stays so.
             Err(SendError::Full) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                if link.handle.try_announce(epoch, batch.clone()).is_err() {
+                if link.handle.announce(epoch, batch.clone()).is_err() {
                     break true;
                 }
                 sent += 1;

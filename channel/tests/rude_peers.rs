@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_channel::link::{self, LinkConfig, SendError};
+use millrace_channel::link::{self, LinkConfig};
 use millrace_channel::server::AttachEvent;
 use millrace_channel::transport::Security;
 use millrace_notation::address::HostPort;
@@ -24,6 +24,7 @@ use millrace_proto::v1::interceptor_message::Kind as Answer;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Announce, CopierMessage, Hello, Refused};
 use millrace_proto::{ClaimSet, ClientRange};
+use millrace_routes::copier::{SendError, Uplink};
 use tokio::time::timeout;
 
 use pair::*;
@@ -40,7 +41,7 @@ async fn garbage_ends_that_stream_only() {
     });
     let (conn, _) = server.attached().await;
     let epoch = bad.up().await;
-    bad.handle.try_announce(epoch, vec![0xff; 100]).unwrap();
+    bad.handle.announce(epoch, vec![0xff; 100]).unwrap();
     let (code, reason, _) = bad.refused().await;
     assert_eq!(code, Code::Malformed);
     assert!(reason.contains("address family"), "{reason}");
@@ -49,7 +50,7 @@ async fn garbage_ends_that_stream_only() {
     bad.handle.close();
 
     assert!(good.handle.status().connected);
-    good.handle.try_announce(1, flows(0..1)).unwrap();
+    good.handle.announce(1, flows(0..1)).unwrap();
     loop {
         match server.next().await {
             AttachEvent::Announce { count, .. } => break assert_eq!(count, 1),
@@ -71,7 +72,7 @@ async fn route_info_of_the_wrong_form_is_refused() {
         ranges: vec![ClientRange::new(first, last, 1, 65_535).unwrap()],
         ..ClaimSet::default()
     };
-    link.handle.try_claim(epoch, &claim).unwrap();
+    link.handle.claim(epoch, &claim).unwrap();
     assert_eq!(link.refused().await.0, Code::Malformed);
 }
 
@@ -172,10 +173,10 @@ async fn a_link_keeps_to_the_message_size_that_the_interceptor_takes() {
     server.attached().await;
     let epoch = link.up().await;
     assert_eq!(
-        link.handle.try_announce(epoch, flows(0..100)),
+        link.handle.announce(epoch, flows(0..100)),
         Err(SendError::TooLarge)
     );
-    link.handle.try_announce(epoch, flows(0..40)).unwrap();
+    link.handle.announce(epoch, flows(0..40)).unwrap();
     assert!(matches!(
         server.next().await,
         AttachEvent::Announce { count: 40, .. }

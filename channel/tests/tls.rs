@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::Lines;
-use millrace_channel::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
+use millrace_channel::link::{self, Backoff, LinkConfig, LinkHandle};
 use millrace_channel::server::{self, AttachEvent, AttachEvents, ServerConfig, ServerHandle};
 use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
 use millrace_daemon::listen;
 use millrace_notation::address::HostPort;
+use millrace_routes::copier::{LinkEvent, Uplink};
 use pki::{Ca, Files, Pair, ca, good, params, sign};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -564,7 +565,7 @@ async fn certificates_and_cas_rotate_under_an_open_stream() {
     // The old CA counts no more, but the first stream has lived through it all.
     let status = first.handle.status();
     assert!(status.connected && status.attempts == 1, "{status:?}");
-    first.handle.try_forget(status.epoch, Vec::new()).unwrap();
+    first.handle.forget(status.epoch, Vec::new()).unwrap();
     assert_ne!(
         attempt(server.local_addr(), Some(&good(&old, "copier/live-1"))).await,
         ""

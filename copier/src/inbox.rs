@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use millrace_capture::Waker;
-use millrace_channel::link::LinkEvent;
 use millrace_proto::{Sight, TraceReport};
+use millrace_routes::copier::LinkEvent;
 use parking_lot::{Mutex, MutexGuard};
 use tonic::codegen::Bytes;
 
-use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
+use crate::routes::LinkRoutes;
+use millrace_routes::copier::{InterceptorId, LinkId};
 
 /// Bytes that may wait of what interceptors say. More means that the shard is far behind, and the
 /// oldest is of least use: TCP repeats what it was about, and probes are repeated too.

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use millrace_channel::link::{self, LinkConfig, LinkEvent, LinkHandle, LinkStatus};
+use millrace_channel::link::{self, LinkConfig, LinkHandle, LinkStatus};
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
+use millrace_routes::copier::LinkEvent;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 
 use crate::inbox::Inbox;
 use crate::moderation::Moderation;
 use crate::plan::Plan;
-use crate::route_info::{InterceptorId, LinkId, LinkRoutes};
+use crate::routes::LinkRoutes;
+use millrace_routes::copier::{InterceptorId, LinkId};
 
 /// One interceptor and the links to it.
 struct Interceptor {

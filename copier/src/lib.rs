@@ -26,7 +26,7 @@
 //! - [`reload`]: which of both there are may change at SIGHUP.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
-//! - [`route_info`]: which flows interceptors are told of, and the resend after a reconnect.
+//! - [`routes`]: the route protocol ([`millrace_routes`]) over this copier's links, of this engine's flows.
 //! - [`control`]: what operators change of it while it runs.
 //! - [`record`]: live traffic into files.
 //! - [`tunnels`]: which tunnels of a recording or of a mirror are looked into.
@@ -64,6 +64,6 @@ pub mod probe;
 pub mod record;
 pub mod reload;
 pub mod report;
-pub mod route_info;
+pub mod routes;
 pub mod shard;
 pub mod tunnels;

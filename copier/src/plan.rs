@@ -31,8 +31,8 @@ use crate::offline::inputs::{Inputs, classify};
 use crate::offline::options::DEFAULT_MAX_OPEN;
 use crate::options::Options;
 use crate::pressure;
-use crate::route_info::FlowTarget;
 use millrace_pilot::PilotConfig;
+use millrace_routes::copier::FlowTarget;
 
 /// Port of router-agents that are named without one.
 const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use millrace_capture::{Pace, Sender, Waker, sleep_precisely, wait};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::drain::{DrainWatch, Stage};
+use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
 use millrace_engine::{Engine, Time};
 use millrace_wire::{Decoder, PacketBuilder};
@@ -44,8 +45,9 @@ use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::report::{Report, Sources};
-use crate::route_info::{LinkId, RouteInfo};
+use crate::routes::{Routes, moment};
 use millrace_pilot::{Pilot, PilotConfig, Sight};
+use millrace_routes::copier::{InterceptorId, LinkId};
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -96,7 +98,10 @@ pub struct Shard {
     decoder: Decoder,
     builder: PacketBuilder,
     sender: Sender,
-    routes: RouteInfo,
+    routes: Routes,
+    /// Whether responses are kept from the real clients.
+    diversion: Diversion,
+    unreadable: Quiet<InterceptorId>,
     prober: Prober,
     pilot: Pilot,
     sight: Sight<LinkId>,
@@ -185,7 +190,9 @@ impl Shard {
             decoder,
             builder: PacketBuilder::new(),
             sender: parts.sender,
-            routes: RouteInfo::default(),
+            routes: Routes::default(),
+            diversion: Diversion::default(),
+            unreadable: Quiet::default(),
             prober,
             sight: Sight::new(window),
             pilot,
@@ -291,7 +298,8 @@ impl Shard {
             self.agents.diversion()
         };
         self.engine.listen(now, self.routes.are_all_up());
-        if self.routes.set_diversion(diversion) {
+        if std::mem::replace(&mut self.diversion, diversion) != diversion {
+            self.routes.set_diverted(diversion == Diversion::Held);
             self.engine.set_open(now, self.routes.is_open());
         }
         self.standstill
@@ -323,9 +331,13 @@ impl Shard {
             .poll_timeout()
             .map_or(LONGEST_SLEEP, |time| time.since(now))
             .min(self.feed_at.since(now));
-        let others = [self.routes.poll_timeout(now), self.prober.poll_timeout()];
+        let due = self.routes.poll_timeout(moment(now));
+        let others = [
+            due.map(|due| due.saturating_sub(moment(now))),
+            self.prober.poll_timeout().map(|time| time.since(now)),
+        ];
         let next = others.into_iter().flatten().min();
-        let longest = next.map_or(LONGEST_SLEEP, |time| time.since(now).min(LONGEST_SLEEP));
+        let longest = next.map_or(LONGEST_SLEEP, |wait| wait.min(LONGEST_SLEEP));
         if let Some(rest) = self.pace.rest(Instant::now(), GATHER) {
             std::thread::sleep(rest.min(timer));
             return;
@@ -339,7 +351,7 @@ impl Shard {
             fds.push(self.waker.as_fd());
         }
         let longest = rest.map_or(longest, |rest| rest.min(longest));
-        let pause = pause(timer.min(longest), self.routes.diversion());
+        let pause = pause(timer.min(longest), self.diversion);
         match wait(&fds, Some(pause)) {
             Ok(readiness) => {
                 if let Some(captured) = captured.filter(|_| readiness.is_ready(0)) {

@@ -12,22 +12,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_capture::Waker;
-use millrace_channel::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
+use millrace_channel::link::{self, Backoff, LinkConfig, LinkHandle};
 use millrace_channel::server::{
     self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
 };
 use millrace_channel::transport::Security;
-use millrace_copier::diversion::Diversion;
 use millrace_copier::inbox::{Inbox, Input};
 use millrace_copier::probe::Prober;
-use millrace_copier::route_info::{FlowTarget, LinkId, LinkRoutes, RouteInfo};
+use millrace_copier::routes::{EngineFlows, LinkRoutes, Routes, moment, unreadable};
 use millrace_daemon::listen;
+use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
 use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, SourcePool, Time};
 use millrace_notation::address::DefaultPort;
 use millrace_proto::trace::MAX_PROBES;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{ClaimSet, ClientRange, FlowIds, FlowRecords, TraceRequest};
+use millrace_routes::copier::{FlowTarget, LinkEvent, LinkId, Uplink};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -120,7 +121,7 @@ impl Interceptor {
 /// A copier without a network: an engine with sessions, and route info to interceptors.
 struct Copier {
     engine: Engine,
-    routes: RouteInfo,
+    routes: Routes,
     inbox: Arc<Inbox>,
     links: Vec<LinkHandle>,
     now: Time,
@@ -144,7 +145,7 @@ impl Copier {
         });
         Self {
             engine,
-            routes: RouteInfo::default(),
+            routes: Routes::default(),
             inbox: Arc::new(Inbox::new(Waker::new().unwrap())),
             links: Vec::new(),
             now: Time::from_micros(1_700_000_000_000_000),
@@ -194,7 +195,7 @@ impl Copier {
                 if let Input::Link(id, event) = input {
                     let up = usize::from(matches!(event, LinkEvent::Up { .. }));
                     count = count.saturating_sub(up);
-                    self.routes.on_event(self.now, id, &event, &mut self.engine);
+                    self.hear(id, &event);
                 }
             }
             if count == 0 {
@@ -206,7 +207,7 @@ impl Copier {
     }
 
     /// Takes in what the links say, until it is so.
-    async fn until(&mut self, is_so: impl Fn(&RouteInfo) -> bool) {
+    async fn until(&mut self, is_so: impl Fn(&Routes) -> bool) {
         let began = Instant::now();
         while !is_so(&self.routes) {
             assert!(began.elapsed() < PATIENCE);
@@ -248,7 +249,7 @@ impl Copier {
         let mut opened = None;
         while let Some(event) = self.engine.poll_event() {
             if let Event::FlowOpened { key, tuple } = event {
-                self.routes.flow_opened(key, &tuple);
+                self.routes.flow_opened(key.flow_id(), &tuple);
                 opened = Some(key);
             }
         }
@@ -257,15 +258,37 @@ impl Copier {
 
     /// An interceptor reports a conflict.
     fn conflict(&mut self, interceptor: u32, key: ReplicaKey) {
+        let (engine, now) = (&mut self.engine, self.now);
         self.routes
-            .on_conflict(self.now, interceptor, key, &mut self.engine);
+            .on_conflict(interceptor, key.flow_id(), &mut EngineFlows { engine, now });
         self.tell_flows();
     }
 
     /// Time passes, and what has gathered goes out.
     fn flush(&mut self) {
         self.now = self.now + Duration::from_secs(1);
-        self.routes.flush(self.now, &mut self.engine);
+        self.flush_now();
+    }
+
+    /// What has gathered goes out.
+    fn flush_now(&mut self) {
+        let (engine, now) = (&mut self.engine, self.now);
+        self.routes
+            .flush(moment(now), &mut EngineFlows { engine, now });
+    }
+
+    /// Something happened on a link.
+    fn hear(&mut self, id: LinkId, event: &LinkEvent) {
+        let (engine, now) = (&mut self.engine, self.now);
+        let mut flows = EngineFlows { engine, now };
+        self.routes.on_event(moment(now), id, event, &mut flows);
+    }
+
+    /// A flow's response came back through an interceptor.
+    fn heard(&mut self, interceptor: u32, key: ReplicaKey) {
+        let (engine, now) = (&mut self.engine, self.now);
+        let flows = EngineFlows { engine, now };
+        self.routes.heard(interceptor, key.flow_id(), &flows);
     }
 }
 
@@ -297,16 +320,16 @@ async fn a_flow_is_announced_to_all_and_kept_by_the_one_that_answers() {
         assert_eq!(interceptor.hears().await.0, [key.flow_id()]);
     }
 
-    copier.routes.heard(1, key, &copier.engine);
-    copier.routes.heard(1, key, &copier.engine);
+    copier.heard(1, key);
+    copier.heard(1, key);
     copier.flush();
     assert_eq!(interceptors[0].hears().await.1, [key.flow_id()]);
     assert_eq!(interceptors[2].hears().await.1, [key.flow_id()]);
-    assert!(copier.routes.may_own(1, key));
-    assert!(!copier.routes.may_own(0, key));
+    assert!(copier.routes.may_own(1, key.flow_id()));
+    assert!(!copier.routes.may_own(0, key.flow_id()));
 
     // The end is only of interest to the owner; the others hear of the next flow at once.
-    copier.routes.flow_closed(key);
+    copier.routes.flow_closed(key.flow_id());
     let next = copier.session(1001);
     copier.flush();
     assert_eq!(interceptors[0].hears().await.0, [next.flow_id()]);
@@ -324,8 +347,8 @@ async fn an_interceptor_that_is_back_hears_of_its_own_flows_and_of_nobodys() {
         copier.session(1002),
     );
     copier.flush();
-    copier.routes.heard(0, mine, &copier.engine);
-    copier.routes.heard(2, others, &copier.engine);
+    copier.heard(0, mine);
+    copier.heard(2, others);
     copier.flush();
 
     let address = interceptors[0].server.local_addr().to_string();
@@ -349,11 +372,11 @@ async fn when_an_interceptor_is_none_any_more_its_flows_are_offered_to_the_other
     for interceptor in &mut interceptors {
         interceptor.hears().await;
     }
-    copier.routes.heard(1, key, &copier.engine);
+    copier.heard(1, key);
     copier.flush();
     interceptors[0].hears().await;
 
-    copier.routes.remove(copier.now, 1);
+    copier.routes.remove(moment(copier.now), 1);
     copier.flush();
     assert_eq!(interceptors[0].hears().await.0, [key.flow_id()]);
     assert_eq!(copier.routes.connected(), [0, 2]);
@@ -392,7 +415,7 @@ async fn announcements_gather_though_one_interceptor_has_no_room() {
         wait: Duration::ZERO,
     };
     while copier.links[0].queued_bytes() < 2 << 20 {
-        copier.links[0].try_trace(1, &request).unwrap();
+        copier.links[0].trace(1, &request).unwrap();
     }
     let link = LinkId {
         interceptor: 0,
@@ -403,9 +426,7 @@ async fn announcements_gather_though_one_interceptor_has_no_room() {
         interceptor_id: "rs".to_owned(),
         incarnation: 1,
     };
-    copier
-        .routes
-        .on_event(copier.now, link, &up, &mut copier.engine);
+    copier.hear(link, &up);
     let queued = |copier: &Copier| copier.links[1].queued_bytes();
     copier.session(1000);
     copier.flush();
@@ -413,7 +434,7 @@ async fn announcements_gather_though_one_interceptor_has_no_room() {
     assert!(before > 0, "the first goes at once");
     for port in 1001..1010 {
         copier.session(port);
-        copier.routes.flush(copier.now, &mut copier.engine);
+        copier.flush_now();
     }
     assert_eq!(queued(&copier), before);
     copier.flush();
@@ -423,7 +444,7 @@ async fn announcements_gather_though_one_interceptor_has_no_room() {
 #[tokio::test]
 async fn first_contact_waits_a_moment_for_interceptors_that_are_not_connected_yet() {
     let mut copier = Copier::new();
-    copier.routes.set_diversion(Diversion::Held);
+    copier.routes.set_diverted(true);
     let up = Interceptor::start("127.0.0.1:0");
     copier.attach(0, &up);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -480,12 +501,13 @@ async fn an_interceptor_is_asked_after_probes_on_the_link_that_is_up() {
 #[tokio::test]
 async fn nonsense_is_laid_at_its_interceptors_door_once() {
     let (copier, interceptors) = three().await;
-    let now = Instant::now();
-    let line = copier.routes.on_unreadable(1, now).unwrap();
+    let said = Quiet::default();
+    let tell = |interceptor| unreadable(&copier.routes, &said, interceptor, Instant::now());
+    let line = tell(1).unwrap();
     let address = interceptors[1].server.local_addr().to_string();
     assert!(line.contains(&address), "{line}");
-    assert!(copier.routes.on_unreadable(1, now).is_none());
-    assert!(copier.routes.on_unreadable(2, now).is_some());
+    assert!(tell(1).is_none());
+    assert!(tell(2).is_some());
 }
 
 #[tokio::test]
@@ -503,7 +525,7 @@ async fn an_interceptor_that_takes_only_small_messages_is_not_sent_them_again_an
         copier.flush();
     }
     assert_eq!(
-        copier.routes.poll_timeout(copier.now),
+        copier.routes.poll_timeout(moment(copier.now)),
         None,
         "nothing is due"
     );
@@ -519,7 +541,7 @@ async fn an_interceptor_that_takes_only_small_messages_is_not_sent_them_again_an
 #[tokio::test]
 async fn a_pool_that_one_interceptor_refuses_is_given_up_at_those_after_it_until_it_is_granted() {
     let mut copier = Copier::new();
-    copier.routes.set_diversion(Diversion::Held);
+    copier.routes.set_diverted(true);
     let named = |id| {
         let config = ServerConfig::new(Security::Insecure, id);
         Interceptor::with("127.0.0.1:0", config)
@@ -562,7 +584,7 @@ async fn flows_in_a_part_that_another_copier_claims_are_announced_before_it_is_y
     let ip = |n: u8| std::net::Ipv4Addr::new(198, 18, 9, n).into();
     let range = |first, last| ClientRange::new(ip(first), ip(last), 1, 65_535).unwrap();
     let mut copier = Copier::with(SourcePool::Ranges(vec![(ip(1), ip(2))]));
-    copier.routes.set_diversion(Diversion::Held);
+    copier.routes.set_diverted(true);
     let mut interceptor = Interceptor::start("127.0.0.1:0");
     let claim = ClaimSet {
         ranges: vec![range(1, 2)],
@@ -630,7 +652,7 @@ async fn flows_in_a_part_that_another_copier_claims_are_announced_before_it_is_y
     later.queue.as_ref().unwrap().grant([]);
     copier.until(|routes| routes.is_open()).await;
     // A flow that ends is forgotten.
-    copier.routes.flow_closed(theirs[0]);
+    copier.routes.flow_closed(theirs[0].flow_id());
     copier.flush();
     assert_eq!(interceptor.hears().await.1, [theirs[0].flow_id()]);
 }

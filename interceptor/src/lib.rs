@@ -13,21 +13,15 @@
 //! - [`source`] and [`queue`]: devices and an NFQUEUE as sources of responses.
 //! - [`forwarding`]: serves nobody on an assistant that would send on what is diverted to it.
 //! - [`tracer`]: looks for copiers' probes that stay unanswered.
-//! - [`owners`]: who owns a flow: announced flows and claimed ranges.
-//! - [`claims`]: which copier has which part of the client pools.
-//! - [`pending`]: headers that came before their route info.
 //! - [`outgoing`]: headers on their way, one batch for each stream.
 //! - [`counters`] and [`metrics`]: what was seen.
 
-pub mod claims;
 pub mod counters;
 pub mod daemon;
 pub mod forwarding;
 pub mod metrics;
 pub mod options;
 pub mod outgoing;
-pub mod owners;
-pub mod pending;
 pub mod queue;
 pub mod source;
 pub mod tracer;

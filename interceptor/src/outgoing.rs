@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 
-use millrace_channel::server::ConnId;
+use millrace_channel::server::HeaderQueue;
 use millrace_proto::header::MAX_HEADER_BYTES;
 use millrace_proto::{BATCH_BYTES, HeaderRecord};
+use millrace_routes::interceptor::ConnId;
 
-use crate::owners::Owners;
-
-#[derive(Debug, Default)]
-struct Batch {
+/// A stream, and what waits for it.
+#[derive(Debug)]
+struct Stream {
+    queue: HeaderQueue,
     bytes: Vec<u8>,
     count: u32,
 }
@@ -18,36 +19,54 @@ struct Batch {
 /// The batches.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    batches: HashMap<ConnId, Batch>,
+    streams: HashMap<ConnId, Stream>,
     dropped: u64,
 }
 
 impl Outgoing {
-    /// Adds a header for the stream `conn`.
-    pub fn push(&mut self, owners: &Owners, conn: ConnId, header: &HeaderRecord) {
-        let batch = self.batches.entry(conn).or_default();
-        // The two ends of a captured packet are of one family, so encoding cannot fail.
-        if header.encode(&mut batch.bytes).is_ok() {
-            batch.count += 1;
-        }
-        if batch.bytes.len() + MAX_HEADER_BYTES > BATCH_BYTES {
-            self.dropped += send(owners, conn, batch);
-        }
-    }
-
-    /// Sends everything. Says whether there was anything.
-    pub fn flush(&mut self, owners: &Owners) -> bool {
-        let mut any = false;
-        for (conn, batch) in &mut self.batches {
-            any |= batch.count > 0;
-            self.dropped += send(owners, *conn, batch);
-        }
-        any
+    /// A stream is open, and reads from this queue.
+    pub fn attach(&mut self, conn: ConnId, queue: HeaderQueue) {
+        let stream = Stream {
+            queue,
+            bytes: Vec::new(),
+            count: 0,
+        };
+        self.streams.insert(conn, stream);
     }
 
     /// The stream is gone.
     pub fn detach(&mut self, conn: ConnId) {
-        self.batches.remove(&conn);
+        self.streams.remove(&conn);
+    }
+
+    /// What else is said on a stream goes into this queue, beside headers.
+    pub fn queue(&self, conn: ConnId) -> Option<&HeaderQueue> {
+        self.streams.get(&conn).map(|stream| &stream.queue)
+    }
+
+    /// Adds a header for the stream `conn`.
+    pub fn push(&mut self, conn: ConnId, header: &HeaderRecord) {
+        let Some(stream) = self.streams.get_mut(&conn) else {
+            self.dropped += 1;
+            return;
+        };
+        // The two ends of a captured packet are of one family, so encoding cannot fail.
+        if header.encode(&mut stream.bytes).is_ok() {
+            stream.count += 1;
+        }
+        if stream.bytes.len() + MAX_HEADER_BYTES > BATCH_BYTES {
+            self.dropped += stream.send();
+        }
+    }
+
+    /// Sends everything. Says whether there was anything.
+    pub fn flush(&mut self) -> bool {
+        let mut any = false;
+        for stream in self.streams.values_mut() {
+            any |= stream.count > 0;
+            self.dropped += stream.send();
+        }
+        any
     }
 
     /// Headers that were dropped because their copier read too slowly.
@@ -56,11 +75,17 @@ impl Outgoing {
     }
 }
 
-fn send(owners: &Owners, conn: ConnId, batch: &mut Batch) -> u64 {
-    let Batch { bytes, count } = std::mem::take(batch);
-    match owners.stream(conn) {
-        Some(who) if count > 0 => who.queue.push(bytes, count),
-        Some(_) => 0,
-        None => u64::from(count),
+impl Stream {
+    /// Gives the number of headers that found no room.
+    fn send(&mut self) -> u64 {
+        let (bytes, count) = (
+            std::mem::take(&mut self.bytes),
+            std::mem::take(&mut self.count),
+        );
+        if count > 0 {
+            self.queue.push(bytes, count)
+        } else {
+            0
+        }
     }
 }

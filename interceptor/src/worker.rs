@@ -1,24 +1,21 @@
 //! The worker: one thread that owns the sources of responses and knows who owns which flow.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, Waker, sleep_precisely, wait};
-use millrace_channel::server::{AttachEvent, AttachEvents, ConnId};
+use millrace_channel::server::{AttachEvent, AttachEvents};
 use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::readiness::{Readiness, Task};
-use millrace_proto::flow::MAX_FLOW_BYTES;
 use millrace_proto::v1::refused::Code;
-use millrace_proto::{BATCH_BYTES, FlowKey, HeaderRecord};
-use millrace_wire::{Decoder, FourTuple, TcpPacket};
+use millrace_proto::{FlowKey, HeaderRecord};
+use millrace_routes::interceptor::{ConnId, Peer, Registry, Word};
+use millrace_wire::{Decoder, TcpPacket};
 
-use crate::claims::Word;
 use crate::counters::{Counters, Shared};
 use crate::outgoing::Outgoing;
-use crate::owners::{self, Owners};
-use crate::pending::Pending;
 use crate::source::Source;
 use crate::tracer::Tracer;
 
@@ -61,8 +58,7 @@ pub struct Worker {
     /// Whether each source delivers, in the same order.
     delivering: Vec<Task>,
     decoder: Decoder,
-    owners: Owners,
-    pending: Pending,
+    registry: Registry,
     outgoing: Outgoing,
     events: AttachEvents,
     local: HashSet<IpAddr>,
@@ -71,6 +67,7 @@ pub struct Worker {
     shared: Shared,
     tracer: Tracer,
     counters: Counters,
+    began: Instant,
     show_at: Instant,
     pace: Pace,
     /// Whether it was said that answers leave this host.
@@ -91,8 +88,7 @@ impl Worker {
             delivering,
             tracer: parts.tracer,
             decoder: Decoder::new(),
-            owners: Owners::new(parts.max_flows),
-            pending: Pending::default(),
+            registry: Registry::new(parts.max_flows),
             outgoing: Outgoing::default(),
             events: parts.events,
             local: parts.local,
@@ -100,6 +96,7 @@ impl Worker {
             drain: parts.drain,
             shared: parts.shared,
             counters: Counters::default(),
+            began: now,
             show_at: now,
             pace: Pace::prompt(LOOKS_A_SECOND),
             leaves_said: false,
@@ -115,8 +112,8 @@ impl Worker {
             for index in 0..self.sources.len() {
                 more |= self.capture_from(index);
             }
-            self.pending.expire(Instant::now());
-            if self.outgoing.flush(&self.owners) {
+            self.registry.expire(self.began.elapsed());
+            if self.outgoing.flush() {
                 self.pace.looked(Instant::now());
             }
             self.show();
@@ -124,7 +121,7 @@ impl Worker {
                 self.sleep();
             }
         }
-        self.outgoing.flush(&self.owners);
+        self.outgoing.flush();
         self.count_up();
         self.shared.set(self.counters);
         self.counters
@@ -141,131 +138,61 @@ impl Worker {
     }
 
     fn on_event(&mut self, event: AttachEvent) {
+        let registry = &mut self.registry;
         match event {
-            AttachEvent::Attached { conn, who } => self.owners.attach(conn, who),
+            AttachEvent::Attached { conn, who } => {
+                self.outgoing.attach(conn, who.queue);
+                let peer = Peer {
+                    copier_id: who.copier_id,
+                    run: who.incarnation.id,
+                    link: who.link,
+                    links: who.links,
+                };
+                registry.attach(conn, peer);
+            }
             AttachEvent::Detached { conn } => {
-                let words = self.owners.detach(conn);
+                registry.detach(conn);
                 self.outgoing.detach(conn);
-                self.say(words);
             }
-            AttachEvent::Announce { conn, flows, .. } => {
-                let tuples: Vec<_> = self.owners.announce(conn, &flows).collect();
-                self.say_taken(conn, &tuples, false);
-                if self.pending.is_empty() {
-                    return;
-                }
-                for tuple in tuples {
-                    if owners::is_any_target(&tuple) {
-                        let late = self.pending.take_client(tuple.source);
-                        self.return_each(late);
-                    } else {
-                        let late = self.pending.take(&tuple);
-                        self.return_late(&tuple, late);
-                    }
-                }
-            }
-            AttachEvent::Forget { conn, ids, .. } => {
-                let gone = self.owners.forget(conn, &ids);
-                self.say_taken(conn, &gone, true);
-            }
+            AttachEvent::Announce { conn, flows, .. } => registry.announce(conn, &flows),
+            AttachEvent::Forget { conn, ids, .. } => registry.forget(conn, &ids),
             AttachEvent::Trace { conn, request } => {
-                if let Some(who) = self.owners.stream(conn) {
-                    self.tracer.ask(request, who.queue.clone());
+                if let Some(queue) = self.outgoing.queue(conn) {
+                    self.tracer.ask(request, queue.clone());
                 }
             }
-            AttachEvent::ResyncBegin { conn } => self.owners.begin_resync(conn),
-            AttachEvent::ResyncEnd { conn } => {
-                let gone = self.owners.end_resync(conn);
-                self.say_taken(conn, &gone, true);
-            }
-            AttachEvent::Claim { conn, claim } => match self.owners.claim(conn, claim) {
-                Ok(words) => {
-                    self.say(words);
-                    let awaited = self.owners.awaited(conn);
-                    if let Some(who) = self.owners.stream(conn).filter(|_| !awaited.is_empty()) {
-                        tracing::info!(
-                            "copier {} waits for its share of the client pool until copier {} has yielded it",
-                            who.copier_id,
-                            awaited.join(", ")
-                        );
-                    }
-                    let owners = &self.owners;
-                    let late = self.pending.take_if(|flow| owners.find(flow).is_some());
-                    self.return_each(late);
-                }
-                Err(conflict) => {
-                    self.counters.claim_conflicts += 1;
-                    if let Some(who) = self.owners.stream(conn) {
-                        let owner = conflict.owner;
-                        tracing::warn!(
-                            "refused the client pool of copier {}: copier {owner} holds a part of it",
-                            who.copier_id
-                        );
-                        let reason = format!("the client pool overlaps that of copier {owner}");
-                        who.queue.refuse(Code::ClaimConflict, reason, owner);
-                    }
-                }
-            },
+            AttachEvent::ResyncBegin { conn } => registry.begin_resync(conn),
+            AttachEvent::ResyncEnd { conn } => registry.end_resync(conn),
+            AttachEvent::Claim { conn, claim } => registry.claim(conn, claim),
+        }
+        while let Some((conn, word)) = self.registry.poll_word() {
+            self.say(conn, word);
         }
     }
 
-    /// Tells those in whose shares these flows of another copier lie.
-    fn say_taken(&self, conn: ConnId, flows: &[FourTuple], ended: bool) {
-        let tell = |share: ConnId, records: Vec<u8>| {
-            if let Some(who) = self.owners.stream(share) {
-                who.queue.taken(records, ended);
+    fn say(&mut self, conn: ConnId, word: Word) {
+        if let Word::Late(headers) = word {
+            let count = headers.len() as u64;
+            self.counters.returned += count;
+            self.counters.returned_late += count;
+            for header in &headers {
+                self.outgoing.push(conn, header);
             }
-        };
-        let mut batches: HashMap<ConnId, Vec<u8>> = HashMap::new();
-        for flow in flows {
-            if let Some((share, record)) = self.owners.intruded_by(conn, flow) {
-                let batch = batches.entry(share).or_default();
-                batch.extend(record);
-                if batch.len() + MAX_FLOW_BYTES > BATCH_BYTES {
-                    tell(share, std::mem::take(batch));
-                }
-            }
+            return;
         }
-        for (share, rest) in batches {
-            tell(share, rest);
-        }
-    }
-
-    /// Tells streams what has become of claims.
-    fn say(&self, words: Vec<Word>) {
-        for word in words {
-            match word {
-                Word::Granted(conn) => {
-                    if let Some(who) = self.owners.stream(conn) {
-                        who.queue.grant(self.owners.taken_within(conn));
-                    }
-                }
-                Word::Others(conn, ranges) => {
-                    if let Some(who) = self.owners.stream(conn) {
-                        who.queue.others(&ranges);
-                    }
-                }
-            }
-        }
-    }
-
-    fn return_each(&mut self, flows: Vec<(FourTuple, Vec<HeaderRecord>)>) {
-        for (flow, late) in flows {
-            self.return_late(&flow, late);
-        }
-    }
-
-    /// Returns headers of a flow whose owner has become known.
-    fn return_late(&mut self, flow: &FourTuple, late: Vec<HeaderRecord>) {
-        // A replica that moved twice within one message has none: nobody waits for its first flow.
-        let Some((conn, key)) = self.owners.find(flow) else {
+        let Some(queue) = self.outgoing.queue(conn) else {
             return;
         };
-        for header in late {
-            self.counters.returned += 1;
-            self.counters.returned_late += 1;
-            self.outgoing
-                .push(&self.owners, conn, &HeaderRecord { key, ..header });
+        match word {
+            Word::Granted(taken) => queue.grant(taken),
+            Word::Refused(owner) => {
+                let reason = format!("the client pool overlaps that of copier {owner}");
+                queue.refuse(Code::ClaimConflict, reason, owner);
+            }
+            Word::Others(ranges) => queue.others(&ranges),
+            Word::Conflict(id) => queue.conflict(id),
+            Word::Taken { flows, ended } => queue.taken(flows, ended),
+            Word::Late(_) => {}
         }
     }
 
@@ -273,36 +200,36 @@ impl Worker {
         let Self {
             sources,
             decoder,
-            owners,
-            pending,
+            registry,
             outgoing,
             local,
             tracer,
             counters,
             leaves_said,
+            began,
             ..
         } = self;
         let Some(source) = sources.get_mut(index) else {
             return false;
         };
-        let now = Instant::now();
+        let now = began.elapsed();
         let mut leaves = false;
         let more = source.read(decoder, |packet, may_be_response| {
             if !may_be_response || local.contains(&packet.tuple.destination.ip) {
                 counters.ignored += 1;
                 leaves |= !*leaves_said
                     && !may_be_response
-                    && owners.find(&packet.tuple.reversed()).is_some();
+                    && registry.find(&packet.tuple.reversed()).is_some();
                 return;
             }
             tracer.note_captured(packet.tuple.destination);
             let flow = packet.tuple.reversed();
-            match owners.find(&flow) {
+            match registry.find(&flow) {
                 Some((conn, key)) => {
                     counters.returned += 1;
-                    outgoing.push(owners, conn, &record(key, packet));
+                    outgoing.push(conn, &record(key, packet));
                 }
-                None => pending.keep(now, flow, record(FlowKey::Id(0), packet)),
+                None => registry.keep(now, flow, record(FlowKey::Id(0), packet)),
             }
         });
         if leaves && !std::mem::replace(leaves_said, true) {
@@ -352,7 +279,7 @@ impl Worker {
                 source.suspect();
             }
             for (source, task) in self.sources.iter().zip(&self.delivering) {
-                task.set(source.delivers() || !self.owners.has_streams());
+                task.set(source.delivers() || !self.registry.has_streams());
             }
             self.count_up();
             self.shared.set(self.counters);
@@ -371,11 +298,13 @@ impl Worker {
         self.counters.capture_dropped = dropped;
         self.counters.malformed = decode.malformed;
         self.counters.dropped = self.outgoing.dropped();
-        self.counters.unowned = self.pending.expired();
-        self.counters.waiting = self.pending.len() as u64;
-        self.counters.flows = self.owners.flow_count() as u64;
-        self.counters.flows_over_limit = self.owners.over_limit_count();
-        self.counters.flow_conflicts = self.owners.conflict_count();
+        let counts = self.registry.counts();
+        self.counters.unowned = counts.unowned;
+        self.counters.waiting = counts.waiting as u64;
+        self.counters.flows = counts.flows as u64;
+        self.counters.flows_over_limit = counts.over_limit;
+        self.counters.flow_conflicts = counts.conflicts;
+        self.counters.claim_conflicts = counts.claim_conflicts;
     }
 }
 

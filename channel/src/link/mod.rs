@@ -10,7 +10,6 @@
 //! in an earlier epoch is gone, and what it still tries to queue for one is refused.
 
 mod backoff;
-mod batch;
 mod connection;
 mod queue;
 mod status;
@@ -19,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_proto::v1::copier_message::Kind;
-use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd, Trace};
-use millrace_proto::{ClaimSet, ClientRange, TraceReport, TraceRequest};
+use millrace_proto::{ClaimSet, TraceRequest};
+use millrace_routes::copier::{Epoch, LinkEvent, SendError, Uplink};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
@@ -31,16 +30,11 @@ use millrace_daemon::incarnation::Incarnation;
 use millrace_notation::address::HostPort;
 
 pub use backoff::Backoff;
-pub use batch::Batch;
 pub(crate) use connection::printable;
-pub use queue::SendError;
 pub use status::LinkStatus;
 
 use queue::Outbound;
 use status::Counters;
-
-/// Number of a connection of a link, from 1.
-pub type Epoch = u64;
 
 /// What a link needs to know.
 #[derive(Debug, Clone)]
@@ -90,68 +84,6 @@ impl LinkConfig {
             keepalive_timeout: Duration::from_secs(3),
         }
     }
-}
-
-/// What happens on a link.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LinkEvent {
-    /// The stream is open: send all that is owned.
-    Up {
-        /// The epoch that begins.
-        epoch: Epoch,
-        /// The interceptor's name.
-        interceptor_id: String,
-        /// The interceptor's run: another one than before has forgotten everything.
-        incarnation: u64,
-    },
-    /// The stream is gone; the link connects again by itself.
-    Down {
-        /// The epoch that ended.
-        epoch: Epoch,
-        /// Why, in the operator's words.
-        reason: String,
-    },
-    /// Response headers: read them with [`millrace_proto::HeaderRecords`].
-    Headers {
-        /// The packed records, unchecked.
-        bytes: Bytes,
-        /// How many the interceptor says there are.
-        count: u32,
-        /// How many were dropped in this epoch because this side read too slowly (cumulative).
-        dropped: u64,
-    },
-    /// Flows that were announced here and belong to another copier: their replicas are to be moved
-    /// to other ports.
-    Conflict {
-        /// Their ids, unchecked: read them with [`millrace_proto::FlowIds`].
-        ids: Bytes,
-    },
-    /// The claim of this epoch is granted: until then nothing may be sent to the targets.
-    Granted,
-    /// Other copiers claim these ranges; this one yields them: it opens no flow there any more, announces what it
-    /// still has, and claims again without them.
-    Others {
-        /// All of them, in place of what was said before.
-        ranges: Vec<ClientRange>,
-    },
-    /// Another copier has these flows within this one's claim, or has them no more.
-    Taken {
-        /// The flows, unchecked: read them with [`millrace_proto::FlowRecords`].
-        flows: Bytes,
-        /// They have ended.
-        ended: bool,
-    },
-    /// What the interceptor's host saw of some probes.
-    Traced(TraceReport),
-    /// The interceptor refused; the link tries again by itself, at its slowest pace.
-    Refused {
-        /// Why.
-        code: Code,
-        /// Why, in one line.
-        reason: String,
-        /// Who owns what was asked for, or empty.
-        owner: String,
-    },
 }
 
 type OnEvent = Box<dyn Fn(LinkEvent) + Send + Sync>;
@@ -204,67 +136,12 @@ pub fn spawn(
 }
 
 impl LinkHandle {
-    /// Queues flow records (see [`Batch`]).
-    ///
-    /// # Errors
-    /// [`SendError`]; the shard resyncs when the link is up (again) or has room.
-    pub fn try_announce(&self, epoch: Epoch, flows: impl Into<Bytes>) -> Result<(), SendError> {
-        let flows = flows.into();
-        self.send(epoch, Kind::Announce(Announce { flows }))
-    }
-
-    /// Queues flow ids (see [`Batch`]).
-    ///
-    /// # Errors
-    /// [`SendError`]
-    pub fn try_forget(&self, epoch: Epoch, ids: impl Into<Bytes>) -> Result<(), SendError> {
-        let flow_ids = ids.into();
-        self.send(epoch, Kind::Forget(Forget { flow_ids }))
-    }
-
-    /// Queues a claim, which replaces this copier's earlier one.
-    ///
-    /// # Errors
-    /// [`SendError`]
-    pub fn try_claim(&self, epoch: Epoch, claim: &ClaimSet) -> Result<(), SendError> {
-        self.send(epoch, Kind::Claim(Claim::from(claim)))
-    }
-
-    /// Queues the begin of a resync.
-    ///
-    /// # Errors
-    /// [`SendError`]
-    pub fn try_resync_begin(&self, epoch: Epoch) -> Result<(), SendError> {
-        self.send(epoch, Kind::ResyncBegin(ResyncBegin {}))
-    }
-
-    /// Queues the end of a resync.
-    ///
-    /// # Errors
-    /// [`SendError`]
-    pub fn try_resync_end(&self, epoch: Epoch) -> Result<(), SendError> {
-        self.send(epoch, Kind::ResyncEnd(ResyncEnd {}))
-    }
-
-    /// Queues a question after probes, answered by [`LinkEvent::Traced`].
-    ///
-    /// # Errors
-    /// [`SendError`]
-    pub fn try_trace(&self, epoch: Epoch, request: &TraceRequest) -> Result<(), SendError> {
-        self.send(epoch, Kind::Trace(Trace::from(request)))
-    }
-
     fn send(&self, epoch: Epoch, kind: Kind) -> Result<(), SendError> {
         let result = self.shared.outbound.push(epoch, kind);
         if result == Err(SendError::Full) {
             self.shared.counters.overflow();
         }
         result
-    }
-
-    /// Bytes that wait to be sent.
-    pub fn queued_bytes(&self) -> usize {
-        self.shared.outbound.queued_bytes()
     }
 
     /// Where the interceptor is.
@@ -287,5 +164,41 @@ impl LinkHandle {
     /// Closes the link for good.
     pub fn close(&self) {
         self.shared.closed.cancel();
+    }
+}
+
+impl Uplink for LinkHandle {
+    fn name(&self) -> String {
+        self.address().to_string()
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.shared.outbound.queued_bytes()
+    }
+
+    fn announce(&self, epoch: Epoch, flows: impl Into<Bytes>) -> Result<(), SendError> {
+        let flows = flows.into();
+        self.send(epoch, Kind::Announce(Announce { flows }))
+    }
+
+    fn forget(&self, epoch: Epoch, ids: impl Into<Bytes>) -> Result<(), SendError> {
+        let flow_ids = ids.into();
+        self.send(epoch, Kind::Forget(Forget { flow_ids }))
+    }
+
+    fn claim(&self, epoch: Epoch, claim: &ClaimSet) -> Result<(), SendError> {
+        self.send(epoch, Kind::Claim(Claim::from(claim)))
+    }
+
+    fn resync_begin(&self, epoch: Epoch) -> Result<(), SendError> {
+        self.send(epoch, Kind::ResyncBegin(ResyncBegin {}))
+    }
+
+    fn resync_end(&self, epoch: Epoch) -> Result<(), SendError> {
+        self.send(epoch, Kind::ResyncEnd(ResyncEnd {}))
+    }
+
+    fn trace(&self, epoch: Epoch, request: &TraceRequest) -> Result<(), SendError> {
+        self.send(epoch, Kind::Trace(Trace::from(request)))
     }
 }

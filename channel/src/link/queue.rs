@@ -11,27 +11,13 @@ use millrace_proto::v1::copier_message::Kind;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::Epoch;
+use millrace_routes::copier::{Epoch, SendError};
 
 /// What a queued message costs besides its bytes: it bounds the number of empty ones.
 const OVERHEAD: usize = 64;
 
 /// Room left in a message for its envelope. Bytes.
 const ENVELOPE: usize = 64;
-
-/// Why something was not queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// The link is down, or its stream is another one than that of the epoch given.
-    #[error("the link is down")]
-    NotConnected,
-    /// The interceptor does not keep up; resync when there is room.
-    #[error("the queue of the link is full")]
-    Full,
-    /// Larger than the interceptor takes: batches are to be [`millrace_proto::BATCH_BYTES`] at most.
-    #[error("the batch is larger than a message may be")]
-    TooLarge,
-}
 
 /// The sending side, across connections.
 #[derive(Debug)]

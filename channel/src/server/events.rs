@@ -8,10 +8,7 @@ use tonic::codegen::Bytes;
 
 use super::HeaderQueue;
 use millrace_daemon::incarnation::Incarnation;
-
-/// Number of a stream, unique in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct ConnId(pub u64);
+use millrace_routes::interceptor::ConnId;
 
 /// Who attached.
 #[derive(Debug, Clone)]

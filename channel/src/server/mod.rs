@@ -33,7 +33,7 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::quiet::Quiet;
 
 pub use config::ServerConfig;
-pub use events::{AttachEvent, AttachEvents, Attached, ConnId};
+pub use events::{AttachEvent, AttachEvents, Attached};
 pub use headers::{HeaderQueue, HeaderStream, QueueStatus};
 pub use status::{ConnectionStatus, ServerStatus};
 

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::hello::refused;
-use super::{ConnId, ConnectionStatus, HeaderQueue};
+use super::{ConnectionStatus, HeaderQueue};
+use millrace_routes::interceptor::ConnId;
 
 #[derive(Debug)]
 pub(super) struct Registry {

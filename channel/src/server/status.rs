@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_proto::v1::refused::Code;
 
+use super::QueueStatus;
 use super::registry::Registry;
-use super::{ConnId, QueueStatus};
 use crate::transport::{HandshakeStatus, Handshakes};
+use millrace_routes::interceptor::ConnId;
 
 /// One open stream.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -16,10 +16,11 @@ use tonic::Streaming;
 use super::hello::{check, malformed, refused};
 use super::rate::Rate;
 use super::registry::Open;
-use super::{AttachEvent, Attached, ConnId, HeaderQueue, Shared};
+use super::{AttachEvent, Attached, HeaderQueue, Shared};
 use crate::transport::Peer;
 use millrace_daemon::incarnation::Incarnation;
 use millrace_daemon::quiet::times_before;
+use millrace_routes::interceptor::ConnId;
 
 /// What a trace counts as towards the limit of bytes per second: it has the interceptor open
 /// sockets, which is to stay rare.

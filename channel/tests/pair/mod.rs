@@ -11,15 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millrace_channel::link::{self, Backoff, LinkConfig, LinkEvent, LinkHandle};
+use millrace_channel::link::{self, Backoff, LinkConfig, LinkHandle};
 use millrace_channel::server::{
-    self, AttachEvent, AttachEvents, Attached, ConnId, ServerConfig, ServerHandle,
+    self, AttachEvent, AttachEvents, Attached, ServerConfig, ServerHandle,
 };
 use millrace_channel::transport::Security;
 use millrace_daemon::listen;
 use millrace_notation::address::HostPort;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowKey, FlowRecord, HeaderRecord};
+use millrace_routes::copier::LinkEvent;
+use millrace_routes::interceptor::ConnId;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;

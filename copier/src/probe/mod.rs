@@ -29,7 +29,8 @@ use millrace_engine::{ClientKind, Engine, FlowRef, Misdirection, SourcePool, Tar
 use millrace_proto::TraceReport;
 use millrace_wire::{Endpoint, FourTuple, TcpHeader};
 
-use crate::route_info::{InterceptorId, RouteInfo};
+use crate::routes::Routes;
+use millrace_routes::copier::InterceptorId;
 use table::Ready;
 pub use table::{ProbeState, ProbeStatus};
 use target::{State, Target};
@@ -99,13 +100,7 @@ impl Prober {
 
     /// Begins and ends volleys. To be called often: it costs little while nothing is due. `guarded` says that
     /// router-agents keep responses from the clients, whichever these are.
-    pub fn advance(
-        &mut self,
-        now: Time,
-        engine: &mut Engine,
-        routes: &mut RouteInfo,
-        guarded: bool,
-    ) {
+    pub fn advance(&mut self, now: Time, engine: &mut Engine, routes: &mut Routes, guarded: bool) {
         self.now = now;
         // An interceptor looks for one volley after the other, so they are asked after in turn.
         let mut asked_after = self.volleys().any(|volley| volley.is_asked_after());
@@ -191,7 +186,7 @@ impl Prober {
         &mut self,
         target: Endpoint,
         misdirection: Misdirection,
-        routes: &mut RouteInfo,
+        routes: &mut Routes,
     ) {
         let verdict = Verdict::Misdirected(misdirection);
         if misdirection == Misdirection::TargetIsClient {
@@ -295,7 +290,7 @@ impl Prober {
 }
 
 /// Whether answers can come back, and through all interceptors that will be there soon.
-fn may_begin(open_since: &mut Option<Time>, now: Time, routes: &RouteInfo) -> bool {
+fn may_begin(open_since: &mut Option<Time>, now: Time, routes: &Routes) -> bool {
     routes.is_open()
         && (now >= *open_since.get_or_insert(now) + GATHERING || routes.absent().is_empty())
 }
@@ -321,7 +316,7 @@ mod tests {
             ..Config::default()
         });
         let now = Time::from_micros(1_000_000_000);
-        let mut routes = RouteInfo::default();
+        let mut routes = Routes::default();
         let mut prober = Prober::new(now, &mut engine, true, &Readiness::new());
         let client = Endpoint::new("198.18.1.1".parse().unwrap(), 4000);
         let aim = volley::Aim {
@@ -363,7 +358,7 @@ mod tests {
             ..Config::default()
         });
         let now = Time::from_micros(1_000_000_000);
-        let mut routes = RouteInfo::default();
+        let mut routes = Routes::default();
         let mut prober = Prober::new(now, &mut engine, true, &Readiness::new());
         let client = Endpoint::new("198.18.1.1".parse().unwrap(), 4000);
         let there = FourTuple::new(client, live);

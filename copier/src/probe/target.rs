@@ -10,7 +10,7 @@ use millrace_wire::Endpoint;
 use super::verdict::Verdict;
 use super::volley::{self, Bearing, Volley};
 use super::{LARGEST_ID, own};
-use crate::route_info::RouteInfo;
+use crate::routes::Routes;
 
 /// Pause before a volley is repeated: doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ impl Target {
         now: Time,
         next_id: &mut u64,
         engine: &mut Engine,
-        routes: &mut RouteInfo,
+        routes: &mut Routes,
         own: Option<IpAddr>,
     ) {
         let pool = engine.config().sources != SourcePool::Clients;
@@ -209,12 +209,7 @@ impl Target {
     }
 
     /// The volley is over. Says whether the target is open now.
-    pub(super) fn conclude(
-        &mut self,
-        now: Time,
-        engine: &mut Engine,
-        routes: &mut RouteInfo,
-    ) -> bool {
+    pub(super) fn conclude(&mut self, now: Time, engine: &mut Engine, routes: &mut Routes) -> bool {
         let State::Asking(volley) = &mut self.state else {
             return false;
         };

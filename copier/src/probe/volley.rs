@@ -11,7 +11,8 @@ use millrace_proto::{TraceReport, TraceRequest};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions};
 
 use super::verdict::{Evidence, Verdict};
-use crate::route_info::{InterceptorId, RouteInfo};
+use crate::routes::Routes;
+use millrace_routes::copier::InterceptorId;
 
 /// Probes for each interceptor: a director that spreads by hash shows each of its real servers
 /// with a probability of about 98%.
@@ -159,7 +160,7 @@ impl Volley {
 
     /// Does what is due. Says whether the volley is over. The interceptors are asked once they
     /// `may_be_asked`; until then the volley stands still.
-    pub(super) fn advance(&mut self, now: Time, routes: &RouteInfo, may_be_asked: bool) -> bool {
+    pub(super) fn advance(&mut self, now: Time, routes: &Routes, may_be_asked: bool) -> bool {
         if self.is_complete() {
             return true;
         }
@@ -268,7 +269,7 @@ impl Volley {
     }
 
     /// What it showed, where probes bear addresses of `clients_own` or of a pool.
-    pub(super) fn verdict(&self, routes: &RouteInfo, clients_own: bool) -> Verdict {
+    pub(super) fn verdict(&self, routes: &Routes, clients_own: bool) -> Verdict {
         let name = |id: &InterceptorId| routes.name(*id).unwrap_or_else(|| format!("#{id}"));
         let silent = self
             .interceptors
@@ -357,7 +358,7 @@ impl Volley {
         }
     }
 
-    fn ask(&mut self, routes: &RouteInfo) {
+    fn ask(&mut self, routes: &Routes) {
         let unanswered = || self.probes.iter().filter(|it| it.answered_by.is_none());
         self.asked_after = unanswered().map(|probe| probe.id).collect();
         let request = TraceRequest {
@@ -429,7 +430,7 @@ mod tests {
     fn asked_after() -> Volley {
         let mut volley = volley();
         while !volley.is_asked_after() {
-            volley.advance(volley.due(), &RouteInfo::default(), true);
+            volley.advance(volley.due(), &Routes::default(), true);
         }
         volley
     }
@@ -459,7 +460,7 @@ mod tests {
         let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
         assert!(volley.on_header(START, 0, FlowRef::Id(7), &header));
         assert_eq!(sent(&mut volley), [(7, Flags::RST)]);
-        let routes = RouteInfo::default();
+        let routes = Routes::default();
         assert!(!volley.advance(START, &routes, true));
         let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
         assert!(volley.on_header(START, 1, FlowRef::Id(8), &header));
@@ -471,7 +472,7 @@ mod tests {
     #[test]
     fn the_round_trip_is_that_of_the_first_answer_and_never_too_short() {
         let mut volley = volley();
-        let routes = RouteInfo::default();
+        let routes = Routes::default();
         assert_eq!(volley.round_trip(), Duration::ZERO);
         // As on a way that takes 401 ms: SYNs are sent again just before.
         let at = START + Duration::from_millis(401);
@@ -507,7 +508,7 @@ mod tests {
     #[test]
     fn a_volley_waits_for_its_turn_to_be_asked_after() {
         let mut volley = volley();
-        let routes = RouteInfo::default();
+        let routes = Routes::default();
         for _ in 0..100 {
             assert!(!volley.advance(volley.due(), &routes, false));
             assert!(!volley.is_asked_after());
@@ -534,7 +535,7 @@ mod tests {
     #[test]
     fn a_volley_of_a_process_that_stood_still_leaves_hosts_their_time_all_the_same() {
         let mut volley = volley();
-        let routes = RouteInfo::default();
+        let routes = Routes::default();
         let later = START + Duration::from_secs(60);
         assert!(!volley.advance(later, &routes, true));
         let (mut asked_at, mut over) = (later, false);
@@ -552,7 +553,7 @@ mod tests {
     #[test]
     fn silence_is_repeated_asked_after_and_ends_with_resets() {
         let mut volley = volley();
-        let routes = RouteInfo::default();
+        let routes = Routes::default();
         sent(&mut volley);
         let mut syns = 0;
         let mut over = false;
@@ -573,7 +574,7 @@ mod tests {
     #[test]
     fn a_probe_that_came_in_and_is_answered_late_does_not_stand_for_one_that_went_elsewhere() {
         let mut volley = asked_after();
-        let routes = RouteInfo::default();
+        let routes = Routes::default();
         for interceptor in [0, 1] {
             let sight = Sight {
                 client: 0,
@@ -603,7 +604,7 @@ mod tests {
             let header = answer(&volley, id, Flags::RST | Flags::ACK);
             volley.on_header(START, 0, FlowRef::Id(id), &header);
         }
-        let verdict = volley.verdict(&RouteInfo::default(), true);
+        let verdict = volley.verdict(&Routes::default(), true);
         assert!(matches!(verdict, Verdict::Refused { .. }), "{verdict}");
         assert!(!verdict.is_open());
     }

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_channel::link::LinkEvent;
 use millrace_engine::{FlowRef, ReplicaKey, Time};
 use millrace_proto::{FlowIds, HeaderRecords};
+
+use millrace_routes::copier::{LinkEvent, LinkId};
 
 use super::Shard;
 use super::packets::response;
 use crate::clock::Clock;
 use crate::diversion::Diversion;
 use crate::inbox::Input;
-use crate::route_info::LinkId;
+use crate::routes::{EngineFlows, moment, unreadable};
 
 impl Shard {
     /// Takes in a batch of captured packets. Says whether there was one.
@@ -56,9 +57,8 @@ impl Shard {
                 Input::Headers(interceptor, bytes) => {
                     for record in HeaderRecords::new(&bytes) {
                         let Ok(record) = record else {
-                            if let Some(line) =
-                                self.routes.on_unreadable(interceptor, Instant::now())
-                            {
+                            let (said, at) = (&self.unreadable, Instant::now());
+                            if let Some(line) = unreadable(&self.routes, said, interceptor, at) {
                                 tracing::warn!("{line}");
                             }
                             break;
@@ -72,16 +72,17 @@ impl Shard {
                         if let FlowRef::Id(id) = flow
                             && self.engine.is_connected(ReplicaKey::from_flow_id(id))
                         {
-                            let key = ReplicaKey::from_flow_id(id);
-                            self.routes.heard(interceptor, key, &self.engine);
+                            let engine = &mut self.engine;
+                            let flows = EngineFlows { engine, now };
+                            self.routes.heard(interceptor, id, &flows);
                         }
                     }
                 }
                 Input::Conflict(interceptor, ids) => {
                     for id in FlowIds::new(&ids).map_while(Result::ok) {
-                        let key = ReplicaKey::from_flow_id(id);
-                        self.routes
-                            .on_conflict(now, interceptor, key, &mut self.engine);
+                        let engine = &mut self.engine;
+                        let mut flows = EngineFlows { engine, now };
+                        self.routes.on_conflict(interceptor, id, &mut flows);
                         // Its new flow is announced before a next report of it is weighed.
                         self.tell_flows(now);
                     }
@@ -92,7 +93,7 @@ impl Shard {
                 Input::Link(link, event) => self.on_link(now, link, &event),
                 Input::Add(link) => self.routes.add(*link),
                 Input::Remove(interceptor) => {
-                    self.routes.remove(now, interceptor);
+                    self.routes.remove(moment(now), interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
                 Input::Addresses(addresses) => {
@@ -106,12 +107,14 @@ impl Shard {
     }
 
     pub(super) fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
-        let restored = self.routes.on_event(now, link, event, &mut self.engine);
+        let engine = &mut self.engine;
+        let mut flows = EngineFlows { engine, now };
+        let restored = self.routes.on_event(moment(now), link, event, &mut flows);
         if restored && self.engine.is_open() {
             // Whatever is outstanding is tried again: its answers may have gone unseen.
             let routes = &self.routes;
             self.engine
-                .path_restored(now, |key| routes.may_own(link.interceptor, key));
+                .path_restored(now, |key| routes.may_own(link.interceptor, key.flow_id()));
         }
         self.engine.set_open(now, self.routes.is_open());
     }
@@ -121,7 +124,7 @@ impl Shard {
         let Some(answers) = &mut self.answers else {
             return false;
         };
-        let diverted = self.routes.diversion() == Diversion::Held;
+        let diverted = self.diversion == Diversion::Held;
         self.engine.set_open(now, diverted);
         answers.take(now, &mut self.engine)
     }

@@ -8,13 +8,14 @@ use super::packets::{push, push_transmit};
 use super::{PACKETS_IN_A_ROW, Shard};
 use crate::diversion::Diversion;
 use crate::probe::Prober;
+use crate::routes::{EngineFlows, moment};
 
 impl Shard {
     /// Puts out what the engine wants to say: flows to the interceptors, and some packets to the
     /// sender. Says whether there are more packets.
     pub(super) fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
-        let diversion = self.routes.diversion();
+        let diversion = self.diversion;
         let lapsed = diversion == Diversion::Lapsed;
         if lapsed {
             self.acknowledge(now);
@@ -65,8 +66,10 @@ impl Shard {
     pub(super) fn tell_flows(&mut self, now: Time) {
         while let Some(event) = self.engine.poll_event() {
             match event {
-                Event::FlowOpened { key, tuple } => self.routes.flow_opened(key, &tuple),
-                Event::FlowClosed { key } => self.routes.flow_closed(key),
+                Event::FlowOpened { key, tuple } => {
+                    self.routes.flow_opened(key.flow_id(), &tuple);
+                }
+                Event::FlowClosed { key } => self.routes.flow_closed(key.flow_id()),
                 Event::TargetSilent(silence) => {
                     let guarded = self.agents.keep_all_clients();
                     self.prober
@@ -84,11 +87,12 @@ impl Shard {
 
     pub(super) fn flush(&mut self) {
         // Interceptors are told of a flow before its first packet leaves, as long as there are few.
-        self.routes.flush(self.clock.now(), &mut self.engine);
+        let now = self.clock.now();
+        let engine = &mut self.engine;
+        self.routes
+            .flush(moment(now), &mut EngineFlows { engine, now });
         // This thread may have stood still since it put the packets out. TCP sends them again.
-        if self.agents.diversion() == Diversion::Lapsed
-            && self.routes.diversion() != Diversion::Lapsed
-        {
+        if self.agents.diversion() == Diversion::Lapsed && self.diversion != Diversion::Lapsed {
             self.sender.discard();
         }
         let Self {

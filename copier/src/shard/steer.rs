@@ -6,8 +6,8 @@ use millrace_engine::{Intensity, SourcePool};
 
 use super::Shard;
 use crate::pressure::{Load, process_cpu_time};
-use millrace_pilot::Observed;
 use millrace_pilot::guard::Sample;
+use millrace_pilot::{LinkSight, Observed};
 
 /// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
 const STEER_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,9 +28,14 @@ impl Shard {
         let open = self.engine.is_open();
         let begun = self.engine.stats().packets_sent > 0;
         let sample = self.pilot.is_guarded();
+        let links = self.routes.links().map(|link| LinkSight {
+            id: link.id(),
+            epoch: link.epoch().filter(|_| link.is_up()),
+            messages: link.uplink().messages_in(),
+        });
         let observed = Observed {
             flowing: self.is_flowing(),
-            view: self.sight.look(now, open, begun, self.routes.in_sight()),
+            view: self.sight.look(now, open, begun, links),
             sample: sample.then(|| Sample::of(self.engine.stats())),
         };
         let tick = self.pilot.tick(now, observed);

@@ -9,28 +9,31 @@
 
 mod claim;
 mod conflicts;
+mod event;
+mod flows;
 mod link;
 mod owners;
+mod uplink;
 mod yielded;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use millrace_channel::link::{Batch, LinkEvent};
-use millrace_daemon::quiet::{Quiet, times_before};
-use millrace_engine::{Engine, ReplicaKey, Time};
+use bytes::Bytes;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{ClientRange, FlowId, FlowRecords, TraceRequest};
 use millrace_wire::FourTuple;
 
+pub use event::LinkEvent;
+pub use flows::Flows;
 pub use link::{FlowTarget, LinkRoutes};
+pub use uplink::{Epoch, SendError, Uplink};
 
 use claim::{Claim, Rank};
 use conflicts::{Conflicts, Report};
 use owners::FlowOwners;
 use yielded::Yielded;
 
-use crate::diversion::Diversion;
-use millrace_pilot::LinkSight;
+use crate::batch::Batch;
 
 /// Number of an interceptor, never used again for another one while the copier runs.
 pub type InterceptorId = u32;
@@ -53,28 +56,46 @@ const LONGEST_PACE: Duration = Duration::from_millis(8);
 /// How long flows to be forgotten gather: nobody waits for these.
 const FORGET_PACE: Duration = Duration::from_millis(20);
 
-/// Route info on all links.
-#[derive(Debug, Default)]
-pub struct RouteInfo {
-    links: Vec<LinkRoutes>,
+/// What a copier tells all interceptors of its flows, over links of the kind `U`.
+///
+/// A moment is the time since any fixed one: it must only go forward.
+#[derive(Debug)]
+pub struct Routes<U> {
+    links: Vec<LinkRoutes<U>>,
     owners: FlowOwners,
     conflicts: Conflicts,
     yielded: Yielded,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
     /// interceptor, so that a flow is encoded once.
     announcements: Vec<Batch>,
-    announced_at: Time,
-    forgotten_at: Time,
+    announced_at: Duration,
+    forgotten_at: Duration,
     /// Whether something waits in a batch for more of its kind.
     gathering: bool,
-    /// Whether the router-agents keep responses from the real clients.
-    diversion: Diversion,
-    unreadable: Quiet<InterceptorId>,
+    /// Whether responses are kept from the real clients.
+    diverted: bool,
 }
 
-impl RouteInfo {
+// Not derived: that would ask the same of `U`.
+impl<U> Default for Routes<U> {
+    fn default() -> Self {
+        Self {
+            links: Vec::new(),
+            owners: FlowOwners::default(),
+            conflicts: Conflicts::default(),
+            yielded: Yielded::default(),
+            announcements: Vec::new(),
+            announced_at: Duration::ZERO,
+            forgotten_at: Duration::ZERO,
+            gathering: false,
+            diverted: false,
+        }
+    }
+}
+
+impl<U: Uplink> Routes<U> {
     /// Takes in a link. Its flows go out when it is up.
-    pub fn add(&mut self, mut link: LinkRoutes) {
+    pub fn add(&mut self, mut link: LinkRoutes<U>) {
         link.yield_ranges(&self.yielded.ranges().collect::<Vec<_>>());
         let shares = link.share().1 as usize;
         if self.announcements.len() < shares {
@@ -84,8 +105,8 @@ impl RouteInfo {
     }
 
     /// Lets go of an interceptor: what was its own may now be anybody's.
-    pub fn remove(&mut self, now: Time, interceptor: InterceptorId) {
-        let gone = |link: &LinkRoutes| link.id().interceptor == interceptor;
+    pub fn remove(&mut self, now: Duration, interceptor: InterceptorId) {
+        let gone = |link: &LinkRoutes<U>| link.id().interceptor == interceptor;
         for link in self.links.iter().filter(|link| gone(link)) {
             self.yielded.unsay(now, link.id());
         }
@@ -120,32 +141,16 @@ impl RouteInfo {
         self.links.iter().all(LinkRoutes::is_up)
     }
 
-    /// All links, and what came over them.
-    pub fn in_sight(&self) -> impl Iterator<Item = LinkSight<LinkId>> {
-        self.links.iter().map(|link| LinkSight {
-            id: link.id(),
-            epoch: link.epoch().filter(|_| link.is_up()),
-            messages: link.handle().messages_in(),
-        })
+    /// All links.
+    pub fn links(&self) -> impl Iterator<Item = &LinkRoutes<U>> {
+        self.links.iter()
     }
 
     /// Where an interceptor is, as the operator wrote it.
     pub fn name(&self, interceptor: InterceptorId) -> Option<String> {
         let mut links = self.links.iter();
         let link = links.find(|link| link.id().interceptor == interceptor)?;
-        Some(link.handle().address().to_string())
-    }
-
-    /// An interceptor sent response headers that cannot be read. What an operator is to be told, if
-    /// it is time to.
-    pub fn on_unreadable(&self, interceptor: InterceptorId, now: Instant) -> Option<String> {
-        let more = self.unreadable.say(interceptor, now)?;
-        Some(format!(
-            "interceptor {}: it sent response headers that make no sense, which are left out: run \
-             the same version of both{}",
-            self.name(interceptor)?,
-            times_before(more)
-        ))
+        Some(link.uplink().name())
     }
 
     /// Asks every interceptor after probes.
@@ -157,7 +162,7 @@ impl RouteInfo {
             // not answer: the volley ends without it.
             if asked != Some(interceptor)
                 && let Some(epoch) = link.epoch()
-                && link.handle().try_trace(epoch, request).is_ok()
+                && link.uplink().trace(epoch, request).is_ok()
             {
                 asked = Some(interceptor);
             }
@@ -167,10 +172,10 @@ impl RouteInfo {
     /// Something happened on a link. Says whether answers that went unseen can come back now.
     pub fn on_event(
         &mut self,
-        now: Time,
+        now: Duration,
         id: LinkId,
         event: &LinkEvent,
-        engine: &mut Engine,
+        flows: &mut impl Flows,
     ) -> bool {
         match event {
             LinkEvent::Up { .. } => {
@@ -186,14 +191,17 @@ impl RouteInfo {
                 let within = |range: &&ClientRange| claim.is_some_and(|it| it.overlaps(range));
                 let ranges = ranges.iter().filter(within).copied().collect();
                 if self.yielded.say(now, id, ranges) {
-                    self.yield_parts(engine);
+                    self.yield_parts(flows);
                 }
                 return false;
             }
-            LinkEvent::Taken { flows, ended } => {
-                for flow in FlowRecords::new(flows).map_while(Result::ok) {
+            LinkEvent::Taken {
+                flows: records,
+                ended,
+            } => {
+                for flow in FlowRecords::new(records).map_while(Result::ok) {
                     let flow = FourTuple::new(flow.client.into(), flow.target.into());
-                    engine.set_taken(now, &flow, !ended);
+                    flows.set_taken(&flow, !ended);
                 }
                 return false;
             }
@@ -220,7 +228,7 @@ impl RouteInfo {
                 if let Some(claim) = link.claim_mut() {
                     claim.on_up(now, rank, first_refused.as_ref());
                 }
-                link.on_up(*epoch, engine, &self.owners, &self.yielded);
+                link.on_up(*epoch, flows, &self.owners, &self.yielded);
                 true
             }
             LinkEvent::Granted => link.claim_mut().is_some_and(Claim::on_granted),
@@ -264,7 +272,7 @@ impl RouteInfo {
         claims.filter_map(Claim::refused_at).min().cloned()
     }
 
-    fn settle_claims(&mut self, now: Time) {
+    fn settle_claims(&mut self, now: Duration) {
         let first_refused = self.first_refused(None);
         for link in &mut self.links {
             link.settle_claim(now, first_refused.as_ref());
@@ -273,18 +281,18 @@ impl RouteInfo {
 
     /// Other parts of the pool are yielded than before: no new flow begins there, and before the claim says so
     /// the interceptors know those that are still alive there.
-    fn yield_parts(&mut self, engine: &mut Engine) {
-        engine.yield_sources(&self.yielded.sources());
+    fn yield_parts(&mut self, flows: &mut impl Flows) {
         let ranges: Vec<_> = self.yielded.ranges().collect();
+        flows.leave(&ranges);
         match ranges.len() {
             0 => tracing::info!("the whole client pool is this copier's again"),
             parts => tracing::info!(
                 "other copiers claim parts of the client pool ({parts}), which are left to them"
             ),
         }
-        for (key, tuple) in engine.flows() {
-            if self.yielded.note(key, tuple.source) {
-                self.push(key.flow_id(), &tuple);
+        for (id, tuple) in flows.each() {
+            if self.yielded.note(id, tuple.source) {
+                self.push(id, &tuple);
             }
         }
         self.flush_announcements();
@@ -293,9 +301,9 @@ impl RouteInfo {
         }
     }
 
-    /// Notes whether responses are kept from the real clients. Says whether that is new.
-    pub fn set_diversion(&mut self, diversion: Diversion) -> bool {
-        std::mem::replace(&mut self.diversion, diversion) != diversion
+    /// Whether responses are kept from the real clients, as the copier's router-agents have it.
+    pub fn set_diverted(&mut self, diverted: bool) {
+        self.diverted = diverted;
     }
 
     /// Whether an interceptor has said that its host would send on what is diverted to it.
@@ -303,16 +311,11 @@ impl RouteInfo {
         self.links.iter().any(LinkRoutes::is_unsafe)
     }
 
-    /// Whether responses are kept from the real clients.
-    pub fn diversion(&self) -> Diversion {
-        self.diversion
-    }
-
     /// Whether responses are kept from the real clients and can come back at all, and no
     /// interceptor would give them to another copier: none refuses the pool, and none has still to
     /// grant it for the first time.
     pub fn is_open(&self) -> bool {
-        self.diversion == Diversion::Held
+        self.diverted
             && self.links.iter().any(LinkRoutes::is_up)
             && !self.claims().any(Claim::is_refused)
             && !self.links.iter().any(LinkRoutes::waits_for_pool)
@@ -320,9 +323,9 @@ impl RouteInfo {
 
     /// Why nothing is sent though an interceptor is connected, in words, where interceptors are the reason.
     pub fn held_back(&self) -> Option<String> {
-        let first = |is: fn(&LinkRoutes) -> bool| {
+        let first = |is: fn(&LinkRoutes<U>) -> bool| {
             let link = self.links.iter().find(|link| is(link))?;
-            Some(link.handle().address().to_string())
+            Some(link.uplink().name())
         };
         let why = |address: String, why: &str| format!("interceptor {address} {why}");
         if let Some(address) = first(LinkRoutes::is_unsafe) {
@@ -339,14 +342,12 @@ impl RouteInfo {
     }
 
     /// Whether this flow's responses may have come back on a link of `interceptor`.
-    pub fn may_own(&self, interceptor: InterceptorId, key: ReplicaKey) -> bool {
-        self.owners
-            .get(key)
-            .is_none_or(|owner| owner == interceptor)
+    pub fn may_own(&self, interceptor: InterceptorId, id: FlowId) -> bool {
+        self.owners.get(id).is_none_or(|owner| owner == interceptor)
     }
 
     /// When [`RouteInfo::flush`] is to be called next.
-    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+    pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
         if self.links.iter().any(LinkRoutes::is_pending) {
             return Some(now + RETRY);
         }
@@ -357,13 +358,13 @@ impl RouteInfo {
     }
 
     /// A replica's flow begins.
-    pub fn flow_opened(&mut self, key: ReplicaKey, tuple: &FourTuple) {
+    pub fn flow_opened(&mut self, id: FlowId, tuple: &FourTuple) {
         // A replica that moves to another port begins anew, under the same id: what was to be
         // forgotten of its old flow must not follow the announcement of the new one.
-        if self.owners.remove(key).is_some() {
+        if self.owners.remove(id).is_some() {
             self.flush_forgotten();
         }
-        self.open(key.flow_id(), tuple);
+        self.open(id, tuple);
     }
 
     /// A flow with this id begins: a replica's, or a probe's.
@@ -391,26 +392,19 @@ impl RouteInfo {
     }
 
     /// An interceptor says that another copier owns this replica's flow, or one that it had before:
-    /// see [`Engine::flow_conflict`].
-    pub fn on_conflict(
-        &mut self,
-        now: Time,
-        interceptor: InterceptorId,
-        key: ReplicaKey,
-        engine: &mut Engine,
-    ) {
-        let id = key.flow_id();
-        match self.conflicts.report(key, interceptor) {
+    /// see [`Flows::move_away`].
+    pub fn on_conflict(&mut self, interceptor: InterceptorId, id: FlowId, flows: &mut impl Flows) {
+        match self.conflicts.report(id, interceptor) {
             Report::Move => {
-                if engine.flow_conflict(now, key) {
+                if flows.move_away(id) {
                     let told = self.links.iter();
                     let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
                     let told = told.map(|link| link.id().interceptor);
-                    self.conflicts.moved(key, interceptor, told);
+                    self.conflicts.moved(id, interceptor, told);
                 }
             }
             Report::AnnounceAgain => {
-                if let Some(flow) = engine.flow(key).filter(|_| !engine.is_connected(key)) {
+                if let Some(flow) = flows.get(id).filter(|_| !flows.is_connected(id)) {
                     self.announce_again(interceptor, id, &flow);
                 }
             }
@@ -422,7 +416,7 @@ impl RouteInfo {
         // Else it would come before what it repeats.
         self.flush_announcements();
         let mut links = self.links.iter_mut();
-        let its = |link: &&mut LinkRoutes| {
+        let its = |link: &&mut LinkRoutes<U>| {
             link.id().interceptor == interceptor && link.announces() && link.carries(id)
         };
         if let Some(link) = links.find(its) {
@@ -436,11 +430,11 @@ impl RouteInfo {
     }
 
     /// A flow is over.
-    pub fn flow_closed(&mut self, key: ReplicaKey) {
-        self.conflicts.remove(key);
-        let owner = self.owners.remove(key);
-        if self.announces() || self.yielded.forget(key) {
-            self.forget_at(key.flow_id(), |interceptor| {
+    pub fn flow_closed(&mut self, id: FlowId) {
+        self.conflicts.remove(id);
+        let owner = self.owners.remove(id);
+        if self.announces() || self.yielded.forget(id) {
+            self.forget_at(id, |interceptor| {
                 owner.is_none_or(|owner| owner == interceptor)
             });
         }
@@ -459,7 +453,7 @@ impl RouteInfo {
     }
 
     /// A response to a flow came back through an interceptor: it is the flow's real server.
-    pub fn heard(&mut self, interceptor: InterceptorId, key: ReplicaKey, engine: &Engine) {
+    pub fn heard(&mut self, interceptor: InterceptorId, id: FlowId, flows: &impl Flows) {
         // With one interceptor there is nobody else to tell.
         let several = self
             .links
@@ -468,20 +462,20 @@ impl RouteInfo {
             .is_some_and(|(first, last)| first.id().interceptor != last.id().interceptor);
         if several
             && self.announces()
-            && self.owners.get(key).is_none()
-            && engine.flow(key).is_some()
-            && self.owners.learn(key, interceptor)
+            && self.owners.get(id).is_none()
+            && flows.get(id).is_some()
+            && self.owners.learn(id, interceptor)
         {
-            self.forget_at(key.flow_id(), |other| other != interceptor);
+            self.forget_at(id, |other| other != interceptor);
         }
     }
 
     /// Queues what has gathered for long enough, and goes on with resyncs as far as there is room.
-    pub fn flush(&mut self, now: Time, engine: &mut Engine) {
+    pub fn flush(&mut self, now: Duration, flows: &mut impl Flows) {
         if self.yielded.due().is_some_and(|due| now >= due) {
             let heard = self.links.iter().any(|link| link.epoch().is_some());
             if self.yielded.settle(now, heard) {
-                self.yield_parts(engine);
+                self.yield_parts(flows);
             }
         }
         if self.gathering && now >= self.announced_at + self.pace() {
@@ -504,7 +498,7 @@ impl RouteInfo {
                 self.flush_announcements();
             }
             if let Some(link) = self.links.get_mut(index) {
-                link.go_on(begins, engine, &self.owners, &self.yielded);
+                link.go_on(begins, flows, &self.owners, &self.yielded);
             }
         }
     }
@@ -555,8 +549,8 @@ impl RouteInfo {
 const RETRY: Duration = Duration::from_millis(5);
 
 /// Queues announced flows on every link with this number.
-fn announce(links: &mut [LinkRoutes], share: usize, flows: Vec<u8>) {
-    let flows = tonic::codegen::Bytes::from(flows);
+fn announce<U: Uplink>(links: &mut [LinkRoutes<U>], share: usize, flows: Vec<u8>) {
+    let flows = Bytes::from(flows);
     for link in links {
         if link.share().0 == share as u64 {
             link.announce(flows.clone());

@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use millrace_engine::Time;
 use millrace_proto::{ClaimSet, ClientRange};
 
 /// An interceptor that was restarted has forgotten who held what. The one that was refused there
@@ -34,7 +33,7 @@ enum State {
     /// Another copier holds a part of it: stays so until it is granted.
     Refused,
     /// Refused by an earlier run of the interceptor; made again at this time.
-    Deferring(Time),
+    Deferring(Duration),
 }
 
 /// The claim at one interceptor.
@@ -90,7 +89,7 @@ impl Claim {
     }
 
     /// When [`Claim::settle`] is to be called next.
-    pub(super) fn due(&self) -> Option<Time> {
+    pub(super) fn due(&self) -> Option<Duration> {
         match self.state {
             State::Deferring(at) => Some(at),
             State::Withheld | State::Asked | State::Granted | State::Refused => None,
@@ -99,7 +98,7 @@ impl Claim {
 
     /// A stream begins: what is wanted is to be sent. `first_refused` is the first of the other
     /// interceptors that refuses.
-    pub(super) fn on_up(&mut self, now: Time, rank: Rank, first_refused: Option<&Rank>) {
+    pub(super) fn on_up(&mut self, now: Duration, rank: Rank, first_refused: Option<&Rank>) {
         let same_run = self.rank.as_ref() == Some(&rank);
         self.state = match self.state {
             _ if first_refused.is_some_and(|first| *first < rank) => State::Withheld,
@@ -140,7 +139,7 @@ impl Claim {
 
     /// Takes account of what the other interceptors say. Says whether something else is wanted
     /// than before: it is to be sent.
-    pub(super) fn settle(&mut self, now: Time, first_refused: Option<&Rank>) -> bool {
+    pub(super) fn settle(&mut self, now: Duration, first_refused: Option<&Rank>) -> bool {
         let later = first_refused
             .zip(self.rank.as_ref())
             .is_some_and(|(first, mine)| first < mine);
@@ -163,11 +162,11 @@ impl Claim {
 mod tests {
     use super::*;
 
-    const START: Time = Time::from_micros(1_000_000_000);
+    const START: Duration = Duration::from_secs(1000);
 
     /// Interceptors that give all to the first who asks, and copiers that want it.
     struct World {
-        now: Time,
+        now: Duration,
         /// Of each interceptor: its run, and who holds the claim.
         interceptors: Vec<(u64, Option<usize>)>,
         /// Of each copier and interceptor: the claim, and whether the stream is up.
@@ -270,7 +269,7 @@ mod tests {
         fn calm(&mut self) {
             for _ in 0..20 {
                 for copier in 0..self.copiers.len() {
-                    self.now = self.now + Duration::from_secs(2);
+                    self.now += Duration::from_secs(2);
                     for at in 0..self.interceptors.len() {
                         self.up(copier, at);
                     }
@@ -308,7 +307,7 @@ mod tests {
             let (copiers, interceptors) = (2 + next(3), 1 + next(4));
             let mut world = World::new(copiers, interceptors);
             for _ in 0..next(40) {
-                world.now = world.now + Duration::from_millis(next(3000) as u64);
+                world.now += Duration::from_millis(next(3000) as u64);
                 match next(4) {
                     0 => world.restart(next(interceptors)),
                     _ => world.up(next(copiers), next(interceptors)),
@@ -330,7 +329,7 @@ mod tests {
         assert_eq!(world.open(), [0]);
         world.restart(0);
         world.up(1, 0);
-        world.now = world.now + Duration::from_secs(2);
+        world.now += Duration::from_secs(2);
         world.up(0, 0);
         world.calm();
         assert_eq!(world.open(), [0]);

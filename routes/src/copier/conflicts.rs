@@ -10,8 +10,10 @@
 //! A replica moves a few times at most: ports are chosen at random, so more reports than that say
 //! that an interceptor is at fault, and each move sends a SYN and uses up a port.
 
-use millrace_engine::ReplicaKey;
-use slotmap::SecondaryMap;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use millrace_proto::FlowId;
 
 use super::InterceptorId;
 
@@ -49,12 +51,12 @@ struct Moved {
 
 /// Replicas that have moved, and what interceptors may still say of them.
 #[derive(Debug, Default)]
-pub(super) struct Conflicts(SecondaryMap<ReplicaKey, Moved>);
+pub(super) struct Conflicts(HashMap<FlowId, Moved, RandomState>);
 
 impl Conflicts {
     /// Takes in a report.
-    pub(super) fn report(&mut self, key: ReplicaKey, interceptor: InterceptorId) -> Report {
-        let Some(moved) = self.0.get_mut(key) else {
+    pub(super) fn report(&mut self, id: FlowId, interceptor: InterceptorId) -> Report {
+        let Some(moved) = self.0.get_mut(&id) else {
             return Report::Move;
         };
         if moved.times >= MAX_MOVES {
@@ -77,14 +79,11 @@ impl Conflicts {
     /// will hear of the new one.
     pub(super) fn moved(
         &mut self,
-        key: ReplicaKey,
+        id: FlowId,
         by: InterceptorId,
         told: impl Iterator<Item = InterceptorId>,
     ) {
-        let Some(entry) = self.0.entry(key) else {
-            return;
-        };
-        let moved = entry.or_default();
+        let moved = self.0.entry(id).or_default();
         moved.times += 1;
         let all = &mut moved.unanswered;
         for interceptor in told {
@@ -103,16 +102,14 @@ impl Conflicts {
     }
 
     /// A replica is no more.
-    pub(super) fn remove(&mut self, key: ReplicaKey) {
-        self.0.remove(key);
+    pub(super) fn remove(&mut self, id: FlowId) {
+        self.0.remove(&id);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::{HashSet, VecDeque};
-
-    use slotmap::SlotMap;
 
     use super::*;
 
@@ -131,9 +128,7 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005) + 1;
             (random >> 33) as usize % below
         };
-        let mut keys = SlotMap::<ReplicaKey, ()>::with_key();
-        for _ in 0..500 {
-            let key = keys.insert(());
+        for id in 0..500 {
             let mut conflicts = Conflicts::default();
             let count = 1 + next(5);
             let (mut port, mut moves) = (0, 0);
@@ -152,24 +147,24 @@ mod tests {
             let wanted = wanted.count() as u32;
             let idle = |it: &Interceptor| it.announced.is_empty() && it.reports.is_empty();
             while !interceptors.iter().all(idle) {
-                let id = next(count);
+                let number = next(count);
                 if next(2) == 0 {
-                    let it = &mut interceptors[id];
+                    let it = &mut interceptors[number];
                     if let Some(port) = it.announced.pop_front()
                         && it.taken.contains(&port)
                     {
                         it.reports.push_back(());
                     }
-                } else if interceptors[id].reports.pop_front().is_some() {
-                    let id = id as InterceptorId;
-                    if conflicts.report(key, id) == Report::Move {
+                } else if interceptors[number].reports.pop_front().is_some() {
+                    let by = number as InterceptorId;
+                    if conflicts.report(id, by) == Report::Move {
                         (port, moves) = (port + 1, moves + 1);
-                        conflicts.moved(key, id, 0..count as InterceptorId);
+                        conflicts.moved(id, by, 0..count as InterceptorId);
                         for interceptor in &mut interceptors {
                             interceptor.announced.push_back(port);
                         }
                     } else {
-                        interceptors[id as usize].announced.push_back(port);
+                        interceptors[number].announced.push_back(port);
                     }
                 }
             }
@@ -179,20 +174,19 @@ mod tests {
 
     #[test]
     fn an_interceptor_that_calls_every_flow_anothers_is_not_obeyed_for_ever() {
-        let mut keys = SlotMap::<ReplicaKey, ()>::with_key();
-        let key = keys.insert(());
+        let id = 1;
         let mut conflicts = Conflicts::default();
         let mut reports = 0;
         loop {
-            match conflicts.report(key, 0) {
-                Report::Move => conflicts.moved(key, 0, 0..3),
+            match conflicts.report(id, 0) {
+                Report::Move => conflicts.moved(id, 0, 0..3),
                 Report::AnnounceAgain => {}
                 Report::Ignore => break,
             }
             reports += 1;
             assert!(reports < 100);
         }
-        conflicts.remove(key);
-        assert_eq!(conflicts.report(keys.insert(()), 0), Report::Move);
+        conflicts.remove(id);
+        assert_eq!(conflicts.report(2, 0), Report::Move);
     }
 }

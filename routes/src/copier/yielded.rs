@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use millrace_engine::{Block, ReplicaKey, Sources, Time};
-use millrace_proto::{ClientRange, MAX_CLAIM_ENTRIES};
+use millrace_proto::{ClientRange, FlowId, MAX_CLAIM_ENTRIES};
 use millrace_wire::Endpoint;
 
 use super::LinkId;
@@ -21,21 +20,21 @@ pub(super) struct Yielded {
     /// What the interceptor at the other end of each link said last.
     said: HashMap<LinkId, Vec<ClientRange>>,
     /// The ranges, and when each is this copier's again: `None` while an interceptor names it.
-    ranges: BTreeMap<ClientRange, Option<Time>>,
+    ranges: BTreeMap<ClientRange, Option<Duration>>,
     /// Replicas within them, whose flows are announced.
-    announced: HashSet<ReplicaKey>,
+    announced: HashSet<FlowId>,
 }
 
 impl Yielded {
     /// An interceptor names the ranges that others claim, in place of those that it named before. Says whether other
     /// ranges are left than before.
-    pub(super) fn say(&mut self, now: Time, link: LinkId, ranges: Vec<ClientRange>) -> bool {
+    pub(super) fn say(&mut self, now: Duration, link: LinkId, ranges: Vec<ClientRange>) -> bool {
         self.said.insert(link, ranges);
         self.settle(now, true)
     }
 
     /// A stream ended or begins: what its interceptor said is to be said again.
-    pub(super) fn unsay(&mut self, now: Time, link: LinkId) {
+    pub(super) fn unsay(&mut self, now: Duration, link: LinkId) {
         if self.said.remove(&link).is_some() {
             self.refresh(now);
         }
@@ -43,7 +42,7 @@ impl Yielded {
 
     /// Takes back what no interceptor has named for long enough; while none is connected (`heard`), none could. Says
     /// whether other ranges are left than before.
-    pub(super) fn settle(&mut self, now: Time, heard: bool) -> bool {
+    pub(super) fn settle(&mut self, now: Duration, heard: bool) -> bool {
         let new = self.refresh(now);
         if !heard {
             for until in self.ranges.values_mut().flatten() {
@@ -58,7 +57,7 @@ impl Yielded {
 
     /// Looks again at which ranges are named. Says whether one is new. More than a claim can leave out are not taken
     /// in: their shares are not granted.
-    fn refresh(&mut self, now: Time) -> bool {
+    fn refresh(&mut self, now: Duration) -> bool {
         for until in self.ranges.values_mut() {
             until.get_or_insert(now + KEPT);
         }
@@ -75,7 +74,7 @@ impl Yielded {
     }
 
     /// When [`Yielded::settle`] is to be called next.
-    pub(super) fn due(&self) -> Option<Time> {
+    pub(super) fn due(&self) -> Option<Duration> {
         self.ranges.values().flatten().min().copied()
     }
 
@@ -84,27 +83,18 @@ impl Yielded {
         self.ranges.keys().copied()
     }
 
-    /// The same for the engine.
-    pub(super) fn sources(&self) -> Vec<Sources> {
-        let sources = self.ranges().map(|range| {
-            let ((first_ip, last_ip), (first, last)) = (range.ips(), range.ports());
-            (first_ip, last_ip, Block { first, last })
-        });
-        sources.collect()
-    }
-
     /// Notes a replica with this source. Says whether it is to be announced now: its source is yielded.
-    pub(super) fn note(&mut self, key: ReplicaKey, source: Endpoint) -> bool {
-        self.ranges().any(|range| range.contains(source.into())) && self.announced.insert(key)
+    pub(super) fn note(&mut self, id: FlowId, source: Endpoint) -> bool {
+        self.ranges().any(|range| range.contains(source.into())) && self.announced.insert(id)
     }
 
     /// A replica is over. Says whether its flow was announced.
-    pub(super) fn forget(&mut self, key: ReplicaKey) -> bool {
-        !self.announced.is_empty() && self.announced.remove(&key)
+    pub(super) fn forget(&mut self, id: FlowId) -> bool {
+        !self.announced.is_empty() && self.announced.remove(&id)
     }
 
     /// The replicas whose flows are announced.
-    pub(super) fn announced(&self) -> impl Iterator<Item = ReplicaKey> {
+    pub(super) fn announced(&self) -> impl Iterator<Item = FlowId> {
         self.announced.iter().copied()
     }
 }
@@ -113,7 +103,7 @@ impl Yielded {
 mod tests {
     use super::*;
 
-    const START: Time = Time::from_micros(1_000_000_000);
+    const START: Duration = Duration::from_secs(1000);
 
     fn link(interceptor: u32) -> LinkId {
         LinkId {
@@ -164,6 +154,6 @@ mod tests {
         let last = yielded.due().unwrap();
         assert_eq!(last, down + KEPT);
         assert!(yielded.settle(last, true));
-        assert!(yielded.sources().is_empty());
+        assert!(yielded.ranges().next().is_none());
     }
 }

@@ -8,19 +8,20 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use millrace_channel::server::ConnId;
 use millrace_proto::{ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
+
+use super::ConnId;
 
 /// A claim that could not be granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conflict {
+pub(super) struct Conflict {
     /// The copier that holds a part of it.
-    pub owner: String,
+    pub(super) owner: String,
 }
 
-/// What is to be said on a stream.
+/// What has become of a stream's claim, which is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Word {
+pub(super) enum Change {
     /// Its claim is granted.
     Granted(ConnId),
     /// Its claim yields, and others have these ranges of it.
@@ -60,7 +61,7 @@ impl Held {
 
 /// The claims of all streams.
 #[derive(Debug, Default)]
-pub struct Claims {
+pub(super) struct Claims {
     held: HashMap<ConnId, Held>,
 }
 
@@ -71,12 +72,12 @@ impl Claims {
     /// # Errors
     /// Another copier holds a part of it and does not yield, or would have to yield more pieces than a claim can
     /// name. Streams of the same copier share its claim.
-    pub fn claim(
+    pub(super) fn claim(
         &mut self,
         conn: ConnId,
         copier_id: &str,
         claim: ClaimSet,
-    ) -> Result<Vec<Word>, Conflict> {
+    ) -> Result<Vec<Change>, Conflict> {
         let before = self.held.get(&conn);
         let is_other = before.is_some_and(|it| it.claim.ranges != claim.ranges);
         let mut words = Vec::new();
@@ -104,9 +105,9 @@ impl Claims {
             if let Some(held) = self.held.get_mut(&conn) {
                 if others.iter().all(|range| held.leaves_out(range)) {
                     held.granted = true;
-                    words.push(Word::Granted(conn));
+                    words.push(Change::Granted(conn));
                 } else {
-                    words.push(Word::Others(conn, others));
+                    words.push(Change::Others(conn, others));
                 }
             }
         } else {
@@ -123,7 +124,7 @@ impl Claims {
                         owner: owner.unwrap_or_default(),
                     });
                 }
-                words.push(Word::Others(holder, others));
+                words.push(Change::Others(holder, others));
             }
         }
         words.extend(self.settle());
@@ -131,14 +132,14 @@ impl Claims {
     }
 
     /// A stream is gone, or gives up its claim. Gives what is to be said.
-    pub fn remove(&mut self, conn: ConnId) -> Vec<Word> {
+    pub(super) fn remove(&mut self, conn: ConnId) -> Vec<Change> {
         let Some(gone) = self.held.remove(&conn) else {
             return Vec::new();
         };
         let mut words = Vec::new();
         for (holder, it) in &self.held {
             if it.is_shared_with(&gone) {
-                words.push(Word::Others(*holder, self.others(*holder)));
+                words.push(Change::Others(*holder, self.others(*holder)));
             }
         }
         words.extend(self.settle());
@@ -147,7 +148,7 @@ impl Claims {
 
     /// The stream that has this client for this target: a share comes before a claim that yields.
     /// `link` says whether a stream is the one among its copier's for this client.
-    pub fn find(
+    pub(super) fn find(
         &self,
         target: SocketAddr,
         client: SocketAddr,
@@ -160,18 +161,18 @@ impl Claims {
     }
 
     /// The stream whose share holds this client for this target.
-    pub fn share(&self, target: SocketAddr, client: SocketAddr) -> Option<ConnId> {
+    pub(super) fn share(&self, target: SocketAddr, client: SocketAddr) -> Option<ConnId> {
         let conn = self.find(target, client, |_| true)?;
         self.get(conn).filter(|claim| !claim.yields).map(|_| conn)
     }
 
     /// Whether nobody claims anything.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
     /// The copiers that a stream's share waits for.
-    pub fn awaited(&self, conn: ConnId) -> Vec<&str> {
+    pub(super) fn awaited(&self, conn: ConnId) -> Vec<&str> {
         let share = self.held.get(&conn);
         let waits = share.is_some_and(|it| !it.granted && !it.claim.yields);
         let holders = self.holders_of(conn).filter(|_| waits);
@@ -179,7 +180,7 @@ impl Claims {
     }
 
     /// The claim of a stream.
-    pub fn get(&self, conn: ConnId) -> Option<&ClaimSet> {
+    pub(super) fn get(&self, conn: ConnId) -> Option<&ClaimSet> {
         self.held.get(&conn).map(|held| &held.claim)
     }
 
@@ -217,7 +218,7 @@ impl Claims {
     }
 
     /// Grants the shares that have been yielded.
-    fn settle(&mut self) -> Vec<Word> {
+    fn settle(&mut self) -> Vec<Change> {
         let is_yielded = |conn: ConnId, share: &ClaimSet| {
             let mut holders = self.holders_of(conn);
             holders.all(|(_, it)| share.ranges.iter().all(|range| it.leaves_out(range)))
@@ -233,7 +234,7 @@ impl Claims {
                 held.granted = true;
             }
         }
-        ready.into_iter().map(Word::Granted).collect()
+        ready.into_iter().map(Change::Granted).collect()
     }
 }
 

@@ -1,32 +1,34 @@
 //! Which interceptor has shown itself to be a flow's: its real server answered.
 
-use millrace_engine::ReplicaKey;
-use slotmap::SecondaryMap;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use millrace_proto::FlowId;
 
 use super::InterceptorId;
 
 /// The owners known so far.
 #[derive(Debug, Default)]
-pub(super) struct FlowOwners(SecondaryMap<ReplicaKey, InterceptorId>);
+pub(super) struct FlowOwners(HashMap<FlowId, InterceptorId, RandomState>);
 
 impl FlowOwners {
     /// The owner, if it is known.
-    pub(super) fn get(&self, key: ReplicaKey) -> Option<InterceptorId> {
-        self.0.get(key).copied()
+    pub(super) fn get(&self, id: FlowId) -> Option<InterceptorId> {
+        self.0.get(&id).copied()
     }
 
     /// Notes an owner. Says whether it is news.
-    pub(super) fn learn(&mut self, key: ReplicaKey, interceptor: InterceptorId) -> bool {
-        if self.0.contains_key(key) {
+    pub(super) fn learn(&mut self, id: FlowId, interceptor: InterceptorId) -> bool {
+        if self.0.contains_key(&id) {
             return false;
         }
-        self.0.insert(key, interceptor);
+        self.0.insert(id, interceptor);
         true
     }
 
     /// The flow is over.
-    pub(super) fn remove(&mut self, key: ReplicaKey) -> Option<InterceptorId> {
-        self.0.remove(key)
+    pub(super) fn remove(&mut self, id: FlowId) -> Option<InterceptorId> {
+        self.0.remove(&id)
     }
 
     /// An interceptor is none any more. Says whether it had flows.

@@ -1,17 +1,18 @@
 //! Route info on one link: what goes out as it happens, and all of it again when the link is up.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use millrace_channel::link::{Batch, Epoch, LinkHandle, SendError};
-use millrace_engine::{Engine, ReplicaKey, Time};
+use bytes::Bytes;
 use millrace_proto::{ClaimSet, ClientRange, FlowId, FlowRecord};
 use millrace_wire::FourTuple;
-use tonic::codegen::Bytes;
 
 use super::LinkId;
 use super::claim::{Claim, Rank};
 use super::owners::FlowOwners;
 use super::yielded::Yielded;
+use super::{Epoch, Flows, SendError, Uplink};
+use crate::batch::Batch;
 
 /// A resync pauses while this much waits in the link's queue, in bytes, so that the flows that
 /// begin meanwhile find room.
@@ -33,7 +34,7 @@ enum State {
     /// The stream is down; it will come up with a new epoch.
     Down,
     /// Everything is being sent again: the flows that are still to go.
-    Resyncing(Epoch, Vec<ReplicaKey>),
+    Resyncing(Epoch, Vec<FlowId>),
     /// The interceptor knows everything.
     Synced(Epoch),
     /// Something could not be queued: all is to be sent again as soon as there is room.
@@ -45,9 +46,9 @@ enum State {
 
 /// Route info on one link.
 #[derive(Debug)]
-pub struct LinkRoutes {
+pub struct LinkRoutes<U> {
     id: LinkId,
-    handle: LinkHandle,
+    uplink: U,
     /// How many links there are to the same interceptor.
     links: u32,
     claim: Option<Claim>,
@@ -59,19 +60,13 @@ pub struct LinkRoutes {
     forgotten: Batch,
 }
 
-impl LinkRoutes {
-    /// Route info on `handle`, one of `links` to its interceptor. With a `claim` no flows are
+impl<U: Uplink> LinkRoutes<U> {
+    /// Route info on `uplink`, one of `links` to its interceptor. With a `claim` no flows are
     /// announced.
-    pub fn new(
-        id: LinkId,
-        handle: LinkHandle,
-        links: u32,
-        claim: Option<ClaimSet>,
-        by: FlowTarget,
-    ) -> Self {
+    pub fn new(id: LinkId, uplink: U, links: u32, claim: Option<ClaimSet>, by: FlowTarget) -> Self {
         Self {
             id,
-            handle,
+            uplink,
             links: links.max(1),
             claim: claim.map(Claim::new),
             is_unsafe: false,
@@ -87,8 +82,8 @@ impl LinkRoutes {
     }
 
     /// The link itself.
-    pub fn handle(&self) -> &LinkHandle {
-        &self.handle
+    pub fn uplink(&self) -> &U {
+        &self.uplink
     }
 
     /// Whether responses can come back on this link. With a claim that is not granted, what would
@@ -162,12 +157,12 @@ impl LinkRoutes {
     pub(super) fn on_up(
         &mut self,
         epoch: Epoch,
-        engine: &Engine,
+        flows: &impl Flows,
         owners: &FlowOwners,
         yielded: &Yielded,
     ) {
         self.is_unsafe = false;
-        self.begin_resync(epoch, engine, owners, yielded);
+        self.begin_resync(epoch, flows, owners, yielded);
     }
 
     /// Its interceptor has said that its host would send on what is diverted to it.
@@ -185,7 +180,7 @@ impl LinkRoutes {
     }
 
     /// Makes the claim, or gives it up, as the other interceptors have it.
-    pub(super) fn settle_claim(&mut self, now: Time, first_refused: Option<&Rank>) {
+    pub(super) fn settle_claim(&mut self, now: Duration, first_refused: Option<&Rank>) {
         let Some(claim) = &mut self.claim else {
             return;
         };
@@ -198,7 +193,7 @@ impl LinkRoutes {
                 "interceptor {}: the client pool is given up here until interceptor {} grants it \
                  too; to have it at once, stop the copier that holds it there, or give each copier \
                  a share with -f",
-                self.handle.address(),
+                self.uplink.name(),
                 first.name
             );
         }
@@ -217,7 +212,7 @@ impl LinkRoutes {
         // A resync sends it at its end.
         if let (State::Synced(epoch), Some(claim)) = (&self.state, &self.claim) {
             let epoch = *epoch;
-            let result = self.handle.try_claim(epoch, claim.wanted());
+            let result = self.uplink.claim(epoch, claim.wanted());
             self.note(epoch, result);
         }
     }
@@ -238,7 +233,7 @@ impl LinkRoutes {
     /// Queues announced flows.
     pub(super) fn announce(&mut self, flows: Bytes) {
         if let State::Resyncing(epoch, _) | State::Synced(epoch) = self.state {
-            let result = self.handle.try_announce(epoch, flows);
+            let result = self.uplink.announce(epoch, flows);
             self.note(epoch, result);
         }
     }
@@ -255,7 +250,7 @@ impl LinkRoutes {
     /// Queues flows to be forgotten.
     pub(super) fn forget(&mut self, ids: Vec<u8>) {
         if let State::Resyncing(epoch, _) | State::Synced(epoch) = self.state {
-            let result = self.handle.try_forget(epoch, ids);
+            let result = self.uplink.forget(epoch, ids);
             self.note(epoch, result);
         }
     }
@@ -268,14 +263,14 @@ impl LinkRoutes {
 
     /// Whether all is to be sent again, and there is room.
     pub(super) fn may_begin(&self) -> bool {
-        matches!(self.state, State::Behind(_)) && self.handle.queued_bytes() < RESYNC_QUEUE
+        matches!(self.state, State::Behind(_)) && self.uplink.queued_bytes() < RESYNC_QUEUE
     }
 
     /// Goes on with a resync as far as there is room; one that waits `begins`.
     pub(super) fn go_on(
         &mut self,
         begins: bool,
-        engine: &Engine,
+        flows: &impl Flows,
         owners: &FlowOwners,
         yielded: &Yielded,
     ) {
@@ -283,50 +278,50 @@ impl LinkRoutes {
             State::Down | State::Synced(_) | State::Halted(_) => {}
             State::Behind(epoch) => {
                 if begins {
-                    self.begin_resync(epoch, engine, owners, yielded);
+                    self.begin_resync(epoch, flows, owners, yielded);
                 }
             }
-            State::Resyncing(..) => self.resync(engine, owners),
+            State::Resyncing(..) => self.resync(flows, owners),
         }
     }
 
     fn begin_resync(
         &mut self,
         epoch: Epoch,
-        engine: &Engine,
+        flows: &impl Flows,
         owners: &FlowOwners,
         yielded: &Yielded,
     ) {
         self.forgotten = Batch::new();
-        let mut keys: Vec<ReplicaKey> = match &self.claim {
+        let mut ids: Vec<FlowId> = match &self.claim {
             Some(_) => yielded.announced().collect(),
-            None => engine.flows().map(|(key, _)| key).collect(),
+            None => flows.each().map(|(id, _)| id).collect(),
         };
-        keys.retain(|key| self.carries(key.flow_id()));
-        self.state = State::Resyncing(epoch, keys);
-        let result = self.handle.try_resync_begin(epoch);
+        ids.retain(|id| self.carries(*id));
+        self.state = State::Resyncing(epoch, ids);
+        let result = self.uplink.resync_begin(epoch);
         self.note(epoch, result);
-        self.resync(engine, owners);
+        self.resync(flows, owners);
     }
 
-    fn resync(&mut self, engine: &Engine, owners: &FlowOwners) {
-        let State::Resyncing(epoch, keys) = &mut self.state else {
+    fn resync(&mut self, flows: &impl Flows, owners: &FlowOwners) {
+        let State::Resyncing(epoch, ids) = &mut self.state else {
             return;
         };
         let epoch = *epoch;
-        let mut keys = std::mem::take(keys);
+        let mut ids = std::mem::take(ids);
         let mut batch = Batch::new();
         let mut result = Ok(());
-        while result.is_ok() && self.handle.queued_bytes() < RESYNC_QUEUE {
-            let Some(key) = keys.pop() else {
+        while result.is_ok() && self.uplink.queued_bytes() < RESYNC_QUEUE {
+            let Some(id) = ids.pop() else {
                 if let Some(rest) = batch.take() {
-                    result = self.handle.try_announce(epoch, rest);
+                    result = self.uplink.announce(epoch, rest);
                 }
                 // Behind the flows in what it leaves to others.
                 if let (Ok(()), Some(claim)) = (&result, &self.claim) {
-                    result = self.handle.try_claim(epoch, claim.wanted());
+                    result = self.uplink.claim(epoch, claim.wanted());
                 }
-                result = result.and_then(|()| self.handle.try_resync_end(epoch));
+                result = result.and_then(|()| self.uplink.resync_end(epoch));
                 if result.is_ok() {
                     self.state = State::Synced(epoch);
                     return;
@@ -334,20 +329,20 @@ impl LinkRoutes {
                 break;
             };
             let elsewhere = owners
-                .get(key)
+                .get(id)
                 .is_some_and(|owner| owner != self.id.interceptor);
             // Flows that have ended meanwhile are simply not named.
-            let Some(tuple) = engine.flow(key).filter(|_| !elsewhere) else {
+            let Some(tuple) = flows.get(id).filter(|_| !elsewhere) else {
                 continue;
             };
-            if let Ok(Some(full)) = batch.push_flow(&self.record(key.flow_id(), &tuple)) {
-                result = self.handle.try_announce(epoch, full);
+            if let Ok(Some(full)) = batch.push_flow(&self.record(id, &tuple)) {
+                result = self.uplink.announce(epoch, full);
             }
         }
         if let Some(rest) = batch.take().filter(|_| result.is_ok()) {
-            result = self.handle.try_announce(epoch, rest);
+            result = self.uplink.announce(epoch, rest);
         }
-        self.state = State::Resyncing(epoch, keys);
+        self.state = State::Resyncing(epoch, ids);
         self.note(epoch, result);
     }
 
@@ -361,7 +356,7 @@ impl LinkRoutes {
                 tracing::error!(
                     "interceptor {}: it does not take messages as large as this copier's: it is \
                      told nothing until it connects again; run the same version of both{}",
-                    self.handle.address(),
+                    self.uplink.name(),
                     if self.announces() {
                         ""
                     } else {

@@ -4,25 +4,34 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use foldhash::fast::RandomState;
-use millrace_channel::server::{Attached, ConnId};
 use millrace_proto::flow::{FlowId, FlowIds, FlowRecord, FlowRecords, MAX_FLOW_BYTES};
 use millrace_proto::{BATCH_BYTES, ClaimSet, FlowKey};
 use millrace_wire::{Endpoint, FourTuple};
 
-use crate::claims::{Claims, Conflict, Word};
+use super::claims::{Change, Claims, Conflict};
+use super::{ConnId, Peer};
 
 /// A stream to a copier, and what it owns.
 #[derive(Debug)]
 struct Copier {
-    who: Attached,
+    who: Peer,
     flows: HashMap<FlowId, FourTuple, RandomState>,
     /// Flows named since the begin of a resync.
     resync: Option<HashMap<FlowId, FourTuple, RandomState>>,
 }
 
+/// What became of announced flows.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    /// Those that the stream owns now.
+    pub(super) owned: Vec<FourTuple>,
+    /// Those that another copier owns.
+    pub(super) conflicts: Vec<FlowId>,
+}
+
 /// All streams and what they own. A flow is named from the replica's source to the target.
 #[derive(Debug)]
-pub struct Owners {
+pub(super) struct Owners {
     /// Flows that may be announced, in all.
     limit: usize,
     over_limit: u64,
@@ -35,7 +44,7 @@ pub struct Owners {
 impl Owners {
     /// Nobody, with room for `limit` announced flows in all. One stream may hold three quarters of
     /// them, so that it cannot shut out the others.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
             over_limit: 0,
@@ -47,7 +56,7 @@ impl Owners {
     }
 
     /// A stream is open.
-    pub fn attach(&mut self, conn: ConnId, who: Attached) {
+    pub(super) fn attach(&mut self, conn: ConnId, who: Peer) {
         let copier = Copier {
             who,
             flows: HashMap::default(),
@@ -57,7 +66,7 @@ impl Owners {
     }
 
     /// A stream is gone, and with it what it owned. Gives what is to be said to others.
-    pub fn detach(&mut self, conn: ConnId) -> Vec<Word> {
+    pub(super) fn detach(&mut self, conn: ConnId) -> Vec<Change> {
         let Some(copier) = self.copiers.remove(&conn) else {
             return Vec::new();
         };
@@ -67,48 +76,45 @@ impl Owners {
         self.claims.remove(conn)
     }
 
-    /// Takes announced flows (checked bytes); gives the flows, for headers that wait for them. A
-    /// flow that another copier owns stays with that one, and the stream is told. What is beyond
-    /// the limits is only counted: those replicas get no answers.
-    pub fn announce<'a>(
-        &'a mut self,
-        conn: ConnId,
-        flows: &'a [u8],
-    ) -> impl Iterator<Item = FourTuple> + 'a {
+    /// Takes announced flows (checked bytes). A flow that another copier owns stays with that one. What is beyond the
+    /// limits is only counted: those replicas get no answers.
+    pub(super) fn announce(&mut self, conn: ConnId, flows: &[u8]) -> Announced {
         let mut held: usize = self.copiers.values().map(|it| it.flows.len()).sum();
         let share = self.limit - self.limit / 4;
-        FlowRecords::new(flows)
-            .map_while(Result::ok)
-            .filter_map(move |flow| {
-                let tuple = FourTuple::new(flow.client.into(), flow.target.into());
-                let taken = self.is_anothers(&tuple, conn);
-                let copier = self.copiers.get_mut(&conn)?;
-                let new = !copier.flows.contains_key(&flow.id);
-                if new && (held >= self.limit || copier.flows.len() >= share) {
-                    self.over_limit += 1;
-                    return None;
-                }
-                if taken {
-                    self.conflicts += 1;
-                    copier.who.queue.conflict(flow.id);
-                    return None;
-                }
-                held += usize::from(new);
-                // A replica that was moved to another port keeps its id.
-                if let Some(old) = copier
-                    .flows
-                    .insert(flow.id, tuple)
-                    .filter(|old| *old != tuple)
-                    && self.by_flow.get(&old) == Some(&(conn, flow.id))
-                {
-                    self.by_flow.remove(&old);
-                }
-                if let Some(named) = &mut copier.resync {
-                    named.insert(flow.id, tuple);
-                }
-                self.by_flow.insert(tuple, (conn, flow.id));
-                Some(tuple)
-            })
+        let mut announced = Announced::default();
+        for flow in FlowRecords::new(flows).map_while(Result::ok) {
+            let tuple = FourTuple::new(flow.client.into(), flow.target.into());
+            let taken = self.is_anothers(&tuple, conn);
+            let Some(copier) = self.copiers.get_mut(&conn) else {
+                return announced;
+            };
+            let new = !copier.flows.contains_key(&flow.id);
+            if new && (held >= self.limit || copier.flows.len() >= share) {
+                self.over_limit += 1;
+                continue;
+            }
+            if taken {
+                self.conflicts += 1;
+                announced.conflicts.push(flow.id);
+                continue;
+            }
+            held += usize::from(new);
+            // A replica that was moved to another port keeps its id.
+            if let Some(old) = copier
+                .flows
+                .insert(flow.id, tuple)
+                .filter(|old| *old != tuple)
+                && self.by_flow.get(&old) == Some(&(conn, flow.id))
+            {
+                self.by_flow.remove(&old);
+            }
+            if let Some(named) = &mut copier.resync {
+                named.insert(flow.id, tuple);
+            }
+            self.by_flow.insert(tuple, (conn, flow.id));
+            announced.owned.push(tuple);
+        }
+        announced
     }
 
     /// Whether another copier owns this flow. On another link of the same one (`-C`) it is an older
@@ -116,14 +122,14 @@ impl Owners {
     fn is_anothers(&self, flow: &FourTuple, conn: ConnId) -> bool {
         let process = |conn: &ConnId| {
             let who = &self.copiers.get(conn)?.who;
-            Some((&who.copier_id, who.incarnation))
+            Some((&who.copier_id, who.run))
         };
         let owner = self.by_flow.get(flow).map(|(owner, _)| owner);
         owner.is_some_and(|owner| *owner != conn && process(owner) != process(&conn))
     }
 
     /// Flows that a stream does not own any more. Gives them.
-    pub fn forget(&mut self, conn: ConnId, ids: &[u8]) -> Vec<FourTuple> {
+    pub(super) fn forget(&mut self, conn: ConnId, ids: &[u8]) -> Vec<FourTuple> {
         let mut gone = Vec::new();
         for id in FlowIds::new(ids).map_while(Result::ok) {
             let Some(copier) = self.copiers.get_mut(&conn) else {
@@ -141,14 +147,14 @@ impl Owners {
     }
 
     /// All that a stream owns follows.
-    pub fn begin_resync(&mut self, conn: ConnId) {
+    pub(super) fn begin_resync(&mut self, conn: ConnId) {
         if let Some(copier) = self.copiers.get_mut(&conn) {
             copier.resync = Some(HashMap::default());
         }
     }
 
     /// What a stream did not name since the begin is not its own any more. Gives these flows.
-    pub fn end_resync(&mut self, conn: ConnId) -> Vec<FourTuple> {
+    pub(super) fn end_resync(&mut self, conn: ConnId) -> Vec<FourTuple> {
         let Some(copier) = self.copiers.get_mut(&conn) else {
             return Vec::new();
         };
@@ -170,7 +176,7 @@ impl Owners {
     ///
     /// # Errors
     /// Another copier holds a part of it.
-    pub fn claim(&mut self, conn: ConnId, claim: ClaimSet) -> Result<Vec<Word>, Conflict> {
+    pub(super) fn claim(&mut self, conn: ConnId, claim: ClaimSet) -> Result<Vec<Change>, Conflict> {
         match self.copiers.get(&conn) {
             Some(mine) => self.claims.claim(conn, &mine.who.copier_id, claim),
             None => Ok(Vec::new()),
@@ -178,7 +184,7 @@ impl Owners {
     }
 
     /// The stream whose share this flow lies in, though another copier announces it, and the flow as a record.
-    pub fn intruded_by(&self, conn: ConnId, flow: &FourTuple) -> Option<(ConnId, Vec<u8>)> {
+    pub(super) fn intruded_by(&self, conn: ConnId, flow: &FourTuple) -> Option<(ConnId, Vec<u8>)> {
         if self.claims.is_empty() {
             return None;
         }
@@ -199,13 +205,13 @@ impl Owners {
     }
 
     /// The copiers that a stream's share waits for.
-    pub fn awaited(&self, conn: ConnId) -> Vec<&str> {
+    pub(super) fn awaited(&self, conn: ConnId) -> Vec<&str> {
         self.claims.awaited(conn)
     }
 
     /// The announced flows within a stream's share that another copier has: as flow records, in batches that fit into
     /// a message.
-    pub fn taken_within(&self, conn: ConnId) -> Vec<Vec<u8>> {
+    pub(super) fn taken_within(&self, conn: ConnId) -> Vec<Vec<u8>> {
         let claim = self.claims.get(conn).filter(|claim| !claim.yields);
         let (Some(mine), Some(claim)) = (self.copiers.get(&conn), claim) else {
             return Vec::new();
@@ -239,7 +245,7 @@ impl Owners {
     }
 
     /// The stream that owns a flow, and the name that its copier has for it.
-    pub fn find(&self, tuple: &FourTuple) -> Option<(ConnId, FlowKey)> {
+    pub(super) fn find(&self, tuple: &FourTuple) -> Option<(ConnId, FlowKey)> {
         let announced = self.by_flow.get(tuple).or_else(|| {
             // Known by its client alone.
             let any = FourTuple::new(tuple.source, any_target(tuple.destination.ip));
@@ -258,28 +264,28 @@ impl Owners {
         Some((conn, FlowKey::Tuple { target, client }))
     }
 
-    /// The stream itself.
-    pub fn stream(&self, conn: ConnId) -> Option<&Attached> {
+    /// Whose stream it is.
+    pub(super) fn peer(&self, conn: ConnId) -> Option<&Peer> {
         self.copiers.get(&conn).map(|copier| &copier.who)
     }
 
     /// Whether any copier is attached.
-    pub fn has_streams(&self) -> bool {
+    pub(super) fn has_streams(&self) -> bool {
         !self.copiers.is_empty()
     }
 
     /// Number of announced flows.
-    pub fn flow_count(&self) -> usize {
+    pub(super) fn flow_count(&self) -> usize {
         self.by_flow.len()
     }
 
     /// Flows that were announced while another copier owned them.
-    pub const fn conflict_count(&self) -> u64 {
+    pub(super) const fn conflict_count(&self) -> u64 {
         self.conflicts
     }
 
     /// Flows that were not taken because too many are announced already.
-    pub const fn over_limit_count(&self) -> u64 {
+    pub(super) const fn over_limit_count(&self) -> u64 {
         self.over_limit
     }
 
@@ -302,7 +308,7 @@ fn any_target(like: IpAddr) -> Endpoint {
 }
 
 /// Whether a flow is known by its client alone.
-pub fn is_any_target(flow: &FourTuple) -> bool {
+pub(super) fn is_any_target(flow: &FourTuple) -> bool {
     flow.destination.port == 0 && flow.destination.ip.is_unspecified()
 }
 
@@ -313,20 +319,15 @@ fn address(endpoint: Endpoint) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_channel::server::HeaderQueue;
-    use millrace_daemon::incarnation::Incarnation;
     use millrace_proto::ClientRange;
     use millrace_proto::flow::{FlowRecord, encode_flow_id};
 
-    fn attached(name: &str) -> Attached {
-        Attached {
+    fn attached(name: &str) -> Peer {
+        Peer {
             copier_id: name.to_owned(),
-            incarnation: Incarnation::start(),
+            run: 1,
             link: 0,
             links: 1,
-            claims: false,
-            address: None,
-            queue: HeaderQueue::new(1 << 20),
         }
     }
 
@@ -334,7 +335,7 @@ mod tests {
     fn a_flow_that_begins_again_on_another_link_of_its_copier_is_that_links() {
         let mut owners = Owners::new(1000);
         let one = attached("a");
-        let other = Attached {
+        let other = Peer {
             link: 1,
             ..one.clone()
         };
@@ -343,9 +344,9 @@ mod tests {
         owners.attach(ConnId(3), attached("b"));
         let (old, tuple) = flow(4, 5000);
         let (new, _) = flow(7, 5000);
-        assert_eq!(owners.announce(ConnId(1), &old).count(), 1);
-        assert_eq!(owners.announce(ConnId(3), &new).count(), 0, "another's");
-        assert_eq!(owners.announce(ConnId(2), &new).count(), 1);
+        assert_eq!(owners.announce(ConnId(1), &old).owned.len(), 1);
+        assert_eq!(owners.announce(ConnId(3), &new).owned.len(), 0, "another's");
+        assert_eq!(owners.announce(ConnId(2), &new).owned.len(), 1);
         assert_eq!(owners.find(&tuple), Some((ConnId(2), FlowKey::Id(7))));
         let mut ended = Vec::new();
         millrace_proto::flow::encode_flow_id(4, &mut ended);
@@ -370,7 +371,7 @@ mod tests {
 
     fn announce(owners: &mut Owners, conn: u64, id: u64, port: u16) -> FourTuple {
         let (bytes, tuple) = flow(id, port);
-        assert_eq!(owners.announce(ConnId(conn), &bytes).count(), 1);
+        assert_eq!(owners.announce(ConnId(conn), &bytes).owned.len(), 1);
         tuple
     }
 
@@ -401,7 +402,7 @@ mod tests {
         };
         let mut bytes = Vec::new();
         record.encode(&mut bytes).unwrap();
-        let announced: Vec<_> = owners.announce(ConnId(1), &bytes).collect();
+        let announced = owners.announce(ConnId(1), &bytes).owned;
         assert!(is_any_target(&announced[0]));
         let (_, seen) = flow(0, 1000);
         assert_eq!(owners.find(&seen), Some((ConnId(1), FlowKey::Id(5))));
@@ -432,7 +433,7 @@ mod tests {
         owners.attach(ConnId(2), attached("b"));
         let tuple = announce(&mut owners, 1, 10, 1000);
         let (bytes, _) = flow(77, 1000);
-        assert_eq!(owners.announce(ConnId(2), &bytes).count(), 0);
+        assert_eq!(owners.announce(ConnId(2), &bytes).owned.len(), 0);
         assert_eq!(owners.conflict_count(), 1);
         assert_eq!(owners.find(&tuple), Some((ConnId(1), FlowKey::Id(10))));
         let moved = announce(&mut owners, 2, 77, 1001);
@@ -471,12 +472,15 @@ mod tests {
             ..ClaimSet::default()
         };
         let said = owners.claim(ConnId(2), claim).unwrap();
-        assert_eq!(said, [Word::Others(ConnId(1), vec![share])]);
+        assert_eq!(said, [Change::Others(ConnId(1), vec![share])]);
         // Until it is yielded all is the first one's.
         assert_eq!(owners.find(&other).unwrap().0, ConnId(1));
         announce(&mut owners, 1, 4, 5000);
         let said = owners.claim(ConnId(1), all(&[share])).unwrap();
-        assert_eq!(said, [Word::Granted(ConnId(1)), Word::Granted(ConnId(2))]);
+        assert_eq!(
+            said,
+            [Change::Granted(ConnId(1)), Change::Granted(ConnId(2))]
+        );
         assert_eq!(owners.find(&tuple), Some((ConnId(1), FlowKey::Id(4))));
         assert_eq!(owners.find(&other).unwrap().0, ConnId(2));
         let taken = owners.taken_within(ConnId(2)).concat();
@@ -490,7 +494,7 @@ mod tests {
         assert_eq!(share, ConnId(2));
         assert_eq!(owners.intruded_by(ConnId(2), &late), None);
         let said = owners.detach(ConnId(2));
-        assert_eq!(said, [Word::Others(ConnId(1), vec![])]);
+        assert_eq!(said, [Change::Others(ConnId(1), vec![])]);
         assert_eq!(owners.find(&other), None, "until it is claimed again");
     }
 
@@ -501,13 +505,13 @@ mod tests {
         owners.attach(ConnId(2), attached("modest"));
         for id in 0..100 {
             let (bytes, _) = flow(id, 1000 + id as u16);
-            owners.announce(ConnId(1), &bytes).count();
+            owners.announce(ConnId(1), &bytes).owned.len();
         }
         assert_eq!((owners.flow_count(), owners.over_limit_count()), (6, 94));
         announce(&mut owners, 2, 1, 5000);
         announce(&mut owners, 2, 2, 5001);
         let (bytes, _) = flow(3, 5002);
-        assert_eq!(owners.announce(ConnId(2), &bytes).count(), 0);
+        assert_eq!(owners.announce(ConnId(2), &bytes).owned.len(), 0);
         // What is known may be announced again, and room that is given back is used.
         announce(&mut owners, 1, 0, 1000);
         let mut ids = Vec::new();
@@ -523,7 +527,7 @@ mod tests {
         owners.attach(ConnId(1), attached("a"));
         for id in 0..100 {
             let (bytes, _) = flow(id, 1000);
-            owners.announce(ConnId(1), &bytes).count();
+            owners.announce(ConnId(1), &bytes).owned.len();
         }
         assert_eq!(owners.over_limit_count(), 94);
     }

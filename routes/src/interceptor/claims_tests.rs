@@ -33,7 +33,7 @@ fn owner(claims: &Claims, client: u8) -> Option<u64> {
 fn overlapping_shares_are_refused_with_the_owners_name() {
     let mut claims = Claims::default();
     let granted = claims.claim(ConnId(1), "a", share(1, 9)).unwrap();
-    assert_eq!(granted, [Word::Granted(ConnId(1))]);
+    assert_eq!(granted, [Change::Granted(ConnId(1))]);
     let refused = claims.claim(ConnId(2), "b", share(9, 20)).unwrap_err();
     assert_eq!(refused.owner, "a");
     claims.claim(ConnId(2), "b", share(10, 20)).unwrap();
@@ -67,13 +67,13 @@ fn a_share_is_granted_when_what_was_left_is_yielded_or_its_holder_is_gone() {
         let mut claims = Claims::default();
         claims.claim(ConnId(1), "a", all(&[])).unwrap();
         let said = claims.claim(ConnId(2), "b", share(5, 9)).unwrap();
-        assert_eq!(said, [Word::Others(ConnId(1), vec![range(5, 9)])]);
+        assert_eq!(said, [Change::Others(ConnId(1), vec![range(5, 9)])]);
         assert_eq!(owner(&claims, 5), Some(1), "until it is yielded");
         let said = match goes {
             true => claims.remove(ConnId(1)),
             false => claims.claim(ConnId(1), "a", all(&[range(5, 9)])).unwrap(),
         };
-        assert!(said.contains(&Word::Granted(ConnId(2))), "{said:?}");
+        assert!(said.contains(&Change::Granted(ConnId(2))), "{said:?}");
         assert_eq!(owner(&claims, 5), Some(2));
         assert_eq!(owner(&claims, 4), (!goes).then_some(1));
         let said = claims.remove(ConnId(2));
@@ -87,10 +87,10 @@ fn one_that_comes_later_is_told_what_others_have() {
     let mut claims = Claims::default();
     claims.claim(ConnId(2), "b", share(5, 9)).unwrap();
     let said = claims.claim(ConnId(1), "a", all(&[])).unwrap();
-    let others = Word::Others(ConnId(1), vec![range(5, 9)]);
+    let others = Change::Others(ConnId(1), vec![range(5, 9)]);
     assert_eq!((said, owner(&claims, 4)), (vec![others], None));
     let said = claims.claim(ConnId(1), "a", all(&[range(5, 9)])).unwrap();
-    assert_eq!(said, [Word::Granted(ConnId(1))]);
+    assert_eq!(said, [Change::Granted(ConnId(1))]);
 }
 
 /// Copiers come, go and claim in any order; one takes what is left and yields as it is told, sooner
@@ -143,9 +143,9 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
             };
             for word in words {
                 match word {
-                    Word::Granted(ConnId(1)) => has_all = true,
-                    Word::Granted(conn) => *shares.get_mut(&conn.0).unwrap() = true,
-                    Word::Others(conn, ranges) => {
+                    Change::Granted(ConnId(1)) => has_all = true,
+                    Change::Granted(conn) => *shares.get_mut(&conn.0).unwrap() = true,
+                    Change::Others(conn, ranges) => {
                         assert_eq!(conn, ConnId(1));
                         told = Some(ranges);
                     }
@@ -162,9 +162,9 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
             let words = claims.claim(ConnId(1), "all", all(&others)).unwrap();
             for word in words {
                 match word {
-                    Word::Granted(ConnId(1)) => has_all = true,
-                    Word::Granted(conn) => *shares.get_mut(&conn.0).unwrap() = true,
-                    Word::Others(..) => panic!("{seed}: nothing has changed"),
+                    Change::Granted(ConnId(1)) => has_all = true,
+                    Change::Granted(conn) => *shares.get_mut(&conn.0).unwrap() = true,
+                    Change::Others(..) => panic!("{seed}: nothing has changed"),
                 }
             }
         }
