@@ -193,6 +193,12 @@ impl LiveView {
                 .is_some_and(|offset| offset <= said.end)
     }
 
+    /// Whether the server said more than what a segment of the client acknowledges.
+    pub(crate) fn goes_beyond(&self, said: &Said, header: &TcpHeader) -> bool {
+        let seen = self.acknowledged(header.ack);
+        said.has_payload && seen.is_some_and(|seen| said.end > seen)
+    }
+
     /// Bytes that the server is known to have sent, by its own word or its client's.
     fn known(&self) -> u64 {
         self.sent.max(self.client_saw)

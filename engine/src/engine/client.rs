@@ -212,15 +212,15 @@ impl Engine {
         now: Time,
         key: SessionKey,
         segment: ClientSegment<'_>,
-        fresh: bool,
+        borne_out: BorneOut,
     ) {
         let session = self.sessions.get(key);
         match session.map(|session| &session.phase) {
             Some(Phase::Active { .. }) => {
-                self.take_client_data(now, key, segment, Some(BorneOut { fresh }));
+                self.take_client_data(now, key, segment, Some(borne_out));
             }
             Some(_) => {
-                self.on_session_segment(now, key, segment, Some(BorneOut { fresh }));
+                self.on_session_segment(now, key, segment, Some(borne_out));
             }
             None => {}
         }
@@ -313,7 +313,8 @@ impl Engine {
             fresh: borne_out.is_some_and(|it| it.fresh)
                 || offset == known_end && session.live.is_turn(),
         };
-        if packet.payload_len > 0 && wire_end > session.stream.known_end() {
+        let is_answered = borne_out.is_some_and(|it| it.answered);
+        if packet.payload_len > 0 && wire_end > session.stream.known_end() && !is_answered {
             session.live.note_asked();
         }
         let sent_to = match packet.payload_len {
@@ -438,7 +439,9 @@ impl<'a> ClientSegment<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct BorneOut {
     /// It was the beginning of a turn when it was captured.
-    fresh: bool,
+    pub(super) fresh: bool,
+    /// The live server has answered it meanwhile.
+    pub(super) answered: bool,
 }
 
 /// What a run meant for its session.

@@ -71,13 +71,14 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if matches!(session.phase, Phase::Active { .. }) && self.waiting.contains_key(key) {
+        let active = matches!(session.phase, Phase::Active { .. });
+        let gap_is_final = active && session.gap_is_final(clock, grace);
+        if active && !gap_is_final && self.waiting.contains_key(key) {
             // Nothing else is to come.
             self.settle_waiting(now, key, true);
             self.arm_session(key);
             return;
         }
-        let active = matches!(session.phase, Phase::Active { .. });
         let under_way = session.backlog() > 0 || session.is_busy();
         if self.config.recorded.is_some() && under_way {
             // A recording may be read faster than a target takes it: first it gets what there is.
@@ -85,7 +86,7 @@ impl Engine {
             self.session_timers.arm(key, later, &mut session.armed);
             return;
         }
-        if active && session.gap_is_final(clock, grace) {
+        if gap_is_final {
             session.gap_since = Time::NEVER;
             self.heal(now, key, false);
             return;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
-use super::client::ClientSegment;
+use super::client::{BorneOut, ClientSegment};
 use super::doubts::BORNE_OUT_AFTER;
 use crate::live::{ACKS_APART, Said};
 use crate::payload::Payload;
@@ -39,6 +39,8 @@ pub(super) struct Waiting {
     likely: bool,
     /// The live server has acknowledged it, or the client has gone on behind it.
     borne_out: bool,
+    /// The live server has answered it: what it said reaches beyond what the client had seen.
+    answered: bool,
     /// The live server has spoken since, and not acknowledged it.
     passed_over: bool,
 }
@@ -184,6 +186,7 @@ impl Engine {
                 likely,
                 until: segment.at + patience,
                 borne_out: false,
+                answered: false,
                 passed_over: false,
             };
             self.heap += waiting.cost();
@@ -211,7 +214,9 @@ impl Engine {
             let (_, end) = one.place(&session.stream);
             // Whoever had accepted it had sent what it acknowledges.
             let accepts = one.end(0) > 0 && session.live.is_sent_by(said, &one.header);
-            one.borne_out |= accepts && (end..=known.max(end)).contains(&acked);
+            let acknowledges = accepts && (end..=known.max(end)).contains(&acked);
+            one.borne_out |= acknowledges;
+            one.answered |= acknowledges && session.live.goes_beyond(said, &one.header);
             one.passed_over |= acked < end && acked >= before;
         }
         self.arm_session(key);
@@ -279,7 +284,11 @@ impl Engine {
                         packet: &waiting.packet(),
                         payload: Payload::Shared(&waiting.payload),
                     };
-                    self.take_borne_out(now, key, segment, waiting.fresh);
+                    let borne_out = BorneOut {
+                        fresh: waiting.fresh,
+                        answered: waiting.answered,
+                    };
+                    self.take_borne_out(now, key, segment, borne_out);
                 }
                 Decision::Drop => self.stats.segments_out_of_window += 1,
                 Decision::Repeated => self.stats.bytes_repeated += waiting.payload_len as u64,

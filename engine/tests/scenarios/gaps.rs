@@ -110,6 +110,26 @@ fn a_turn_lost_with_the_last_part_of_its_answer_costs_no_other() {
 }
 
 #[test]
+fn a_turn_lost_with_its_whole_answer_costs_only_the_next_one() {
+    let wire = Wire::new(PORT);
+    let mut segments = one_turn(&wire);
+    segments.extend([
+        // "two." and its answer were not captured: what "three." acknowledges shows it, and the answer to that.
+        (15, wire.data(8, 20, b"three.")),
+        (16, wire.answer(20, 14, 10)),
+        (18, wire.data(14, 30, b"four.")),
+        (19, wire.answer(30, 19, 10)),
+        (20, wire.fin(19, 40)),
+        (21, wire.server(Flags::ACK | Flags::FIN, 40, 20, 0)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(10));
+    assert_eq!(received(&world), [&b"one."[..], b"four."]);
+    assert_eq!(stats(&world).bytes_missing, 4);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_session_with_a_hole_is_watched_until_its_next_turn() {
     let wire = Wire::new(PORT);
     let mut segments = one_turn(&wire);
