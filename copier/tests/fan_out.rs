@@ -259,8 +259,12 @@ impl Copier {
     /// An interceptor reports a conflict.
     fn conflict(&mut self, interceptor: u32, key: ReplicaKey) {
         let (engine, now) = (&mut self.engine, self.now);
-        self.routes
-            .on_conflict(interceptor, key.flow_id(), &mut EngineFlows { engine, now });
+        self.routes.on_conflict(
+            moment(now),
+            interceptor,
+            key.flow_id(),
+            &mut EngineFlows { engine, now },
+        );
         self.tell_flows();
     }
 

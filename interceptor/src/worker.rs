@@ -113,6 +113,7 @@ impl Worker {
                 more |= self.capture_from(index);
             }
             self.registry.expire(self.began.elapsed());
+            self.speak();
             if self.outgoing.flush() {
                 self.pace.looked(Instant::now());
             }
@@ -150,8 +151,8 @@ impl Worker {
                 };
                 registry.attach(conn, peer);
             }
-            AttachEvent::Detached { conn } => {
-                registry.detach(conn);
+            AttachEvent::Detached { conn, farewell } => {
+                registry.detach(self.began.elapsed(), conn, farewell);
                 self.outgoing.detach(conn);
             }
             AttachEvent::Announce { conn, flows, .. } => registry.announce(conn, &flows),
@@ -165,6 +166,11 @@ impl Worker {
             AttachEvent::ResyncEnd { conn } => registry.end_resync(conn),
             AttachEvent::Claim { conn, claim } => registry.claim(conn, claim),
         }
+        self.speak();
+    }
+
+    /// Says what the registry has to say.
+    fn speak(&mut self) {
         while let Some((conn, word)) = self.registry.poll_word() {
             self.say(conn, word);
         }

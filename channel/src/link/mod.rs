@@ -202,3 +202,18 @@ impl Uplink for LinkHandle {
         self.send(epoch, Kind::Trace(Trace::from(request)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millrace_notation::address::DefaultPort;
+    use millrace_routes::interceptor::LEASE;
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_gone_is_noticed_before_its_claim_is_anothers() {
+        let address = DefaultPort(1).parse_list("rs1").unwrap().remove(0);
+        let config = LinkConfig::new(address, Security::Insecure, "copier");
+        assert!(config.keepalive_interval + config.keepalive_timeout < LEASE);
+    }
+}

@@ -32,6 +32,8 @@ const CLAIM_COST: usize = 1 << 20;
 
 /// Why a stream ended.
 enum End {
+    /// The copier has ended it.
+    Farewell,
     /// The peer ended it, or is gone.
     Peer,
     /// A newer stream took over, the server stops, or the receiver refused.
@@ -128,8 +130,9 @@ pub(super) async fn run(
         address,
     )
     .await;
+    let farewell = matches!(end, End::Farewell);
     match end {
-        End::Peer => tracing::info!("copier {name} at {shown}: detached"),
+        End::Farewell | End::Peer => tracing::info!("copier {name} at {shown}: detached"),
         End::Cancelled => tracing::info!("copier {name} at {shown}: stream ended by this side"),
         End::Refused(refused) => refuse(&name, refused),
         End::NoReceiver => refuse(
@@ -141,7 +144,8 @@ pub(super) async fn run(
         ),
     }
     queue.close();
-    let _ = shared.events.send(AttachEvent::Detached { conn }).await;
+    let detached = AttachEvent::Detached { conn, farewell };
+    let _ = shared.events.send(detached).await;
     (shared.wake)();
     shared.registry.remove(conn);
 }
@@ -202,7 +206,7 @@ async fn attached(
         };
         let kind = match message {
             Ok(Some(message)) => message.kind,
-            Ok(None) => return End::Peer,
+            Ok(None) => return End::Farewell,
             Err(status) => return broken(&status).map_or(End::Peer, End::Refused),
         };
         if queue.is_closed() {

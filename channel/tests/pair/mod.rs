@@ -73,7 +73,7 @@ impl TestServer {
 
     pub async fn detached(&mut self) -> ConnId {
         match self.next().await {
-            AttachEvent::Detached { conn } => conn,
+            AttachEvent::Detached { conn, .. } => conn,
             other => panic!("not Detached: {other:?}"),
         }
     }

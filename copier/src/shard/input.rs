@@ -82,7 +82,8 @@ impl Shard {
                     for id in FlowIds::new(&ids).map_while(Result::ok) {
                         let engine = &mut self.engine;
                         let mut flows = EngineFlows { engine, now };
-                        self.routes.on_conflict(interceptor, id, &mut flows);
+                        self.routes
+                            .on_conflict(moment(now), interceptor, id, &mut flows);
                         // Its new flow is announced before a next report of it is weighed.
                         self.tell_flows(now);
                     }

@@ -7,10 +7,14 @@
 //! taken for that, and the present flow is announced there again: it is reported again if it is
 //! another copier's.
 //!
+//! A replica that is connected cannot move: it had its flow first, and an interceptor that has forgotten that gave it
+//! away. It is announced there again, ever more seldom, until the other copier has given the flow up.
+//!
 //! A replica moves a few times at most: ports are chosen at random, so more reports than that say
 //! that an interceptor is at fault, and each move sends a SYN and uses up a port.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use millrace_proto::FlowId;
@@ -49,14 +53,29 @@ struct Moved {
     unanswered: Vec<Unanswered>,
 }
 
+/// Announced for the first time again after this, and then after twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(64);
+
+/// When a connected replica is announced again at an interceptor that calls its flow another copier's.
+#[derive(Clone, Copy, Debug)]
+struct Contested {
+    /// `None`: it has been announced, and not answered.
+    at: Option<Duration>,
+    wait: Duration,
+}
+
 /// Replicas that have moved, and what interceptors may still say of them.
 #[derive(Debug, Default)]
-pub(super) struct Conflicts(HashMap<FlowId, Moved, RandomState>);
+pub(super) struct Conflicts {
+    moved: HashMap<FlowId, Moved, RandomState>,
+    contested: BTreeMap<(FlowId, InterceptorId), Contested>,
+}
 
 impl Conflicts {
     /// Takes in a report.
     pub(super) fn report(&mut self, id: FlowId, interceptor: InterceptorId) -> Report {
-        let Some(moved) = self.0.get_mut(&id) else {
+        let Some(moved) = self.moved.get_mut(&id) else {
             return Report::Move;
         };
         if moved.times >= MAX_MOVES {
@@ -83,7 +102,7 @@ impl Conflicts {
         by: InterceptorId,
         told: impl Iterator<Item = InterceptorId>,
     ) {
-        let moved = self.0.entry(id).or_default();
+        let moved = self.moved.entry(id).or_default();
         moved.times += 1;
         let all = &mut moved.unanswered;
         for interceptor in told {
@@ -101,9 +120,47 @@ impl Conflicts {
         }
     }
 
+    /// A connected replica's flow is another copier's, says this interceptor.
+    pub(super) fn contest(&mut self, now: Duration, id: FlowId, interceptor: InterceptorId) {
+        let before = self.contested.get(&(id, interceptor));
+        let wait = before.map_or(FIRST_WAIT, |it| (it.wait * 2).min(LONGEST_WAIT));
+        let at = Some(now + wait);
+        self.contested
+            .insert((id, interceptor), Contested { at, wait });
+    }
+
+    /// When [`Conflicts::next_contested`] is to be called next.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.contested.values().filter_map(|it| it.at).min()
+    }
+
+    /// A contested flow that is to be announced again now, and where. If it is still another's, it will be contested
+    /// again.
+    pub(super) fn next_contested(&mut self, now: Duration) -> Option<(FlowId, InterceptorId)> {
+        let is_due = |it: &Contested| it.at.is_some_and(|at| at <= now);
+        let mut due = self.contested.iter_mut().filter(|it| is_due(it.1));
+        let (place, it) = due.next()?;
+        it.at = None;
+        Some(*place)
+    }
+
+    /// An interceptor is told anew of these flows.
+    pub(super) fn forget_contested(
+        &mut self,
+        interceptor: InterceptorId,
+        which: impl Fn(FlowId) -> bool,
+    ) {
+        self.contested
+            .retain(|(id, at), _| *at != interceptor || !which(*id));
+    }
+
     /// A replica is no more.
     pub(super) fn remove(&mut self, id: FlowId) {
-        self.0.remove(&id);
+        self.moved.remove(&id);
+        let its = (id, InterceptorId::MIN)..=(id, InterceptorId::MAX);
+        while let Some(place) = self.contested.range(its.clone()).next().map(|it| *it.0) {
+            self.contested.remove(&place);
+        }
     }
 }
 

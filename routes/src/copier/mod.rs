@@ -182,6 +182,11 @@ impl<U: Uplink> Routes<U> {
                 // As before any resync.
                 self.flush_announcements();
                 self.yielded.unsay(now, id);
+                let mut links = self.links.iter();
+                if let Some(link) = links.find(|link| link.id() == id) {
+                    self.conflicts
+                        .forget_contested(id.interceptor, |flow| link.carries(flow));
+                }
             }
             LinkEvent::Down { .. } => self.yielded.unsay(now, id),
             LinkEvent::Others { ranges } => {
@@ -354,7 +359,8 @@ impl<U: Uplink> Routes<U> {
         // Forgetting can wait for the next packet.
         let announcing = self.gathering.then(|| self.announced_at + self.pace());
         let claims = self.claims().filter_map(Claim::due);
-        claims.chain(announcing).chain(self.yielded.due()).min()
+        let others = [announcing, self.yielded.due(), self.conflicts.due()];
+        claims.chain(others.into_iter().flatten()).min()
     }
 
     /// A replica's flow begins.
@@ -393,7 +399,13 @@ impl<U: Uplink> Routes<U> {
 
     /// An interceptor says that another copier owns this replica's flow, or one that it had before:
     /// see [`Flows::move_away`].
-    pub fn on_conflict(&mut self, interceptor: InterceptorId, id: FlowId, flows: &mut impl Flows) {
+    pub fn on_conflict(
+        &mut self,
+        now: Duration,
+        interceptor: InterceptorId,
+        id: FlowId,
+        flows: &mut impl Flows,
+    ) {
         match self.conflicts.report(id, interceptor) {
             Report::Move => {
                 if flows.move_away(id) {
@@ -401,6 +413,8 @@ impl<U: Uplink> Routes<U> {
                     let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
                     let told = told.map(|link| link.id().interceptor);
                     self.conflicts.moved(id, interceptor, told);
+                } else if flows.is_connected(id) {
+                    self.conflicts.contest(now, id, interceptor);
                 }
             }
             Report::AnnounceAgain => {
@@ -486,6 +500,12 @@ impl<U: Uplink> Routes<U> {
         if now >= self.forgotten_at + FORGET_PACE {
             self.forgotten_at = now;
             self.flush_forgotten();
+        }
+        while let Some((id, interceptor)) = self.conflicts.next_contested(now) {
+            // One that is not its owner has been told to forget it.
+            if let Some(flow) = flows.get(id).filter(|_| self.may_own(interceptor, id)) {
+                self.announce_again(interceptor, id, &flow);
+            }
         }
         if self.claims().any(|claim| claim.due().is_some()) {
             self.settle_claims(now);

@@ -4,13 +4,18 @@
 //! rest, so a new share may lie within it. Then its copier is told; it opens no flow in the share any
 //! more, announces the flows that it still has there, and claims again without the share. Only then
 //! is the share granted.
+//!
+//! A stream may end on this side long before its copier notices, and that one sends meanwhile. So a granted claim is a
+//! lease: it outlives its stream until its copier must have noticed, unless the copier has ended the stream itself or
+//! claims again.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use millrace_proto::{ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
 
-use super::ConnId;
+use super::{ConnId, LEASE};
 
 /// A claim that could not be granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +41,8 @@ struct Held {
     /// Of a share: every copier that held a part of it has yielded that. Of a claim that yields: it names the shares of
     /// others, and leaves them out.
     granted: bool,
+    /// The stream is gone; for so long its copier may not have noticed.
+    leased_until: Option<Duration>,
 }
 
 impl Held {
@@ -55,7 +62,7 @@ impl Held {
 
     /// Whether this is a granted claim with this client for this target.
     fn holds(&self, target: SocketAddr, client: SocketAddr) -> bool {
-        self.granted && self.claim.contains(target, client)
+        self.granted && self.leased_until.is_none() && self.claim.contains(target, client)
     }
 }
 
@@ -85,6 +92,7 @@ impl Claims {
             words = self.remove(conn);
         }
         if claim.ranges.is_empty() {
+            words.extend(self.end_leases(copier_id));
             return Ok(words);
         }
         if let Some(owner) = self.in_the_way(copier_id, &claim) {
@@ -98,6 +106,7 @@ impl Claims {
             copier_id: copier_id.to_owned(),
             claim,
             granted: yields && had,
+            leased_until: None,
         };
         let before = self.held.insert(conn, held);
         if yields {
@@ -127,12 +136,45 @@ impl Claims {
                 words.push(Change::Others(holder, others));
             }
         }
+        words.extend(self.end_leases(copier_id));
         words.extend(self.settle());
         Ok(words)
     }
 
-    /// A stream is gone, or gives up its claim. Gives what is to be said.
-    pub(super) fn remove(&mut self, conn: ConnId) -> Vec<Change> {
+    /// A stream is gone; `farewell`: its copier has ended it. Gives what is to be said.
+    pub(super) fn detach(&mut self, now: Duration, conn: ConnId, farewell: bool) -> Vec<Change> {
+        match self.held.get_mut(&conn) {
+            Some(held) if held.granted && !farewell => {
+                held.leased_until = Some(now + LEASE);
+                Vec::new()
+            }
+            Some(_) | None => self.remove(conn),
+        }
+    }
+
+    /// Ends leases that have run out. Gives what is to be said.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<Change> {
+        self.release(|held| held.leased_until.is_some_and(|until| until <= now))
+    }
+
+    /// A copier has claimed anew: what it had on streams that are gone is its no more.
+    fn end_leases(&mut self, copier_id: &str) -> Vec<Change> {
+        self.release(|held| held.leased_until.is_some() && held.copier_id == copier_id)
+    }
+
+    fn release(&mut self, which: impl Fn(&Held) -> bool) -> Vec<Change> {
+        let held = self.held.iter();
+        let over: Vec<ConnId> = held
+            .filter(|(_, held)| which(held))
+            .map(|it| *it.0)
+            .collect();
+        over.into_iter()
+            .flat_map(|conn| self.remove(conn))
+            .collect()
+    }
+
+    /// A stream gives up its claim, or its lease is over. Gives what is to be said.
+    fn remove(&mut self, conn: ConnId) -> Vec<Change> {
         let Some(gone) = self.held.remove(&conn) else {
             return Vec::new();
         };

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use super::*;
 
 fn range(first: u8, last: u8) -> ClientRange {
@@ -70,13 +72,13 @@ fn a_share_is_granted_when_what_was_left_is_yielded_or_its_holder_is_gone() {
         assert_eq!(said, [Change::Others(ConnId(1), vec![range(5, 9)])]);
         assert_eq!(owner(&claims, 5), Some(1), "until it is yielded");
         let said = match goes {
-            true => claims.remove(ConnId(1)),
+            true => claims.detach(Duration::ZERO, ConnId(1), true),
             false => claims.claim(ConnId(1), "a", all(&[range(5, 9)])).unwrap(),
         };
         assert!(said.contains(&Change::Granted(ConnId(2))), "{said:?}");
         assert_eq!(owner(&claims, 5), Some(2));
         assert_eq!(owner(&claims, 4), (!goes).then_some(1));
-        let said = claims.remove(ConnId(2));
+        let said = claims.detach(Duration::ZERO, ConnId(2), true);
         assert_eq!(said.is_empty(), goes);
         assert_eq!(owner(&claims, 5), None, "until it is claimed again");
     }
@@ -121,7 +123,7 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
                 (1, _) if is_there => {
                     (is_there, has_all) = (false, false);
                     told = None;
-                    claims.remove(ConnId(1))
+                    claims.detach(Duration::ZERO, ConnId(1), true)
                 }
                 (1, _) => {
                     is_there = true;
@@ -131,7 +133,9 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
                     }
                     claims.claim(ConnId(1), "all", all(&without)).unwrap()
                 }
-                (conn, _) if shares.remove(&conn).is_some() => claims.remove(ConnId(conn)),
+                (conn, _) if shares.remove(&conn).is_some() => {
+                    claims.detach(Duration::ZERO, ConnId(conn), true)
+                }
                 (conn, _) => {
                     shares.insert(conn, false);
                     let (first, last) = bounds(conn);
@@ -171,4 +175,36 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
         assert!(shares.values().all(|granted| *granted), "{seed}: one waits");
         assert_eq!(has_all, is_there, "{seed}");
     }
+}
+
+#[test]
+fn a_claim_outlives_a_stream_that_broke_until_its_copier_must_know() {
+    let at = Duration::from_secs;
+    let mut claims = Claims::default();
+    claims.claim(ConnId(1), "a", share(1, 9)).unwrap();
+    assert_eq!(claims.detach(at(10), ConnId(1), false), []);
+    assert_eq!(owner(&claims, 5), None, "nobody hears of its responses");
+    let refused = claims.claim(ConnId(2), "b", share(1, 9)).unwrap_err();
+    assert_eq!(refused.owner, "a");
+    claims.expire(at(10) + LEASE - at(1));
+    claims.claim(ConnId(2), "b", share(1, 9)).unwrap_err();
+    claims.expire(at(10) + LEASE);
+    claims.claim(ConnId(2), "b", share(1, 9)).unwrap();
+    assert_eq!(owner(&claims, 5), Some(2));
+}
+
+#[test]
+fn a_copier_that_is_back_has_its_own_claim_at_once() {
+    let mut claims = Claims::default();
+    claims.claim(ConnId(1), "a", all(&[])).unwrap();
+    claims.claim(ConnId(2), "b", share(1, 9)).unwrap();
+    claims.claim(ConnId(1), "a", all(&[range(1, 9)])).unwrap();
+    claims.detach(Duration::ZERO, ConnId(2), false);
+    let said = claims.claim(ConnId(3), "b", share(1, 9)).unwrap();
+    assert!(said.contains(&Change::Granted(ConnId(3))), "{said:?}");
+    assert_eq!(owner(&claims, 5), Some(3));
+    assert_eq!(claims.expire(LEASE), []);
+    // And what it had is free when it says so.
+    claims.claim(ConnId(3), "b", ClaimSet::default()).unwrap();
+    assert_eq!(owner(&claims, 5), None);
 }

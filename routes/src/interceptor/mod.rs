@@ -19,6 +19,10 @@ use claims::Change;
 use owners::Owners;
 use pending::Pending;
 
+/// How long flows and a claim outlive a stream that broke: longer than a copier takes to notice that (it pings every two seconds,
+/// and waits three for the answer).
+pub const LEASE: Duration = Duration::from_secs(6);
+
 /// Number of a stream, unique in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct ConnId(pub u64);
@@ -106,9 +110,10 @@ impl Registry {
         self.owners.attach(conn, peer);
     }
 
-    /// A stream is gone, and with it what it owned.
-    pub fn detach(&mut self, conn: ConnId) {
-        let changes = self.owners.detach(conn);
+    /// A stream is gone. What its copier owned stays its own for [`LEASE`], since it may not have noticed, and may be
+    /// back; not if it has ended the stream itself (`farewell`). `now` is the time since any fixed moment.
+    pub fn detach(&mut self, now: Duration, conn: ConnId, farewell: bool) {
+        let changes = self.owners.detach(now, conn, farewell);
         self.tell(changes);
     }
 
@@ -191,9 +196,11 @@ impl Registry {
         self.pending.keep(now, flow, header);
     }
 
-    /// Gives up headers that have waited too long.
+    /// Gives up headers that have waited too long, and ends leases. To be called every 100 ms or so.
     pub fn expire(&mut self, now: Duration) {
         self.pending.expire(now);
+        let changes = self.owners.expire(now);
+        self.tell(changes);
     }
 
     /// Whether any copier is attached.

@@ -1,7 +1,11 @@
 //! Who owns a flow: the copier that announced it, or the one that claimed its client's address.
+//!
+//! A stream that broke leaves its flows behind for a while, as a lease: the next stream of the same run of its copier
+//! takes them over, and until then no other copier can have them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use millrace_proto::flow::{FlowId, FlowIds, FlowRecord, FlowRecords, MAX_FLOW_BYTES};
@@ -9,7 +13,10 @@ use millrace_proto::{BATCH_BYTES, ClaimSet, FlowKey};
 use millrace_wire::{Endpoint, FourTuple};
 
 use super::claims::{Change, Claims, Conflict};
-use super::{ConnId, Peer};
+use super::{ConnId, LEASE, Peer};
+
+/// The stream that owns a flow, and the name that its copier has for it.
+type Owner = (ConnId, FlowId);
 
 /// A stream to a copier, and what it owns.
 #[derive(Debug)]
@@ -18,6 +25,8 @@ struct Copier {
     flows: HashMap<FlowId, FourTuple, RandomState>,
     /// Flows named since the begin of a resync.
     resync: Option<HashMap<FlowId, FourTuple, RandomState>>,
+    /// The stream is gone; for so long its copier may be back.
+    leased_until: Option<Duration>,
 }
 
 /// What became of announced flows.
@@ -36,7 +45,10 @@ pub(super) struct Owners {
     limit: usize,
     over_limit: u64,
     copiers: HashMap<ConnId, Copier>,
-    by_flow: HashMap<FourTuple, (ConnId, FlowId), RandomState>,
+    by_flow: HashMap<FourTuple, Owner, RandomState>,
+    /// What else streams of the same copier have of a flow: an announcement may be late on its link, and overtake a
+    /// newer one on another. Mostly empty.
+    shadowed: HashMap<FourTuple, Vec<Owner>, RandomState>,
     claims: Claims,
     conflicts: u64,
 }
@@ -50,30 +62,78 @@ impl Owners {
             over_limit: 0,
             copiers: HashMap::new(),
             by_flow: HashMap::default(),
+            shadowed: HashMap::default(),
             claims: Claims::default(),
             conflicts: 0,
         }
     }
 
-    /// A stream is open.
+    /// A stream is open. What its copier had on the one before is its own again.
     pub(super) fn attach(&mut self, conn: ConnId, who: Peer) {
+        let is_before = |it: &Copier| {
+            it.leased_until.is_some()
+                && (&it.who.copier_id, it.who.link) == (&who.copier_id, who.link)
+        };
+        let mut copiers = self.copiers.iter();
+        let before = copiers.find(|(_, it)| is_before(it)).map(|it| *it.0);
+        let before = before.and_then(|before| Some((before, self.copiers.remove(&before)?)));
+        let mut flows = HashMap::default();
+        if let Some((before, old)) = before {
+            if old.who.run == who.run {
+                flows = old.flows;
+                for (id, flow) in &flows {
+                    let its = self.by_flow.get_mut(flow).into_iter();
+                    let its = its.chain(self.shadowed.get_mut(flow).into_iter().flatten());
+                    for owner in its.filter(|owner| **owner == (before, *id)) {
+                        owner.0 = conn;
+                    }
+                }
+            } else {
+                self.remove_all(before, old.flows);
+            }
+        }
         let copier = Copier {
             who,
-            flows: HashMap::default(),
+            flows,
             resync: None,
+            leased_until: None,
         };
         self.copiers.insert(conn, copier);
     }
 
-    /// A stream is gone, and with it what it owned. Gives what is to be said to others.
-    pub(super) fn detach(&mut self, conn: ConnId) -> Vec<Change> {
-        let Some(copier) = self.copiers.remove(&conn) else {
-            return Vec::new();
-        };
-        for (id, tuple) in copier.flows {
+    /// A stream is gone. Its flows and its claim are leased, unless its copier has ended the stream (`farewell`).
+    /// Gives what is to be said to others.
+    pub(super) fn detach(&mut self, now: Duration, conn: ConnId, farewell: bool) -> Vec<Change> {
+        match self.copiers.get_mut(&conn) {
+            Some(copier) if !farewell && !copier.flows.is_empty() => {
+                copier.leased_until = Some(now + LEASE);
+            }
+            Some(_) | None => self.drop_stream(conn),
+        }
+        self.claims.detach(now, conn, farewell)
+    }
+
+    /// Ends leases that have run out. Gives what is to be said.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<Change> {
+        let is_over = |it: &Copier| it.leased_until.is_some_and(|until| until <= now);
+        let copiers = self.copiers.iter();
+        let over: Vec<ConnId> = copiers.filter(|it| is_over(it.1)).map(|it| *it.0).collect();
+        for conn in over {
+            self.drop_stream(conn);
+        }
+        self.claims.expire(now)
+    }
+
+    fn drop_stream(&mut self, conn: ConnId) {
+        if let Some(copier) = self.copiers.remove(&conn) {
+            self.remove_all(conn, copier.flows);
+        }
+    }
+
+    fn remove_all(&mut self, conn: ConnId, flows: HashMap<FlowId, FourTuple, RandomState>) {
+        for (id, tuple) in flows {
             self.remove(conn, id, &tuple);
         }
-        self.claims.remove(conn)
     }
 
     /// Takes announced flows (checked bytes). A flow that another copier owns stays with that one. What is beyond the
@@ -100,32 +160,37 @@ impl Owners {
             }
             held += usize::from(new);
             // A replica that was moved to another port keeps its id.
-            if let Some(old) = copier
-                .flows
-                .insert(flow.id, tuple)
-                .filter(|old| *old != tuple)
-                && self.by_flow.get(&old) == Some(&(conn, flow.id))
-            {
-                self.by_flow.remove(&old);
-            }
+            let old = copier.flows.insert(flow.id, tuple);
             if let Some(named) = &mut copier.resync {
                 named.insert(flow.id, tuple);
             }
-            self.by_flow.insert(tuple, (conn, flow.id));
+            if let Some(old) = old.filter(|old| *old != tuple) {
+                self.remove(conn, flow.id, &old);
+            }
+            let owner = (conn, flow.id);
+            let before = self.by_flow.insert(tuple, owner);
+            if let Some(before) = before.filter(|before| *before != owner) {
+                let others = self.shadowed.entry(tuple).or_default();
+                others.retain(|other| *other != before && *other != owner);
+                others.push(before);
+            }
             announced.owned.push(tuple);
         }
         announced
     }
 
     /// Whether another copier owns this flow. On another link of the same one (`-C`) it is an older
-    /// flow, whose end is still on its way there.
+    /// flow, whose end is still on its way there; on a stream that is gone it was an earlier run's.
     fn is_anothers(&self, flow: &FourTuple, conn: ConnId) -> bool {
-        let process = |conn: &ConnId| {
-            let who = &self.copiers.get(conn)?.who;
-            Some((&who.copier_id, who.run))
-        };
-        let owner = self.by_flow.get(flow).map(|(owner, _)| owner);
-        owner.is_some_and(|owner| *owner != conn && process(owner) != process(&conn))
+        let owner = self.by_flow.get(flow).map(|(owner, _)| *owner);
+        let owner = owner.filter(|owner| *owner != conn);
+        let owner = owner.and_then(|owner| self.copiers.get(&owner));
+        owner
+            .zip(self.copiers.get(&conn))
+            .is_some_and(|(owner, mine)| {
+                let same_run = owner.who.run == mine.who.run || owner.leased_until.is_some();
+                owner.who.copier_id != mine.who.copier_id || !same_run
+            })
     }
 
     /// Flows that a stream does not own any more. Gives them.
@@ -244,7 +309,7 @@ impl Owners {
         batches
     }
 
-    /// The stream that owns a flow, and the name that its copier has for it.
+    /// The stream that owns a flow, and the name that its copier has for it. Of a stream that is gone none does.
     pub(super) fn find(&self, tuple: &FourTuple) -> Option<(ConnId, FlowKey)> {
         let announced = self.by_flow.get(tuple).or_else(|| {
             // Known by its client alone.
@@ -252,7 +317,9 @@ impl Owners {
             self.by_flow.get(&any)
         });
         if let Some((conn, id)) = announced {
-            return Some((*conn, FlowKey::Id(*id)));
+            let copier = self.copiers.get(conn);
+            let is_there = copier.is_some_and(|it| it.leased_until.is_none());
+            return is_there.then_some((*conn, FlowKey::Id(*id)));
         }
         let (target, client) = (address(tuple.destination), address(tuple.source));
         // Of several links of one copier, each port has its own, so that a flow keeps to one.
@@ -271,7 +338,8 @@ impl Owners {
 
     /// Whether any copier is attached.
     pub(super) fn has_streams(&self) -> bool {
-        !self.copiers.is_empty()
+        let mut copiers = self.copiers.values();
+        copiers.any(|copier| copier.leased_until.is_none())
     }
 
     /// Number of announced flows.
@@ -289,10 +357,26 @@ impl Owners {
         self.over_limit
     }
 
-    /// A newer owner of the same flow stays.
+    /// Another owner of the same flow stays.
     fn remove(&mut self, conn: ConnId, id: FlowId, tuple: &FourTuple) {
-        if self.by_flow.get(tuple) == Some(&(conn, id)) {
-            self.by_flow.remove(tuple);
+        let is_owner = self.by_flow.get(tuple) == Some(&(conn, id));
+        if self.shadowed.is_empty() {
+            if is_owner {
+                self.by_flow.remove(tuple);
+            }
+            return;
+        }
+        let mut others = self.shadowed.remove(tuple).unwrap_or_default();
+        if is_owner {
+            match others.pop() {
+                Some(before) => self.by_flow.insert(*tuple, before),
+                None => self.by_flow.remove(tuple),
+            };
+        } else {
+            others.retain(|other| *other != (conn, id));
+        }
+        if !others.is_empty() {
+            self.shadowed.insert(*tuple, others);
         }
     }
 }
@@ -386,7 +470,7 @@ mod tests {
         encode_flow_id(10, &mut ids);
         owners.forget(ConnId(1), &ids);
         assert_eq!(owners.find(&one), None);
-        owners.detach(ConnId(1));
+        owners.detach(Duration::ZERO, ConnId(1), true);
         assert_eq!(owners.find(&two), None);
         assert_eq!(owners.flow_count(), 0);
     }
@@ -445,7 +529,7 @@ mod tests {
             "the old place of a moved replica is free"
         );
         assert_eq!(owners.find(&again), Some((ConnId(2), FlowKey::Id(77))));
-        owners.detach(ConnId(1));
+        owners.detach(Duration::ZERO, ConnId(1), true);
         assert_eq!(owners.find(&tuple), None);
     }
 
@@ -493,7 +577,7 @@ mod tests {
         let (share, _) = owners.intruded_by(ConnId(1), &late).unwrap();
         assert_eq!(share, ConnId(2));
         assert_eq!(owners.intruded_by(ConnId(2), &late), None);
-        let said = owners.detach(ConnId(2));
+        let said = owners.detach(Duration::ZERO, ConnId(2), true);
         assert_eq!(said, [Change::Others(ConnId(1), vec![])]);
         assert_eq!(owners.find(&other), None, "until it is claimed again");
     }
