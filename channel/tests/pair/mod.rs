@@ -78,6 +78,14 @@ impl TestServer {
         }
     }
 
+    /// Whether the copier has ended its stream itself.
+    pub async fn farewell(&mut self) -> bool {
+        match self.next().await {
+            AttachEvent::Detached { farewell, .. } => farewell,
+            other => panic!("not Detached: {other:?}"),
+        }
+    }
+
     /// Kills the process, as far as a peer can tell: sockets and all.
     pub async fn kill(self) -> SocketAddr {
         let address = self.handle.local_addr();
