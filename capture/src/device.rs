@@ -6,8 +6,8 @@ use millrace_wire::LinkType;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error::CaptureError;
+use crate::mac::MacAddress;
 use crate::netlink::{LinkInfo, Netlink};
-use crate::next_hop::MacAddress;
 
 /// The name that stands for every device, as with tcpdump.
 pub const ANY: &str = "any";

@@ -22,8 +22,9 @@ pub mod device;
 pub mod error;
 pub mod file;
 pub mod filter;
+mod mac;
 mod netlink;
-pub mod next_hop;
+mod next_hop;
 pub mod pace;
 pub mod queue;
 pub mod ring;
@@ -38,7 +39,8 @@ pub use file::{FileError, Merged, PacketFile, PacketWriter, Recorded, Source};
 pub use filter::{
     Expression, Filter, FilterError, FilterSpec, Program, ResponseFilter, ServiceFilter,
 };
-pub use next_hop::{MacAddress, NextHopConfig, NextHops, StaticHop};
+pub use mac::{MacAddress, ParseMacError};
+pub use next_hop::{NextHopConfig, NextHops, StaticHop};
 pub use pace::{Pace, sleep_precisely};
 pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
 pub use ring::{Census, Fanout, Frame, Ring, RingConfig, RingStatistics, Tap};

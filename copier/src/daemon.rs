@@ -38,7 +38,8 @@ use crate::pressure::Governor;
 use crate::priority;
 use crate::reload;
 use crate::report::Report;
-use crate::shard::{Parts, Shard, Shared};
+use crate::report::Shared;
+use crate::shard::{Parts, Shard};
 
 /// Runs the copier.
 ///

@@ -9,8 +9,8 @@ use prometheus_client::registry::Registry;
 
 use crate::agents::Agents;
 use crate::probe::ProbeState;
+use crate::report::Shared;
 use crate::report::{Counts, Percentiles, Report};
-use crate::shard::Shared;
 
 /// Collects from the latest report whenever it is asked.
 #[derive(Debug)]

@@ -1,6 +1,11 @@
 //! What a run amounts to: printed at the end, written by `--report`, and shown at /status.
 
+mod recording;
+mod shared;
 mod text;
+
+pub use recording::Recording;
+pub use shared::Shared;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +16,6 @@ use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::{DecodeCounters, NotTcp};
 use serde::Serialize;
 
-use crate::offline::recording::Recording;
 use millrace_pilot::IntensityStatus;
 
 use crate::pressure::PressureStatus;

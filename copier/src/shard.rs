@@ -29,7 +29,6 @@ use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
 use millrace_engine::{Engine, Time};
 use millrace_wire::{Decoder, PacketBuilder};
-use parking_lot::Mutex;
 
 use self::losses::Losses;
 use self::standstill::Standstill;
@@ -44,7 +43,7 @@ use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
 use crate::probe::Prober;
-use crate::report::{Report, Sources};
+use crate::report::{Report, Shared, Sources};
 use crate::routes::{Routes, moment};
 use millrace_pilot::{Pilot, PilotConfig, Sight};
 use millrace_routes::copier::{InterceptorId, LinkId};
@@ -66,21 +65,6 @@ const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// Packets sent before what was captured is looked at again.
 const PACKETS_IN_A_ROW: usize = 64;
-
-/// What the rest of the daemon sees of the shard.
-#[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<Mutex<Report>>);
-
-impl Shared {
-    /// The latest report.
-    pub fn report(&self) -> Report {
-        self.0.lock().clone()
-    }
-
-    fn replace(&self, report: Report) {
-        *self.0.lock() = report;
-    }
-}
 
 /// The shard.
 pub struct Shard {

@@ -8,7 +8,7 @@ use millrace_wire::{Endpoint, FourTuple};
 use crate::caps::Caps;
 use crate::intensity::{Intensity, IntensityKey};
 use crate::recorded::Recorded;
-use crate::source::{Share, SourcePool, Space};
+use crate::source::{Rules, Share, SourcePool, Space};
 
 /// A live service and the target that its sessions are copied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +225,24 @@ impl Config {
             Direction::FromLive
         } else {
             Direction::Other
+        }
+    }
+
+    /// What sources copies may have.
+    pub(crate) fn source_rules(&self) -> Rules {
+        let number = |target: Endpoint| {
+            // With addresses that change on the way, the source alone tells flows apart.
+            let mut services = self.services.iter();
+            let first = services.position(|s| self.nat || s.target == target);
+            first
+                .and_then(|first| u16::try_from(first).ok())
+                .unwrap_or(0)
+        };
+        Rules {
+            own: [self.space(true), self.space(false)],
+            targets: self.services.iter().map(|s| number(s.target)).collect(),
+            port_rest: self.port_rest,
+            seed: self.seed,
         }
     }
 

@@ -25,6 +25,7 @@ mod config;
 mod departed;
 mod engine;
 mod intensity;
+mod key;
 mod live;
 mod payload;
 mod pool;
@@ -45,10 +46,9 @@ pub use engine::{
     Engine, Event, FlowRef, Gauges, Misdirection, Relief, SendFailure, TargetSilence, Transmit,
 };
 pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
+pub use key::{ReplicaKey, SessionKey};
 pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;
-pub use replica::ReplicaKey;
-pub use session::SessionKey;
 pub use source::{Block, Capacity, Share, SourcePool, Sources, Space};
 pub use stats::{AbortReason, Aborts, Latencies, PerReason, RefusalReason, Refusals, Stats};
 pub use time::Time;

@@ -5,18 +5,13 @@ use std::time::Duration;
 use millrace_wire::{Flags, FourTuple, Seq, TcpPacket};
 
 use crate::config::Config;
+use crate::key::ReplicaKey;
 use crate::live::LiveView;
 use crate::pool::BlockPool;
-use crate::replica::{Needs, ReplicaKey};
+use crate::replica::Needs;
 use crate::stream::{ClientStream, EndKind};
 use crate::time::Time;
 use crate::turns::Turns;
-
-slotmap::new_key_type! {
-    /// Names a session: the index of its place and the generation of the place, so that a reused
-    /// four-tuple is another session.
-    pub struct SessionKey;
-}
 
 /// Numbers further ahead of the stream than this are not those of this connection. The largest
 /// window that TCP knows is larger, but nobody uses it, and more is not lost in one hole.

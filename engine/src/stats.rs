@@ -2,10 +2,25 @@
 
 use std::sync::LazyLock;
 
-use hdrhistogram::Histogram;
+/// Bytes that are given up with a stream, or with what lies behind a hole in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    /// Captured, and held behind the hole.
+    pub(crate) held: u64,
+    /// Sent by the client and never captured.
+    pub(crate) missing: u64,
+}
 
-use crate::stream::GivenUp;
-use crate::turns::TurnLatency;
+/// The latency of one turn: from its last byte to the first and the last byte of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TurnLatency {
+    /// To the first byte, in microseconds.
+    pub(crate) first: u32,
+    /// To the last byte, in microseconds.
+    pub(crate) last: u32,
+}
+
+use hdrhistogram::Histogram;
 
 /// Why a replica ended before it was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

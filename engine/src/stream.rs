@@ -10,7 +10,7 @@ pub(crate) use self::held::Behind;
 use self::held::Held;
 use crate::payload::Payload;
 use crate::pool::{BlockId, BlockPool};
-use crate::stats::AbortReason;
+use crate::stats::{AbortReason, GivenUp};
 use crate::time::Time;
 
 /// What came with a run of client bytes, besides the bytes.
@@ -62,15 +62,6 @@ pub(crate) struct Accepted {
     /// Bytes that were there already with another value; the first copy was kept.
     pub(crate) differing: u64,
     /// Bytes before it that are missing for good.
-    pub(crate) missing: u64,
-}
-
-/// Bytes that are given up with a stream, or with what lies behind a hole in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct GivenUp {
-    /// Captured, and held behind the hole.
-    pub(crate) held: u64,
-    /// Sent by the client and never captured.
     pub(crate) missing: u64,
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::stats::TurnLatency;
 use crate::stream::RunInfo;
 use crate::time::Time;
 
@@ -45,15 +46,6 @@ impl Waited {
     pub(crate) const fn micros(self) -> u32 {
         (self.0 as u32) << 8
     }
-}
-
-/// The latency of one turn: from its last byte to the first and the last byte of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TurnLatency {
-    /// To the first byte, in microseconds.
-    pub(crate) first: u32,
-    /// To the last byte, in microseconds.
-    pub(crate) last: u32,
 }
 
 /// Times of the turn that is under way, on one side.

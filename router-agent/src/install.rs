@@ -8,14 +8,16 @@ use serde::Serialize;
 
 use crate::host::{HostConfig, Mode};
 use crate::kernel::model::{FloorState, Snapshot, Socket, Stopped};
+use crate::kernel::step::Step;
 use crate::kernel::{Answer, Kernel, KernelError, Lookup, firewall};
 use crate::need::{Need, Selectors};
 use crate::plan::{Circumstances, Danger, Layout, Refusal, Ways, changes, floor, ours, refusal};
 use crate::settings::{self, Finding};
 use crate::state::{Changed, Diverted, State, StateError, StateFile};
-use crate::step::Step;
-use crate::verify::{self, Baseline};
 use millrace_channel::hold::HostLife;
+use verify::Baseline;
+
+mod verify;
 
 /// Why a plan was not brought about.
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,8 @@
 //! - [`host`], [`need`]: what the operator has set, and what is asked for.
 //! - [`plan`]: pure: which steps lead from the kernel's state to the one wanted, and which plans
 //!   are refused.
-//! - [`step`], [`kernel`]: one change, and making it.
-//! - [`install`], [`verify`]: brings a plan about, verifies it by route look-ups, rolls back.
+//! - [`kernel`]: what there is, one change (`step`), and making it.
+//! - [`install`]: brings a plan about, verifies it by route look-ups (`verify`), rolls back.
 //! - [`settings`]: kernel settings on which diverting depends.
 //! - [`state`]: what must outlive the process and is not in the kernel.
 //! - [`leases`], [`agent`], [`thread`]: who holds what, and the thread that owns it.
@@ -34,6 +34,4 @@ pub mod plan;
 pub mod settings;
 pub mod state;
 pub mod status;
-pub mod step;
 pub mod thread;
-pub mod verify;

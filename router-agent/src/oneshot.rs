@@ -201,17 +201,17 @@ fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
     let snapshot = installer.snapshot().map_err(failed)?;
     let stopped = installer.stopped().unwrap_or_default();
     let host = installer.host();
-    let text = |step: crate::step::Step| {
+    let text = |step: crate::kernel::step::Step| {
         let text = step.to_string();
         text.replacen(" rule add ", " rule ", 1)
             .replacen(" route add ", " route ", 1)
     };
     let own = snapshot.rules.iter().filter(|it| ours::rule(host, it));
-    let rules = own.map(|rule| text(crate::step::Step::AddRule(rule.clone())));
+    let rules = own.map(|rule| text(crate::kernel::step::Step::AddRule(rule.clone())));
     let own = snapshot.routes.iter().filter(|it| ours::route(host, it));
     let routes = own.map(|route| {
         let device = route.link.and_then(|index| snapshot.link_at(index));
-        text(crate::step::Step::AddRoute {
+        text(crate::kernel::step::Step::AddRoute {
             route: route.clone(),
             device: device.map(|link| link.name.clone()),
         })

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use millrace_router_agent::host::{GROUP, HostConfig, Mode};
 use millrace_router_agent::kernel::model::{FloorState, Link, RouteKind, Snapshot};
+use millrace_router_agent::kernel::step::Step;
 use millrace_router_agent::need::{Selector, Selectors};
 use millrace_router_agent::plan::layout::is_covered;
 use millrace_router_agent::plan::{Layout, Ways, changes, ours};
-use millrace_router_agent::step::Step;
 use proptest::prelude::*;
 
 fn host(mode: Mode) -> HostConfig {

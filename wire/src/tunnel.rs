@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::field::{u8_at, u16_at};
-use crate::link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkType, MPLS, PPPOE_SESSION};
+use crate::link_type::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkType, MPLS, PPPOE_SESSION};
 
 /// Protocol number of UDP (IANA).
 pub const UDP: u8 = 17;

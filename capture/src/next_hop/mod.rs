@@ -4,7 +4,6 @@
 //! change; senders read its last answer without a lock or a system call. A destination without an
 //! answer is not waited for: its packets are not sent, and TCP sends them again.
 
-mod mac;
 mod resolve;
 mod table;
 
@@ -13,12 +12,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use mac::{MacAddress, ParseMacError};
-pub use table::Hop;
+pub(crate) use table::Hop;
 pub(crate) use table::HopReader;
 
 use crate::device::link_info;
 use crate::error::CaptureError;
+use crate::mac::MacAddress;
 use crate::netlink::Netlink;
 use resolve::Resolver;
 use table::Shared;

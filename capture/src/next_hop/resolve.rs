@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::NextHopConfig;
 use super::table::{Hop, Shared, Table};
-use super::{MacAddress, NextHopConfig};
+use crate::mac::MacAddress;
 use crate::netlink::{LinkInfo, NeighbourState, Netlink};
 use crate::sys::option::bind_to_device;
 use crate::wait::wait;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{MacAddress, NextHops};
+use super::NextHops;
+use crate::mac::MacAddress;
 use crate::wait::Waker;
 use parking_lot::{Condvar, Mutex};
 

@@ -11,7 +11,7 @@ use millrace_daemon::logging::Log;
 use serde::Deserialize;
 
 use super::command::Commands;
-use crate::shard::Shared;
+use crate::report::Shared;
 use millrace_pilot::Command;
 
 /// A body is a number or a ramp.

@@ -35,7 +35,7 @@ pub(crate) use self::words::percent;
 use crate::agents::Agents;
 use crate::interceptors::Interceptors;
 use crate::report::Report;
-use crate::shard::Shared;
+use crate::report::Shared;
 
 /// How things stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

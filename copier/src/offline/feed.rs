@@ -11,8 +11,8 @@ use millrace_wire::{Decoder, Tunnels, Verify};
 
 use super::progress::Progress;
 use super::reader::{Batch, Next, Packet, Reader};
-use super::recording::Recording;
 use super::timeline::{Position, Timeline};
+use crate::report::Recording;
 use millrace_pilot::Mode;
 
 /// While payload waits for the target, packets are held back above this share of the memory limit,

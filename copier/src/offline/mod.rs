@@ -10,7 +10,6 @@
 //! - [`timeline`]: when a packet of a recording is due.
 //! - [`feed`]: hands packets to the engine when they are due and as fast as it can take them.
 //! - [`outcome`]: what a replay amounts to, and whether that is enough.
-//! - [`recording`]: what the report says of it.
 //! - [`progress`]: how far it is, for the operator to see.
 
 pub mod feed;
@@ -19,5 +18,4 @@ pub mod options;
 pub mod outcome;
 pub mod progress;
 pub mod reader;
-pub mod recording;
 pub mod timeline;

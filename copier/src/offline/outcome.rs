@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use millrace_daemon::exit::ExitError;
 use millrace_engine::{AbortReason, Service};
 
-use crate::offline::recording::Recording;
 use crate::probe::ProbeState;
+use crate::report::Recording;
 use crate::report::Report;
 use millrace_notation::units::shown;
 use millrace_pilot::Mode;

@@ -4,7 +4,8 @@ use millrace_wire::{Endpoint, TcpPacket};
 
 use super::Engine;
 use crate::intensity::{Intensity, Place};
-use crate::session::{SessionKey, Watch};
+use crate::key::SessionKey;
+use crate::session::Watch;
 use crate::stats::{AbortReason, RefusalReason};
 use crate::time::Time;
 

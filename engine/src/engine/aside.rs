@@ -8,7 +8,8 @@
 use super::Engine;
 use super::gaps::watched;
 use crate::intensity::{Intensity, Place};
-use crate::session::{Course, Phase, Session, SessionKey, Watch};
+use crate::key::SessionKey;
+use crate::session::{Course, Phase, Session, Watch};
 use crate::stats::AbortReason;
 use crate::stream::EndKind;
 use crate::time::Time;

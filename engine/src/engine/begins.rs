@@ -5,7 +5,8 @@ use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 use super::Engine;
 use super::admission::Admission;
 use super::client::ClientSegment;
-use crate::session::{Midway, Phase, Session, SessionKey, Watch};
+use crate::key::SessionKey;
+use crate::session::{Midway, Phase, Session, Watch};
 use crate::time::Time;
 
 impl Engine {

@@ -4,9 +4,10 @@ use millrace_wire::{Flags, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::admission::Admission;
+use crate::key::SessionKey;
 use crate::payload::Payload;
 use crate::recorded::Recorded;
-use crate::session::{PLAUSIBLE, Phase, Session, SessionKey, Watch, Watched};
+use crate::session::{PLAUSIBLE, Phase, Session, Watch, Watched};
 use crate::stats::RefusalReason;
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;

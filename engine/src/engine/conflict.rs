@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use millrace_wire::FourTuple;
 
 use super::{Engine, Event};
-use crate::replica::ReplicaKey;
+use crate::key::ReplicaKey;
 use crate::source::Sources;
 use crate::time::Time;
 

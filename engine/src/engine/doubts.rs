@@ -12,8 +12,9 @@ use std::time::Duration;
 use millrace_wire::{Flags, Seq, TcpHeader, TcpOptions};
 
 use super::Engine;
+use crate::key::SessionKey;
 use crate::live::Said;
-use crate::session::{Phase, SessionKey};
+use crate::session::Phase;
 use crate::stream::{End, EndKind};
 use crate::time::Time;
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::Engine;
-use crate::replica::{Replica, ReplicaKey};
-use crate::session::{Phase, SessionKey};
+use crate::key::ReplicaKey;
+use crate::key::SessionKey;
+use crate::replica::Replica;
+use crate::session::Phase;
 use crate::stats::AbortReason;
 use crate::time::Time;
 

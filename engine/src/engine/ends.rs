@@ -4,7 +4,8 @@ use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
 use super::client::{mark, place};
-use crate::session::{Course, Session, SessionKey};
+use crate::key::SessionKey;
+use crate::session::{Course, Session};
 use crate::stats::AbortReason;
 use crate::stream::{End, EndKind, RunInfo};
 use crate::time::Time;

@@ -4,7 +4,7 @@ use millrace_wire::{Endpoint, FourTuple};
 
 use super::Misdirection;
 use crate::config::ClientKind;
-use crate::replica::ReplicaKey;
+use crate::key::ReplicaKey;
 
 /// Something that the owner should know of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,11 @@ use millrace_wire::Seq;
 
 use super::Engine;
 use super::admission::Admission;
+use crate::key::SessionKey;
 use crate::live::LiveView;
 use crate::payload::Payload;
 use crate::replica::Replica;
-use crate::session::{Course, Midway, Phase, Session, SessionKey, Watch};
+use crate::session::{Course, Midway, Phase, Session, Watch};
 use crate::stats::AbortReason;
 use crate::stream::{Behind, End, EndKind, RunInfo};
 use crate::time::Time;

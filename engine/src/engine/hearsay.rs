@@ -7,8 +7,8 @@
 use millrace_wire::Seq;
 
 use super::Engine;
+use crate::key::SessionKey;
 use crate::live::Said;
-use crate::session::SessionKey;
 use crate::time::Time;
 
 impl Engine {

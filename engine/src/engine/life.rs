@@ -6,8 +6,10 @@ use millrace_wire::{Endpoint, FourTuple};
 
 use super::{Engine, Event};
 use crate::config::Way;
-use crate::replica::{Needs, Replica, ReplicaKey};
-use crate::session::{Phase, SessionKey, Watch};
+use crate::key::ReplicaKey;
+use crate::key::SessionKey;
+use crate::replica::{Needs, Replica};
+use crate::session::{Phase, Watch};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::EndKind;
 use crate::time::Time;

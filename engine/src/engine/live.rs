@@ -6,8 +6,9 @@ use super::Engine;
 use super::begins::syn_before;
 use super::client::ClientSegment;
 use super::doubts::Greeting;
+use crate::key::SessionKey;
 use crate::live::ACKS_APART;
-use crate::session::{Midway, PLAUSIBLE, Phase, Session, SessionKey, Watch};
+use crate::session::{Midway, PLAUSIBLE, Phase, Session, Watch};
 use crate::stream::{End, EndKind};
 use crate::time::Time;
 

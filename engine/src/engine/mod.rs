@@ -50,12 +50,14 @@ use crate::caps::Meter;
 use crate::config::{ClientKind, Config, Direction, Way};
 use crate::departed::Departed;
 use crate::intensity::Intensity;
+use crate::key::ReplicaKey;
+use crate::key::SessionKey;
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::recorded::RecordedClock;
+use crate::replica::Replica;
 use crate::replica::gate::QuietFloor;
-use crate::replica::{Replica, ReplicaKey};
-use crate::session::{Session, SessionKey};
+use crate::session::Session;
 use crate::source::Allocator;
 use crate::stats::{RefusalReason, Stats};
 use crate::time::Time;
@@ -190,7 +192,7 @@ impl Engine {
             departed: Departed::new(config.late, departed, config.seed),
             doubts: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             waiting: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
-            allocator: Allocator::new(&config),
+            allocator: Allocator::new(config.source_rules()),
             intensity: config.intensity,
             relief: Relief::default(),
             signs: Signs::default(),

@@ -10,7 +10,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use slotmap::SparseSecondaryMap;
 
 use super::Engine;
-use crate::session::SessionKey;
+use crate::key::SessionKey;
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::EndKind;
 use crate::time::Time;

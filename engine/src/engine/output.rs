@@ -3,7 +3,8 @@
 use millrace_wire::{FourTuple, TcpHeader};
 
 use super::Engine;
-use crate::replica::{Outgoing, Replica, ReplicaKey};
+use crate::key::ReplicaKey;
+use crate::replica::{Outgoing, Replica};
 use crate::time::Time;
 
 /// A packet to be sent.

@@ -3,7 +3,8 @@
 use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
-use crate::session::{Course, Phase, SessionKey, Watch};
+use crate::key::SessionKey;
+use crate::session::{Course, Phase, Watch};
 use crate::time::Time;
 
 impl Engine {

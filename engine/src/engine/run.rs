@@ -1,8 +1,10 @@
 //! Running replicas: what each must see, and what its new state demands of timers, memory and counters.
 
 use super::Engine;
-use crate::replica::{Context, Replica, ReplicaKey, Stage};
-use crate::session::{Phase, SessionKey};
+use crate::key::ReplicaKey;
+use crate::key::SessionKey;
+use crate::replica::{Context, Replica, Stage};
+use crate::session::Phase;
 use crate::time::Time;
 
 impl Engine {

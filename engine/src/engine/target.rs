@@ -3,7 +3,7 @@
 use millrace_wire::TcpHeader;
 
 use super::{Engine, FlowRef};
-use crate::replica::ReplicaKey;
+use crate::key::ReplicaKey;
 use crate::time::Time;
 
 /// Packet sizes that are tried one after the other when a size proves too large: the plateaus of

@@ -5,8 +5,9 @@
 //! looked at again only once none of these does any more.
 
 use super::Engine;
+use crate::key::SessionKey;
 use crate::replica::Needs;
-use crate::session::{Session, SessionKey};
+use crate::session::Session;
 
 /// The least that the replicas of a session needed when all were looked at last.
 #[derive(Debug)]
@@ -138,7 +139,7 @@ mod tests {
     use crate::config::{Config, Service};
     use crate::engine::FlowRef;
     use crate::intensity::Intensity;
-    use crate::replica::ReplicaKey;
+    use crate::key::ReplicaKey;
     use crate::time::Time;
 
     const REPLICAS: u16 = 200;

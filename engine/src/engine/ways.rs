@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Engine, WayState};
 use crate::config::{ClientKind, Service};
-use crate::replica::{Replica, ReplicaKey};
+use crate::key::ReplicaKey;
+use crate::replica::Replica;
 use crate::stats::{AbortReason, RefusalReason};
 use crate::time::Time;
 

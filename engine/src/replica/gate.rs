@@ -7,8 +7,9 @@
 //! complete when it has gone quiet. And protocols may talk in both directions at once:
 //! so a target that says nothing at all delays a turn only for a bounded time.
 
+use crate::stats::TurnLatency;
 use crate::time::Time;
-use crate::turns::{Mark, TurnClock, TurnLatency};
+use crate::turns::{Mark, TurnClock};
 
 /// Quiet after a shorter answer, to begin with, in microseconds. It adapts: see [`QuietFloor`].
 const FIRST_QUIET: u32 = 200_000;

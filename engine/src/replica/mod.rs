@@ -22,28 +22,11 @@ use self::gate::QuietFloor;
 use self::handshake::{Handshake, Heard};
 use self::linger::Linger;
 use crate::config::{Config, Way};
-use crate::session::SessionKey;
+use crate::key::{ReplicaKey, SessionKey};
 use crate::stats::{AbortReason, Stats};
 use crate::stream::{ClientStream, Cursor};
 use crate::time::Time;
 use crate::turns::Turns;
-
-slotmap::new_key_type! {
-    /// Names a replica. A name is not used again for another replica.
-    pub struct ReplicaKey;
-}
-
-impl ReplicaKey {
-    /// The number under which interceptors know the replica.
-    pub fn flow_id(self) -> u64 {
-        slotmap::Key::data(&self).as_ffi()
-    }
-
-    /// The replica with this number, which may not exist (any more).
-    pub fn from_flow_id(id: u64) -> Self {
-        slotmap::KeyData::from_ffi(id).into()
-    }
-}
 
 /// Memory of an established connection besides its replica, in bytes.
 pub(crate) const CONNECTION_SIZE: usize = size_of::<Connection>();

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
@@ -9,7 +10,6 @@ use millrace_wire::Endpoint;
 
 use super::ports::{Ports, REST_PERIODS, split_mix};
 use super::share::{Block, Sources, Space};
-use crate::config::Config;
 use crate::time::Time;
 
 /// Addresses that are tried at random before the pool is walked through.
@@ -34,6 +34,19 @@ pub(crate) struct Taken {
     pub(crate) early: bool,
 }
 
+/// What sources may be given out.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Of IPv4, and of IPv6.
+    pub(crate) own: [Space; 2],
+    /// Of each service: the number of its target, the same for those that share one.
+    pub(crate) targets: Vec<u16>,
+    /// How long a port rests before it is used again.
+    pub(crate) port_rest: Duration,
+    /// For what is chosen at random.
+    pub(crate) seed: u64,
+}
+
 /// All sources of an engine.
 #[derive(Debug)]
 pub(crate) struct Allocator {
@@ -48,15 +61,16 @@ pub(crate) struct Allocator {
 }
 
 impl Allocator {
-    pub(crate) fn new(config: &Config) -> Self {
-        let own = [config.space(true), config.space(false)];
+    pub(crate) fn new(rules: Rules) -> Self {
+        let addresses = Addresses::new(&rules);
+        let own = rules.own;
         let [v4, v6] = own.clone();
         Self {
             own,
             v4,
             v6,
-            taken: HashSet::with_hasher(FixedState::with_seed(config.seed)),
-            addresses: Addresses::new(config),
+            taken: HashSet::with_hasher(FixedState::with_seed(rules.seed)),
+            addresses,
         }
     }
 
@@ -186,22 +200,12 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn new(config: &Config) -> Self {
-        let services = &config.services;
-        let number = |target: Endpoint| {
-            // With addresses that change on the way, the source alone tells flows apart.
-            let first = services
-                .iter()
-                .position(|s| config.nat || s.target == target);
-            first
-                .and_then(|first| u16::try_from(first).ok())
-                .unwrap_or(0)
-        };
-        let rest = u64::try_from(config.port_rest.as_micros()).unwrap_or(u64::MAX);
+    fn new(rules: &Rules) -> Self {
+        let rest = u64::try_from(rules.port_rest.as_micros()).unwrap_or(u64::MAX);
         Self {
-            targets: services.iter().map(|s| number(s.target)).collect(),
+            targets: rules.targets.clone(),
             period: rest / REST_PERIODS,
-            ports: IndexMap::with_hasher(FixedState::with_seed(config.seed)),
+            ports: IndexMap::with_hasher(FixedState::with_seed(rules.seed)),
             used: 0,
             sweep_at: 0,
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Config;
 use crate::config::Service;
 use crate::source::share::Block;
 use crate::source::{Share, SourcePool};
@@ -46,7 +47,7 @@ fn take(allocator: &mut Allocator, now: Time, client: Endpoint, random: u64) -> 
 
 #[test]
 fn a_client_keeps_its_port_while_nobody_else_has_it() {
-    let mut allocator = Allocator::new(&config(0));
+    let mut allocator = Allocator::new(config(0).source_rules());
     let client = Endpoint::new(v4(1), 40_000);
     let first = take(&mut allocator, at(0), client, 1).unwrap();
     assert_eq!(first.source, client);
@@ -65,7 +66,7 @@ fn a_client_keeps_its_port_while_nobody_else_has_it() {
 
 #[test]
 fn the_same_source_serves_two_targets_but_not_two_services_of_one_target() {
-    let mut allocator = Allocator::new(&config(1));
+    let mut allocator = Allocator::new(config(1).source_rules());
     let client = Endpoint::new(v4(1), 40_000);
     let target = v4(9);
     let mut of = |service| {
@@ -78,10 +79,13 @@ fn the_same_source_serves_two_targets_but_not_two_services_of_one_target() {
     assert_ne!(first, same_target);
     assert_eq!(first, other_target);
     // With destination NAT on the way the target does not tell flows apart.
-    let mut allocator = Allocator::new(&Config {
-        nat: true,
-        ..config(1)
-    });
+    let mut allocator = Allocator::new(
+        Config {
+            nat: true,
+            ..config(1)
+        }
+        .source_rules(),
+    );
     let mut of = |service| {
         allocator
             .take(at(0), client, service, &target, 1)
@@ -94,8 +98,11 @@ fn the_same_source_serves_two_targets_but_not_two_services_of_one_target() {
 #[test]
 fn address_families_are_not_mixed_without_a_pool() {
     let v6 = Endpoint::new("2001:db8::1".parse().unwrap(), 40_000);
-    assert_eq!(take(&mut Allocator::new(&config(0)), at(0), v6, 1), None);
-    let source = take(&mut Allocator::new(&config(3)), at(0), v6, 1)
+    assert_eq!(
+        take(&mut Allocator::new(config(0).source_rules()), at(0), v6, 1),
+        None
+    );
+    let source = take(&mut Allocator::new(config(3).source_rules()), at(0), v6, 1)
         .unwrap()
         .source;
     assert!(source.ip >= v4(256) && source.ip <= v4(258));
@@ -105,7 +112,7 @@ fn address_families_are_not_mixed_without_a_pool() {
 /// refused, and there is room again once some have ended.
 #[test]
 fn a_hundred_thousand_clients_fill_ten_addresses_until_refusal_and_recover() {
-    let mut allocator = Allocator::new(&config(10));
+    let mut allocator = Allocator::new(config(10).source_rules());
     let mut alive = HashSet::new();
     let mut order = Vec::new();
     let mut refused = 0;
@@ -150,7 +157,7 @@ fn a_hundred_thousand_clients_fill_ten_addresses_until_refusal_and_recover() {
 #[test]
 fn a_thousand_replicas_of_one_client_find_a_thousand_ports() {
     for addresses in [0, 1, 10] {
-        let mut allocator = Allocator::new(&config(addresses));
+        let mut allocator = Allocator::new(config(addresses).source_rules());
         let mut alive = HashSet::new();
         let client = Endpoint::new(v4(1), 40_000);
         for n in 0..1000 {
@@ -162,7 +169,7 @@ fn a_thousand_replicas_of_one_client_find_a_thousand_ports() {
 
 #[test]
 fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
-    let mut allocator = Allocator::new(&config(3));
+    let mut allocator = Allocator::new(config(3).source_rules());
     let client = Endpoint::new(v4(1), 40_000);
     let all = Block {
         first: 1,
@@ -212,10 +219,13 @@ fn what_is_left_to_others_is_given_out_no_more_and_later_again() {
 
 #[test]
 fn an_instance_goes_on_outside_its_share_when_that_is_in_use() {
-    let mut allocator = Allocator::new(&Config {
-        share: Share::instance(2),
-        ..config(0)
-    });
+    let mut allocator = Allocator::new(
+        Config {
+            share: Share::instance(2),
+            ..config(0)
+        }
+        .source_rules(),
+    );
     let client = Endpoint::new(v4(1), 40_000);
     let mut alive = HashSet::new();
     let mut inside = 0;
@@ -231,7 +241,7 @@ fn an_instance_goes_on_outside_its_share_when_that_is_in_use() {
 
 #[test]
 fn addresses_of_clients_that_never_come_back_are_forgotten() {
-    let mut allocator = Allocator::new(&config(0));
+    let mut allocator = Allocator::new(config(0).source_rules());
     for n in 0..10_000 {
         let client = Endpoint::new(v4(n), 40_000);
         take(&mut allocator, at(u64::from(n)), client, 1).unwrap();
@@ -248,7 +258,7 @@ fn without_rest_a_port_is_free_at_once() {
         port_rest: Duration::ZERO,
         ..config(1)
     };
-    let mut allocator = Allocator::new(&config);
+    let mut allocator = Allocator::new(config.source_rules());
     let client = Endpoint::new(v4(1), 40_000);
     let first = take(&mut allocator, at(0), client, 1).unwrap();
     allocator.release(at(0), 0, first.source);
@@ -285,7 +295,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let config = |index| Config { share: Share::new(index % shares, shares), ..config(addresses) };
-        let mut copiers: Vec<_> = (0..4).map(|i| (config(i), Allocator::new(&config(i)))).collect();
+        let mut copiers: Vec<_> = (0..4).map(|i| (config(i), Allocator::new(config(i).source_rules()))).collect();
         let mut alive: Vec<(usize, Endpoint)> = Vec::new();
         let mut taken_by: HashMap<Endpoint, usize> = HashMap::new();
         let mut ended: HashMap<Endpoint, u64> = HashMap::new();

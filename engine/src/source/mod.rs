@@ -10,6 +10,6 @@ mod pool;
 mod ports;
 mod share;
 
-pub(crate) use allocator::Allocator;
+pub(crate) use allocator::{Allocator, Rules};
 pub use pool::SourcePool;
 pub use share::{Block, Capacity, Share, Sources, Space};

@@ -16,6 +16,7 @@ mod netlink;
 mod numbers;
 mod read;
 mod sockets;
+pub mod step;
 mod sysctl;
 mod tool;
 mod watch;
@@ -24,7 +25,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use crate::step::Step;
+use step::Step;
 
 pub use change::ALIAS;
 pub use lookup::{Answer, Lookup};

@@ -13,10 +13,10 @@
 
 use crate::host::{GROUP, HostConfig};
 use crate::kernel::model::{Chain, Route, RouteKind, Rule, Snapshot};
+use crate::kernel::step::Step;
 use crate::plan::floor::{self, Floor};
 use crate::plan::layout::{Layout, NamedRoute};
 use crate::plan::ours;
-use crate::step::Step;
 
 /// MTU of a sink on a host without a default route.
 const USUAL_MTU: u32 = 1500;

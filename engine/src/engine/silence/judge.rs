@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::replica::ReplicaKey;
+use crate::key::ReplicaKey;
 use crate::replica::rtt::Rtt;
 use crate::time::Time;
 

@@ -18,7 +18,8 @@ use slotmap::SlotMap;
 use self::judge::{Asked, Fate, Kind, Ruling};
 use super::{Engine, Event, TargetSilence};
 use crate::config::{ClientKind, Way};
-use crate::replica::{Outgoing, Replica, ReplicaKey};
+use crate::key::ReplicaKey;
+use crate::replica::{Outgoing, Replica};
 use crate::time::Time;
 
 pub(super) use self::judge::Silence;

@@ -20,7 +20,7 @@ const ANY_PORT: u16 = 49_152;
 
 /// Where packets that must not be diverted go before a change.
 #[derive(Debug, Default)]
-pub struct Baseline {
+pub(super) struct Baseline {
     ways: Vec<(Lookup, Answer, &'static str)>,
 }
 
@@ -30,7 +30,7 @@ impl Baseline {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn take(
+    pub(super) fn take(
         kernel: &mut Kernel,
         host: &HostConfig,
         snapshot: &Snapshot,
@@ -85,7 +85,7 @@ impl Baseline {
     ///
     /// # Errors
     /// The first that is not.
-    pub fn check(&self, kernel: &mut Kernel) -> Result<u32, InstallError> {
+    pub(super) fn check(&self, kernel: &mut Kernel) -> Result<u32, InstallError> {
         for (lookup, before, what) in &self.ways {
             let now = kernel.lookup(lookup)?;
             if now != *before {
@@ -103,7 +103,7 @@ impl Baseline {
 ///
 /// # Errors
 /// The first that goes elsewhere.
-pub fn diverted(
+pub(super) fn diverted(
     kernel: &mut Kernel,
     host: &HostConfig,
     snapshot: &Snapshot,
