@@ -359,7 +359,7 @@ impl Report {
             replicas: Replicas {
                 opened: stats.replicas_opened,
                 established: stats.replicas_established,
-                slow_connects: stats.connects_unanswered,
+                slow_connects: stats.slow_connects,
                 silent_targets: stats.targets_stopped,
                 ports_reused_early: stats.ports_reused_early,
                 moved: stats.replicas_moved,

@@ -286,7 +286,7 @@ pub struct Stats {
     /// Handshakes completed with targets.
     pub replicas_established: u64,
     /// Handshakes whose first SYN was not answered in time.
-    pub connects_unanswered: u64,
+    pub slow_connects: u64,
     /// Targets that were stopped since they had fallen silent, each time.
     pub targets_stopped: u64,
     /// Source ports that were given out before their rest was over, since no other was free.
@@ -401,7 +401,7 @@ impl Stats {
             replicas_completed: 0,
             replicas_aborted: Aborts::default(),
             replicas_established: 0,
-            connects_unanswered: 0,
+            slow_connects: 0,
             targets_stopped: 0,
             ports_reused_early: 0,
             replicas_moved: 0,

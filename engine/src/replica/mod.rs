@@ -464,7 +464,7 @@ impl Replica {
                     self.abort(cx, AbortReason::Timeout);
                 } else if handshake.on_timer(now) {
                     cx.stats.retransmission_timeouts += 1;
-                    cx.stats.connects_unanswered += u64::from(handshake.is_first_retry());
+                    cx.stats.slow_connects += u64::from(handshake.is_first_retry());
                 }
             }
             Phase::Open(connection) if connection.cut => self.advance(cx),

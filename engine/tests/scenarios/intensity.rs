@@ -422,7 +422,7 @@ fn unanswered_connects_and_turns_are_counted_on_both_sides() {
     world.drop_to_target = vec![0];
     world.run(secs(60));
     let stats = stats(&world);
-    assert_eq!(stats.connects_unanswered, 1);
+    assert_eq!(stats.slow_connects, 1);
     assert_eq!(turns(&world), [(4, 0), (2, 2)]);
     world.assert_nothing_left();
 }

@@ -57,7 +57,7 @@ impl Sample {
         Self {
             connected: stats.replicas_established,
             refused: stats.replicas_aborted.of(AbortReason::Refused),
-            unanswered_connects: stats.connects_unanswered,
+            unanswered_connects: stats.slow_connects,
             ended: stats.replicas_completed + stats.replicas_aborted.total(),
             resets: stats.replicas_aborted.of(AbortReason::TargetReset),
             live_segments: stats.live_segments,

@@ -1,0 +1,265 @@
+//! The report as Prometheus metrics: `millrace_copier_<what>_<unit>`.
+
+mod table;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+
+use table::{Kind, METRICS, Metric};
+
+use crate::agents::Agents;
+use crate::probe::ProbeState;
+use crate::report::Shared;
+use crate::report::{Percentiles, Report};
+
+/// Collects from the latest report whenever it is asked.
+#[derive(Debug)]
+struct ReportCollector(Shared, Agents);
+
+/// A registry with all metrics of the copier.
+pub fn registry(shared: Shared, agents: Agents) -> Registry {
+    let mut registry = Registry::with_prefix("millrace_copier");
+    registry.register_collector(Box::new(ReportCollector(shared, agents)));
+    registry
+}
+
+impl Collector for ReportCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let report = self.0.report();
+        let mut out = Output(&mut encoder);
+        out.table(&report)?;
+        out.derived(&report)?;
+        out.targets(&report)?;
+        out.latencies(&report)?;
+        out.agents(&self.1)
+    }
+}
+
+struct Output<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Output<'_, '_> {
+    /// What the table names.
+    fn table(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let report = serde_json::to_value(report).map_err(|_| std::fmt::Error)?;
+        for metric in METRICS {
+            let Some(figure) = report.pointer(metric.path) else {
+                continue;
+            };
+            match metric.kind {
+                Kind::Counter => {
+                    let kind = MetricType::Counter;
+                    let encoder = self
+                        .0
+                        .encode_descriptor(metric.name, metric.help, None, kind)?;
+                    ConstCounter::new(figure.as_u64().unwrap_or(0)).encode(encoder)?;
+                }
+                Kind::Gauge => {
+                    self.gauge(metric.name, metric.help, figure.as_f64().unwrap_or(0.0))?
+                }
+                Kind::Reasons => self.by_reason(metric, figure)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn by_reason(&mut self, metric: &Metric, counts: &Value) -> Result<(), std::fmt::Error> {
+        let kind = MetricType::Counter;
+        let mut encoder = self
+            .0
+            .encode_descriptor(metric.name, metric.help, None, kind)?;
+        for (reason, count) in counts.as_object().into_iter().flatten() {
+            let labels = [("reason", reason.as_str())];
+            let count = ConstCounter::new(count.as_u64().unwrap_or(0));
+            count.encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// What follows from several figures.
+    fn derived(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let intensity = &report.intensity;
+        self.gauge(
+            "intensity_ratio",
+            "Copied connections for each session that begins now",
+            intensity.now * f64::from(intensity.factor),
+        )?;
+        self.gauge(
+            "guards_broken",
+            "Guards whose rule is broken",
+            intensity.guards.iter().filter(|g| g.broken).count() as f64,
+        )?;
+        self.gauge(
+            "lag_seconds",
+            "How long captured packets wait",
+            report.pressure.lag_ms / 1e3,
+        )
+    }
+
+    fn targets(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "target_open",
+            "Whether probes came back from the target, so that sessions are replayed",
+            None,
+            MetricType::Gauge,
+        )?;
+        for target in &report.targets {
+            let open = f64::from(u8::from(target.state == ProbeState::Open));
+            let labels = [("target", target.target.as_str())];
+            ConstGauge::new(open).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn latencies(&mut self, report: &Report) -> Result<(), std::fmt::Error> {
+        let first = &report.latency.first_byte;
+        let last = &report.latency.last_byte;
+        let mut encoder = self.0.encode_descriptor(
+            "turn_latency_seconds",
+            "Latency of answers, by byte, side and quantile",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (byte, sides) in [("first", first), ("last", last)] {
+            for (side, values) in [("live", &sides.live), ("target", &sides.target)] {
+                quantiles(&mut encoder, byte, side, values)?;
+            }
+        }
+        let mut encoder = self.0.encode_descriptor(
+            "turn_lag_seconds",
+            "How much later turns are sent than clients send theirs, beyond what targets take longer",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (quantile, micros) in report.turn_lag.quantiles() {
+            let labels = [("quantile", quantile)];
+            ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn agents(&mut self, agents: &Agents) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "router_agent_held",
+            "1 while the router-agent keeps responses from the real clients",
+            None,
+            MetricType::Gauge,
+        )?;
+        for agent in agents.status() {
+            let labels = [("agent", agent.address.as_str())];
+            let held = f64::from(u8::from(agent.held));
+            ConstGauge::new(held).encode(encoder.encode_family(&labels)?)?;
+        }
+        self.gauge(
+            "unguarded",
+            "1 while nobody vouches for it that responses are kept from real clients: no router-agent",
+            f64::from(u8::from(agents.is_unguarded())),
+        )
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), std::fmt::Error> {
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(encoder)
+    }
+}
+
+fn quantiles(
+    encoder: &mut MetricEncoder<'_>,
+    byte: &str,
+    side: &str,
+    values: &Percentiles,
+) -> Result<(), std::fmt::Error> {
+    for (quantile, micros) in values.quantiles() {
+        let labels = [("byte", byte), ("side", side), ("quantile", quantile)];
+        ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Figures that are no metrics: of a replay alone, derived, or shown in another form.
+    const NOT_IN_THE_TABLE: [&str; 6] = [
+        "/duration_seconds",
+        "/intensity",
+        "/latency",
+        "/turn_lag",
+        "/pressure/lag_ms",
+        "/targets",
+    ];
+
+    fn figures(at: &str, value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            // Counts by reason are empty before anything happened.
+            Value::Object(fields) if !fields.is_empty() => {
+                for (name, value) in fields {
+                    figures(&format!("{at}/{name}"), value, found);
+                }
+            }
+            Value::Object(_) | Value::Number(_) => {
+                found.insert(at.to_owned());
+            }
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => {}
+        }
+    }
+
+    #[test]
+    fn every_figure_of_the_report_is_a_metric_and_every_metric_a_figure() {
+        let report = serde_json::to_value(Report::default()).unwrap();
+        let mut found = BTreeSet::new();
+        figures("", &report, &mut found);
+        found.retain(|path| !NOT_IN_THE_TABLE.iter().any(|it| path.starts_with(it)));
+        let named: BTreeSet<String> = METRICS.iter().map(|it| it.path.to_owned()).collect();
+        assert_eq!(found, named);
+        let names: BTreeSet<&str> = METRICS.iter().map(|it| it.name).collect();
+        assert_eq!(names.len(), METRICS.len(), "a name that stands twice");
+    }
+
+    /// Metrics that are made from several figures, or are no figures of the report.
+    const BESIDE_THE_TABLE: [&str; 8] = [
+        "intensity_ratio",
+        "guards_broken",
+        "lag_seconds",
+        "target_open",
+        "turn_latency_seconds",
+        "turn_lag_seconds",
+        "router_agent_held",
+        "unguarded",
+    ];
+
+    #[test]
+    fn the_documents_list_of_metrics_is_the_table() {
+        let document = include_str!("../../../docs/metrics.md");
+        let row = |metric: &Metric| {
+            let (kind, end, label) = match metric.kind {
+                Kind::Counter => ("counter", "_total", ""),
+                Kind::Reasons => ("counter", "_total", "reason"),
+                Kind::Gauge => ("gauge", "", ""),
+            };
+            let Metric { name, help, .. } = metric;
+            format!("| `millrace_copier_{name}{end}` | {kind} | {label} | {help} |")
+        };
+        let table: Vec<String> = METRICS.iter().map(row).collect();
+        let is_row = |line: &&str| {
+            let kind = line.split(" | ").nth(1);
+            line.starts_with("| `millrace_copier_") && matches!(kind, Some("counter" | "gauge"))
+        };
+        let rows = document.lines().filter(is_row);
+        let is_beside = |line: &&str| {
+            let mut names = BESIDE_THE_TABLE.iter();
+            names.any(|name| line.starts_with(&format!("| `millrace_copier_{name}` | gauge ")))
+        };
+        let listed: Vec<&str> = rows.filter(|line| !is_beside(line)).collect();
+        assert_eq!(listed, table);
+    }
+}
