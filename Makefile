@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large fuzz bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large fuzz budget bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -76,14 +76,16 @@ fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus,
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 || exit 1; \
 	done
 
-bench: ## Instructions per segment, bytes per idle session, and the copier end to end
+budget: ## Instructions of the engine, against what it may spend (bench/src/budget.rs)
 	@command -v valgrind >/dev/null \
 		|| { apt-get update -q && apt-get install -y -q --no-install-recommends valgrind libc6-dbg; } >/dev/null \
-		|| { echo "bench: please install valgrind" >&2; exit 1; }
+		|| { echo "budget: please install valgrind" >&2; exit 1; }
 	@wanted=$$(sed -n '/^name = "gungraun"$$/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock); \
 		[ "$$(gungraun-runner --version 2>/dev/null | awk '{print $$NF}')" = "$$wanted" ] \
 		|| $(CARGO) install --locked gungraun-runner --version "$$wanted"
 	$(CARGO) bench --locked -p millrace-bench --bench engine
+
+bench: budget ## Instructions per segment, bytes per idle session, and the copier end to end
 	$(CARGO) run --release --locked -q -p millrace-bench --bin millrace-idle-memory
 	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) build --release --locked -p millrace-capture --example reflector

@@ -9,8 +9,10 @@
 
 use std::hint::black_box;
 
-use gungraun::{library_benchmark, library_benchmark_group, main};
-use millrace_bench::{Conversation, engine};
+use gungraun::{
+    Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
+};
+use millrace_bench::{Conversation, budget, engine};
 use millrace_engine::Engine;
 
 /// How often each benchmark does its thing.
@@ -18,6 +20,15 @@ const TIMES: u32 = 1000;
 const MEMORY_LIMIT: u64 = 512 << 20;
 
 type State = (Engine, Conversation);
+
+/// A benchmark fails that takes more than so many instructions each time.
+fn within(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut callgrind = Callgrind::default();
+    callgrind.hard_limits([(EventKind::Ir, instructions * u64::from(TIMES))]);
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(callgrind);
+    config
+}
 
 /// An open session that has played some turns, among 1,000 idle ones.
 fn open() -> State {
@@ -59,7 +70,7 @@ fn session(engine: &mut Engine, number: u32) {
 }
 
 // Request of 120 bytes, answer of 500: 3 captured segments, 1 response header, 2 packets sent.
-#[library_benchmark(setup = open)]
+#[library_benchmark(setup = open, config = within(budget::KEEP_ALIVE_TURN))]
 #[bench::one_connection()]
 fn keep_alive_turn((mut engine, mut conversation): State) -> State {
     for _ in 0..TIMES {
@@ -69,7 +80,7 @@ fn keep_alive_turn((mut engine, mut conversation): State) -> State {
 }
 
 // Segment of 1,448 bytes, with the live server's and the target's acknowledgement.
-#[library_benchmark(setup = uploading)]
+#[library_benchmark(setup = uploading, config = within(budget::BULK_UPLOAD_SEGMENT))]
 #[bench::one_connection()]
 fn bulk_upload_segment((mut engine, mut conversation): State) -> State {
     for _ in 0..TIMES {
@@ -79,7 +90,7 @@ fn bulk_upload_segment((mut engine, mut conversation): State) -> State {
 }
 
 // Handshakes, one turn, FINs of both sides: 9 captured segments, 3 response headers.
-#[library_benchmark(setup = used)]
+#[library_benchmark(setup = used, config = within(budget::ONE_REQUEST_SESSION))]
 #[bench::new_connections()]
 fn one_request_session(mut engine: Engine) -> Engine {
     for number in 100..100 + TIMES {
@@ -89,7 +100,7 @@ fn one_request_session(mut engine: Engine) -> Engine {
 }
 
 // Header of a segment of 1,448 bytes that the target sends.
-#[library_benchmark(setup = open)]
+#[library_benchmark(setup = open, config = within(budget::RESPONSE_HEADER))]
 #[bench::download()]
 fn response_header((mut engine, mut conversation): State) -> State {
     for _ in 0..TIMES {

@@ -1,5 +1,6 @@
 //! A live connection and its target, played to the engine by hand: what benchmarks measure is the engine alone.
 
+pub mod budget;
 mod conversation;
 
 pub use conversation::Conversation;
