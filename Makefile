@@ -31,8 +31,11 @@ help: ## This list
 build: ## Release builds of the daemons and the lab, in target/release
 	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 
+# The program itself: cargo would build it again, with the features that it has alone.
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release
+
 demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what arrived
-	$(CARGO) run --release --locked -q -p millrace-lab -- demo --seconds $(DEMO_SECONDS)
+	$(BUILT)/millrace-lab demo --seconds $(DEMO_SECONDS)
 
 certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copier/live1": others)
 	$(CARGO) run --locked -q -p millrace-lab -- certs $(CERTS)
@@ -89,10 +92,10 @@ bench: budget ## Instructions per segment, bytes per idle session, and the copie
 	$(CARGO) run --release --locked -q -p millrace-bench --bin millrace-idle-memory
 	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
 	$(CARGO) build --release --locked -p millrace-capture --example reflector
-	$(CARGO) run --release --locked -q -p millrace-lab -- bench
-	$(CARGO) run --release --locked -q -p millrace-lab -- bench fan-out
-	$(CARGO) run --release --locked -q -p millrace-lab -- bench clients
-	$(CARGO) run --release --locked -q -p millrace-lab -- bench turns
+	$(BUILT)/millrace-lab bench
+	$(BUILT)/millrace-lab bench fan-out
+	$(BUILT)/millrace-lab bench clients
+	$(BUILT)/millrace-lab bench turns
 
 lint: fmt-check clippy doc deny ## Formatting, clippy, documentation, licences and duplicate crates
 

@@ -78,7 +78,10 @@ impl Agents {
         holds.retain(|hold| {
             let kept = wanted.contains(&hold.address);
             if !kept {
-                tracing::info!("router-agent {} is asked no more", hold.address);
+                tracing::info!(
+                    "router-agent {}: not named any more, no lease is asked for there",
+                    hold.address
+                );
                 hold.handle.close();
                 hold.task.withdraw();
             }

@@ -32,7 +32,7 @@ pub enum Input {
     Link(LinkId, LinkEvent),
     /// A new link. Comes before its events.
     Add(Box<LinkRoutes>),
-    /// An interceptor that is none any more.
+    /// An interceptor that the operator does not name any more.
     Remove(InterceptorId),
     /// The addresses that this host has now.
     Addresses(Vec<IpAddr>),
@@ -82,7 +82,7 @@ impl Inbox {
         self.put(Input::Add(Box::new(link)));
     }
 
-    /// Says that an interceptor is none any more.
+    /// Says that the operator does not name an interceptor any more.
     pub fn remove(&self, interceptor: InterceptorId) {
         self.put(Input::Remove(interceptor));
     }

@@ -94,7 +94,10 @@ impl Interceptors {
         current.list = kept;
         for one in gone {
             if !wanted.contains(&one.address) {
-                tracing::info!("interceptor {} is none any more", one.address);
+                tracing::info!(
+                    "interceptor {}: not named any more, its links are closed",
+                    one.address
+                );
             }
             one.close(&self.inbox);
         }

@@ -82,10 +82,7 @@ mod tests {
         stream.withdraw();
         assert!(readiness.pending().is_empty());
         stream.set(false);
-        assert!(
-            readiness.pending().is_empty(),
-            "what comes late is of no account"
-        );
+        assert!(readiness.pending().is_empty(), "what comes late is ignored");
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl<Id: Copy + Eq + Hash> Sight<Id> {
     }
 
     /// Looks at the links at `now`, since the start of the run. One that was up and is not blinds until
-    /// it is back, or none any more; one that never was does not. `open`: answers can come
+    /// it is back, or not named any more; one that never was does not. `open`: answers can come
     /// back; `begun`: something was sent whose answers may be missed.
     pub fn look(
         &mut self,

@@ -100,7 +100,7 @@ impl Need {
             if service.port() == 0 {
                 return refuse(format!("{service}: a service has a port from 1 to 65535"));
             }
-            // Flow and scope are of no account.
+            // Flow and scope do not matter.
             let service = Some(SocketAddr::new(service.ip(), service.port()));
             if self.pool.is_empty() {
                 selectors.insert(Selector { service, to: None });

@@ -142,7 +142,7 @@ impl Outbound {
     }
 
     /// A grant came. Says whether it can be the answer to a claim: each has one at most, and all
-    /// that is outstanding is sent again for it, so one that was not asked for is of no account.
+    /// that is outstanding is sent again for it, so a grant that nobody asked for is ignored.
     pub(super) fn take_grant(&self) -> bool {
         let mut current = self.current.lock();
         let claims = current.as_mut().map(|current| &mut current.claims);

@@ -30,7 +30,7 @@ pub(super) enum Work {
     /// To take what there is, or to answer before the next turn goes.
     Owed,
     /// To answer what may need no answer: it is waited for no longer than the gate would wait.
-    Hoped,
+    Optional,
     /// Nothing: more of the client must come first.
     Nothing,
 }
@@ -109,7 +109,7 @@ impl Connection {
             .min(self.look_at)
             .min(self.gate.clock.overdue_at(config.overdue_after))
             .min(match self.work {
-                Work::Hoped => self.gate.hopes_until(),
+                Work::Optional => self.gate.waits_until(),
                 Work::Owed | Work::Nothing => Time::NEVER,
             })
             .min(self.patience_ends(config))
@@ -163,8 +163,8 @@ impl Connection {
         let may_answer = cx.config.gate && !self.receiver.finished();
         self.work = if taken < cx.stream.len() || turn || ends {
             Work::Owed
-        } else if may_answer && cx.now < self.gate.hopes_until() {
-            Work::Hoped
+        } else if may_answer && cx.now < self.gate.waits_until() {
+            Work::Optional
         } else {
             Work::Nothing
         };

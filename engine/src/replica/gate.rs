@@ -132,9 +132,9 @@ impl Gate {
         self.next
     }
 
-    /// Until when an answer to what was asked last may be hoped for; the origin when nothing is
+    /// Until when an answer to what was asked last is waited for, though none may come; the origin when nothing is
     /// unanswered.
-    pub(crate) const fn hopes_until(&self) -> Time {
+    pub(crate) const fn waits_until(&self) -> Time {
         match self.clock.is_unanswered() {
             true => self.clock.asked_at.plus_micros(PATIENCE),
             false => Time::ORIGIN,

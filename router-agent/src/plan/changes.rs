@@ -160,7 +160,7 @@ impl<'a> Routes<'a> {
         let mut gone: Vec<&Route> = own
             .filter(|there| !self.wanted.iter().any(|it| self.is(it, there)))
             .collect();
-        // With all rules gone the order is of no account; with some it is, and those are kept.
+        // With all rules gone the order does not matter; with some it does, and those are kept.
         gone.sort_by_key(|route| (route.to.is_ipv4(), route.metric));
         gone.into_iter()
             .map(|route| Step::DeleteRoute {

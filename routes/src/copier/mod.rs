@@ -2,7 +2,7 @@
 //!
 //! Only the director knows which real server gets a copied connection, so a flow is announced to
 //! every interceptor when it begins. The first response shows whose it is; the others are told to
-//! forget it, and hear no more of it. With a client pool the pool is claimed from each interceptor
+//! forget it, and are told nothing more of it. With a client pool the pool is claimed from each interceptor
 //! once instead, and no flow is announced but those in a part of it that another copier claims later.
 //!
 //! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.

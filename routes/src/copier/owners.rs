@@ -31,7 +31,7 @@ impl FlowOwners {
         self.0.remove(&id)
     }
 
-    /// An interceptor is none any more. Says whether it had flows.
+    /// The operator does not name an interceptor any more. Says whether it had flows.
     pub(super) fn forget_interceptor(&mut self, interceptor: InterceptorId) -> bool {
         let before = self.0.len();
         self.0.retain(|_, owner| *owner != interceptor);
