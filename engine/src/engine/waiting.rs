@@ -362,7 +362,14 @@ fn decide(session: &Session, one: &Waiting, clock: Time, all: bool) -> Decision 
     let is_unsent = session.live.is_unsent(&one.header);
     let is_due = all || one.due() <= clock;
     match session.phase {
-        Phase::Midway(_) => return Decision::Take,
+        // What is watched goes by what it takes for the client's: nothing that the live server would not have taken.
+        Phase::Midway(_) => {
+            let is_doubted = one.passed_over || is_unsent && !one.likely;
+            return match one.borne_out || !is_doubted {
+                true => Decision::Take,
+                false => Decision::Drop,
+            };
+        }
         // The live server resets whoever acknowledges what it never sent.
         Phase::Opening => {
             return match (one.borne_out || !is_unsent, is_due) {

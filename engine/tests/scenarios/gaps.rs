@@ -151,6 +151,26 @@ fn a_session_with_a_hole_is_watched_until_its_next_turn() {
 }
 
 #[test]
+fn a_forged_segment_behind_a_hole_costs_no_turn_when_the_hole_is_given_up() {
+    let wire = Wire::new(PORT);
+    let mut segments = one_turn(&wire);
+    segments.extend([
+        // The head of a long message was lost.
+        (12, wire.data(100, 10, &bytes(1, 100))),
+        (13, wire.answer(10, 200, 10)),
+        // Somebody has guessed the client's number, and not the live server's.
+        (99, wire.data(200, 60_000_000, b"EVIL.")),
+        (100, wire.server(Flags::ACK, 20, 200, 0)),
+        (2600, wire.data(200, 20, b"next.")),
+        (2601, wire.answer(20, 205, 10)),
+    ]);
+    let mut world = captured(Behaviour::default(), segments);
+    world.run(secs(20));
+    assert_eq!(received(&world), [&b"one."[..], b"next."]);
+    assert_eq!(stats(&world).segments_out_of_window, 1);
+}
+
+#[test]
 fn with_only_from_syn_a_gap_ends_the_session() {
     let wire = Wire::new(PORT);
     let mut segments = handshake(&wire);
