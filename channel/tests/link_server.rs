@@ -445,22 +445,3 @@ async fn a_name_that_does_not_resolve_is_said() {
         "{error}"
     );
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copier_that_closes_its_link_says_so_and_one_that_is_gone_does_not() {
-    let mut server = server();
-    let mut link = link_to(server.handle.local_addr(), |_| {});
-    server.attached().await;
-    link.up().await;
-    link.handle.close();
-    assert!(server.farewell().await, "closed");
-
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let address = HostPort::from(server.handle.local_addr());
-    let config = LinkConfig::new(address, Security::Insecure, "live-1");
-    let _link = link::spawn(config, runtime.handle(), |_| {});
-    server.attached().await;
-    // Its sockets are closed as those of a process that was killed are.
-    runtime.shutdown_background();
-    assert!(!server.farewell().await, "killed");
-}

@@ -117,7 +117,6 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing that can panic happens under the lock; a poisoned one is as good as another.
         self.queue.lock()
     }
 }

@@ -36,7 +36,8 @@ impl Outgoing {
 
     /// The stream is gone.
     pub fn detach(&mut self, conn: ConnId) {
-        self.streams.remove(&conn);
+        let stream = self.streams.remove(&conn);
+        self.dropped += stream.map_or(0, |stream| u64::from(stream.count));
     }
 
     /// What else is said on a stream goes into this queue, beside headers.

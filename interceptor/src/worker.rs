@@ -151,8 +151,8 @@ impl Worker {
                 };
                 registry.attach(conn, peer);
             }
-            AttachEvent::Detached { conn, farewell } => {
-                registry.detach(self.began.elapsed(), conn, farewell);
+            AttachEvent::Detached { conn } => {
+                registry.detach(self.began.elapsed(), conn);
                 self.outgoing.detach(conn);
             }
             AttachEvent::Announce { conn, flows, .. } => registry.announce(conn, &flows),
@@ -178,7 +178,8 @@ impl Worker {
 
     fn say(&mut self, conn: ConnId, word: Word) {
         if let Word::Late(headers) = word {
-            let count = headers.len() as u64;
+            let known = self.outgoing.queue(conn).is_some();
+            let count = if known { headers.len() as u64 } else { 0 };
             self.counters.returned += count;
             self.counters.returned_late += count;
             for header in &headers {

@@ -50,7 +50,6 @@ pub(super) struct Shared {
     pub(super) waker: Waker,
 }
 
-/// Nothing here is left half done by a panic.
 impl Shared {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {

@@ -87,8 +87,6 @@ pub enum AttachEvent {
     Detached {
         /// The stream.
         conn: ConnId,
-        /// The copier has ended it; else it broke, and the copier may not have noticed.
-        farewell: bool,
     },
 }
 

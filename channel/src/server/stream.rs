@@ -32,8 +32,6 @@ const CLAIM_COST: usize = 1 << 20;
 
 /// Why a stream ended.
 enum End {
-    /// The copier has ended it.
-    Farewell,
     /// The peer ended it, or is gone.
     Peer,
     /// A newer stream took over, the server stops, or the receiver refused.
@@ -130,9 +128,8 @@ pub(super) async fn run(
         address,
     )
     .await;
-    let farewell = matches!(end, End::Farewell);
     match end {
-        End::Farewell | End::Peer => tracing::info!("copier {name} at {shown}: detached"),
+        End::Peer => tracing::info!("copier {name} at {shown}: detached"),
         End::Cancelled => tracing::info!("copier {name} at {shown}: stream ended by this side"),
         End::Refused(refused) => refuse(&name, refused),
         End::NoReceiver => refuse(
@@ -144,7 +141,7 @@ pub(super) async fn run(
         ),
     }
     queue.close();
-    let detached = AttachEvent::Detached { conn, farewell };
+    let detached = AttachEvent::Detached { conn };
     let _ = shared.events.send(detached).await;
     (shared.wake)();
     shared.registry.remove(conn);
@@ -206,7 +203,7 @@ async fn attached(
         };
         let kind = match message {
             Ok(Some(message)) => message.kind,
-            Ok(None) => return End::Farewell,
+            Ok(None) => return End::Peer,
             Err(status) => return broken(&status).map_or(End::Peer, End::Refused),
         };
         if queue.is_closed() {

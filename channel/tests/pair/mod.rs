@@ -73,15 +73,7 @@ impl TestServer {
 
     pub async fn detached(&mut self) -> ConnId {
         match self.next().await {
-            AttachEvent::Detached { conn, .. } => conn,
-            other => panic!("not Detached: {other:?}"),
-        }
-    }
-
-    /// Whether the copier has ended its stream itself.
-    pub async fn farewell(&mut self) -> bool {
-        match self.next().await {
-            AttachEvent::Detached { farewell, .. } => farewell,
+            AttachEvent::Detached { conn } => conn,
             other => panic!("not Detached: {other:?}"),
         }
     }

@@ -119,7 +119,6 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic happens under the lock; a poisoned one is as good as another.
         self.state.lock()
     }
 }

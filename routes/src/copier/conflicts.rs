@@ -13,7 +13,7 @@
 //! A replica moves a few times at most: ports are chosen at random, so more reports than that say
 //! that an interceptor is at fault, and each move sends a SYN and uses up a port.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -57,6 +57,9 @@ struct Moved {
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(64);
 
+/// A flow at an interceptor.
+type Place = (FlowId, InterceptorId);
+
 /// When a connected replica is announced again at an interceptor that calls its flow another copier's.
 #[derive(Clone, Copy, Debug)]
 struct Contested {
@@ -69,7 +72,8 @@ struct Contested {
 #[derive(Debug, Default)]
 pub(super) struct Conflicts {
     moved: HashMap<FlowId, Moved, RandomState>,
-    contested: BTreeMap<(FlowId, InterceptorId), Contested>,
+    contested: BTreeMap<Place, Contested>,
+    due: BTreeSet<(Duration, Place)>,
 }
 
 impl Conflicts {
@@ -122,36 +126,44 @@ impl Conflicts {
 
     /// A connected replica's flow is another copier's, says this interceptor.
     pub(super) fn contest(&mut self, now: Duration, id: FlowId, interceptor: InterceptorId) {
-        let before = self.contested.get(&(id, interceptor));
+        let place = (id, interceptor);
+        let before = self.contested.get(&place).copied();
+        if let Some(at) = before.and_then(|it| it.at) {
+            self.due.remove(&(at, place));
+        }
         let wait = before.map_or(FIRST_WAIT, |it| (it.wait * 2).min(LONGEST_WAIT));
-        let at = Some(now + wait);
-        self.contested
-            .insert((id, interceptor), Contested { at, wait });
+        let at = now + wait;
+        self.due.insert((at, place));
+        let at = Some(at);
+        self.contested.insert(place, Contested { at, wait });
     }
 
     /// When [`Conflicts::next_contested`] is to be called next.
     pub(super) fn due(&self) -> Option<Duration> {
-        self.contested.values().filter_map(|it| it.at).min()
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// A contested flow that is to be announced again now, and where. If it is still another's, it will be contested
     /// again.
     pub(super) fn next_contested(&mut self, now: Duration) -> Option<(FlowId, InterceptorId)> {
-        let is_due = |it: &Contested| it.at.is_some_and(|at| at <= now);
-        let mut due = self.contested.iter_mut().filter(|it| is_due(it.1));
-        let (place, it) = due.next()?;
-        it.at = None;
-        Some(*place)
+        let (_, place) = *self.due.first().filter(|(at, _)| *at <= now)?;
+        self.due.pop_first();
+        if let Some(it) = self.contested.get_mut(&place) {
+            it.at = None;
+        }
+        Some(place)
     }
 
-    /// An interceptor is told anew of these flows.
-    pub(super) fn forget_contested(
-        &mut self,
-        interceptor: InterceptorId,
-        which: impl Fn(FlowId) -> bool,
-    ) {
-        self.contested
-            .retain(|(id, at), _| *at != interceptor || !which(*id));
+    /// An interceptor is told anew of these flows: it answers nothing that it was told before.
+    pub(super) fn told_anew(&mut self, interceptor: InterceptorId, which: impl Fn(FlowId) -> bool) {
+        let is_told = |id: FlowId, at: InterceptorId| at == interceptor && which(id);
+        self.contested.retain(|(id, at), _| !is_told(*id, *at));
+        self.due.retain(|(_, (id, at))| !is_told(*id, *at));
+        for (id, moved) in &mut self.moved {
+            moved
+                .unanswered
+                .retain(|one| !is_told(*id, one.interceptor));
+        }
     }
 
     /// A replica is no more.
@@ -159,7 +171,9 @@ impl Conflicts {
         self.moved.remove(&id);
         let its = (id, InterceptorId::MIN)..=(id, InterceptorId::MAX);
         while let Some(place) = self.contested.range(its.clone()).next().map(|it| *it.0) {
-            self.contested.remove(&place);
+            if let Some(at) = self.contested.remove(&place).and_then(|it| it.at) {
+                self.due.remove(&(at, place));
+            }
         }
     }
 }
@@ -245,5 +259,37 @@ mod tests {
         }
         conflicts.remove(id);
         assert_eq!(conflicts.report(2, 0), Report::Move);
+    }
+
+    #[test]
+    fn a_contested_flow_is_announced_ever_more_seldom_until_it_is_over() {
+        let second = Duration::from_secs;
+        let mut conflicts = Conflicts::default();
+        let mut now = second(100);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            conflicts.contest(now, 1, 0);
+            let due = conflicts.due().unwrap();
+            waits.push((due - now).as_secs());
+            assert_eq!(conflicts.next_contested(due - second(1) / 2), None);
+            assert_eq!(conflicts.next_contested(due), Some((1, 0)));
+            assert_eq!(conflicts.due(), None, "until it is contested again");
+            now = due;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        conflicts.contest(now, 1, 0);
+        conflicts.contest(now, 2, 0);
+        conflicts.told_anew(0, |id| id == 2);
+        conflicts.remove(1);
+        assert_eq!(conflicts.due(), None);
+    }
+
+    #[test]
+    fn what_an_interceptor_was_told_before_its_link_broke_is_not_answered_any_more() {
+        let mut conflicts = Conflicts::default();
+        assert_eq!(conflicts.report(1, 0), Report::Move);
+        conflicts.moved(1, 0, 0..2);
+        conflicts.told_anew(1, |_| true);
+        assert_eq!(conflicts.report(1, 1), Report::Move);
     }
 }

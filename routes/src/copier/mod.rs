@@ -16,6 +16,7 @@ mod owners;
 mod uplink;
 mod yielded;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ pub struct LinkId {
 const PACE_PER_LINK: Duration = Duration::from_millis(1);
 /// The longest that an announcement waits for others.
 const LONGEST_PACE: Duration = Duration::from_millis(8);
+/// So many flows are announced again at once that interceptors call another copier's.
+const CONTESTED_AT_ONCE: usize = 1024;
 /// How long flows to be forgotten gather: nobody waits for these.
 const FORGET_PACE: Duration = Duration::from_millis(20);
 
@@ -185,7 +188,7 @@ impl<U: Uplink> Routes<U> {
                 let mut links = self.links.iter();
                 if let Some(link) = links.find(|link| link.id() == id) {
                     self.conflicts
-                        .forget_contested(id.interceptor, |flow| link.carries(flow));
+                        .told_anew(id.interceptor, |flow| link.carries(flow));
                 }
             }
             LinkEvent::Down { .. } => self.yielded.unsay(now, id),
@@ -351,7 +354,7 @@ impl<U: Uplink> Routes<U> {
         self.owners.get(id).is_none_or(|owner| owner == interceptor)
     }
 
-    /// When [`RouteInfo::flush`] is to be called next.
+    /// When [`Routes::flush`] is to be called next.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
         if self.links.iter().any(LinkRoutes::is_pending) {
             return Some(now + RETRY);
@@ -406,6 +409,11 @@ impl<U: Uplink> Routes<U> {
         id: FlowId,
         flows: &mut impl Flows,
     ) {
+        if flows.is_connected(id) {
+            // It cannot move, whichever of its flows this is about.
+            self.conflicts.contest(now, id, interceptor);
+            return;
+        }
         match self.conflicts.report(id, interceptor) {
             Report::Move => {
                 if flows.move_away(id) {
@@ -413,33 +421,50 @@ impl<U: Uplink> Routes<U> {
                     let told = told.filter(|link| link.carries(id) && link.epoch().is_some());
                     let told = told.map(|link| link.id().interceptor);
                     self.conflicts.moved(id, interceptor, told);
-                } else if flows.is_connected(id) {
-                    self.conflicts.contest(now, id, interceptor);
                 }
             }
             Report::AnnounceAgain => {
-                if let Some(flow) = flows.get(id).filter(|_| !flows.is_connected(id)) {
-                    self.announce_again(interceptor, id, &flow);
+                if let Some(flow) = flows.get(id) {
+                    self.announce_again(interceptor, &[(id, flow)]);
                 }
             }
             Report::Ignore => {}
         }
     }
 
-    fn announce_again(&mut self, interceptor: InterceptorId, id: FlowId, flow: &FourTuple) {
+    fn announce_again(&mut self, interceptor: InterceptorId, flows: &[(FlowId, FourTuple)]) {
         // Else it would come before what it repeats.
         self.flush_announcements();
-        let mut links = self.links.iter_mut();
-        let its = |link: &&mut LinkRoutes<U>| {
-            link.id().interceptor == interceptor && link.announces() && link.carries(id)
-        };
-        if let Some(link) = links.find(its) {
+        let its =
+            |link: &&mut LinkRoutes<U>| link.id().interceptor == interceptor && link.announces();
+        for link in self.links.iter_mut().filter(its) {
             let mut batch = Batch::new();
-            // Both ends of a replica's flow are of one family, so encoding cannot fail.
-            let full = batch.push_flow(&link.record(id, flow)).unwrap_or_default();
-            if let Some(flows) = full.or_else(|| batch.take()) {
+            let mut full = Vec::new();
+            for (id, flow) in flows.iter().filter(|(id, _)| link.carries(*id)) {
+                // Both ends of a replica's flow are of one family, so encoding cannot fail.
+                full.extend(batch.push_flow(&link.record(*id, flow)).unwrap_or_default());
+            }
+            full.extend(batch.take());
+            for flows in full {
                 link.announce(flows.into());
             }
+        }
+    }
+
+    /// Announces connected flows again that interceptors call another copier's.
+    fn announce_contested(&mut self, now: Duration, flows: &impl Flows) {
+        let mut again: BTreeMap<InterceptorId, Vec<(FlowId, FourTuple)>> = BTreeMap::new();
+        for _ in 0..CONTESTED_AT_ONCE {
+            let Some((id, interceptor)) = self.conflicts.next_contested(now) else {
+                break;
+            };
+            // One that is not its owner has been told to forget it.
+            if let Some(flow) = flows.get(id).filter(|_| self.may_own(interceptor, id)) {
+                again.entry(interceptor).or_default().push((id, flow));
+            }
+        }
+        for (interceptor, flows) in again {
+            self.announce_again(interceptor, &flows);
         }
     }
 
@@ -501,12 +526,7 @@ impl<U: Uplink> Routes<U> {
             self.forgotten_at = now;
             self.flush_forgotten();
         }
-        while let Some((id, interceptor)) = self.conflicts.next_contested(now) {
-            // One that is not its owner has been told to forget it.
-            if let Some(flow) = flows.get(id).filter(|_| self.may_own(interceptor, id)) {
-                self.announce_again(interceptor, id, &flow);
-            }
-        }
+        self.announce_contested(now, flows);
         if self.claims().any(|claim| claim.due().is_some()) {
             self.settle_claims(now);
         }

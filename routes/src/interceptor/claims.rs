@@ -6,8 +6,7 @@
 //! is the share granted.
 //!
 //! A stream may end on this side long before its copier notices, and that one sends meanwhile. So a granted claim is a
-//! lease: it outlives its stream until its copier must have noticed, unless the copier has ended the stream itself or
-//! claims again.
+//! lease: it outlives its stream until its copier must have noticed, unless the copier claims again.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,7 +14,8 @@ use std::time::Duration;
 
 use millrace_proto::{ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
 
-use super::{ConnId, LEASE};
+use super::owners::MOST_LEASES;
+use super::{ConnId, LEASE, Peer};
 
 /// A claim that could not be granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(super) enum Change {
 #[derive(Debug)]
 struct Held {
     copier_id: String,
+    run: u64,
+    link: u32,
     claim: ClaimSet,
     /// Of a share: every copier that held a part of it has yielded that. Of a claim that yields: it names the shares of
     /// others, and leaves them out.
@@ -82,9 +84,10 @@ impl Claims {
     pub(super) fn claim(
         &mut self,
         conn: ConnId,
-        copier_id: &str,
+        who: &Peer,
         claim: ClaimSet,
     ) -> Result<Vec<Change>, Conflict> {
+        let copier_id = &who.copier_id;
         let before = self.held.get(&conn);
         let is_other = before.is_some_and(|it| it.claim.ranges != claim.ranges);
         let mut words = Vec::new();
@@ -92,7 +95,7 @@ impl Claims {
             words = self.remove(conn);
         }
         if claim.ranges.is_empty() {
-            words.extend(self.end_leases(copier_id));
+            words.extend(self.end_leases(who));
             return Ok(words);
         }
         if let Some(owner) = self.in_the_way(copier_id, &claim) {
@@ -103,7 +106,9 @@ impl Claims {
         let yields = claim.yields;
         let had = self.held.get(&conn).is_some_and(|it| it.granted);
         let held = Held {
-            copier_id: copier_id.to_owned(),
+            copier_id: copier_id.clone(),
+            run: who.run,
+            link: who.link,
             claim,
             granted: yields && had,
             leased_until: None,
@@ -136,19 +141,25 @@ impl Claims {
                 words.push(Change::Others(holder, others));
             }
         }
-        words.extend(self.end_leases(copier_id));
+        words.extend(self.end_leases(who));
         words.extend(self.settle());
         Ok(words)
     }
 
-    /// A stream is gone; `farewell`: its copier has ended it. Gives what is to be said.
-    pub(super) fn detach(&mut self, now: Duration, conn: ConnId, farewell: bool) -> Vec<Change> {
+    /// A stream is gone. Gives what is to be said.
+    pub(super) fn detach(&mut self, now: Duration, conn: ConnId) -> Vec<Change> {
         match self.held.get_mut(&conn) {
-            Some(held) if held.granted && !farewell => {
+            Some(held) if held.granted => {
                 held.leased_until = Some(now + LEASE);
-                Vec::new()
             }
-            Some(_) | None => self.remove(conn),
+            Some(_) | None => return self.remove(conn),
+        }
+        let held = self.held.iter();
+        let leases = held.filter_map(|(conn, it)| Some((it.leased_until?, *conn)));
+        let leases: Vec<(Duration, ConnId)> = leases.collect();
+        match leases.iter().min() {
+            Some((_, oldest)) if leases.len() > MOST_LEASES => self.remove(*oldest),
+            Some(_) | None => Vec::new(),
         }
     }
 
@@ -157,9 +168,14 @@ impl Claims {
         self.release(|held| held.leased_until.is_some_and(|until| until <= now))
     }
 
-    /// A copier has claimed anew: what it had on streams that are gone is its no more.
-    fn end_leases(&mut self, copier_id: &str) -> Vec<Change> {
-        self.release(|held| held.leased_until.is_some() && held.copier_id == copier_id)
+    /// A copier has said anew what it claims on a link: what it had there on streams that are gone is its no more, nor
+    /// what an earlier run of it had anywhere.
+    fn end_leases(&mut self, who: &Peer) -> Vec<Change> {
+        self.release(|held| {
+            held.leased_until.is_some()
+                && held.copier_id == who.copier_id
+                && (held.link == who.link || held.run != who.run)
+        })
     }
 
     fn release(&mut self, which: impl Fn(&Held) -> bool) -> Vec<Change> {

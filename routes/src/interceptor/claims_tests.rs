@@ -9,6 +9,15 @@ fn range(first: u8, last: u8) -> ClientRange {
     ClientRange::new(ip(first), ip(last), 1, 65_535).unwrap()
 }
 
+fn peer(name: &str) -> Peer {
+    Peer {
+        copier_id: name.to_owned(),
+        run: 1,
+        link: 0,
+        links: 1,
+    }
+}
+
 fn share(first: u8, last: u8) -> ClaimSet {
     ClaimSet {
         ranges: vec![range(first, last)],
@@ -34,32 +43,38 @@ fn owner(claims: &Claims, client: u8) -> Option<u64> {
 #[test]
 fn overlapping_shares_are_refused_with_the_owners_name() {
     let mut claims = Claims::default();
-    let granted = claims.claim(ConnId(1), "a", share(1, 9)).unwrap();
+    let granted = claims.claim(ConnId(1), &peer("a"), share(1, 9)).unwrap();
     assert_eq!(granted, [Change::Granted(ConnId(1))]);
-    let refused = claims.claim(ConnId(2), "b", share(9, 20)).unwrap_err();
+    let refused = claims
+        .claim(ConnId(2), &peer("b"), share(9, 20))
+        .unwrap_err();
     assert_eq!(refused.owner, "a");
-    claims.claim(ConnId(2), "b", share(10, 20)).unwrap();
+    claims.claim(ConnId(2), &peer("b"), share(10, 20)).unwrap();
     assert_eq!((owner(&claims, 5), owner(&claims, 10)), (Some(1), Some(2)));
     // Another link of the same copier shares its claim.
-    claims.claim(ConnId(3), "a", share(1, 9)).unwrap();
+    claims.claim(ConnId(3), &peer("a"), share(1, 9)).unwrap();
 }
 
 #[test]
 fn two_copiers_cannot_both_have_what_is_left() {
     let mut claims = Claims::default();
-    claims.claim(ConnId(1), "a", all(&[])).unwrap();
-    let refused = claims.claim(ConnId(2), "b", all(&[])).unwrap_err();
+    claims.claim(ConnId(1), &peer("a"), all(&[])).unwrap();
+    let refused = claims.claim(ConnId(2), &peer("b"), all(&[])).unwrap_err();
     assert_eq!(refused.owner, "a");
 }
 
 #[test]
 fn a_share_that_is_given_up_is_free_for_others() {
     let mut claims = Claims::default();
-    claims.claim(ConnId(1), "a", share(1, 9)).unwrap();
-    claims.claim(ConnId(2), "b", share(1, 9)).unwrap_err();
-    let said = claims.claim(ConnId(1), "a", ClaimSet::default()).unwrap();
+    claims.claim(ConnId(1), &peer("a"), share(1, 9)).unwrap();
+    claims
+        .claim(ConnId(2), &peer("b"), share(1, 9))
+        .unwrap_err();
+    let said = claims
+        .claim(ConnId(1), &peer("a"), ClaimSet::default())
+        .unwrap();
     assert_eq!((said, owner(&claims, 5)), (Vec::new(), None));
-    claims.claim(ConnId(2), "b", share(1, 9)).unwrap();
+    claims.claim(ConnId(2), &peer("b"), share(1, 9)).unwrap();
     assert_eq!(owner(&claims, 5), Some(2));
 }
 
@@ -67,18 +82,20 @@ fn a_share_that_is_given_up_is_free_for_others() {
 fn a_share_is_granted_when_what_was_left_is_yielded_or_its_holder_is_gone() {
     for goes in [false, true] {
         let mut claims = Claims::default();
-        claims.claim(ConnId(1), "a", all(&[])).unwrap();
-        let said = claims.claim(ConnId(2), "b", share(5, 9)).unwrap();
+        claims.claim(ConnId(1), &peer("a"), all(&[])).unwrap();
+        let said = claims.claim(ConnId(2), &peer("b"), share(5, 9)).unwrap();
         assert_eq!(said, [Change::Others(ConnId(1), vec![range(5, 9)])]);
         assert_eq!(owner(&claims, 5), Some(1), "until it is yielded");
         let said = match goes {
-            true => claims.detach(Duration::ZERO, ConnId(1), true),
-            false => claims.claim(ConnId(1), "a", all(&[range(5, 9)])).unwrap(),
+            true => claims.remove(ConnId(1)),
+            false => claims
+                .claim(ConnId(1), &peer("a"), all(&[range(5, 9)]))
+                .unwrap(),
         };
         assert!(said.contains(&Change::Granted(ConnId(2))), "{said:?}");
         assert_eq!(owner(&claims, 5), Some(2));
         assert_eq!(owner(&claims, 4), (!goes).then_some(1));
-        let said = claims.detach(Duration::ZERO, ConnId(2), true);
+        let said = claims.remove(ConnId(2));
         assert_eq!(said.is_empty(), goes);
         assert_eq!(owner(&claims, 5), None, "until it is claimed again");
     }
@@ -87,11 +104,13 @@ fn a_share_is_granted_when_what_was_left_is_yielded_or_its_holder_is_gone() {
 #[test]
 fn one_that_comes_later_is_told_what_others_have() {
     let mut claims = Claims::default();
-    claims.claim(ConnId(2), "b", share(5, 9)).unwrap();
-    let said = claims.claim(ConnId(1), "a", all(&[])).unwrap();
+    claims.claim(ConnId(2), &peer("b"), share(5, 9)).unwrap();
+    let said = claims.claim(ConnId(1), &peer("a"), all(&[])).unwrap();
     let others = Change::Others(ConnId(1), vec![range(5, 9)]);
     assert_eq!((said, owner(&claims, 4)), (vec![others], None));
-    let said = claims.claim(ConnId(1), "a", all(&[range(5, 9)])).unwrap();
+    let said = claims
+        .claim(ConnId(1), &peer("a"), all(&[range(5, 9)]))
+        .unwrap();
     assert_eq!(said, [Change::Granted(ConnId(1))]);
 }
 
@@ -118,12 +137,14 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
             let words = match (conn, step < 50 && next(3) > 0) {
                 (_, false) if told.is_some() => {
                     without = told.take().unwrap();
-                    claims.claim(ConnId(1), "all", all(&without)).unwrap()
+                    claims
+                        .claim(ConnId(1), &peer("all"), all(&without))
+                        .unwrap()
                 }
                 (1, _) if is_there => {
                     (is_there, has_all) = (false, false);
                     told = None;
-                    claims.detach(Duration::ZERO, ConnId(1), true)
+                    claims.remove(ConnId(1))
                 }
                 (1, _) => {
                     is_there = true;
@@ -131,17 +152,17 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
                     if next(2) == 0 {
                         without.clear();
                     }
-                    claims.claim(ConnId(1), "all", all(&without)).unwrap()
+                    claims
+                        .claim(ConnId(1), &peer("all"), all(&without))
+                        .unwrap()
                 }
-                (conn, _) if shares.remove(&conn).is_some() => {
-                    claims.detach(Duration::ZERO, ConnId(conn), true)
-                }
+                (conn, _) if shares.remove(&conn).is_some() => claims.remove(ConnId(conn)),
                 (conn, _) => {
                     shares.insert(conn, false);
                     let (first, last) = bounds(conn);
                     let claim = share(first, last);
                     claims
-                        .claim(ConnId(conn), &conn.to_string(), claim)
+                        .claim(ConnId(conn), &peer(&conn.to_string()), claim)
                         .unwrap()
                 }
             };
@@ -163,7 +184,7 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
             }
         }
         if let Some(others) = told.filter(|_| is_there) {
-            let words = claims.claim(ConnId(1), "all", all(&others)).unwrap();
+            let words = claims.claim(ConnId(1), &peer("all"), all(&others)).unwrap();
             for word in words {
                 match word {
                     Change::Granted(ConnId(1)) => has_all = true,
@@ -181,30 +202,38 @@ fn whoever_comes_and_goes_no_address_has_two_owners() {
 fn a_claim_outlives_a_stream_that_broke_until_its_copier_must_know() {
     let at = Duration::from_secs;
     let mut claims = Claims::default();
-    claims.claim(ConnId(1), "a", share(1, 9)).unwrap();
-    assert_eq!(claims.detach(at(10), ConnId(1), false), []);
+    claims.claim(ConnId(1), &peer("a"), share(1, 9)).unwrap();
+    assert_eq!(claims.detach(at(10), ConnId(1)), []);
     assert_eq!(owner(&claims, 5), None, "nobody hears of its responses");
-    let refused = claims.claim(ConnId(2), "b", share(1, 9)).unwrap_err();
+    let refused = claims
+        .claim(ConnId(2), &peer("b"), share(1, 9))
+        .unwrap_err();
     assert_eq!(refused.owner, "a");
     claims.expire(at(10) + LEASE - at(1));
-    claims.claim(ConnId(2), "b", share(1, 9)).unwrap_err();
+    claims
+        .claim(ConnId(2), &peer("b"), share(1, 9))
+        .unwrap_err();
     claims.expire(at(10) + LEASE);
-    claims.claim(ConnId(2), "b", share(1, 9)).unwrap();
+    claims.claim(ConnId(2), &peer("b"), share(1, 9)).unwrap();
     assert_eq!(owner(&claims, 5), Some(2));
 }
 
 #[test]
 fn a_copier_that_is_back_has_its_own_claim_at_once() {
     let mut claims = Claims::default();
-    claims.claim(ConnId(1), "a", all(&[])).unwrap();
-    claims.claim(ConnId(2), "b", share(1, 9)).unwrap();
-    claims.claim(ConnId(1), "a", all(&[range(1, 9)])).unwrap();
-    claims.detach(Duration::ZERO, ConnId(2), false);
-    let said = claims.claim(ConnId(3), "b", share(1, 9)).unwrap();
+    claims.claim(ConnId(1), &peer("a"), all(&[])).unwrap();
+    claims.claim(ConnId(2), &peer("b"), share(1, 9)).unwrap();
+    claims
+        .claim(ConnId(1), &peer("a"), all(&[range(1, 9)]))
+        .unwrap();
+    claims.detach(Duration::ZERO, ConnId(2));
+    let said = claims.claim(ConnId(3), &peer("b"), share(1, 9)).unwrap();
     assert!(said.contains(&Change::Granted(ConnId(3))), "{said:?}");
     assert_eq!(owner(&claims, 5), Some(3));
     assert_eq!(claims.expire(LEASE), []);
     // And what it had is free when it says so.
-    claims.claim(ConnId(3), "b", ClaimSet::default()).unwrap();
+    claims
+        .claim(ConnId(3), &peer("b"), ClaimSet::default())
+        .unwrap();
     assert_eq!(owner(&claims, 5), None);
 }

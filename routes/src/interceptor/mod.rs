@@ -107,13 +107,14 @@ impl Registry {
 
     /// A stream is open.
     pub fn attach(&mut self, conn: ConnId, peer: Peer) {
-        self.owners.attach(conn, peer);
+        let gone = self.owners.attach(conn, peer);
+        self.tell_taken(conn, &gone, true);
     }
 
     /// A stream is gone. What its copier owned stays its own for [`LEASE`], since it may not have noticed, and may be
-    /// back; not if it has ended the stream itself (`farewell`). `now` is the time since any fixed moment.
-    pub fn detach(&mut self, now: Duration, conn: ConnId, farewell: bool) {
-        let changes = self.owners.detach(now, conn, farewell);
+    /// back. `now` is the time since any fixed moment.
+    pub fn detach(&mut self, now: Duration, conn: ConnId) {
+        let changes = self.owners.detach(now, conn);
         self.tell(changes);
     }
 
@@ -199,7 +200,10 @@ impl Registry {
     /// Gives up headers that have waited too long, and ends leases. To be called every 100 ms or so.
     pub fn expire(&mut self, now: Duration) {
         self.pending.expire(now);
-        let changes = self.owners.expire(now);
+        let (gone, changes) = self.owners.expire(now);
+        for (conn, flows) in gone {
+            self.tell_taken(conn, &flows, true);
+        }
         self.tell(changes);
     }
 
@@ -268,3 +272,7 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

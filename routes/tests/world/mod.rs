@@ -278,7 +278,7 @@ impl World {
 
     fn detach(&mut self, at: usize, line: &Line) {
         if let Some(conn) = line.0.borrow_mut().conn.take() {
-            self.interceptors[at].registry.detach(self.now, conn, false);
+            self.interceptors[at].registry.detach(self.now, conn);
             self.interceptors[at].streams.remove(&conn);
         }
         self.interceptors[at].speak();

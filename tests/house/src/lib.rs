@@ -106,11 +106,8 @@ fn crate_paths(text: &str) -> impl Iterator<Item = &str> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let behind = text.split("crate::").skip(1);
     behind.flat_map(move |rest| {
-        let group = rest
-            .strip_prefix('{')
-            .and_then(|rest| rest.split('}').next());
-        let names: Vec<&str> = match group {
-            Some(group) => group.split(',').map(str::trim).collect(),
+        let names = match rest.strip_prefix('{') {
+            Some(group) => first_names(group),
             None => vec![rest],
         };
         names.into_iter().map(move |name| {
@@ -118,6 +115,27 @@ fn crate_paths(text: &str) -> impl Iterator<Item = &str> {
             name.get(..end).unwrap_or(name)
         })
     })
+}
+
+/// What stands between the commas of a group in braces, up to its end, without what braces inside of it hold.
+fn first_names(group: &str) -> Vec<&str> {
+    let (mut depth, mut begin, mut names) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' | ',' if depth == 0 => {
+                names.extend(group.get(begin..at).map(str::trim));
+                begin = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            '}' => depth -= 1,
+            // Any other character.
+            _ => {}
+        }
+    }
+    names
 }
 
 /// Those that use each other in a circle, with one way around it.
@@ -152,8 +170,8 @@ pub fn circle(uses: &Uses) -> Option<Vec<String>> {
 pub struct Picture {
     /// A folder, or `crates`.
     pub of: String,
-    /// Names from the lowest floor up.
-    pub floors: Vec<Vec<String>>,
+    /// Names from the lowest floor up, behind the number that the floor is given.
+    pub floors: Vec<(String, Vec<String>)>,
 }
 
 impl Picture {
@@ -163,8 +181,11 @@ impl Picture {
         let pictures = blocks.filter_map(|block| {
             let (of, rest) = block.split_once('\n')?;
             let lines = rest.split("```").next()?.lines();
-            let names = |line: &str| line.split_whitespace().skip(1).map(str::to_owned).collect();
-            let mut floors: Vec<Vec<String>> = lines.map(names).collect();
+            let floor = |line: &str| {
+                let mut words = line.split_whitespace().map(str::to_owned);
+                (words.next().unwrap_or_default(), words.collect())
+            };
+            let mut floors: Vec<(String, Vec<String>)> = lines.map(floor).collect();
             floors.reverse();
             let of = of.trim().to_owned();
             Some(Self { of, floors })
@@ -174,11 +195,18 @@ impl Picture {
 
     /// What is wrong with the picture: who is missing or not there, and who uses what does not stand below.
     pub fn contradictions(&self, uses: &Uses) -> Vec<String> {
-        let numbered = self.floors.iter().zip(1..);
-        let floors: BTreeMap<&str, i32> = numbered
-            .flat_map(|(names, floor)| names.iter().map(move |name| (name.as_str(), floor)))
-            .collect();
+        let mut floors: BTreeMap<&str, i32> = BTreeMap::new();
         let mut wrong = Vec::new();
+        for ((number, names), floor) in self.floors.iter().zip(1..) {
+            if *number != floor.to_string() {
+                wrong.push(format!("floor {floor} is called {number}"));
+            }
+            for name in names {
+                if floors.insert(name, floor).is_some() {
+                    wrong.push(format!("{name} is drawn twice"));
+                }
+            }
+        }
         for name in floors.keys().filter(|name| !uses.contains_key(**name)) {
             wrong.push(format!("{name} is drawn and not there"));
         }
@@ -225,6 +253,11 @@ mod tests {
         ] {
             assert_eq!(picture.contradictions(&wrong).len(), 1, "{wrong:?}");
         }
+        for drawn in ["2 a b\n1 c b\n", "3 a b\n1 c\n"] {
+            let pictures = Picture::all(&format!("```floors x/src\n{drawn}```\n"));
+            let wrong = pictures.first().unwrap().contradictions(&fine);
+            assert_eq!(wrong.len(), 1, "{drawn}: {wrong:?}");
+        }
     }
 
     #[test]
@@ -237,7 +270,7 @@ mod tests {
 
     #[test]
     fn paths_in_braces_and_in_expressions_count_and_comments_do_not() {
-        let text = "use crate::{one::A, two};\nlet x = crate::three::f(); // crate::four\n";
+        let text = "use crate::{one::{A, B}, two};\nlet x = crate::three::f(); // crate::four\n";
         let text = code(text);
         let found: Vec<&str> = crate_paths(&text).collect();
         assert_eq!(found, ["one", "two", "three"]);
