@@ -324,13 +324,7 @@ pub fn named(others: &BTreeMap<NotTcp, u64>) -> BTreeMap<String, u64> {
 impl Report {
     /// Makes a report.
     pub fn new(from: &Sources<'_>) -> Self {
-        let Sources {
-            stats,
-            gauges,
-            ring,
-            decode,
-            ..
-        } = from;
+        let Sources { stats, ring, .. } = from;
         let (fidelity, fidelity_low) = fidelity(stats, ring);
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
@@ -341,95 +335,15 @@ impl Report {
             }),
             held_back: from.held_back.clone(),
             targets: from.probes.clone(),
-            sessions: Sessions {
-                captured: stats.sessions_captured,
-                midway: stats.sessions_midway,
-                seen: stats.services_seen.clone(),
-                encrypted: stats.sessions_encrypted,
-                resumed: stats.sessions_resumed,
-                set_aside: stats.sessions_set_aside,
-                ended: stats.sessions_ended,
-                cut: stats.sessions_cut,
-                unpicked: stats.sessions_unpicked,
-                unopened: stats.sessions_unopened,
-                open: gauges.sessions as u64,
-                unchosen: stats.sessions_unchosen,
-                refused: refusals(&stats.sessions_refused),
-            },
-            replicas: Replicas {
-                opened: stats.replicas_opened,
-                established: stats.replicas_established,
-                slow_connects: stats.slow_connects,
-                silent_targets: stats.targets_stopped,
-                ports_reused_early: stats.ports_reused_early,
-                moved: stats.replicas_moved,
-                completed: stats.replicas_completed,
-                open: (gauges.replicas - gauges.replicas_lingering) as u64,
-                waiting: gauges.replicas_waiting as u64,
-                aborted: AbortReason::ALL
-                    .into_iter()
-                    .map(|reason| (reason.name(), stats.replicas_aborted.of(reason)))
-                    .filter(|(_, count)| *count > 0)
-                    .collect(),
-                refused: refusals(&stats.replicas_refused),
-            },
-            bytes: Bytes {
-                captured: stats.bytes_captured,
-                wanted: stats.bytes_wanted,
-                sent: stats.bytes_sent,
-                delivered: stats.bytes_delivered,
-                retransmitted: stats.bytes_retransmitted,
-                answered: stats.bytes_answered,
-                backlog: gauges.backlog,
-                repeated: stats.bytes_repeated,
-                differing: stats.bytes_differing,
-                refused: stats.bytes_refused,
-                missing: stats.bytes_missing,
-                set_aside: stats.bytes_set_aside,
-                unchosen: stats.bytes_unchosen,
-                left_out: stats.bytes_left_out,
-            },
+            sessions: sessions(from),
+            replicas: replicas(from),
+            bytes: bytes(from),
             fidelity,
             fidelity_low,
             pressure: from.pressure,
-            packets: Packets {
-                client_segments: stats.client_segments,
-                live_segments: stats.live_segments,
-                response_headers: stats.target_headers,
-                response_headers_unknown: stats.target_headers_unknown,
-                response_batches_dropped: from.dropped_batches,
-                sent: stats.packets_sent,
-                retransmitted: stats.packets_retransmitted,
-                retransmission_timeouts: stats.retransmission_timeouts,
-                fast_retransmits: stats.fast_retransmits,
-                window_probes: stats.window_probes,
-                stale_connections_reset: stats.stale_connections_reset,
-            },
-            capture: Capture {
-                received: ring.received + from.answers.received,
-                dropped: ring.dropped + from.answers.dropped,
-                syns_lost: from.syns_lost,
-                not_tcp: decode.not_tcp,
-                others: named(from.others),
-                malformed: decode.malformed,
-                fragments: decode.fragments,
-                cut: decode.cut,
-                checksum: decode.checksum,
-                unowned: stats.segments_unowned,
-                out_of_window: stats.segments_out_of_window,
-                late: stats.segments_late,
-                resets_doubted: stats.resets_doubted,
-                syns_challenged: stats.syns_challenged,
-            },
-            send: Send {
-                packets: from.send.packets,
-                bytes: from.send.bytes,
-                errors: SendErrorKind::ALL
-                    .into_iter()
-                    .map(|kind| (kind.name(), from.send.failures(kind)))
-                    .filter(|(_, count)| *count > 0)
-                    .collect(),
-            },
+            packets: packets(from),
+            capture: capture(from),
+            send: send(from),
             gate: Gate {
                 passed: stats.gate_passed,
                 quiet: stats.gate_quiet,
@@ -448,6 +362,120 @@ impl Report {
                 },
             },
         }
+    }
+}
+
+fn sessions(from: &Sources<'_>) -> Sessions {
+    let stats = from.stats;
+    let gauges = &from.gauges;
+    Sessions {
+        captured: stats.sessions_captured,
+        midway: stats.sessions_midway,
+        seen: stats.services_seen.clone(),
+        encrypted: stats.sessions_encrypted,
+        resumed: stats.sessions_resumed,
+        set_aside: stats.sessions_set_aside,
+        ended: stats.sessions_ended,
+        cut: stats.sessions_cut,
+        unpicked: stats.sessions_unpicked,
+        unopened: stats.sessions_unopened,
+        open: gauges.sessions as u64,
+        unchosen: stats.sessions_unchosen,
+        refused: refusals(&stats.sessions_refused),
+    }
+}
+
+fn replicas(from: &Sources<'_>) -> Replicas {
+    let stats = from.stats;
+    let gauges = &from.gauges;
+    Replicas {
+        opened: stats.replicas_opened,
+        established: stats.replicas_established,
+        slow_connects: stats.slow_connects,
+        silent_targets: stats.targets_stopped,
+        ports_reused_early: stats.ports_reused_early,
+        moved: stats.replicas_moved,
+        completed: stats.replicas_completed,
+        open: (gauges.replicas - gauges.replicas_lingering) as u64,
+        waiting: gauges.replicas_waiting as u64,
+        aborted: AbortReason::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), stats.replicas_aborted.of(reason)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+        refused: refusals(&stats.replicas_refused),
+    }
+}
+
+fn bytes(from: &Sources<'_>) -> Bytes {
+    let stats = from.stats;
+    let gauges = &from.gauges;
+    Bytes {
+        captured: stats.bytes_captured,
+        wanted: stats.bytes_wanted,
+        sent: stats.bytes_sent,
+        delivered: stats.bytes_delivered,
+        retransmitted: stats.bytes_retransmitted,
+        answered: stats.bytes_answered,
+        backlog: gauges.backlog,
+        repeated: stats.bytes_repeated,
+        differing: stats.bytes_differing,
+        refused: stats.bytes_refused,
+        missing: stats.bytes_missing,
+        set_aside: stats.bytes_set_aside,
+        unchosen: stats.bytes_unchosen,
+        left_out: stats.bytes_left_out,
+    }
+}
+
+fn packets(from: &Sources<'_>) -> Packets {
+    let stats = from.stats;
+    Packets {
+        client_segments: stats.client_segments,
+        live_segments: stats.live_segments,
+        response_headers: stats.target_headers,
+        response_headers_unknown: stats.target_headers_unknown,
+        response_batches_dropped: from.dropped_batches,
+        sent: stats.packets_sent,
+        retransmitted: stats.packets_retransmitted,
+        retransmission_timeouts: stats.retransmission_timeouts,
+        fast_retransmits: stats.fast_retransmits,
+        window_probes: stats.window_probes,
+        stale_connections_reset: stats.stale_connections_reset,
+    }
+}
+
+fn capture(from: &Sources<'_>) -> Capture {
+    let stats = from.stats;
+    let ring = &from.ring;
+    let decode = &from.decode;
+    Capture {
+        received: ring.received + from.answers.received,
+        dropped: ring.dropped + from.answers.dropped,
+        syns_lost: from.syns_lost,
+        not_tcp: decode.not_tcp,
+        others: named(from.others),
+        malformed: decode.malformed,
+        fragments: decode.fragments,
+        cut: decode.cut,
+        checksum: decode.checksum,
+        unowned: stats.segments_unowned,
+        out_of_window: stats.segments_out_of_window,
+        late: stats.segments_late,
+        resets_doubted: stats.resets_doubted,
+        syns_challenged: stats.syns_challenged,
+    }
+}
+
+fn send(from: &Sources<'_>) -> Send {
+    Send {
+        packets: from.send.packets,
+        bytes: from.send.bytes,
+        errors: SendErrorKind::ALL
+            .into_iter()
+            .map(|kind| (kind.name(), from.send.failures(kind)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
     }
 }
 

@@ -114,79 +114,14 @@ impl Engine {
             return;
         }
         session.last_seen = session.last_seen.max(at);
-        match &mut session.phase {
-            Phase::Midway(midway) => {
-                let near = midway.is_near(packet.header.seq);
-                let ended = near && (flags.has(Flags::FIN) || flags.has(Flags::RST));
-                let watch = midway.watch;
-                let one_way = self.stats.live_segments == 0;
-                let watched = midway.on_client(packet, one_way);
-                // What is not admitted now may be at its next turn.
-                let admission = watched.begins.then(|| self.admit_again(now, key, watch));
-                let Some(Admission::Copied(copies)) = admission else {
-                    self.count_watched(watch, watched, packet);
-                    if !near {
-                        self.note_stray(at, key, packet);
-                    }
-                    if ended {
-                        self.remove_session(key);
-                    }
+        match session.phase {
+            Phase::Midway(_) => {
+                if !self.watch_client(now, key, at, packet) {
                     return;
-                };
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.stream = ClientStream::new(packet.header.seq);
-                    session.live = crate::live::LiveView::midway(at, packet.header.ack);
-                    session.phase = Phase::Active { copies, busy: 0 };
                 }
-                match watch {
-                    Watch::Met | Watch::Refused => {
-                        self.stats.sessions_midway += 1;
-                        self.stats.sessions_captured += 1;
-                    }
-                    Watch::Gap | Watch::SetAside => self.stats.sessions_resumed += 1,
-                }
-                self.open_replicas(now, key);
             }
             Phase::Opening => {
-                if flags.has(Flags::RST) {
-                    // A RST with another number answers for an earlier connection of the
-                    // four-tuple, whose end the client has just learned of (RFC 9293 3.10.7.3).
-                    let seq = packet.header.seq;
-                    let stream = &session.stream;
-                    let own = seq.add(1) == stream.first_seq()
-                        || stream.offset_of(seq).is_some_and(|o| o <= stream.len());
-                    if own {
-                        self.remove_session(key);
-                    }
-                    return;
-                }
-                let seq = packet.header.seq;
-                let stream = &session.stream;
-                let most = match session.live.is_heard() {
-                    true => PLAUSIBLE,
-                    false => FIRST_WINDOW,
-                };
-                let near = stream.offset_of(seq).is_some_and(|o| o <= most);
-                if !flags.has(Flags::SYN) && !near && seq.add(1) != stream.first_seq() {
-                    // It speaks of an earlier connection of the four-tuple.
-                    self.note_stray(at, key, packet);
-                    return;
-                }
-                if flags.has(Flags::URG) && !flags.has(Flags::ACK) {
-                    // Left out: should the live server take these bytes, it is a capture gap.
-                    return;
-                }
-                if over_limit {
-                    self.stats.sessions_refused.add(RefusalReason::Memory);
-                    self.stats.bytes_refused += packet.payload_len as u64;
-                    self.forget_session(key);
-                    return;
-                }
-                let is_unsent = session.live.is_unsent(&packet.header);
-                if is_unsent && borne_out.is_none() {
-                    return self.put_waiting(key, segment, false, false);
-                }
-                if flags.has(Flags::ACK) && !self.activate(now, at, key, packet) {
+                if !self.take_opening(now, key, segment, over_limit, borne_out.is_some()) {
                     return;
                 }
             }
@@ -205,6 +140,107 @@ impl Engine {
             }
         }
         self.take_client_data(now, key, segment, borne_out);
+    }
+
+    /// A segment of a client whose session was met in its middle. Says whether it begins to be copied here.
+    fn watch_client(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        at: Time,
+        packet: &TcpPacket<'_>,
+    ) -> bool {
+        let Some(Phase::Midway(midway)) = self.sessions.get_mut(key).map(|it| &mut it.phase) else {
+            return true;
+        };
+        let flags = packet.header.flags;
+        let near = midway.is_near(packet.header.seq);
+        let ended = near && (flags.has(Flags::FIN) || flags.has(Flags::RST));
+        let watch = midway.watch;
+        let one_way = self.stats.live_segments == 0;
+        let watched = midway.on_client(packet, one_way);
+        // What is not admitted now may be at its next turn.
+        let admission = watched.begins.then(|| self.admit_again(now, key, watch));
+        let Some(Admission::Copied(copies)) = admission else {
+            self.count_watched(watch, watched, packet);
+            if !near {
+                self.note_stray(at, key, packet);
+            }
+            if ended {
+                self.remove_session(key);
+            }
+            return false;
+        };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.stream = ClientStream::new(packet.header.seq);
+            session.live = crate::live::LiveView::midway(at, packet.header.ack);
+            session.phase = Phase::Active { copies, busy: 0 };
+        }
+        match watch {
+            Watch::Met | Watch::Refused => {
+                self.stats.sessions_midway += 1;
+                self.stats.sessions_captured += 1;
+            }
+            Watch::Gap | Watch::SetAside => self.stats.sessions_resumed += 1,
+        }
+        self.open_replicas(now, key);
+        true
+    }
+
+    /// A segment of a client whose handshake is not complete. Says whether its payload is to be taken.
+    fn take_opening(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        segment: ClientSegment<'_>,
+        over_limit: bool,
+        is_borne_out: bool,
+    ) -> bool {
+        let ClientSegment { at, packet, .. } = segment;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let flags = packet.header.flags;
+        if flags.has(Flags::RST) {
+            // A RST with another number answers for an earlier connection of the
+            // four-tuple, whose end the client has just learned of (RFC 9293 3.10.7.3).
+            let seq = packet.header.seq;
+            let stream = &session.stream;
+            let own = seq.add(1) == stream.first_seq()
+                || stream.offset_of(seq).is_some_and(|o| o <= stream.len());
+            if own {
+                self.remove_session(key);
+            }
+            return false;
+        }
+        let seq = packet.header.seq;
+        let stream = &session.stream;
+        let most = match session.live.is_heard() {
+            true => PLAUSIBLE,
+            false => FIRST_WINDOW,
+        };
+        let near = stream.offset_of(seq).is_some_and(|o| o <= most);
+        if !flags.has(Flags::SYN) && !near && seq.add(1) != stream.first_seq() {
+            // It speaks of an earlier connection of the four-tuple.
+            self.note_stray(at, key, packet);
+            return false;
+        }
+        if flags.has(Flags::URG) && !flags.has(Flags::ACK) {
+            // Left out: should the live server take these bytes, it is a capture gap.
+            return false;
+        }
+        if over_limit {
+            self.stats.sessions_refused.add(RefusalReason::Memory);
+            self.stats.bytes_refused += packet.payload_len as u64;
+            self.forget_session(key);
+            return false;
+        }
+        let is_unsent = session.live.is_unsent(&packet.header);
+        if is_unsent && !is_borne_out {
+            self.put_waiting(key, segment, false, false);
+            return false;
+        }
+        !flags.has(Flags::ACK) || self.activate(now, at, key, packet)
     }
 
     /// Takes a segment that has waited for what bears it out.
@@ -249,6 +285,55 @@ impl Engine {
         }
     }
 
+    /// Where a client's segment belongs, if it counts now: it stands in its session's window, and need not wait.
+    fn accept<'a>(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        segment: ClientSegment<'a>,
+        is_borne_out: bool,
+    ) -> Option<Placed<'a>> {
+        let ClientSegment { at, packet, .. } = segment;
+        let flags = packet.header.flags;
+        let session = self.sessions.get(key)?;
+        let syn = flags.has(Flags::SYN);
+        let seq = if syn {
+            packet.header.seq.add(1)
+        } else {
+            packet.header.seq
+        };
+        let Some(placed) = place(&session.stream, seq, packet) else {
+            self.note_stray(at, key, packet);
+            return None;
+        };
+        let offset = placed.offset;
+        let has = session.stream.len().max(session.live.acked);
+        if offset > has + session.live.reach().min(PLAUSIBLE) {
+            self.note_stray(at, key, packet);
+            self.stats.segments_out_of_window += 1;
+            return None;
+        }
+        let is_unsent = session.live.is_unsent(&packet.header);
+        self.bear_out_ack(now, key, offset);
+        if is_unsent {
+            self.bear_out(key, packet.header.ack);
+        }
+        if !is_borne_out && self.waits(key, segment, offset) {
+            return None;
+        }
+        if packet.payload_len > 0 && flags.has(Flags::URG) && !syn {
+            self.end_before_urgent(now, key, at, packet);
+            return None;
+        }
+        let reset = flags.has(Flags::RST);
+        if reset && !self.is_at_next_byte(key, offset) {
+            let kind = EndKind::Reset;
+            self.doubt_reset(key, at, End { offset, kind });
+            return None;
+        }
+        Some(placed)
+    }
+
     fn take_client_data(
         &mut self,
         now: Time,
@@ -261,47 +346,15 @@ impl Engine {
             packet,
             payload,
         } = segment;
-        let flags = packet.header.flags;
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let syn = flags.has(Flags::SYN);
-        let seq = if syn {
-            packet.header.seq.add(1)
-        } else {
-            packet.header.seq
-        };
+        let accepted = self.accept(now, key, segment, borne_out.is_some());
         let Some(Placed {
             offset,
             bytes,
             end: wire_end,
-        }) = place(&session.stream, seq, packet)
+        }) = accepted
         else {
-            self.note_stray(at, key, packet);
             return;
         };
-        let has = session.stream.len().max(session.live.acked);
-        if offset > has + session.live.reach().min(PLAUSIBLE) {
-            self.note_stray(at, key, packet);
-            self.stats.segments_out_of_window += 1;
-            return;
-        }
-        let is_unsent = session.live.is_unsent(&packet.header);
-        self.bear_out_ack(now, key, offset);
-        if is_unsent {
-            self.bear_out(key, packet.header.ack);
-        }
-        if borne_out.is_none() && self.waits(key, segment, offset) {
-            return;
-        }
-        if packet.payload_len > 0 && flags.has(Flags::URG) && !syn {
-            return self.end_before_urgent(now, key, at, packet);
-        }
-        let reset = flags.has(Flags::RST);
-        if reset && !self.is_at_next_byte(key, offset) {
-            let kind = EndKind::Reset;
-            return self.doubt_reset(key, at, End { offset, kind });
-        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

@@ -91,53 +91,12 @@ impl Engine {
             seq, ack, flags, ..
         } = packet.header;
         let reset = flags.has(Flags::RST);
-        match &mut session.phase {
-            Phase::Midway(midway) => {
-                let missing = midway.on_live(packet);
-                match midway.watch {
-                    Watch::Gap => self.stats.bytes_missing += missing,
-                    Watch::SetAside => self.stats.bytes_set_aside += missing,
-                    Watch::Met | Watch::Refused => {}
-                }
-                if reset {
-                    self.remove_session(key);
-                }
-                return;
-            }
-            Phase::Opening if reset => {
-                // The live server refused: the client's connection never existed. A RST that
-                // acknowledges something else is meant for an earlier connection of the four-tuple
-                // (RFC 9293 3.10.7.3).
-                let header = &packet.header;
-                let refused = match session.live.is_known() {
-                    true => session.live.is_next(header.seq),
-                    false => {
-                        header.flags.has(Flags::ACK) && header.ack == session.stream.first_seq()
-                    }
-                };
-                match refused {
-                    true => self.remove_session(key),
-                    false => self.refute(key, seq),
-                }
-                return;
-            }
-            // It answers another SYN.
-            Phase::Opening
-                if flags.has(Flags::SYN)
-                    && session
-                        .stream
-                        .offset_of(ack)
-                        .is_none_or(|offset| offset > session.stream.known_end()) =>
-            {
-                return;
-            }
-            // Before it has answered the SYN, it speaks of an earlier connection of the four-tuple
-            // that it still knows (RFC 5961 4.2), in numbers that mean nothing here.
-            Phase::Opening if !session.live.is_known() && !packet.header.flags.has(Flags::SYN) => {
-                return;
-            }
-            Phase::Opening | Phase::Active { .. } => {}
+        if !self.concerns(key, packet) {
+            return;
         }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let doubts = self.doubts.get(key).copied().unwrap_or_default();
         let stream = &session.stream;
         let finished = session.live.finished;
@@ -205,6 +164,66 @@ impl Engine {
             self.arm_session(key);
         }
         self.weigh_reset(now, key);
+    }
+
+    /// Whether what the live server said concerns the stream of a session: not one that is only watched, or that the
+    /// server refused, nor an earlier connection of its four-tuple.
+    fn concerns(&mut self, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let TcpHeader {
+            seq, ack, flags, ..
+        } = packet.header;
+        let reset = flags.has(Flags::RST);
+        match &mut session.phase {
+            Phase::Midway(midway) => {
+                let missing = midway.on_live(packet);
+                match midway.watch {
+                    Watch::Gap => self.stats.bytes_missing += missing,
+                    Watch::SetAside => self.stats.bytes_set_aside += missing,
+                    Watch::Met | Watch::Refused => {}
+                }
+                if reset {
+                    self.remove_session(key);
+                }
+                return false;
+            }
+            Phase::Opening if reset => {
+                // The live server refused: the client's connection never existed. A RST that
+                // acknowledges something else is meant for an earlier connection of the four-tuple
+                // (RFC 9293 3.10.7.3).
+                let header = &packet.header;
+                let refused = match session.live.is_known() {
+                    true => session.live.is_next(header.seq),
+                    false => {
+                        header.flags.has(Flags::ACK) && header.ack == session.stream.first_seq()
+                    }
+                };
+                match refused {
+                    true => self.remove_session(key),
+                    false => self.refute(key, seq),
+                }
+                return false;
+            }
+            // It answers another SYN.
+            Phase::Opening
+                if flags.has(Flags::SYN)
+                    && session
+                        .stream
+                        .offset_of(ack)
+                        .is_none_or(|offset| offset > session.stream.known_end()) =>
+            {
+                return false;
+            }
+            // Before it has answered the SYN, it speaks of an earlier connection of the four-tuple
+            // that it still knows (RFC 5961 4.2), in numbers that mean nothing here.
+            Phase::Opening if !session.live.is_known() && !packet.header.flags.has(Flags::SYN) => {
+                return false;
+            }
+            Phase::Opening | Phase::Active { .. } => {}
+        }
+        true
     }
 
     /// The live server has reset the connection.
