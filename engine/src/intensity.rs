@@ -124,6 +124,19 @@ impl Place {
         // Less than a million: 64 bits of hash times a million, shifted by 64.
         Self(((hash * u128::from(UNIT)) >> 64) as u32)
     }
+
+    /// The place among the sessions that an intensity chooses: of those that it leaves out, the last. Where it chooses
+    /// all, or none any more, that is the place among all.
+    pub(crate) fn among(self, chosen: Intensity) -> Self {
+        match chosen.0 {
+            0 | UNIT.. => self,
+            // Less than 2^40 divided by at least 1, and at most UNIT - 1.
+            chosen => {
+                let place = u64::from(self.0) * u64::from(UNIT) / u64::from(chosen);
+                Self(u32::try_from(place).map_or(UNIT - 1, |place| place.min(UNIT - 1)))
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod departed;
 mod engine;
 mod intensity;
 mod key;
-mod live;
+mod live_view;
 mod payload;
 mod pool;
 mod ranges;

@@ -6,7 +6,7 @@ use millrace_wire::{Flags, FourTuple, Seq, TcpPacket};
 
 use crate::config::Config;
 use crate::key::ReplicaKey;
-use crate::live::LiveView;
+use crate::live_view::LiveView;
 use crate::pool::BlockPool;
 use crate::replica::Needs;
 use crate::stream::{ClientStream, EndKind};

@@ -2,14 +2,15 @@
 //! and returns their headers to the copiers that own the flows.
 //!
 //! ```text
-//!   copiers ──▶ route info ──▶ owners ─┐
-//!                                      ├──▶ response headers ──▶ copiers
-//!   devices, queue ──▶ sources ────────┘
+//!   copiers ──▶ route info ──▶ registry ─┐
+//!                                        ├──▶ response headers ──▶ copiers
+//!   devices, queue ──▶ sources ──────────┘
 //! ```
 //!
 //! - [`options`]: the command line.
 //! - [`daemon`]: puts the parts together, and ends them.
-//! - [`worker`]: the one thread that owns sources and owners.
+//! - [`worker`]: the one thread that owns the sources and the registry
+//!   ([`millrace_routes::interceptor::Registry`]: whose a response is).
 //! - [`source`] and [`queue`]: devices and an NFQUEUE as sources of responses.
 //! - [`forwarding`]: serves nobody on an assistant that would send on what is diverted to it.
 //! - [`tracer`]: looks for copiers' probes that stay unanswered.

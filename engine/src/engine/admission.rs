@@ -117,8 +117,10 @@ impl Engine {
             && self.target_with(&client.ip).is_none()
     }
 
+    /// The place of a client's session among those that are chosen now: what is given up under pressure is a part of
+    /// these.
     pub(super) fn place(&self, client: Endpoint) -> Place {
-        Place::of(&self.config.intensity_key, client)
+        Place::of(&self.config.intensity_key, client).among(self.intensity)
     }
 
     pub(super) fn copies(&self, client: Endpoint) -> u16 {

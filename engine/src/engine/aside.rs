@@ -1,6 +1,6 @@
 //! Order under pressure: which sessions are refused, and which are set aside.
 //!
-//! Both go by the place that the keyed hash gives a session, as the intensity does: so what is taken
+//! Both go by the place that the keyed hash gives a session, among those that the intensity chooses: so what is taken
 //! under more pressure is a part of what is taken under less. A session that is set aside is cut at
 //! the target once what was captured of it is delivered, watched from then on, and taken up again at
 //! a turn when the pressure is gone.
@@ -17,9 +17,9 @@ use crate::time::Time;
 /// What part of the sessions is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relief {
-    /// Of new sessions, those with a place below this are admitted.
+    /// Of new sessions that the intensity chooses, this part is admitted: those with the lowest places.
     pub admit: Intensity,
-    /// Of open sessions, those with a place below this are kept.
+    /// The same of open sessions, which are kept.
     pub keep: Intensity,
 }
 

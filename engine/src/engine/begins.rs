@@ -4,7 +4,7 @@ use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::admission::Admission;
-use super::client::ClientSegment;
+use super::client_segments::ClientSegment;
 use crate::key::SessionKey;
 use crate::session::{Midway, Phase, Session, Watch};
 use crate::time::Time;

@@ -13,7 +13,7 @@ use millrace_wire::{Flags, Seq, TcpHeader, TcpOptions};
 
 use super::Engine;
 use crate::key::SessionKey;
-use crate::live::Said;
+use crate::live_view::Said;
 use crate::session::Phase;
 use crate::stream::{End, EndKind};
 use crate::time::Time;

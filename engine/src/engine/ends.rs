@@ -3,7 +3,7 @@
 use millrace_wire::{Flags, TcpPacket};
 
 use super::Engine;
-use super::client::{mark, place};
+use super::client_segments::{mark, place};
 use crate::key::SessionKey;
 use crate::session::{Course, Session};
 use crate::stats::AbortReason;

@@ -12,7 +12,7 @@ use millrace_wire::Seq;
 use super::Engine;
 use super::admission::Admission;
 use crate::key::SessionKey;
-use crate::live::LiveView;
+use crate::live_view::LiveView;
 use crate::payload::Payload;
 use crate::replica::Replica;
 use crate::session::{Course, Midway, Phase, Session, Watch};

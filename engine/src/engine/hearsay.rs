@@ -8,7 +8,7 @@ use millrace_wire::Seq;
 
 use super::Engine;
 use crate::key::SessionKey;
-use crate::live::Said;
+use crate::live_view::Said;
 use crate::time::Time;
 
 impl Engine {

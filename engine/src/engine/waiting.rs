@@ -9,10 +9,10 @@ use bytes::Bytes;
 use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
-use super::client::{BorneOut, ClientSegment};
+use super::client_segments::{BorneOut, ClientSegment};
 use super::doubts::BORNE_OUT_AFTER;
 use crate::key::SessionKey;
-use crate::live::{ACKS_APART, Said};
+use crate::live_view::{ACKS_APART, Said};
 use crate::payload::Payload;
 use crate::session::{Phase, Session};
 use crate::stream::ClientStream;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use millrace_engine::{
-    AbortReason, Caps, Config, Engine, Event, Intensity, RefusalReason, Share, SourcePool, Stats,
+    AbortReason, Caps, Config, Engine, Event, Intensity, RefusalReason, Relief, Share, SourcePool,
+    Stats,
 };
 use millrace_wire::{Endpoint, Flags, FourTuple};
 
@@ -187,6 +188,30 @@ fn at_a_lower_intensity_open_sessions_go_on_and_new_ones_are_left_out() {
     assert_eq!(stats(&world).bytes_unchosen, 500);
     world.assert_all_delivered();
     world.assert_nothing_left();
+}
+
+#[test]
+fn under_pressure_a_part_of_those_that_are_chosen_is_admitted_at_any_intensity() {
+    for intensity in [0.2, 1.0, 2.5] {
+        let mut world = with(|config| config.intensity = Intensity::from_ratio(intensity));
+        let relief = Relief {
+            admit: Intensity::from_ratio(0.5),
+            ..Relief::default()
+        };
+        world.call(at(ms(0)), move |world| {
+            let now = world.now;
+            world.engine.set_relief(now, relief);
+        });
+        for number in 0..1000u16 {
+            world.capture(Live::new(at(ms(10 + u64::from(number))), PORT + number).play(&talk()));
+        }
+        world.run(secs(30));
+        let stats = stats(&world);
+        let refused = stats.sessions_refused.of(RefusalReason::Overload) as f64;
+        let chosen = 1000.0 - stats.sessions_unchosen as f64;
+        let part = refused / chosen;
+        assert!((0.4..0.6).contains(&part), "{part} at {intensity}");
+    }
 }
 
 #[test]

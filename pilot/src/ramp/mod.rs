@@ -2,7 +2,7 @@
 //!
 //! - `parse`: how it is written.
 //!
-//! Only the plan is here, as a function of time; who follows it is [`crate::control`].
+//! Only the plan is here, as a function of time; who follows it is [`crate::Pilot`].
 
 mod parse;
 

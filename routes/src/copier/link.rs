@@ -8,8 +8,8 @@ use millrace_proto::{ClaimSet, ClientRange, FlowId, FlowRecord};
 use millrace_wire::FourTuple;
 
 use super::LinkId;
+use super::answered_by::AnsweredBy;
 use super::claim::{Claim, Rank};
-use super::owners::FlowOwners;
 use super::yielded::Yielded;
 use super::{Epoch, Flows, SendError, Uplink};
 use crate::batch::Batch;
@@ -158,7 +158,7 @@ impl<U: Uplink> LinkRoutes<U> {
         &mut self,
         epoch: Epoch,
         flows: &impl Flows,
-        owners: &FlowOwners,
+        owners: &AnsweredBy,
         yielded: &Yielded,
     ) {
         self.is_unsafe = false;
@@ -271,7 +271,7 @@ impl<U: Uplink> LinkRoutes<U> {
         &mut self,
         begins: bool,
         flows: &impl Flows,
-        owners: &FlowOwners,
+        owners: &AnsweredBy,
         yielded: &Yielded,
     ) {
         match self.state {
@@ -289,7 +289,7 @@ impl<U: Uplink> LinkRoutes<U> {
         &mut self,
         epoch: Epoch,
         flows: &impl Flows,
-        owners: &FlowOwners,
+        owners: &AnsweredBy,
         yielded: &Yielded,
     ) {
         self.forgotten = Batch::new();
@@ -304,7 +304,7 @@ impl<U: Uplink> LinkRoutes<U> {
         self.resync(flows, owners);
     }
 
-    fn resync(&mut self, flows: &impl Flows, owners: &FlowOwners) {
+    fn resync(&mut self, flows: &impl Flows, owners: &AnsweredBy) {
         let State::Resyncing(epoch, ids) = &mut self.state else {
             return;
         };

@@ -7,12 +7,12 @@
 //!
 //! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.
 
+mod answered_by;
 mod claim;
 mod conflicts;
 mod event;
 mod flows;
 mod link;
-mod owners;
 mod uplink;
 mod yielded;
 
@@ -29,9 +29,9 @@ pub use flows::Flows;
 pub use link::{FlowTarget, LinkRoutes};
 pub use uplink::{Epoch, SendError, Uplink};
 
+use answered_by::AnsweredBy;
 use claim::{Claim, Rank};
 use conflicts::{Conflicts, Report};
-use owners::FlowOwners;
 use yielded::Yielded;
 
 use crate::batch::Batch;
@@ -65,7 +65,7 @@ const FORGET_PACE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Routes<U> {
     links: Vec<LinkRoutes<U>>,
-    owners: FlowOwners,
+    owners: AnsweredBy,
     conflicts: Conflicts,
     yielded: Yielded,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
@@ -84,7 +84,7 @@ impl<U> Default for Routes<U> {
     fn default() -> Self {
         Self {
             links: Vec::new(),
-            owners: FlowOwners::default(),
+            owners: AnsweredBy::default(),
             conflicts: Conflicts::default(),
             yielded: Yielded::default(),
             announcements: Vec::new(),

@@ -23,7 +23,7 @@ pub(super) const MOST_LEASES: usize = 256;
 
 /// A stream to a copier, and what it owns.
 #[derive(Debug)]
-struct Copier {
+struct Stream {
     who: Peer,
     flows: HashMap<FlowId, FourTuple, RandomState>,
     /// Flows named since the begin of a resync.
@@ -47,7 +47,7 @@ pub(super) struct Owners {
     /// Flows that may be announced, in all.
     limit: usize,
     over_limit: u64,
-    copiers: HashMap<ConnId, Copier>,
+    streams: HashMap<ConnId, Stream>,
     by_flow: HashMap<FourTuple, Owner, RandomState>,
     /// What else streams of the same copier have of a flow: an announcement may be late on its link, and overtake a
     /// newer one on another. Mostly empty.
@@ -63,7 +63,7 @@ impl Owners {
         Self {
             limit,
             over_limit: 0,
-            copiers: HashMap::new(),
+            streams: HashMap::new(),
             by_flow: HashMap::default(),
             shadowed: HashMap::default(),
             claims: Claims::default(),
@@ -74,7 +74,7 @@ impl Owners {
     /// A stream is open. What its copier had on the one before is its own again; what an earlier run of it had is
     /// nobody's. Gives these flows.
     pub(super) fn attach(&mut self, conn: ConnId, who: Peer) -> Vec<FourTuple> {
-        let copiers = self.copiers.iter();
+        let copiers = self.streams.iter();
         let its = copiers
             .filter(|(_, it)| it.leased_until.is_some() && it.who.copier_id == who.copier_id);
         let its: Vec<(ConnId, u64, u32)> = its
@@ -85,7 +85,7 @@ impl Owners {
             if run != who.run {
                 gone.extend(self.drop_stream(before));
             } else if link == who.link
-                && let Some(old) = self.copiers.remove(&before)
+                && let Some(old) = self.streams.remove(&before)
             {
                 flows = old.flows;
                 for (id, flow) in &flows {
@@ -97,22 +97,22 @@ impl Owners {
                 }
             }
         }
-        let copier = Copier {
+        let stream = Stream {
             who,
             flows,
             resync: None,
             leased_until: None,
         };
-        self.copiers.insert(conn, copier);
+        self.streams.insert(conn, stream);
         gone
     }
 
     /// A stream is gone. Its flows and its claim are leased. Gives what is to be said to others.
     pub(super) fn detach(&mut self, now: Duration, conn: ConnId) -> Vec<Change> {
-        match self.copiers.get_mut(&conn) {
+        match self.streams.get_mut(&conn) {
             Some(copier) if !copier.flows.is_empty() => {
                 copier.leased_until = Some(now + LEASE);
-                let copiers = self.copiers.values();
+                let copiers = self.streams.values();
                 if copiers.filter(|it| it.leased_until.is_some()).count() > MOST_LEASES {
                     self.end_oldest_lease();
                 }
@@ -124,8 +124,8 @@ impl Owners {
 
     /// Ends leases that have run out. Gives the flows of each stream, and what is to be said of claims.
     pub(super) fn expire(&mut self, now: Duration) -> (Vec<(ConnId, Vec<FourTuple>)>, Vec<Change>) {
-        let is_over = |it: &Copier| it.leased_until.is_some_and(|until| until <= now);
-        let copiers = self.copiers.iter();
+        let is_over = |it: &Stream| it.leased_until.is_some_and(|until| until <= now);
+        let copiers = self.streams.iter();
         let over: Vec<ConnId> = copiers.filter(|it| is_over(it.1)).map(|it| *it.0).collect();
         let gone = over.into_iter().map(|conn| (conn, self.drop_stream(conn)));
         let gone = gone.collect();
@@ -134,7 +134,7 @@ impl Owners {
 
     /// Forgets a stream. Gives the flows that it had.
     fn drop_stream(&mut self, conn: ConnId) -> Vec<FourTuple> {
-        let flows = self.copiers.remove(&conn).map(|copier| copier.flows);
+        let flows = self.streams.remove(&conn).map(|copier| copier.flows);
         let flows = flows.into_iter().flatten();
         flows
             .map(|(id, tuple)| {
@@ -148,13 +148,13 @@ impl Owners {
     /// limits is only counted: those replicas get no answers.
     pub(super) fn announce(&mut self, conn: ConnId, flows: &[u8]) -> Announced {
         self.make_room(FlowRecords::new(flows).count());
-        let mut held: usize = self.copiers.values().map(|it| it.flows.len()).sum();
+        let mut held: usize = self.streams.values().map(|it| it.flows.len()).sum();
         let share = self.limit - self.limit / 4;
         let mut announced = Announced::default();
         for flow in FlowRecords::new(flows).map_while(Result::ok) {
             let tuple = FourTuple::new(flow.client.into(), flow.target.into());
             let taken = self.is_anothers(&tuple, conn);
-            let Some(copier) = self.copiers.get_mut(&conn) else {
+            let Some(copier) = self.streams.get_mut(&conn) else {
                 return announced;
             };
             let new = !copier.flows.contains_key(&flow.id);
@@ -194,7 +194,7 @@ impl Owners {
         others.retain(|other| *other != owner);
         let (same, rest): (Vec<Owner>, Vec<Owner>) =
             others.into_iter().partition(|other| other.0 == conn);
-        if let Some(copier) = self.copiers.get_mut(&conn) {
+        if let Some(copier) = self.streams.get_mut(&conn) {
             for (_, old) in &same {
                 copier.flows.remove(old);
                 if let Some(named) = &mut copier.resync {
@@ -210,13 +210,13 @@ impl Owners {
 
     /// Ends leases where so many more flows would find no room besides.
     fn make_room(&mut self, coming: usize) {
-        let held: usize = self.copiers.values().map(|it| it.flows.len()).sum();
+        let held: usize = self.streams.values().map(|it| it.flows.len()).sum();
         while held + coming > self.limit && self.end_oldest_lease() {}
     }
 
     /// Says whether there was one.
     fn end_oldest_lease(&mut self) -> bool {
-        let copiers = self.copiers.iter();
+        let copiers = self.streams.iter();
         let leases = copiers.filter_map(|(conn, it)| Some((it.leased_until?, *conn)));
         let oldest = leases.min().map(|(_, conn)| conn);
         if let Some(conn) = oldest {
@@ -230,9 +230,9 @@ impl Owners {
     fn is_anothers(&self, flow: &FourTuple, conn: ConnId) -> bool {
         let owner = self.by_flow.get(flow).map(|(owner, _)| *owner);
         let owner = owner.filter(|owner| *owner != conn);
-        let owner = owner.and_then(|owner| self.copiers.get(&owner));
+        let owner = owner.and_then(|owner| self.streams.get(&owner));
         owner
-            .zip(self.copiers.get(&conn))
+            .zip(self.streams.get(&conn))
             .is_some_and(|(owner, mine)| {
                 let same_run = owner.who.run == mine.who.run || owner.leased_until.is_some();
                 owner.who.copier_id != mine.who.copier_id || !same_run
@@ -243,7 +243,7 @@ impl Owners {
     pub(super) fn forget(&mut self, conn: ConnId, ids: &[u8]) -> Vec<FourTuple> {
         let mut gone = Vec::new();
         for id in FlowIds::new(ids).map_while(Result::ok) {
-            let Some(copier) = self.copiers.get_mut(&conn) else {
+            let Some(copier) = self.streams.get_mut(&conn) else {
                 return gone;
             };
             if let Some(named) = &mut copier.resync {
@@ -259,14 +259,14 @@ impl Owners {
 
     /// All that a stream owns follows.
     pub(super) fn begin_resync(&mut self, conn: ConnId) {
-        if let Some(copier) = self.copiers.get_mut(&conn) {
+        if let Some(copier) = self.streams.get_mut(&conn) {
             copier.resync = Some(HashMap::default());
         }
     }
 
     /// What a stream did not name since the begin is not its own any more. Gives these flows.
     pub(super) fn end_resync(&mut self, conn: ConnId) -> Vec<FourTuple> {
-        let Some(copier) = self.copiers.get_mut(&conn) else {
+        let Some(copier) = self.streams.get_mut(&conn) else {
             return Vec::new();
         };
         let Some(named) = copier.resync.take() else {
@@ -288,7 +288,7 @@ impl Owners {
     /// # Errors
     /// Another copier holds a part of it.
     pub(super) fn claim(&mut self, conn: ConnId, claim: ClaimSet) -> Result<Vec<Change>, Conflict> {
-        match self.copiers.get(&conn) {
+        match self.streams.get(&conn) {
             Some(mine) => self.claims.claim(conn, &mine.who, claim),
             None => Ok(Vec::new()),
         }
@@ -301,7 +301,7 @@ impl Owners {
         }
         let (target, client) = (address(flow.destination), address(flow.source));
         let share = self.claims.share(target, client)?;
-        let id = |conn| self.copiers.get(&conn).map(|it| &it.who.copier_id);
+        let id = |conn| self.streams.get(&conn).map(|it| &it.who.copier_id);
         if id(share) == id(conn) {
             return None;
         }
@@ -324,11 +324,11 @@ impl Owners {
     /// a message.
     pub(super) fn taken_within(&self, conn: ConnId) -> Vec<Vec<u8>> {
         let claim = self.claims.get(conn).filter(|claim| !claim.yields);
-        let (Some(mine), Some(claim)) = (self.copiers.get(&conn), claim) else {
+        let (Some(mine), Some(claim)) = (self.streams.get(&conn), claim) else {
             return Vec::new();
         };
         let is_anothers = |conn: &ConnId| {
-            let other = self.copiers.get(conn);
+            let other = self.streams.get(conn);
             other.is_some_and(|other| other.who.copier_id != mine.who.copier_id)
         };
         let mut batches = Vec::new();
@@ -364,7 +364,7 @@ impl Owners {
         });
         if let Some(owner) = announced {
             let is_there = |conn: ConnId| {
-                let copier = self.copiers.get(&conn);
+                let copier = self.streams.get(&conn);
                 copier.is_some_and(|it| it.leased_until.is_none())
             };
             let others = match self.shadowed.is_empty() {
@@ -378,7 +378,7 @@ impl Owners {
         let (target, client) = (address(tuple.destination), address(tuple.source));
         // Of several links of one copier, each port has its own, so that a flow keeps to one.
         let carries = |conn: ConnId| {
-            let who = self.copiers.get(&conn).map(|copier| &copier.who);
+            let who = self.streams.get(&conn).map(|copier| &copier.who);
             who.is_some_and(|who| u32::from(client.port()) % who.links.max(1) == who.link)
         };
         let conn = self.claims.find(target, client, carries)?;
@@ -387,12 +387,12 @@ impl Owners {
 
     /// Whose stream it is.
     pub(super) fn peer(&self, conn: ConnId) -> Option<&Peer> {
-        self.copiers.get(&conn).map(|copier| &copier.who)
+        self.streams.get(&conn).map(|copier| &copier.who)
     }
 
     /// Whether any copier is attached.
     pub(super) fn has_streams(&self) -> bool {
-        let mut copiers = self.copiers.values();
+        let mut copiers = self.streams.values();
         copiers.any(|copier| copier.leased_until.is_none())
     }
 
@@ -669,7 +669,7 @@ mod tests {
             let (bytes, _) = flow(id, 1000);
             assert_eq!(owners.announce(ConnId(1), &bytes).owned.len(), 1);
         }
-        assert_eq!(owners.copiers[&ConnId(1)].flows.len(), 1);
+        assert_eq!(owners.streams[&ConnId(1)].flows.len(), 1);
         assert_eq!((owners.over_limit_count(), owners.shadowed.len()), (0, 0));
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use millrace_proto::FlowRecord;
 
+use super::super::LEASE;
 use super::*;
 
 const TARGET: &str = "198.18.2.20:80";

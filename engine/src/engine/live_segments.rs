@@ -4,10 +4,10 @@ use millrace_wire::{Flags, Mptcp, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
 use super::begins::syn_before;
-use super::client::ClientSegment;
+use super::client_segments::ClientSegment;
 use super::doubts::Greeting;
 use crate::key::SessionKey;
-use crate::live::ACKS_APART;
+use crate::live_view::ACKS_APART;
 use crate::session::{Midway, PLAUSIBLE, Phase, Session, Watch};
 use crate::stream::{End, EndKind};
 use crate::time::Time;

@@ -173,7 +173,7 @@ impl Engine {
         };
         if let Some(session) = self.sessions.get_mut(key) {
             session.stream = ClientStream::new(packet.header.seq);
-            session.live = crate::live::LiveView::midway(at, packet.header.ack);
+            session.live = crate::live_view::LiveView::midway(at, packet.header.ack);
             session.phase = Phase::Active { copies, busy: 0 };
         }
         match watch {
@@ -543,7 +543,7 @@ pub(super) fn place<'p>(
 
 /// The mark of a turn that begins at `start`; ends the turn before on the live side.
 pub(super) fn mark(
-    live: &mut crate::live::LiveView,
+    live: &mut crate::live_view::LiveView,
     start: u64,
     info: RunInfo,
     recorded: Option<Recorded>,

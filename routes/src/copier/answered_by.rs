@@ -9,9 +9,9 @@ use super::InterceptorId;
 
 /// The owners known so far.
 #[derive(Debug, Default)]
-pub(super) struct FlowOwners(HashMap<FlowId, InterceptorId, RandomState>);
+pub(super) struct AnsweredBy(HashMap<FlowId, InterceptorId, RandomState>);
 
-impl FlowOwners {
+impl AnsweredBy {
     /// The owner, if it is known.
     pub(super) fn get(&self, id: FlowId) -> Option<InterceptorId> {
         self.0.get(&id).copied()
