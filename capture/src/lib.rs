@@ -24,7 +24,7 @@ pub mod file;
 pub mod filter;
 mod mac;
 mod netlink;
-mod next_hop;
+pub mod next_hop;
 pub mod pace;
 pub mod queue;
 pub mod ring;

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use table::Hop;
+pub use table::Hop;
 pub(crate) use table::HopReader;
 
 use crate::device::link_info;

@@ -47,7 +47,7 @@ impl Shard {
     }
 
     /// Acknowledges what still comes in, for a moment: what an interceptor saw was diverted. See
-    /// [`Engine::acknowledge`].
+    /// [`millrace_engine::Engine::acknowledge`].
     pub(super) fn acknowledge(&mut self, now: Time) {
         let Some(first) = self.standstill.may_acknowledge(BootTime::now()) else {
             return;

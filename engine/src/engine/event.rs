@@ -21,7 +21,7 @@ pub enum Event {
         /// The replica.
         key: ReplicaKey,
     },
-    /// A target that answered has fallen silent: nothing is sent to it until [`Engine::set_target_open`].
+    /// A target that answered has fallen silent: nothing is sent to it until [`crate::Engine::set_way_open`].
     TargetSilent(TargetSilence),
     /// Copies came back as live traffic.
     Misdirected {
@@ -35,7 +35,7 @@ pub enum Event {
 /// A target that answered and has fallen silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetSilence {
-    /// Place of its service in [`Config::services`].
+    /// Place of its service in [`crate::Config::services`].
     pub service: usize,
     /// The kind of source addresses to which it fell silent.
     pub kind: ClientKind,

@@ -83,7 +83,7 @@ impl Registry {
         self.tell_taken(conn, &gone, true);
     }
 
-    /// A stream is gone. What its copier owned stays its own for [`LEASE`], since it may not have noticed, and may be
+    /// A stream is gone. What its copier owned stays its own for [`super::LEASE`], since it may not have noticed, and may be
     /// back. `now` is the time since any fixed moment.
     pub fn detach(&mut self, now: Duration, conn: ConnId) {
         let changes = self.owners.detach(now, conn);
