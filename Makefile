@@ -22,6 +22,8 @@ tests-of = $(call named,$(call names-of,$(1)))
 WHOLE_SYSTEM := tests/integration
 # Parts whose tests stand on real devices.
 DEVICES := capture lab
+# Tests beside these that need root.
+AS_ROOT := privileges
 ALONE := busy_host captures intensity large_recording live_copy lvs_ipvs random_faults
 PARTS := $(filter-out $(WHOLE_SYSTEM),$(shell sed -n '/^members = \[/,/^\]/s/.*"\(.*\)".*/\1/p' Cargo.toml))
 
@@ -44,7 +46,7 @@ test: deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, a
 
 # What needs neither root nor namespaces: a contributor's first run.
 check: fmt-check clippy ## Formatting, clippy, and the tests that any user can run, at once
-	$(TEST) --lib --bins $(call tests-of,$(filter-out $(DEVICES),$(PARTS)))
+	$(TEST) --lib --bins $(call named,$(filter-out $(AS_ROOT),$(call names-of,$(filter-out $(DEVICES),$(PARTS)))))
 
 # One test at a time: some have the machine's devices to themselves.
 test-code: test-build
