@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use millrace_capture::Waker;
 use millrace_proto::{Sight, TraceReport};
 use millrace_routes::copier::LinkEvent;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tonic::codegen::Bytes;
 
 use crate::routes::LinkRoutes;
@@ -93,7 +93,7 @@ impl Inbox {
     }
 
     fn put(&self, input: Input) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         let was_empty = queue.inputs.is_empty();
         queue.bytes += input.cost().unwrap_or_default();
         queue.inputs.push_back(input);
@@ -106,18 +106,14 @@ impl Inbox {
 
     /// Takes everything, in order, into `into`, which must be empty.
     pub fn take(&self, into: &mut VecDeque<Input>) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.inputs, into);
         queue.bytes = 0;
     }
 
     /// Messages that were dropped because the shard was too slow.
     pub fn dropped_batches(&self) -> u64 {
-        self.lock().dropped_batches
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
+        self.queue.lock().dropped_batches
     }
 }
 

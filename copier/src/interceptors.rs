@@ -6,7 +6,7 @@ use millrace_channel::link::{self, LinkConfig, LinkHandle, LinkStatus};
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
 use millrace_routes::copier::LinkEvent;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::inbox::Inbox;
@@ -87,7 +87,7 @@ impl Interceptors {
 
     /// Keeps the links to `wanted`, starts those that are new and closes the others.
     pub fn set(&self, wanted: &[HostPort]) {
-        let mut current = self.lock();
+        let mut current = self.current.lock();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut current.list)
             .into_iter()
             .partition(|one| one.is_kept(wanted));
@@ -151,7 +151,7 @@ impl Interceptors {
             drop(waits.lock());
             if let LinkEvent::Up { incarnation, .. } = event
                 && let Some(current) = current.upgrade()
-                && let Some(second) = lock(&current).note_run(id.interceptor, incarnation)
+                && let Some(second) = current.lock().note_run(id.interceptor, incarnation)
             {
                 second.close(&inbox);
             }
@@ -171,19 +171,11 @@ impl Interceptors {
 
     /// The links as an operator wants to see them.
     pub fn status(&self) -> Vec<LinkStatus> {
-        let current = self.lock();
+        let current = self.current.lock();
         let present = current.list.iter().filter(|one| !one.left_out);
         let links = present.flat_map(|one| &one.links);
         links.map(|link| link.handle.status()).collect()
     }
-
-    fn lock(&self) -> MutexGuard<'_, Current> {
-        lock(&self.current)
-    }
-}
-
-fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
-    current.lock()
 }
 
 impl Current {

@@ -125,8 +125,8 @@ impl Place {
         Self(((hash * u128::from(UNIT)) >> 64) as u32)
     }
 
-    /// The place among the sessions that an intensity chooses: of those that it leaves out, the last. Where it chooses
-    /// all, or none any more, that is the place among all.
+    /// The place among the sessions that an intensity chooses. A session that the intensity leaves out has the last
+    /// place. An intensity of 1 or more, or of 0, changes no place.
     pub(crate) fn among(self, chosen: Intensity) -> Self {
         match chosen.0 {
             0 | UNIT.. => self,

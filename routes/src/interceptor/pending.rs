@@ -135,7 +135,7 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use millrace_proto::FlowKey;
     use millrace_wire::Endpoint;
@@ -145,7 +145,7 @@ mod tests {
         FourTuple::new(Endpoint::new(ip, port), Endpoint::new(ip, 80))
     }
 
-    fn header(seq: u32) -> HeaderRecord {
+    pub(in super::super) fn header(seq: u32) -> HeaderRecord {
         HeaderRecord {
             key: FlowKey::Id(0),
             seq,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use millrace_proto::FlowRecord;
 
 use super::super::LEASE;
+use super::super::pending::tests::header;
 use super::*;
 
 const TARGET: &str = "198.18.2.20:80";
@@ -27,23 +28,6 @@ fn record(id: FlowId, port: u16) -> (Vec<u8>, FourTuple) {
         .encode(&mut bytes)
         .unwrap();
     (bytes, FourTuple::new(client.into(), target.into()))
-}
-
-fn header() -> HeaderRecord {
-    HeaderRecord {
-        key: FlowKey::Id(0),
-        seq: 7,
-        ack: 0,
-        flags: 0,
-        window: 0,
-        payload_len: 0,
-        mss: None,
-        window_scale: None,
-        sack_permitted: false,
-        timestamps: None,
-        sack: Default::default(),
-        sack_count: 0,
-    }
 }
 
 fn words(registry: &mut Registry) -> Vec<(ConnId, Word)> {
@@ -92,11 +76,11 @@ fn what_an_earlier_run_had_is_nobodys_whatever_its_link() {
 #[test]
 fn headers_that_came_while_a_stream_was_gone_go_to_the_next() {
     let (mut registry, flow) = broken();
-    registry.keep(START, flow, header());
+    registry.keep(START, flow, header(7));
     registry.attach(ConnId(2), peer("a", 1, 0));
     registry.announce(ConnId(2), &record(4, 5000).0);
     let key = FlowKey::Id(4);
-    let late = Word::Late(vec![HeaderRecord { key, ..header() }]);
+    let late = Word::Late(vec![HeaderRecord { key, ..header(7) }]);
     assert_eq!(words(&mut registry), [(ConnId(2), late)]);
 }
 
