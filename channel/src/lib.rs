@@ -6,8 +6,11 @@
 //!   response headers the other.
 //! - [`hold`]: both ends of the stream on which a copier holds what a router-agent installs for it.
 //!
+//! - [`check`]: what can be known of all that before it is used.
+//!
 //! Each client keeps its stream up for ever; each server bounds what a peer may cost.
 
+pub mod check;
 pub mod hold;
 pub mod link;
 pub mod server;

@@ -6,7 +6,7 @@
 use millrace_daemon::exit::ExitError;
 
 use crate::command::{Arguments, Command, names};
-use crate::{check_config, ctl, daemon, inspect, record};
+use crate::{check, check_config, ctl, daemon, inspect, record};
 
 /// Runs what the process's own command line asks for.
 ///
@@ -32,6 +32,7 @@ pub fn run() -> Result<(), ExitError> {
     match command {
         Command::Inspect => inspect::run(arguments),
         Command::Record => record::run(arguments),
+        Command::Check => check::run(arguments),
         Command::CheckConfig => check_config::run(arguments),
         Command::Ctl => ctl::run(arguments),
         Command::Status => ctl::status::run(arguments),

@@ -17,6 +17,8 @@ pub enum Command {
     Inspect,
     /// Live traffic into files.
     Record,
+    /// What would keep the copier from its work.
+    Check,
     /// What the copier would do, in words.
     CheckConfig,
     /// How much a running copier is to copy.
@@ -27,11 +29,12 @@ pub enum Command {
 
 impl Command {
     /// All of them, in the order in which the help lists them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Status,
         Self::Ctl,
         Self::Inspect,
         Self::Record,
+        Self::Check,
         Self::CheckConfig,
     ];
 
@@ -45,6 +48,7 @@ impl Command {
         match self {
             Self::Inspect => "inspect",
             Self::Record => "record",
+            Self::Check => "check",
             Self::CheckConfig => "check-config",
             Self::Ctl => "ctl",
             Self::Status => "status",
@@ -55,6 +59,7 @@ impl Command {
         match self {
             Self::Inspect => "Say what recordings hold, and whether a replay will be complete",
             Self::Record => "Record live traffic into files",
+            Self::Check => "Say what would keep the copier from its work, or hurt others",
             Self::CheckConfig => "Explain in words what the copier would do",
             Self::Ctl => "Tell a running copier how much to copy",
             Self::Status => "Say whether the copiers of this host copy, and why not",

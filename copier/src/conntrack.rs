@@ -17,12 +17,17 @@ const EMPTIER: u64 = 70;
 
 /// How full the table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Table {
+pub(crate) struct Table {
     count: u64,
     max: u64,
 }
 
 impl Table {
+    /// That of this host; `None` if it tracks no connections.
+    pub(crate) fn of_this_host() -> Option<Self> {
+        Self::read(Path::new(DIRECTORY)).filter(|table| table.count > 0)
+    }
+
     fn read(directory: &Path) -> Option<Self> {
         let number = |name: &str| {
             let text = std::fs::read_to_string(directory.join(name)).ok()?;
@@ -35,14 +40,14 @@ impl Table {
     }
 
     /// In percent; a maximum of 0 is none.
-    fn fullness(self) -> u64 {
+    pub(crate) fn fullness(self) -> u64 {
         self.count * 100 / self.max.max(1) * u64::from(self.max > 0)
     }
-}
 
-/// Whether this host tracks connections: it has some in its table.
-pub(crate) fn is_tracking() -> bool {
-    Table::read(Path::new(DIRECTORY)).is_some_and(|table| table.count > 0)
+    /// Beyond its maximum real clients are dropped.
+    pub(crate) fn is_nearly_full(self) -> bool {
+        self.fullness() >= FULL
+    }
 }
 
 /// Refuses to send through the kernel's routing on a host that tracks connections.
@@ -50,7 +55,7 @@ pub(crate) fn is_tracking() -> bool {
 /// # Errors
 /// It does, with what to do (exit code 1).
 pub(crate) fn refuse(why_routed: &str) -> Result<(), ExitError> {
-    if !is_tracking() {
+    if Table::of_this_host().is_none() {
         return Ok(());
     }
     Err(ExitError::start(format!(
@@ -72,7 +77,7 @@ pub(crate) async fn watch() {
             continue;
         };
         let fullness = table.fullness();
-        if fullness >= FULL && !said {
+        if table.is_nearly_full() && !said {
             said = true;
             tracing::warn!(
                 "connection tracking of this host is {fullness}% full ({} of {}): beyond that real clients are \

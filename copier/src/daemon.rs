@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 
 use crate::address_watch;
 use crate::agents::Agents;
+use crate::check;
 use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
 use crate::headline::{self, Monitor};
@@ -66,6 +67,8 @@ pub fn run() -> Result<(), ExitError> {
     let admin = admin.map_err(|error| ExitError::caused("cannot use the admin port", &error))?;
     let control = CommandSocket::open(options.control.as_deref(), admin.port())?;
     check_report_file(&plan)?;
+    let subject = check::Subject::new(&options, &plan);
+    check::SUITE.at_start(&subject, &options.common.skip_checks)?;
     let tap = plan.ring.clone().map(Tap::open).transpose();
     let tap = tap.map_err(failed)?;
     let census = plan.census().transpose().map_err(failed)?;

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`cli`]: which command is run; without one it is the daemon. [`command`]: their names.
+//! - [`check`]: what keeps it from its work, found out before it runs.
 //! - [`check_config`]: the command that explains options in words.
 //! - [`ctl`]: the commands that tell a running copier how much to copy, and show how it stands.
 //! - [`headline`]: whether it copies, in one sentence, and if not, why.
@@ -29,12 +30,14 @@
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over this copier's links, of this engine's flows.
 //! - [`control`]: what operators change of it while it runs.
 //! - [`record`]: live traffic into files.
+//! - `sockets`: where this host listens, and for whom.
 //! - [`tunnels`]: which tunnels of a recording or of a mirror are looked into.
 //! - [`report`] and [`metrics`]: what a run amounts to, for people and for Prometheus.
 
 mod address_watch;
 mod addresses;
 pub mod agents;
+pub mod check;
 pub mod check_config;
 pub mod cli;
 mod clock;
@@ -66,4 +69,5 @@ pub mod reload;
 pub mod report;
 pub mod routes;
 pub mod shard;
+mod sockets;
 pub mod tunnels;

@@ -21,35 +21,69 @@ pub(crate) enum Outlet {
     Link(LinkSocket, NextHopConfig),
 }
 
+/// The way that a plan comes to on this host.
+enum Way {
+    /// Through the kernel's routing: why.
+    Routed(String),
+    /// At the link layer.
+    Link(NextHopConfig),
+}
+
+impl Way {
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn of(plan: &Plan) -> Result<Self, ExitError> {
+        Ok(match &plan.outlet {
+            OutletPlan::Link(hops) => Self::Link(hops.clone()),
+            OutletPlan::Routed { .. } => Self::Routed("-o says so".to_owned()),
+            OutletPlan::Auto { .. } => match other_than_ethernet(plan)? {
+                None => Self::Link(NextHopConfig::any_ethernet()),
+                Some(reason) => Self::Routed(reason),
+            },
+        })
+    }
+
+    /// Refuses to send through the kernel's routing on a host that tracks connections.
+    fn refuse_tracked(&self, plan: &Plan) -> Result<(), ExitError> {
+        match (self, &plan.outlet) {
+            (Self::Link(_), _)
+            | (_, OutletPlan::Auto { tracked: true } | OutletPlan::Routed { tracked: true }) => {
+                Ok(())
+            }
+            (Self::Routed(why), _) => conntrack::refuse(why),
+        }
+    }
+}
+
+/// What keeps a plan's packets from being sent, since this host would track them.
+///
+/// # Errors
+/// That, with what to do; or the kernel cannot be asked.
+pub(crate) fn refuse_tracked(plan: &Plan) -> Result<(), ExitError> {
+    Way::of(plan)?.refuse_tracked(plan)
+}
+
 impl Outlet {
     /// Opens what the plan asks for.
     ///
     /// # Errors
     /// No privilege, no such device, or a host that tracks connections.
     pub(crate) fn open(plan: &Plan) -> Result<Self, ExitError> {
-        match &plan.outlet {
-            OutletPlan::Link(hops) => Self::link(plan, hops.clone()),
-            OutletPlan::Routed { tracked } => Self::routed(plan, *tracked, "-o says so"),
-            OutletPlan::Auto { tracked } => match other_than_ethernet(plan)? {
-                None => Self::link(plan, NextHopConfig::any_ethernet()),
-                Some(reason) => {
-                    tracing::info!("sending through this host's routing: {reason}");
-                    Self::routed(plan, *tracked, &reason)
+        let way = Way::of(plan)?;
+        way.refuse_tracked(plan)?;
+        match way {
+            Way::Link(hops) => {
+                let socket =
+                    LinkSocket::open(&plan.sender, hops.device.as_deref()).map_err(failed)?;
+                Ok(Self::Link(socket, hops))
+            }
+            Way::Routed(why) => {
+                if matches!(plan.outlet, OutletPlan::Auto { .. }) {
+                    tracing::info!("sending through this host's routing: {why}");
                 }
-            },
+                Ok(Self::Routed(Sender::raw(&plan.sender).map_err(failed)?))
+            }
         }
-    }
-
-    fn link(plan: &Plan, hops: NextHopConfig) -> Result<Self, ExitError> {
-        let socket = LinkSocket::open(&plan.sender, hops.device.as_deref()).map_err(failed)?;
-        Ok(Self::Link(socket, hops))
-    }
-
-    fn routed(plan: &Plan, tracked: bool, why: &str) -> Result<Self, ExitError> {
-        if !tracked {
-            conntrack::refuse(why)?;
-        }
-        Ok(Self::Routed(Sender::raw(&plan.sender).map_err(failed)?))
     }
 
     /// Whether the kernel handles what is sent, and may track it.

@@ -40,6 +40,7 @@
 
 pub mod admin;
 pub mod boottime;
+pub mod check;
 pub mod config;
 pub mod daemonize;
 pub mod drain;

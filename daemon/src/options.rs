@@ -51,6 +51,16 @@ pub struct CommonOptions {
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 
+    /// Checks that are not made at the start, separated by commas, or all: their failures keep a daemon from
+    /// starting (`check` shows them).
+    #[arg(
+        long,
+        visible_alias = "skip",
+        value_name = "CHECK,...",
+        value_delimiter = ','
+    )]
+    pub skip_checks: Vec<String>,
+
     /// Become this user once what needs root is open: NAME or NAME:GROUP.
     #[arg(long, value_name = "NAME[:GROUP]")]
     pub user: Option<String>,

@@ -20,6 +20,7 @@ use millrace_daemon::{config, drain, listen, logging, signals};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::check;
 use crate::counters::Shared;
 use crate::forwarding;
 use crate::metrics;
@@ -49,6 +50,7 @@ pub fn run() -> Result<(), ExitError> {
     check_privilege().map_err(failed)?;
     let log = logging::init(&options.common.logging())?;
     config::warn_of_misspelt_variables::<Options>();
+    check::SUITE.at_start(&options, &options.common.skip_checks)?;
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;

@@ -7,7 +7,7 @@
 //!   devices, queue ──▶ sources ──────────┘
 //! ```
 //!
-//! - [`options`]: the command line.
+//! - [`cli`] and [`options`]: the command line. [`check`]: what keeps it from its work, found out before it runs.
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`worker`]: the one thread that owns the sources and the registry
 //!   ([`millrace_routes::interceptor::Registry`]: whose a response is).
@@ -17,6 +17,8 @@
 //! - [`outgoing`]: headers on their way, one batch for each stream.
 //! - [`counters`] and [`metrics`]: what was seen.
 
+pub mod check;
+pub mod cli;
 pub mod counters;
 pub mod daemon;
 pub mod forwarding;

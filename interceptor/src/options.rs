@@ -29,7 +29,12 @@ pub enum Mode {
 
 /// Returns the headers of a target's responses to the copiers that own them.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "millrace-interceptor", version, max_term_width = 100)]
+#[command(
+    name = "millrace-interceptor",
+    version,
+    max_term_width = 100,
+    after_help = "`millrace-interceptor check OPTIONS` says what would keep it from its work."
+)]
 pub struct Options {
     /// How responses are diverted to here: to a sink device of this host, to this host as an
     /// assistant (link), or by an NFQUEUE rule. By default link with -i, else sink.

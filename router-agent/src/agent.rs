@@ -171,6 +171,7 @@ impl Agent {
             selectors,
             warnings,
             findings,
+            elsewhere: _,
         } = self.installer.judge(&need, from)?;
         let mut wanted = self.leases.wanted_by_others(holder);
         wanted.extend(&selectors);

@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::agent::Agent;
+use crate::check;
 use crate::host::HostConfig;
 use crate::install::Installer;
 use crate::kernel::Kernel;
@@ -56,6 +57,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     };
     let log = logging::init(&options.common.logging())?;
     config::warn_of_misspelt_variables::<Options>();
+    check::at_start(options, &host)?;
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
     let state = open_state(&host)?;

@@ -54,6 +54,8 @@ pub struct Judged {
     pub warnings: Vec<String>,
     /// Settings that are not as they should be.
     pub findings: Vec<Finding>,
+    /// Services that this host does not have, and what to do.
+    pub elsewhere: Vec<String>,
 }
 
 /// Where a floor could not be had it is tried again after so many looks.
@@ -89,6 +91,15 @@ impl Installer {
             no_floor: None,
             looks_without: 0,
         }
+    }
+
+    /// One that only looks.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn looking(host: HostConfig) -> Result<Self, KernelError> {
+        let state = StateFile::read_only(&host.state_dir);
+        Ok(Self::new(host, Kernel::open()?, state))
     }
 
     /// How this host diverts.
@@ -186,6 +197,14 @@ impl Installer {
         Ok(ours::diverted(&self.host, &snapshot))
     }
 
+    /// The TCP sockets of this host.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn sockets(&mut self) -> Result<Vec<Socket>, KernelError> {
+        self.kernel.sockets()
+    }
+
     /// Judges a need, without touching anything.
     ///
     /// # Errors
@@ -207,7 +226,8 @@ impl Installer {
         }
         let findings = settings::findings(&self.host, &mut self.kernel, &snapshot, &selectors)?;
         let mut warnings: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        warnings.extend(refusal::elsewhere(need, &snapshot));
+        let elsewhere = refusal::elsewhere(need, &snapshot);
+        warnings.extend(elsewhere.iter().cloned());
         let cut = sockets.iter().filter(|socket| {
             let (local, remote) = (socket.local, socket.remote.ip());
             socket.may_speak()
@@ -226,6 +246,7 @@ impl Installer {
             selectors,
             warnings,
             findings,
+            elsewhere,
         })
     }
 

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`options`], [`daemon`], [`oneshot`]: the program.
+//! - [`check`]: what keeps this host's responses from being diverted, found out before.
 //! - [`host`], [`need`]: what the operator has set, and what is asked for.
 //! - [`plan`]: pure: which steps lead from the kernel's state to the one wanted, and which plans
 //!   are refused.
@@ -20,6 +21,7 @@
 //! - [`status`], [`metrics`]: what an operator sees.
 
 pub mod agent;
+pub mod check;
 pub mod daemon;
 pub mod host;
 pub mod install;

@@ -1,4 +1,4 @@
-//! apply, remove, show and plan: the same code as the daemon's, without a daemon and a lease.
+//! apply, remove, show, plan and check: the same code as the daemon's, without a daemon and a lease.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use millrace_daemon::exit::ExitError;
 use serde::Serialize;
 
+use crate::check;
 use crate::host::HostConfig;
 use crate::install::{InstallError, Installer, Judged};
 use crate::kernel::Kernel;
@@ -28,6 +29,10 @@ pub fn run(options: &Options, command: &Command) -> Result<(), ExitError> {
         Command::Remove => remove(&mut installer(host, "remove")?),
         Command::Show(shown) => show(host, shown.json),
         Command::Plan(wanted) => plan(host, &wanted.need()),
+        Command::Check(checked) => {
+            let subject = check::Subject::new(options, host, checked.wanted.need());
+            check::SUITE.command(&subject, &checked.check, &options.common.skip_checks)
+        }
     }
 }
 
@@ -51,13 +56,6 @@ fn installer(host: HostConfig, command: &str) -> Result<Installer, ExitError> {
     }
 }
 
-/// An installer that only looks.
-fn looker(host: HostConfig) -> Result<Installer, ExitError> {
-    let kernel = Kernel::open().map_err(failed)?;
-    let state = StateFile::read_only(&host.state_dir);
-    Ok(Installer::new(host, kernel, state))
-}
-
 /// Diverts what is needed, until [`remove`].
 ///
 /// # Errors
@@ -68,6 +66,7 @@ pub fn apply(installer: &mut Installer, need: &Need) -> Result<(), ExitError> {
         selectors,
         warnings,
         findings,
+        elsewhere: _,
     } = installer.judge(need, None).map_err(failed)?;
     // What another apply, or a daemon that was stopped, diverts is left to `remove`, which takes
     // care of its connections.
@@ -159,7 +158,7 @@ pub fn remove(installer: &mut Installer) -> Result<(), ExitError> {
 
 fn plan(host: HostConfig, need: &Need) -> Result<(), ExitError> {
     let manage = host.manage_sysctl;
-    let mut installer = looker(host)?;
+    let mut installer = Installer::looking(host).map_err(failed)?;
     let judged = installer
         .judge(need, None)
         .map_err(|error| ExitError::start(format!("refused: {error}")))?;
@@ -197,7 +196,7 @@ struct Installed {
 }
 
 fn show(host: HostConfig, json: bool) -> Result<(), ExitError> {
-    let mut installer = looker(host)?;
+    let mut installer = Installer::looking(host).map_err(failed)?;
     let snapshot = installer.snapshot().map_err(failed)?;
     let stopped = installer.stopped().unwrap_or_default();
     let host = installer.host();

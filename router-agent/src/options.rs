@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
+use millrace_daemon::check::CheckOptions;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::options::CommonOptions;
 use millrace_notation::address::parse_socket_address;
@@ -65,6 +66,9 @@ pub enum Command {
     Show(Shown),
     /// Show what `apply` would do, and whether it would be refused, without doing it.
     Plan(Wanted),
+    /// Say what would keep responses from being diverted here, or hurt others. Without -s and -c for all that
+    /// --allow names.
+    Check(Checked),
 }
 
 /// What to divert.
@@ -79,6 +83,18 @@ pub struct Wanted {
     /// responses to it; alone: all TCP to it.
     #[arg(short = 'c', long, value_name = "LIST", value_parser = parse_pool)]
     pub pool: Option<Pool>,
+}
+
+/// What is checked, and how it is shown.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Checked {
+    /// What is to be diverted.
+    #[command(flatten)]
+    pub wanted: Wanted,
+
+    /// Which checks, and how they are shown.
+    #[command(flatten)]
+    pub check: CheckOptions,
 }
 
 /// How to show.

@@ -117,6 +117,21 @@ impl NextHops {
         )
     }
 
+    /// The device that the kernel's route to a destination leads out of, and the largest IP packet that it takes; `None`
+    /// without a route.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn device_to(destination: IpAddr) -> Result<Option<(String, u32)>, CaptureError> {
+        let failed = CaptureError::of("look up a route");
+        let mut netlink = Netlink::open().map_err(CaptureError::of("open a netlink socket"))?;
+        let Ok((_, index)) = netlink.next_hop(destination.to_canonical(), None) else {
+            return Ok(None);
+        };
+        let link = netlink.link_at(index).map_err(failed)?;
+        Ok(link.map(|link| (link.name, link.mtu)))
+    }
+
     /// Whether this host has IPsec policies for what leaves it: what is sent at the link layer passes them by. Not if
     /// the kernel does not tell, as without CAP_NET_ADMIN.
     pub fn has_ipsec_policies() -> bool {

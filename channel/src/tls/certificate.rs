@@ -71,6 +71,11 @@ impl Leaf {
     }
 
     /// Seconds since 1970.
+    pub(super) fn not_before(&self) -> u64 {
+        self.not_before.to_unix_duration().as_secs()
+    }
+
+    /// Seconds since 1970.
     pub(super) fn not_after(&self) -> u64 {
         self.not_after.to_unix_duration().as_secs()
     }

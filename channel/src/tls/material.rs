@@ -136,6 +136,15 @@ impl Material {
         &self.identity
     }
 
+    pub(super) fn not_before_text(&self) -> String {
+        self.leaf.not_before_text()
+    }
+
+    /// Seconds until the certificate is valid; 0 once it is.
+    pub(super) fn begins_in(&self) -> u64 {
+        self.leaf.not_before().saturating_sub(seconds_now())
+    }
+
     pub(super) fn not_after_text(&self) -> String {
         self.leaf.not_after_text()
     }

@@ -50,7 +50,11 @@ pub(super) enum Look {
 pub struct CertificateStatus {
     /// Its URI.
     pub id: String,
-    /// RFC 3339, UTC.
+    /// When it begins to be valid. RFC 3339, UTC.
+    pub not_before: String,
+    /// Seconds until then; 0 once it is valid.
+    pub begins_in_seconds: u64,
+    /// When it ends. RFC 3339, UTC.
     pub not_after: String,
     /// Seconds until then; negative afterwards.
     pub expires_in_seconds: i64,
@@ -147,6 +151,8 @@ impl Store {
         let loaded = DateTime::from_system_time(material.loaded_at());
         CertificateStatus {
             id: material.identity().to_string(),
+            not_before: material.not_before_text(),
+            begins_in_seconds: material.begins_in(),
             not_after: material.not_after_text(),
             expires_in_seconds: material.expires_in(),
             loaded_at: loaded.map(|it| it.to_string()).unwrap_or_default(),

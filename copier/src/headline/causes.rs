@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use super::remarks::also;
 use super::remedies;
 use super::window::Recent;
-use super::words::{delivered, down, nobody, percent, ports, rate, unproven};
+use super::words::{delivered, down, percent, rate, unproven};
 use super::{Cause, Facts, Headline, State};
 use crate::probe::ProbeState;
+use crate::sockets::{nobody, ports};
 use millrace_pilot::Mode;
 
 /// Without a packet for so long, somebody must look, in seconds.

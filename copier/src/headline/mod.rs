@@ -5,11 +5,9 @@
 //! - `remarks`: what goes wrong while others go on; `words`: parts and figures in words.
 //! - `remedies`: what reasons mean, and what helps.
 //! - `window`: what happened lately.
-//! - `listeners`: where this host listens.
 //! - `watch`: what is said in the log, and when.
 
 mod causes;
-mod listeners;
 mod remarks;
 mod remedies;
 mod watch;
@@ -26,7 +24,6 @@ use millrace_notation::address::Mapping;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use self::listeners::Listeners;
 pub use self::watch::follow;
 pub use self::window::Recent;
 use self::window::Window;
@@ -36,6 +33,7 @@ use crate::agents::Agents;
 use crate::interceptors::Interceptors;
 use crate::report::Report;
 use crate::report::Shared;
+use crate::sockets::Listeners;
 
 /// How things stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

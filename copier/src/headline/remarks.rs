@@ -6,9 +6,10 @@ use millrace_notation::address::Mapping;
 use super::causes::SILENT;
 use super::remedies;
 use super::window::Recent;
-use super::words::{NAMED, count, down, nobody, ports, unproven};
+use super::words::{NAMED, count, down, unproven};
 use super::{Facts, Remark};
 use crate::probe::ProbeState;
+use crate::sockets::{nobody, ports};
 
 /// So many of a hundred are worth a word.
 const PERCENT: u64 = 1;

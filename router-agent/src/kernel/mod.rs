@@ -24,6 +24,7 @@ mod watch;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::process::Stdio;
 
 use step::Step;
 
@@ -92,6 +93,14 @@ impl Kernel {
             observer: None,
             changes: 0,
         })
+    }
+
+    /// Whether a program of the system is there that changes the firewall.
+    pub fn has_tool(program: &str) -> bool {
+        let mut command = tool::command(program);
+        let command = command.arg("--version");
+        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
     }
 
     /// Has every change told to `observer`.

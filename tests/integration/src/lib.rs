@@ -179,9 +179,16 @@ impl Scene {
         }
     }
 
-    /// Starts a copier on live server number `live` with more arguments, not waiting for it.
+    /// Starts a copier on live server number `live` with more arguments, and waits until it captures, not until it is
+    /// ready: its admin port answers once its ring is open.
     pub fn start_copier_only(&mut self, live: usize, more: &[&str]) {
         self.spawn_copier(live, live, more);
+        let host = &self.stage.live.get(live).unwrap().host;
+        let copier = self.copiers.last_mut().unwrap();
+        wait_for("a copier to capture", Duration::from_secs(30), || {
+            !copier.is_running() || host.get(admin(), "/healthz").is_ok()
+        })
+        .unwrap();
     }
 
     /// Starts a copier on the first live server that copies the services of another one, and waits until it is ready.

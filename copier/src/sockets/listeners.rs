@@ -1,13 +1,13 @@
-//! Where this network namespace listens for TCP connections (proc_net_tcp in the kernel's documentation).
+//! Where this network namespace listens for TCP connections.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use millrace_capture::Device;
 
-/// State of a socket that listens.
-const LISTEN: &str = "0A";
+use super::table::{FILES, LISTEN, Row};
+
 /// Ports that are named at most.
 const NAMED: usize = 8;
 
@@ -20,16 +20,15 @@ struct Listener {
 
 /// All of them, and this host's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Listeners {
+pub(crate) struct Listeners {
     all: Vec<Listener>,
     own: Vec<IpAddr>,
 }
 
 impl Listeners {
     /// Those of this process's namespace; `None` where they cannot be read.
-    pub(super) fn read() -> Option<Self> {
-        let files = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-        let texts: Vec<String> = files.iter().filter_map(|file| first_lines(file)).collect();
+    pub(crate) fn read() -> Option<Self> {
+        let texts: Vec<String> = FILES.iter().filter_map(|file| first_lines(file)).collect();
         if texts.is_empty() {
             return None;
         }
@@ -41,7 +40,7 @@ impl Listeners {
     }
 
     /// What they say of a service of which no packet comes, in words; `None` where it should come.
-    pub(super) fn of(&self, live_ip: Option<IpAddr>, port: u16) -> Option<String> {
+    pub(crate) fn of(&self, live_ip: Option<IpAddr>, port: u16) -> Option<String> {
         if live_ip.is_some_and(|live| !self.own.contains(&live)) {
             // Another host listens there.
             return None;
@@ -96,7 +95,7 @@ fn listed(ports: &[u16]) -> String {
 fn first_lines(file: &str) -> Option<String> {
     let mut lines = BufReader::new(File::open(file).ok()?).lines();
     let mut text = lines.next()?.ok()?;
-    let listens = |line: &String| line.split_whitespace().nth(3) == Some(LISTEN);
+    let listens = |line: &String| Row::parse(line).is_some_and(|row| row.state == LISTEN);
     for line in lines.map_while(Result::ok).take_while(listens) {
         text.push('\n');
         text += &line;
@@ -105,33 +104,13 @@ fn first_lines(file: &str) -> Option<String> {
 }
 
 fn parse(text: &str) -> Vec<Listener> {
-    let listener = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        let (local, state) = (fields.next()?, fields.nth(1)?);
-        let (ip, port) = local.split_once(':')?;
-        (state == LISTEN).then_some(Listener {
-            ip: address(ip)?,
-            port: u16::from_str_radix(port, 16).ok()?,
+    let rows = text.lines().filter_map(Row::parse);
+    rows.filter(|row| row.state == LISTEN)
+        .map(|row| Listener {
+            ip: row.local.ip(),
+            port: row.local.port(),
         })
-    };
-    text.lines().skip(1).filter_map(listener).collect()
-}
-
-/// An address as the kernel prints it: words in the host's order, in hexadecimal.
-fn address(text: &str) -> Option<IpAddr> {
-    let word = |at: usize| {
-        let digits = text.get(at * 8..(at + 1) * 8)?;
-        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
-    };
-    match text.len() {
-        8 => Some(Ipv4Addr::from(word(0)?).into()),
-        32 => {
-            let words = [word(0)?, word(1)?, word(2)?, word(3)?];
-            let bytes: [u8; 16] = words.as_flattened().try_into().ok()?;
-            Some(IpAddr::from(Ipv6Addr::from(bytes)).to_canonical())
-        }
-        _ => None,
-    }
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,102 @@
+//! The live host.
+
+use millrace_capture::{Device, check_privilege};
+use millrace_daemon::check::{Verdict, host};
+
+use super::Subject;
+use crate::conntrack::Table;
+use crate::outlet;
+use crate::sockets::{Listeners, nobody, ports};
+
+/// Ports of services that begin with TLS (the service name registry of RFC 6335).
+const TLS_PORTS: [u16; 9] = [443, 465, 636, 853, 990, 993, 995, 5061, 8443];
+
+pub(super) fn privileges(_: &Subject) -> Verdict {
+    match check_privilege() {
+        Ok(()) => Verdict::ok("a packet socket can be opened"),
+        Err(error) => Verdict::error(&error),
+    }
+}
+
+pub(super) fn memory(subject: &Subject) -> Verdict {
+    let limit = subject.plan.engine.memory_limit;
+    host::memory(limit, "the copier (-m)")
+}
+
+pub(super) fn report(subject: &Subject) -> Verdict {
+    match &subject.plan.report {
+        Some(path) => host::file(path, "--report"),
+        None => Verdict::ok("no file is asked for: the report goes to stdout"),
+    }
+}
+
+pub(super) fn devices(subject: &Subject) -> Verdict {
+    let Some(ring) = &subject.plan.ring else {
+        return Verdict::ok("a recording is replayed");
+    };
+    let is_captured = |device: &Device| ring.devices.contains(&device.name);
+    let down = Device::list().into_iter().filter(is_captured);
+    let down: Vec<String> = (down.filter(|device| !device.up))
+        .map(|device| device.name)
+        .collect();
+    match down.first() {
+        Some(first) => Verdict::warning(
+            format!("{} is down", down.join(", ")),
+            format!("ip link set {first} up"),
+        ),
+        None => Verdict::ok(format!("{} up", ring.names())),
+    }
+}
+
+pub(super) fn listener(subject: &Subject) -> Verdict {
+    let services = &subject.plan.services;
+    let here = subject.is_live().then(Listeners::read).flatten();
+    let Some(here) = here else {
+        return Verdict::ok("nothing is captured here, or this host does not say where it listens");
+    };
+    let silent = services
+        .iter()
+        .find(|it| here.of(it.live_ip, it.live_port).is_some());
+    match silent {
+        Some(service) => {
+            let all = nobody(&[*service], &here);
+            let (found, next) = all.split_once("; ").unwrap_or((&all, "check -x and -i"));
+            Verdict::warning(found, next)
+        }
+        None => Verdict::ok(format!("{} of this host or another", ports(services))),
+    }
+}
+
+pub(super) fn tls(subject: &Subject) -> Verdict {
+    let services = &subject.plan.services;
+    let mut live = services.iter().map(|it| it.live_port);
+    match live.find(|port| TLS_PORTS.contains(port)) {
+        Some(port) => Verdict::warning(
+            format!(
+                "port {port} is one of TLS: no target can read a copy, whose keys would be agreed upon anew"
+            ),
+            "copy where the traffic is plain, behind the proxy that ends TLS",
+        ),
+        None => Verdict::ok(format!("{}: no port of TLS", ports(services))),
+    }
+}
+
+pub(super) fn conntrack(subject: &Subject) -> Verdict {
+    if let Err(error) = outlet::refuse_tracked(&subject.plan) {
+        return Verdict::error(&error);
+    }
+    match Table::of_this_host() {
+        Some(table) if table.is_nearly_full() => Verdict::warning(
+            format!(
+                "the table of tracked connections is {}% full",
+                table.fullness()
+            ),
+            "sysctl -w net.netfilter.nf_conntrack_max=N, larger than now",
+        ),
+        Some(table) => Verdict::ok(format!(
+            "copies are not tracked; the table is {}% full",
+            table.fullness()
+        )),
+        None => Verdict::ok("this host tracks no connections"),
+    }
+}

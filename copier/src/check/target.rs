@@ -1,0 +1,143 @@
+//! The way to the targets.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use millrace_capture::{NextHopConfig, NextHops};
+use millrace_daemon::check::Verdict;
+
+use super::Subject;
+use crate::addresses;
+use crate::plan::OutletPlan;
+
+/// How long targets and next hops are waited for, at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The targets, each once.
+fn targets(subject: &Subject) -> Vec<SocketAddr> {
+    let services = subject.plan.services.iter();
+    let mut targets: Vec<SocketAddr> = services.map(|it| it.target).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
+pub(super) fn elsewhere(subject: &Subject) -> Verdict {
+    let own = addresses::of_this_host();
+    let here = targets(subject).into_iter().find(|target| {
+        let ip = target.ip();
+        own.contains(&ip) || ip.is_loopback()
+    });
+    let Some(target) = here.filter(|_| subject.plan.local.is_none()) else {
+        return Verdict::ok("the targets are other hosts");
+    };
+    let live = subject.plan.services.iter().find(|it| it.target == target);
+    let found = match live.is_some_and(|it| it.live_port == target.port()) {
+        true => format!("target {target} is the live service itself"),
+        false => {
+            format!("target {target} is on the live host: its answers would go to real clients")
+        }
+    };
+    let next = "name a target on another host with -x, or replay a recording with --local";
+    match subject.plan.bears_clients_addresses() {
+        true => Verdict::failure(found, next),
+        false => Verdict::warning(found, next),
+    }
+}
+
+pub(super) fn route(subject: &Subject) -> Verdict {
+    if subject.plan.local.is_some() {
+        return Verdict::ok("answers are caught on this host");
+    }
+    let config = match &subject.plan.outlet {
+        OutletPlan::Link(config) => config.clone(),
+        OutletPlan::Auto { .. } | OutletPlan::Routed { .. } => NextHopConfig::any_ethernet(),
+    };
+    let hops = match NextHops::start(config.clone()) {
+        Ok(hops) => hops,
+        Err(error) => return Verdict::error(&error),
+    };
+    let mut other = Vec::new();
+    for target in targets(subject) {
+        // Where there is no Ethernet there is no neighbour to look for.
+        match NextHops::other_than_ethernet(target.ip()) {
+            Ok(Some(reason)) if config.device.is_none() => other.push(reason),
+            Ok(_) => hops.add(target.ip()),
+            Err(error) => return Verdict::error(&error),
+        }
+    }
+    hops.wait_resolved(PATIENCE);
+    let unresolved = hops.unresolved();
+    if let Some((target, reason)) = unresolved.first() {
+        return Verdict::failure(
+            format!("no way to {target}: {reason}"),
+            format!("`ip route get {target}`"),
+        );
+    }
+    Verdict::ok(match other.first() {
+        Some(reason) => format!("through this host's routing: {reason}"),
+        None => "the next hop to each target answers".to_owned(),
+    })
+}
+
+pub(super) fn mtu(subject: &Subject) -> Verdict {
+    let largest = subject.plan.sender.max_packet;
+    for target in targets(subject) {
+        let Ok(Some((device, mtu))) = NextHops::device_to(target.ip()) else {
+            continue;
+        };
+        if largest > mtu as usize {
+            return Verdict::warning(
+                format!(
+                    "packets of up to {largest} bytes do not fit {device}, which leads to {target} and takes {mtu}"
+                ),
+                format!("-M {mtu}"),
+            );
+        }
+    }
+    Verdict::ok(format!("packets of up to {largest} bytes fit"))
+}
+
+pub(super) fn port(subject: &Subject) -> Verdict {
+    if subject.plan.local.is_some() {
+        return Verdict::ok("answers are caught on this host");
+    }
+    let asked: Vec<(SocketAddr, std::io::Result<()>)> = std::thread::scope(|scope| {
+        let asked: Vec<_> = targets(subject)
+            .into_iter()
+            .map(|target| (target, scope.spawn(move || connect(target))))
+            .collect();
+        let answers = asked.into_iter();
+        answers
+            .filter_map(|(target, answer)| Some((target, answer.join().ok()?)))
+            .collect()
+    });
+    let refused = |answer: &std::io::Result<()>| {
+        let error = answer.as_ref().err().map(std::io::Error::kind);
+        error == Some(std::io::ErrorKind::ConnectionRefused)
+    };
+    if let Some((target, _)) = asked.iter().find(|(_, answer)| refused(answer)) {
+        return Verdict::failure(
+            format!("{target} refuses connections"),
+            format!(
+                "on the target: `ss -ltn 'sport = :{}'`, and its firewall (`nft list ruleset`)",
+                target.port()
+            ),
+        );
+    }
+    let silent = asked.iter().filter(|(_, answer)| answer.is_err()).count();
+    Verdict::ok(match silent {
+        0 => "each target takes connections".to_owned(),
+        _ => format!(
+            "{silent} of {} targets do not answer this host: first contact will tell",
+            asked.len()
+        ),
+    })
+}
+
+/// Connects and resets: the tested application is not to wait for a request.
+fn connect(target: SocketAddr) -> std::io::Result<()> {
+    let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+    Ok(())
+}
