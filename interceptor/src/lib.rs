@@ -13,7 +13,7 @@
 //!   ([`millrace_routes::interceptor::Registry`]: whose a response is).
 //! - [`source`] and [`queue`]: devices and an NFQUEUE as sources of responses.
 //! - [`forwarding`]: serves nobody on an assistant that would send on what is diverted to it.
-//! - [`tracer`]: looks for copiers' probes that stay unanswered.
+//! - [`tracer`]: looks for copiers' probes that stay unanswered; `obstacle`: why.
 //! - [`outgoing`]: headers on their way, one batch for each stream.
 //! - [`counters`] and [`metrics`]: what was seen.
 
@@ -23,6 +23,7 @@ pub mod counters;
 pub mod daemon;
 pub mod forwarding;
 pub mod metrics;
+mod obstacle;
 pub mod options;
 pub mod outgoing;
 pub mod queue;

@@ -15,9 +15,11 @@ use millrace_capture::filter::HEADERS_ONLY;
 use millrace_capture::wait::MAX_SOURCES;
 use millrace_capture::{Device, Filter, FilterSpec, Ring, RingConfig, ServiceFilter, wait};
 use millrace_channel::server::HeaderQueue;
-use millrace_proto::{Sight, TraceReport, TraceRequest};
+use millrace_proto::{Obstacle, Sight, TraceReport, TraceRequest};
 use millrace_wire::{Decoder, Endpoint, Flags, TcpPacket, Tunnels, Verify};
 use parking_lot::{Mutex, MutexGuard};
+
+use crate::obstacle::{self, Counted};
 
 /// Questions that may wait.
 const WAITING: usize = 4;
@@ -142,6 +144,8 @@ fn serve(jobs: &Receiver<(TraceRequest, HeaderQueue)>, setting: &Setting, lookou
 /// One probe under observation.
 struct Watched {
     client: SocketAddr,
+    /// Where it goes, once its SYN was seen.
+    target: Option<IpAddr>,
     sight: Sight,
 }
 
@@ -166,6 +170,7 @@ fn look(
         .zip(&request.clients)
         .map(|(number, client)| Watched {
             client: *client,
+            target: None,
             sight: Sight {
                 client: number,
                 ..Sight::default()
@@ -173,6 +178,7 @@ fn look(
         })
         .collect();
     let mut decoder = Decoder::new();
+    let before = Counted::now();
     let deadline = Instant::now() + request.wait;
     while !watched.iter().all(Watched::is_seen) {
         let Some(left) = deadline.checked_duration_since(Instant::now()) else {
@@ -200,6 +206,13 @@ fn look(
         for one in &mut watched {
             one.sight.captured |= lookout.is_answered(one.client);
         }
+    }
+    let after = Counted::now();
+    for one in watched.iter_mut().filter(|it| !it.is_seen()) {
+        let target = one.target.filter(|_| !setting.assistant);
+        one.sight.obstacle = target.map_or(Obstacle::Unknown, |target| {
+            obstacle::of(target, &local, before, after)
+        });
     }
     let sights = watched.into_iter().map(|it| it.sight);
     Ok(sights
@@ -261,6 +274,7 @@ impl Seen<'_> {
             if SocketAddr::from(source) == one.client {
                 if !self.outgoing && packet.header.flags.has(Flags::SYN) {
                     sight.syn_device = self.device.to_owned();
+                    one.target = Some(destination.ip);
                 }
             } else if SocketAddr::from(destination) == one.client {
                 if self.captured_here {

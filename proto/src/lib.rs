@@ -18,7 +18,7 @@ pub mod trace;
 pub use claim::{ClaimError, ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
 pub use flow::{FlowId, FlowIds, FlowRecord, FlowRecords};
 pub use header::{FlowKey, HeaderRecord, HeaderRecords};
-pub use trace::{Sight, TraceReport, TraceRequest};
+pub use trace::{Obstacle, Sight, TraceReport, TraceRequest};
 
 /// The version of the contract that this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;

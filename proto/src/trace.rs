@@ -90,6 +90,46 @@ fn socket(endpoint: &v1::Endpoint) -> Result<SocketAddr, TraceError> {
     }
 }
 
+/// What stands in a probe's way on the host where it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Obstacle {
+    /// The host cannot tell.
+    #[default]
+    Unknown,
+    /// The host does not have the address that the probe is for.
+    NoAddress,
+    /// The reverse-path filter dropped packets meanwhile.
+    ReversePath,
+    /// A listener's backlog was full meanwhile.
+    Backlog,
+    /// None of these: only a firewall keeps a host from answering a SYN.
+    Firewall,
+}
+
+impl From<Obstacle> for v1::Obstacle {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Unknown => Self::Unspecified,
+            Obstacle::NoAddress => Self::NoAddress,
+            Obstacle::ReversePath => Self::ReversePath,
+            Obstacle::Backlog => Self::Backlog,
+            Obstacle::Firewall => Self::Firewall,
+        }
+    }
+}
+
+impl From<v1::Obstacle> for Obstacle {
+    fn from(obstacle: v1::Obstacle) -> Self {
+        match obstacle {
+            v1::Obstacle::Unspecified => Self::Unknown,
+            v1::Obstacle::NoAddress => Self::NoAddress,
+            v1::Obstacle::ReversePath => Self::ReversePath,
+            v1::Obstacle::Backlog => Self::Backlog,
+            v1::Obstacle::Firewall => Self::Firewall,
+        }
+    }
+}
+
 /// What a host saw of one probe.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sight {
@@ -101,6 +141,8 @@ pub struct Sight {
     pub leaked_device: String,
     /// Whether an answer came to where the interceptor captures.
     pub captured: bool,
+    /// Why a SYN that came in was not answered.
+    pub obstacle: Obstacle,
 }
 
 /// What a host saw of some probes.
@@ -123,6 +165,7 @@ impl From<TraceReport> for v1::Traced {
             syn_device: sight.syn_device,
             leaked_device: sight.leaked_device,
             captured: sight.captured,
+            obstacle: v1::Obstacle::from(sight.obstacle).into(),
         };
         v1::Traced {
             id: report.id,
@@ -137,6 +180,8 @@ impl From<v1::Traced> for TraceReport {
     /// Never fails: texts are made fit for one line of a log, what is too much is left out.
     fn from(traced: v1::Traced) -> Self {
         let sight = |sight: v1::Sight| Sight {
+            // One of a later version is unknown here.
+            obstacle: sight.obstacle().into(),
             client: sight.client,
             syn_device: printable(&sight.syn_device),
             leaked_device: printable(&sight.leaked_device),
@@ -189,6 +234,31 @@ mod tests {
         );
         wire.clients.clear();
         assert_eq!(TraceRequest::try_from(&wire), Err(TraceError::Count(0)));
+    }
+
+    #[test]
+    fn obstacles_survive_the_wire_and_those_of_a_later_version_are_unknown() {
+        for obstacle in [
+            Obstacle::Unknown,
+            Obstacle::NoAddress,
+            Obstacle::ReversePath,
+            Obstacle::Backlog,
+            Obstacle::Firewall,
+        ] {
+            let sight = Sight {
+                obstacle,
+                ..Sight::default()
+            };
+            let report = TraceReport {
+                sights: vec![sight],
+                ..TraceReport::default()
+            };
+            let mut wire = v1::Traced::from(report.clone());
+            assert_eq!(TraceReport::from(wire.clone()), report);
+            wire.sights[0].obstacle = 99;
+            let read = TraceReport::from(wire);
+            assert_eq!(read.sights[0].obstacle, Obstacle::Unknown);
+        }
     }
 
     #[test]

@@ -107,7 +107,10 @@ pub(super) async fn run(
     }
     for old in replaced {
         shared.counters.refused(Code::Replaced);
-        let mut reason = refused(Code::Replaced, "a newer stream of this copier took over");
+        let mut reason = refused(
+            Code::Replaced,
+            "a newer stream of this copier took over: if another copier has its name, too, give one of them another (--id)",
+        );
         reason.owner.clone_from(&hello.copier_id);
         old.queue.refuse_with(reason);
         old.cancel.cancel();

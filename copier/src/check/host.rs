@@ -50,9 +50,10 @@ pub(super) fn devices(subject: &Subject) -> Verdict {
 
 pub(super) fn listener(subject: &Subject) -> Verdict {
     let services = &subject.plan.services;
-    let here = subject.is_live().then(Listeners::read).flatten();
+    let mirrored = subject.plan.ring.as_ref().is_none_or(|it| it.promiscuous);
+    let here = (!mirrored).then(Listeners::read).flatten();
     let Some(here) = here else {
-        return Verdict::ok("nothing is captured here, or this host does not say where it listens");
+        return Verdict::ok("this host is not where the live service must listen");
     };
     let silent = services
         .iter()

@@ -1,6 +1,6 @@
 //! The way to the targets.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use millrace_capture::{NextHopConfig, NextHops};
@@ -9,8 +9,10 @@ use millrace_daemon::check::Verdict;
 use super::Subject;
 use crate::addresses;
 use crate::plan::OutletPlan;
+use crate::probe::knock::knock;
+use crate::probe::verdict::Knock;
 
-/// How long targets and next hops are waited for, at most.
+/// How long next hops are waited for, at most.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The targets, each once.
@@ -102,21 +104,18 @@ pub(super) fn port(subject: &Subject) -> Verdict {
     if subject.plan.local.is_some() {
         return Verdict::ok("answers are caught on this host");
     }
-    let asked: Vec<(SocketAddr, std::io::Result<()>)> = std::thread::scope(|scope| {
+    let asked: Vec<(SocketAddr, Option<Knock>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = targets(subject)
             .into_iter()
-            .map(|target| (target, scope.spawn(move || connect(target))))
+            .map(|target| (target, scope.spawn(move || knock(target))))
             .collect();
         let answers = asked.into_iter();
         answers
-            .filter_map(|(target, answer)| Some((target, answer.join().ok()?)))
+            .map(|(target, answer)| (target, answer.join().ok().flatten()))
             .collect()
     });
-    let refused = |answer: &std::io::Result<()>| {
-        let error = answer.as_ref().err().map(std::io::Error::kind);
-        error == Some(std::io::ErrorKind::ConnectionRefused)
-    };
-    if let Some((target, _)) = asked.iter().find(|(_, answer)| refused(answer)) {
+    let refused = |(_, answer): &&(SocketAddr, Option<Knock>)| *answer == Some(Knock::Refused);
+    if let Some((target, _)) = asked.iter().find(refused) {
         return Verdict::failure(
             format!("{target} refuses connections"),
             format!(
@@ -125,7 +124,8 @@ pub(super) fn port(subject: &Subject) -> Verdict {
             ),
         );
     }
-    let silent = asked.iter().filter(|(_, answer)| answer.is_err()).count();
+    let taken = |(_, answer): &&(SocketAddr, Option<Knock>)| *answer == Some(Knock::Taken);
+    let silent = asked.len() - asked.iter().filter(taken).count();
     Verdict::ok(match silent {
         0 => "each target takes connections".to_owned(),
         _ => format!(
@@ -133,11 +133,4 @@ pub(super) fn port(subject: &Subject) -> Verdict {
             asked.len()
         ),
     })
-}
-
-/// Connects and resets: the tested application is not to wait for a request.
-fn connect(target: SocketAddr) -> std::io::Result<()> {
-    let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
-    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
-    Ok(())
 }

@@ -9,7 +9,7 @@ use super::window::Recent;
 use super::words::{delivered, down, percent, rate, unproven};
 use super::{Cause, Facts, Headline, State};
 use crate::probe::ProbeState;
-use crate::sockets::{nobody, ports};
+use crate::sockets::{known_obstacle, nobody, ports};
 use millrace_pilot::Mode;
 
 /// Without a packet for so long, somebody must look, in seconds.
@@ -25,7 +25,7 @@ type Why = (Cause, String, Option<String>);
 /// How things stand.
 pub(super) fn headline(facts: &Facts<'_>) -> Headline {
     let causes: [fn(&Facts<'_>) -> Option<Why>; 9] = [
-        starting, decided, held_back, links, agents, targets, silence, stalled, refusal,
+        starting, decided, links, held_back, agents, targets, silence, stalled, refusal,
     ];
     let also = also(facts);
     if let Some((cause, sentence, next)) = causes.iter().find_map(|cause| cause(facts)) {
@@ -42,6 +42,7 @@ pub(super) fn headline(facts: &Facts<'_>) -> Headline {
     }
     let live = facts.report.recording.is_none();
     let idle = idle(facts).filter(|_| live);
+    let next = idle.as_ref().and_then(|_| unseen(facts));
     Headline {
         state: if idle.is_some() {
             State::Idle
@@ -50,9 +51,19 @@ pub(super) fn headline(facts: &Facts<'_>) -> Headline {
         },
         cause: None,
         sentence: idle.unwrap_or_else(|| copying(facts)),
-        next: None,
+        next,
         also,
     }
+}
+
+/// What keeps clients' packets from coming by, where this host knows it and none came since the start.
+fn unseen(facts: &Facts<'_>) -> Option<String> {
+    if facts.report.packets.client_segments > 0 {
+        return None;
+    }
+    let here = (facts.listeners)()?;
+    known_obstacle(facts.services, &here)?;
+    Some(nobody(facts.services, &here))
 }
 
 /// Why there is nothing to copy at the moment, though nothing keeps the copier from it.

@@ -11,9 +11,10 @@
 //! this host: an answer that is not diverted hits nobody. Once these are back one more bears a client's, which may not get
 //! to the target where this host's does. Elsewhere each kind of clients (the live host's own
 //! addresses, those in the target's network, others) is judged by itself, by one probe before there are more, since its
-//! answers may go another way; what does not come back is refused. A target that falls silent later
+//! answers may go another way, and this host's own kernel asks the target beside probes that nobody answers (`knock`); what does not come back is refused. A target that falls silent later
 //! ([`millrace_engine::Event::TargetSilent`]) is contacted anew.
 
+pub(crate) mod knock;
 mod own;
 mod table;
 mod target;
@@ -35,7 +36,7 @@ use table::Ready;
 pub use table::{ProbeState, ProbeStatus};
 use target::{State, Target};
 use verdict::Verdict;
-use volley::{Packet, Volley};
+use volley::{Bearing, Packet, Volley};
 
 /// How long interceptors that are named and not connected yet are waited for before the first
 /// volley: longer than a link takes that comes up at all. A volley that begins with some of them has
@@ -121,6 +122,11 @@ impl Prober {
                 State::Asking(volley) => {
                     let over = volley.advance(now, routes, !asked_after);
                     asked_after |= volley.is_asked_after();
+                    // Where agents hold, or a pool is borne, this host's own address was probed already, or may be
+                    // diverted.
+                    if !target.shared && target.bearing == Bearing::Clients {
+                        volley.knock();
+                    }
                     if over {
                         self.farewells.extend(volley.take_resets());
                         let round_trip = volley.round_trip();
@@ -283,7 +289,7 @@ impl Prober {
         self.targets
             .iter_mut()
             .filter_map(|target| match &mut target.state {
-                State::Asking(volley) => Some(volley),
+                State::Asking(volley) => Some(volley.as_mut()),
                 State::Waiting(_) | State::Proven | State::GivenUp => None,
             })
     }
@@ -324,7 +330,8 @@ mod tests {
             nat: false,
             bearing: Bearing::Own,
         };
-        prober.targets[0].state = State::Asking(Volley::begin(now, aim, 1, &[client], vec![0]));
+        prober.targets[0].state =
+            State::Asking(Box::new(Volley::begin(now, aim, 1, &[client], vec![0])));
         // It is the second of two volleys.
         prober.targets[0].halfway = Some(Verdict::Refused { target: address });
         let (id, _, syn) = prober.poll_transmit().unwrap();

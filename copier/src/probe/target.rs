@@ -34,7 +34,7 @@ pub(super) enum State {
     /// A volley is to begin; after this time.
     Waiting(Time),
     /// A volley is under way.
-    Asking(Volley),
+    Asking(Box<Volley>),
     /// Answers came back.
     Proven,
     /// Never again: see [`Verdict::Misdirected`].
@@ -164,7 +164,7 @@ impl Target {
         for (source, number) in volley.syns() {
             engine.note_probe(self.address, source, number);
         }
-        self.state = State::Asking(volley);
+        self.state = State::Asking(Box::new(volley));
     }
 
     /// The address of this host that a probe may bear.

@@ -10,6 +10,7 @@ use millrace_proto::trace::MAX_PROBES;
 use millrace_proto::{TraceReport, TraceRequest};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions};
 
+use super::knock::Knocking;
 use super::verdict::{Evidence, Verdict};
 use crate::routes::Routes;
 use millrace_routes::copier::InterceptorId;
@@ -18,21 +19,21 @@ use millrace_routes::copier::InterceptorId;
 /// with a probability of about 98%.
 const PER_INTERCEPTOR: usize = 4;
 /// SYNs are sent again after these times while they are unanswered.
-const SEND_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
+const SEND_AGAIN: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(300)];
 /// When the interceptors' hosts are asked.
-const ASK_AFTER: Duration = Duration::from_millis(600);
+const ASK_AFTER: Duration = Duration::from_millis(400);
 /// SYNs that go out while those hosts look, after the question.
 /// They may have to look for another copier's probes first.
 const SHOW_AGAIN: [Duration; 4] = [
-    Duration::from_millis(300),
-    Duration::from_millis(900),
-    Duration::from_millis(1800),
-    Duration::from_millis(2400),
+    Duration::from_millis(250),
+    Duration::from_millis(700),
+    Duration::from_millis(1400),
+    Duration::from_millis(2000),
 ];
 /// How long those hosts look.
-const LOOK: Duration = Duration::from_millis(1500);
+const LOOK: Duration = Duration::from_millis(1000);
 /// A volley ends this long after the question, whoever has answered.
-const END_AFTER: Duration = Duration::from_millis(3500);
+const END_AFTER: Duration = Duration::from_millis(3000);
 /// How soon it is looked again whether the interceptors may be asked.
 const TURN: Duration = Duration::from_millis(50);
 /// Maximum segment size that a probe offers, as any host on an Ethernet would. Bytes.
@@ -91,6 +92,8 @@ pub(super) struct Volley {
     asked_after: Vec<u64>,
     reports: Vec<(InterceptorId, TraceReport)>,
     unsent: Option<(SendErrorKind, i32)>,
+    /// What the target says to this host's own kernel, once it is asked.
+    knocking: Option<Knocking>,
     outgoing: VecDeque<Packet>,
 }
 
@@ -141,6 +144,7 @@ impl Volley {
             asked_after: Vec::new(),
             reports: Vec::new(),
             unsent: None,
+            knocking: None,
             outgoing: VecDeque::new(),
         };
         volley.send();
@@ -212,6 +216,13 @@ impl Volley {
         let outgoing = std::mem::take(&mut self.outgoing);
         let is_reset = |(_, _, header): &Packet| header.flags.has(Flags::RST);
         outgoing.into_iter().filter(is_reset)
+    }
+
+    /// Has this host's own kernel ask the target, too, while interceptors look for the probes.
+    pub(super) fn knock(&mut self) {
+        if self.is_asked_after() && self.knocking.is_none() {
+            self.knocking = Some(Knocking::at(self.aim.target));
+        }
     }
 
     /// Whether interceptors are looking for its probes.
@@ -295,6 +306,7 @@ impl Volley {
                 .map(|(id, report)| (name(id), report))
                 .collect(),
             unsent: self.unsent,
+            knock: self.knocking.as_ref().and_then(Knocking::result),
         })
     }
 

@@ -41,9 +41,13 @@ impl Listeners {
 
     /// What they say of a service of which no packet comes, in words; `None` where it should come.
     pub(crate) fn of(&self, live_ip: Option<IpAddr>, port: u16) -> Option<String> {
-        if live_ip.is_some_and(|live| !self.own.contains(&live)) {
-            // Another host listens there.
-            return None;
+        if let Some(live) = live_ip.filter(|live| !self.own.contains(live)) {
+            let own = self.own.iter().filter(|ip| !is_of_the_link(**ip));
+            let own: Vec<String> = own.take(NAMED).map(ToString::to_string).collect();
+            return Some(format!(
+                "{live} is no address of this host, which has {}: only mirrored traffic of another host would come by",
+                own.join(", ")
+            ));
         }
         let at: Vec<IpAddr> = (self.all.iter().filter(|it| it.port == port))
             .map(|it| it.ip)
@@ -79,6 +83,14 @@ impl Listeners {
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+}
+
+/// Loopback and link-local addresses (RFC 4291 2.5.6): no service of others is there.
+const fn is_of_the_link(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
     }
 }
 
@@ -162,7 +174,8 @@ mod tests {
         assert!(said(None, 8080).unwrap().contains("loopback"));
         assert_eq!(said(None, 80), None);
         assert_eq!(said(Some("198.18.2.11"), 22), None);
-        assert_eq!(said(Some("198.18.77.1"), 81), None, "another host's");
+        let other = said(Some("198.18.77.1"), 80).unwrap();
+        assert!(other.starts_with("198.18.77.1 is no address of this host, which has 198.18.2.10"));
         assert!(!Listeners::default().of(None, 5).unwrap().contains("but"));
     }
 }

@@ -7,11 +7,15 @@ use super::Listeners;
 /// Ports that are named.
 const NAMED: usize = 3;
 
+/// What keeps packets of these services from coming, where this host knows it.
+pub(crate) fn known_obstacle(services: &[Mapping], here: &Listeners) -> Option<String> {
+    let of = |it: &Mapping| here.of(it.live_ip, it.live_port);
+    services.iter().find_map(of).or_else(|| family(services))
+}
+
 /// Why no packet of these services may come.
 pub(crate) fn nobody(services: &[Mapping], here: &Listeners) -> String {
-    let known = services
-        .iter()
-        .find_map(|it| here.of(it.live_ip, it.live_port));
+    let known = known_obstacle(services, here);
     let port = services.first().map_or(0, |it| it.live_port);
     let capture = format!(
         "check -x and -i: `tcpdump -ni any tcp port {port}` shows where clients' packets come by"
@@ -35,5 +39,36 @@ pub(crate) fn ports(services: &[Mapping]) -> String {
         ([only], 0) => format!("port {only}"),
         (several, 0) => format!("ports {}", several.join(", ")),
         (several, more) => format!("ports {} and {more} others", several.join(", ")),
+    }
+}
+
+/// A copy that bears its client's address is of the client's family.
+fn family(services: &[Mapping]) -> Option<String> {
+    let any = services.iter().all(|it| it.live_ip.is_none());
+    let v6 = services.iter().all(|it| it.target.is_ipv6());
+    (any && v6).then(|| {
+        "only clients of IPv6 are copied to a target of IPv6, unless copies have addresses of their own (-c)"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_of_ipv6_alone_has_clients_of_ipv6_alone() {
+        let said = |services: &[&str]| {
+            let services: Vec<Mapping> = services.iter().map(|it| it.parse().unwrap()).collect();
+            nobody(&services, &Listeners::default())
+        };
+        let v6 = "80-[2001:db8:2::20]:80";
+        assert!(family(&[v6.parse().unwrap()]).is_some());
+        assert!(
+            said(&[v6]).contains("nothing on this host listens"),
+            "what is known first"
+        );
+        let both = [v6.parse().unwrap(), "80-198.18.2.20:80".parse().unwrap()];
+        assert_eq!(family(&both), None);
     }
 }

@@ -1,11 +1,14 @@
-//! What probes showed: whether a target may be opened, or which hop is missing and how to see it.
+//! What probes showed: whether a target may be opened, or which hop is missing. `words`: the same for people, with the
+//! command that shows or mends it.
+
+mod words;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use millrace_capture::SendErrorKind;
 use millrace_engine::Misdirection;
-use millrace_proto::{Sight, TraceReport};
+use millrace_proto::{Obstacle, Sight, TraceReport};
 use millrace_wire::Endpoint;
 
 /// All that is known at the end of a volley.
@@ -38,6 +41,19 @@ pub struct Evidence<'a> {
     pub reports: Vec<(String, &'a TraceReport)>,
     /// Why a probe could not be sent.
     pub unsent: Option<(SendErrorKind, i32)>,
+    /// What the target said to this host's own kernel, if it was asked.
+    pub knock: Option<Knock>,
+}
+
+/// What a target says to a connection of this host's own kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// It took it.
+    Taken,
+    /// It refused it: nothing listens.
+    Refused,
+    /// Nothing came back.
+    Silent,
 }
 
 impl Evidence<'_> {
@@ -132,6 +148,8 @@ pub enum Verdict {
         device: String,
         /// The target.
         target: Endpoint,
+        /// What stood in its way, as far as that host can tell.
+        obstacle: Obstacle,
     },
     /// The way behind the target leads to the live service again.
     Misdirected(Misdirection),
@@ -159,6 +177,8 @@ pub enum Verdict {
         asked: Vec<String>,
         /// The flow.
         flow: Flow,
+        /// What the target said to this host, if it was asked.
+        knock: Option<Knock>,
     },
 }
 
@@ -173,7 +193,8 @@ impl Verdict {
             let device = sight.leaked_device;
             return Self::NotDiverted { host, device, flow };
         }
-        if evidence.refused > 0 && evidence.refused == evidence.answered {
+        let none_came_back = evidence.answered == 0 && evidence.knock == Some(Knock::Refused);
+        if evidence.refused > 0 && evidence.refused == evidence.answered || none_came_back {
             let target = evidence.target;
             return Self::Refused { target };
         }
@@ -208,6 +229,7 @@ impl Verdict {
                 host,
                 device: sight.syn_device,
                 target: evidence.target,
+                obstacle: sight.obstacle,
             };
         }
         if let Some((kind, errno)) = evidence.unsent {
@@ -216,7 +238,8 @@ impl Verdict {
         let all_assistants = evidence.reports.iter().all(|(_, report)| report.assistant);
         let asked = evidence.asked.clone();
         if !evidence.reports.is_empty() && all_assistants {
-            return Self::NotAtAssistant { asked, flow };
+            let knock = evidence.knock;
+            return Self::NotAtAssistant { asked, flow, knock };
         }
         let unable = evidence
             .reports
@@ -270,142 +293,6 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Misdirected(Misdirection::OwnPacket) => f.write_str(
-                "a copied SYN came back as a client's: the target leads to the live service again (a balancer \
-                 for it, DNAT, another host that copies to here); mend -x or the way, then start again",
-            ),
-            Self::Misdirected(Misdirection::TargetIsClient) => f.write_str(
-                "it is a client of the live service, too: its own connections are not copied, since that \
-                 would go round and round (--copy-targets copies them: where a gateway or proxy has the target's address)",
-            ),
-            Self::Open {
-                answered: (answered, probes),
-                refusing,
-                silent,
-                absent,
-                doubtful: _,
-            } => {
-                write!(f, "first contact: {answered} of {probes} probes came back")?;
-                if !refusing.is_empty() {
-                    write!(
-                        f,
-                        ", refused by the real servers of {}, where nothing listens",
-                        refusing.join(", ")
-                    )?;
-                }
-                if !silent.is_empty() {
-                    write!(f, ", none of them through {}", silent.join(", "))?;
-                }
-                match (answered < probes, absent.is_empty()) {
-                    (false, _) => Ok(()),
-                    (true, true) => write!(
-                        f,
-                        "; the others went unanswered: is there a real server without an \
-                         interceptor?"
-                    ),
-                    (true, false) => write!(
-                        f,
-                        "; the others went unanswered: not connected: {}",
-                        absent.join(", ")
-                    ),
-                }
-            }
-            Self::Partly {
-                answered: (answered, probes),
-                missing,
-            } => write!(
-                f,
-                "{answered} of {probes} probes came back; the others: {missing}; a real server \
-                 whose answers are not diverted would answer real clients: give it an interceptor \
-                 and a router-agent, or take it out of the director"
-            ),
-            Self::Refused { target } => write!(
-                f,
-                "refused: the target's host resets the probes: nothing listens on {target}; see \
-                 there `ss -ltn 'sport = :{}'`",
-                target.port
-            ),
-            Self::NotDiverted {
-                host,
-                device,
-                flow: Flow { client, target },
-            } => write!(
-                f,
-                "not diverted: the real server of interceptor {host} answered on {device}, towards \
-                 the real client; see there `ip route get {} from {} ipproto tcp sport {}` and \
-                 `millrace-router-agent show`",
-                client, target.ip, target.port
-            ),
-            Self::NotOwned { host } => write!(
-                f,
-                "not owned: interceptor {host} captured the answer and gave it to no one or to \
-                 another copier; see there `curl -s http://127.0.0.1:36531/status`"
-            ),
-            Self::NotAnswered {
-                host,
-                device,
-                target,
-            } => write!(
-                f,
-                "not answered: the probe came in on {device} of interceptor {host}'s host and \
-                 nothing went out; see there `ss -ltn 'sport = :{}'`, `ip route get {}` (is the \
-                 VIP local?) and `sysctl net.ipv4.conf.{device}.rp_filter`",
-                target.port, target.ip
-            ),
-            Self::NotSent {
-                kind,
-                errno,
-                flow: Flow { client, target },
-            } => write!(
-                f,
-                "not sent: this host could not send the probe ({}, errno {errno}); see `ip route \
-                 get {} from {} iif lo` and `nft list ruleset`, or send at the link layer with -o",
-                kind.name(),
-                target.ip,
-                client
-            ),
-            Self::NotReceived {
-                asked,
-                blind,
-                flow: Flow { client, target },
-            } => {
-                write!(
-                    f,
-                    "not received: no host of {} saw the probe come in; see here `ip route get {}`, \
-                     on the director `ipvsadm -Ln`, on a real server `tcpdump -ni any 'host {} and \
-                     tcp port {}'`: rp_filter, firewalls and anti-spoofing drop foreign sources",
-                    asked.join(", "),
-                    target.ip,
-                    client,
-                    target.port
-                )?;
-                if !blind.is_empty() {
-                    write!(f, " (could not look: {})", blind.join("; "))?;
-                }
-                Ok(())
-            }
-            Self::NotAtAssistant {
-                asked,
-                flow: Flow { client, target },
-            } => write!(
-                f,
-                "not diverted or not received: no answer came to the assistant {}; see on the \
-                 target `tcpdump -ni any 'host {} and tcp port {}'` and `ip route get {} from {} \
-                 ipproto tcp sport {}`",
-                asked.join(", "),
-                client,
-                target.port,
-                client,
-                target.ip,
-                target.port
-            ),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -439,6 +326,7 @@ mod tests {
                 .map(|(host, report)| ((*host).to_owned(), report))
                 .collect(),
             unsent: None,
+            knock: None,
         }
     }
 
@@ -555,7 +443,51 @@ mod tests {
             assistant: true,
             ..TraceReport::default()
         };
-        let line = verdict(0, &[("assistant", nothing)]).to_string();
-        assert!(line.starts_with("not diverted or not received"), "{line}");
+        let reports = [("assistant", nothing)];
+        for (knock, words, command) in [
+            (None, "not diverted or not received", "tcpdump -ni any"),
+            (
+                Some(Knock::Taken),
+                "not diverted: 198.18.9.9:80 takes connections of this host",
+                "`ip route get 198.18.1.1 from 198.18.9.9 ipproto tcp sport 80` must lead to assistant",
+            ),
+            (
+                Some(Knock::Silent),
+                "not answered: 198.18.9.9:80 answers neither copies nor this host",
+                "nft list ruleset",
+            ),
+            (Some(Knock::Refused), "refused", "ss -ltn 'sport = :80'"),
+        ] {
+            let mut evidence = evidence(0, &reports);
+            evidence.knock = knock;
+            let line = Verdict::of(&evidence).to_string();
+            assert!(line.starts_with(words) && line.contains(command), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_host_knows_of_the_obstacle_is_said_instead_of_guessed() {
+        for (obstacle, command) in [
+            (Obstacle::NoAddress, "`ip address add 198.18.9.9/32 dev lo`"),
+            (
+                Obstacle::ReversePath,
+                "`sysctl -w net.ipv4.conf.eth0.rp_filter=2`",
+            ),
+            (Obstacle::Backlog, "backlog"),
+            (Obstacle::Firewall, "`nft list ruleset`"),
+        ] {
+            let sight = Sight {
+                obstacle,
+                ..came_in()
+            };
+            let line = verdict(0, &[("rs1", report(sight))]).to_string();
+            assert!(
+                line.starts_with("not answered") && line.contains(command),
+                "{line}"
+            );
+            let others = ["rp_filter", "nft list", "address add", "backlog"];
+            let named = others.iter().filter(|it| line.contains(**it)).count();
+            assert_eq!(named, 1, "{line}");
+        }
     }
 }
