@@ -449,7 +449,7 @@ mod tests {
             (
                 Some(Knock::Taken),
                 "not diverted: 198.18.9.9:80 takes connections of this host",
-                "`ip route get 198.18.1.1 from 198.18.9.9 ipproto tcp sport 80` must lead to assistant",
+                "`ip route get 198.18.1.1 from 198.18.9.9 ipproto tcp sport 80` must lead to rs1",
             ),
             (
                 Some(Knock::Silent),
