@@ -7,7 +7,7 @@ use millrace_daemon::options::CommonOptions;
 use millrace_notation::address::HostPort;
 
 use crate::tls::Role;
-use crate::transport::{Security, Timeouts, channel};
+use crate::transport::{Security, Timeouts, reachable};
 
 /// A certificate that ends within so long is warned of, in seconds.
 const SOON: i64 = 14 * 24 * 3600;
@@ -61,8 +61,8 @@ pub fn reach(peers: &[HostPort], security: &Security, role: Role) -> Verdict {
                     connect: PATIENCE,
                     ..Timeouts::default()
                 };
-                let opened = channel(&peer, &security, role, &timeouts).await;
-                (peer, opened.map(drop))
+                let answer = reachable(&peer, &security, role, &timeouts).await;
+                (peer, answer)
             });
         }
         asked.join_all().await

@@ -53,4 +53,6 @@ pub mod pidfile;
 pub mod privileges;
 pub mod quiet;
 pub mod readiness;
+pub mod request;
 pub mod signals;
+pub mod status;

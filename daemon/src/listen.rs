@@ -38,6 +38,17 @@ pub fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, ExitError>
     Ok(listener)
 }
 
+/// The address at which peers are listened for: see [`bind_for_peers`].
+pub(crate) fn address_for_peers(address: Option<IpAddr>, insecure: bool) -> IpAddr {
+    let has_ipv6 = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    match address {
+        Some(ip) => ip,
+        None if insecure => Ipv4Addr::LOCALHOST.into(),
+        None if has_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
+        None => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// Binds where the operator says (`--bind`, `--port`), or all addresses: of both families, or of
 /// IPv4 on a host without IPv6. Where peers need no certificate (`insecure`) only this host's loopback
 /// address, unless the operator names another.
@@ -49,13 +60,7 @@ pub fn bind_for_peers(
     port: u16,
     insecure: bool,
 ) -> Result<TcpListener, ExitError> {
-    let has_ipv6 = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    let ip = match address {
-        Some(ip) => ip,
-        None if insecure => Ipv4Addr::LOCALHOST.into(),
-        None if has_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
-        None => Ipv4Addr::UNSPECIFIED.into(),
-    };
+    let ip = address_for_peers(address, insecure);
     let listener = bind(SocketAddr::new(ip, port), "--bind and --port")?;
     if address.is_none() && insecure {
         tracing::warn!(

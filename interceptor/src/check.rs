@@ -79,9 +79,6 @@ struct Command {
     options: Options,
 }
 
-/// The word that asks for the command.
-pub const NAME: &str = "check";
-
 /// Runs the command; the arguments are the program's name and the options.
 ///
 /// # Errors

@@ -23,6 +23,7 @@ use tokio::runtime::Runtime;
 use crate::check;
 use crate::counters::Shared;
 use crate::forwarding;
+use crate::headline;
 use crate::metrics;
 use crate::options::{Mode, Options, SINK};
 use crate::queue;
@@ -31,7 +32,7 @@ use crate::tracer::{Setting, Tracer};
 use crate::worker::{Parts, Worker};
 
 /// Default of `--admin`.
-const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_531);
+pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_531);
 
 /// Runs the interceptor.
 ///
@@ -92,7 +93,7 @@ pub fn run() -> Result<(), ExitError> {
     Admin::new(
         readiness.clone(),
         metrics::registry(shared.clone()),
-        status(&shared, &server),
+        status(mode, &shared, &server),
     )
     .section(security)
     .section(server.handshakes().clone())
@@ -256,15 +257,19 @@ fn needs(mode: Mode) -> Needs {
 }
 
 fn status(
+    mode: Mode,
     shared: &Shared,
     server: &ServerHandle,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let (counters, streams) = (shared.clone(), server.clone());
     move || {
+        let (counters, copiers) = (counters.get(), streams.status());
+        let (forwards, open) = (streams.unsafe_because(), copiers.connections.len());
         json!({
+            "headline": headline::headline(mode, forwards.as_deref(), &counters, open),
             "version": env!("CARGO_PKG_VERSION"),
-            "report": counters.get(),
-            "copiers": streams.status(),
+            "report": counters,
+            "copiers": copiers,
         })
     }
 }

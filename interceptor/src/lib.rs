@@ -15,13 +15,14 @@
 //! - [`forwarding`]: serves nobody on an assistant that would send on what is diverted to it.
 //! - [`tracer`]: looks for copiers' probes that stay unanswered; `obstacle`: why.
 //! - [`outgoing`]: headers on their way, one batch for each stream.
-//! - [`counters`] and [`metrics`]: what was seen.
+//! - [`counters`] and [`metrics`]: what was seen; `headline`: how it stands, in one sentence.
 
 pub mod check;
 pub mod cli;
 pub mod counters;
 pub mod daemon;
 pub mod forwarding;
+mod headline;
 pub mod metrics;
 mod obstacle;
 pub mod options;

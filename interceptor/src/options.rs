@@ -33,7 +33,9 @@ pub enum Mode {
     name = "millrace-interceptor",
     version,
     max_term_width = 100,
-    after_help = "`millrace-interceptor check OPTIONS` says what would keep it from its work."
+    after_help = "Commands (millrace-interceptor COMMAND --help says more):\n  \
+                  status  Say whether the interceptor of this host returns responses, and why not\n  \
+                  check   Say what would keep an interceptor with these options from its work"
 )]
 pub struct Options {
     /// How responses are diverted to here: to a sink device of this host, to this host as an

@@ -207,11 +207,14 @@ fn look(
             one.sight.captured |= lookout.is_answered(one.client);
         }
     }
-    let after = Counted::now();
+    let counts = (before, Counted::now());
+    let unanswered = |it: &&Watched| it.target.is_some() && !it.is_seen();
+    let syns = watched.iter().filter(unanswered).count() as u64;
     for one in watched.iter_mut().filter(|it| !it.is_seen()) {
+        // An assistant is not where SYNs are answered.
         let target = one.target.filter(|_| !setting.assistant);
         one.sight.obstacle = target.map_or(Obstacle::Unknown, |target| {
-            obstacle::of(target, &local, before, after)
+            obstacle::of(target, &local, syns, counts)
         });
     }
     let sights = watched.into_iter().map(|it| it.sight);

@@ -102,7 +102,9 @@ pub enum Obstacle {
     ReversePath,
     /// A listener's backlog was full meanwhile.
     Backlog,
-    /// None of these: only a firewall keeps a host from answering a SYN.
+    /// The listener dropped SYNs for another reason: the host knows no way back.
+    NoRoute,
+    /// None of these: most likely a firewall dropped the SYN, or the answer.
     Firewall,
 }
 
@@ -113,6 +115,7 @@ impl From<Obstacle> for v1::Obstacle {
             Obstacle::NoAddress => Self::NoAddress,
             Obstacle::ReversePath => Self::ReversePath,
             Obstacle::Backlog => Self::Backlog,
+            Obstacle::NoRoute => Self::NoRoute,
             Obstacle::Firewall => Self::Firewall,
         }
     }
@@ -125,6 +128,7 @@ impl From<v1::Obstacle> for Obstacle {
             v1::Obstacle::NoAddress => Self::NoAddress,
             v1::Obstacle::ReversePath => Self::ReversePath,
             v1::Obstacle::Backlog => Self::Backlog,
+            v1::Obstacle::NoRoute => Self::NoRoute,
             v1::Obstacle::Firewall => Self::Firewall,
         }
     }
@@ -183,8 +187,8 @@ impl From<v1::Traced> for TraceReport {
             // One of a later version is unknown here.
             obstacle: sight.obstacle().into(),
             client: sight.client,
-            syn_device: printable(&sight.syn_device),
-            leaked_device: printable(&sight.leaked_device),
+            syn_device: device(sight.syn_device),
+            leaked_device: device(sight.leaked_device),
             captured: sight.captured,
         };
         TraceReport {
@@ -198,6 +202,18 @@ impl From<v1::Traced> for TraceReport {
             problem: printable(&traced.problem),
             assistant: traced.assistant,
         }
+    }
+}
+
+/// The name of a device, which stands in commands that an operator may run: of one that is none, or that a shell would
+/// read otherwise, only that there is one.
+fn device(name: String) -> String {
+    /// The longest that the kernel has (`IFNAMSIZ`, less its end).
+    const LONGEST: usize = 15;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".:_@-".contains(c);
+    match name.len() <= LONGEST && name.chars().all(plain) {
+        true => name,
+        false => "DEV".to_owned(),
     }
 }
 
@@ -243,6 +259,7 @@ mod tests {
             Obstacle::NoAddress,
             Obstacle::ReversePath,
             Obstacle::Backlog,
+            Obstacle::NoRoute,
             Obstacle::Firewall,
         ] {
             let sight = Sight {
@@ -264,16 +281,27 @@ mod tests {
     #[test]
     fn a_report_is_cut_to_what_a_log_can_hold() {
         let sight = v1::Sight {
-            syn_device: "e\nth".repeat(200),
+            syn_device: "eth0.7".to_owned(),
+            leaked_device: "eth0;reboot #".to_owned(),
             ..v1::Sight::default()
         };
         let traced = v1::Traced {
             sights: vec![sight; 1000],
+            problem: "e\nth".repeat(200),
             ..v1::Traced::default()
         };
         let report = TraceReport::from(traced);
         assert_eq!(report.sights.len(), MAX_PROBES);
-        let device = &report.sights[0].syn_device;
-        assert!(device.starts_with("e th") && device.chars().count() == MAX_TEXT);
+        let Sight {
+            syn_device,
+            leaked_device,
+            ..
+        } = &report.sights[0];
+        assert_eq!(
+            (syn_device.as_str(), leaked_device.as_str()),
+            ("eth0.7", "DEV")
+        );
+        let problem = &report.problem;
+        assert!(problem.starts_with("e th") && problem.chars().count() == MAX_TEXT);
     }
 }

@@ -2,10 +2,11 @@
 //! plan as the agent does when a copier asks for it ([`crate::plan`], [`crate::settings`]), and change nothing.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use millrace_channel::check::certificate;
 use millrace_channel::tls::Role;
-use millrace_daemon::check::{Check, Suite, Verdict, When, host};
+use millrace_daemon::check::{Check, Level, Suite, Verdict, When, host};
 use millrace_daemon::exit::ExitError;
 use rustix::thread::CapabilitySet;
 
@@ -16,6 +17,7 @@ use crate::kernel::model::LISTEN;
 use crate::need::Need;
 use crate::options::Options;
 use crate::plan::{Danger, Refusal};
+use crate::settings::Finding;
 
 /// All of them.
 pub const SUITE: Suite<Subject> = Suite {
@@ -136,13 +138,13 @@ const NAMED: [Danger; 8] = [
     Danger::Ssh,
 ];
 
-/// What they look at: all that is asked of the kernel is known before they begin.
+/// What they look at. The kernel is asked once, when the first check needs it.
 #[derive(Debug)]
 pub struct Subject {
     options: Options,
     host: HostConfig,
     need: Need,
-    found: Result<Found, String>,
+    found: OnceLock<Result<Found, String>>,
 }
 
 /// What the kernel says.
@@ -168,14 +170,27 @@ impl Subject {
             },
             Some(_) | None => need,
         };
-        let found = Installer::looking(host.clone()).map_err(|error| error.to_string());
-        let found = found.and_then(|mut installer| Found::of(&mut installer, &need));
         Self {
             options: options.clone(),
             host,
             need,
-            found,
+            found: OnceLock::new(),
         }
+    }
+
+    /// What the kernel says.
+    fn found(&self) -> Result<&Found, Verdict> {
+        let ask = || {
+            let installer = Installer::looking(self.host.clone());
+            let mut installer = installer.map_err(|error| error.to_string())?;
+            Found::of(&mut installer, &self.need)
+        };
+        self.found.get_or_init(ask).as_ref().map_err(|error| {
+            Verdict::failure(
+                format!("the kernel cannot be asked: {error}"),
+                "run it as root",
+            )
+        })
     }
 
     fn is_asked(&self) -> bool {
@@ -240,73 +255,68 @@ fn tools(subject: &Subject) -> Verdict {
     }
 }
 
-/// What the plan's judgement says, if there is one.
-fn judged(subject: &Subject) -> Result<&Judged, Verdict> {
+/// The plan's judgement, or why there is none.
+fn judged(subject: &Subject) -> Result<Result<&Judged, &Refusal>, Verdict> {
     if !subject.is_asked() {
-        return Err(Verdict::ok(
+        return Err(Verdict::skipped(
             "nothing is named to be diverted (-s, -c or --allow)",
         ));
     }
-    match &subject.found {
-        Ok(found) => found
-            .judged
-            .as_ref()
-            .map_err(|_| Verdict::ok("not known as long as the plan is refused")),
-        Err(error) => Err(Verdict::ok(format!("the kernel cannot be asked: {error}"))),
+    Ok(subject.found()?.judged.as_ref())
+}
+
+/// What the plan's judgement allows, or why that is not known.
+fn allowed(subject: &Subject) -> Result<&Judged, Verdict> {
+    judged(subject)?.map_err(|_| {
+        Verdict::skipped("not known as long as the plan is refused for another reason")
+    })
+}
+
+/// Fails if the plan is refused for a reason of which `is_ours` holds.
+fn refused_if(subject: &Subject, is_ours: impl Fn(Danger) -> bool) -> Result<&Judged, Verdict> {
+    match judged(subject)? {
+        Err(refusal) if is_ours(refusal.danger) => Err(Verdict::error(refusal)),
+        Ok(_) | Err(_) => allowed(subject),
     }
 }
 
-/// The plan's refusal, if it is for one of these reasons.
-fn refusal<'a>(subject: &'a Subject, dangers: &[Danger]) -> Option<&'a Refusal> {
-    let refusal = subject.found.as_ref().ok()?.judged.as_ref().err()?;
-    dangers.contains(&refusal.danger).then_some(refusal)
-}
-
 fn refused(subject: &Subject, dangers: &[Danger]) -> Verdict {
-    match (refusal(subject, dangers), judged(subject)) {
-        (Some(refusal), _) => Verdict::error(refusal),
-        (None, Ok(_)) => Verdict::ok("nothing stands in the way"),
-        (None, Err(unknown)) => unknown,
+    match refused_if(subject, |danger| dangers.contains(&danger)) {
+        Ok(_) => Verdict::ok("nothing stands in the way"),
+        Err(verdict) => verdict,
     }
 }
 
 fn plan(subject: &Subject) -> Verdict {
-    if let Err(error) = &subject.found {
-        return Verdict::error(error);
-    }
-    let refusal = match &subject.found {
-        Ok(found) => found.judged.as_ref().err(),
-        Err(_) => None,
-    };
-    match (refusal, judged(subject)) {
-        (Some(refusal), _) if !NAMED.contains(&refusal.danger) => Verdict::error(refusal),
-        (_, Ok(judged)) => {
+    match refused_if(subject, |danger| !NAMED.contains(&danger)) {
+        Ok(judged) => {
             let all: Vec<String> = judged.selectors.iter().map(ToString::to_string).collect();
             Verdict::ok(all.join(", "))
         }
-        (_, Err(unknown)) => unknown,
+        Err(verdict) => verdict,
     }
 }
 
 fn service_address(subject: &Subject) -> Verdict {
-    match refused(subject, &[Danger::NotLocal]) {
-        verdict if verdict.level != millrace_daemon::check::Level::Ok => verdict,
-        verdict => match judged(subject)
-            .ok()
-            .and_then(|judged| judged.elsewhere.first())
-        {
+    match refused_if(subject, |danger| danger == Danger::NotLocal) {
+        Ok(judged) => match judged.elsewhere.first() {
             Some(missing) => Verdict {
-                level: millrace_daemon::check::Level::Warning,
+                level: Level::Warning,
                 ..Verdict::ok(missing)
             },
-            None => verdict,
+            None => Verdict::ok("this host has the addresses of the services"),
         },
+        Err(verdict) => verdict,
     }
 }
 
 fn application(subject: &Subject) -> Verdict {
-    let Ok(found) = &subject.found else {
-        return Verdict::ok("the kernel cannot be asked");
+    if subject.need.services.is_empty() {
+        return Verdict::skipped("no service is named (-s or --allow)");
+    }
+    let found = match subject.found() {
+        Ok(found) => found,
+        Err(verdict) => return verdict,
     };
     let listens = |service: &SocketAddr| {
         found.listening.iter().any(|at| {
@@ -322,28 +332,34 @@ fn application(subject: &Subject) -> Verdict {
                 service.port()
             ),
         ),
-        None if subject.need.services.is_empty() => Verdict::ok("no service is named"),
         None => Verdict::ok("the tested application listens"),
     }
 }
 
-/// Settings of these names that are not as they should be.
+/// Settings of these names that are not as they should be, of all devices: on which of them copies come in is not known.
 fn setting(subject: &Subject, names: &[&str]) -> Verdict {
-    let judged = match judged(subject) {
+    let judged = match allowed(subject) {
         Ok(judged) => judged,
         Err(unknown) => return unknown,
     };
-    let mut findings = judged.findings.iter();
     let named = |key: &str| names.iter().any(|name| key.ends_with(name));
-    let Some(finding) = findings.find(|finding| named(&finding.key)) else {
-        return Verdict::ok(format!("{} as it should be", names.join(" and ")));
+    let findings: Vec<&Finding> = judged.findings.iter().filter(|it| named(&it.key)).collect();
+    let each = |show: fn(&Finding) -> String, between: &str| {
+        let all: Vec<String> = findings.iter().map(|it| show(it)).collect();
+        all.join(between)
     };
-    let found = format!("{} is {}: {}", finding.key, finding.found, finding.why);
+    if findings.is_empty() {
+        return Verdict::ok(format!("{} as it should be", names.join(" and ")));
+    }
+    let found = each(|it| format!("{} is {}: {}", it.key, it.found, it.why), "; ");
     match subject.host.manage_sysctl {
         true => Verdict::ok(format!("{found}; the agent sets it (--manage-sysctl)")),
-        false => Verdict::failure(
+        false => Verdict::warning(
             found,
-            format!("sysctl -w {}={}", finding.key, finding.wanted),
+            format!(
+                "sysctl -w {}",
+                each(|it| format!("{}={}", it.key, it.wanted), " ")
+            ),
         ),
     }
 }

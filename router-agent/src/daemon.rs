@@ -1,7 +1,6 @@
 //! The daemon: opens everything in the right order, and ends it. What is installed stays when it
 //! ends: a restart finds it, and removes what nobody holds any more.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
@@ -21,18 +20,17 @@ use tokio::runtime::Runtime;
 
 use crate::agent::Agent;
 use crate::check;
+use crate::headline;
 use crate::host::HostConfig;
 use crate::install::Installer;
 use crate::kernel::Kernel;
 use crate::metrics;
 use crate::oneshot;
-use crate::options::Options;
+use crate::options::{ADMIN, Options};
 use crate::state::{Opened, StateFile};
 use crate::status::Shared;
 use crate::thread::{self, Parts};
 
-/// Default of `--admin`.
-const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_532);
 /// Requests that may wait for the agent's thread.
 const WAITING: usize = 64;
 
@@ -97,9 +95,11 @@ fn serve(options: &Options) -> Result<(), ExitError> {
 
     let (state, streams) = (shared.clone(), server.clone());
     let status = move || {
+        let agent = state.get();
         json!({
+            "headline": headline::headline(&agent),
             "version": env!("CARGO_PKG_VERSION"),
-            "agent": state.get(),
+            "agent": agent,
             "streams": streams.status(),
         })
     };

@@ -18,11 +18,12 @@
 //! - [`state`]: what must outlive the process and is not in the kernel.
 //! - [`leases`], [`agent`], [`thread`]: who holds what, and the thread that owns it.
 //! - [`lookout`]: whether what is diverted still is.
-//! - [`status`], [`metrics`]: what an operator sees.
+//! - [`status`], [`metrics`]: what an operator sees; `headline`: how it stands, in one sentence.
 
 pub mod agent;
 pub mod check;
 pub mod daemon;
+mod headline;
 pub mod host;
 pub mod install;
 pub mod kernel;

@@ -1,17 +1,19 @@
-//! apply, remove, show, plan and check: the same code as the daemon's, without a daemon and a lease.
+//! apply, remove, show, plan, check and status: the same code as the daemon's, without a daemon and a lease.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use millrace_daemon::exit::ExitError;
+use millrace_daemon::status;
 use serde::Serialize;
 
 use crate::check;
+use crate::headline;
 use crate::host::HostConfig;
 use crate::install::{InstallError, Installer, Judged};
 use crate::kernel::Kernel;
 use crate::need::{Need, Selectors};
-use crate::options::{Command, Options};
+use crate::options::{ADMIN, Command, Options};
 use crate::plan::{floor, ours};
 use crate::state::{Opened, StateFile};
 
@@ -25,6 +27,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub fn run(options: &Options, command: &Command) -> Result<(), ExitError> {
     let host = options.host_config()?;
     match command {
+        Command::Status(options) => {
+            let admin = options.admin.unwrap_or(ADMIN);
+            let ask = || vec![(admin, status::ask(admin, "router-agent"))];
+            status::show(options, ask, |status, _| headline::screen(status))
+        }
         Command::Apply(wanted) => apply(&mut installer(host, "apply")?, &wanted.need()),
         Command::Remove => remove(&mut installer(host, "remove")?),
         Command::Show(shown) => show(host, shown.json),

@@ -1,6 +1,6 @@
 //! The command line of the router-agent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use millrace_daemon::check::CheckOptions;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::options::CommonOptions;
+use millrace_daemon::status::StatusOptions;
 use millrace_notation::address::parse_socket_address;
 
 use crate::host::{Allowed, HostConfig, Mode};
@@ -16,6 +17,8 @@ use millrace_notation::address::cidr::{Cidr, parse_list};
 
 /// The port on which agents listen.
 pub const PORT: u16 = 36_526;
+/// Default of `--admin`.
+pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 36_532);
 /// Interceptors' port.
 const INTERCEPTOR_PORT: u16 = 36_524;
 /// ssh's port.
@@ -58,6 +61,8 @@ pub struct Options {
 /// What to do once.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
+    /// Say whether the agent of this host diverts, and if not, why and what to do.
+    Status(StatusOptions),
     /// Divert responses until `remove`, without a lease.
     Apply(Wanted),
     /// Remove all that was installed here, once no copied connection can speak any more.

@@ -124,11 +124,26 @@ fn reverse_path(
     link: &Link,
     sources: &[IpAddr],
 ) -> Result<Option<Finding>, KernelError> {
-    if effective(kernel, &link.name, "rp_filter")? != 1 {
-        return Ok(None);
-    }
+    let strict = match effective(kernel, &link.name, "rp_filter")? {
+        0 => return Ok(None),
+        value => value == 1,
+    };
     for source in sources {
         let back = kernel.lookup(&Lookup::to(*source))?;
+        if back == Answer::NoRoute {
+            return Ok(Some(Finding {
+                key: key(&link.name, "rp_filter"),
+                found: "on, here or for all".to_owned(),
+                wanted: "0".to_owned(),
+                why: format!(
+                    "this host has no route to addresses such as {source}, so that copied packets from them are dropped \
+                     (for all it must be 0, too)"
+                ),
+            }));
+        }
+        if !strict {
+            continue;
+        }
         let same = matches!(back, Answer::Out { link: out, .. } if out == link.index);
         if !same {
             return Ok(Some(Finding {

@@ -176,6 +176,11 @@ impl ServerHandle {
         &self.shared.handshakes
     }
 
+    /// Why nobody is served, if nobody is: see [`ServerHandle::set_unsafe`].
+    pub fn unsafe_because(&self) -> Option<String> {
+        self.shared.unsafe_because.lock().clone()
+    }
+
     /// While there is a reason, no copier is served: those that are attached are told at once.
     pub fn set_unsafe(&self, reason: Option<String>) {
         let new = {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -108,6 +108,46 @@ pub async fn channel(
         .map_err(|error| causes(&error))?;
     Ok(Opened { channel, diagnosis })
 }
+
+/// Whether a peer answers at `address` as a Millrace daemon with the role `expect` does. In plain text nothing tells more
+/// than that it speaks HTTP/2.
+///
+/// # Errors
+/// One line in the operator's words.
+pub async fn reachable(
+    address: &HostPort,
+    security: &Security,
+    expect: Role,
+    timeouts: &Timeouts,
+) -> Result<(), String> {
+    if let Security::Mutual(_) = security {
+        // Its end of TLS has spoken by then.
+        return channel(address, security, expect, timeouts).await.map(drop);
+    }
+    let greeted = async {
+        let mut stream = connect_tcp(address, expect).await?;
+        let failed = |error: io::Error| format!("connected, and then: {error}");
+        stream.write_all(PREFACE).await.map_err(failed)?;
+        let mut head = [0; 9];
+        let read = stream.read_exact(&mut head).await;
+        match (head, read) {
+            ([ALERT, ..], _) => Err(WANTS_TLS.to_owned()),
+            // A server's first frame is SETTINGS, of stream 0 (RFC 9113 3.4).
+            ([_, _, _, SETTINGS, _, 0, 0, 0, 0], Ok(_)) => Ok(()),
+            (_, Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(failed(error)),
+            _ => Err(format!("what listens there is no {}", program(expect))),
+        }
+    };
+    let limit = timeouts.connect;
+    tokio::time::timeout(limit, greeted)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+}
+
+/// How a client of HTTP/2 begins (RFC 9113 3.4), with an empty SETTINGS frame.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// Type of a SETTINGS frame (RFC 9113 6.5).
+const SETTINGS: u8 = 4;
 
 /// The program that has a role.
 fn program(role: Role) -> String {

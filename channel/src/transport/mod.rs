@@ -13,7 +13,7 @@ mod server_io;
 mod shown;
 mod write;
 
-pub use connect::{Diagnosis, Opened, Timeouts, channel};
+pub use connect::{Diagnosis, Opened, Timeouts, channel, reachable};
 pub use handshakes::{HandshakeStatus, Handshakes};
 pub use http2::server_builder;
 pub use incoming::incoming;

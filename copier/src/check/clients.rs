@@ -17,10 +17,10 @@ pub(super) fn loopback(subject: &Subject) -> Verdict {
     if stand_in || !subject.plan.bears_clients_addresses() || !subject.is_live() {
         return Verdict::ok("copies of such clients have an address to bear");
     }
-    let clients = subject.clients().0.iter();
+    let clients = subject.clients().connections.iter();
     let local = clients.filter(|(ip, _)| ip.is_loopback());
     match local.map(|(_, count)| *count).sum::<u32>() {
-        0 => Verdict::ok("no client on this host's loopback address"),
+        0 => Verdict::ok(among(subject, "no client on this host's loopback address")),
         count => Verdict::warning(
             format!(
                 "{count} open connections come from this host's loopback address: they are not copied"
@@ -40,20 +40,20 @@ pub(super) fn same_network(subject: &Subject) -> Verdict {
         let Some((network, prefix)) = network_of(&devices, target) else {
             continue;
         };
-        let clients = subject.clients().0.keys();
+        let clients = subject.clients().connections.keys();
         let near = clients.filter(|ip| is_within(**ip, network, prefix));
         let near = near.filter(|ip| !ip.is_loopback()).count();
         if near > 0 {
             return Verdict::warning(
                 format!(
                     "{near} of {} clients are in the network of target {target} (/{prefix}): it answers them directly",
-                    subject.clients().0.len()
+                    subject.clients().connections.len()
                 ),
                 format!("run millrace-router-agent on {target}, and name it with --router-agent"),
             );
         }
     }
-    Verdict::ok("no client that is connected now")
+    Verdict::ok(among(subject, "no client that is connected now"))
 }
 
 pub(super) fn ports(subject: &Subject) -> Verdict {
@@ -64,14 +64,29 @@ pub(super) fn ports(subject: &Subject) -> Verdict {
         return Verdict::ok("copies do not bear clients' addresses");
     }
     let wanted = |count: u32| count.saturating_mul(replicas);
-    let busiest = subject.clients().0.values().copied().max().unwrap_or(0);
+    let busiest = subject
+        .clients()
+        .connections
+        .values()
+        .copied()
+        .max()
+        .unwrap_or(0);
     let found = format!("{busiest} connections of one client, {replicas} copies of each");
+    let found = among(subject, &found);
     match wanted(busiest) > PORTS / 100 * SCARCE {
         true => Verdict::warning(
             format!("{found}: its address has {PORTS} ports"),
             "give copies addresses of their own (-c), or make fewer (-n)",
         ),
         false => Verdict::ok(found),
+    }
+}
+
+/// What was found, with a word where not all connections of this host were looked at.
+fn among(subject: &Subject, found: &str) -> String {
+    match subject.clients().cut {
+        true => format!("{found}, among the first connections of very many"),
+        false => found.to_owned(),
     }
 }
 

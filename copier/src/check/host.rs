@@ -2,6 +2,7 @@
 
 use millrace_capture::{Device, check_privilege};
 use millrace_daemon::check::{Verdict, host};
+use millrace_notation::address::Mapping;
 
 use super::Subject;
 use crate::conntrack::Table;
@@ -19,8 +20,10 @@ pub(super) fn privileges(_: &Subject) -> Verdict {
 }
 
 pub(super) fn memory(subject: &Subject) -> Verdict {
-    let limit = subject.plan.engine.memory_limit;
-    host::memory(limit, "the copier (-m)")
+    match subject.options.capture.memory(&subject.options.limits) {
+        Ok((limit, _)) => host::memory(limit, "the copier (-m)"),
+        Err(error) => Verdict::error(&error),
+    }
 }
 
 pub(super) fn report(subject: &Subject) -> Verdict {
@@ -50,14 +53,19 @@ pub(super) fn devices(subject: &Subject) -> Verdict {
 
 pub(super) fn listener(subject: &Subject) -> Verdict {
     let services = &subject.plan.services;
-    let mirrored = subject.plan.ring.as_ref().is_none_or(|it| it.promiscuous);
-    let here = (!mirrored).then(Listeners::read).flatten();
+    let here = subject.is_live().then(Listeners::read).flatten();
     let Some(here) = here else {
         return Verdict::ok("this host is not where the live service must listen");
     };
-    let silent = services
-        .iter()
-        .find(|it| here.of(it.live_ip, it.live_port).is_some());
+    // What a proxy on this host speaks to comes by on loopback.
+    let ring = subject.plan.ring.iter();
+    let on_loopback = ring.flat_map(|it| &it.devices).any(|it| it == "lo");
+    // Services of other hosts come from a mirror.
+    let own = |it: &&Mapping| it.live_ip.is_none_or(|ip| here.has(ip));
+    let silent = services.iter().filter(own).find(|it| {
+        let obstacle = here.of(it.live_ip, it.live_port);
+        obstacle.is_some() && !(on_loopback && here.is_on_loopback(it.live_port))
+    });
     match silent {
         Some(service) => {
             let all = nobody(&[*service], &here);

@@ -33,13 +33,8 @@ pub(super) fn elsewhere(subject: &Subject) -> Verdict {
     let Some(target) = here.filter(|_| subject.plan.local.is_none()) else {
         return Verdict::ok("the targets are other hosts");
     };
-    let live = subject.plan.services.iter().find(|it| it.target == target);
-    let found = match live.is_some_and(|it| it.live_port == target.port()) {
-        true => format!("target {target} is the live service itself"),
-        false => {
-            format!("target {target} is on the live host: its answers would go to real clients")
-        }
-    };
+    let found =
+        format!("target {target} is this host itself: its answers would go to real clients");
     let next = "name a target on another host with -x, or replay a recording with --local";
     match subject.plan.bears_clients_addresses() {
         true => Verdict::failure(found, next),

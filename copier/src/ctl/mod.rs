@@ -1,9 +1,7 @@
 //! `millrace-copier ctl`: tells a running copier how much to copy and what to log, over its Unix socket.
 //!
-//! - `request`: one HTTP request.
 //! - [`status`]: how running copiers stand.
 
-mod request;
 pub mod status;
 
 use std::io;
@@ -12,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use millrace_daemon::exit::ExitError;
+use millrace_daemon::request;
+use millrace_daemon::status::printable;
 
 use crate::command::{self, Arguments};
 use crate::control::{default_path, instances};
@@ -112,12 +112,6 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
             printable(&answer.body)
         ))),
     }
-}
-
-/// Text as it may stand on a terminal: a program that answers in place of a copier may say anything.
-fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
-    text.chars().map(shown).collect()
 }
 
 /// The admin port of the copier that is meant: the one that is named, or the only one of this host.

@@ -1,25 +1,18 @@
 //! `millrace-copier status`: whether the copiers of this host copy, in one sentence and one screen each.
 
 use std::fmt;
-use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::thread::sleep;
-use std::time::Duration;
 
 use millrace_daemon::exit::ExitError;
-use serde_json::{Value, json};
+use millrace_daemon::status::{self, Said, StatusOptions, first_lines, printable};
+use serde_json::Value;
 
-use super::{printable, request};
 use crate::command::{self, Arguments};
 use crate::control::instances;
 use crate::headline::percent;
 use crate::options::ADMIN;
 use millrace_notation::units::shown;
 
-/// From one screen to the next with `--watch`.
-const EVERY: Duration = Duration::from_secs(2);
-/// Puts the cursor into the corner and clears the screen (ECMA-48).
-const CLEAR: &str = "\x1b[H\x1b[2J";
 /// Interceptors and router-agents that are listed.
 const LISTED: usize = 12;
 /// Decisions that are listed.
@@ -33,17 +26,8 @@ const LATELY: usize = 5;
     version
 )]
 struct Options {
-    /// Admin port of one copier; by default all that run in this network namespace are shown.
-    #[arg(long, value_name = "ADDR:PORT")]
-    admin: Option<SocketAddr>,
-
-    /// Show it again every two seconds.
-    #[arg(long)]
-    watch: bool,
-
-    /// Write what /status says as JSON, in a list, one for each copier.
-    #[arg(long, conflicts_with = "watch")]
-    json: bool,
+    #[command(flatten)]
+    status: StatusOptions,
 }
 
 /// Runs the command.
@@ -51,31 +35,12 @@ struct Options {
 /// # Errors
 /// Exit code 64 for the command line, 1 when a copier does not answer.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
-    let options: Options = command::parse(arguments)?;
-    loop {
-        let all = ask(options.admin);
-        let text = match options.json {
-            true => {
-                let values: Vec<&Value> = all.iter().flat_map(|(_, status)| status).collect();
-                format!("{:#}\n", json!(values))
-            }
-            false => screens(&all, options.watch),
-        };
-        let terminal = options.watch && std::io::stdout().is_terminal();
-        let clear = if terminal { CLEAR } else { "" };
-        // Whoever reads stdout may have seen enough.
-        let mut stdout = std::io::stdout();
-        let written = write!(stdout, "{clear}{text}").and_then(|()| stdout.flush());
-        if !options.watch || written.is_err() {
-            let failed = all.into_iter().find_map(|(_, status)| status.err());
-            return failed.map_or(Ok(()), |why| Err(ExitError::start(why)));
-        }
-        sleep(EVERY);
-    }
+    let Options { status } = command::parse(arguments)?;
+    let ask = || ask(status.admin);
+    status::show(&status, ask, |status, admin| {
+        Screen { status, admin }.to_string()
+    })
 }
-
-/// What a copier says of itself, or why it says nothing.
-type Said = (SocketAddr, Result<Value, String>);
 
 /// What each copier says of itself.
 fn ask(admin: Option<SocketAddr>) -> Vec<Said> {
@@ -93,16 +58,7 @@ fn ask(admin: Option<SocketAddr>) -> Vec<Said> {
 }
 
 fn one(admin: SocketAddr) -> Result<Value, String> {
-    let answer = request::get(admin, "/status").map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            format!("the copier at {admin} does not answer: it hangs, or its host has no time for it")
-        }
-        _ => format!(
-            "no copier answers at {admin}: {error}; is one running in this network namespace, and is that its --admin?"
-        ),
-    })?;
-    let no_copier = || format!("what answers at {admin} is no copier");
-    let status: Value = serde_json::from_str(&answer.body).map_err(|_| no_copier())?;
+    let status = status::ask(admin, "copier")?;
     let version = || {
         let version = status.pointer("/version").and_then(Value::as_str);
         printable(version.unwrap_or("unknown"))
@@ -111,32 +67,13 @@ fn one(admin: SocketAddr) -> Result<Value, String> {
         status.pointer("/headline/sentence"),
         status.pointer("/report/sessions"),
     ) {
-        (Some(Value::String(_)), _) => Ok(status),
+        (Some(Value::String(_)), Some(_)) => Ok(status),
         (_, Some(_)) => Err(format!(
             "the copier at {admin} has version {}, and this command another one: restart the copier",
             version()
         )),
-        _ => Err(no_copier()),
+        _ => Err(format!("what answers at {admin} is no copier")),
     }
-}
-
-/// A screen for each copier. What a single one that fails says is left to the end of the command, unless `failures`.
-fn screens(all: &[Said], failures: bool) -> String {
-    let one = |(admin, said): &Said| match said {
-        Ok(status) => Screen {
-            status,
-            admin: (all.len() > 1).then_some(*admin),
-        }
-        .to_string(),
-        Err(why) => format!("{why}\n"),
-    };
-    let failures = failures || all.len() > 1;
-    let shown: Vec<String> = all
-        .iter()
-        .filter(|it| failures || it.1.is_ok())
-        .map(one)
-        .collect();
-    printable(&shown.join("\n"))
 }
 
 /// One copier.
@@ -206,14 +143,7 @@ impl fmt::Display for Screen<'_> {
         if let Some(admin) = self.admin {
             write!(f, "{admin}: ")?;
         }
-        writeln!(f, "{}", self.text("/headline/sentence"))?;
-        let next = self.text("/headline/next");
-        if !next.is_empty() {
-            writeln!(f, "  next: {next}")?;
-        }
-        for also in self.list("/headline/also") {
-            writeln!(f, "  also: {}", also["text"].as_str().unwrap_or_default())?;
-        }
+        f.write_str(&first_lines(self.status))?;
         self.figures(f)?;
         self.path(f)?;
         let decisions = self.list("/report/intensity/decisions");
@@ -344,6 +274,8 @@ impl Screen<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -351,7 +283,7 @@ mod tests {
         let status = json!({
             "headline": {
                 "state": "not_copying",
-                "sentence": "not copying: no interceptor is \u{1b}[31mconnected",
+                "sentence": "not copying: no interceptor is connected",
                 "next": "start one",
                 "also": [{ "about": "x", "text": "1 of 2 links" }],
             },
@@ -368,11 +300,15 @@ mod tests {
             "interceptors": [{ "address": "h:1", "connected": false, "last_error": "refused" }],
             "router_agents": [{ "address": "a:1", "held": true }],
         });
-        let text = screens(&[(ADMIN, Ok(status))], false);
+        let screen = Screen {
+            status: &status,
+            admin: None,
+        };
+        let text = screen.to_string();
         let mut lines = text.lines();
         assert_eq!(
             lines.next(),
-            Some("not copying: no interceptor is  [31mconnected")
+            Some("not copying: no interceptor is connected")
         );
         assert_eq!(lines.next(), Some("  next: start one"));
         for words in [
@@ -387,14 +323,5 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
-    }
-
-    #[test]
-    fn a_copier_that_does_not_answer_is_seen_beside_others_and_while_one_watches() {
-        let failed = || (ADMIN, Err("no copier answers".to_owned()));
-        assert_eq!(screens(&[failed()], false), "");
-        assert_eq!(screens(&[failed()], true), "no copier answers\n");
-        let both = screens(&[failed(), failed()], false);
-        assert_eq!(both, "no copier answers\n\nno copier answers\n");
     }
 }

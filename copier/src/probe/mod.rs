@@ -1,7 +1,8 @@
 //! First contact: nothing is replayed to a target until the answer to a probe has come back.
 //!
 //! A probe is a SYN that bears an address of the kind that replicas bear, and a RST once it is
-//! answered: the application never sees it. A *volley* of them goes out, so that a director shows
+//! answered: the application never sees it. (It may see one connection of this host, which is reset, beside probes that
+//! nobody answers: `knock`.) A *volley* of them goes out, so that a director shows
 //! several real servers. Probes that stay unanswered are asked after at every interceptor's host,
 //! which finds the hop that is missing: see [`verdict`]. A target whose answers leave towards real
 //! clients is never opened, nor is one some of whose probes went where no known host is, while these

@@ -12,23 +12,31 @@ use super::table::{ESTABLISHED, FILES, Row};
 /// Sockets that are looked at in each list: the kernel takes its time over each, and locks a part of its table.
 const LOOKED_AT: usize = 50_000;
 
-/// Addresses of clients that are connected now, and how many connections each has. On a host with very many it is some
-/// of them.
+/// Addresses of clients that are connected now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Clients(pub(crate) BTreeMap<IpAddr, u32>);
+pub(crate) struct Clients {
+    /// How many connections each has.
+    pub(crate) connections: BTreeMap<IpAddr, u32>,
+    /// Whether there were more sockets than are looked at.
+    pub(crate) cut: bool,
+}
 
 impl Clients {
     /// Those of these services, in this process's namespace.
     pub(crate) fn read(services: &[Mapping]) -> Self {
         let files = FILES.iter().filter_map(|file| File::open(file).ok());
+        let mut cut = false;
         let lines = files.flat_map(|file| {
             let lines = BufReader::new(file).lines().map_while(Result::ok);
-            lines.take(LOOKED_AT)
+            let lines: Vec<String> = lines.take(LOOKED_AT).collect();
+            cut |= lines.len() == LOOKED_AT;
+            lines
         });
-        Self::of(services, lines)
+        let connections = Self::of(services, lines);
+        Self { connections, cut }
     }
 
-    fn of(services: &[Mapping], lines: impl Iterator<Item = String>) -> Self {
+    fn of(services: &[Mapping], lines: impl Iterator<Item = String>) -> BTreeMap<IpAddr, u32> {
         let ours = |row: &Row| {
             let (ip, port) = (row.local.ip(), row.local.port());
             let mut services = services.iter();
@@ -39,7 +47,7 @@ impl Clients {
         for row in rows.filter(|row| row.state == ESTABLISHED && ours(row)) {
             *clients.entry(row.remote.ip()).or_insert(0) += 1;
         }
-        Self(clients)
+        clients
     }
 }
 
@@ -65,7 +73,7 @@ mod tests {
         ];
         let service: Mapping = "198.18.2.10:80-198.18.2.20:80".parse().unwrap();
         let clients = Clients::of(&[service], lines.into_iter());
-        let found: Vec<(String, u32)> = (clients.0.iter())
+        let found: Vec<(String, u32)> = (clients.iter())
             .map(|(ip, count)| (ip.to_string(), *count))
             .collect();
         let wanted = [("198.18.1.10", 2), ("198.18.1.11", 1)];

@@ -41,7 +41,7 @@ impl Listeners {
 
     /// What they say of a service of which no packet comes, in words; `None` where it should come.
     pub(crate) fn of(&self, live_ip: Option<IpAddr>, port: u16) -> Option<String> {
-        if let Some(live) = live_ip.filter(|live| !self.own.contains(live)) {
+        if let Some(live) = live_ip.filter(|live| !self.has(*live)) {
             let own = self.own.iter().filter(|ip| !is_of_the_link(**ip));
             let own: Vec<String> = own.take(NAMED).map(ToString::to_string).collect();
             return Some(format!(
@@ -69,12 +69,24 @@ impl Listeners {
                 other.join(", ")
             ));
         }
-        at.iter().all(IpAddr::is_loopback).then(|| {
+        let asked_for = live_ip.is_some_and(|live| live.is_loopback());
+        (self.is_on_loopback(port) && !asked_for).then(|| {
             format!(
                 "what listens on port {port} of this host is bound to its loopback address alone: a proxy in front of \
                  it may be what clients speak to"
             )
         })
+    }
+
+    /// Whether this host has an address.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.own.contains(&ip)
+    }
+
+    /// Whether what listens on a port is bound to loopback alone.
+    pub(crate) fn is_on_loopback(&self, port: u16) -> bool {
+        let mut at = self.all.iter().filter(|it| it.port == port).peekable();
+        at.peek().is_some() && at.all(|it| it.ip.is_loopback())
     }
 
     fn ports(&self) -> Vec<u16> {

@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use serde_json::json;
 
+use super::suite::SKIP;
 use super::{Checked, Level, Suite};
 use crate::exit::{ExitError, FAILURE};
 
@@ -33,9 +34,9 @@ impl<T: Sync> Suite<T> {
         skip: &[String],
     ) -> Result<(), ExitError> {
         self.know(&options.only, "--only")?;
-        self.know(skip, "--skip-checks")?;
+        self.know(skip, SKIP)?;
         let only = &options.only;
-        let checked = self.run(subject, skip, |check| {
+        let checked = self.run_at_once(subject, skip, |check| {
             only.is_empty() || only.iter().any(|name| name == check.name)
         });
         let text = match options.json {

@@ -1,12 +1,12 @@
 //! What daemons look at of their host.
 
-use std::fs::OpenOptions;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use rustix::fs::Access;
 
 use super::Verdict;
+use crate::listen::address_for_peers;
 
 /// Room that a file system should have left, in bytes.
 const ROOM: u64 = 64 << 20;
@@ -76,29 +76,38 @@ fn left_in_group() -> Option<u64> {
         let text = std::fs::read_to_string(directory.join(file)).ok()?;
         text.trim().parse().ok()
     };
-    Some(number("memory.max")?.saturating_sub(number("memory.current")?))
+    let statistics = std::fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+    let cache = |line: &str| {
+        line.strip_prefix("inactive_file ")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    // The kernel takes back what only caches files.
+    let cache = statistics.lines().find_map(cache).unwrap_or(0);
+    let used = number("memory.current")?.saturating_sub(cache);
+    Some(number("memory.max")?.saturating_sub(used))
 }
 
-/// Whether a file can be written, as the option of this name asks for; and whether there is room for it. A file that was
-/// not there is removed again.
+/// Whether a file can be written, as the option of this name asks for; and whether there is room for it. Nothing is
+/// touched.
 pub fn file(path: &Path, option: &str) -> Verdict {
-    let name = path.display();
-    let was_there = path.exists();
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    if let Err(error) = opened {
-        return Verdict::failure(
-            format!("{name} cannot be written: {error}"),
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    let (asked, rights) = match path.exists() {
+        true => (path, Access::WRITE_OK),
+        false => (parent, Access::WRITE_OK | Access::EXEC_OK),
+    };
+    match rustix::fs::access(asked, rights) {
+        Ok(()) => room(parent, option),
+        Err(error) => Verdict::failure(
+            format!("{} cannot be written: {error}", path.display()),
             format!(
                 "name another file ({option}), or `ls -ld {}`",
-                parent_of(path).display()
+                parent.display()
             ),
-        );
+        ),
     }
-    if !was_there {
-        // Nobody has written into it.
-        drop(std::fs::remove_file(path));
-    }
-    room(&parent_of(path), option)
 }
 
 /// Whether files can be made in a directory, which is made with its parents where it is missing.
@@ -133,19 +142,10 @@ fn room(directory: &Path, option: &str) -> Verdict {
     }
 }
 
-fn parent_of(path: &Path) -> PathBuf {
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
-}
-
 /// Whether peers can be listened for, as [`crate::listen::bind_for_peers`] does.
 pub fn listening(address: Option<IpAddr>, port: u16, insecure: bool) -> Verdict {
     let loopback = address.is_none() && insecure;
-    let ip = match address {
-        Some(ip) => ip,
-        None if insecure => Ipv4Addr::LOCALHOST.into(),
-        None => Ipv4Addr::UNSPECIFIED.into(),
-    };
+    let ip = address_for_peers(address, insecure);
     let at = SocketAddr::new(ip, port);
     if let Err(error) = TcpListener::bind(at) {
         let next = match error.kind() {
@@ -169,6 +169,8 @@ pub fn listening(address: Option<IpAddr>, port: u16, insecure: bool) -> Verdict 
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::super::Level;
     use super::*;
 

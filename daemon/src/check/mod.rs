@@ -44,7 +44,7 @@ pub struct Check<T> {
 pub enum Level {
     /// Nothing is wrong.
     Ok,
-    /// It was not looked at, as the operator wanted.
+    /// It was not looked at: the operator wants it so, or something else must be mended first.
     Skipped,
     /// Something will go wrong for some, or later.
     Warning,
@@ -70,6 +70,14 @@ impl Verdict {
             level: Level::Ok,
             found: found.into(),
             next: None,
+        }
+    }
+
+    /// It was not looked at, and why.
+    pub fn skipped(why: impl Into<String>) -> Self {
+        Self {
+            level: Level::Skipped,
+            ..Self::ok(why)
         }
     }
 

@@ -5,8 +5,14 @@ use serde::Serialize;
 use super::{Check, Level, Verdict, When};
 use crate::exit::ExitError;
 
-/// The name that stands for all checks in `--skip-checks`.
+/// The option that leaves checks out.
+pub(super) const SKIP: &str = "--skip-checks";
+/// The name that stands for all checks there.
 const ALL: &str = "all";
+
+fn is_skipped(name: &str, skip: &[String]) -> bool {
+    skip.iter().any(|it| it == name || it == ALL)
+}
 
 /// All checks of a daemon, in the order in which they are shown.
 #[derive(Debug)]
@@ -28,30 +34,26 @@ pub struct Checked {
 }
 
 impl<T: Sync> Suite<T> {
-    /// Makes those checks that `wanted` wants, each on a thread of its own since some wait for others' answers. Those
-    /// of `skip` are shown as skipped.
-    pub(super) fn run(
+    /// Makes those checks that `wanted` wants, all at once, since some wait for others' answers. Those of `skip` are
+    /// shown as skipped.
+    pub(super) fn run_at_once(
         &self,
         subject: &T,
         skip: &[String],
         wanted: impl Fn(&Check<T>) -> bool,
     ) -> Vec<Checked> {
-        let skipped = |check: &Check<T>| skip.iter().any(|it| it == check.name || it == ALL);
         std::thread::scope(|scope| {
             let wanted: Vec<&Check<T>> = self.checks.iter().filter(|it| wanted(it)).collect();
             let looks: Vec<_> = wanted
                 .iter()
                 .map(|check| {
                     let look = check.look;
-                    (!skipped(check)).then(|| scope.spawn(move || look(subject)))
+                    (!is_skipped(check.name, skip)).then(|| scope.spawn(move || look(subject)))
                 })
                 .collect();
             let verdict = |look: Option<std::thread::ScopedJoinHandle<'_, Verdict>>| {
                 let Some(look) = look else {
-                    return Verdict {
-                        level: Level::Skipped,
-                        ..Verdict::ok("not looked at")
-                    };
+                    return Verdict::skipped("not looked at");
                 };
                 look.join().unwrap_or_else(|_| {
                     Verdict::warning(
@@ -70,15 +72,17 @@ impl<T: Sync> Suite<T> {
         })
     }
 
-    /// Makes the checks of the daemon's start: warnings go to the log.
+    /// Makes the checks of the daemon's start, one after the other: a thread that has just ended may still be there when
+    /// the process gives up its privileges. Warnings go to the log.
     ///
     /// # Errors
     /// What failed, all of it, with exit code 1; code 64 for a name that is no check's.
     pub fn at_start(&self, subject: &T, skip: &[String]) -> Result<(), ExitError> {
-        self.know(skip, "--skip-checks")?;
-        let checked = self.run(subject, skip, |check| check.when == When::Start);
+        self.know(skip, SKIP)?;
+        let wanted = self.checks.iter().filter(|it| it.when == When::Start);
         let mut failures = Vec::new();
-        for Checked { name, verdict } in checked {
+        for Check { name, look, .. } in wanted.filter(|it| !is_skipped(it.name, skip)) {
+            let verdict = look(subject);
             let next = verdict.next.map(|next| format!("; next: {next}"));
             let said = format!(
                 "{} (check {name}){}",
@@ -88,7 +92,7 @@ impl<T: Sync> Suite<T> {
             match verdict.level {
                 Level::Ok | Level::Skipped => tracing::debug!("{said}"),
                 Level::Warning => tracing::warn!("{said}"),
-                Level::Failure => failures.push((name, said)),
+                Level::Failure => failures.push((*name, said)),
             }
         }
         let Some(names) = joined(failures.iter().map(|(name, _)| *name), ",") else {
@@ -101,9 +105,10 @@ impl<T: Sync> Suite<T> {
         )))
     }
 
-    /// Names that the operator gave must be those of checks.
+    /// Names that the operator gave must be those of checks; `all` stands for all in `--skip-checks` alone.
     pub(super) fn know(&self, names: &[String], option: &str) -> Result<(), ExitError> {
-        let known = |name: &str| name == ALL || self.checks.iter().any(|it| it.name == name);
+        let all = option == SKIP;
+        let known = |name: &str| all && name == ALL || self.checks.iter().any(|it| it.name == name);
         let Some(stranger) = names.iter().find(|name| !known(name)) else {
             return Ok(());
         };
@@ -175,11 +180,13 @@ mod tests {
         let error = suite.at_start(&2, &skip(&["evne"])).unwrap_err();
         assert_eq!(error.code(), 64);
         assert!(error.to_string().ends_with("there are even, small, slow"));
+        let error = suite.know(&skip(&["all"]), "--only").unwrap_err();
+        assert!(error.to_string().starts_with("--only all"), "{error}");
     }
 
     #[test]
     fn a_check_that_panics_is_a_warning_and_the_others_are_made() {
-        let checked = suite().run(&3, &["small".to_owned()], |_| true);
+        let checked = suite().run_at_once(&3, &["small".to_owned()], |_| true);
         let levels: Vec<Level> = checked.iter().map(|it| it.verdict.level).collect();
         assert_eq!(levels, [Level::Failure, Level::Skipped, Level::Warning]);
     }

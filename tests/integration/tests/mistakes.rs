@@ -247,14 +247,17 @@ fn a_target_that_drops_copies() {
     guarded(strict, USUAL, &GUARDED).names(
         &[
             "reverse-path filter dropped it",
-            "sysctl -w net.ipv4.conf.eth0.rp_filter=2",
+            "sysctl -w net/ipv4/conf/eth0/rp_filter=2",
         ],
         &["rp_filter"],
     );
     guarded(DROP, USUAL, &GUARDED)
         .names(&["a firewall there dropped it", "`nft list ruleset`"], &[]);
     assisted(&format!("{TO_ASSISTANT}; {DROP}"), USUAL).names(
-        &["answers neither copies nor this host", "`nft list ruleset`"],
+        &[
+            "198.18.2.20:8080 does not answer this host either",
+            "`nft list ruleset`",
+        ],
         &[],
     );
 }

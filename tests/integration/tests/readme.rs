@@ -102,6 +102,17 @@ fn run(host: &Host, name: &str, line: &str) -> Option<Daemon> {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {said}{error}");
+    if line.contains(" status") {
+        let working = [
+            "copying 100% of",
+            "diverting responses of 198.18.2.20:8080",
+            "returning responses to",
+        ];
+        assert!(
+            working.iter().any(|word| said.starts_with(word)),
+            "{line}:\n{said}"
+        );
+    }
     if line.contains(" check ") {
         assert!(
             !said.contains("warning ") && !said.contains("failure "),

@@ -146,8 +146,8 @@ pub enum Verdict {
         host: String,
         /// The device on which it came in.
         device: String,
-        /// The target.
-        target: Endpoint,
+        /// The flow.
+        flow: Flow,
         /// What stood in its way, as far as that host can tell.
         obstacle: Obstacle,
     },
@@ -193,8 +193,7 @@ impl Verdict {
             let device = sight.leaked_device;
             return Self::NotDiverted { host, device, flow };
         }
-        let none_came_back = evidence.answered == 0 && evidence.knock == Some(Knock::Refused);
-        if evidence.refused > 0 && evidence.refused == evidence.answered || none_came_back {
+        if evidence.refused > 0 && evidence.refused == evidence.answered {
             let target = evidence.target;
             return Self::Refused { target };
         }
@@ -228,7 +227,7 @@ impl Verdict {
             return Self::NotAnswered {
                 host,
                 device: sight.syn_device,
-                target: evidence.target,
+                flow,
                 obstacle: sight.obstacle,
             };
         }
@@ -453,7 +452,7 @@ mod tests {
             ),
             (
                 Some(Knock::Silent),
-                "not answered: 198.18.9.9:80 answers neither copies nor this host",
+                "not answered: no answer to a client came",
                 "nft list ruleset",
             ),
             (Some(Knock::Refused), "refused", "ss -ltn 'sport = :80'"),
@@ -471,9 +470,13 @@ mod tests {
             (Obstacle::NoAddress, "`ip address add 198.18.9.9/32 dev lo`"),
             (
                 Obstacle::ReversePath,
-                "`sysctl -w net.ipv4.conf.eth0.rp_filter=2`",
+                "`sysctl -w net/ipv4/conf/eth0/rp_filter=2`",
             ),
             (Obstacle::Backlog, "backlog"),
+            (
+                Obstacle::NoRoute,
+                "`ip route get 198.18.1.1 from 198.18.9.9`",
+            ),
             (Obstacle::Firewall, "`nft list ruleset`"),
         ] {
             let sight = Sight {
@@ -485,7 +488,13 @@ mod tests {
                 line.starts_with("not answered") && line.contains(command),
                 "{line}"
             );
-            let others = ["rp_filter", "nft list", "address add", "backlog"];
+            let others = [
+                "rp_filter",
+                "nft list",
+                "address add",
+                "backlog",
+                "way back",
+            ];
             let named = others.iter().filter(|it| line.contains(**it)).count();
             assert_eq!(named, 1, "{line}");
         }

@@ -5,7 +5,6 @@ use std::fmt::{self, Display, Formatter};
 use millrace_capture::SendErrorKind;
 use millrace_engine::Misdirection;
 use millrace_proto::Obstacle;
-use millrace_wire::Endpoint;
 
 use super::{Flow, Knock, Verdict};
 
@@ -49,14 +48,14 @@ impl Display for Verdict {
             Self::NotAnswered {
                 host,
                 device,
-                target,
+                flow,
                 obstacle,
             } => {
                 write!(
                     f,
                     "not answered: the probe came in on {device} of interceptor {host}'s host, "
                 )?;
-                stopped(f, device, *target, *obstacle)
+                stopped(f, device, flow, *obstacle)
             }
             Self::NotSent {
                 kind: SendErrorKind::Unreachable,
@@ -133,35 +132,40 @@ fn open(
 fn stopped(
     f: &mut Formatter<'_>,
     device: &str,
-    target: Endpoint,
+    Flow { client, target }: &Flow,
     obstacle: Obstacle,
 ) -> fmt::Result {
-    let ip = target.ip;
+    let (ip, port) = (target.ip, target.port);
     match obstacle {
         Obstacle::NoAddress => write!(
             f,
-            "which does not have the address {ip}; there `ip address add {ip}/{} dev lo`",
+            "which does not have the address {ip}; if it is a real server, there `sysctl -w net/ipv4/conf/all/arp_ignore=1 \
+             net/ipv4/conf/all/arp_announce=2`, then `ip address add {ip}/{} dev lo`",
             if ip.is_ipv4() { 32 } else { 128 }
         ),
         Obstacle::ReversePath => write!(
             f,
-            "whose reverse-path filter dropped it; there `sysctl -w net.ipv4.conf.{device}.rp_filter=2`"
+            "whose reverse-path filter dropped it; there `sysctl -w net/ipv4/conf/{device}/rp_filter=2`, or 0 if it has no \
+             route to clients (`ip route get {client}`), and the same for `all`"
         ),
         Obstacle::Backlog => write!(
             f,
             "where the backlog of {target} is full: the application does not take its connections; there `ss -ltn 'sport \
-             = :{}'`",
-            target.port
+             = :{port}'`"
+        ),
+        Obstacle::NoRoute => write!(
+            f,
+            "which dropped it, since it knows no way back to the client, as it seems; there `ip route get {client} from \
+             {ip}`"
         ),
         Obstacle::Firewall => f.write_str(
-            "and nothing went out: a firewall there dropped it, or its answer; there `nft list ruleset` and \
+            "and nothing went out: a firewall there dropped it, or its answer, as it seems; there `nft list ruleset` and \
              `iptables-save -c`",
         ),
         Obstacle::Unknown => write!(
             f,
-            "and nothing went out; see there `ss -ltn 'sport = :{}'`, `ip route get {ip}` (is the VIP local?) and `sysctl \
-             net.ipv4.conf.{device}.rp_filter`",
-            target.port
+            "and nothing went out; see there `ss -ltn 'sport = :{port}'`, `ip route get {ip}` (is the VIP local?) and \
+             `sysctl net/ipv4/conf/{device}/rp_filter`"
         ),
     }
 }
@@ -200,16 +204,23 @@ fn not_at_assistant(
         Some(Knock::Taken) => write!(
             f,
             "not diverted: {target} takes connections of this host, and no answer to a client came to the assistant \
-             {assistants}; on the target {} must lead to {assistants}; if it does, `sysctl net.ipv4.conf.all.rp_filter` \
-             there must not be 1, and nothing on the way may drop foreign sources",
+             {assistants}; on the target {} must lead to {assistants}; if it does, rp_filter of `all` or of its device \
+             there is 1 (`sysctl -a -r rp_filter`), or something on the way drops foreign sources",
             way_back(flow)
+        ),
+        Some(Knock::Refused) => write!(
+            f,
+            "refused: {target} refuses connections of this host, and no answer to a client came to the assistant \
+             {assistants}; see on the target `ss -ltn 'sport = :{port}'`"
         ),
         Some(Knock::Silent) => write!(
             f,
-            "not answered: {target} answers neither copies nor this host: is it up? See there `ss -ltn 'sport = :{port}'` \
-             and `nft list ruleset`"
+            "not answered: no answer to a client came to the assistant {assistants}, and {target} does not answer this \
+             host either, unless its answers to this host are routed away, too; see on the target `ss -ltn 'sport = \
+             :{port}'`, `nft list ruleset` and {}",
+            way_back(flow)
         ),
-        Some(Knock::Refused) | None => write!(
+        None => write!(
             f,
             "not diverted or not received: no answer came to the assistant {assistants}; see on the target `tcpdump -ni \
              any 'host {client} and tcp port {port}'` and {}",

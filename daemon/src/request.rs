@@ -1,4 +1,4 @@
-//! One HTTP request to a copier (RFC 9112), bounded in time and size.
+//! One HTTP request to a daemon of this host (RFC 9112), bounded in time and size.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,23 +12,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 4 << 20;
 
 /// What came back.
-pub(super) struct Answer {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
     /// Status code.
-    pub(super) code: u16,
+    pub code: u16,
     /// The body, without the white space around it.
-    pub(super) body: String,
+    pub body: String,
 }
 
 /// What an admin port shows at `path`.
-pub(super) fn get(from: SocketAddr, path: &str) -> io::Result<Answer> {
+///
+/// # Errors
+/// When nobody answers, or not in time, or not by HTTP.
+pub fn get(from: SocketAddr, path: &str) -> io::Result<Answer> {
     let stream = TcpStream::connect_timeout(&from, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     exchange(stream, "GET", path, "")
 }
 
-/// Gives a command on a copier's socket.
-pub(super) fn post(to: &Path, path: &str, body: &str) -> io::Result<Answer> {
+/// Gives a command on a daemon's socket.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(to: &Path, path: &str, body: &str) -> io::Result<Answer> {
     let stream = UnixStream::connect(to)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -44,7 +51,7 @@ fn exchange(
     // HTTP/1.0: the answer is not chunked, and ends with the connection.
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: copier\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\nHost: millrace\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut text = String::new();
