@@ -21,6 +21,8 @@ pub(super) struct Handshake {
     /// How long an answer was waited for before, in tries that were called off, in milliseconds.
     tried: u32,
     syn_due: bool,
+    /// A RST came in answer to a SYN.
+    refused: bool,
     tries: u8,
     rto_at: Time,
     /// RST in answer to an acknowledgement from an earlier connection (RFC 9293 3.10.7.3).
@@ -49,6 +51,7 @@ impl Handshake {
             sent_at: now,
             tried,
             syn_due: true,
+            refused: false,
             tries: 0,
             rto_at: Time::NEVER,
             reset_stale: None,
@@ -94,11 +97,17 @@ impl Handshake {
         let acked = flags.has(Flags::ACK);
         let ours = header.ack.0 == self.first().0;
         if flags.has(Flags::RST) {
-            // Only a RST that acknowledges our SYN counts.
-            return if acked && ours {
-                Heard::Refused
-            } else {
-                Heard::Nothing
+            // Only a RST that acknowledges our SYN counts, and only the second one: a connection of an earlier life on
+            // this flow that the target has closed and its peer has not (FIN-WAIT-2) is ended by the first (Linux:
+            // tcp_timewait_state_process), and then the listener is asked.
+            return match acked && ours {
+                true if self.refused => Heard::Refused,
+                true => {
+                    self.refused = true;
+                    self.syn_due = true;
+                    Heard::Nothing
+                }
+                false => Heard::Nothing,
             };
         }
         if acked && !ours {

@@ -280,7 +280,7 @@ fn a_syn_ack_after_the_replica_gave_up_is_answered_with_a_reset() {
 // 15: refusals, and connections of an earlier life.
 
 #[test]
-fn a_target_that_refuses_is_counted_and_not_asked_again() {
+fn a_target_that_refuses_is_asked_once_more_and_then_counted() {
     let talk = [says(100), Server(50), ClientFin, ServerFin];
     let mut world = replay(
         Behaviour {
@@ -289,8 +289,27 @@ fn a_target_that_refuses_is_counted_and_not_asked_again() {
         },
         &talk,
     );
-    assert_eq!(world.sent.len(), 1, "one SYN");
+    assert_eq!(sent_with(&world, Flags::SYN).len(), 2);
+    assert_eq!(world.sent.len(), 2, "nothing but SYNs");
     assert_aborted(&mut world, AbortReason::Refused);
+}
+
+#[test]
+fn a_refusal_that_an_old_connection_of_the_flow_answers_costs_nothing() {
+    let talk = [says(100), Server(50), ClientFin, ServerFin];
+    let mut world = replay(
+        Behaviour {
+            half_closed: true,
+            ..answers_like(&talk)
+        },
+        &talk,
+    );
+    assert_eq!(sent_with(&world, Flags::SYN).len(), 2);
+    assert!(
+        elapsed(arrived_at(&world, PORT, 0)) < 20,
+        "at once, without a time-out"
+    );
+    assert_complete(&mut world, &talk);
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Behaviour {
     pub closes_after_client: bool,
     /// A stale connection with this next sequence number stands in the way.
     pub stale: Option<Seq>,
+    /// A connection that the target has closed, and its client has not, stands in the way: the first SYN ends it.
+    pub half_closed: bool,
     /// A keepalive probe is sent after this much idle time.
     pub keepalive: Option<Duration>,
     /// Segments with a larger payload than this vanish on the way.
@@ -76,6 +78,7 @@ impl Default for Behaviour {
             reset_after: None,
             closes_after_client: true,
             stale: None,
+            half_closed: false,
             keepalive: None,
             path_payload: None,
             timestamp_base: 12_345,

@@ -196,7 +196,7 @@ impl Target {
     }
 
     fn on_syn(&mut self, now: Time, header: &TcpHeader) {
-        if self.behaviour.refuse {
+        if self.behaviour.refuse || std::mem::take(&mut self.behaviour.half_closed) {
             let ack = header.seq.add(1);
             self.push(
                 Flags::RST | Flags::ACK,
