@@ -96,27 +96,32 @@ fn run(host: &Host, name: &str, line: &str) -> Option<Daemon> {
             process,
         });
     }
-    let output = host
-        .run("sh", &["-e", "-c", &format!("{script}{line}\n")])
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}: {said}{error}");
+    let script = format!("{script}{line}\n");
+    let said = || {
+        let output = host.run("sh", &["-e", "-c", &script]).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {said}{error}");
+        said
+    };
+    let mut last = said();
     if line.contains(" status") {
+        // What is shown is a moment old.
         let working = [
             "copying 100% of",
             "diverting responses of 198.18.2.20:8080",
             "returning responses to",
         ];
-        assert!(
-            working.iter().any(|word| said.starts_with(word)),
-            "{line}:\n{said}"
-        );
+        let works = wait_for("a daemon to work", PATIENCE, || {
+            last = said();
+            working.iter().any(|word| last.starts_with(word))
+        });
+        assert!(works.is_ok(), "{line}:\n{last}");
     }
     if line.contains(" check ") {
         assert!(
-            !said.contains("warning ") && !said.contains("failure "),
-            "{line}:\n{said}"
+            !last.contains("warning ") && !last.contains("failure "),
+            "{line}:\n{last}"
         );
     }
     None
