@@ -87,7 +87,7 @@ mod tests {
             (counted.backlog, counted.dropped, counted.reverse_path),
             (26, 55, 333)
         );
-        assert_eq!(Counted::parse("nonsense"), Counted::default());
+        assert_eq!(Counted::parse("no counters"), Counted::default());
         assert!(
             Counted::now().is_some(),
             "a kernel that runs this test tells"

@@ -7,7 +7,7 @@ use millrace_notation::address::Mapping;
 use super::Subject;
 use crate::conntrack::Table;
 use crate::outlet;
-use crate::sockets::{Listeners, nobody, ports};
+use crate::sockets::{Listeners, ports, where_to_look};
 
 /// Ports of services that begin with TLS (the service name registry of RFC 6335).
 const TLS_PORTS: [u16; 9] = [443, 465, 636, 853, 990, 993, 995, 5061, 8443];
@@ -62,16 +62,13 @@ pub(super) fn listener(subject: &Subject) -> Verdict {
     let on_loopback = ring.flat_map(|it| &it.devices).any(|it| it == "lo");
     // Services of other hosts come from a mirror.
     let own = |it: &&Mapping| it.live_ip.is_none_or(|ip| here.has(ip));
-    let silent = services.iter().filter(own).find(|it| {
+    let silent = services.iter().filter(own).find_map(|it| {
+        let proxied = on_loopback && here.is_on_loopback(it.live_port);
         let obstacle = here.of(it.live_ip, it.live_port);
-        obstacle.is_some() && !(on_loopback && here.is_on_loopback(it.live_port))
+        Some((it, obstacle.filter(|_| !proxied)?))
     });
     match silent {
-        Some(service) => {
-            let all = nobody(&[*service], &here);
-            let (found, next) = all.split_once("; ").unwrap_or((&all, "check -x and -i"));
-            Verdict::warning(found, next)
-        }
+        Some((service, found)) => Verdict::warning(found, where_to_look(&[*service])),
         None => Verdict::ok(format!("{} of this host or another", ports(services))),
     }
 }

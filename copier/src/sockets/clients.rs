@@ -69,7 +69,7 @@ mod tests {
             row("0A0212C6:0051", "0C0112C6:C000", "01"),
             row("0A0212C6:0050", "0C0112C6:C000", "06"),
             row("0B0212C6:0050", "0C0112C6:C000", "01"),
-            "nonsense".to_owned(),
+            "no line of such a list".to_owned(),
         ];
         let service: Mapping = "198.18.2.10:80-198.18.2.20:80".parse().unwrap();
         let clients = Clients::of(&[service], lines.into_iter());

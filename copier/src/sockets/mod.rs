@@ -7,4 +7,4 @@ mod table;
 
 pub(crate) use clients::Clients;
 pub(crate) use listeners::Listeners;
-pub(crate) use silence::{known_obstacle, nobody, ports};
+pub(crate) use silence::{known_obstacle, nobody, ports, where_to_look};

@@ -15,17 +15,21 @@ pub(crate) fn known_obstacle(services: &[Mapping], here: &Listeners) -> Option<S
 
 /// Why no packet of these services may come.
 pub(crate) fn nobody(services: &[Mapping], here: &Listeners) -> String {
-    let known = known_obstacle(services, here);
-    let port = services.first().map_or(0, |it| it.live_port);
-    let capture = format!(
-        "check -x and -i: `tcpdump -ni any tcp port {port}` shows where clients' packets come by"
-    );
-    match known {
+    let capture = where_to_look(services);
+    match known_obstacle(services, here) {
         Some(known) => format!("{known}; {capture}"),
         None => format!(
             "{capture}; a container has devices of its own, and a proxy speaks to it from this host (-i lo)"
         ),
     }
+}
+
+/// The command that shows where packets of the first of these services come by.
+pub(crate) fn where_to_look(services: &[Mapping]) -> String {
+    let port = services.first().map_or(0, |it| it.live_port);
+    format!(
+        "check -x and -i: `tcpdump -ni any tcp port {port}` shows where clients' packets come by"
+    )
 }
 
 /// The live ports, for people.
