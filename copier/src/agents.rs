@@ -29,8 +29,8 @@ struct Inner {
     readiness: Readiness,
     holds: RwLock<Vec<Hold>>,
     unguarded_said: AtomicBool,
-    /// Whether one lapsed since all held.
-    lapsed: AtomicBool,
+    /// Whether one that had lapsed is named no more, and not all the others have held since.
+    gone: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Agents {
             readiness,
             holds: RwLock::default(),
             unguarded_said: AtomicBool::new(false),
-            lapsed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         }));
         agents.set(&agents.0.plan.router_agents)?;
         Ok(agents)
@@ -75,9 +75,13 @@ impl Agents {
             [..] => self.0.plan.diverted.clone()?,
         };
         let mut holds = self.0.holds.write();
+        let now = BootTime::now();
         holds.retain(|hold| {
             let kept = wanted.contains(&hold.address);
             if !kept {
+                if hold.handle.has_lapsed(now) {
+                    self.0.gone.store(true, Ordering::Relaxed);
+                }
                 tracing::info!(
                     "router-agent {}: not named any more, no lease is asked for there",
                     hold.address
@@ -150,16 +154,15 @@ impl Agents {
     /// Whether responses are kept from the real clients now.
     pub fn diversion(&self) -> Diversion {
         let (holds, now) = (self.holds(), BootTime::now());
-        let lapsed = &self.0.lapsed;
+        let gone = &self.0.gone;
         if holds.iter().all(|hold| hold.handle.is_held(now)) {
-            lapsed.store(false, Ordering::Relaxed);
+            gone.store(false, Ordering::Relaxed);
             return Diversion::Held;
         }
-        if holds.iter().any(|hold| hold.handle.has_lapsed(now)) {
-            lapsed.store(true, Ordering::Relaxed);
-        }
-        // Whoever lapsed may be named no more: that is no reason to send on before all hold.
-        if lapsed.load(Ordering::Relaxed) {
+        // Whoever lapsed may be named no more, or by another name: that is no reason to send on before all
+        // hold. A newcomer's host holds none of the open sessions: they do not wait for its agent.
+        let lapsed = holds.iter().any(|hold| hold.handle.has_lapsed(now));
+        if lapsed || gone.load(Ordering::Relaxed) {
             Diversion::Lapsed
         } else {
             Diversion::Asked

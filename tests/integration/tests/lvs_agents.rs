@@ -169,6 +169,16 @@ impl Scene {
         ]
     }
 
+    /// Waits until more is delivered than was until now.
+    fn until_delivered(&self, what: &str) {
+        let delivered = || number(&self.status(), "/report/bytes/delivered");
+        // A report is up to 250 ms old.
+        std::thread::sleep(Duration::from_millis(500));
+        let before = delivered();
+        wait_for(what, Duration::from_secs(40), || delivered() > before)
+            .unwrap_or_else(|error| panic!("{error}: {before}\n{:#}", self.status()));
+    }
+
     /// Waits until no rule of ours is left on any real server.
     fn until_nothing_is_diverted(&self) {
         wait_for("the leases to end", Duration::from_secs(40), || {
@@ -234,18 +244,19 @@ fn agents_and_interceptors_come_and_go_under_load() {
         scene.real[index].interceptor.kill().unwrap();
         scene.real[index].interceptor = interceptor(&host);
     }
-    // A real server that is named too early holds up new sessions, not those that are open.
+    scene.until_delivered("copying to go on");
+    // A real server that is named too early holds up new sessions, not those that are open, also where it
+    // is named while an agent is away.
+    scene.real[0].agent.kill().unwrap();
     scene.name(&[NOBODY]);
     copier.signal(Signal::HUP).unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    let delivered = || number(&scene.status(), "/report/bytes/delivered");
-    let before = delivered();
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(
-        delivered() > before,
-        "open sessions go on: {before}\n{:#}",
-        scene.status()
-    );
+    wait_for("the newcomer", Duration::from_secs(10), || {
+        let status = scene.status();
+        status["router_agents"].to_string().contains(NOBODY)
+    })
+    .unwrap();
+    scene.real[0].agent = agent(&scene.cluster, &scene.real[0].host, scene.grace);
+    scene.until_delivered("open sessions to go on");
     scene.name(&[]);
     copier.signal(Signal::HUP).unwrap();
     std::thread::sleep(Duration::from_millis(500));
@@ -293,13 +304,8 @@ fn a_copier_that_stood_still_for_longer_than_its_leases_sends_nothing_before_it_
     copier.signal(Signal::STOP).unwrap();
     scene.until_nothing_is_diverted();
     copier.signal(Signal::CONT).unwrap();
-    let delivered = || number(&scene.status(), "/report/bytes/delivered");
-    let before = delivered();
     let more = scene.lasting(5);
-    wait_for("copying to go on", Duration::from_secs(40), || {
-        delivered() > before
-    })
-    .unwrap_or_else(|error| panic!("{error}\n{}", copier.log()));
+    scene.until_delivered("copying to go on");
     join(loads.into_iter().chain(more));
     copier.kill().unwrap();
     scene.until_nothing_is_diverted();
