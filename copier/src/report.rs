@@ -1,16 +1,17 @@
 //! What a run amounts to: printed at the end, written by `--report`, and shown at /status.
 
+mod latency;
 mod recording;
 mod shared;
 mod text;
 
+pub use latency::{Buckets, Latency, Percentiles, Sides};
 pub use recording::Recording;
 pub use shared::Shared;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use millrace_capture::{RingStatistics, SendCounters, SendErrorKind};
 use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
 use millrace_wire::{DecodeCounters, NotTcp};
@@ -243,42 +244,6 @@ pub struct Gate {
     pub premature: u64,
 }
 
-/// Latencies from the last byte of a turn to its answer.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Latency {
-    /// To the first byte of the answer.
-    pub first_byte: Sides,
-    /// To the last byte of the answer.
-    pub last_byte: Sides,
-}
-
-/// Live and target side by side.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Sides {
-    /// At the live server, as captured there.
-    pub live: Percentiles,
-    /// At the target: from sending to the response header's arrival, the interceptor's way here
-    /// included.
-    pub target: Percentiles,
-}
-
-/// Percentiles in microseconds.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Percentiles {
-    /// How many turns.
-    pub count: u64,
-    /// The median.
-    pub p50: u64,
-    /// 90th percentile.
-    pub p90: u64,
-    /// 99th percentile.
-    pub p99: u64,
-    /// 99.9th percentile.
-    pub p999: u64,
-    /// The longest.
-    pub max: u64,
-}
-
 /// Everything a report is made from.
 pub struct Sources<'a> {
     /// Time since the start.
@@ -350,15 +315,15 @@ impl Report {
                 overridden: stats.gate_overridden,
                 premature: stats.gate_premature,
             },
-            turn_lag: percentiles(&stats.turn_lag),
+            turn_lag: (&stats.turn_lag).into(),
             latency: Latency {
                 first_byte: Sides {
-                    live: percentiles(&stats.live_latency.first_byte),
-                    target: percentiles(&stats.target_latency.first_byte),
+                    live: (&stats.live_latency.first_byte).into(),
+                    target: (&stats.target_latency.first_byte).into(),
                 },
                 last_byte: Sides {
-                    live: percentiles(&stats.live_latency.last_byte),
-                    target: percentiles(&stats.target_latency.last_byte),
+                    live: (&stats.live_latency.last_byte).into(),
+                    target: (&stats.target_latency.last_byte).into(),
                 },
             },
         }
@@ -530,27 +495,4 @@ fn refusals(refusals: &millrace_engine::Refusals) -> Counts {
         .map(|reason| (reason.name(), refusals.of(reason)))
         .filter(|(_, count)| *count > 0)
         .collect()
-}
-
-fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
-    Percentiles {
-        count: histogram.len(),
-        p50: histogram.value_at_quantile(0.5),
-        p90: histogram.value_at_quantile(0.9),
-        p99: histogram.value_at_quantile(0.99),
-        p999: histogram.value_at_quantile(0.999),
-        max: histogram.max(),
-    }
-}
-
-impl Percentiles {
-    /// The quantiles below 1, by name, in microseconds.
-    pub const fn quantiles(&self) -> [(&'static str, u64); 4] {
-        [
-            ("0.5", self.p50),
-            ("0.9", self.p90),
-            ("0.99", self.p99),
-            ("0.999", self.p999),
-        ]
-    }
 }

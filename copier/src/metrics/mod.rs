@@ -3,7 +3,7 @@
 mod table;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -14,8 +14,7 @@ use table::{Kind, METRICS, Metric};
 
 use crate::agents::Agents;
 use crate::probe::ProbeState;
-use crate::report::Shared;
-use crate::report::{Percentiles, Report};
+use crate::report::{Buckets, Report, Shared};
 
 /// Collects from the latest report whenever it is asked.
 #[derive(Debug)]
@@ -120,26 +119,23 @@ impl Output<'_, '_> {
         let last = &report.latency.last_byte;
         let mut encoder = self.0.encode_descriptor(
             "turn_latency_seconds",
-            "Latency of answers, by byte, side and quantile",
+            "How long answers take, by byte and side",
             None,
-            MetricType::Gauge,
+            MetricType::Histogram,
         )?;
         for (byte, sides) in [("first", first), ("last", last)] {
             for (side, values) in [("live", &sides.live), ("target", &sides.target)] {
-                quantiles(&mut encoder, byte, side, values)?;
+                let labels = [("byte", byte), ("side", side)];
+                histogram(encoder.encode_family(&labels)?, &values.buckets)?;
             }
         }
-        let mut encoder = self.0.encode_descriptor(
+        let encoder = self.0.encode_descriptor(
             "turn_lag_seconds",
             "How much later turns are sent than clients send theirs, beyond what targets take longer",
             None,
-            MetricType::Gauge,
+            MetricType::Histogram,
         )?;
-        for (quantile, micros) in report.turn_lag.quantiles() {
-            let labels = [("quantile", quantile)];
-            ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
-        }
-        Ok(())
+        histogram(encoder, &report.turn_lag.buckets)
     }
 
     fn agents(&mut self, agents: &Agents) -> Result<(), std::fmt::Error> {
@@ -169,17 +165,9 @@ impl Output<'_, '_> {
     }
 }
 
-fn quantiles(
-    encoder: &mut MetricEncoder<'_>,
-    byte: &str,
-    side: &str,
-    values: &Percentiles,
-) -> Result<(), std::fmt::Error> {
-    for (quantile, micros) in values.quantiles() {
-        let labels = [("byte", byte), ("side", side), ("quantile", quantile)];
-        ConstGauge::new(micros as f64 / 1e6).encode(encoder.encode_family(&labels)?)?;
-    }
-    Ok(())
+fn histogram(mut encoder: MetricEncoder<'_>, values: &Buckets) -> Result<(), std::fmt::Error> {
+    let buckets = values.in_seconds();
+    encoder.encode_histogram::<NoLabelSet>(values.sum_seconds(), values.count(), &buckets, None)
 }
 
 #[cfg(test)]
@@ -226,13 +214,11 @@ mod tests {
     }
 
     /// Metrics that are made from several figures, or are no figures of the report.
-    const BESIDE_THE_TABLE: [&str; 8] = [
+    const BESIDE_THE_TABLE: [&str; 6] = [
         "intensity_ratio",
         "guards_broken",
         "lag_seconds",
         "target_open",
-        "turn_latency_seconds",
-        "turn_lag_seconds",
         "router_agent_held",
         "unguarded",
     ];
@@ -261,5 +247,8 @@ mod tests {
         };
         let listed: Vec<&str> = rows.filter(|line| !is_beside(line)).collect();
         assert_eq!(listed, table);
+        for name in ["turn_latency_seconds", "turn_lag_seconds"] {
+            assert!(document.contains(&format!("| `millrace_copier_{name}` | histogram | ")));
+        }
     }
 }
