@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large fuzz budget bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large page fuzz budget bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -73,6 +73,16 @@ captures: test-build ## Inspects and replays capture files that others made, fet
 
 large: test-build ## Replays a 2 GB recording in constant memory, next to reading it alone
 	$(TEST) --test large_recording -- --ignored --nocapture
+
+page: test-build ## Looks at the copier's page in Chromium, in every state; pictures are in target/page
+	@for program in node npm chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+		missing=$$(echo $$missing | sed 's/node\b/nodejs/'); [ -z "$$missing" ] \
+		|| { apt-get update -q && apt-get install -y -q --no-install-recommends $$missing fonts-dejavu-core; } >/dev/null \
+		|| { echo "page: please install $$missing" >&2; exit 1; }
+	@mkdir -p target/page
+	npm install --prefix target/page --no-package-lock --no-save --no-audit --no-fund playwright-core@1 axe-core@4
+	MILLRACE_PAGE=$(CURDIR)/target/page MILLRACE_PAGE_MODULES=$(CURDIR)/target/page/node_modules \
+		$(TEST) --test page -- --ignored --nocapture
 
 fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus, crashes to fuzz/artifacts
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

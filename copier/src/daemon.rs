@@ -34,6 +34,7 @@ use crate::offline::feed::{Feed, FeedConfig};
 use crate::offline::outcome;
 use crate::options::{ADMIN, MORE_ADMIN, Options};
 use crate::outlet::Outlet;
+use crate::page::Page;
 use crate::plan::Plan;
 use crate::pressure::Governor;
 use crate::priority;
@@ -141,6 +142,8 @@ pub fn run() -> Result<(), ExitError> {
     if plan.ring.is_some() {
         runtime.spawn(headline::follow(monitor.clone(), plan.summary));
     }
+    let page = Page::default();
+    runtime.spawn(page.clone().follow(shared.clone()));
     let admin = Admin::new(
         readiness.clone(),
         metrics::registry(shared.clone(), agents.clone()),
@@ -149,6 +152,7 @@ pub fn run() -> Result<(), ExitError> {
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
         .merge(control::shown(shared.clone()))
+        .merge(page.router())
         .section(plan.security.clone())
         .section(privileges)
         .serve(admin_listener, runtime.handle(), std::future::pending())?;

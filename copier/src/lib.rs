@@ -12,6 +12,7 @@
 //! - [`check_config`]: the command that explains options in words.
 //! - [`ctl`]: the commands that tell a running copier how much to copy, and show how it stands.
 //! - [`headline`]: whether it copies, in one sentence, and if not, why.
+//! - [`page`]: the same and the figures, over time, for a browser.
 //! - [`options`] and [`plan`]: what the operator asked for, checked before anything is touched.
 //! - `outlet`: the sockets that packets leave through.
 //! - [`daemon`]: puts the parts together, and ends them.
@@ -60,6 +61,7 @@ pub mod moderation;
 pub mod offline;
 pub mod options;
 mod outlet;
+pub mod page;
 pub mod plan;
 pub mod pressure;
 mod priority;

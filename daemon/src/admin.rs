@@ -1,4 +1,6 @@
-//! The admin port: /healthz, /readyz, /metrics, /status, and what a daemon adds.
+//! The admin port: /healthz, /readyz, /metrics, /status, /events, and what a daemon adds.
+
+mod events;
 
 use std::fmt;
 use std::future::Future;
@@ -40,6 +42,7 @@ pub struct Admin {
     metrics: Arc<Registry>,
     status: Arc<StatusFn>,
     sections: Vec<Arc<dyn Section>>,
+    room: events::Room,
     more: Router,
 }
 
@@ -50,7 +53,8 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Shows `readiness` at /readyz, `metrics` at /metrics and what `status` returns at /status.
+    /// Shows `readiness` at /readyz, `metrics` at /metrics and what `status` returns at /status, and each second
+    /// anew at /events.
     ///
     /// Metric names are `millrace_<part>_<what>_<unit>`; counters get `_total` appended by the
     /// encoder.
@@ -64,6 +68,7 @@ impl Admin {
             metrics: Arc::new(metrics),
             status: Arc::new(status),
             sections: Vec::new(),
+            room: events::Room::default(),
             more: Router::new(),
         }
     }
@@ -85,7 +90,7 @@ impl Admin {
     /// Everything as one router.
     pub fn router(&self) -> Router {
         let readiness = self.readiness.clone();
-        let (metrics, status) = (self.clone(), self.clone());
+        let (metrics, status, events) = (self.clone(), self.clone(), self.clone());
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(move || async move { readyz(&readiness) }))
@@ -93,6 +98,13 @@ impl Admin {
             .route(
                 "/status",
                 get(move || async move { axum::Json(status.status()) }),
+            )
+            .route(
+                "/events",
+                get(move || async move {
+                    let admin = events.clone();
+                    events.room.events(move || admin.status())
+                }),
             )
             .merge(self.more.clone())
     }

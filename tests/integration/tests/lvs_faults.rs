@@ -89,7 +89,7 @@ fn a_copier_killed_takes_only_its_own_sessions_with_it() {
         let second_life = &outcome.reports[1];
         assert_eq!(second_life["fidelity"], 1.0, "{second_life:#}");
         assert!(
-            number(second_life, "/replicas/completed") > 100,
+            number(second_life, "/replicas/completed") > 20,
             "{second_life:#}"
         );
     }

@@ -1,0 +1,94 @@
+// Looks at the page of a copier in Chromium, wide and narrow, in light and dark: the state that is expected comes up, the
+// figures are those of /status, nothing is wider than the screen, axe finds no violation, and no error is logged.
+// Reads a line for each look from stdin: URL, STATE, DIRECTORY and NAME with tabs between them. Screenshots go to
+// DIRECTORY/NAME-*.png. The pages stay open from look to look, as an operator's would.
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { readFileSync } from "node:fs";
+
+const { chromium } = createRequire(process.env.MILLRACE_PAGE_MODULES + "/")("playwright-core");
+const axe = readFileSync(process.env.MILLRACE_PAGE_MODULES + "/axe-core/axe.min.js", "utf8");
+const PATIENCE = 20_000;
+const SIZES = { wide: { width: 1280, height: 900 }, narrow: { width: 390, height: 844 } };
+
+const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] });
+const pages = [];
+
+const open = async (url) => {
+  for (const [size, viewport] of Object.entries(SIZES))
+    for (const colorScheme of ["light", "dark"]) {
+      const context = await browser.newContext({ viewport, colorScheme, reducedMotion: "reduce" });
+      const page = await context.newPage();
+      const errors = [];
+      page.on("pageerror", (error) => errors.push(error.message));
+      page.on("console", (message) => {
+        // A connection that is lost is logged by the browser itself.
+        if (message.type() === "error" && !message.text().includes("net::ERR")) errors.push(message.text());
+      });
+      await page.goto(url);
+      pages.push({ page, errors, name: `${size}-${colorScheme}` });
+    }
+};
+
+const FIGURES = {
+  Sessions: (status) => status.report.sessions.captured,
+  Copies: (status) => status.report.replicas.opened,
+};
+const sameFigures = async (page) => {
+  const status = await page.evaluate(async () => (await fetch("/status")).json());
+  return page.evaluate((wanted) => {
+    const tiles = [...document.querySelectorAll("#tiles div")];
+    const shown = (name) => tiles.find((it) => it.querySelector("dt").textContent === name).querySelector("dd").firstChild.textContent;
+    return wanted.every(([name, value]) => Number(shown(name).replaceAll(",", "")) === value);
+  }, Object.entries(FIGURES).map(([name, of]) => [name, of(status)]));
+};
+const until = async (what, test) => {
+  for (const end = Date.now() + PATIENCE; Date.now() < end; await new Promise((later) => setTimeout(later, 250)))
+    if (await test()) return;
+  throw new Error(`in vain: ${what}`);
+};
+
+const look = async (state, directory, name) => {
+  for (const { page, errors, name: screen } of pages) {
+    const at = `${name}-${screen}`;
+    await page.waitForFunction((wanted) => document.getElementById("state").textContent === wanted, state, { timeout: PATIENCE })
+      .catch(async () => { throw new Error(`${at}: "${await page.textContent("#state")}" instead of "${state}"`); });
+    if (state !== "Connection lost") await until(`${at}: the figures of /status`, () => sameFigures(page));
+    const extra = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    if (extra > 0) throw new Error(`${at}: ${extra} pixels wider than the screen`);
+    await page.evaluate(axe);
+    const { violations } = await page.evaluate(() => axe.run());
+    if (violations.length) throw new Error(`${at}: ${JSON.stringify(violations.map(({ id, nodes }) => [id, nodes.map((it) => it.html + it.failureSummary)]), null, 1)}`);
+    await page.screenshot({ path: `${directory}/${at}.png`, fullPage: true });
+    if (errors.length) throw new Error(`${at}: ${errors.join("; ")}`);
+  }
+};
+
+/** The charts and the spans work by keyboard alone. */
+const keys = async () => {
+  const [{ page }] = pages;
+  const chart = page.locator("svg.chart").first();
+  await chart.focus();
+  await page.keyboard.press("End");
+  await page.keyboard.press("ArrowLeft");
+  const output = page.locator("figure output").first();
+  if (!(await output.textContent()).includes("ago: live ")) throw new Error(`keys: ${await output.textContent()}`);
+  await page.locator("#spans input").first().focus();
+  await page.keyboard.press("ArrowDown");
+  if (!(await page.locator("#spans input[value='10800']").isChecked())) throw new Error("keys: the span did not change");
+  await page.keyboard.press("ArrowUp");
+};
+
+// Each line is answered by "ok", or by what is wrong.
+for await (const line of createInterface({ input: process.stdin })) {
+  const [url, state, directory, name] = line.split("\t");
+  try {
+    if (pages.length === 0) await open(url);
+    await look(state, directory, name);
+    if (state === "Copying") await keys();
+    console.log("ok");
+  } catch (error) {
+    console.log(error.message.replaceAll("\n", " "));
+  }
+}
+await browser.close();
