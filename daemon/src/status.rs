@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::exit::ExitError;
+use crate::exit::{ExitError, INCOMPLETE};
 use crate::request;
 
 /// From one screen to the next with `--watch`.
@@ -102,7 +102,7 @@ pub fn ask(admin: SocketAddr, name: &str) -> Result<Value, String> {
 /// admin port is given where there are several.
 ///
 /// # Errors
-/// Exit code 1 when a daemon does not answer.
+/// Exit code 1 when a daemon does not answer, 2 when something keeps one from its work.
 pub fn show(
     options: &StatusOptions,
     ask: impl Fn() -> Vec<Said>,
@@ -123,10 +123,24 @@ pub fn show(
         let mut stdout = std::io::stdout();
         let written = write!(stdout, "{clear}{text}").and_then(|()| stdout.flush());
         if !options.watch || written.is_err() {
-            let failed = all.into_iter().find_map(|(_, status)| status.err());
-            return failed.map_or(Ok(()), |why| Err(ExitError::start(why)));
+            return conclude(all);
         }
         sleep(EVERY);
+    }
+}
+
+/// What scripts learn of it, by the exit code.
+fn conclude(all: Vec<Said>) -> Result<(), ExitError> {
+    let mut prevented = false;
+    for (_, said) in all {
+        let status = said.map_err(ExitError::start)?;
+        let state = status.pointer("/headline/state").and_then(Value::as_str);
+        // "not_copying", "not_working".
+        prevented |= state.is_some_and(|state| state.starts_with("not_"));
+    }
+    match prevented {
+        true => Err(ExitError::said(INCOMPLETE)),
+        false => Ok(()),
     }
 }
 
@@ -191,6 +205,21 @@ mod tests {
             text,
             "serving  [31mnobody\n  next: mend it\n  also: 1 frame was lost\n"
         );
+    }
+
+    #[test]
+    fn scripts_learn_by_the_exit_code_whether_a_daemon_works() {
+        let admin = SocketAddr::from(([127, 0, 0, 1], 1));
+        let of = |states: &[&str]| {
+            let status = |state| json!({ "headline": { "state": state } });
+            let all = states.iter().map(|state| (admin, Ok(status(state))));
+            conclude(all.collect()).map_err(|error| error.code())
+        };
+        assert_eq!(of(&["copying", "idle", "working"]), Ok(()));
+        assert_eq!(of(&["copying", "not_copying"]), Err(2));
+        assert_eq!(of(&["not_working"]), Err(2));
+        let silent = (admin, Err("no copier answers".to_owned()));
+        assert_eq!(conclude(vec![silent]).map_err(|error| error.code()), Err(1));
     }
 
     #[test]

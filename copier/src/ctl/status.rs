@@ -33,7 +33,7 @@ struct Options {
 /// Runs the command.
 ///
 /// # Errors
-/// Exit code 64 for the command line, 1 when a copier does not answer.
+/// Exit code 64 for the command line, 1 when a copier does not answer, 2 when one is kept from copying.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let Options { status } = command::parse(arguments)?;
     let ask = || ask(status.admin);

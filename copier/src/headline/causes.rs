@@ -108,7 +108,10 @@ fn copying(facts: &Facts<'_>) -> String {
         services.join(","),
         recent.sessions as f64 / seconds,
         rate(recent.captured_bytes as f64 / seconds),
-        delivered(recent),
+        delivered(
+            recent,
+            report.bytes.backlog * u64::from(report.intensity.factor.max(1))
+        ),
     )
 }
 

@@ -58,14 +58,43 @@ pub(super) fn rate(bytes: f64) -> String {
     }
 }
 
-/// The share that was delivered lately, for people.
-pub(super) fn delivered(recent: &Recent) -> String {
-    match recent.wanted_bytes {
-        0 => format!("nothing to deliver in the last {:.0} s", recent.seconds),
-        wanted => format!(
-            "{} delivered in the last {:.0} s",
-            shown((recent.delivered_bytes as f64 / wanted as f64).min(1.0)),
-            recent.seconds
-        ),
+/// The share that was delivered lately, for people. `under_way` bytes may still be.
+pub(super) fn delivered(recent: &Recent, under_way: u64) -> String {
+    let (wanted, got) = (recent.wanted_bytes, recent.delivered_bytes);
+    let lately = format!("in the last {:.0} s", recent.seconds);
+    if wanted == 0 {
+        return format!("nothing to deliver {lately}");
+    }
+    let share = shown((got as f64 / wanted as f64).min(1.0));
+    match wanted.saturating_sub(got) {
+        0 => format!("{share} delivered {lately}"),
+        rest if rest <= under_way => format!("{share} delivered {lately}, the rest is under way"),
+        _ => format!("{share} delivered {lately}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_not_lost() {
+        let lately = |wanted_bytes, delivered_bytes, under_way| {
+            let recent = Recent {
+                seconds: 5.0,
+                wanted_bytes,
+                delivered_bytes,
+                ..Recent::default()
+            };
+            delivered(&recent, under_way)
+        };
+        assert_eq!(lately(0, 0, 0), "nothing to deliver in the last 5 s");
+        assert_eq!(lately(9, 9, 0), "1.000000 delivered in the last 5 s");
+        let young = lately(100, 0, 100);
+        assert_eq!(
+            young,
+            "0.000000 delivered in the last 5 s, the rest is under way"
+        );
+        assert_eq!(lately(100, 50, 49), "0.500000 delivered in the last 5 s");
     }
 }
