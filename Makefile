@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large page fuzz budget bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large page mixin fuzz budget bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -83,6 +83,13 @@ page: test-build ## Looks at the copier's page in Chromium, in every state; pict
 	npm install --prefix target/page --no-package-lock --no-save --no-audit --no-fund playwright-core@1 axe-core@4
 	MILLRACE_PAGE=$(CURDIR)/target/page MILLRACE_PAGE_MODULES=$(CURDIR)/target/page/node_modules \
 		$(TEST) --test page -- --ignored --nocapture
+
+mixin: ## Checks the rules for Prometheus in deploy/mixin with promtool
+	@command -v promtool >/dev/null \
+		|| { apt-get update -q && apt-get install -y -q --no-install-recommends prometheus; } >/dev/null \
+		|| { echo "mixin: please install promtool" >&2; exit 1; }
+	promtool check rules deploy/mixin/rules.yaml deploy/mixin/alerts.yaml
+	promtool test rules deploy/mixin/tests.yaml
 
 fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus, crashes to fuzz/artifacts
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

@@ -146,7 +146,7 @@ pub fn run() -> Result<(), ExitError> {
     runtime.spawn(page.clone().follow(shared.clone()));
     let admin = Admin::new(
         readiness.clone(),
-        metrics::registry(shared.clone(), agents.clone()),
+        metrics::registry(shared.clone(), agents.clone(), monitor.clone()),
         status(&shared, interceptors, agents.clone(), monitor),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.

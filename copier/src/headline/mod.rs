@@ -74,6 +74,36 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Starting,
+        Self::Stopped,
+        Self::Operator,
+        Self::HeldBack,
+        Self::Interceptors,
+        Self::RouterAgents,
+        Self::FirstContact,
+        Self::Silence,
+        Self::Refused,
+        Self::Stalled,
+    ];
+
+    /// The name in /status and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Stopped => "stopped",
+            Self::Operator => "operator",
+            Self::HeldBack => "held_back",
+            Self::Interceptors => "interceptors",
+            Self::RouterAgents => "router_agents",
+            Self::FirstContact => "first_contact",
+            Self::Silence => "silence",
+            Self::Refused => "refused",
+            Self::Stalled => "stalled",
+        }
+    }
+
     /// Whether the log is told of it here: the others are told by whoever finds them.
     const fn is_news(self) -> bool {
         matches!(self, Self::Silence | Self::Refused | Self::Stalled)
@@ -209,5 +239,27 @@ impl Monitor {
     /// What happened in the last minute.
     pub fn recent(&self, report: &Report) -> Recent {
         self.window.lock().recent(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_one_name_everywhere() {
+        let page = include_str!("../page/page.js");
+        let alerts = include_str!("../../../docs/alerts.md");
+        for cause in Cause::ALL {
+            let name = cause.name();
+            assert_eq!(serde_json::to_value(cause).unwrap(), name);
+            assert!(page.contains(&format!("\n  {name}: [")), "{name}");
+            let has_alert = !matches!(cause, Cause::Starting | Cause::Stopped | Cause::Operator);
+            assert_eq!(
+                alerts.contains(&format!("\n| `{name}` | ")),
+                has_alert,
+                "{name}"
+            );
+        }
     }
 }

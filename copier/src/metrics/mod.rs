@@ -13,17 +13,18 @@ use serde_json::Value;
 use table::{Kind, METRICS, Metric};
 
 use crate::agents::Agents;
+use crate::headline::{Cause, Monitor};
 use crate::probe::ProbeState;
 use crate::report::{Buckets, Report, Shared};
 
 /// Collects from the latest report whenever it is asked.
 #[derive(Debug)]
-struct ReportCollector(Shared, Agents);
+struct ReportCollector(Shared, Agents, Monitor);
 
 /// A registry with all metrics of the copier.
-pub fn registry(shared: Shared, agents: Agents) -> Registry {
+pub fn registry(shared: Shared, agents: Agents, monitor: Monitor) -> Registry {
     let mut registry = Registry::with_prefix("millrace_copier");
-    registry.register_collector(Box::new(ReportCollector(shared, agents)));
+    registry.register_collector(Box::new(ReportCollector(shared, agents, monitor)));
     registry
 }
 
@@ -35,6 +36,7 @@ impl Collector for ReportCollector {
         out.derived(&report)?;
         out.targets(&report)?;
         out.latencies(&report)?;
+        out.causes(self.2.headline(&report).cause)?;
         out.agents(&self.1)
     }
 }
@@ -138,6 +140,22 @@ impl Output<'_, '_> {
         histogram(encoder, &report.turn_lag.buckets)
     }
 
+    /// All causes are there from the start, so that a rule can tell "no" from "not known".
+    fn causes(&mut self, cause: Option<Cause>) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "not_copying",
+            "1 for what keeps the copier from copying",
+            None,
+            MetricType::Gauge,
+        )?;
+        for each in Cause::ALL {
+            let labels = [("cause", each.name())];
+            let is_it = f64::from(u8::from(cause == Some(each)));
+            ConstGauge::new(is_it).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn agents(&mut self, agents: &Agents) -> Result<(), std::fmt::Error> {
         let mut encoder = self.0.encode_descriptor(
             "router_agent_held",
@@ -214,7 +232,8 @@ mod tests {
     }
 
     /// Metrics that are made from several figures, or are no figures of the report.
-    const BESIDE_THE_TABLE: [&str; 6] = [
+    const BESIDE_THE_TABLE: [&str; 7] = [
+        "not_copying",
         "intensity_ratio",
         "guards_broken",
         "lag_seconds",
