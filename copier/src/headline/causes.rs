@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::remarks::also;
 use super::remedies;
 use super::window::Recent;
-use super::words::{delivered, down, percent, rate, unproven};
+use super::words::{delivered, down, other_way, percent, rate, unproven};
 use super::{Cause, Facts, Headline, State};
 use crate::probe::ProbeState;
 use crate::sockets::{known_obstacle, nobody, ports};
@@ -27,8 +27,10 @@ pub(super) fn headline(facts: &Facts<'_>) -> Headline {
     let causes: [fn(&Facts<'_>) -> Option<Why>; 9] = [
         starting, decided, links, held_back, agents, targets, silence, stalled, refusal,
     ];
-    let also = also(facts);
+    let mut also = also(facts);
     if let Some((cause, sentence, next)) = causes.iter().find_map(|cause| cause(facts)) {
+        // What is next is not said again.
+        also.retain(|it| next.as_ref().is_none_or(|next| !it.text.contains(next)));
         return Headline {
             state: match cause {
                 Cause::Starting => State::Idle,
@@ -232,7 +234,11 @@ fn targets(facts: &Facts<'_>) -> Option<Why> {
         // For a first client; other causes say why none comes.
         return None;
     }
-    Some(not_copying(Cause::FirstContact, &unproven(found), None))
+    Some(not_copying(
+        Cause::FirstContact,
+        &unproven(found),
+        other_way(found),
+    ))
 }
 
 /// No packet since the start.

@@ -1,6 +1,7 @@
 //! Parts and figures in words.
 
 use millrace_channel::link::LinkStatus;
+use millrace_engine::ClientKind;
 
 use super::window::Recent;
 use crate::probe::{ProbeState, ProbeStatus};
@@ -31,6 +32,14 @@ pub(super) fn unproven(target: &ProbeStatus) -> String {
             format!("first contact with {name} is under way")
         }
     }
+}
+
+/// What helps where a target's answers to some clients go another way than those to others.
+pub(super) fn other_way(target: &ProbeStatus) -> Option<&'static str> {
+    (target.clients == Some(ClientKind::Segment.name())).then_some(
+        "the target answers clients of its own network without a router, past the assistant: run \
+         millrace-router-agent on the target (--router-agent), or copy with addresses of a pool (-c)",
+    )
 }
 
 /// So many of these, for people.

@@ -8,7 +8,7 @@
     unused_crate_dependencies
 )]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use millrace_integration::{HTTP, binary, can_run};
@@ -107,31 +107,49 @@ impl World {
     /// A few requests, as clients make them now and then.
     fn clients(&self) {
         let client = self.stage.client().unwrap();
-        let to = SocketAddr::new(self.stage.live[0].address.v4.into(), HTTP);
         let from: Vec<_> = client.addresses.iter().map(|it| it.v4.into()).collect();
+        self.requests(&client.host, &from);
+    }
+
+    /// The same from this host, with these addresses.
+    fn requests(&self, host: &Host, from: &[IpAddr]) {
         let kind = Kind::OneRequest {
             count: 30,
             rate: Some(100.0),
             path: "/bytes/300".to_owned(),
         };
-        let load = Load::new(kind, to).from(&from);
-        let summary = client.host.enter_async(move || load.run()).unwrap();
+        self.load(host, from, kind);
+    }
+
+    fn load(&self, host: &Host, from: &[IpAddr], kind: Kind) {
+        let to = SocketAddr::new(self.stage.live[0].address.v4.into(), HTTP);
+        let load = Load::new(kind, to).from(from);
+        let summary = host.enter_async(move || load.run()).unwrap();
         assert_eq!(summary.errors, 0, "{:?}", summary.examples);
+    }
+
+    fn status(&self) -> Value {
+        let at = SocketAddr::from(([127, 0, 0, 1], ADMIN));
+        self.live().get_json(at, "/status").unwrap()
     }
 
     /// How the copier says that it stands: its sentence, what is next, and what it says besides.
     fn headline(&self) -> Value {
-        let at = SocketAddr::from(([127, 0, 0, 1], ADMIN));
-        self.live().get_json(at, "/status").unwrap()["headline"].clone()
+        self.status()["headline"].clone()
     }
 
     /// Clients come, who notice nothing, and within moments the copier names the cause with these words; it names nothing
     /// else, or only what `beside` holds.
     fn names(&self, words: &[&str], beside: &[&str]) {
+        self.names_to(&|| self.clients(), words, beside);
+    }
+
+    /// The same to clients of the test's own.
+    fn names_to(&self, clients: &dyn Fn(), words: &[&str], beside: &[&str]) {
         let began = Instant::now();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         loop {
-            self.clients();
+            clients();
             let headline = self.headline();
             let said = format!(
                 "{} next: {}",
@@ -370,4 +388,84 @@ fn a_target_that_is_the_live_service() {
         said.contains("the target is itself the live service"),
         "{said}"
     );
+}
+
+#[test]
+fn clients_in_the_targets_own_network() {
+    if !can_run() {
+        return;
+    }
+    // The target answers them at once, past the assistant.
+    let world = assisted(TO_ASSISTANT, USUAL);
+    let router = &world.stage.router;
+    let near = [router.address.v4.into()];
+    let words = ["not diverted", "its own network", "--router-agent", "(-c)"];
+    world.names_to(&|| world.requests(&router.host, &near), &words, &[]);
+}
+
+#[test]
+fn a_service_that_is_used_on_loopback_alone() {
+    if !can_run() {
+        return;
+    }
+    let world = guarded(":", USUAL, &GUARDED);
+    let live = world.live().clone();
+    let words = ["refused as `loopback`", "(-H)"];
+    world.names_to(
+        &|| {
+            live.check("curl", &["-s", "http://127.0.0.1:8080/bytes/300"])
+                .unwrap();
+        },
+        &words,
+        &[],
+    );
+}
+
+#[test]
+fn a_copier_without_privileges() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new();
+    let program = binary("millrace-copier").display().to_string();
+    let line = format!("{program} -x {USUAL} -s 198.18.2.20 --insecure --control none");
+    let output = world
+        .live()
+        .run("su", &["nobody", "-s", "/bin/sh", "-c", &line])
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("CAP_NET_RAW"), "{said}");
+}
+
+#[test]
+fn a_way_that_swallows_long_packets_costs_no_byte() {
+    if !can_run() {
+        return;
+    }
+    // The MTU of a router on the way is 1400, and it says nothing.
+    let swallow = "nft add table ip way; nft 'add chain ip way in { type filter hook prerouting priority -300; }'; \
+                   nft add rule ip way in tcp dport 8080 ip length gt 1400 counter drop";
+    let world = guarded(swallow, USUAL, &GUARDED);
+    world.names(&["copying 100% of"], &[]);
+    let client = world.stage.client().unwrap();
+    let from: Vec<IpAddr> = client.addresses.iter().map(|it| it.v4.into()).collect();
+    world.load(
+        &client.host,
+        &from,
+        Kind::Upload {
+            size: 20_000,
+            count: 20,
+        },
+    );
+    wait_for("every byte", PATIENCE, || {
+        let report = &world.status()["report"];
+        report["bytes"]["wanted"].as_u64() > Some(400_000) && report["fidelity"] == 1.0
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:#}", world.status()));
+    let counter = world
+        .target()
+        .check("nft", &["list", "table", "ip", "way"])
+        .unwrap();
+    assert!(!counter.contains("packets 0 "), "{counter}");
 }
