@@ -75,8 +75,8 @@ large: test-build ## Replays a 2 GB recording in constant memory, next to readin
 	$(TEST) --test large_recording -- --ignored --nocapture
 
 page: test-build ## Looks at the copier's page in Chromium, in every state; pictures are in target/page
-	@for program in node npm chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
-		missing=$$(echo $$missing | sed 's/node\b/nodejs/'); [ -z "$$missing" ] \
+	@for program in node npm /usr/bin/chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+		missing=$$(echo $$missing | sed 's/node\b/nodejs/; s|/usr/bin/||'); [ -z "$$missing" ] \
 		|| { apt-get update -q && apt-get install -y -q --no-install-recommends $$missing fonts-dejavu-core; } >/dev/null \
 		|| { echo "page: please install $$missing" >&2; exit 1; }
 	@mkdir -p target/page

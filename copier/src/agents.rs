@@ -1,5 +1,5 @@
-//! The router-agents that keep the targets' responses from the real clients: no session begins
-//! before all of them hold what is needed, and nothing is sent while one does not vouch for its host.
+//! The router-agents that keep the targets' responses from the real clients: no session begins before all of them hold
+//! what is needed, and nothing is sent while one that has held does not vouch for its host any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
 use millrace_proto::v1::Need;
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 
 use crate::diversion::Diversion;
@@ -29,8 +29,10 @@ struct Inner {
     readiness: Readiness,
     holds: RwLock<Vec<Hold>>,
     unguarded_said: AtomicBool,
-    /// Whether one that had lapsed is named no more, and not all the others have held since.
-    gone: AtomicBool,
+    /// Agents that held and are named no more: sessions may be open on their hosts.
+    left: Mutex<Vec<HostPort>>,
+    /// Sessions may be open on a host that no named agent has vouched for yet: nothing is sent before all hold.
+    unsettled: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,8 @@ impl Agents {
             readiness,
             holds: RwLock::default(),
             unguarded_said: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
+            left: Mutex::default(),
+            unsettled: AtomicBool::new(false),
         }));
         agents.set(&agents.0.plan.router_agents)?;
         Ok(agents)
@@ -76,27 +79,33 @@ impl Agents {
         };
         let mut holds = self.0.holds.write();
         let now = BootTime::now();
-        holds.retain(|hold| {
-            let kept = wanted.contains(&hold.address);
-            if !kept {
-                if hold.handle.has_lapsed(now) {
-                    self.0.gone.store(true, Ordering::Relaxed);
-                }
-                tracing::info!(
-                    "router-agent {}: not named any more, no lease is asked for there",
-                    hold.address
-                );
-                hold.handle.close();
-                hold.task.withdraw();
-            }
-            kept
-        });
-        for address in wanted {
-            if !holds.iter().any(|hold| hold.address == *address) {
-                holds.push(self.ask(address, &need));
+        let mut left = self.0.left.lock();
+        let known = |address: &HostPort| holds.iter().any(|hold| hold.address == *address);
+        let added: Vec<&HostPort> = wanted.iter().filter(|it| !known(it)).collect();
+        let goes = |hold: &&Hold| !wanted.contains(&hold.address);
+        let removed = holds
+            .iter()
+            .filter(goes)
+            .map(|hold| Standing::of(hold, now));
+        if unsettles(&removed.collect::<Vec<_>>(), &added, &left) {
+            self.0.unsettled.store(true, Ordering::Relaxed);
+        }
+        for hold in holds.iter().filter(goes) {
+            tracing::info!(
+                "router-agent {}: not named any more, no lease is asked for there",
+                hold.address
+            );
+            hold.handle.close();
+            hold.task.withdraw();
+            if hold.handle.has_held() {
+                left.push(hold.address.clone());
             }
         }
-        drop(holds);
+        left.retain(|address| !wanted.contains(address));
+        let asked: Vec<Hold> = added.into_iter().map(|it| self.ask(it, &need)).collect();
+        holds.retain(|hold| wanted.contains(&hold.address));
+        holds.extend(asked);
+        drop((holds, left));
         if self.is_unguarded() && !self.0.unguarded_said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "unguarded: no router-agent is named (--router-agent), so nobody but the first probe tells \
@@ -154,19 +163,13 @@ impl Agents {
     /// Whether responses are kept from the real clients now.
     pub fn diversion(&self) -> Diversion {
         let (holds, now) = (self.holds(), BootTime::now());
-        let gone = &self.0.gone;
-        if holds.iter().all(|hold| hold.handle.is_held(now)) {
-            gone.store(false, Ordering::Relaxed);
-            return Diversion::Held;
+        let standings = holds.iter().map(|hold| Standing::of(hold, now));
+        let unsettled = &self.0.unsettled;
+        let diversion = judge(standings, unsettled.load(Ordering::Relaxed));
+        if diversion == Diversion::Held {
+            unsettled.store(false, Ordering::Relaxed);
         }
-        // Whoever lapsed may be named no more, or by another name: that is no reason to send on before all
-        // hold. A newcomer's host holds none of the open sessions: they do not wait for its agent.
-        let lapsed = holds.iter().any(|hold| hold.handle.has_lapsed(now));
-        if lapsed || gone.load(Ordering::Relaxed) {
-            Diversion::Lapsed
-        } else {
-            Diversion::Asked
-        }
+        diversion
     }
 
     /// The agents as an operator wants to see them.
@@ -182,12 +185,104 @@ impl Agents {
     }
 }
 
+/// How an agent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has never held.
+    New,
+    Holds,
+    /// It held, and does not any more.
+    Lapsed,
+}
+
+impl Standing {
+    fn of(hold: &Hold, now: BootTime) -> Self {
+        if hold.handle.is_held(now) {
+            Self::Holds
+        } else if hold.handle.has_held() {
+            Self::Lapsed
+        } else {
+            Self::New
+        }
+    }
+}
+
+/// What follows from how the named agents stand. A newcomer's host holds none of the open sessions: these do not wait for
+/// its agent, unless it may be another name of a host that has some.
+fn judge(standings: impl Iterator<Item = Standing> + Clone, unsettled: bool) -> Diversion {
+    if standings.clone().all(|it| it == Standing::Holds) {
+        return Diversion::Held;
+    }
+    match unsettled || standings.clone().any(|it| it == Standing::Lapsed) {
+        true => Diversion::Lapsed,
+        false => Diversion::Asked,
+    }
+}
+
+/// Whether sessions may be open on a host for which nobody vouches, once these agents are named no more and those are:
+/// one that had lapsed goes; one that held goes and another comes, which may be its other name; one that `left` is back.
+fn unsettles(removed: &[Standing], added: &[&HostPort], left: &[HostPort]) -> bool {
+    let held = removed.iter().any(|it| *it != Standing::New);
+    removed.contains(&Standing::Lapsed)
+        || held && !added.is_empty()
+        || added.iter().any(|address| left.contains(address))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
     use millrace_notation::address::DefaultPort;
 
     use super::*;
+
+    #[test]
+    fn nothing_is_sent_while_one_that_held_does_not() {
+        use Standing::{Holds, Lapsed, New};
+        let cases: [(&[Standing], Diversion); 7] = [
+            (&[], Diversion::Held),
+            (&[Holds, Holds], Diversion::Held),
+            (&[Holds, New], Diversion::Asked),
+            (&[New], Diversion::Asked),
+            (&[Holds, Lapsed], Diversion::Lapsed),
+            (&[Lapsed, New], Diversion::Lapsed),
+            (&[Holds, Lapsed, New], Diversion::Lapsed),
+        ];
+        for (standings, diversion) in cases {
+            let judged = |unsettled| judge(standings.iter().copied(), unsettled);
+            assert_eq!(judged(false), diversion, "{standings:?}");
+            let all = standings.iter().all(|it| *it == Holds);
+            let strict = if all {
+                Diversion::Held
+            } else {
+                Diversion::Lapsed
+            };
+            assert_eq!(judged(true), strict, "{standings:?}, unsettled");
+        }
+    }
+
+    #[test]
+    fn a_host_with_open_sessions_is_not_taken_for_a_new_one() {
+        use Standing::{Holds, Lapsed, New};
+        let all = DefaultPort(1).parse_list("rs1,rs2,rs9").unwrap();
+        let [rs1, rs2, rs9] = [&all[0], &all[1], &all[2]];
+        let left = std::slice::from_ref(rs2);
+        assert!(!unsettles(&[], &[rs9], &[]), "a newcomer alone");
+        assert!(!unsettles(&[Holds], &[], &[]), "its sessions are over");
+        assert!(
+            !unsettles(&[New], &[rs9], &[]),
+            "a name that was wrong from the start"
+        );
+        assert!(unsettles(&[Lapsed], &[], &[]), "its lease may end");
+        assert!(
+            unsettles(&[Holds], &[rs1], &[]),
+            "another name of the same host"
+        );
+        assert!(
+            unsettles(&[], &[rs2], left),
+            "back before its sessions were over"
+        );
+        assert!(!unsettles(&[], &[rs9], left));
+    }
     use crate::options::Options;
 
     #[tokio::test]

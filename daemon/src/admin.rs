@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
+use rustix::net::sockopt;
 use tokio::runtime::Handle;
 
 use crate::exit::ExitError;
@@ -21,6 +23,9 @@ use crate::readiness::Readiness;
 
 /// The content type of OpenMetrics text, as prometheus-client writes it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A peer that takes nothing for so long has gone (TCP_USER_TIMEOUT, tcp(7)).
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
 type StatusFn = dyn Fn() -> serde_json::Value + Send + Sync;
 
@@ -147,8 +152,12 @@ impl Admin {
         end: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ExitError> {
         let _inside = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener)
-            .map_err(|error| ExitError::caused("cannot serve the admin port", &error))?;
+        let failed =
+            |error: std::io::Error| ExitError::caused("cannot serve the admin port", &error);
+        // Connections inherit it: whoever has gone without a word does not keep a place among the listeners.
+        let limit = PEER_TIMEOUT.as_millis() as u32;
+        sockopt::set_tcp_user_timeout(&listener, limit).map_err(|error| failed(error.into()))?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let router = self.router();
         runtime.spawn(async move {
             // Not a graceful shutdown: a client that keeps its connection must not hold up the end.

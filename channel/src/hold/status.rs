@@ -161,7 +161,8 @@ impl Tracker {
     /// The agent has said that it ends, and that what is installed stays.
     pub(super) fn succeeded(&self, reason: &str) {
         let state = self.state.lock();
-        if state.connected && state.trouble.is_none() {
+        // Whoever has never vouched for its host leaves nothing in place.
+        if state.connected && state.trouble.is_none() && self.has_held() {
             let half = Duration::from_millis(500) * state.holding.grace_seconds;
             let until = BootTime::now().after(SUCCESSION.min(half));
             self.until.store(until.ms(), Ordering::Relaxed);
@@ -176,8 +177,12 @@ impl Tracker {
         reason.clone_into(&mut state.last_error);
     }
 
+    pub(super) fn has_held(&self) -> bool {
+        self.was_held.load(Ordering::Relaxed)
+    }
+
     pub(super) fn has_lapsed(&self, now: BootTime) -> bool {
-        self.was_held.load(Ordering::Relaxed) && !self.is_held(now)
+        self.has_held() && !self.is_held(now)
     }
 
     pub(super) fn is_held(&self, now: BootTime) -> bool {
@@ -273,6 +278,14 @@ mod tests {
         tracker.succeeded("it ends");
         let soon = BootTime::now().after(Duration::from_millis(1001));
         assert!(held(&tracker) && !tracker.is_held(soon));
+    }
+
+    #[test]
+    fn an_agent_that_ends_before_it_has_vouched_is_not_waited_for() {
+        let tracker = Tracker::default();
+        tracker.holding(holding(60));
+        tracker.succeeded("it ends");
+        assert!(!held(&tracker) && !tracker.has_held());
     }
 
     #[test]

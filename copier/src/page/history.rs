@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::report::{Buckets, Report};
 
-/// Each level: the length of its points in seconds, and how many it keeps. Together 10 minutes, 3 hours, and 8 days.
+/// Each level: the length of its points in seconds, and how many it keeps. They reach back 10 minutes, 3 hours and 8 days.
 const LEVELS: [(f64, usize); 3] = [(1.0, 600), (15.0, 720), (300.0, 2400)];
 /// Samples come about once a second: a span that lacks less than this, in seconds, is complete.
 const JITTER: f64 = 0.5;

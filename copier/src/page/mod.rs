@@ -34,9 +34,14 @@ pub struct Page(Arc<Mutex<History>>);
 /// What a reader lacks: see [`History::excerpt`].
 #[derive(Debug, Deserialize)]
 struct Wanted {
+    #[serde(default = "ten_minutes")]
     span: f64,
     #[serde(default)]
     after: f64,
+}
+
+fn ten_minutes() -> f64 {
+    600.0
 }
 
 impl Page {

@@ -1,4 +1,3 @@
-
 // Follows /events and asks for what it lacks of /history. Everything that others named goes in as text.
 
 const byId = (id) => document.getElementById(id);
@@ -17,12 +16,26 @@ const draw = (name, attributes, text) => {
   if (text !== undefined) element.textContent = text;
   return element;
 };
-/** Puts children in place of what was there, unless they look the same: what is selected stays selected. */
+/** Makes these the children of an element. What is there already stays, so that focus, selection and scrolling do. */
 const fill = (element, ...children) => {
-  const next = make(element.tagName, {}, ...children);
-  const same = element.childNodes.length === next.childNodes.length
-    && [...next.childNodes].every((child, place) => child.isEqualNode(element.childNodes[place]));
-  if (!same) element.replaceChildren(...next.childNodes);
+  children.forEach((child, place) => {
+    const old = element.childNodes[place];
+    if (!old) element.append(child);
+    else if (!renew(old, child)) old.replaceWith(child);
+  });
+  while (element.childNodes.length > children.length) element.lastChild.remove();
+};
+/** Makes a node like another one of its kind. */
+const renew = (old, next) => {
+  if (old.nodeName !== next.nodeName) return false;
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== next.data) old.data = next.data;
+    return true;
+  }
+  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of next.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  fill(old, ...next.childNodes);
+  return true;
 };
 
 // Figures in words.
@@ -30,13 +43,17 @@ const THOUSANDS = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const count = (value) => THOUSANDS.format(value ?? 0);
 /** Three digits that mean something. */
 const digits = (value) => String(Number(Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(3)));
-const scaled = (value, steps, names) => {
+const scaled = (value, names) => {
   let step = 0;
-  while (step + 1 < names.length && Math.abs(value) >= steps) [value, step] = [value / steps, step + 1];
+  // What is rounded to 1000 is 1 of the next.
+  while (step + 1 < names.length && Math.abs(value) >= 999.5) [value, step] = [value / 1000, step + 1];
   return `${digits(value)} ${names[step]}`.trim();
 };
-const rate = (value) => `${scaled(value ?? 0, 1000, ["", "k", "M"])}/s`;
-const bytes = (value) => `${scaled(value ?? 0, 1000, ["B", "kB", "MB", "GB"])}/s`;
+const plain = (value) => scaled(value ?? 0, ["", "k", "M"]);
+const rate = (value) => `${plain(value)}/s`;
+const size = (value) => scaled(value ?? 0, ["B", "kB", "MB", "GB"]);
+const bytes = (value) => `${size(value)}/s`;
+const WARNING = "▲ ";
 const milliseconds = (value) =>
   value == null ? "none" : value >= 1000 ? `${digits(value / 1000)} s` : `${digits(value)} ms`;
 /** Never rounded up: one lost byte shows. */
@@ -44,7 +61,7 @@ const ratio = (value) => (Math.floor((value ?? 0) * 1e6) / 1e6).toFixed(6);
 const percent = (value) => `${digits((value ?? 0) * 100)}%`;
 const duration = (seconds) => {
   for (const [length, name] of [[86400, "d"], [3600, "h"], [60, "min"]])
-    if (seconds >= length) return `${digits(seconds / length)} ${name}`;
+    if (seconds >= 0.995 * length) return `${digits(seconds / length)} ${name}`;
   return `${Math.round(seconds)} s`;
 };
 
@@ -52,8 +69,8 @@ const duration = (seconds) => {
 const CAUSES = {
   starting: ["wait", "Starting"],
   stopped: ["bad", "Stopped by a guard"],
-  operator: ["wait", "Paused by the operator"],
-  held_back: ["bad", "Held back"],
+  operator: ["wait", "No new session is copied"],
+  held_back: ["wait", "Held back"],
   interceptors: ["bad", "No interceptor"],
   router_agents: ["bad", "Responses are not diverted"],
   first_contact: ["bad", "No first contact with the target"],
@@ -61,11 +78,12 @@ const CAUSES = {
   refused: ["bad", "Refused"],
   stalled: ["bad", "The target acknowledges nothing"],
 };
-const STATES = { copying: ["good", "Copying"], idle: ["wait", "Waiting for clients"], not_copying: ["bad", "Not copying"] };
+const STATES = { copying: ["good", "Copying"], idle: ["wait", "Nothing to copy"], not_copying: ["bad", "Not copying"] };
 
-const showHeadline = ({ headline }) => {
+const showHeadline = ({ headline, report }) => {
   const [classes, state] = CAUSES[headline.cause] ?? STATES[headline.state] ?? ["wait", headline.state];
-  say(classes, state, headline.sentence);
+  const held = headline.cause === "stopped" && report.intensity.mode === "held";
+  say(classes, held ? "Held by a guard" : state, headline.sentence);
   byId("next").hidden = !headline.next;
   byId("next").textContent = `Next: ${headline.next ?? ""}`;
   byId("also").hidden = headline.also.length === 0;
@@ -83,31 +101,41 @@ const hop = (name, figure, bad, ...lines) =>
   make("li", { classes: bad ? "bad" : "good" },
     make("h3", { text: name }),
     make("p", { classes: "figure", text: figure }),
-    ...lines.map(([text, wrong]) => make("p", { classes: wrong ? "bad" : "quiet", text: wrong ? `▲ ${text}` : text })));
+    ...lines.map(([text, wrong]) => make("p", { classes: wrong ? "bad" : "quiet", text: wrong ? WARNING + text : text })));
 
-const showPath = (status, last) => {
-  const { report, interceptors, router_agents: agents } = status;
-  const { pressure, capture, intensity } = report;
-  const links = interceptors.filter((link) => link.connected).length;
-  const holds = agents.filter((agent) => agent.held).length;
-  const open = report.targets.filter((target) => target.state === "open").length;
-  const dropped = capture.dropped > 0;
+const showPath = (status) => {
+  const { report, recent, interceptors, router_agents: agents } = status;
+  const { pressure, intensity } = report;
+  const last = rates(status);
+  // An interceptor may have several links.
+  const places = [...new Set(interceptors.map((link) => link.address))];
+  const away = places.filter((place) => interceptors.some((link) => link.address === place && !link.connected)).length;
+  const loose = agents.filter((agent) => !agent.held).length;
+  const wrong = report.targets.filter(({ state }) => state === "failed" || state === "misdirected");
   fill(byId("path"),
-    hop("Live server", `${rate(last?.sessions)} sessions`, false,
-      [`${bytes(last?.wanted_bytes)} from clients`], [`${count(report.sessions.open)} sessions held`]),
-    hop("Copier (this host)", `${percent(intensity.now * intensity.factor)} copied`, dropped,
-      [`lag ${milliseconds(pressure.lag_ms)}`], [`${digits(pressure.cpu_percent)}% of a core, ${scaled(pressure.memory, 1000, ["B", "kB", "MB", "GB"])} held`],
-      [`${count(capture.dropped)} frames dropped`, dropped]),
+    hop("Live server", `${plain(last.sessions)} sessions/s`, false,
+      [`${bytes(last.wanted_bytes)} from clients`], [`${count(report.sessions.open)} sessions held`]),
+    hop("Copier (this host)", `${percent(intensity.now * intensity.factor)} copied`, recent.dropped > 0,
+      [`lag ${milliseconds(pressure.lag_ms)}`],
+      [`${digits(pressure.cpu_percent)}% of a core, ${size(pressure.memory)} held`],
+      [`frames dropped lately: ${count(recent.dropped)}`, recent.dropped > 0]),
     hop(report.targets.length > 1 ? `${report.targets.length} targets` : `Target ${report.targets[0]?.target ?? ""}`,
-      `${rate(last?.copies)} copies`, open < report.targets.length,
-      [`${bytes(last?.delivered_bytes)} acknowledged`], [`${count(report.replicas.open)} copies open`],
+      `${plain(last.copies)} copies/s`, wrong.length > 0,
+      [`${bytes(last.delivered_bytes)} acknowledged`], [`${count(report.replicas.open)} copies open`],
       // What the first lines say is not said again.
-      ...report.targets.filter((target) => target.finding && target.state !== "open").map(({ target, finding }) =>
-        [status.headline.sentence.includes(finding) ? "no probe has come back" : `${target}: ${finding}`, true])),
-    hop("Responses", links === 0 && interceptors.length === 0 ? "caught here" : `${links} of ${interceptors.length} interceptors`,
-      links < interceptors.length || holds < agents.length,
-      [agents.length === 0 ? "no router-agent" : `${holds} of ${agents.length} router-agents keep them from clients`, holds < agents.length],
-      ...(status.unguarded ? [["nobody vouches that they do not reach clients"]] : [])));
+      ...wrong.map(({ target, finding }) =>
+        [!finding || status.headline.sentence.includes(finding) ? "no probe has come back" : `${target}: ${finding}`, true])),
+    hop("Responses", places.length ? `${places.length - away} of ${places.length} interceptors` : "caught here", away + loose > 0,
+      ...(away ? [[`interceptors away: ${away}`, true]] : []),
+      ...(loose ? [[`router-agents that do not hold: ${loose}`, true]] : []),
+      [agents.length ? `${agents.length - loose} of ${agents.length} router-agents keep them from clients`
+        : "no router-agent keeps them from clients"]));
+};
+/** The rates of the last second, or of the last minute where the history is coarser. */
+const rates = ({ recent: { seconds, sessions, established, wanted_bytes, delivered_bytes } }) => {
+  if (length === 1 && points.length) return points[points.length - 1];
+  const each = (value) => value / Math.max(seconds, 1);
+  return { sessions: each(sessions), copies: each(established), wanted_bytes: each(wanted_bytes), delivered_bytes: each(delivered_bytes) };
 };
 
 // Figures of the moment.
@@ -129,15 +157,20 @@ const showTiles = ({ report }) => {
 };
 
 const showIntensity = ({ report: { intensity } }) => {
-  const { ramp, decisions } = intensity;
+  const { ramp, decisions, blind, scale: left } = intensity;
+  const waits = ramp?.waiting ? ` (waits until ${blind ? "guards can judge" : "something can be sent"})` : "";
   const last = decisions[decisions.length - 1];
   fill(byId("ramp"), ...tiles([
-    ["Copies for each session", percent(intensity.now * intensity.factor), intensity.mode],
-    ["Ramp", ramp ? `${duration(ramp.position_seconds)} of ${duration(ramp.length_seconds)}` : "none", ramp?.stages ?? "the same all the time"],
+    ["Copies for each session", percent(intensity.now * intensity.factor),
+      left == null ? intensity.mode : `${intensity.mode}; guards have left ${percent(left)} of it`],
+    ["Ramp", ramp ? `${duration(ramp.position_seconds)} of ${duration(ramp.length_seconds)}` : "none", (ramp?.stages ?? "the same all the time") + waits],
     ["Last decision", last ? `at ${duration(last.at_seconds)}` : "none", last?.what ?? ""],
   ]));
   fill(byId("guards"), ...table("Guards", [["Rule"], ["Now", true], ["Events", true], ["State"]], intensity.guards.map((guard) => [
-    guard.rule, guard.value == null ? "none" : digits(guard.value), count(guard.count), { text: guard.broken ? "▲ broken" : "kept", bad: guard.broken },
+    guard.rule,
+    guard.value == null ? "none" : guard.rule.includes("%") ? percent(guard.value) : digits(guard.value),
+    count(guard.count),
+    { text: guard.broken ? `${WARNING}broken` : blind ?? (guard.lacks_live ? "too few live answers to judge by" : "kept"), bad: guard.broken },
   ])));
 };
 
@@ -153,39 +186,44 @@ const table = (caption, heads, rows) => {
     make("table", {}, make("caption", { text: caption }), make("thead", {}, head), make("tbody", {}, ...body)))];
 };
 
-const showReasons = ({ report, recent }) => {
+const showReasons = ({ report, recent, interceptors }) => {
+  const { sessions, replicas, capture, send, bytes: all } = report;
   const rows = [];
   const add = (what, counts, lately) => {
     for (const [reason, number] of Object.entries(counts))
-      rows.push([what, reason.replaceAll("_", " "), count(lately?.[reason]), count(number)]);
+      if (number) rows.push([what, reason.replaceAll("_", " "), lately ? count(lately[reason]) : "", count(number)]);
   };
-  add("copy ended early", report.replicas.aborted, recent.aborted);
-  add("copy refused", report.replicas.refused, recent.refused);
-  add("session refused", report.sessions.refused, recent.refused);
-  if (report.capture.dropped) rows.push(["frame", "dropped by capture", count(recent.dropped), count(report.capture.dropped)]);
-  if (report.bytes.missing) rows.push(["byte", "missing from the capture", "", count(report.bytes.missing)]);
+  const refused = { ...sessions.refused };
+  for (const [reason, number] of Object.entries(replicas.refused)) refused[reason] = (refused[reason] ?? 0) + number;
+  add("copies that ended early", replicas.aborted, recent.aborted);
+  add("sessions and copies refused", refused, recent.refused);
+  add("frames", { dropped_by_capture: capture.dropped }, { dropped_by_capture: recent.dropped });
+  add("connections", { lost_by_capture: capture.syns_lost });
+  add("bytes", { missing_from_the_capture: all.missing, set_aside_under_pressure: all.set_aside });
+  add("packets not sent", send.errors);
+  add("headers", { dropped_by_interceptors: interceptors.reduce((sum, link) => sum + link.headers_dropped, 0) });
   const lost = table(`In the last ${Math.round(recent.seconds)} s, and since the start`,
     [["What"], ["Why"], ["Lately", true], ["All", true]], rows);
-  fill(byId("reasons"), ...(lost.length ? lost : [make("p", { text: report.bytes.wanted ? "Nothing was lost." : "Nothing was copied yet." })]));
+  fill(byId("reasons"), ...(lost.length ? lost : [make("p", { text: all.wanted ? "No copy ended early, and nothing was refused." : "Nothing was copied yet." })]));
 };
 
 let before = null;
 const showHosts = (status) => {
   const seconds = before ? status.report.duration_seconds - before.report.duration_seconds : 0;
   const headers = (link) => {
-    const old = before?.interceptors.find((other) => other.address === link.address);
+    const old = before?.interceptors.find((other) => other.address === link.address && other.link === link.link);
     return old && seconds > 0 && link.headers_in >= old.headers_in ? rate((link.headers_in - old.headers_in) / seconds) : "";
   };
   const links = table("Interceptors", [["Interceptor"], ["State"], ["Headers", true], ["Round trip", true]],
     status.interceptors.map((link) => [
       link.interceptor_id ? `${link.address} (${link.interceptor_id})` : link.address,
-      { text: link.connected ? `connected for ${duration(link.since_seconds)}` : `▲ away: ${link.last_error}`, bad: !link.connected },
+      { text: link.connected ? `connected for ${duration(link.since_seconds)}` : `${WARNING}away: ${link.last_error}`, bad: !link.connected },
       headers(link), link.connected ? milliseconds(link.rtt_us / 1000) : "",
     ]));
   const agents = table("Router-agents", [["Router-agent"], ["State"], ["Mode"]],
     status.router_agents.map((agent) => [
       agent.agent_id ? `${agent.address} (${agent.agent_id})` : agent.address,
-      { text: agent.held ? "keeps responses from clients" : `▲ does not hold: ${agent.trouble || agent.last_error || "no answer yet"}`, bad: !agent.held },
+      { text: agent.held ? "keeps responses from clients" : `${WARNING}does not hold: ${agent.trouble || agent.last_error || "no answer yet"}`, bad: !agent.held },
       agent.mode,
     ]));
   const all = [...links, ...agents];
@@ -214,23 +252,30 @@ const sample = (classes) => {
 for (const chart of CHARTS) {
   const keys = chart.lines.map(([name, , classes]) => make("span", { classes: "key" }, sample(classes), name));
   chart.svg = draw("svg", { class: "chart", role: "img", tabindex: "0", height: HEIGHT });
-  chart.output = make("output");
+  // Spoken only while somebody moves through the chart by keyboard.
+  chart.output = make("p", { classes: "values" });
   byId("charts").append(make("figure", {}, make("figcaption", {}, make("b", { text: chart.name }), ...keys), chart.svg, chart.output));
   chart.svg.addEventListener("pointermove", (event) => point(chart, placeAt(chart, event.offsetX)));
   chart.svg.addEventListener("pointerleave", () => point(chart, null));
-  chart.svg.addEventListener("blur", () => point(chart, null));
+  chart.svg.addEventListener("blur", () => {
+    chart.output.removeAttribute("aria-live");
+    point(chart, null);
+  });
   chart.svg.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
     if (!step || points.length === 0) return;
     event.preventDefault();
-    const from = chart.at ?? (step < 0 ? points.length : -1);
+    chart.output.setAttribute("aria-live", "polite");
+    const from = chosen(chart) ?? (step < 0 ? points.length : -1);
     point(chart, Math.min(points.length - 1, Math.max(0, from + step)));
   });
 }
 const width = (chart) => Math.max(200, chart.svg.clientWidth || 400);
+/** The copier's time, in seconds since its start, and that of the last point. */
+const now = () => before?.report.duration_seconds ?? end();
 const end = () => points[points.length - 1]?.at ?? 0;
-const shown = () => Math.min(span, Math.max(60, end() - (points[0]?.at ?? 0) + length));
-const across = (chart, at) => LEFT + (width(chart) - LEFT - 4) * (1 - (end() - at) / shown());
+const shown = () => Math.min(span, Math.max(60, now() - (points[0]?.at ?? now()) + length));
+const across = (chart, at) => LEFT + (width(chart) - LEFT - 4) * (1 - (now() - at) / shown());
 const placeAt = (chart, x) => {
   let best = null;
   points.forEach((each, place) => {
@@ -238,15 +283,22 @@ const placeAt = (chart, x) => {
   });
   return best;
 };
+/** A cursor stays at its moment while the chart moves on. */
 const point = (chart, place) => {
-  chart.at = place;
+  chart.at = points[place]?.at ?? null;
   plot(chart);
+};
+const chosen = (chart) => {
+  const place = chart.at == null ? -1 : points.findIndex((each) => each.at >= chart.at);
+  return place < 0 ? null : place;
 };
 
 const scale = (chart) => {
-  const values = chart.lines.flatMap(([, field]) => points.map((each) => each[field])).filter((value) => value != null);
-  let [least, most] = [Math.min(...values), Math.max(...values)];
-  if (values.length === 0) [least, most] = [0, 1];
+  let [least, most] = [Infinity, -Infinity];
+  for (const each of points)
+    for (const [, field] of chart.lines)
+      if (each[field] != null) [least, most] = [Math.min(least, each[field]), Math.max(most, each[field])];
+  if (least > most) [least, most] = [0, 1];
   if (chart.logarithmic) {
     const [low, high] = [Math.floor(Math.log10(Math.max(least, 0.01))), Math.ceil(Math.log10(Math.max(most, 0.1)))];
     const top = Math.max(high, low + 1);
@@ -257,8 +309,8 @@ const scale = (chart) => {
     const low = Math.min(least, 0.999 * chart.most);
     return { ticks: [low, (low + chart.most) / 2, chart.most], part: (value) => (value - low) / (chart.most - low) };
   }
-  const size = 10 ** Math.floor(Math.log10(Math.max(most, 1e-3)));
-  const top = [1, 2, 5, 10].map((step) => step * size).find((step) => step >= most);
+  const power = 10 ** Math.floor(Math.log10(Math.max(most, 1)));
+  const top = [1, 2, 5, 10].map((step) => step * power).find((step) => step >= most);
   return { ticks: [0, top / 2, top], part: (value) => value / top };
 };
 
@@ -272,8 +324,8 @@ const plot = (chart) => {
     draw("line", { class: "grid", x1: LEFT, x2: wide, y1: down(tick), y2: down(tick) }),
     draw("text", { x: LEFT - 6, y: down(tick) + 4, "text-anchor": "end" }, chart.unit(tick)),
   ]);
-  for (const [part, anchor] of [[1, "start"], [0.5, "middle"]])
-    parts.push(draw("text", { x: across(chart, end() - part * shown()), y: HEIGHT - 4, "text-anchor": anchor }, `${duration(part * shown())} ago`));
+  for (const [back, anchor] of [[shown(), "start"], [shown() / 2, "middle"]])
+    parts.push(draw("text", { x: across(chart, now() - back), y: HEIGHT - 4, "text-anchor": anchor }, `${duration(back)} ago`));
   parts.push(draw("text", { x: wide - 4, y: HEIGHT - 4, "text-anchor": "end" }, "now"));
   for (const [, field, classes] of chart.lines) {
     let path = "", pen = "M", previous = null;
@@ -288,76 +340,113 @@ const plot = (chart) => {
     }
     if (path) parts.push(draw("path", { class: classes, d: path }));
   }
-  const chosen = points[chart.at ?? points.length - 1];
-  if (chart.at != null && chosen) {
-    const x = across(chart, chosen.at);
+  const place = chosen(chart);
+  const each = points[place ?? points.length - 1];
+  if (place != null) {
+    const x = across(chart, each.at);
     parts.push(draw("line", { class: "cursor", x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }));
   }
   svg.replaceChildren(...parts);
-  const values = chosen ? chart.lines.map(([name, field]) => `${name} ${chosen[field] == null ? "none" : chart.unit(chosen[field])}`).join(", ") : "nothing yet";
+  const value = (field) => (each[field] == null ? "none" : chart.unit(each[field]));
+  const values = each ? chart.lines.map(([name, field]) => `${name} ${value(field)}`).join(", ") : "nothing yet";
   svg.setAttribute("aria-label", `${chart.name}: ${values}`);
-  const when = chart.at != null && chosen ? `${duration(end() - chosen.at)} ago: ` : "";
-  chart.output.textContent = when + values;
+  chart.output.textContent = (place == null ? "" : `${duration(now() - each.at)} ago: `) + values;
 };
 const plotAll = () => CHARTS.forEach(plot);
 new ResizeObserver(plotAll).observe(byId("charts"));
 
+// The history: one request at a time, and what it brings is dropped if another span or life has begun meanwhile.
+let loading = null;
 const loadHistory = async () => {
-  const wanted = span;
-  const after = points.length ? end() : 0;
-  const answer = await fetch(`/history?span=${wanted}&after=${after}`);
-  if (!answer.ok) throw new Error(`/history: ${answer.status}`);
-  const more = await answer.json();
-  if (wanted !== span) return;
-  length = more.length;
-  points = points.concat(more.points);
-  points = points.filter((each) => each.at > end() - span);
-  if (more.points.length) plotAll();
+  if (loading) return;
+  const mine = (loading = new AbortController());
+  const timer = setTimeout(() => mine.abort(), PATIENCE);
+  try {
+    const answer = await fetch(`/history?span=${span}&after=${end()}`, { signal: mine.signal });
+    if (!answer.ok) return;
+    const more = await answer.json();
+    if (loading !== mine) return;
+    length = more.length;
+    const last = end();
+    points = points.concat(more.points.filter((each) => each.at > last)).filter((each) => each.at > now() - span);
+  } catch {
+    // The next event asks again.
+  } finally {
+    clearTimeout(timer);
+    if (loading === mine) loading = null;
+    plotAll();
+  }
+};
+const startHistory = () => {
+  loading?.abort();
+  [loading, points] = [null, []];
+  CHARTS.forEach((chart) => (chart.at = null));
+  plotAll();
+  loadHistory();
 };
 byId("spans").addEventListener("change", (event) => {
-  [span, points] = [Number(event.target.value), []];
-  CHARTS.forEach((chart) => (chart.at = null));
-  loadHistory().catch(() => {});
+  span = Number(event.target.value);
+  startHistory();
 });
 
 // What comes in.
-const show = async (status) => {
-  // Another life of the copier.
-  if (before && status.report.duration_seconds < before.report.duration_seconds) points = [];
+let started = null;
+const show = (status) => {
+  const began = Date.now() / 1000 - status.report.duration_seconds;
+  const another = started !== null && Math.abs(began - started) > 5;
+  if (another && before.version !== status.version) location.reload();
+  if (another) before = null;
+  started = began;
   byId("services").textContent = status.services;
   byId("version").textContent = `version ${status.version}`;
   showHeadline(status);
-  await loadHistory().catch(() => {});
-  showPath(status, length === 1 ? points[points.length - 1] : recent(status));
+  showPath(status);
   showTiles(status);
   showIntensity(status);
   showReasons(status);
   showHosts(status);
-};
-/** The rates of the last minute, where the history's last point is older. */
-const recent = ({ recent: { seconds, sessions, established, wanted_bytes, delivered_bytes } }) => {
-  const each = (value) => value / Math.max(seconds, 1);
-  return { sessions: each(sessions), copies: each(established), wanted_bytes: each(wanted_bytes), delivered_bytes: each(delivered_bytes) };
+  if (another) startHistory();
+  else loadHistory();
 };
 
+// The connection: closed while nobody looks, and made anew when it says nothing.
 const PATIENCE = 5000;
-let heard = Date.now();
-const events = () => {
-  const source = new EventSource("/events");
+const LONGEST_PATIENCE = 60_000;
+let source = null, heard = Date.now(), tried = Date.now(), patience = PATIENCE, refusal = "";
+const listen = () => {
+  source?.close();
+  tried = Date.now();
+  source = new EventSource("/events");
   source.onmessage = (event) => {
-    heard = Date.now();
-    show(JSON.parse(event.data));
+    [heard, patience, refusal] = [Date.now(), PATIENCE, ""];
+    try {
+      show(JSON.parse(event.data));
+    } catch (error) {
+      say("bad", "This page fails", `Load it again. (${error.message})`);
+    }
   };
-  source.onerror = () => {
-    // The browser tries again by itself unless the answer was an error.
-    if (source.readyState === EventSource.CLOSED) setTimeout(events, PATIENCE);
+  source.onerror = async () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    // An answer that is no stream says why.
+    const why = new AbortController();
+    const answer = await fetch("/events", { signal: why.signal }).catch(() => null);
+    if (answer && !answer.ok) refusal = (await answer.text()).trim();
+    why.abort();
   };
 };
 setInterval(() => {
-  const since = Math.round((Date.now() - heard) / 1000);
-  if (1000 * since < PATIENCE) return;
-  say("bad", "Connection lost", `The copier has not answered for ${since} s: what is below is as old. It is tried again. Does the copier run (millrace-copier status)?`);
+  if (document.hidden || Date.now() - heard < PATIENCE) return;
+  say("bad", "Connection lost", refusal
+    ? `The copier does not let this page listen: ${refusal}`
+    : `The copier answered at ${new Date(heard).toLocaleTimeString()} for the last time, and what is below is as old. Does it run (millrace-copier status)?`);
   for (const id of ["next", "also"]) byId(id).hidden = true;
+  if (Date.now() - tried < patience) return;
+  patience = Math.min(2 * patience, LONGEST_PATIENCE);
+  listen();
 }, 1000);
-events();
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) source.close();
+  else [heard, patience] = [Date.now(), PATIENCE], listen();
+});
+listen();
 plotAll();

@@ -169,13 +169,17 @@ impl Scene {
         ]
     }
 
-    /// Waits until more is delivered than was until now.
-    fn until_delivered(&self, what: &str) {
-        let delivered = || number(&self.status(), "/report/bytes/delivered");
+    /// What is delivered now.
+    fn delivered(&self) -> u64 {
         // A report is up to 250 ms old.
         std::thread::sleep(Duration::from_millis(500));
-        let before = delivered();
-        wait_for(what, Duration::from_secs(40), || delivered() > before)
+        number(&self.status(), "/report/bytes/delivered")
+    }
+
+    /// Waits until more is delivered than was until now.
+    fn until_delivered(&self, what: &str) {
+        let before = self.delivered();
+        wait_for(what, Duration::from_secs(40), || self.delivered() > before)
             .unwrap_or_else(|error| panic!("{error}: {before}\n{:#}", self.status()));
     }
 
@@ -255,6 +259,9 @@ fn agents_and_interceptors_come_and_go_under_load() {
         status["router_agents"].to_string().contains(NOBODY)
     })
     .unwrap();
+    let delivered = scene.delivered();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(scene.delivered(), delivered, "an agent that held is away");
     scene.real[0].agent = agent(&scene.cluster, &scene.real[0].host, scene.grace);
     scene.until_delivered("open sessions to go on");
     scene.name(&[]);

@@ -95,6 +95,16 @@ fn the_page_its_history_and_its_events_tell_what_status_tells() {
     let (wanted, delivered) = (total("wanted_bytes"), total("delivered_bytes"));
     assert!(wanted > 1000.0 && (wanted / delivered - 1.0).abs() < 1e-3);
 
+    let metrics = host.get(admin(), "/metrics").unwrap().1;
+    let name = "millrace_copier_turn_latency_seconds";
+    let live = "{le=\"+Inf\",byte=\"first\",side=\"live\"} 200\n";
+    assert!(
+        metrics.contains(&format!("{name}_bucket{live}")),
+        "{metrics}"
+    );
+    assert!(metrics.contains(&format!("{name}_count")));
+    assert!(metrics.contains("millrace_copier_not_copying{cause=\"stopped\"} 0"));
+
     let listen = ["-sN", "--max-time", "3", &format!("http://{ADMIN}/events")];
     let events = String::from_utf8(host.run("curl", &listen).unwrap().stdout).unwrap();
     let lines = events
@@ -168,7 +178,7 @@ fn the_page_shows_each_state_in_a_browser() {
     let host = scene.stage.live[0].host.clone();
     wait_for("the admin port", LIMIT, || host.get(admin(), "/").is_ok()).unwrap();
     let mut browser = Browser::open(&host);
-    browser.look("Waiting for clients", "1-nothing-yet");
+    browser.look("Nothing to copy", "1-nothing-yet");
     // The target's way to the assistant is forgotten.
     let to_clients = "198.18.1.0/24";
     let target = scene.stage.target.host.clone();
