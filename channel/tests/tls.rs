@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::too_many_lines,
     clippy::panic,
     clippy::wildcard_enum_match_arm,
     unused_crate_dependencies

@@ -1,19 +1,21 @@
 //! The daemon: opens everything in the right order, and ends it.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millrace_capture::{Tap, Waker, check_privilege};
+use millrace_capture::{Sender, Tap, Waker, check_privilege};
 use millrace_daemon::admin::{self, Admin};
 use millrace_daemon::daemonize::{self, Launch};
 use millrace_daemon::drain;
 use millrace_daemon::exit::ExitError;
+use millrace_daemon::logging::{self, Log};
 use millrace_daemon::pidfile::PidFile;
-use millrace_daemon::privileges::{self, Capability, Needs};
+use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus};
 use millrace_daemon::readiness::Readiness;
-use millrace_daemon::{config, logging, signals};
+use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -27,7 +29,7 @@ use crate::headline::{self, Monitor};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::interceptors::Interceptors;
-use crate::local::Local;
+use crate::local::{Answers, Local};
 use crate::metrics;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, FeedConfig};
@@ -55,49 +57,12 @@ pub fn run() -> Result<(), ExitError> {
         Launch::Run(startup) => startup,
     };
     check_privilege().map_err(failed)?;
-    let log = logging::init(&options.common.logging())?;
-    config::warn_of_misspelt_variables::<Options>();
-    for line in options.tcpcopy.needless() {
-        tracing::info!("{line}");
-    }
-    let admin_listener = match options.common.admin {
-        Some(named) => admin::bind(named)?,
-        None => admin::bind_free(ADMIN, MORE_ADMIN)?,
-    };
-    let admin = admin_listener.local_addr();
-    let admin = admin.map_err(|error| ExitError::caused("cannot use the admin port", &error))?;
-    let control = CommandSocket::open(options.control.as_deref(), admin.port())?;
+    let log = open_log(&options)?;
+    let (admin_listener, control) = open_ports(&options)?;
     check_report_file(&plan)?;
     let subject = check::Subject::new(&options, &plan);
     check::SUITE.at_start(&subject, &options.common.skip_checks)?;
-    let tap = plan.ring.clone().map(Tap::open).transpose();
-    let tap = tap.map_err(failed)?;
-    let census = plan.census().transpose().map_err(failed)?;
-    let (local, answers) = match &plan.local {
-        Some(local) => {
-            let (local, answers) = Local::set_up(local, &plan.engine)?;
-            (Some(local), Some(answers))
-        }
-        None => (None, None),
-    };
-    let _pid_file = options
-        .common
-        .pid_file
-        .as_deref()
-        .map(PidFile::create)
-        .transpose()?;
-    let outlet = Outlet::open(&plan)?;
-    let tracked = outlet.is_routed();
-    let nice = options.capture.capture_nice;
-    let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
-    let privileges = privileges::reduce(&options.common, &needs(&plan, control.as_ref()))?;
-    // It inherits the priority, and nobody else does.
-    let intake =
-        tap.map(|tap| Intake::start(tap, census, plan.tunnels.clone(), plan.pressure.memory));
-    let intake = intake.transpose()?;
-    drop(priority);
-    // It may start a thread, which must not keep privileges.
-    let sender = outlet.sender(&plan)?;
+    let opened = Opened::open(&options, &plan, control.as_ref())?;
 
     let moderation = Moderation::default();
     let runtime = runtime(&moderation)?;
@@ -121,18 +86,13 @@ pub fn run() -> Result<(), ExitError> {
         waker.clone(),
         readiness.clone(),
     )?;
-    runtime.spawn(reload::follow(
-        hang_ups,
-        options.clone(),
-        interceptors.clone(),
-        agents.clone(),
-    ));
-    if tracked {
+    let peers = (interceptors.clone(), agents.clone());
+    runtime.spawn(reload::follow(hang_ups, options, peers.0, peers.1));
+    if opened.tracked {
         runtime.spawn(conntrack::watch());
     }
     runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
     let shared = Shared::default();
-    let commands = Commands::default();
     let monitor = Monitor::new(
         &plan.services,
         shared.clone(),
@@ -154,40 +114,26 @@ pub fn run() -> Result<(), ExitError> {
         .merge(control::shown(shared.clone()))
         .merge(page.router())
         .section(plan.security.clone())
-        .section(privileges)
+        .section(opened.privileges)
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
-    let spare = control
-        .as_ref()
-        .and_then(|control| control.path().parent())
-        .map(Path::to_owned);
+    let commands = Commands::default();
+    let directory = control.as_ref().and_then(|it| it.path().parent());
+    let spare = directory.map(Path::to_owned);
     if let Some(control) = control {
-        let routes = control::commands(commands.clone(), trigger, log.clone());
+        let routes = control::commands(commands.clone(), trigger, log);
         control.serve(routes, runtime.handle())?;
     }
 
-    let services: Vec<String> = plan.services.iter().map(ToString::to_string).collect();
-    tracing::info!(
-        "millrace-copier {}: {}",
-        env!("CARGO_PKG_VERSION"),
-        services.join(",")
-    );
-    for line in plan.capacity() {
-        tracing::info!("{line}");
-    }
-    let feed = plan.feed.clone();
-    let feed = feed
-        .map(|config| Feed::open(config, waker.clone()))
-        .transpose()?;
-    if let Some(ring) = &plan.ring {
-        tracing::info!("capturing on {}", ring.names());
-    }
+    announce(&plan);
+    let open_feed = |config| Feed::open(config, waker.clone());
+    let feed = plan.feed.clone().map(open_feed).transpose()?;
     let shard = Shard::new(Parts {
         engine: Engine::new(plan.engine.clone()),
-        intake,
+        intake: opened.intake,
         governor: Governor::new(plan.pressure),
         feed,
-        answers,
-        sender,
+        answers: opened.answers,
+        sender: opened.sender,
         probe: plan.probe,
         pilot: plan.pilot.clone(),
         commands,
@@ -202,10 +148,102 @@ pub fn run() -> Result<(), ExitError> {
     });
     let report = run_shard(shard, startup)?;
     finish(&plan, &report, spare.as_deref())?;
-    if let Some(local) = &local {
+    if let Some(local) = &opened.local {
         local.check()?;
     }
     outcome::judge(&report, plan.min_fidelity, &plan.engine.services)
+}
+
+/// The log, with what is to be said of the options.
+fn open_log(options: &Options) -> Result<Log, ExitError> {
+    let log = logging::init(&options.common.logging())?;
+    config::warn_of_misspelt_variables::<Options>();
+    for line in options.tcpcopy.needless() {
+        tracing::info!("{line}");
+    }
+    Ok(log)
+}
+
+/// The admin port, and the socket for commands.
+fn open_ports(options: &Options) -> Result<(TcpListener, Option<CommandSocket>), ExitError> {
+    let admin_listener = match options.common.admin {
+        Some(named) => admin::bind(named)?,
+        None => admin::bind_free(ADMIN, MORE_ADMIN)?,
+    };
+    let admin = admin_listener.local_addr();
+    let admin = admin.map_err(|error| ExitError::caused("cannot use the admin port", &error))?;
+    let control = CommandSocket::open(options.control.as_deref(), admin.port())?;
+    Ok((admin_listener, control))
+}
+
+/// What needs privileges to be opened, after these were given up.
+struct Opened {
+    intake: Option<Intake>,
+    sender: Sender,
+    /// Packets leave by a way on which the kernel tracks connections.
+    tracked: bool,
+    local: Option<Local>,
+    answers: Option<Answers>,
+    privileges: PrivilegeStatus,
+    /// Removed at the end.
+    _pid_file: Option<PidFile>,
+}
+
+impl Opened {
+    fn open(
+        options: &Options,
+        plan: &Plan,
+        control: Option<&CommandSocket>,
+    ) -> Result<Self, ExitError> {
+        let tap = plan.ring.clone().map(Tap::open).transpose();
+        let tap = tap.map_err(failed)?;
+        let census = plan.census().transpose().map_err(failed)?;
+        let (local, answers) = match &plan.local {
+            Some(local) => {
+                let (local, answers) = Local::set_up(local, &plan.engine)?;
+                (Some(local), Some(answers))
+            }
+            None => (None, None),
+        };
+        let pid_file = options.common.pid_file.as_deref();
+        let pid_file = pid_file.map(PidFile::create).transpose()?;
+        let outlet = Outlet::open(plan)?;
+        let tracked = outlet.is_routed();
+        let nice = options.capture.capture_nice;
+        let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
+        let privileges = privileges::reduce(&options.common, &needs(plan, control))?;
+        // It inherits the priority, and nobody else does.
+        let intake =
+            tap.map(|tap| Intake::start(tap, census, plan.tunnels.clone(), plan.pressure.memory));
+        let intake = intake.transpose()?;
+        drop(priority);
+        Ok(Self {
+            intake,
+            // It may start a thread, which must not keep privileges.
+            sender: outlet.sender(plan)?,
+            tracked,
+            local,
+            answers,
+            privileges,
+            _pid_file: pid_file,
+        })
+    }
+}
+
+/// Says what begins.
+fn announce(plan: &Plan) {
+    let services: Vec<String> = plan.services.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        "millrace-copier {}: {}",
+        env!("CARGO_PKG_VERSION"),
+        services.join(",")
+    );
+    for line in plan.capacity() {
+        tracing::info!("{line}");
+    }
+    if let Some(ring) = &plan.ring {
+        tracing::info!("capturing on {}", ring.names());
+    }
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {

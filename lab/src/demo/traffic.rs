@@ -90,6 +90,7 @@ fn joined<T>(name: &str, thread: JoinHandle<Result<T>>) -> Result<T> {
 }
 
 /// What one client host does, sized so that all of it together leaves a small machine room to copy it.
+#[expect(clippy::too_many_lines, reason = "one table of loads")]
 fn kinds(client: &Place, address: IpAddr, lasting: Duration) -> Vec<(&'static str, Load)> {
     let from: Vec<IpAddr> = client
         .addresses
