@@ -83,18 +83,24 @@ impl Agents {
         let known = |address: &HostPort| holds.iter().any(|hold| hold.address == *address);
         let added: Vec<&HostPort> = wanted.iter().filter(|it| !known(it)).collect();
         let goes = |hold: &&Hold| !wanted.contains(&hold.address);
-        let removed = holds
-            .iter()
-            .filter(goes)
-            .map(|hold| Standing::of(hold, now));
-        if unsettles(&removed.collect::<Vec<_>>(), &added, &left) {
+        let standing = |hold: &Hold| Standing::of(hold, now);
+        let removed: Vec<Standing> = holds.iter().filter(goes).map(standing).collect();
+        let stays = |hold: &&Hold| wanted.contains(&hold.address);
+        let kept: Vec<Standing> = holds.iter().filter(stays).map(standing).collect();
+        if unsettles(&removed, &kept, &added, &left) {
             self.0.unsettled.store(true, Ordering::Relaxed);
         }
         for hold in holds.iter().filter(goes) {
-            tracing::info!(
-                "router-agent {}: not named any more, no lease is asked for there",
-                hold.address
-            );
+            let address = &hold.address;
+            match standing(hold) {
+                Standing::Lapsed => tracing::warn!(
+                    "router-agent {address}: not named any more, though it does not vouch for its host: copies that are \
+                     open there go on, so the director must not send that host anything"
+                ),
+                Standing::New | Standing::Holds => tracing::info!(
+                    "router-agent {address}: not named any more, no lease is asked for there"
+                ),
+            }
             hold.handle.close();
             hold.task.withdraw();
             if hold.handle.has_held() {
@@ -219,13 +225,17 @@ fn judge(standings: impl Iterator<Item = Standing> + Clone, unsettled: bool) -> 
     }
 }
 
-/// Whether sessions may be open on a host for which nobody vouches, once these agents are named no more and those are:
-/// one that had lapsed goes; one that held goes and another comes, which may be its other name; one that `left` is back.
-fn unsettles(removed: &[Standing], added: &[&HostPort], left: &[HostPort]) -> bool {
+/// Whether sessions may be open on a host that none of the named agents has vouched for, once these are removed and those
+/// added: one that held goes while another is new, which may be its other name; or one that `left` is back.
+fn unsettles(
+    removed: &[Standing],
+    kept: &[Standing],
+    added: &[&HostPort],
+    left: &[HostPort],
+) -> bool {
     let held = removed.iter().any(|it| *it != Standing::New);
-    removed.contains(&Standing::Lapsed)
-        || held && !added.is_empty()
-        || added.iter().any(|address| left.contains(address))
+    let new = !added.is_empty() || kept.contains(&Standing::New);
+    held && new || added.iter().any(|address| left.contains(address))
 }
 
 #[cfg(test)]
@@ -266,22 +276,27 @@ mod tests {
         let all = DefaultPort(1).parse_list("rs1,rs2,rs9").unwrap();
         let [rs1, rs2, rs9] = [&all[0], &all[1], &all[2]];
         let left = std::slice::from_ref(rs2);
-        assert!(!unsettles(&[], &[rs9], &[]), "a newcomer alone");
-        assert!(!unsettles(&[Holds], &[], &[]), "its sessions are over");
+        assert!(!unsettles(&[], &[Holds], &[rs9], &[]), "a newcomer alone");
         assert!(
-            !unsettles(&[New], &[rs9], &[]),
+            !unsettles(&[Holds], &[Holds], &[], &[]),
+            "its sessions are over"
+        );
+        assert!(
+            !unsettles(&[Lapsed], &[Holds], &[], &[]),
+            "a dead host can be taken out"
+        );
+        assert!(
+            !unsettles(&[New], &[Holds], &[rs9], &[]),
             "a name that was wrong from the start"
         );
-        assert!(unsettles(&[Lapsed], &[], &[]), "its lease may end");
+        assert!(unsettles(&[Holds], &[], &[rs1], &[]), "its other name");
+        assert!(unsettles(&[Lapsed], &[], &[rs1], &[]), "its other name");
         assert!(
-            unsettles(&[Holds], &[rs1], &[]),
-            "another name of the same host"
+            unsettles(&[Holds], &[New], &[], &[]),
+            "named before it goes"
         );
-        assert!(
-            unsettles(&[], &[rs2], left),
-            "back before its sessions were over"
-        );
-        assert!(!unsettles(&[], &[rs9], left));
+        assert!(unsettles(&[], &[Holds], &[rs2], left), "back too early");
+        assert!(!unsettles(&[], &[Holds], &[rs9], left));
     }
     use crate::options::Options;
 

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use millrace_capture::{Sender, Tap, Waker, check_privilege};
 use millrace_daemon::admin::{self, Admin};
@@ -284,6 +285,9 @@ fn status(
     monitor: Monitor,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
+    // Which run of the copier this is, for readers that stay longer than it.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let started_at = since.unwrap_or_default().as_secs_f64();
     move || {
         let report = reports.report();
         json!({
@@ -291,6 +295,7 @@ fn status(
             "recent": monitor.recent(&report),
             "services": monitor.services(),
             "version": env!("CARGO_PKG_VERSION"),
+            "started_at": started_at,
             "report": report,
             "interceptors": interceptors.status(),
             "router_agents": agents.status(),

@@ -161,11 +161,17 @@ impl Tracker {
     /// The agent has said that it ends, and that what is installed stays.
     pub(super) fn succeeded(&self, reason: &str) {
         let state = self.state.lock();
-        // Whoever has never vouched for its host leaves nothing in place.
-        if state.connected && state.trouble.is_none() && self.has_held() {
+        if state.connected && state.trouble.is_none() {
             let half = Duration::from_millis(500) * state.holding.grace_seconds;
-            let until = BootTime::now().after(SUCCESSION.min(half));
-            self.until.store(until.ms(), Ordering::Relaxed);
+            let waits = SUCCESSION.min(half);
+            // This word may have lain here unread since soon after the last good one; and who never gave one leaves
+            // nothing in place.
+            let last = BootTime::from_ms(self.until.load(Ordering::Relaxed));
+            let until = last
+                .after(waits)
+                .ms()
+                .min(BootTime::now().after(waits).ms());
+            self.until.store(until, Ordering::Relaxed);
         }
         drop(state);
         self.down(reason);
@@ -286,6 +292,12 @@ mod tests {
         tracker.holding(holding(60));
         tracker.succeeded("it ends");
         assert!(!held(&tracker) && !tracker.has_held());
+        // What was in flight when this process stopped is old news, too.
+        let now = BootTime::now();
+        tracker.holding(holding(60));
+        tracker.heard(BootTime::from_ms(now.ms().saturating_sub(20_000)));
+        tracker.succeeded("it ends");
+        assert!(!held(&tracker) && tracker.has_held());
     }
 
     #[test]

@@ -50,6 +50,8 @@ impl From<&Report> for Sample {
 struct Point {
     /// Its end, in seconds since the start.
     at: f64,
+    /// How long it is.
+    seconds: f64,
     sessions: f32,
     copies: f32,
     /// Copies that ended otherwise than the client's connection, and what was refused.
@@ -79,6 +81,7 @@ impl Point {
         let intensity = &report.intensity;
         Self {
             at: now.seconds,
+            seconds,
             sessions: rate(now.sessions, before.sessions),
             copies: rate(now.copies, before.copies),
             lost: rate(now.lost, before.lost),
@@ -111,7 +114,7 @@ pub(super) struct History([Level; 3]);
 /// Points of one level, oldest first.
 #[derive(Debug, Serialize)]
 pub(super) struct Excerpt {
-    /// The length of each, in seconds.
+    /// About how long each is, in seconds.
     length: f64,
     points: Vec<Point>,
 }

@@ -61,7 +61,7 @@ const ratio = (value) => (Math.floor((value ?? 0) * 1e6) / 1e6).toFixed(6);
 const percent = (value) => `${digits((value ?? 0) * 100)}%`;
 const duration = (seconds) => {
   for (const [length, name] of [[86400, "d"], [3600, "h"], [60, "min"]])
-    if (seconds >= 0.995 * length) return `${digits(seconds / length)} ${name}`;
+    if (seconds >= 0.9995 * length) return `${digits(seconds / length)} ${name}`;
   return `${Math.round(seconds)} s`;
 };
 
@@ -133,7 +133,7 @@ const showPath = (status) => {
 };
 /** The rates of the last second, or of the last minute where the history is coarser. */
 const rates = ({ recent: { seconds, sessions, established, wanted_bytes, delivered_bytes } }) => {
-  if (length === 1 && points.length) return points[points.length - 1];
+  if (length === 1 && points.length && now() - end() < 5) return points[points.length - 1];
   const each = (value) => value / Math.max(seconds, 1);
   return { sessions: each(sessions), copies: each(established), wanted_bytes: each(wanted_bytes), delivered_bytes: each(delivered_bytes) };
 };
@@ -390,13 +390,10 @@ byId("spans").addEventListener("change", (event) => {
 });
 
 // What comes in.
-let started = null;
 const show = (status) => {
-  const began = Date.now() / 1000 - status.report.duration_seconds;
-  const another = started !== null && Math.abs(began - started) > 5;
+  const another = before !== null && before.started_at !== status.started_at;
   if (another && before.version !== status.version) location.reload();
   if (another) before = null;
-  started = began;
   byId("services").textContent = status.services;
   byId("version").textContent = `version ${status.version}`;
   showHeadline(status);
@@ -412,13 +409,13 @@ const show = (status) => {
 // The connection: closed while nobody looks, and made anew when it says nothing.
 const PATIENCE = 5000;
 const LONGEST_PATIENCE = 60_000;
-let source = null, heard = Date.now(), tried = Date.now(), patience = PATIENCE, refusal = "";
+let source = null, heard = null, waits = Date.now(), tried = Date.now(), patience = PATIENCE, refusal = "";
 const listen = () => {
   source?.close();
-  tried = Date.now();
-  source = new EventSource("/events");
+  [tried, refusal] = [Date.now(), ""];
+  const mine = (source = new EventSource("/events"));
   source.onmessage = (event) => {
-    [heard, patience, refusal] = [Date.now(), PATIENCE, ""];
+    [heard, waits, patience] = [Date.now(), Date.now(), PATIENCE];
     try {
       show(JSON.parse(event.data));
     } catch (error) {
@@ -426,27 +423,31 @@ const listen = () => {
     }
   };
   source.onerror = async () => {
-    if (source.readyState !== EventSource.CLOSED) return;
+    if (mine.readyState !== EventSource.CLOSED) return;
     // An answer that is no stream says why.
     const why = new AbortController();
     const answer = await fetch("/events", { signal: why.signal }).catch(() => null);
-    if (answer && !answer.ok) refusal = (await answer.text()).trim();
+    const text = answer && !answer.ok ? (await answer.text()).trim() : "";
+    if (mine === source) refusal = text;
     why.abort();
   };
 };
 setInterval(() => {
-  if (document.hidden || Date.now() - heard < PATIENCE) return;
-  say("bad", "Connection lost", refusal
-    ? `The copier does not let this page listen: ${refusal}`
-    : `The copier answered at ${new Date(heard).toLocaleTimeString()} for the last time, and what is below is as old. Does it run (millrace-copier status)?`);
+  if (document.hidden || Date.now() - waits < PATIENCE) return;
+  const old = heard ? `The copier answered at ${new Date(heard).toLocaleTimeString()} for the last time, and what is below is as old. ` : "";
+  say("bad", "Connection lost", old + (refusal
+    ? `It does not let this page listen: ${refusal}`
+    : "Does the copier run (millrace-copier status)?"));
   for (const id of ["next", "also"]) byId(id).hidden = true;
   if (Date.now() - tried < patience) return;
   patience = Math.min(2 * patience, LONGEST_PATIENCE);
   listen();
 }, 1000);
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) source.close();
-  else [heard, patience] = [Date.now(), PATIENCE], listen();
+  if (document.hidden) return source?.close();
+  [waits, patience] = [Date.now(), PATIENCE];
+  say("wait", "Connecting", "What is below is from before this page was hidden.");
+  listen();
 });
-listen();
+if (!document.hidden) listen();
 plotAll();

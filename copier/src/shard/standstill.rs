@@ -15,12 +15,12 @@ const NEWS_AFTER: Duration = Duration::from_secs(1);
 /// have come before this process stood still, or by another way.
 const ACKNOWLEDGED: Duration = Duration::from_millis(500);
 
-/// Since when sending stands still, and whether that was said.
+/// Since when sending stands still, and what was said of that.
 #[derive(Debug, Default)]
 pub(super) struct Standstill {
     since: Option<Instant>,
-    said: bool,
-    /// When all agents last vouched for it.
+    said: Option<Diversion>,
+    /// When all agents that have held last vouched for their hosts.
     held_at: BootTime,
     /// Whether something was acknowledged since.
     acknowledged: bool,
@@ -29,10 +29,12 @@ pub(super) struct Standstill {
 impl Standstill {
     /// Takes the present state in.
     pub(super) fn tell(&mut self, now: Instant, at: BootTime, diversion: Diversion) {
-        if diversion == Diversion::Held {
+        if diversion != Diversion::Lapsed {
             self.held_at = at;
             self.acknowledged = false;
-            if std::mem::take(&mut self.said)
+        }
+        if diversion == Diversion::Held {
+            if self.said.take().is_some()
                 && let Some(since) = self.since
             {
                 let lasted = now.saturating_duration_since(since).as_secs();
@@ -42,10 +44,15 @@ impl Standstill {
             return;
         }
         let since = *self.since.get_or_insert(now);
-        if self.said || now < since + NEWS_AFTER {
+        // That nothing at all is sent is news where it was said that no session begins, and not the other way round.
+        let news = match self.said {
+            None => true,
+            Some(said) => said == Diversion::Asked && diversion == Diversion::Lapsed,
+        };
+        if !news || now < since + NEWS_AFTER {
             return;
         }
-        self.said = true;
+        self.said = Some(diversion);
         match diversion {
             Diversion::Held => {}
             Diversion::Asked => tracing::warn!(
@@ -83,5 +90,24 @@ mod tests {
         assert_eq!(standstill.may_acknowledge(at.after(ACKNOWLEDGED)), None);
         standstill.tell(now, at, Diversion::Held);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
+    }
+
+    #[test]
+    fn what_is_worse_is_said_after_what_is_not() {
+        let mut standstill = Standstill::default();
+        let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
+        let mut tell = |seconds, diversion| {
+            standstill.tell(now + Duration::from_secs(seconds), at, diversion);
+            standstill.said
+        };
+        assert_eq!(tell(0, Diversion::Asked), None);
+        assert_eq!(tell(2, Diversion::Asked), Some(Diversion::Asked));
+        assert_eq!(tell(3, Diversion::Lapsed), Some(Diversion::Lapsed));
+        assert_eq!(
+            tell(4, Diversion::Asked),
+            Some(Diversion::Lapsed),
+            "no news"
+        );
+        assert_eq!(tell(5, Diversion::Held), None);
     }
 }

@@ -84,10 +84,18 @@ fn the_page_its_history_and_its_events_tell_what_status_tells() {
     let total = |field: &str| -> f64 {
         let history = host.get_json(admin(), "/history?span=600").unwrap();
         let points = history["points"].as_array().unwrap();
-        let at = |place: usize| points[place]["at"].as_f64().unwrap();
-        let lengths = (1..points.len()).map(|place| at(place) - at(place - 1));
-        let rates = points.iter().skip(1).map(|it| it[field].as_f64().unwrap());
-        lengths.zip(rates).map(|(length, rate)| length * rate).sum()
+        let each = |name: &str| {
+            points
+                .iter()
+                .map(|it| it[name].as_f64().unwrap())
+                .collect::<Vec<_>>()
+        };
+        let (lengths, rates) = (each("seconds"), each(field));
+        lengths
+            .iter()
+            .zip(rates)
+            .map(|(length, rate)| length * rate)
+            .sum()
     };
     let copies = || (total("copies") - 200.0).abs() < 0.5;
     wait_for("the history of all copies", LIMIT, copies).unwrap();
