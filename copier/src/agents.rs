@@ -91,8 +91,8 @@ impl Agents {
             self.0.unsettled.store(true, Ordering::Relaxed);
         }
         for hold in holds.iter().filter(goes) {
-            let address = &hold.address;
-            match standing(hold) {
+            let (address, stands) = (&hold.address, standing(hold));
+            match stands {
                 Standing::Lapsed => tracing::warn!(
                     "router-agent {address}: not named any more, though it does not vouch for its host: copies that are \
                      open there go on, so the director must not send that host anything"
@@ -103,8 +103,8 @@ impl Agents {
             }
             hold.handle.close();
             hold.task.withdraw();
-            if hold.handle.has_held() {
-                left.push(hold.address.clone());
+            if stands != Standing::New {
+                left.push(address.clone());
             }
         }
         left.retain(|address| !wanted.contains(address));
@@ -205,7 +205,7 @@ impl Standing {
     fn of(hold: &Hold, now: BootTime) -> Self {
         if hold.handle.is_held(now) {
             Self::Holds
-        } else if hold.handle.has_held() {
+        } else if hold.handle.has_lapsed(now) {
             Self::Lapsed
         } else {
             Self::New

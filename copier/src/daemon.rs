@@ -19,7 +19,7 @@ use millrace_daemon::readiness::Readiness;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
 use serde_json::json;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::address_watch;
 use crate::agents::Agents;
@@ -74,21 +74,20 @@ pub fn run() -> Result<(), ExitError> {
     plan.security.keep_fresh(runtime.handle())?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
-    let interceptors = Interceptors::start(
-        plan.clone(),
-        runtime.handle().clone(),
-        inbox.clone(),
-        readiness.clone(),
-        moderation.clone(),
-    );
-    let agents = Agents::start(
-        plan.clone(),
-        runtime.handle().clone(),
-        waker.clone(),
-        readiness.clone(),
+    let (interceptors, agents) = start_peers(
+        &plan,
+        runtime.handle(),
+        &inbox,
+        &waker,
+        &readiness,
+        &moderation,
     )?;
-    let peers = (interceptors.clone(), agents.clone());
-    runtime.spawn(reload::follow(hang_ups, options, peers.0, peers.1));
+    runtime.spawn(reload::follow(
+        hang_ups,
+        options,
+        interceptors.clone(),
+        agents.clone(),
+    ));
     if opened.tracked {
         runtime.spawn(conntrack::watch());
     }
@@ -229,6 +228,27 @@ impl Opened {
             _pid_file: pid_file,
         })
     }
+}
+
+/// Begins to connect to interceptors and router-agents.
+fn start_peers(
+    plan: &Arc<Plan>,
+    runtime: &Handle,
+    inbox: &Arc<Inbox>,
+    waker: &Waker,
+    readiness: &Readiness,
+    moderation: &Moderation,
+) -> Result<(Interceptors, Agents), ExitError> {
+    let interceptors = Interceptors::start(
+        plan.clone(),
+        runtime.clone(),
+        inbox.clone(),
+        readiness.clone(),
+        moderation.clone(),
+    );
+    let (waker, readiness) = (waker.clone(), readiness.clone());
+    let agents = Agents::start(plan.clone(), runtime.clone(), waker, readiness)?;
+    Ok((interceptors, agents))
 }
 
 /// Says what begins.

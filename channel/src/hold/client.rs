@@ -169,11 +169,6 @@ impl HoldHandle {
         self.shared.tracker.has_lapsed(now)
     }
 
-    /// Whether what was asked for was ever in force.
-    pub fn has_held(&self) -> bool {
-        self.shared.tracker.has_held()
-    }
-
     /// Asks for something else from now on.
     pub fn set_need(&self, need: Need) {
         self.shared.need.send_replace(need);

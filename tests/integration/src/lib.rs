@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_lab::fault::Fault;
-use millrace_lab::load::{Load, Summary};
+use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::records::RecordedStreams;
 use millrace_lab::{Certificates, Host, Place, Process, Stage, StageOptions, wait_for};
@@ -267,6 +267,30 @@ impl Scene {
             .iter()
             .map(|a| family.of(*a))
             .collect()
+    }
+
+    /// A copier on the first live host, of this service (as `-x` names it), with the scene's interceptor and this admin
+    /// port. It may not be up yet.
+    pub fn copier_of(&self, service: &str, admin: &str, more: &[&str]) -> Process {
+        let live = &self.stage.live[0].host;
+        let interceptor = format!("{}:{INTERCEPTOR_PORT}", self.stage.assistant.address.v4);
+        let usual = ["-x", service, "-s", &interceptor, "--insecure"];
+        let usual = [&usual[..], &["--grace", "0", "--admin", admin]].concat();
+        let log = live.file("copier-alone.log");
+        let program = binary("millrace-copier");
+        live.spawn(program, &[&usual[..], more].concat(), &[], &log)
+            .unwrap()
+    }
+
+    /// So many requests of clients at the first live host, 100 in a second.
+    pub fn requests(&self, count: u64) {
+        let kind = Kind::OneRequest {
+            count,
+            rate: Some(100.0),
+            path: "/bytes/300".to_owned(),
+        };
+        let to = self.live_service(0, Family::V4, HTTP);
+        self.load(Load::new(kind, to).from(&self.client_addresses(Family::V4)));
     }
 
     /// Runs a load from the first client host; no client may see an error.

@@ -11,23 +11,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Scene, binary, can_run};
-use millrace_lab::load::{Kind, Load};
-use millrace_lab::{Host, Process, StageOptions, wait_for};
+use millrace_integration::{Family, HTTP, Scene, binary, can_run};
+use millrace_lab::{Host, StageOptions, wait_for};
 
 /// The admin port of copiers here.
 const ADMIN: &str = "127.0.0.1:36525";
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn some_load(scene: &Scene) {
-    let kind = Kind::OneRequest {
-        count: 100,
-        rate: Some(100.0),
-        path: "/bytes/300".to_owned(),
-    };
-    let to = scene.live_service(0, Family::V4, HTTP);
-    scene.load(Load::new(kind, to).from(&scene.client_addresses(Family::V4)));
-}
 
 /// What `millrace-copier` with these arguments says on a host.
 fn said(host: &Host, arguments: &[&str]) -> String {
@@ -57,40 +46,15 @@ fn stage() -> (Scene, Host, impl Fn(u16) -> String) {
     (scene, host, move |port| format!("{live}-{target}:{port}"))
 }
 
-/// A copier on the live host with its own services, on the usual admin port of tests.
-fn copier(scene: &Scene, service: &str, more: &[&str]) -> Process {
-    let live = &scene.stage.live[0].host;
-    let interceptor = format!("{}:{INTERCEPTOR_PORT}", scene.stage.assistant.address.v4);
-    let usual = [
-        "-x",
-        service,
-        "-s",
-        &interceptor,
-        "--insecure",
-        "--grace",
-        "0",
-        "--admin",
-        ADMIN,
-    ];
-    let log = live.file("operator.log");
-    live.spawn(
-        binary("millrace-copier"),
-        &[&usual[..], more].concat(),
-        &[],
-        &log,
-    )
-    .unwrap()
-}
-
 #[test]
 fn one_sentence_says_that_it_copies_or_what_keeps_it_from_that() {
     if !can_run() {
         return;
     }
     let (mut scene, host, service) = stage();
-    let mut copier = copier(&scene, &service(HTTP), &["--summary", "1"]);
+    let mut copier = scene.copier_of(&service(HTTP), ADMIN, &["--summary", "1"]);
     wait_for_sentence(&host, "nothing to copy: no packet of a client for port");
-    some_load(&scene);
+    scene.requests(100);
     // The load is over before the last copy of it is: what is still on its way counts as not delivered.
     let screen = wait_for_sentence(&host, "1.000000 delivered in the last");
     assert!(screen.starts_with("copying 100% of"), "{screen}");
@@ -131,8 +95,8 @@ fn a_port_that_nobody_listens_on_is_named_with_those_that_somebody_does() {
     scene.start_interceptor();
     let target = scene.stage.target.address.v4;
     let host = scene.stage.live[0].host.clone();
-    let mut copier = copier(&scene, &format!("81-{target}:{HTTP}"), &[]);
-    some_load(&scene);
+    let mut copier = scene.copier_of(&format!("81-{target}:{HTTP}"), ADMIN, &[]);
+    scene.requests(100);
     let words = "not copying: no packet of a client for port 81 was seen in";
     wait_for_sentence(&host, words);
     wait_for("the cause in the log", LIMIT, || {
@@ -150,7 +114,7 @@ fn a_target_that_refuses_and_a_live_service_that_speaks_tls_are_named() {
         return;
     }
     let (scene, host, service) = stage();
-    let mut copier = copier(&scene, &service(79), &[]);
+    let mut copier = scene.copier_of(&service(79), ADMIN, &[]);
     wait_for_sentence(&host, "nothing to copy");
     let live = scene.live_service(0, Family::V4, HTTP);
     let client = scene.stage.client().unwrap().host.clone();
@@ -188,9 +152,9 @@ fn a_report_that_cannot_be_written_where_it_should_be_is_not_lost() {
     let report = gone.join("report.json").display().to_string();
     let control = stays.join("copier.sock").display().to_string();
     let more = ["--report", &report, "--control", &control];
-    let mut copier = copier(&scene, &service(HTTP), &more);
+    let mut copier = scene.copier_of(&service(HTTP), ADMIN, &more);
     wait_for_sentence(&host, "nothing to copy");
-    some_load(&scene);
+    scene.requests(100);
     wait_for_sentence(&host, "copying 100% of");
     std::fs::remove_dir_all(&gone).unwrap();
     let status = copier.terminate(LIMIT).unwrap();
@@ -212,7 +176,7 @@ fn the_log_is_json_where_that_is_wanted_and_its_level_can_be_changed() {
     }
     let (scene, host, service) = stage();
     let more = ["--log-format", "json"];
-    let mut copier = copier(&scene, &service(HTTP), &more);
+    let mut copier = scene.copier_of(&service(HTTP), ADMIN, &more);
     wait_for_sentence(&host, "nothing to copy");
     let ctl = |level| said(&host, &["ctl", "log-level", level, "--admin", ADMIN]);
     assert!(
@@ -221,7 +185,7 @@ fn the_log_is_json_where_that_is_wanted_and_its_level_can_be_changed() {
         ctl("verbose")
     );
     assert!(ctl("millrace_copier=debug").contains("log level: millrace_copier=debug"));
-    some_load(&scene);
+    scene.requests(100);
     wait_for_sentence(&host, "copying 100% of");
     copier.terminate(LIMIT).unwrap();
     let log = copier.log();

@@ -13,8 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Scene, binary, can_run};
-use millrace_lab::load::{Kind, Load};
+use millrace_integration::{Family, HTTP, Scene, can_run};
 use millrace_lab::{Host, Process, StageOptions, wait_for};
 use serde_json::Value;
 
@@ -31,24 +30,8 @@ fn scene(more: &[&str]) -> (Scene, Process) {
     scene.start_interceptor();
     let live = scene.live_service(0, Family::V4, HTTP);
     let service = format!("{live}-{}:{HTTP}", scene.stage.target.address.v4);
-    let interceptor = format!("{}:{INTERCEPTOR_PORT}", scene.stage.assistant.address.v4);
-    let usual = ["-x", &service, "-s", &interceptor, "--insecure", "--admin"];
-    let arguments = [&usual[..], &[ADMIN, "--grace", "0"], more].concat();
-    let host = scene.stage.live[0].host.clone();
-    let program = binary("millrace-copier");
-    let log = host.file("page.log");
-    let copier = host.spawn(program, &arguments, &[], &log).unwrap();
+    let copier = scene.copier_of(&service, ADMIN, more);
     (scene, copier)
-}
-
-fn some_load(scene: &Scene, count: u64) {
-    let kind = Kind::OneRequest {
-        count,
-        rate: Some(100.0),
-        path: "/bytes/300".to_owned(),
-    };
-    let to = scene.live_service(0, Family::V4, HTTP);
-    scene.load(Load::new(kind, to).from(&scene.client_addresses(Family::V4)));
 }
 
 fn fidelity_is_whole(host: &Host) {
@@ -68,7 +51,7 @@ fn the_page_its_history_and_its_events_tell_what_status_tells() {
     let (scene, mut copier) = scene(&[]);
     let host = scene.stage.live[0].host.clone();
     wait_for("the admin port", LIMIT, || host.get(admin(), "/").is_ok()).unwrap();
-    some_load(&scene, 200);
+    scene.requests(200);
     fidelity_is_whole(&host);
     let answer = host
         .check("curl", &["-si", &format!("http://{ADMIN}/")])
@@ -191,13 +174,13 @@ fn the_page_shows_each_state_in_a_browser() {
     let to_clients = "198.18.1.0/24";
     let target = scene.stage.target.host.clone();
     target.ip(&[format!("route del {to_clients}")]).unwrap();
-    some_load(&scene, 200);
+    scene.requests(200);
     browser.look("No first contact with the target", "2-no-first-contact");
     let way = format!("via {} dev eth0", scene.stage.assistant.address.v4);
     target
         .ip(&[format!("route add {to_clients} {way}")])
         .unwrap();
-    some_load(&scene, 3000);
+    scene.requests(3000);
     browser.look("Copying", "3-copying");
     drop(scene.interceptor.take());
     browser.look("No interceptor", "4-no-interceptor");
@@ -205,7 +188,7 @@ fn the_page_shows_each_state_in_a_browser() {
     browser.look("Copying", "5-copying-again");
     // The target's application goes, and connections are refused.
     drop(scene.target_recorder.take());
-    some_load(&scene, 1500);
+    scene.requests(1500);
     browser.look("Stopped by a guard", "6-stopped-by-a-guard");
     copier.kill().unwrap();
     browser.look("Connection lost", "7-connection-lost");
