@@ -24,7 +24,6 @@ WHOLE_SYSTEM := tests/integration
 DEVICES := capture lab
 # Tests beside these that need root.
 AS_ROOT := privileges
-ALONE := busy_host captures intensity large_recording live_copy lvs_ipvs random_faults
 PARTS := $(filter-out $(WHOLE_SYSTEM),$(shell sed -n '/^members = \[/,/^\]/s/.*"\(.*\)".*/\1/p' Cargo.toml))
 
 help: ## This list
@@ -48,16 +47,17 @@ test: deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, a
 check: fmt-check clippy ## Formatting, clippy, and the tests that any user can run, at once
 	$(TEST) --lib --bins $(call named,$(filter-out $(AS_ROOT),$(call names-of,$(filter-out $(DEVICES),$(PARTS)))))
 
-# One test at a time: some have the machine's devices to themselves.
+# On devices one test at a time: some have those of the machine to themselves.
 test-code: test-build
-	$(TEST) --lib --bins $(call tests-of,$(PARTS)) -- --test-threads=1
+	$(TEST) --lib --bins $(call tests-of,$(filter-out $(DEVICES),$(PARTS)))
+	$(TEST) $(call tests-of,$(DEVICES)) -- --test-threads=1
 	$(TEST) --doc
 
-# Tests that wait more than they work run two at a time, each in namespaces of its own. Those that need the machine for
-# themselves, since they are about time or load, run alone.
+# Tests that wait more than they work run beside each other, each in namespaces of its own. Those that need the machine
+# for themselves, since they are about time or load, run alone.
 test-whole-system: test-build
-	$(TEST) $(call named,$(filter-out $(ALONE),$(call names-of,$(WHOLE_SYSTEM)))) -- --test-threads=2
-	$(TEST) $(call named,$(ALONE)) -- --test-threads=1
+	$(TEST) --test lab -- --test-threads=3
+	$(TEST) --test alone --test vm -- --test-threads=1
 
 # The tests, and in the same profile the daemons that the lab starts.
 test-build:
@@ -69,10 +69,10 @@ test-vm: ## The tests that need IPVS and keepalived, in a virtual machine (12 mi
 captures: test-build ## Inspects and replays capture files that others made, fetched from Debian's source packages
 	@tests/captures/fetch.sh target/captures || echo "CAPTURES NOT FETCHED: the test says that it was skipped" >&2
 	MILLRACE_CAPTURES=$(CURDIR)/target/captures \
-		$(TEST) --test captures -- --ignored --nocapture
+		$(TEST) --test alone captures:: -- --ignored --nocapture
 
 large: test-build ## Replays a 2 GB recording in constant memory, next to reading it alone
-	$(TEST) --test large_recording -- --ignored --nocapture
+	$(TEST) --test alone large_recording:: -- --ignored --nocapture
 
 page: test-build ## Looks at the copier's page in Chromium, in every state; pictures are in target/page
 	@for program in node npm /usr/bin/chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
@@ -82,7 +82,7 @@ page: test-build ## Looks at the copier's page in Chromium, in every state; pict
 	@mkdir -p target/page
 	npm install --prefix target/page --no-package-lock --no-save --no-audit --no-fund playwright-core@1 axe-core@4
 	MILLRACE_PAGE=$(CURDIR)/target/page MILLRACE_PAGE_MODULES=$(CURDIR)/target/page/node_modules \
-		$(TEST) --test page -- --ignored --nocapture
+		$(TEST) --test lab page:: -- --ignored --nocapture
 
 mixin: ## Checks the rules for Prometheus in deploy/mixin with promtool
 	@command -v promtool >/dev/null \

@@ -24,9 +24,7 @@ mkdir -p "$programs"
 for daemon in $daemons; do
     strip --strip-debug -o "$programs/$daemon" "target/debug/$daemon"
 done
-for test in conntrack_full lvs_ipvs; do
-    built=$($cargo test --locked -q --workspace --test "$test" --no-run --message-format=json |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-    strip --strip-debug -o "$programs/$test.test" "$built"
-done
+built=$($cargo test --locked -q --workspace --test vm --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+strip --strip-debug -o "$programs/vm.test" "$built"
 exec sh tests/vm/run.sh "$programs"
