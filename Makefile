@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build test-code test-whole-system test-vm captures large page mixin fuzz budget bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures large page mixin fuzz budget bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -55,9 +55,13 @@ test-code: test-build
 
 # Tests that wait more than they work run beside each other, each in namespaces of its own. Those that need the machine
 # for themselves, since they are about time or load, run alone.
-test-whole-system: test-build
+test-whole-system: test-build consul
 	$(TEST) --test lab -- --test-threads=3
 	$(TEST) --test alone --test vm -- --test-threads=1
+
+# A Consul server for the tests.
+consul:
+	@sh tests/consul/fetch.sh target/consul
 
 # The tests, and in the same profile the daemons that the lab starts.
 test-build:

@@ -33,6 +33,8 @@ struct Inner {
     left: Mutex<Vec<HostPort>>,
     /// Sessions may be open on a host that no named agent has vouched for yet: nothing is sent before all hold.
     unsettled: AtomicBool,
+    /// Agents are to be found in Consul: while none is known, that is no leave to send.
+    sought: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -43,18 +45,10 @@ struct Hold {
 }
 
 impl Agents {
-    /// Asks the plan's agents for what it needs, for as long as this lives. Each is a part of the
-    /// daemon's readiness; `waker` is woken whenever one holds or refuses.
-    ///
-    /// # Errors
-    /// As [`Agents::set`].
-    pub fn start(
-        plan: Arc<Plan>,
-        runtime: Handle,
-        waker: Waker,
-        readiness: Readiness,
-    ) -> Result<Self, ExitError> {
-        let agents = Self(Arc::new(Inner {
+    /// None yet. Those that are named are asked for what the plan needs, for as long as this lives. Each is a part of
+    /// the daemon's readiness; `waker` is woken whenever one holds or refuses.
+    pub fn new(plan: Arc<Plan>, runtime: Handle, waker: Waker, readiness: Readiness) -> Self {
+        Self(Arc::new(Inner {
             plan,
             runtime,
             waker,
@@ -63,20 +57,21 @@ impl Agents {
             unguarded_said: AtomicBool::new(false),
             left: Mutex::default(),
             unsettled: AtomicBool::new(false),
-        }));
-        agents.set(&agents.0.plan.router_agents)?;
-        Ok(agents)
+            sought: AtomicBool::new(false),
+        }))
     }
 
-    /// Keeps the leases of `wanted`, asks those that are new, and gives the other leases up.
+    /// Keeps the leases of `wanted`, asks those that are new, and gives the other leases up. `sought`: agents are to be
+    /// found in Consul, so that nothing is sent while none is known.
     ///
     /// # Errors
     /// Agents are wanted, and it is not known what to ask them for ([`Plan::diverted`]): nothing is changed.
-    pub fn set(&self, wanted: &[HostPort]) -> Result<(), ExitError> {
-        let need = match wanted {
-            [] => Need::default(),
-            [..] => self.0.plan.diverted.clone()?,
+    pub fn set(&self, wanted: &[HostPort], sought: bool) -> Result<(), ExitError> {
+        let need = match (wanted, sought) {
+            ([], false) => Need::default(),
+            ([..], _) => self.0.plan.diverted.clone()?,
         };
+        self.0.sought.store(sought, Ordering::Relaxed);
         let mut holds = self.0.holds.write();
         let now = BootTime::now();
         let mut left = self.0.left.lock();
@@ -157,18 +152,34 @@ impl Agents {
     /// Whether nobody vouches for it that responses are kept from the real clients whose addresses the
     /// replicas bear: no agent is named.
     pub fn is_unguarded(&self) -> bool {
-        self.0.plan.bears_clients_addresses() && self.holds().is_empty()
+        self.0.plan.bears_clients_addresses() && !self.are_named()
+    }
+
+    /// Whether there are agents, known or yet to be found.
+    fn are_named(&self) -> bool {
+        self.0.sought.load(Ordering::Relaxed) || !self.holds().is_empty()
+    }
+
+    /// Whether the agent at this address keeps responses from the real clients now.
+    pub fn holds_at(&self, address: &HostPort) -> bool {
+        let now = BootTime::now();
+        let holds = self.holds();
+        let hold = holds.iter().find(|hold| hold.address == *address);
+        hold.is_some_and(|hold| hold.handle.is_held(now))
     }
 
     /// Whether agents keep responses from the real clients whose addresses the replicas bear, whichever clients
     /// these are.
     pub fn keep_all_clients(&self) -> bool {
-        self.0.plan.bears_clients_addresses() && !self.holds().is_empty()
+        self.0.plan.bears_clients_addresses() && self.are_named()
     }
 
     /// Whether responses are kept from the real clients now.
     pub fn diversion(&self) -> Diversion {
         let (holds, now) = (self.holds(), BootTime::now());
+        if holds.is_empty() && self.0.sought.load(Ordering::Relaxed) {
+            return Diversion::Asked;
+        }
         let standings = holds.iter().map(|hold| Standing::of(hold, now));
         let unsettled = &self.0.unsettled;
         let diversion = judge(standings, unsettled.load(Ordering::Relaxed));
@@ -304,17 +315,33 @@ mod tests {
     async fn an_agent_that_cannot_be_told_what_to_divert_is_refused_later_too() {
         let line = "millrace-copier -x 80-198.18.2.20:8080 -s h --insecure -i lo --nat";
         let options = Options::parse_from(line.split_whitespace());
-        let agents = Agents::start(
-            Arc::new(Plan::new(&options).unwrap()),
+        let agents = agents(&options);
+        let named = DefaultPort(1).parse_list("198.18.2.20").unwrap();
+        assert!(agents.set(&named, false).is_err());
+        assert!(agents.set(&[], true).is_err());
+        assert_eq!(agents.diversion(), Diversion::Held, "nothing was changed");
+        assert!(agents.is_unguarded());
+        assert!(agents.set(&[], false).is_ok());
+    }
+
+    fn agents(options: &Options) -> Agents {
+        Agents::new(
+            Arc::new(Plan::new(options).unwrap()),
             Handle::current(),
             Waker::new().unwrap(),
             Readiness::new(),
         )
-        .unwrap();
-        let named = DefaultPort(1).parse_list("198.18.2.20").unwrap();
-        assert!(agents.set(&named).is_err());
-        assert_eq!(agents.diversion(), Diversion::Held, "nothing was changed");
+    }
+
+    #[tokio::test]
+    async fn while_agents_are_yet_to_be_found_nothing_is_sent() {
+        let line = "millrace-copier -x 80-198.18.2.20:8080 -s h --insecure -i lo";
+        let agents = agents(&Options::parse_from(line.split_whitespace()));
+        agents.set(&[], false).unwrap();
+        assert_eq!(agents.diversion(), Diversion::Held);
         assert!(agents.is_unguarded());
-        assert!(agents.set(&[]).is_ok());
+        agents.set(&[], true).unwrap();
+        assert_eq!(agents.diversion(), Diversion::Asked);
+        assert!(!agents.is_unguarded() && agents.keep_all_clients());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,18 +14,19 @@ use millrace_daemon::drain;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::logging::{self, Log};
 use millrace_daemon::pidfile::PidFile;
-use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus};
+use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus, User};
 use millrace_daemon::readiness::Readiness;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
 use serde_json::json;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::address_watch;
 use crate::agents::Agents;
 use crate::check;
 use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
+use crate::fleet::Fleet;
 use crate::headline::{self, Monitor};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
@@ -63,6 +64,7 @@ pub fn run() -> Result<(), ExitError> {
     check_report_file(&plan)?;
     let subject = check::Subject::new(&options, &plan);
     check::SUITE.at_start(&subject, &options.common.skip_checks)?;
+    keep_peers(&options, &plan)?;
     let opened = Opened::open(&options, &plan, control.as_ref())?;
 
     let moderation = Moderation::default();
@@ -74,31 +76,24 @@ pub fn run() -> Result<(), ExitError> {
     plan.security.keep_fresh(runtime.handle())?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
-    let (interceptors, agents) = start_peers(
-        &plan,
-        runtime.handle(),
-        &inbox,
-        &waker,
-        &readiness,
-        &moderation,
-    )?;
-    runtime.spawn(reload::follow(
-        hang_ups,
-        options,
-        interceptors.clone(),
-        agents.clone(),
-    ));
+    let interceptors = Interceptors::new(
+        plan.clone(),
+        runtime.handle().clone(),
+        inbox.clone(),
+        readiness.clone(),
+        moderation.clone(),
+    );
+    let (handle, ready) = (runtime.handle().clone(), readiness.clone());
+    let agents = Agents::new(plan.clone(), handle, waker.clone(), ready);
+    let (named, ready) = (agents.clone(), &readiness);
+    let fleet = Fleet::start(&plan, interceptors, named, ready, runtime.handle())?;
+    runtime.spawn(reload::follow(hang_ups, options, fleet.clone()));
     if opened.tracked {
         runtime.spawn(conntrack::watch());
     }
     runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
     let shared = Shared::default();
-    let monitor = Monitor::new(
-        &plan.services,
-        shared.clone(),
-        interceptors.clone(),
-        agents.clone(),
-    );
+    let monitor = Monitor::new(&plan.services, shared.clone(), fleet.clone());
     if plan.ring.is_some() {
         runtime.spawn(headline::follow(monitor.clone(), plan.summary));
     }
@@ -107,7 +102,7 @@ pub fn run() -> Result<(), ExitError> {
     let admin = Admin::new(
         readiness.clone(),
         metrics::registry(shared.clone(), agents.clone(), monitor.clone()),
-        status(&shared, interceptors, agents.clone(), monitor),
+        status(&shared, fleet, monitor),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
@@ -176,6 +171,29 @@ fn open_ports(options: &Options) -> Result<(TcpListener, Option<CommandSocket>),
     Ok((admin_listener, control))
 }
 
+/// Makes the directory in which the last known peers are kept, for the user that writes there.
+fn keep_peers(options: &Options, plan: &Plan) -> Result<(), ExitError> {
+    if plan.consul.is_none() {
+        return Ok(());
+    }
+    let directory = &plan.state_dir;
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    let failed = |error: &std::io::Error| {
+        let what = format!("cannot keep peers in {} (--state-dir)", directory.display());
+        ExitError::caused(what, error)
+    };
+    made.map_err(|error| failed(&error))?;
+    if let Some(name) = &options.common.user {
+        let (uid, gid) = User::find(name)?.ids();
+        let given = rustix::fs::chown(directory, Some(uid), Some(gid));
+        given.map_err(|error| failed(&error.into()))?;
+    }
+    Ok(())
+}
+
 /// What needs privileges to be opened, after these were given up.
 struct Opened {
     intake: Option<Intake>,
@@ -230,27 +248,6 @@ impl Opened {
     }
 }
 
-/// Begins to connect to interceptors and router-agents.
-fn start_peers(
-    plan: &Arc<Plan>,
-    runtime: &Handle,
-    inbox: &Arc<Inbox>,
-    waker: &Waker,
-    readiness: &Readiness,
-    moderation: &Moderation,
-) -> Result<(Interceptors, Agents), ExitError> {
-    let interceptors = Interceptors::start(
-        plan.clone(),
-        runtime.clone(),
-        inbox.clone(),
-        readiness.clone(),
-        moderation.clone(),
-    );
-    let (waker, readiness) = (waker.clone(), readiness.clone());
-    let agents = Agents::start(plan.clone(), runtime.clone(), waker, readiness)?;
-    Ok((interceptors, agents))
-}
-
 /// Says what begins.
 fn announce(plan: &Plan) {
     let services: Vec<String> = plan.services.iter().map(ToString::to_string).collect();
@@ -284,15 +281,18 @@ fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
 /// What the copier needs once its sockets are open.
 fn needs(plan: &Plan, control: Option<&CommandSocket>) -> Needs {
     let directory = control.and_then(|control| control.path().parent());
+    let recordings = plan.feed.iter().flat_map(FeedConfig::paths);
+    let consul = plan.consul.iter();
+    let tokens = consul.clone().flat_map(|it| it.settings().files());
+    // The socket is removed at the end.
+    let sockets = directory.map(Path::to_owned).into_iter();
     Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
-        read: plan.feed.iter().flat_map(FeedConfig::paths).collect(),
-        // The socket is removed at the end.
-        write: directory
-            .map(std::path::Path::to_owned)
-            .into_iter()
+        read: recordings.chain(tokens).collect(),
+        write: sockets
+            .chain(consul.map(|_| plan.state_dir.clone()))
             .collect(),
         ..Needs::default()
     }
@@ -300,8 +300,7 @@ fn needs(plan: &Plan, control: Option<&CommandSocket>) -> Needs {
 
 fn status(
     shared: &Shared,
-    interceptors: Interceptors,
-    agents: Agents,
+    fleet: Fleet,
     monitor: Monitor,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
@@ -317,9 +316,10 @@ fn status(
             "version": env!("CARGO_PKG_VERSION"),
             "started_at": started_at,
             "report": report,
-            "interceptors": interceptors.status(),
-            "router_agents": agents.status(),
-            "unguarded": agents.is_unguarded(),
+            "interceptors": fleet.interceptors().status(),
+            "router_agents": fleet.agents().status(),
+            "unguarded": fleet.agents().is_unguarded(),
+            "consul": fleet.status(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The links to all interceptors, and how they change while the copier runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_channel::link::{self, LinkConfig, LinkHandle, LinkStatus};
 use millrace_daemon::readiness::{Readiness, Task};
@@ -65,24 +66,22 @@ struct Current {
 }
 
 impl Interceptors {
-    /// Starts the links to the plan's interceptors. Each is a part of the daemon's readiness.
-    pub fn start(
+    /// None yet. Each that is named is a part of the daemon's readiness.
+    pub fn new(
         plan: Arc<Plan>,
         runtime: Handle,
         inbox: Arc<Inbox>,
         readiness: Readiness,
         moderation: Moderation,
     ) -> Self {
-        let interceptors = Self {
+        Self {
             plan,
             runtime,
             inbox,
             readiness,
             moderation,
             current: Arc::default(),
-        };
-        interceptors.set(&interceptors.plan.interceptors);
-        interceptors
+        }
     }
 
     /// Keeps the links to `wanted`, starts those that are new and closes the others.
@@ -167,6 +166,16 @@ impl Interceptors {
         ));
         drop(held);
         Link { handle, task }
+    }
+
+    /// Whether the interceptor at this address is connected, or was `lately`.
+    pub fn was_there(&self, address: &HostPort, lately: Duration) -> bool {
+        let current = self.current.lock();
+        let links = current.list.iter().filter(|one| one.address == *address);
+        links.flat_map(|one| &one.links).any(|link| {
+            let status = link.handle.status();
+            status.connected || Duration::from_secs(status.since_seconds) < lately
+        })
     }
 
     /// The links as an operator wants to see them.

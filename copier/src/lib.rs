@@ -25,7 +25,7 @@
 //! - [`pressure`]: what is given up first when there is too much.
 //! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent; [`diversion`]: whether they hold.
-//! - [`reload`]: which of both there are may change at SIGHUP.
+//! - [`fleet`]: which of both there are, by lists or by Consul; [`reload`]: the lists may change at SIGHUP.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over this copier's links, of this engine's flows.
@@ -48,6 +48,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod diversion;
+pub mod fleet;
 pub mod headline;
 pub mod inbox;
 pub mod inspect;

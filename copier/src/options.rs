@@ -11,7 +11,9 @@ use clap::builder::RangedU64ValueParser;
 use millrace_capture::RingConfig;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::options::CommonOptions;
-use millrace_notation::address::{AddressError, ClientPool, DefaultPort, HostPort, Mappings};
+use millrace_fleet::options::ConsulOptions;
+use millrace_fleet::peers::PeerList;
+use millrace_notation::address::{AddressError, ClientPool, DefaultPort, Mappings};
 
 use crate::offline::options::OfflineOptions;
 use crate::tunnels::TunnelOptions;
@@ -36,7 +38,7 @@ pub struct Options {
     #[arg(short = 'x', long = "services", value_name = "LIST")]
     pub services: Mappings,
 
-    /// Interceptors: `HOST[:PORT]`, several separated by commas.
+    /// Interceptors: `HOST[:PORT]`, or `consul:NAME` for those of a cluster in Consul; several separated by commas.
     #[arg(
         short = 's',
         long,
@@ -50,8 +52,9 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u16>::new().range(1..=65_535))]
     pub port: u16,
 
-    /// Router-agents on the targets' hosts: `HOST[:PORT]`, several separated by commas. Nothing is
-    /// sent before all of them keep the targets' responses from the real clients.
+    /// Router-agents on the targets' hosts: `HOST[:PORT]`, or `consul:NAME` for those of a cluster in Consul;
+    /// several separated by commas. Nothing is sent before all of them keep the targets' responses from the
+    /// real clients.
     #[arg(long = "router-agent", value_name = "LIST")]
     pub router_agents: Option<String>,
 
@@ -139,6 +142,19 @@ pub struct Options {
     /// live ports.
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,
+
+    /// Where Consul is.
+    #[command(flatten)]
+    pub consul: ConsulOptions,
+
+    /// Keep the last known peers here, for a start while Consul is away.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/millrace/copier",
+        help_heading = "Consul"
+    )]
+    pub state_dir: PathBuf,
 
     /// What every daemon has.
     #[command(flatten)]
@@ -376,7 +392,7 @@ impl FromStr for Interceptors {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        DefaultPort(INTERCEPTOR_PORT).parse_list(text)?;
+        PeerList::parse(text, DefaultPort(INTERCEPTOR_PORT))?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -386,10 +402,10 @@ impl Options {
     ///
     /// # Errors
     /// Two that are the same.
-    pub fn interceptors(&self) -> Result<Vec<HostPort>, AddressError> {
+    pub fn interceptors(&self) -> Result<PeerList, AddressError> {
         match &self.interceptors {
             Some(interceptors) => interceptors.with_port(self.port),
-            None => Ok(Vec::new()),
+            None => Ok(PeerList::default()),
         }
     }
 }
@@ -399,8 +415,8 @@ impl Interceptors {
     ///
     /// # Errors
     /// Two that are the same with that port.
-    pub fn with_port(&self, port: u16) -> Result<Vec<HostPort>, AddressError> {
-        DefaultPort(port).parse_list(&self.0)
+    pub fn with_port(&self, port: u16) -> Result<PeerList, AddressError> {
+        PeerList::parse(&self.0, DefaultPort(port))
     }
 }
 
@@ -427,8 +443,7 @@ mod tests {
                     -m 100 -t 20 -k 30 -p 4000 -O -W -L -l /dev/null -P pid -d";
         let options = Options::try_parse_from(line.split_whitespace()).unwrap();
         let interceptors = options.interceptors().unwrap();
-        let shown: Vec<String> = interceptors.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["198.18.2.30:4000", "rs2:1"]);
+        assert_eq!(interceptors.to_string(), "198.18.2.30:4000, rs2:1");
         assert_eq!(options.capture.devices, ["eth0", "eth1"]);
         assert!(options.no_wait && options.only_from_syn && options.common.daemon);
     }

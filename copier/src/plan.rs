@@ -15,7 +15,9 @@ use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
 use millrace_daemon::exit::ExitError;
 use millrace_engine::{Config, SourcePool};
-use millrace_notation::address::{DefaultPort, HostPort, Mapping};
+use millrace_fleet::consul::Client;
+use millrace_fleet::peers::PeerList;
+use millrace_notation::address::{DefaultPort, Mapping};
 use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 use millrace_wire::Tunnels;
@@ -59,9 +61,13 @@ pub struct Plan {
     /// Sending at the link layer, from this device.
     pub outlet: OutletPlan,
     /// Interceptors.
-    pub interceptors: Vec<HostPort>,
+    pub interceptors: PeerList,
     /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
-    pub router_agents: Vec<HostPort>,
+    pub router_agents: PeerList,
+    /// Consul, where peers are to be found there.
+    pub consul: Option<Client>,
+    /// Where the last known of these are kept.
+    pub state_dir: PathBuf,
     /// What router-agents are asked for, also those that are named later; or why they cannot be.
     pub diverted: Result<Need, ExitError>,
     /// Links to each interceptor.
@@ -137,6 +143,9 @@ impl Plan {
             Inputs::Files(sources) => (None, Some(feed(options, sources)?)),
         };
         let outlet = outlet(options, local.is_some())?;
+        let found = [&interceptors, &router_agents];
+        let consul = found.iter().any(|list| !list.clusters.is_empty());
+        let consul = consul.then(|| options.consul.client()).transpose()?;
         let claim = options
             .client_pool
             .as_ref()
@@ -159,6 +168,8 @@ impl Plan {
             interceptors,
             diverted,
             router_agents,
+            consul,
+            state_dir: options.state_dir.clone(),
             connections: options.connections,
             id: options
                 .id
@@ -216,12 +227,11 @@ impl Plan {
 ///
 /// # Errors
 /// What is wrong with them, with exit code 64.
-pub fn router_agents(options: &Options) -> Result<Vec<HostPort>, ExitError> {
+pub fn router_agents(options: &Options) -> Result<PeerList, ExitError> {
     let Some(list) = &options.router_agents else {
-        return Ok(Vec::new());
+        return Ok(PeerList::default());
     };
-    ROUTER_AGENT_PORT
-        .parse_list(list)
+    PeerList::parse(list, ROUTER_AGENT_PORT)
         .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))
 }
 

@@ -2,29 +2,19 @@
 
 use millrace_daemon::config;
 use millrace_daemon::signals::HangUps;
-use millrace_notation::address::HostPort;
+use millrace_fleet::peers::PeerList;
 
-use crate::agents::Agents;
-use crate::interceptors::Interceptors;
+use crate::fleet::Fleet;
 use crate::options::Options;
 use crate::plan;
 
 /// Reads the options again at every SIGHUP, and takes over which interceptors and router-agents
 /// they name.
-pub async fn follow(
-    mut hang_ups: HangUps,
-    begun_with: Options,
-    interceptors: Interceptors,
-    agents: Agents,
-) {
+pub async fn follow(mut hang_ups: HangUps, begun_with: Options, fleet: Fleet) {
     while hang_ups.next().await {
-        let taken = reread(&begun_with).and_then(|wanted| {
-            // A real server must keep its answers to itself before copies may reach it.
-            agents
-                .set(&wanted.router_agents)
-                .map_err(|error| error.to_string())?;
-            interceptors.set(&wanted.interceptors);
-            Ok(())
+        let taken = reread(&begun_with, !fleet.has_consul()).and_then(|wanted| {
+            let taken = fleet.name(&wanted.interceptors, &wanted.router_agents);
+            taken.map_err(|error| error.to_string())
         });
         match taken {
             Ok(()) => {}
@@ -35,16 +25,24 @@ pub async fn follow(
 
 /// What may change.
 struct Wanted {
-    interceptors: Vec<HostPort>,
-    router_agents: Vec<HostPort>,
+    interceptors: PeerList,
+    router_agents: PeerList,
 }
 
-fn reread(begun_with: &Options) -> Result<Wanted, String> {
+fn reread(begun_with: &Options, begun_without_consul: bool) -> Result<Wanted, String> {
     let options: Options = config::parse().map_err(|error| error.to_string())?;
     let wanted = Wanted {
         interceptors: options.interceptors().map_err(|error| error.to_string())?,
         router_agents: plan::router_agents(&options).map_err(|error| error.to_string())?,
     };
+    let searches = |wanted: &PeerList| !wanted.clusters.is_empty();
+    let searched = [&wanted.interceptors, &wanted.router_agents];
+    if begun_without_consul && searched.into_iter().any(searches) {
+        return Err(
+            "consul: is named, and this copier was started without Consul: start it anew"
+                .to_owned(),
+        );
+    }
     let comparable = |options: &Options| {
         let mut options = options.clone();
         options.interceptors.clone_from(&begun_with.interceptors);

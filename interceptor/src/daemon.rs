@@ -2,26 +2,30 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use millrace_capture::{
     Device, Expression, Filter, PacketQueue, ResponseFilter, RingConfig, Tap, Waker,
     check_privilege,
 };
 use millrace_channel::server::{self, ServerConfig, ServerHandle};
-use millrace_channel::tls::Role;
+use millrace_channel::tls;
 use millrace_channel::transport::Security;
 use millrace_daemon::admin::{self, Admin};
-use millrace_daemon::daemonize::{self, Launch};
+use millrace_daemon::daemonize::{self, Launch, Startup};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs};
 use millrace_daemon::readiness::Readiness;
+use millrace_daemon::status::{Headline, State};
 use millrace_daemon::{config, drain, listen, logging, signals};
+use millrace_fleet::consul::{Registrar, Role};
+use millrace_fleet::options::Membership;
 use serde_json::json;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::check;
-use crate::counters::Shared;
+use crate::counters::{Counters, Shared};
 use crate::forwarding;
 use crate::headline;
 use crate::metrics;
@@ -41,7 +45,8 @@ pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 pub fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
     options.check()?;
-    let security = Security::from_options(&options.common, Role::Interceptor)?;
+    let security = Security::from_options(&options.common, tls::Role::Interceptor)?;
+    let membership = options.register.membership()?;
     let mode = options.mode();
     let ring_configs = ring_configs(&options, mode)?;
     let startup = match daemonize::launch(options.common.daemon)? {
@@ -61,7 +66,7 @@ pub fn run() -> Result<(), ExitError> {
         .as_deref()
         .map(PidFile::create)
         .transpose()?;
-    let privileges = privileges::reduce(&options.common, &needs(mode))?;
+    let privileges = privileges::reduce(&options.common, &needs(mode, membership.as_ref()))?;
     // They may start a thread, which must not keep privileges.
     let devices = ring_configs
         .iter()
@@ -76,10 +81,8 @@ pub fn run() -> Result<(), ExitError> {
 
     security.keep_fresh(runtime.handle())?;
     let wake = waker.clone();
-    let config = ServerConfig::new(
-        security.clone(),
-        options.id.clone().unwrap_or_else(listen::host_name),
-    );
+    let id = options.id.clone().unwrap_or_else(listen::host_name);
+    let config = ServerConfig::new(security.clone(), id.clone());
     let (server, events) = server::spawn(config, listener, runtime.handle(), move || wake.wake())?;
     let readiness = Readiness::new();
     if mode == Mode::Link && !options.allow_forwarding {
@@ -90,10 +93,19 @@ pub fn run() -> Result<(), ExitError> {
         runtime.spawn(forwarding::watch(devices, server.clone(), task));
     }
     let shared = Shared::default();
+    let registrar = membership.map(|membership| {
+        let said = told(mode, &shared, &server);
+        Arc::new(register(membership, id, &server, said, runtime.handle()))
+    });
     Admin::new(
         readiness.clone(),
         metrics::registry(shared.clone()),
-        status(mode, &shared, &server),
+        status(
+            told(mode, &shared, &server),
+            &shared,
+            &server,
+            registrar.clone(),
+        ),
     )
     .section(security)
     .section(server.handshakes().clone())
@@ -124,15 +136,42 @@ pub fn run() -> Result<(), ExitError> {
         shared,
         readiness,
     });
+    let counters = run_worker(worker, startup)?;
+    if let Some(registrar) = registrar {
+        runtime.block_on(registrar.leave());
+    }
+    server.stop();
+    say_farewell(&counters);
+    Ok(())
+}
+
+fn run_worker(worker: Worker, startup: Startup) -> Result<Counters, ExitError> {
     let thread = std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(move || worker.run())
         .map_err(|error| ExitError::caused("cannot start the worker's thread", &error))?;
     startup.ready();
-    let counters = thread.join().map_err(|_| {
+    thread.join().map_err(|_| {
         ExitError::start("the worker ended by a fault of its own; please report it with the log")
-    })?;
-    server.stop();
+    })
+}
+
+/// Lets copiers find it in Consul.
+fn register(
+    membership: Membership,
+    id: String,
+    server: &ServerHandle,
+    told: impl Fn() -> Headline + Send + Sync + 'static,
+    runtime: &Handle,
+) -> Registrar {
+    let report = move || {
+        let headline = told();
+        (headline.state != State::NotWorking, headline.sentence)
+    };
+    membership.register(Role::Interceptor, id, server.local_addr(), report, runtime)
+}
+
+fn say_farewell(counters: &Counters) {
     tracing::info!(
         "{} response headers returned, {} without an owner, {} dropped, {} frames lost in capture",
         counters.returned,
@@ -140,7 +179,6 @@ pub fn run() -> Result<(), ExitError> {
         counters.dropped,
         counters.capture_dropped
     );
-    Ok(())
 }
 
 fn failed(error: impl std::error::Error) -> ExitError {
@@ -245,31 +283,45 @@ fn open_sources(
 }
 
 /// What the interceptor needs once its sockets are open.
-fn needs(mode: Mode) -> Needs {
+fn needs(mode: Mode, membership: Option<&Membership>) -> Needs {
     Needs {
         // Rings and queues are opened again when they break.
         keep: match mode {
             Mode::Sink | Mode::Link => vec![Capability::NetRaw],
             Mode::Nfqueue => vec![Capability::NetRaw, Capability::NetAdmin],
         },
+        read: membership.map(Membership::files).unwrap_or_default(),
         ..Needs::default()
     }
 }
 
-fn status(
+/// How it stands, whenever asked.
+fn told(
     mode: Mode,
     shared: &Shared,
     server: &ServerHandle,
+) -> impl Fn() -> Headline + Send + Sync + 'static {
+    let (counters, streams) = (shared.clone(), server.clone());
+    move || {
+        let (forwards, open) = (streams.unsafe_because(), streams.status().connections.len());
+        headline::headline(mode, forwards.as_deref(), &counters.get(), open)
+    }
+}
+
+fn status(
+    told: impl Fn() -> Headline + Send + Sync + 'static,
+    shared: &Shared,
+    server: &ServerHandle,
+    registrar: Option<Arc<Registrar>>,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let (counters, streams) = (shared.clone(), server.clone());
     move || {
-        let (counters, copiers) = (counters.get(), streams.status());
-        let (forwards, open) = (streams.unsafe_because(), copiers.connections.len());
         json!({
-            "headline": headline::headline(mode, forwards.as_deref(), &counters, open),
+            "headline": told(),
             "version": env!("CARGO_PKG_VERSION"),
-            "report": counters,
-            "copiers": copiers,
+            "report": counters.get(),
+            "copiers": streams.status(),
+            "consul": registrar.as_deref().map(Registrar::status),
         })
     }
 }

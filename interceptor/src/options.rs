@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::builder::RangedU64ValueParser;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::options::CommonOptions;
+use millrace_fleet::options::RegisterOptions;
 use millrace_notation::address::ClientPool;
 
 /// The port on which interceptors listen, as TCPCopy's did.
@@ -108,6 +109,10 @@ pub struct Options {
     /// Name of this interceptor towards copiers; by default the host's name.
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,
+
+    /// How copiers find it.
+    #[command(flatten)]
+    pub register: RegisterOptions,
 
     /// Options of every daemon.
     #[command(flatten)]

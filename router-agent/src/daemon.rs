@@ -2,11 +2,12 @@
 //! ends: a restart finds it, and removes what nobody holds any more.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_channel::hold::Standing;
 use millrace_channel::hold::server::{self, HoldServerConfig};
-use millrace_channel::tls::Role;
+use millrace_channel::tls;
 use millrace_channel::transport::Security;
 use millrace_daemon::admin::{self, Admin};
 use millrace_daemon::daemonize::{self, Launch};
@@ -14,7 +15,10 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs, User};
 use millrace_daemon::readiness::Readiness;
+use millrace_daemon::status::State;
 use millrace_daemon::{config, drain, listen, logging, signals};
+use millrace_fleet::consul::{Registrar, Role};
+use millrace_fleet::options::Membership;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -48,7 +52,8 @@ pub fn run() -> Result<(), ExitError> {
 
 fn serve(options: &Options) -> Result<(), ExitError> {
     let host = options.host_config()?;
-    let security = Security::from_options(&options.common, Role::RouterAgent)?;
+    let membership = options.register.membership()?;
+    let security = Security::from_options(&options.common, tls::Role::RouterAgent)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
@@ -66,7 +71,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
         .map(PidFile::create)
         .transpose()?;
     hand_over(options, &host.state_dir)?;
-    let privileges = privileges::reduce(&options.common, &needs(&host))?;
+    let privileges = privileges::reduce(&options.common, &needs(&host, membership.as_ref()))?;
 
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
@@ -83,17 +88,28 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     let standing = Standing::of_this_host();
     let server = server::spawn(config, listener, runtime.handle(), sender, standing.clone())?;
     let shared = Shared::default();
+    let id = options.id.clone().unwrap_or_else(listen::host_name);
     let thread = thread::spawn(Parts {
         agent,
         messages,
-        id: options.id.clone().unwrap_or_else(listen::host_name),
+        id: id.clone(),
         shared: shared.clone(),
         standing,
         drain: watch,
     })
     .map_err(|error| ExitError::caused("cannot start the agent's thread", &error))?;
 
-    let (state, streams) = (shared.clone(), server.clone());
+    let told = shared.clone();
+    let registrar = membership.map(|membership| {
+        let report = move || {
+            let headline = headline::headline(&told.get());
+            (headline.state != State::NotWorking, headline.sentence)
+        };
+        let bound = server.local_addr();
+        membership.register(Role::RouterAgent, id, bound, report, runtime.handle())
+    });
+    let registrar = registrar.map(Arc::new);
+    let (state, streams, registered) = (shared.clone(), server.clone(), registrar.clone());
     let status = move || {
         let agent = state.get();
         json!({
@@ -101,6 +117,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
             "version": env!("CARGO_PKG_VERSION"),
             "agent": agent,
             "streams": streams.status(),
+            "consul": registered.as_deref().map(Registrar::status),
         })
     };
     Admin::new(
@@ -118,6 +135,9 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     );
     startup.ready();
     let ended = thread.join();
+    if let Some(registrar) = registrar {
+        runtime.block_on(registrar.leave());
+    }
     server.stop();
     // What is still open is told that the agent ends.
     runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(100)).await });
@@ -160,14 +180,14 @@ fn hand_over(options: &Options, directory: &Path) -> Result<(), ExitError> {
 }
 
 /// What the agent needs for as long as it runs.
-fn needs(host: &HostConfig) -> Needs {
+fn needs(host: &HostConfig, membership: Option<&Membership>) -> Needs {
     let in_state_dir = ["lock", "state.json"].map(|name| host.state_dir.join(name));
     Needs {
         // iptables, which is started for --mode nfqueue, asks for NET_RAW too.
         keep: vec![Capability::NetAdmin, Capability::NetRaw],
         for_children: true,
         own: in_state_dir.into_iter().filter(|it| it.exists()).collect(),
-        read: Vec::new(),
+        read: membership.map(Membership::files).unwrap_or_default(),
         // The lock of iptables is in /run.
         write: vec![
             host.state_dir.clone(),

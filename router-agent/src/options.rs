@@ -9,6 +9,7 @@ use millrace_daemon::check::CheckOptions;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::options::CommonOptions;
 use millrace_daemon::status::StatusOptions;
+use millrace_fleet::options::RegisterOptions;
 use millrace_notation::address::parse_socket_address;
 
 use crate::host::{Allowed, HostConfig, Mode};
@@ -52,6 +53,10 @@ pub struct Options {
     /// Name of this agent towards copiers; by default the host's name.
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,
+
+    /// How copiers find it.
+    #[command(flatten)]
+    pub register: RegisterOptions,
 
     /// Options of every daemon.
     #[command(flatten)]

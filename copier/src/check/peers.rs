@@ -3,6 +3,8 @@
 use millrace_channel::check::{certificate as usable, reach};
 use millrace_channel::tls::Role;
 use millrace_daemon::check::Verdict;
+use millrace_fleet::consul;
+use millrace_fleet::peers::PeerList;
 
 use super::Subject;
 
@@ -14,13 +16,32 @@ pub(super) fn certificate(subject: &Subject) -> Verdict {
 }
 
 pub(super) fn interceptors(subject: &Subject) -> Verdict {
-    let plan = &subject.plan;
-    reach(&plan.interceptors, &plan.security, Role::Interceptor)
+    let named = (consul::Role::Interceptor, &subject.plan.interceptors);
+    answer(subject, named, Role::Interceptor)
 }
 
 pub(super) fn router_agents(subject: &Subject) -> Verdict {
+    let named = (consul::Role::RouterAgent, &subject.plan.router_agents);
+    answer(subject, named, Role::RouterAgent)
+}
+
+fn answer(subject: &Subject, named: (consul::Role, &PeerList), role: Role) -> Verdict {
+    let (listed, list) = named;
     let plan = &subject.plan;
-    reach(&plan.router_agents, &plan.security, Role::RouterAgent)
+    let mut peers = list.fixed.clone();
+    for cluster in &list.clusters {
+        let Some(client) = &plan.consul else { break };
+        match consul::look_up(client, listed, cluster) {
+            Ok(found) => peers.extend(found),
+            Err(why) => {
+                return Verdict::failure(
+                    why,
+                    "see --consul, and docs/consul.md for what its token needs",
+                );
+            }
+        }
+    }
+    reach(&peers, &plan.security, role)
 }
 
 pub(super) fn guard(subject: &Subject) -> Verdict {

@@ -245,16 +245,9 @@ fn answers(options: &Options, plan: &Plan) -> Vec<String> {
             }
         }];
     }
-    let list = |hosts: &[millrace_notation::address::HostPort]| {
-        hosts
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
     let mut lines = vec![format!(
         "their headers through {}, over {} each, {}",
-        list(&plan.interceptors),
+        plan.interceptors,
         match plan.connections {
             1 => "one connection".to_owned(),
             n => format!("{n} connections"),
@@ -274,7 +267,7 @@ fn answers(options: &Options, plan: &Plan) -> Vec<String> {
     } else {
         lines.push(format!(
             "{} keep them from real clients while this copier lives",
-            list(&plan.router_agents)
+            plan.router_agents
         ));
     }
     lines.push(match plan.probe {

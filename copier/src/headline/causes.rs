@@ -183,6 +183,12 @@ fn held_back(facts: &Facts<'_>) -> Option<Why> {
 }
 
 fn links(facts: &Facts<'_>) -> Option<Why> {
+    let [known, _] = facts.known;
+    if known.unknown {
+        let why = known.doubt.as_deref().unwrap_or_default();
+        let why = format!("no interceptor is known ({why})");
+        return Some(not_copying(Cause::Interceptors, &why, None));
+    }
     let first = facts.links.first()?;
     if facts.links.iter().any(|link| link.connected) {
         return None;
@@ -197,6 +203,12 @@ fn links(facts: &Facts<'_>) -> Option<Why> {
 }
 
 fn agents(facts: &Facts<'_>) -> Option<Why> {
+    let [_, known] = facts.known;
+    if known.unknown {
+        let why = known.doubt.as_deref().unwrap_or_default();
+        let why = format!("no router-agent is known ({why})");
+        return Some(not_copying(Cause::RouterAgents, &why, None));
+    }
     let agent = facts.agents.iter().find(|agent| !agent.held)?;
     let why = [&agent.trouble, &agent.last_error]
         .into_iter()
@@ -320,6 +332,7 @@ mod tests {
     use millrace_notation::address::Mapping;
 
     use super::*;
+    use crate::fleet::Known;
     use crate::probe::ProbeStatus;
     use crate::report::{Counts, Report};
 
@@ -372,6 +385,7 @@ mod tests {
             recent: &recent,
             links: &links,
             agents: &agents,
+            known: [&Known::default(), &Known::default()],
             listeners: &|| Some(std::sync::Arc::default()),
         })
     }

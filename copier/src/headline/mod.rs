@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use millrace_channel::hold::HoldStatus;
 use millrace_channel::link::LinkStatus;
+use millrace_fleet::consul::Role;
 use millrace_notation::address::Mapping;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,7 @@ pub use self::window::Recent;
 use self::window::Window;
 pub(crate) use self::words::percent;
 
-use crate::agents::Agents;
-use crate::interceptors::Interceptors;
+use crate::fleet::{Fleet, Known};
 use crate::report::Report;
 use crate::report::Shared;
 use crate::sockets::Listeners;
@@ -145,6 +145,8 @@ struct Facts<'a> {
     recent: &'a Recent,
     links: &'a [LinkStatus],
     agents: &'a [HoldStatus],
+    /// What is known of where they are: interceptors, and router-agents.
+    known: [&'a Known; 2],
     /// Where this host listens, once that is known.
     listeners: &'a dyn Fn() -> Option<Arc<Listeners>>,
 }
@@ -154,8 +156,7 @@ struct Facts<'a> {
 pub struct Monitor {
     services: Arc<[Mapping]>,
     shared: Shared,
-    interceptors: Interceptors,
-    agents: Agents,
+    fleet: Fleet,
     window: Arc<Mutex<Window>>,
     found: Arc<Mutex<Found>>,
 }
@@ -179,17 +180,11 @@ impl fmt::Debug for Monitor {
 
 impl Monitor {
     /// A monitor of a copier of these services.
-    pub fn new(
-        services: &[Mapping],
-        shared: Shared,
-        interceptors: Interceptors,
-        agents: Agents,
-    ) -> Self {
+    pub fn new(services: &[Mapping], shared: Shared, fleet: Fleet) -> Self {
         Self {
             services: services.into(),
             shared,
-            interceptors,
-            agents,
+            fleet,
             window: Arc::default(),
             found: Arc::default(),
         }
@@ -208,8 +203,12 @@ impl Monitor {
             services: &self.services,
             report,
             recent: &recent,
-            links: &self.interceptors.status(),
-            agents: &self.agents.status(),
+            links: &self.fleet.interceptors().status(),
+            agents: &self.fleet.agents().status(),
+            known: [
+                &self.fleet.known(Role::Interceptor),
+                &self.fleet.known(Role::RouterAgent),
+            ],
             listeners: &|| self.listeners(),
         })
     }

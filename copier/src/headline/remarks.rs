@@ -48,6 +48,13 @@ pub(super) fn also(facts: &Facts<'_>) -> Vec<Remark> {
         let text = |link: &LinkStatus| format!("an interceptor is away: {}", down(link));
         all.extend(away.take(NAMED).map(|link| told(&link.address, text(link))));
     }
+    let doubts = facts.known.iter().filter(|known| !known.unknown);
+    let mut doubts: Vec<&String> = doubts.filter_map(|known| known.doubt.as_ref()).collect();
+    doubts.dedup();
+    all.extend(doubts.into_iter().map(|why| {
+        let text = format!("interceptors and router-agents stay as they were known last: {why}");
+        told("consul", text)
+    }));
     all.extend(mute(facts));
     all.extend(reasons(recent));
     all.extend(encrypted(recent));

@@ -22,7 +22,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 pub struct AddressError(String);
 
 impl AddressError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    /// An error that says this.
+    pub fn new(message: impl Into<String>) -> Self {
         AddressError(message.into())
     }
 }

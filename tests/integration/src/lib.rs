@@ -13,6 +13,7 @@
 )]
 
 pub mod cluster;
+pub mod consul;
 pub mod counter;
 pub mod replay;
 pub mod target_host;

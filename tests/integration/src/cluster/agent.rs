@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::copiers::new_log;
+use crate::consul::Use;
 use crate::{binary, ready_at};
 
 /// Where responses are diverted to.
@@ -30,12 +31,13 @@ const GRACE: &str = "8";
 pub(super) struct Agent {
     host: Host,
     options: Vec<String>,
+    consul: Use,
     process: Option<Process>,
 }
 
 impl Agent {
     /// An agent that does not run yet.
-    pub(super) fn new(cluster: &Cluster, place: &Place, mode: Mode) -> Self {
+    pub(super) fn new(cluster: &Cluster, place: &Place, mode: Mode, consul: Use) -> Self {
         let both = |addresses: millrace_lab::Addresses| {
             let [v4, v6] = addresses.both();
             format!("{v4},{v6}")
@@ -60,6 +62,7 @@ impl Agent {
         Self {
             host: place.host.clone(),
             options,
+            consul,
             process: None,
         }
     }
@@ -69,8 +72,11 @@ impl Agent {
         let admin = admin_address().to_string();
         let mut arguments = vec!["--insecure", "-b", "::", "--admin", &admin];
         arguments.extend(self.options.iter().map(String::as_str));
+        arguments.extend(self.consul.arguments.iter().map(String::as_str));
         let log = new_log(&self.host, "router-agent");
-        let mut process = self.host.spawn(program(), &arguments, &[], &log).unwrap();
+        let environment = self.consul.environment();
+        let process = self.host.spawn(program(), &arguments, &environment, &log);
+        let mut process = process.unwrap();
         ready_at(&self.host, &mut process, admin_address());
         self.process = Some(process);
     }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_lab::cluster::{Cluster, Forwarding};
-use millrace_lab::{Host, Process};
+use millrace_lab::{Host, Process, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::consul::Use;
 use crate::{Family, admin, binary, ready};
 
 /// A running copier.
@@ -25,11 +26,15 @@ impl Copier {
         live: usize,
         interceptors: &[String],
         agents: &[String],
+        consul: &Use,
         more: &[&str],
     ) -> Self {
         let host = &cluster.live[live].host;
         let config = host.file("copier.toml");
-        write(&config, interceptors);
+        match consul.arguments.is_empty() {
+            true => write(&config, interceptors),
+            false => std::fs::write(&config, "").unwrap(),
+        }
         let report = host.file("report.json");
         let (services, admin) = (services(cluster, live), admin().to_string());
         let (config_name, report_name) =
@@ -49,21 +54,42 @@ impl Copier {
             arguments.push("--nat");
         }
         let agents = agents.join(",");
-        if !agents.is_empty() {
+        if !agents.is_empty() && consul.arguments.is_empty() {
             arguments.extend(["--router-agent", &agents]);
         }
+        arguments.extend(consul.arguments.iter().map(String::as_str));
         arguments.extend(more);
         let log = new_log(host, "copier");
-        let mut process = host
-            .spawn(binary("millrace-copier"), &arguments, &[], &log)
+        let process = host
+            .spawn(
+                binary("millrace-copier"),
+                &arguments,
+                &consul.environment(),
+                &log,
+            )
             .unwrap();
-        ready(host, &mut process);
         Self {
             live,
             process,
             config,
             report,
         }
+    }
+
+    /// Waits until it is ready.
+    pub(super) fn wait_ready(&mut self, cluster: &Cluster) {
+        ready(&cluster.live[self.live].host, &mut self.process);
+    }
+
+    /// Waits until it answers at all.
+    pub(super) fn wait_healthy(&self, cluster: &Cluster) {
+        let host = &cluster.live[self.live].host;
+        let answers = || {
+            host.get(admin(), "/healthz")
+                .is_ok_and(|(status, _)| status == 200)
+        };
+        let healthy = wait_for("the copier to answer", Duration::from_secs(15), answers);
+        healthy.unwrap_or_else(|error| panic!("{error}: {}", self.log()));
     }
 
     pub(super) fn status(&self, cluster: &Cluster) -> Value {

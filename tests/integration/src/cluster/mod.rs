@@ -21,6 +21,7 @@ use millrace_lab::recorder::{Manners, Recorder};
 use millrace_lab::{Host, wait_for};
 use serde_json::Value;
 
+use crate::consul::{Consul, Use};
 use crate::{Family, HTTP, PORTS, number, recorder};
 pub use agent::Mode;
 use copiers::Copier;
@@ -46,6 +47,8 @@ pub struct ClusterScene {
     copiers: Vec<Copier>,
     live_recorders: Vec<Recorder>,
     mode: Mode,
+    /// Where the daemons find each other, if not by lists.
+    pub consul: Option<Consul>,
     /// The hosts. Declared last: what runs on them ends before they go.
     pub cluster: Cluster,
 }
@@ -62,14 +65,25 @@ impl ClusterScene {
     /// A cluster with recording servers, a router-agent at each real server, and an interceptor wherever responses are
     /// diverted to; no copier yet.
     pub fn new(options: ClusterOptions, mode: Mode) -> Self {
-        let mut cluster = Cluster::new(options).unwrap();
+        Self::with(Cluster::new(options).unwrap(), mode, None)
+    }
+
+    /// The same, whose daemons find each other in Consul, with a server at the assistant. None where there is no Consul.
+    pub fn in_consul(options: ClusterOptions, mode: Mode) -> Option<Self> {
+        let cluster = Cluster::new(options).unwrap();
+        let place = &cluster.assistant;
+        let consul = Consul::start(&place.host, place.address)?;
+        Some(Self::with(cluster, mode, Some(consul)))
+    }
+
+    fn with(mut cluster: Cluster, mode: Mode, consul: Option<Consul>) -> Self {
         let live_recorders = cluster
             .live
             .iter()
             .map(|live| recorder(&live.host, Manners::default()))
             .collect();
         let real: Vec<Real> = (0..cluster.real_servers.len())
-            .map(|index| Real::start(&cluster, index, mode))
+            .map(|index| Real::start(&cluster, index, mode, consul.as_ref()))
             .collect();
         cluster.director.start().unwrap();
         let mut scene = Self {
@@ -80,11 +94,12 @@ impl ClusterScene {
             copiers: Vec::new(),
             live_recorders,
             mode,
+            consul,
             cluster,
         };
         if mode == Mode::Link {
             let host = &scene.cluster.assistant.host;
-            scene.assistant = Some(real::Interceptor::start(host, mode));
+            scene.assistant = Some(real::Interceptor::start(host, mode, &Use::default()));
         }
         scene
     }
@@ -155,13 +170,40 @@ impl ClusterScene {
 
     /// Starts a copier on live server number `live` with more arguments, and waits until it is ready.
     pub fn start_copier(&mut self, live: usize, more: &[&str]) {
+        let mut copier = self.begin_copier(live, more);
+        copier.wait_ready(&self.cluster);
+        self.copiers.push(copier);
+    }
+
+    /// Starts a copier on live server number `live`, and waits until it answers, ready or not.
+    pub fn start_copier_only(&mut self, live: usize) {
+        let copier = self.begin_copier(live, &[]);
+        copier.wait_healthy(&self.cluster);
+        self.copiers.push(copier);
+    }
+
+    /// Consul's token of the copier on live server number `live`.
+    pub fn copier_token(&self, live: usize) -> String {
+        let host = &self.cluster.live[live].host;
+        self.consul.as_ref().unwrap().token("copier", host)
+    }
+
+    fn begin_copier(&self, live: usize, more: &[&str]) -> Copier {
         let agents = self.cluster.real_servers.iter().zip(&self.real);
         let agents = agents
             .filter(|(_, real)| real.agent.status().is_some())
             .map(|(place, _)| place.address.v4.to_string());
         let agents: Vec<String> = agents.collect();
-        let copier = Copier::start(&self.cluster, live, &self.interceptors(), &agents, more);
-        self.copiers.push(copier);
+        let host = &self.cluster.live[live].host;
+        let consul = self.consul.as_ref().map(|it| it.searched(host));
+        Copier::start(
+            &self.cluster,
+            live,
+            &self.interceptors(),
+            &agents,
+            &consul.unwrap_or_default(),
+            more,
+        )
     }
 
     /// Ends the interceptor at the assistant by SIGKILL, and starts it again after a pause.
@@ -169,7 +211,7 @@ impl ClusterScene {
         drop(self.assistant.take().unwrap());
         std::thread::sleep(pause);
         let host = &self.cluster.assistant.host;
-        self.assistant = Some(real::Interceptor::start(host, self.mode));
+        self.assistant = Some(real::Interceptor::start(host, self.mode, &Use::default()));
     }
 
     /// Ends the copier on live server number `live` by SIGKILL.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::agent::{Agent, Mode};
 use super::copiers::new_log;
+use crate::consul::{Consul, Use};
 use crate::{GREETING, HTTP, HTTP_TOO, RESP, admin, binary, ready};
 
 /// One real server.
@@ -22,6 +23,7 @@ pub struct Real {
     files: Vec<PathBuf>,
     pub(super) agent: Agent,
     interceptor: Option<Interceptor>,
+    consul: Use,
     mode: Mode,
     /// Whether the copiers are told of its interceptor.
     pub is_named: bool,
@@ -30,14 +32,24 @@ pub struct Real {
 impl Real {
     /// Starts everything, whether the agent is to run or diverts by hand: behind address translation a copier does
     /// not know what to ask an agent for, unless it has a client pool.
-    pub(super) fn start(cluster: &Cluster, index: usize, mode: Mode) -> Self {
+    pub(super) fn start(
+        cluster: &Cluster,
+        index: usize,
+        mode: Mode,
+        consul: Option<&Consul>,
+    ) -> Self {
         let place = &cluster.real_servers[index];
+        let used = |role| {
+            let registered = consul.map(|it| it.registered(role, &place.host));
+            registered.unwrap_or_default()
+        };
         let mut real = Self {
             host: place.host.clone(),
             application: None,
             files: Vec::new(),
-            agent: Agent::new(cluster, place, mode),
+            agent: Agent::new(cluster, place, mode, used("router-agent")),
             interceptor: None,
+            consul: used("interceptor"),
             mode,
             is_named: true,
         };
@@ -102,7 +114,7 @@ impl Real {
 
     /// Starts the interceptor, which is not running.
     pub fn start_interceptor(&mut self) {
-        self.interceptor = Some(Interceptor::start(&self.host, self.mode));
+        self.interceptor = Some(Interceptor::start(&self.host, self.mode, &self.consul));
     }
 
     /// Ends the interceptor by SIGKILL.
@@ -161,7 +173,7 @@ fn services(cluster: &Cluster, place: &Place) -> String {
 pub(super) struct Interceptor(Process);
 
 impl Interceptor {
-    pub(super) fn start(host: &Host, mode: Mode) -> Self {
+    pub(super) fn start(host: &Host, mode: Mode, consul: &Use) -> Self {
         let admin = admin().to_string();
         let mut arguments = vec!["--insecure", "-b", "::", "--admin", &admin];
         arguments.extend(match mode {
@@ -169,9 +181,11 @@ impl Interceptor {
             Mode::Link => &["--mode", "link", "-i", DEVICE],
             Mode::Nfqueue => &["--mode", "nfqueue"],
         });
+        arguments.extend(consul.arguments.iter().map(String::as_str));
         let log = new_log(host, "interceptor");
         let program = binary("millrace-interceptor");
-        let mut process = host.spawn(program, &arguments, &[], &log).unwrap();
+        let environment = consul.environment();
+        let mut process = host.spawn(program, &arguments, &environment, &log).unwrap();
         ready(host, &mut process);
         Self(process)
     }

@@ -11,6 +11,7 @@
 
 mod bad_networks;
 mod checks;
+mod consul;
 mod instances;
 mod live_host;
 mod local;
