@@ -18,8 +18,9 @@ use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus, User
 use millrace_daemon::readiness::Readiness;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
+use millrace_fleet::consul::Slot;
 use serde_json::json;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::address_watch;
 use crate::agents::Agents;
@@ -46,20 +47,23 @@ use crate::reload;
 use crate::report::Report;
 use crate::report::Shared;
 use crate::shard::{Parts, Shard};
+use crate::share;
 
 /// Runs the copier.
 ///
 /// # Errors
 /// One line that says what is wrong: exit code 64 for the command line, 1 for the rest.
 pub fn run() -> Result<(), ExitError> {
-    let options: Options = config::parse()?;
-    let plan = Arc::new(Plan::new(&options)?);
+    let mut options: Options = config::parse()?;
+    let plan = Plan::new(&options)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
     };
     check_privilege().map_err(failed)?;
     let log = open_log(&options)?;
+    let begun_with = options.clone();
+    let (slot, plan) = with_share(&mut options, plan)?;
     let (admin_listener, control) = open_ports(&options)?;
     check_report_file(&plan)?;
     let subject = check::Subject::new(&options, &plan);
@@ -76,24 +80,28 @@ pub fn run() -> Result<(), ExitError> {
     plan.security.keep_fresh(runtime.handle())?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
-    let interceptors = Interceptors::new(
-        plan.clone(),
-        runtime.handle().clone(),
-        inbox.clone(),
-        readiness.clone(),
-        moderation.clone(),
-    );
-    let (handle, ready) = (runtime.handle().clone(), readiness.clone());
-    let agents = Agents::new(plan.clone(), handle, waker.clone(), ready);
-    let (named, ready) = (agents.clone(), &readiness);
-    let fleet = Fleet::start(&plan, interceptors, named, ready, runtime.handle())?;
-    runtime.spawn(reload::follow(hang_ups, options, fleet.clone()));
+    let fleet = find_peers(
+        &plan,
+        runtime.handle(),
+        &inbox,
+        &waker,
+        &readiness,
+        &moderation,
+    )?;
+    let agents = fleet.agents().clone();
+    runtime.spawn(reload::follow(hang_ups, begun_with, fleet.clone()));
     if opened.tracked {
         runtime.spawn(conntrack::watch());
     }
     runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
+    let keeper = share::Keeper::new(slot, runtime.handle());
     let shared = Shared::default();
-    let monitor = Monitor::new(&plan.services, shared.clone(), fleet.clone());
+    let monitor = Monitor::new(
+        &plan.services,
+        shared.clone(),
+        fleet.clone(),
+        keeper.claim(),
+    );
     if plan.ring.is_some() {
         runtime.spawn(headline::follow(monitor.clone(), plan.summary));
     }
@@ -123,6 +131,7 @@ pub fn run() -> Result<(), ExitError> {
     let open_feed = |config| Feed::open(config, waker.clone());
     let feed = plan.feed.clone().map(open_feed).transpose()?;
     let shard = Shard::new(Parts {
+        claim: keeper.claim(),
         engine: Engine::new(plan.engine.clone()),
         intake: opened.intake,
         governor: Governor::new(plan.pressure),
@@ -146,7 +155,18 @@ pub fn run() -> Result<(), ExitError> {
     if let Some(local) = &opened.local {
         local.check()?;
     }
+    keeper.end(runtime.handle())?;
     outcome::judge(&report, plan.min_fidelity, &plan.engine.services)
+}
+
+/// The plan with a share of the sources that is this copier's alone, where `-f auto` asks for one.
+fn with_share(options: &mut Options, plan: Plan) -> Result<(Option<Slot>, Arc<Plan>), ExitError> {
+    let slot = share::take(options)?;
+    let plan = match slot {
+        Some(_) => Plan::new(options)?,
+        None => plan,
+    };
+    Ok((slot, Arc::new(plan)))
 }
 
 /// The log, with what is to be said of the options.
@@ -246,6 +266,27 @@ impl Opened {
             _pid_file: pid_file,
         })
     }
+}
+
+/// Begins to connect to interceptors and router-agents, as far as they are known.
+fn find_peers(
+    plan: &Arc<Plan>,
+    runtime: &Handle,
+    inbox: &Arc<Inbox>,
+    waker: &Waker,
+    readiness: &Readiness,
+    moderation: &Moderation,
+) -> Result<Fleet, ExitError> {
+    let interceptors = Interceptors::new(
+        plan.clone(),
+        runtime.clone(),
+        inbox.clone(),
+        readiness.clone(),
+        moderation.clone(),
+    );
+    let (waker, ready) = (waker.clone(), readiness.clone());
+    let agents = Agents::new(plan.clone(), runtime.clone(), waker, ready);
+    Fleet::start(plan, interceptors, agents, readiness, runtime)
 }
 
 /// Says what begins.

@@ -26,6 +26,7 @@
 //! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent; [`diversion`]: whether they hold.
 //! - [`fleet`]: which of both there are, by lists or by Consul; [`reload`]: the lists may change at SIGHUP.
+//! - [`share`]: the part of the sources that is this copier's by a lock in Consul.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over this copier's links, of this engine's flows.
@@ -72,5 +73,6 @@ pub mod reload;
 pub mod report;
 pub mod routes;
 pub mod shard;
+pub mod share;
 mod sockets;
 pub mod tunnels;

@@ -12,7 +12,7 @@ use millrace_capture::RingConfig;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::options::CommonOptions;
 use millrace_fleet::options::ConsulOptions;
-use millrace_fleet::peers::PeerList;
+use millrace_fleet::peers::{Cluster, PeerList};
 use millrace_notation::address::{AddressError, ClientPool, DefaultPort, Mappings};
 
 use crate::offline::options::OfflineOptions;
@@ -146,6 +146,10 @@ pub struct Options {
     /// Where Consul is.
     #[command(flatten)]
     pub consul: ConsulOptions,
+
+    /// Take part in this cluster's shares (-f auto); by default in the first that -s names as consul:NAME.
+    #[arg(long, value_name = "NAME", help_heading = "Consul")]
+    pub cluster: Option<Cluster>,
 
     /// Keep the last known peers here, for a start while Consul is away.
     #[arg(
@@ -407,6 +411,25 @@ impl Options {
             Some(interceptors) => interceptors.with_port(self.port),
             None => Ok(PeerList::default()),
         }
+    }
+}
+
+impl Options {
+    /// The cluster that this copier takes part in.
+    ///
+    /// # Errors
+    /// None is named.
+    pub fn cluster_name(&self) -> Result<Cluster, ExitError> {
+        if let Some(cluster) = &self.cluster {
+            return Ok(cluster.clone());
+        }
+        let list = self.interceptors();
+        let list = list.map_err(|error| ExitError::usage(error.to_string()))?;
+        list.clusters.into_iter().next().ok_or_else(|| {
+            ExitError::usage(
+                "-f auto: name the cluster whose copiers share the sources with --cluster",
+            )
+        })
     }
 }
 

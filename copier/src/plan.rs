@@ -31,7 +31,7 @@ use crate::local::LocalPlan;
 use crate::offline::feed::FeedConfig;
 use crate::offline::inputs::{Inputs, classify};
 use crate::offline::options::DEFAULT_MAX_OPEN;
-use crate::options::Options;
+use crate::options::{Options, ShareOption};
 use crate::pressure;
 use millrace_pilot::PilotConfig;
 use millrace_routes::copier::FlowTarget;
@@ -64,7 +64,7 @@ pub struct Plan {
     pub interceptors: PeerList,
     /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
     pub router_agents: PeerList,
-    /// Consul, where peers are to be found there.
+    /// Consul, where peers are to be found, or a share is to be had there.
     pub consul: Option<Client>,
     /// Where the last known of these are kept.
     pub state_dir: PathBuf,
@@ -144,8 +144,14 @@ impl Plan {
         };
         let outlet = outlet(options, local.is_some())?;
         let found = [&interceptors, &router_agents];
-        let consul = found.iter().any(|list| !list.clusters.is_empty());
-        let consul = consul.then(|| options.consul.client()).transpose()?;
+        let searched = found.iter().any(|list| !list.clusters.is_empty());
+        let shares = matches!(options.intensity.share, Some(ShareOption::Auto(_)));
+        if shares {
+            options.cluster_name()?;
+        }
+        let consul = (searched || shares || options.cluster.is_some())
+            .then(|| options.consul.client())
+            .transpose()?;
         let claim = options
             .client_pool
             .as_ref()

@@ -45,6 +45,7 @@ use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::report::{Report, Shared, Sources};
 use crate::routes::{Routes, moment};
+use crate::share::Claim;
 use millrace_pilot::{Pilot, PilotConfig, Sight};
 use millrace_routes::copier::{InterceptorId, LinkId};
 
@@ -91,6 +92,7 @@ pub struct Shard {
     sight: Sight<LinkId>,
     commands: Commands,
     agents: Agents,
+    claim: Claim,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     moderation: Moderation,
@@ -129,6 +131,8 @@ pub struct Parts {
     pub commands: Commands,
     /// Who keeps responses from the real clients.
     pub agents: Agents,
+    /// Whether the sources are this copier's own.
+    pub claim: Claim,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -182,6 +186,7 @@ impl Shard {
             pilot,
             commands: parts.commands,
             agents: parts.agents,
+            claim: parts.claim,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             moderation: parts.moderation,
@@ -228,7 +233,8 @@ impl Shard {
             self.take_inputs();
             let now = self.clock.now();
             let answered = self.take_answers(now);
-            if self.answers.as_ref().is_some_and(Answers::is_lost) {
+            // Without answers, or sources of its own, nothing can be finished.
+            if self.answers.as_ref().is_some_and(Answers::is_lost) || self.claim.is_lost() {
                 break;
             }
             let fed = self.feed(now);
@@ -279,15 +285,24 @@ impl Shard {
         let diversion = if self.routes.is_unsafe() {
             Diversion::Lapsed
         } else {
-            self.agents.diversion()
+            self.leave_to_send()
         };
         self.engine.listen(now, self.routes.are_all_up());
         if std::mem::replace(&mut self.diversion, diversion) != diversion {
             self.routes.set_diverted(diversion == Diversion::Held);
             self.engine.set_open(now, self.routes.is_open());
         }
+        let (now, at) = (Instant::now(), BootTime::now());
         self.standstill
-            .tell(Instant::now(), BootTime::now(), diversion);
+            .tell(now, at, diversion, self.claim.is_valid());
+    }
+
+    /// Whether agents and Consul let this copier send at this moment.
+    fn leave_to_send(&self) -> Diversion {
+        match self.claim.is_valid() {
+            true => self.agents.diversion(),
+            false => Diversion::Lapsed,
+        }
     }
 
     /// Takes in what was captured until now: connections that began before the copier was told to end

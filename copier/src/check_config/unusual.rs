@@ -2,7 +2,7 @@
 
 use millrace_engine::{Intensity, SourcePool};
 
-use crate::options::Options;
+use crate::options::{Options, ShareOption};
 use crate::plan::Plan;
 use millrace_pilot::guard::Action;
 
@@ -90,7 +90,8 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
         options
             .intensity
             .share
-            .is_some_and(|share| share.0.of() > 1),
+            .and_then(ShareOption::share)
+            .is_some_and(|share| share.of() > 1),
         "every other copier of these targets but one needs a share of its own (-f)",
     );
     note(

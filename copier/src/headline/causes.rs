@@ -24,8 +24,8 @@ type Why = (Cause, String, Option<String>);
 
 /// How things stand.
 pub(super) fn headline(facts: &Facts<'_>) -> Headline {
-    let causes: [fn(&Facts<'_>) -> Option<Why>; 9] = [
-        starting, decided, links, held_back, agents, targets, silence, stalled, refusal,
+    let causes: [fn(&Facts<'_>) -> Option<Why>; 10] = [
+        starting, decided, share, links, held_back, agents, targets, silence, stalled, refusal,
     ];
     let mut also = also(facts);
     if let Some((cause, sentence, next)) = causes.iter().find_map(|cause| cause(facts)) {
@@ -175,6 +175,15 @@ fn decided(facts: &Facts<'_>) -> Option<Why> {
         }),
         Mode::Running | Mode::Held => None,
     }
+}
+
+fn share(facts: &Facts<'_>) -> Option<Why> {
+    let why = facts.unowned?;
+    Some(not_copying(
+        Cause::Share,
+        why,
+        Some("it goes on by itself once Consul confirms the share"),
+    ))
 }
 
 fn held_back(facts: &Facts<'_>) -> Option<Why> {
@@ -386,6 +395,7 @@ mod tests {
             links: &links,
             agents: &agents,
             known: [&Known::default(), &Known::default()],
+            unowned: None,
             listeners: &|| Some(std::sync::Arc::default()),
         })
     }

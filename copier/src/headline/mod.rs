@@ -33,6 +33,7 @@ pub(crate) use self::words::percent;
 use crate::fleet::{Fleet, Known};
 use crate::report::Report;
 use crate::report::Shared;
+use crate::share::Claim;
 use crate::sockets::Listeners;
 
 /// How things stand.
@@ -63,6 +64,8 @@ pub enum Cause {
     Interceptors,
     /// A router-agent does not keep responses from real clients.
     RouterAgents,
+    /// Its share of the sources may be another copier's.
+    Share,
     /// No probe of a target has come back.
     FirstContact,
     /// No packet of a client has been seen.
@@ -75,13 +78,14 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Starting,
         Self::Stopped,
         Self::Operator,
         Self::HeldBack,
         Self::Interceptors,
         Self::RouterAgents,
+        Self::Share,
         Self::FirstContact,
         Self::Silence,
         Self::Refused,
@@ -97,6 +101,7 @@ impl Cause {
             Self::HeldBack => "held_back",
             Self::Interceptors => "interceptors",
             Self::RouterAgents => "router_agents",
+            Self::Share => "share",
             Self::FirstContact => "first_contact",
             Self::Silence => "silence",
             Self::Refused => "refused",
@@ -147,6 +152,8 @@ struct Facts<'a> {
     agents: &'a [HoldStatus],
     /// What is known of where they are: interceptors, and router-agents.
     known: [&'a Known; 2],
+    /// Why the sources may be another copier's, if they may.
+    unowned: Option<&'a str>,
     /// Where this host listens, once that is known.
     listeners: &'a dyn Fn() -> Option<Arc<Listeners>>,
 }
@@ -157,6 +164,7 @@ pub struct Monitor {
     services: Arc<[Mapping]>,
     shared: Shared,
     fleet: Fleet,
+    claim: Claim,
     window: Arc<Mutex<Window>>,
     found: Arc<Mutex<Found>>,
 }
@@ -180,11 +188,12 @@ impl fmt::Debug for Monitor {
 
 impl Monitor {
     /// A monitor of a copier of these services.
-    pub fn new(services: &[Mapping], shared: Shared, fleet: Fleet) -> Self {
+    pub fn new(services: &[Mapping], shared: Shared, fleet: Fleet, claim: Claim) -> Self {
         Self {
             services: services.into(),
             shared,
             fleet,
+            claim,
             window: Arc::default(),
             found: Arc::default(),
         }
@@ -209,6 +218,7 @@ impl Monitor {
                 &self.fleet.known(Role::Interceptor),
                 &self.fleet.known(Role::RouterAgent),
             ],
+            unowned: self.claim.obstacle().as_deref(),
             listeners: &|| self.listeners(),
         })
     }

@@ -7,7 +7,7 @@ use millrace_daemon::exit::ExitError;
 use millrace_engine::{Config, Share};
 use millrace_notation::address::{AddressRange, ClientPool};
 
-use crate::options::Options;
+use crate::options::{Options, ShareOption};
 
 /// Memory for answers that were not read yet, on each device: 32,768 headers.
 const ANSWER_BUFFER: usize = 16 << 20;
@@ -119,7 +119,9 @@ impl LocalPlan {
             },
             None => Self {
                 sources: own.into_iter().map(|ip| (ip, ip)).collect(),
-                share: Some(own_share(options.intensity.share.map(|share| share.0))?),
+                share: Some(own_share(
+                    options.intensity.share.and_then(ShareOption::share),
+                )?),
                 way: Way::Shield(names),
                 targets,
             },

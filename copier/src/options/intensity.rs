@@ -65,8 +65,8 @@ pub struct IntensityOptions {
 
     /// Use share K of N of the source addresses and ports (K from 0; without /N one of 1024), so that
     /// several copiers of one target never use the same. One copier may go without: it uses what the
-    /// others leave.
-    #[arg(short = 'f', long, value_name = "K[/N]")]
+    /// others leave. auto: one of 64 (of N) that no other copier of the cluster has, by a lock in Consul.
+    #[arg(short = 'f', long, value_name = "K[/N]|auto[/N]")]
     pub share: Option<ShareOption>,
 
     /// Begin the copies of one session apart, up to this many milliseconds, and keep them apart; 0:
@@ -125,9 +125,27 @@ impl fmt::Display for Percent {
     }
 }
 
-/// `-f`: K of N, or TCPCopy's K alone: an instance, see [`Share::instance`].
+/// `-f`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShareOption(pub Share);
+pub enum ShareOption {
+    /// K of N, or TCPCopy's K alone: an instance, see [`Share::instance`].
+    Given(Share),
+    /// One of so many that nobody else has.
+    Auto(u16),
+}
+
+/// Shares of `-f auto`: each has 1008 ports of each address.
+const AUTO: u16 = 64;
+
+impl ShareOption {
+    /// The share, or one like it where it is not known yet.
+    pub fn share(self) -> Option<Share> {
+        match self {
+            Self::Given(share) => Some(share),
+            Self::Auto(of) => Share::new(0, of),
+        }
+    }
+}
 
 impl FromStr for ShareOption {
     type Err = String;
@@ -137,6 +155,15 @@ impl FromStr for ShareOption {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse::<u16>().ok()).flatten()
         };
+        if text == "auto" {
+            return Ok(Self::Auto(AUTO));
+        }
+        if let Some(of) = text.strip_prefix("auto/") {
+            let of = number(of).filter(|of| Share::new(0, *of).is_some());
+            return of.map(Self::Auto).ok_or_else(|| {
+                format!("'{text}': write auto/N with N from 1 to 1024, the same in all copiers")
+            });
+        }
         let share = match text.split_once('/') {
             Some((index, of)) => {
                 let parts = number(index).zip(number(of));
@@ -145,11 +172,11 @@ impl FromStr for ShareOption {
             None => number(text).and_then(Share::instance),
         };
         share
-            .map(Self)
+            .map(Self::Given)
             .ok_or_else(|| {
                 format!(
                     "'{text}' is not a share: write K/N with K below N and N at most 1024, such as \
-                     0/4 for the first of four copiers and 3/4 for the last, or K alone for 0 to 1023"
+                     0/4 for the first of four copiers and 3/4 for the last, K alone for 0 to 1023, or auto"
                 )
             })
     }
@@ -157,7 +184,10 @@ impl FromStr for ShareOption {
 
 impl fmt::Display for ShareOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.0.index(), self.0.of())
+        match self {
+            Self::Given(share) => write!(f, "{}/{}", share.index(), share.of()),
+            Self::Auto(of) => write!(f, "auto/{of}"),
+        }
     }
 }
 

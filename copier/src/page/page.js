@@ -73,6 +73,7 @@ const CAUSES = {
   held_back: ["wait", "Held back"],
   interceptors: ["bad", "No interceptor"],
   router_agents: ["bad", "Responses are not diverted"],
+  share: ["bad", "No share of its own"],
   first_contact: ["bad", "No first contact with the target"],
   silence: ["wait", "Nothing captured"],
   refused: ["bad", "Refused"],

@@ -13,7 +13,7 @@ use super::{intensity, probes};
 use crate::addresses;
 use crate::local::LocalPlan;
 use crate::offline::inputs::Inputs;
-use crate::options::Options;
+use crate::options::{Options, ShareOption};
 use millrace_pilot::guard;
 
 /// Longer than any recording.
@@ -76,7 +76,7 @@ pub(super) fn engine_config(
         loopback_clients: options.loopback_clients.clone(),
         share: on_this_host
             .and_then(|plan| plan.share)
-            .or(options.intensity.share.map(|share| share.0)),
+            .or(options.intensity.share.and_then(ShareOption::share)),
         port_rest: Duration::from_secs(options.intensity.port_rest),
         intensity: intensity::constant(&options.intensity)?,
         factor: intensity::factor(&options.intensity),

@@ -92,7 +92,7 @@ impl Shard {
         self.routes
             .flush(moment(now), &mut EngineFlows { engine, now });
         // This thread may have stood still since it put the packets out. TCP sends them again.
-        if self.agents.diversion() == Diversion::Lapsed && self.diversion != Diversion::Lapsed {
+        if self.leave_to_send() == Diversion::Lapsed && self.diversion != Diversion::Lapsed {
             self.sender.discard();
         }
         let Self {

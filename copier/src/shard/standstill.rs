@@ -27,8 +27,8 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// Takes the present state in.
-    pub(super) fn tell(&mut self, now: Instant, at: BootTime, diversion: Diversion) {
+    /// Takes the present state in. `own`: the sources are this copier's own.
+    pub(super) fn tell(&mut self, now: Instant, at: BootTime, diversion: Diversion, own: bool) {
         if diversion != Diversion::Lapsed {
             self.held_at = at;
             self.acknowledged = false;
@@ -59,6 +59,9 @@ impl Standstill {
                 "no session begins: not all router-agents keep the targets' responses from the \
                  real clients yet (/status names them)"
             ),
+            Diversion::Lapsed if !own => tracing::warn!(
+                "nothing is sent: this copier's share of the sources may be another one's (/status says why)"
+            ),
             Diversion::Lapsed => tracing::warn!(
                 "nothing is sent: not all router-agents and interceptors vouch any more that the targets' \
                  responses are kept from the real clients (/status names them)"
@@ -83,12 +86,12 @@ mod tests {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
         assert_eq!(standstill.may_acknowledge(at), None, "nobody ever vouched");
-        standstill.tell(now, at, Diversion::Held);
-        standstill.tell(now, at, Diversion::Lapsed);
+        standstill.tell(now, at, Diversion::Held, true);
+        standstill.tell(now, at, Diversion::Lapsed, true);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
         assert_eq!(standstill.may_acknowledge(at), Some(false));
         assert_eq!(standstill.may_acknowledge(at.after(ACKNOWLEDGED)), None);
-        standstill.tell(now, at, Diversion::Held);
+        standstill.tell(now, at, Diversion::Held, true);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
     }
 
@@ -97,7 +100,7 @@ mod tests {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
         let mut tell = |seconds, diversion| {
-            standstill.tell(now + Duration::from_secs(seconds), at, diversion);
+            standstill.tell(now + Duration::from_secs(seconds), at, diversion, true);
             standstill.said
         };
         assert_eq!(tell(0, Diversion::Asked), None);

@@ -6,9 +6,11 @@ mod members;
 mod registration;
 mod service;
 mod settings;
+mod slot;
 
 pub use client::{Answer, Client, Failure, Request};
 pub use members::{Member, Role};
 pub use registration::{Registrar, RegistrarStatus, Registration};
 pub use service::{Service, ServiceStatus, look_up};
 pub use settings::{Settings, SettingsError};
+pub use slot::{Kept, Lease, NoSlot, Slot};

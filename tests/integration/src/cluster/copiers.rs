@@ -107,6 +107,16 @@ impl Copier {
         self.process.signal(Signal::HUP).unwrap();
     }
 
+    pub(super) fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal).unwrap();
+    }
+
+    /// Waits until it ends by itself: its exit code, and its log.
+    pub(super) fn ended(mut self) -> (Option<i32>, String) {
+        let status = self.process.wait(Duration::from_secs(30)).unwrap();
+        (status.code(), self.process.log())
+    }
+
     pub(super) fn kill(mut self) {
         self.process.kill().unwrap();
     }

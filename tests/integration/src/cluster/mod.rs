@@ -19,6 +19,7 @@ use millrace_lab::cluster::{
 use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder};
 use millrace_lab::{Host, wait_for};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::consul::{Consul, Use};
@@ -180,6 +181,23 @@ impl ClusterScene {
         let copier = self.begin_copier(live, &[]);
         copier.wait_healthy(&self.cluster);
         self.copiers.push(copier);
+    }
+
+    /// Starts a copier on live server number `live` that ends by itself: its exit code, and its log.
+    pub fn refused_copier(&self, live: usize, more: &[&str]) -> (Option<i32>, String) {
+        self.begin_copier(live, more).ended()
+    }
+
+    /// Sends the copier on live server number `live` a signal.
+    pub fn signal_copier(&mut self, live: usize, signal: Signal) {
+        let copier = self.copiers.iter_mut().find(|copier| copier.live == live);
+        copier.unwrap().signal(signal);
+    }
+
+    /// The copier on live server number `live` ends by itself: its exit code, and its log.
+    pub fn ended_copier(&mut self, live: usize) -> (Option<i32>, String) {
+        let index = self.copiers.iter().position(|copier| copier.live == live);
+        self.copiers.remove(index.unwrap()).ended()
     }
 
     /// Consul's token of the copier on live server number `live`.

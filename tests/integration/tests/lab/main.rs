@@ -38,4 +38,5 @@ mod route_leases;
 mod route_safety;
 mod safety;
 mod security;
+mod shares;
 mod ways;
