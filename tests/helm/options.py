@@ -14,8 +14,8 @@ SCHEMA = Path(__file__).parents[2] / "deploy/helm/millrace/values.schema.json"
 ROLES = {"copier": "copier", "interceptor": "interceptor", "routerAgent": "router-agent"}
 # Not for a file, or not set up by the chart yet: Consul needs a token and a directory of its own.
 OMITTED = {"help", "version", "config", "consul", "cluster", "advertise"}
-# `  -x, --services <LIST>` or `      --nat`
-LINE = re.compile(r"^ +(?:-., )?--([a-z][a-z0-9-]*)( <)?", re.MULTILINE)
+# `  -x, --services <LIST>` or `      --nat`; what is told of an option stands further to the right.
+LINE = re.compile(r"^(?:  -., |      )--([a-z][a-z0-9-]*)( <)?", re.MULTILINE)
 
 
 def of_program(program: Path) -> dict:
