@@ -5,8 +5,20 @@ import tomllib
 
 import pytest
 import yaml
-from chart import ROLES, ROOT, attempt, configurations, container, daemon_set, manifests, of_kind, pods, run_helm
-from chart import CHART, values_file
+from chart import (
+    CHART,
+    ROLES,
+    ROOT,
+    attempt,
+    configurations,
+    container,
+    daemon_set,
+    manifests,
+    of_kind,
+    pods,
+    run_helm,
+    values_file,
+)
 
 
 def copier_config(*sets):
@@ -29,12 +41,17 @@ def test_what_the_operator_says_wins_over_what_follows_from_limits():
 
 @pytest.mark.parametrize(
     ("memory", "options", "flows"),
-    [("640Mi", {}, 2_000_000), ("256Mi", {}, 692_060), ("256Mi", {"devices": ["eth0", "eth1"]}, 629_145)],
+    [("640Mi", {}, 2_000_000), ("256Mi", {}, 692_060), ("256Mi", {"devices": ["eth0", "eth1"], "allow-forwarding": True}, 629_145)],
 )
 def test_limits_reach_the_interceptor(memory, options, flows):
     sets = [f'interceptor.resources.limits.memory="{memory}"', f"interceptor.config={json.dumps(options)}"]
     text = configurations("one-target", *sets, "routerAgent.enabled=false")["interceptor"]
     assert tomllib.loads(text)["max-flows"] == flows
+
+
+def test_an_agent_keeps_the_ports_of_the_node_unless_it_is_told_which():
+    assert tomllib.loads(configurations("one-target")["router-agent"])["keep-ports"] == [22, 36524, 6443, 10250]
+    assert tomllib.loads(configurations("target-only")["router-agent"])["keep-ports"] == [22, 36524, 10250]
 
 
 def test_values_keep_their_types():

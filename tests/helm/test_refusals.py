@@ -82,6 +82,11 @@ REFUSED = {
         ['routerAgent.config.mode="nfqueue"'],
         ["mode is nfqueue", "interceptor.config.mode is sink", "nfqueue to nfqueue"],
     ),
+    "a node as an assistant": (
+        "one-target",
+        ['interceptor.config.devices=["eth0"]', "routerAgent.enabled=false"],
+        ["nodes of Kubernetes forward packets", "allow-forwarding: true"],
+    ),
     "one admin port for two": ("one-target", ["interceptor.adminPort=36532"], ["adminPort", "both 36532"]),
     "metrics that nobody reaches": (
         "monitoring",

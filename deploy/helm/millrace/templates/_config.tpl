@@ -13,9 +13,13 @@
 {{- $_ := set $own "cert" (printf "/etc/millrace/tls/%s.pem" .role) -}}
 {{- $_ := set $own "key" (printf "/etc/millrace/tls/%s-key.pem" .role) -}}
 {{- end -}}
+{{- if and (eq .role "router-agent") (not (hasKey $values.config "keep-ports")) -}}
+{{/* The agent's own list, and what a node of Kubernetes answers at: the API server and the kubelet. */ -}}
+{{- $_ := set $own "keep-ports" (list 22 36524 6443 10250) -}}
+{{- end -}}
 {{- $limits := include "millrace.limits" . | fromYaml -}}
 {{- range keys $values.config -}}{{- $_ := unset $limits . -}}{{- end -}}
-# From the chart: where the pod has things.
+# From the chart: what follows from being a pod.
 {{- include "millrace.toml" $own }}
 {{- with $limits }}
 # From the limits of the container.

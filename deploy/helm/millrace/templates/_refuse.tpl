@@ -15,6 +15,7 @@
 {{- include "millrace.refuseLimits" $given -}}
 {{- end -}}
 {{- end -}}
+{{- include "millrace.refuseForwarding" . -}}
 {{- include "millrace.refuseTogether" . -}}
 {{- end -}}
 
@@ -98,6 +99,14 @@
 {{- fail (printf "copier.config.%s is missing: %s" $option (ternary "what is copied, such as [\"80-198.18.2.20:8080\"]" "the hosts of the interceptors, such as [\"198.18.2.20\"]" (eq $option "services"))) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "millrace.refuseForwarding" -}}
+{{- $config := .Values.interceptor.config -}}
+{{- $mode := get $config "mode" | default (ternary "link" "sink" (hasKey $config "devices")) -}}
+{{- if and .Values.interceptor.enabled (eq $mode "link") (not (get $config "allow-forwarding")) -}}
+{{- fail "interceptor.config makes the node an assistant (mode link), and nodes of Kubernetes forward packets: what is diverted to it would go on to real clients, so the interceptor would serve nobody. Have the node's firewall drop it and say allow-forwarding: true, or divert on the targets' hosts (routerAgent, mode sink)" -}}
 {{- end -}}
 {{- end -}}
 
