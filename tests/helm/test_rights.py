@@ -47,7 +47,7 @@ ip -n {n}target route add default via 198.18.2.1
 POD = """
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
-mkdir /run/millrace
+mkdir /run/millrace && mount --bind {run} /run/millrace
 mount --bind / /mnt && mount -o remount,bind,ro /mnt
 mount --rbind /proc /mnt/proc && mount --rbind /sys /mnt/sys && mount --rbind /run /mnt/run && mount --rbind /dev /mnt/dev
 mount --bind {programs} /mnt{programs} && mount --bind {files} /mnt{files}
@@ -79,11 +79,28 @@ class World:
         self.processes.append(process)
         return process
 
-    def pod(self, host: str, role: str) -> subprocess.Popen:
-        added = container(role, SCENARIO, *SETS)["securityContext"]["capabilities"]["add"]
-        capabilities = ",".join(f"+{name.lower()}" for name in added)
-        script = POD.format(programs=PROGRAMS.resolve(), files=self.directory, role=role, capabilities=capabilities)
+    def pod(self, host: str, role: str, capabilities: list[str] | None = None) -> subprocess.Popen:
+        """A daemon with the capabilities of its pod, or others. Its /run/millrace is there for the next pod, too."""
+        if capabilities is None:
+            capabilities = container(role, SCENARIO, *SETS)["securityContext"]["capabilities"]["add"]
+        run = self.directory / f"run-{role}"
+        run.mkdir(exist_ok=True)
+        script = POD.format(
+            programs=PROGRAMS.resolve(),
+            files=self.directory,
+            role=role,
+            run=run,
+            capabilities=",".join(f"+{name.lower()}" for name in capabilities),
+        )
         return self.start(host, role, "unshare", "--mount", "sh", "-ec", script)
+
+    def exec(self, pod: subprocess.Popen, *command: str) -> str:
+        """As `kubectl exec`."""
+        words = ["nsenter", "-t", str(pod.pid), "--mount", "--net", "--root", *map(str, command)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout
+
+    def diverts(self) -> bool:
+        return "36524" in self.run("target", "ip", "rule", "show")
 
     def run(self, host: str, *command: str) -> str:
         words = ["ip", "netns", "exec", self.names + host, *map(str, command)]
@@ -135,14 +152,19 @@ def kept(world: World, host: str, port: int) -> set[str]:
     return set(status["privileges"]["capabilities"])
 
 
-def test_a_request_is_copied_and_the_kill_switch_takes_the_routes_away(world):
+@pytest.fixture(scope="module")
+def target(world):
+    """Live and test service, and the pods of the target's node."""
     serve = ["python3", "-u", "-m", "http.server", "-d", "/usr/share/doc/base-files"]
     world.start("live", "live-service", *serve, "80")
     world.start("target", "test-service", *serve, "8080")
-    world.pod("target", "router-agent")
-    world.pod("target", "interceptor")
+    pods = [world.pod("target", role) for role in ("router-agent", "interceptor")]
     ready(world, "target", 36532)
     ready(world, "target", 36531)
+    return pods
+
+
+def test_a_request_is_copied_and_the_kill_switch_takes_the_routes_away(world, target):
     copier = world.pod("live", "copier")
     ready(world, "live", 36530)
 
@@ -154,19 +176,45 @@ def test_a_request_is_copied_and_the_kill_switch_takes_the_routes_away(world):
     assert kept(world, "live", 36530) == {"CAP_NET_RAW"}
     assert kept(world, "target", 36531) == {"CAP_NET_RAW"}
     assert kept(world, "target", 36532) == {"CAP_NET_ADMIN", "CAP_NET_RAW"}
-    assert "net.core.wmem_max" not in world.log("copier"), "the buffers have their size"
-    assert "36524" in world.run("target", "ip", "rule", "show")
+    assert "start with CAP_NET_ADMIN" not in world.log("copier"), "the buffers have their size"
+    assert world.diverts()
+
+    program = PROGRAMS.resolve() / "millrace-copier"
+    assert world.exec(copier, program, "ctl", "pause")
+    until(lambda: "pause" in world.exec(copier, program, "status"))
 
     # What ends the DaemonSet of the copiers.
     copier.send_signal(signal.SIGTERM)
     assert copier.wait(20) == 0, world.log("copier")
-    until(lambda: "36524" not in world.run("target", "ip", "rule", "show"))
+    until(lambda: not world.diverts())
     assert "millrace0" not in world.run("target", "ip", "-br", "link")
     assert world.get("client", "http://198.18.2.10/copyright")
 
 
+def test_an_agent_that_is_installed_again_takes_away_what_an_early_removal_left(world, target):
+    copier = world.pod("live", "copier")
+    ready(world, "live", 36530)
+    until(world.diverts)
+    agent, _ = target
+    for pod in (agent, copier):
+        pod.send_signal(signal.SIGTERM)
+    for pod in (agent, copier):
+        assert pod.wait(20) == 0
+    # Longer than the lease.
+    time.sleep(4)
+    assert world.diverts(), "nobody is there to take it away"
+    world.pod("target", "router-agent")
+    until(lambda: not world.diverts())
+
+
 def test_without_its_capability_a_daemon_would_not_start(world):
-    script = POD.format(programs=PROGRAMS.resolve(), files=world.directory, role="copier", capabilities="+net_admin")
-    process = world.start("live", "powerless", "unshare", "--mount", "sh", "-ec", script)
+    process = world.pod("live", "copier", capabilities=["NET_ADMIN"])
     assert process.wait(20) == 1
-    assert "CAP_NET_RAW" in world.log("powerless"), world.log("powerless")
+    assert "CAP_NET_RAW" in world.log("copier"), world.log("copier")
+
+
+def test_without_the_other_one_its_buffers_would_be_small(world):
+    process = world.pod("live", "copier", capabilities=["NET_RAW"])
+    until(lambda: "start with CAP_NET_ADMIN" in world.log("copier"))
+    process.send_signal(signal.SIGTERM)
+    process.wait(20)
