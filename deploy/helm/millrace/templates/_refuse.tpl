@@ -95,6 +95,9 @@
 {{- end -}}
 {{- if eq .role "copier" -}}
 {{- range $option := list "services" "interceptors" -}}
+{{- if contains "consul:" (get $.values.config $option | toString) -}}
+{{- fail (printf "copier.config.%s names a cluster in Consul, which this chart does not set up yet: name hosts" $option) -}}
+{{- end -}}
 {{- if not (get $.values.config $option) -}}
 {{- fail (printf "copier.config.%s is missing: %s" $option (ternary "what is copied, such as [\"80-198.18.2.20:8080\"]" "the hosts of the interceptors, such as [\"198.18.2.20\"]" (eq $option "services"))) -}}
 {{- end -}}
@@ -138,8 +141,12 @@
 {{- end -}}
 {{- end -}}
 {{- else if eq .role "interceptor" -}}
+{{- $buffers := divf (include "millrace.interceptorBuffers" .values | float64) 1048576 -}}
+{{- if gt (addf $buffers 64) $mebibytes -}}
+{{- fail (printf "interceptor.config.buffer: the buffers of all devices take %v MB, and the container may have %v; raise interceptor.resources.limits.memory, or lower buffer" $buffers $limits.memory) -}}
+{{- end -}}
 {{- with get .values.config "max-flows" -}}
-{{- if gt (divf (mulf (float64 .) 200) 1048576) (subf $mebibytes 64) -}}
+{{- if gt (divf (mulf (float64 .) 200) 1048576) (subf $mebibytes $buffers 64) -}}
 {{- fail (printf "interceptor.config.max-flows is %v: they take up to 200 bytes each, and the container may have %v; raise interceptor.resources.limits.memory, or leave max-flows out" (include "millrace.tomlValue" .) $limits.memory) -}}
 {{- end -}}
 {{- end -}}
