@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from chart import PROGRAMS, ROLES, SCENARIOS, configurations, container
+from chart import PROGRAMS, ROLES, SCENARIOS, configurations, pods
 
 TLS = "/etc/millrace/tls"
 USAGE = 64
@@ -37,7 +37,9 @@ def ask(role: str, text: str, environment: dict, directory: Path) -> subprocess.
 
 
 def environment_of(role: str, scenario: str) -> dict:
-    found = {it["name"]: it.get("value", "127.0.0.1") for it in container(role, scenario).get("env", [])}
+    """As in the pod that checks the daemon, which is there with the kill switch, too."""
+    [spec] = [spec for name, spec in pods(scenario) if name == f"millrace-{role}-check-0"]
+    found = {it["name"]: it.get("value", "127.0.0.1") for it in spec["containers"][0].get("env", [])}
     return {name: value.replace("$(HOST_IP)", "127.0.0.1") for name, value in found.items()}
 
 

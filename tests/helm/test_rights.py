@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chart import PROGRAMS, configurations, container
+from chart import PROGRAMS, configurations, container, pods
 from test_configs import TLS, certificates  # noqa: F401
 
 SCENARIO = "one-target"
@@ -54,7 +54,7 @@ mount --bind {programs} /mnt{programs} && mount --bind {files} /mnt{files}
 mount -o remount,bind,ro /mnt{programs} && mount -o remount,bind,ro /mnt{files}
 mount --bind /mnt/proc/sys /mnt/proc/sys && mount -o remount,bind,ro /mnt/proc/sys
 exec chroot /mnt setpriv --no-new-privs --bounding-set=-all,{capabilities} --inh-caps=-all \\
-    {programs}/millrace-{role} --config {files}/{role}.toml
+    {programs}/millrace-{role} {arguments}
 """
 
 
@@ -79,10 +79,15 @@ class World:
         self.processes.append(process)
         return process
 
-    def pod(self, host: str, role: str, capabilities: list[str] | None = None) -> subprocess.Popen:
-        """A daemon with the capabilities of its pod, or others. Its /run/millrace is there for the next pod, too."""
+    def pod(self, host: str, role: str, capabilities: list[str] | None = None, checks: bool = False) -> subprocess.Popen:
+        """A daemon with the capabilities of its pod, or others; or what `helm test` runs in its place. Its /run/millrace is
+        there for the next pod, too."""
+        found = container(role, SCENARIO, *SETS)
+        if checks:
+            [spec] = [spec for name, spec in pods(SCENARIO, *SETS) if name == f"millrace-{role}-check-0"]
+            [found] = spec["containers"]
         if capabilities is None:
-            capabilities = container(role, SCENARIO, *SETS)["securityContext"]["capabilities"]["add"]
+            capabilities = found["securityContext"]["capabilities"]["add"]
         run = self.directory / f"run-{role}"
         run.mkdir(exist_ok=True)
         script = POD.format(
@@ -90,9 +95,11 @@ class World:
             files=self.directory,
             role=role,
             run=run,
+            arguments=" ".join(found["args"]).replace("/etc/millrace/config", str(self.directory)),
             capabilities=",".join(f"+{name.lower()}" for name in capabilities),
         )
-        return self.start(host, role, "unshare", "--mount", "sh", "-ec", script)
+        name = f"{role}-check" if checks else role
+        return self.start(host, name, "unshare", "--mount", "sh", "-ec", script)
 
     def exec(self, pod: subprocess.Popen, *command: str) -> str:
         """As `kubectl exec`."""
@@ -173,6 +180,13 @@ def target(world):
     ready(world, "target", 36532)
     ready(world, "target", 36531)
     return pods
+
+
+@pytest.mark.parametrize(("role", "host"), [("copier", "live"), ("interceptor", "target"), ("router-agent", "target")])
+def test_what_helm_test_runs_finds_nothing_wrong(role, host, world, target):
+    check = world.pod(host, role, checks=True)
+    assert check.wait(60) == 0, world.log(f"{role}-check")
+    assert "checks: " in world.log(f"{role}-check")
 
 
 def test_a_request_is_copied_and_the_kill_switch_takes_the_routes_away(world, target):

@@ -1,4 +1,5 @@
-{{/* All of one daemon: service account, configuration, DaemonSet. Takes root and role. */}}
+{{/* All of one daemon: service account, configuration, DaemonSet. The kill switch takes away the last of these, so that
+copiers are still checked before they copy again. Takes root and role. */}}
 {{- define "millrace.daemon" -}}
 {{- $key := include "millrace.key" .role -}}
 {{- $values := get .root.Values $key -}}
@@ -24,6 +25,7 @@ metadata:
     {{- $labels | nindent 4 }}
 data:
   {{- $files | nindent 2 }}
+{{- if not (and (eq .role "copier") .root.Values.killSwitch) }}
 ---
 apiVersion: apps/v1
 kind: DaemonSet
@@ -109,6 +111,7 @@ spec:
             failureThreshold: 2
       volumes:
         {{- include "millrace.volumes" . | nindent 8 }}
+{{- end }}
 {{- end -}}
 
 {{/* The files in /etc/millrace/config, as data of a ConfigMap. Takes root and role. */}}
