@@ -58,7 +58,7 @@ fn run() -> Result<(), ExitError> {
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|it| ExitError::caused("tokio", &it))?;
     let (trigger, watch) = drain::channel();
-    signals::install(runtime.handle(), trigger, log)?;
+    signals::install(runtime.handle(), trigger, log, startup.manager())?;
     startup.ready();
     tracing::info!("up");
     runtime.block_on(async {

@@ -59,7 +59,7 @@ struct Options {
 fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
     let security = Security::from_options(&options.common, Role::Copier)?;
-    let Launch::Run(_) = daemonize::launch(false)? else {
+    let Launch::Run(startup) = daemonize::launch(false)? else {
         return Ok(());
     };
     let log = logging::init(&options.common.logging())?;
@@ -82,7 +82,7 @@ fn run() -> Result<(), ExitError> {
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (trigger, _watch) = drain::channel();
-    let _hang_ups = signals::install(runtime.handle(), trigger, log)?;
+    let _hang_ups = signals::install(runtime.handle(), trigger, log, startup.manager())?;
     security.keep_fresh(runtime.handle())?;
     std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
     for task in fs::read_dir("/proc/self/task").unwrap() {

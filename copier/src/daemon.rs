@@ -10,12 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use millrace_capture::{Sender, Tap, Waker, check_privilege};
 use millrace_daemon::admin::{self, Admin};
 use millrace_daemon::daemonize::{self, Launch};
-use millrace_daemon::drain;
+use millrace_daemon::drain::{self, DrainTrigger};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::logging::{self, Log};
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus, User};
 use millrace_daemon::readiness::Readiness;
+use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
 use millrace_fleet::consul::Slot;
@@ -69,12 +70,18 @@ pub fn run() -> Result<(), ExitError> {
     let subject = check::Subject::new(&options, &plan);
     check::SUITE.at_start(&subject, &options.common.skip_checks)?;
     keep_peers(&options, &plan)?;
-    let opened = Opened::open(&options, &plan, control.as_ref())?;
+    let opened = Opened::open(&options, &plan, control.as_ref(), &startup.manager())?;
 
     let moderation = Moderation::default();
     let runtime = runtime(&moderation)?;
     let (trigger, watch) = drain::channel();
-    let hang_ups = signals::install(runtime.handle(), trigger.clone(), log.clone())?;
+    let manager = startup.manager();
+    let hang_ups = signals::install(
+        runtime.handle(),
+        trigger.clone(),
+        log.clone(),
+        manager.clone(),
+    )?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     plan.security.keep_fresh(runtime.handle())?;
@@ -110,7 +117,7 @@ pub fn run() -> Result<(), ExitError> {
     let admin = Admin::new(
         readiness.clone(),
         metrics::registry(shared.clone(), agents.clone(), monitor.clone()),
-        status(&shared, fleet, monitor),
+        status(&shared, fleet, monitor.clone()),
     );
     // It ends with the runtime: while the copier drains, its state is of interest.
     admin
@@ -120,12 +127,7 @@ pub fn run() -> Result<(), ExitError> {
         .section(opened.privileges)
         .serve(admin_listener, runtime.handle(), std::future::pending())?;
     let commands = Commands::default();
-    let directory = control.as_ref().and_then(|it| it.path().parent());
-    let spare = directory.map(Path::to_owned);
-    if let Some(control) = control {
-        let routes = control::commands(commands.clone(), trigger, log);
-        control.serve(routes, runtime.handle())?;
-    }
+    let spare = take_commands(control, &commands, trigger, log, runtime.handle())?;
 
     announce(&plan);
     let open_feed = |config| Feed::open(config, waker.clone());
@@ -145,11 +147,13 @@ pub fn run() -> Result<(), ExitError> {
         inbox,
         moderation,
         waker,
-        drain: watch,
+        drain: watch.clone(),
         grace: plan.grace,
         shared,
         readiness,
+        heart: manager.heart("shard"),
     });
+    manager.follow(runtime.handle(), watch, move || monitor.sentence());
     let report = run_shard(shard, startup)?;
     finish(&plan, &report, spare.as_deref())?;
     if let Some(local) = &opened.local {
@@ -232,6 +236,7 @@ impl Opened {
         options: &Options,
         plan: &Plan,
         control: Option<&CommandSocket>,
+        manager: &ServiceManager,
     ) -> Result<Self, ExitError> {
         let tap = plan.ring.clone().map(Tap::open).transpose();
         let tap = tap.map_err(failed)?;
@@ -251,8 +256,11 @@ impl Opened {
         let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
         let privileges = privileges::reduce(&options.common, &needs(plan, control))?;
         // It inherits the priority, and nobody else does.
-        let intake =
-            tap.map(|tap| Intake::start(tap, census, plan.tunnels.clone(), plan.pressure.memory));
+        let intake = tap.map(|tap| {
+            let heart = manager.heart("capture");
+            let (tunnels, limit) = (plan.tunnels.clone(), plan.pressure.memory);
+            Intake::start(tap, census, tunnels, limit, heart)
+        });
         let intake = intake.transpose()?;
         drop(priority);
         Ok(Self {
@@ -287,6 +295,22 @@ fn find_peers(
     let (waker, ready) = (waker.clone(), readiness.clone());
     let agents = Agents::new(plan.clone(), runtime.clone(), waker, ready);
     Fleet::start(plan, interceptors, agents, readiness, runtime)
+}
+
+/// Serves `ctl`; gives the directory of its socket.
+fn take_commands(
+    control: Option<CommandSocket>,
+    commands: &Commands,
+    trigger: DrainTrigger,
+    log: Log,
+    runtime: &Handle,
+) -> Result<Option<PathBuf>, ExitError> {
+    let Some(control) = control else {
+        return Ok(None);
+    };
+    let directory = control.path().parent().map(Path::to_owned);
+    control.serve(control::commands(commands.clone(), trigger, log), runtime)?;
+    Ok(directory)
 }
 
 /// Says what begins.

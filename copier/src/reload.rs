@@ -20,6 +20,7 @@ pub async fn follow(mut hang_ups: HangUps, begun_with: Options, fleet: Fleet) {
             Ok(()) => {}
             Err(error) => tracing::warn!("SIGHUP: {error}; nothing was changed"),
         }
+        hang_ups.done();
     }
 }
 

@@ -27,6 +27,7 @@ use millrace_daemon::boottime::BootTime;
 use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
+use millrace_daemon::service_manager::Heart;
 use millrace_engine::{Engine, Time};
 use millrace_wire::{Decoder, PacketBuilder};
 
@@ -107,6 +108,7 @@ pub struct Shard {
     standstill: Standstill,
     steer_at: Instant,
     too_long_said: bool,
+    heart: Heart,
 }
 
 /// The parts of a shard, open and ready.
@@ -147,6 +149,8 @@ pub struct Parts {
     pub shared: Shared,
     /// Where it says which targets can be copied to.
     pub readiness: Readiness,
+    /// Shows that it lives.
+    pub heart: Heart,
 }
 
 impl Shard {
@@ -201,6 +205,7 @@ impl Shard {
             standstill: Standstill::default(),
             steer_at: now,
             too_long_said: false,
+            heart: parts.heart,
         }
     }
 
@@ -371,6 +376,7 @@ impl Shard {
         let time = Instant::now();
         if now || time >= self.report_at {
             self.report_at = time + REPORT_INTERVAL;
+            self.heart.beat();
             // A ring that fails while others keep this thread from sleeping is found here.
             if let Some(answers) = &mut self.answers {
                 answers.suspect();

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::exit::ExitError;
+use crate::service_manager::ServiceManager;
 
 /// Set in the environment of the second process.
 const MARKER: &str = "MILLRACE_BACKGROUND";
@@ -31,6 +32,7 @@ pub enum Launch {
 #[derive(Debug)]
 pub struct Startup {
     background: bool,
+    manager: ServiceManager,
 }
 
 /// Goes to the background if `daemon` is set.
@@ -43,7 +45,10 @@ pub fn launch(daemon: bool) -> Result<Launch, ExitError> {
         return become_background();
     }
     if !daemon {
-        return Ok(Launch::Run(Startup { background: false }));
+        return Ok(Launch::Run(Startup {
+            background: false,
+            manager: ServiceManager::find(),
+        }));
     }
     start_background()
 }
@@ -55,7 +60,10 @@ fn become_background() -> Result<Launch, ExitError> {
             &error,
         )
     })?;
-    Ok(Launch::Run(Startup { background: true }))
+    Ok(Launch::Run(Startup {
+        background: true,
+        manager: ServiceManager::find(),
+    }))
 }
 
 fn start_background() -> Result<Launch, ExitError> {
@@ -99,8 +107,15 @@ impl Startup {
         self.background
     }
 
-    /// Everything is up: the first process may go, and nothing reads this one's output any more.
+    /// The service manager that waits for the start, if there is one.
+    pub fn manager(&self) -> ServiceManager {
+        self.manager.clone()
+    }
+
+    /// Everything is up: the service manager is told; the first process may go, and nothing reads this one's output any
+    /// more.
     pub fn ready(self) {
+        self.manager.ready();
         if !self.background {
             return;
         }

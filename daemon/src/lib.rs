@@ -31,7 +31,7 @@
 //!     let _pid_file = options.common.pid_file.as_deref().map(pidfile::PidFile::create).transpose()?;
 //!     let runtime = tokio::runtime::Runtime::new().map_err(|e| ExitError::start(e.to_string()))?;
 //!     let (trigger, watch) = drain::channel();
-//!     signals::install(runtime.handle(), trigger, log)?;
+//!     signals::install(runtime.handle(), trigger, log, startup.manager())?;
 //!     startup.ready();
 //!     runtime.block_on(watch.draining());
 //!     Ok(())
@@ -54,5 +54,6 @@ pub mod privileges;
 pub mod quiet;
 pub mod readiness;
 pub mod request;
+pub mod service_manager;
 pub mod signals;
 pub mod status;

@@ -1,6 +1,6 @@
 //! The daemon: opens everything in the right order, and ends it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -77,7 +77,8 @@ pub fn run() -> Result<(), ExitError> {
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    signals::install(runtime.handle(), trigger, log)?;
+    let manager = startup.manager();
+    signals::install(runtime.handle(), trigger, log, manager.clone())?;
 
     security.keep_fresh(runtime.handle())?;
     let wake = waker.clone();
@@ -126,16 +127,16 @@ pub fn run() -> Result<(), ExitError> {
         sources,
         tracer,
         events,
-        local: Device::list()
-            .into_iter()
-            .flat_map(|device| device.addresses)
-            .collect(),
+        local: local_addresses(),
         waker,
-        drain: watch,
+        drain: watch.clone(),
         max_flows: options.max_flows as usize,
-        shared,
+        shared: shared.clone(),
         readiness,
+        heart: manager.heart("worker"),
     });
+    let told = told(mode, &shared, &server);
+    manager.follow(runtime.handle(), watch, move || told().sentence);
     let counters = run_worker(worker, startup)?;
     if let Some(registrar) = registrar {
         runtime.block_on(registrar.leave());
@@ -143,6 +144,11 @@ pub fn run() -> Result<(), ExitError> {
     server.stop();
     say_farewell(&counters);
     Ok(())
+}
+
+fn local_addresses() -> HashSet<IpAddr> {
+    let devices = Device::list().into_iter();
+    devices.flat_map(|device| device.addresses).collect()
 }
 
 fn run_worker(worker: Worker, startup: Startup) -> Result<Counters, ExitError> {

@@ -9,6 +9,7 @@ use millrace_capture::{Pace, Waker, sleep_precisely, wait};
 use millrace_channel::server::{AttachEvent, AttachEvents};
 use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::readiness::{Readiness, Task};
+use millrace_daemon::service_manager::Heart;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowKey, HeaderRecord};
 use millrace_routes::interceptor::{ConnId, Peer, Registry, Word};
@@ -50,6 +51,8 @@ pub struct Parts {
     pub shared: Shared,
     /// Where it says whether each source delivers.
     pub readiness: Readiness,
+    /// Shows that it lives.
+    pub heart: Heart,
 }
 
 /// The worker.
@@ -72,6 +75,7 @@ pub struct Worker {
     pace: Pace,
     /// Whether it was said that answers leave this host.
     leaves_said: bool,
+    heart: Heart,
 }
 
 impl Worker {
@@ -100,6 +104,7 @@ impl Worker {
             show_at: now,
             pace: Pace::prompt(LOOKS_A_SECOND),
             leaves_said: false,
+            heart: parts.heart,
         }
     }
 
@@ -281,6 +286,7 @@ impl Worker {
         let now = Instant::now();
         if now >= self.show_at {
             self.show_at = now + SHOW_INTERVAL;
+            self.heart.beat();
             // A ring that fails while others keep this thread from sleeping is found here.
             for source in &mut self.sources {
                 source.suspect();

@@ -76,7 +76,8 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    signals::install(runtime.handle(), trigger, log)?;
+    let manager = startup.manager();
+    signals::install(runtime.handle(), trigger, log, manager.clone())?;
     security.keep_fresh(runtime.handle())?;
 
     let mode = host.mode;
@@ -95,10 +96,13 @@ fn serve(options: &Options) -> Result<(), ExitError> {
         id: id.clone(),
         shared: shared.clone(),
         standing,
-        drain: watch,
+        drain: watch.clone(),
+        heart: manager.heart("agent"),
     })
     .map_err(|error| ExitError::caused("cannot start the agent's thread", &error))?;
 
+    let told = shared.clone();
+    manager.follow(runtime.handle(), watch, move || headline::headline(&told.get()).sentence);
     let told = shared.clone();
     let registrar = membership.map(|membership| {
         let report = move || {

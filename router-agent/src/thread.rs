@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use millrace_channel::hold::Standing;
 use millrace_channel::hold::server::{HoldMessage, refused, replaced};
 use millrace_daemon::drain::{DrainWatch, Stage};
+use millrace_daemon::service_manager::Heart;
 use millrace_proto::PROTOCOL_VERSION;
 use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::{HoldRefused, Holding};
@@ -38,6 +39,8 @@ pub struct Parts {
     pub standing: Standing,
     /// Tells it to end.
     pub drain: DrainWatch,
+    /// Shows that it lives.
+    pub heart: Heart,
 }
 
 /// Starts it; its state is shown from the beginning.
@@ -59,8 +62,10 @@ fn run(parts: Parts) {
         shared,
         standing,
         drain,
+        heart,
     } = parts;
     while drain.stage() == Stage::Running {
+        heart.beat();
         match next(&mut agent, &messages, &standing) {
             Ok(message) => handle(&mut agent, &id, message),
             Err(RecvTimeoutError::Timeout) => {}

@@ -245,6 +245,11 @@ impl Monitor {
             .and_then(|(_, known)| known.clone())
     }
 
+    /// How things stand now, in words.
+    pub fn sentence(&self) -> String {
+        self.headline(&self.shared.report()).sentence
+    }
+
     /// What happened in the last minute.
     pub fn recent(&self, report: &Report) -> Recent {
         self.window.lock().recent(report)

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use millrace_capture::{Census, RingStatistics, Tap, Waker};
 use millrace_daemon::exit::ExitError;
+use millrace_daemon::service_manager::Heart;
 use millrace_wire::{DecodeCounters, Tunnels};
 
 pub use batch::{Batch, Captured};
@@ -47,7 +48,7 @@ pub struct Intake {
 impl Intake {
     /// Starts the reader; the census counts SYNs to the live services, and these tunnels are looked into. At most
     /// `limit` bytes wait for the shard, which keeps less of them while it needs memory itself: see
-    /// [`Intake::note_memory`].
+    /// [`Intake::note_memory`]. The heart shows that the reader lives.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -56,11 +57,12 @@ impl Intake {
         census: Option<Census>,
         tunnels: Tunnels,
         limit: u64,
+        heart: Heart,
     ) -> Result<Self, ExitError> {
         let waker =
             Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
         let queue = Arc::new(Queue::new(limit, waker.clone()));
-        let thread = reader::start(tap, census, tunnels, queue.clone())
+        let thread = reader::start(tap, census, tunnels, queue.clone(), heart)
             .map_err(|error| ExitError::caused("cannot start the capture thread", &error))?;
         Ok(Self {
             queue,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use millrace_capture::{
     CaptureError, Census, Filter, FilterSpec, Pace, Tap, sleep_precisely, wait,
 };
+use millrace_daemon::service_manager::Heart;
 use millrace_wire::{Decoder, Flags, Tunnels, Verify};
 
 use super::queue::Queue;
@@ -31,6 +32,7 @@ pub(super) fn start(
     census: Option<Census>,
     tunnels: Tunnels,
     queue: Arc<Queue>,
+    heart: Heart,
 ) -> std::io::Result<JoinHandle<()>> {
     let reader = Reader {
         tap,
@@ -38,6 +40,7 @@ pub(super) fn start(
         decoder: Decoder::with_tunnels(tunnels),
         show_at: Instant::now(),
         syns: Syns::new(census),
+        heart,
     };
     Builder::new()
         .name("capture".to_owned())
@@ -50,6 +53,7 @@ struct Reader {
     decoder: Decoder,
     show_at: Instant,
     syns: Syns,
+    heart: Heart,
 }
 
 impl Reader {
@@ -120,6 +124,7 @@ impl Reader {
         let now = Instant::now();
         if now >= self.show_at {
             self.show_at = now + SHOW_INTERVAL;
+            self.heart.beat();
             // A ring that fails while packets keep this thread from sleeping is found here.
             self.tap.suspect();
             if let Some(addresses) = self.queue.take_addresses() {

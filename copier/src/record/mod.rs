@@ -18,6 +18,7 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::logging;
 use millrace_daemon::options::CommonOptions;
 use millrace_daemon::privileges::{self, Capability, Needs};
+use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::signals;
 use tokio::runtime::Runtime;
 
@@ -40,7 +41,7 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let runtime =
         Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
     let (trigger, watch) = drain::channel();
-    let mut hang_ups = signals::install(runtime.handle(), trigger, log)?;
+    let mut hang_ups = signals::install(runtime.handle(), trigger, log, ServiceManager::default())?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
 
     let tapes = rings
