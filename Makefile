@@ -158,6 +158,9 @@ deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check licenses bans sources
 
+samples: ## Sample configuration from the command lines, in deploy/config
+	$(CARGO) run --locked -q -p millrace-manuals -- samples deploy/config
+
 deps: ## Installs the Debian packages that demo and tests use
 	@sh lab/install-deps.sh
 

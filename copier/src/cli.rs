@@ -3,10 +3,33 @@
 //! TCPCopy's command line begins with an option, so the two never meet: what begins with a dash
 //! is the daemon's.
 
+use clap::CommandFactory;
 use millrace_daemon::exit::ExitError;
 
 use crate::command::{Arguments, Command, names};
+use crate::inspect::InspectOptions;
+use crate::options::Options;
+use crate::record::options::RecordOptions;
 use crate::{check, check_config, ctl, daemon, inspect, record};
+
+/// All of the command line, the commands among it, for the manual and for shells: they see one program.
+pub fn command_line() -> clap::Command {
+    let daemon = Options::command()
+        .after_help(None)
+        .disable_help_subcommand(true)
+        .subcommand_negates_reqs(true);
+    Command::ALL.into_iter().fold(daemon, |all, command| {
+        let own = match command {
+            Command::Inspect => InspectOptions::command(),
+            Command::Record => RecordOptions::command(),
+            Command::Check => check::command_line(),
+            Command::CheckConfig => check_config::command_line().after_help(None),
+            Command::Ctl => ctl::command_line(),
+            Command::Status => ctl::status::command_line(),
+        };
+        all.subcommand(own.name(command.name()))
+    })
+}
 
 /// Runs what the process's own command line asks for.
 ///

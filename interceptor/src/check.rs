@@ -79,6 +79,11 @@ struct Command {
     options: Options,
 }
 
+/// Its command line, for the manual and for shells.
+pub(crate) fn command_line() -> clap::Command {
+    <Command as clap::CommandFactory>::command()
+}
+
 /// Runs the command; the arguments are the program's name and the options.
 ///
 /// # Errors

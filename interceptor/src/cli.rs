@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 
+use clap::CommandFactory;
 use millrace_daemon::config;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::status::{self, StatusOptions};
 
 use crate::daemon::{self, ADMIN};
+use crate::options::Options;
 use crate::{check, headline};
 
 /// Says whether the interceptor of this host returns responses, and if not, why and what to do.
@@ -19,6 +21,15 @@ use crate::{check, headline};
 struct Status {
     #[command(flatten)]
     status: StatusOptions,
+}
+
+/// All of the command line, the commands among it, for the manual and for shells: they see one program.
+pub fn command_line() -> clap::Command {
+    Options::command()
+        .after_help(None)
+        .disable_help_subcommand(true)
+        .subcommand(Status::command().name("status"))
+        .subcommand(check::command_line().name("check"))
 }
 
 /// Runs what the process's own command line asks for.

@@ -190,6 +190,11 @@ struct Command {
     options: Options,
 }
 
+/// Its command line, for the manual and for shells.
+pub(crate) fn command_line() -> clap::Command {
+    <Command as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 ///
 /// # Errors

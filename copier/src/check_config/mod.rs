@@ -43,6 +43,11 @@ impl CommandFactory for Checked {
 
 impl clap::Parser for Checked {}
 
+/// Its command line, for the manual and for shells.
+pub(crate) fn command_line() -> clap::Command {
+    <Checked as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 ///
 /// # Errors

@@ -59,6 +59,11 @@ enum Action {
     LogLevel,
 }
 
+/// Its command line, for the manual and for shells.
+pub(crate) fn command_line() -> clap::Command {
+    <Options as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 ///
 /// # Errors

@@ -30,6 +30,11 @@ struct Options {
     status: StatusOptions,
 }
 
+/// Its command line, for the manual and for shells.
+pub(crate) fn command_line() -> clap::Command {
+    <Options as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 ///
 /// # Errors

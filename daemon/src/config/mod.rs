@@ -21,7 +21,7 @@ use crate::exit::ExitError;
 const CONFIG: &str = "config";
 
 /// Options that make no sense in a file.
-const NOT_IN_FILE: [&str; 3] = [CONFIG, "help", "version"];
+pub const NOT_IN_FILE: [&str; 3] = [CONFIG, "help", "version"];
 
 /// Parses the process's own arguments and environment, and the file that they name.
 ///
@@ -156,7 +156,7 @@ fn takes_value(argument: &Arg) -> bool {
 }
 
 /// Adds what every daemon's command line has: TCPCopy's `-v` besides clap's `-V`.
-fn prepare(command: Command) -> Command {
+pub fn prepare(command: Command) -> Command {
     let free = !command.get_arguments().any(|argument| {
         argument.get_short() == Some('v') || argument.get_long() == Some("version")
     });

@@ -5,12 +5,13 @@
 use millrace_house::{Picture, Uses, circle, code, crates, modules, root, sources};
 
 /// Beside the product: what builds upon all of it for tests and measurements.
-const BESIDE: [&str; 5] = [
+const BESIDE: [&str; 6] = [
     "lab",
     "bench",
     "tests/house",
     "tests/integration",
     "fuzz/bodies",
+    "deploy/manuals",
 ];
 /// Lines of a file without its tests.
 const LONGEST_FILE: usize = 600;
