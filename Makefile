@@ -158,6 +158,21 @@ deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check licenses bans sources
 
+.PHONY: samples man packages release test-packages
+packages: ## A Debian package and a container image, in target/packages
+	sh deploy/packages/units.sh
+	sh deploy/packages/release.sh
+
+release: ## All that is released: packages, static programs, bill of materials, checksums
+	sh deploy/packages/units.sh
+	sh deploy/packages/release.sh all
+
+test-packages: ## Builds twice and compares; installs, upgrades and purges in a Debian with its own systemd (root)
+	sh deploy/packages/test.sh
+
+man: ## Manual pages of the programs, in target/man
+	$(CARGO) run --locked -q -p millrace-manuals -- man target/man
+
 samples: ## Sample configuration from the command lines, in deploy/config
 	$(CARGO) run --locked -q -p millrace-manuals -- samples deploy/config
 

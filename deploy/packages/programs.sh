@@ -1,0 +1,39 @@
+#!/bin/sh
+# Builds the three programs for TARGET, stripped, into target/packages/TARGET: the same bytes wherever the source and
+# cargo's home are.
+#
+#   programs.sh x86_64-unknown-linux-gnu | x86_64-unknown-linux-musl | ...
+. "$(dirname "$0")/common.sh"
+
+target=$1
+cargo=${CARGO:-cargo}
+need gcc gcc
+need strip binutils
+case $target in
+*-musl)
+    # ring has parts in C.
+    need musl-gcc musl-tools
+    ;;
+esac
+if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
+    rustup target add "$target" >&2 || {
+        echo "programs.sh: this toolchain cannot build for $target (rustup target add $target)" >&2
+        exit 1
+    }
+fi
+
+# Paths of this machine must not get into the programs. Nothing of the operator's own: flags change the bytes.
+unset CARGO_ENCODED_RUSTFLAGS
+export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$root=/millrace"
+export CARGO_TARGET_DIR="$target_dir"
+export CARGO_INCREMENTAL=0
+packages=""
+for program in $programs millrace-manuals; do packages="$packages -p $program"; done
+# Package names have no blanks: they are to be split.
+# shellcheck disable=SC2086
+(cd "$root" && "$cargo" build --release --locked --target "$target" $packages)
+
+mkdir -p "$out/$target"
+for program in $programs; do
+    strip -o "$out/$target/$program" "$target_dir/$target/release/$program"
+done
