@@ -1,0 +1,9 @@
+#!/bin/sh
+# All tests of what is released. Needs root, and half an hour, most of it for the second build.
+. "$(dirname "$0")/common.sh"
+
+here="$root/deploy/packages"
+sh "$here/test/reproducible.sh"
+sh "$here/test/package.sh"
+sh "$here/test/installed.sh"
+sh "$here/test/image.sh"

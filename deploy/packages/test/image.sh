@@ -1,0 +1,33 @@
+#!/bin/sh
+# The container image: it starts, and holds what the daemons start and load.
+. "$(dirname "$0")/../common.sh"
+
+need podman podman
+image="$out/millrace-$version-oci-amd64.tar"
+store=$(mktemp -d)
+engine() { podman --root "$store/root" --runroot "$store/run" --storage-driver vfs "$@"; }
+clean() {
+    engine system reset --force >/dev/null 2>&1 || true
+    rm -rf "$store"
+}
+trap clean EXIT
+
+id=$(engine pull -q "oci-archive:$image")
+start() { engine run --rm --network none --cgroups disabled --cap-drop ALL --read-only "$@"; }
+passed=0
+expect() { # WORDS COMMAND ...
+    words=$1
+    shift
+    said=$("$@" 2>&1) || { echo "FAILED: $*: $said" >&2; exit 1; }
+    case $said in *"$words"*) ;; *) echo "FAILED: $*: $said" >&2; exit 1 ;; esac
+    echo "ok: $(echo "$said" | head -1)"
+    passed=$((passed + 1))
+}
+for program in $programs; do expect "$program $version" start "$id" "/usr/bin/$program" --version; done
+expect nftables start "$id" nft --version
+expect nf_tables start "$id" iptables -V
+expect "expression" start "$id" /usr/bin/millrace-copier check-config -x 80-198.18.2.20:8080 -s 198.18.2.20 --insecure \
+    -i lo -F "tcp port 80"
+expect "privileges        this user may" start --cap-add NET_ADMIN --cap-add NET_RAW "$id" \
+    /usr/bin/millrace-router-agent --insecure check --only privileges,tools
+echo "$passed passed, 0 failed"
