@@ -27,18 +27,37 @@ pub fn write(directory: &Path) -> io::Result<()> {
             .cloned()
             .collect();
         let names: Vec<String> = commands.iter().map(|it| page_name(program, it)).collect();
+        let mut list = String::new();
+        for (command, name) in commands.iter().zip(&names) {
+            let about = command.get_about().map(ToString::to_string);
+            list += &format!(
+                ".TP\n.BR {name} ({SECTION})\n{}\n",
+                about.unwrap_or_default()
+            );
+        }
         for (command, name) in commands.into_iter().zip(&names) {
+            let places = command
+                .get_positionals()
+                .map(|it| format!(" [{}]", it.get_id().as_str().to_uppercase()));
+            let places: String = places.collect();
+            let synopsis = format!(
+                "\\fB{} {}\\fR [OPTIONS]{places}\n",
+                program.name(),
+                command.get_name()
+            );
             let page = Man::new(command.name(name.clone()).display_name(name.clone()));
             let also = [program.name().to_owned()];
-            page_of(
-                page,
-                &[],
-                &also,
-                &directory.join(format!("{name}.{SECTION}")),
-            )?;
+            let file = directory.join(format!("{name}.{SECTION}"));
+            page_of(page, &synopsis, &[], &also, &file)?;
         }
-        let file = directory.join(format!("{}.{SECTION}", program.name()));
-        page_of(Man::new(all), tail(program), &names, &file)?;
+        let (name, file) = (
+            program.name(),
+            directory.join(format!("{}.{SECTION}", program.name())),
+        );
+        let synopsis = format!("\\fB{name}\\fR [OPTIONS]\n.br\n\\fB{name}\\fR COMMAND [OPTIONS]\n");
+        let mut sections = vec![("COMMANDS", list.as_str())];
+        sections.extend(tail(program));
+        page_of(Man::new(all), &synopsis, &sections, &names, &file)?;
     }
     Ok(())
 }
@@ -47,7 +66,13 @@ fn page_name(program: Program, command: &Command) -> String {
     format!("{}-{}", program.name(), command.get_name())
 }
 
-fn page_of(page: Man, tail: &[(&str, &str)], also: &[String], file: &Path) -> io::Result<()> {
+fn page_of(
+    page: Man,
+    synopsis: &str,
+    tail: &[(&str, &str)],
+    also: &[String],
+    file: &Path,
+) -> io::Result<()> {
     let page = page
         .section(SECTION)
         .manual("Millrace")
@@ -57,7 +82,7 @@ fn page_of(page: Man, tail: &[(&str, &str)], also: &[String], file: &Path) -> io
     let mut text = Vec::new();
     page.render_title(&mut text)?;
     page.render_name_section(&mut text)?;
-    page.render_synopsis_section(&mut text)?;
+    write!(text, ".SH SYNOPSIS\n{synopsis}")?;
     page.render_description_section(&mut text)?;
     page.render_options_section(&mut text)?;
     for (title, body) in tail {
@@ -68,7 +93,7 @@ fn page_of(page: Man, tail: &[(&str, &str)], also: &[String], file: &Path) -> io
         .map(|name| format!(".BR {name} ({SECTION})"))
         .collect();
     writeln!(text, ".SH SEE ALSO\n{}", also.join(",\n"))?;
-    writeln!(text, "The documents in /usr/share/doc/millrace.")?;
+    writeln!(text, ".PP\nThe documents in /usr/share/doc/millrace.")?;
     std::fs::write(file, text)
 }
 
