@@ -3,7 +3,8 @@
 set -eu
 export LC_ALL=C TZ=UTC
 
-root=$(cd "$(dirname "$0")/../.." && pwd)
+root=$(cd "$(dirname "$0")" && pwd)
+while ! [ -e "$root/Cargo.lock" ]; do root=$(dirname "$root"); done
 # Everything that is made goes here.
 out=${MILLRACE_OUT:-$root/target/packages}
 target_dir=${CARGO_TARGET_DIR:-$root/target}

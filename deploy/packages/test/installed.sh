@@ -62,7 +62,8 @@ inside sh -eu -c '
     ip link set lo up
     ip link add eth0 type veth peer name peer0
     ip address add 198.18.2.10/24 dev eth0
-    ip address add 198.18.2.20/24 dev eth0
+    # As a real server has its VIP: arp_ignore and arp_announce are then set by the agent.
+    ip address add 198.18.2.20/32 dev lo
     ip link set eth0 up
     ip link set peer0 up
     cat > /etc/millrace/router-agent.toml <<END
@@ -99,9 +100,10 @@ soon "the router-agent diverts for the copier" \
 inside sh -c 'millrace-router-agent --config /etc/millrace/router-agent.toml show' | sed 's/^/    /'
 inside nft list tables | grep -q millrace || fail "the floor is not there: nft does not run under the unit"
 ok "nft runs under the unit"
-[ "$(inside cat /proc/sys/net/ipv4/conf/eth0/rp_filter)" != 1 ] || fail "rp_filter"
+[ "$(inside cat /proc/sys/net/ipv4/conf/eth0/arp_ignore)" = 1 ] || fail "manage-sysctl sets nothing under the unit"
+ok "kernel settings of the network are set under the unit"
 soon "STATUS follows the headline" \
-    inside sh -c 'systemctl show --value -p StatusText millrace-router-agent | grep -q "diverting 198.18.2.20:8080"'
+    inside sh -c 'systemctl show --value -p StatusText millrace-router-agent | grep -q "diverting.*198.18.2.20:8080"'
 inside millrace-copier ctl pause >/dev/null || fail "ctl as root"
 inside millrace-copier ctl resume >/dev/null
 ok "root commands the copier of user millrace"
@@ -154,6 +156,7 @@ inside systemctl start millrace-copier@one
 inside dpkg -r millrace >/dev/null || fail "dpkg -r"
 [ -z "$(inside sh -c 'ip rule list | grep -v -e local -e main -e default; ip link | grep millrace0; nft list tables' || true)" ] \
     || fail "rules are left: $(inside sh -c 'ip rule list; ip link; nft list tables')"
+[ "$(inside cat /proc/sys/net/ipv4/conf/eth0/arp_ignore)" = 0 ] || fail "kernel settings are left"
 ok "removed, nothing is diverted any more"
 inside test -e /etc/millrace/router-agent.toml || fail "removal took the configuration"
 inside dpkg -P millrace >/dev/null 2>&1 || fail "dpkg -P"
