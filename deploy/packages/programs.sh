@@ -35,5 +35,5 @@ for program in $programs millrace-manuals; do packages="$packages -p $program"; 
 
 mkdir -p "$out/$target"
 for program in $programs; do
-    strip -o "$out/$target/$program" "$target_dir/$target/release/$program"
+    strip -R .comment -o "$out/$target/$program" "$target_dir/$target/release/$program"
 done

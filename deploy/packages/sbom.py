@@ -52,7 +52,7 @@ def component(package, sums):
         "version": package["version"],
         "purl": reference(package),
         # Cargo's older way of writing OR.
-        "licenses": [{"expression": (package["license"] or "NOASSERTION").replace("/", " OR ")}],
+        "licenses": [{"expression": re.sub(r" */ *", " OR ", package["license"] or "NOASSERTION")}],
     }
     sum = sums.get((package["name"], package["version"]))
     if sum:

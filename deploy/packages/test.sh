@@ -3,6 +3,8 @@
 . "$(dirname "$0")/common.sh"
 
 here="$root/deploy/packages"
+need shellcheck shellcheck
+shellcheck "$here"/*.sh "$here"/test/*.sh "$here"/debian/p*
 sh "$here/test/reproducible.sh"
 sh "$here/test/package.sh"
 sh "$here/test/installed.sh"
