@@ -7,6 +7,7 @@ need crun crun
 # crun wants control groups of version 2 alone, which this machine may not have: they are shown to it so.
 if [ -z "${MILLRACE_OWN_MOUNTS:-}" ]; then
     export MILLRACE_OWN_MOUNTS=1
+    # shellcheck disable=SC2016 # for the inner shell
     exec unshare --mount sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec sh "$1"' own "$0"
 fi
 image="$out/millrace-$version-oci-amd64.tar"

@@ -1,6 +1,6 @@
 # A Debian with its own systemd as process 1, in namespaces: its own processes, mounts, network and control groups.
 # Sourced by the tests; needs root.
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
 
 # Makes the file system of a machine in the directory, from a tar that is made once.
 make_machine() { # DIRECTORY
