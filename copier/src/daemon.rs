@@ -70,12 +70,12 @@ pub fn run() -> Result<(), ExitError> {
     let subject = check::Subject::new(&options, &plan);
     check::SUITE.at_start(&subject, &options.common.skip_checks)?;
     keep_peers(&options, &plan)?;
-    let opened = Opened::open(&options, &plan, control.as_ref(), &startup.manager())?;
+    let manager = startup.manager();
+    let opened = Opened::open(&options, &plan, control.as_ref(), &manager)?;
 
     let moderation = Moderation::default();
     let runtime = runtime(&moderation)?;
     let (trigger, watch) = drain::channel();
-    let manager = startup.manager();
     let hang_ups = signals::install(
         runtime.handle(),
         trigger.clone(),
@@ -130,8 +130,7 @@ pub fn run() -> Result<(), ExitError> {
     let spare = take_commands(control, &commands, trigger, log, runtime.handle())?;
 
     announce(&plan);
-    let open_feed = |config| Feed::open(config, waker.clone());
-    let feed = plan.feed.clone().map(open_feed).transpose()?;
+    let feed = open_feed(&plan, &waker)?;
     let shard = Shard::new(Parts {
         claim: keeper.claim(),
         engine: Engine::new(plan.engine.clone()),
@@ -156,9 +155,7 @@ pub fn run() -> Result<(), ExitError> {
     manager.follow(runtime.handle(), watch, move || monitor.sentence());
     let report = run_shard(shard, startup)?;
     finish(&plan, &report, spare.as_deref())?;
-    if let Some(local) = &opened.local {
-        local.check()?;
-    }
+    opened.local.as_ref().map_or(Ok(()), Local::check)?;
     keeper.end(runtime.handle())?;
     outcome::judge(&report, plan.min_fidelity, &plan.engine.services)
 }
@@ -295,6 +292,12 @@ fn find_peers(
     let (waker, ready) = (waker.clone(), readiness.clone());
     let agents = Agents::new(plan.clone(), runtime.clone(), waker, ready);
     Fleet::start(plan, interceptors, agents, readiness, runtime)
+}
+
+/// The recording that is replayed, if one is.
+fn open_feed(plan: &Plan, waker: &Waker) -> Result<Option<Feed>, ExitError> {
+    let open = |config| Feed::open(config, waker.clone());
+    plan.feed.clone().map(open).transpose()
 }
 
 /// Serves `ctl`; gives the directory of its socket.

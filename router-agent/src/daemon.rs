@@ -102,7 +102,9 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     .map_err(|error| ExitError::caused("cannot start the agent's thread", &error))?;
 
     let told = shared.clone();
-    manager.follow(runtime.handle(), watch, move || headline::headline(&told.get()).sentence);
+    manager.follow(runtime.handle(), watch, move || {
+        headline::headline(&told.get()).sentence
+    });
     let told = shared.clone();
     let registrar = membership.map(|membership| {
         let report = move || {

@@ -62,7 +62,8 @@ pub(crate) fn send_batch<'a>(
                 fd.as_raw_fd(),
                 headers.as_mut_ptr().cast(),
                 count,
-                libc::MSG_DONTWAIT,
+                // c_int in glibc, c_uint in musl.
+                libc::MSG_DONTWAIT as _,
             )
         };
         if let Ok(sent) = usize::try_from(sent) {
