@@ -25,6 +25,9 @@ const VALUES: &[(&str, &str)] = &[
     ("skip-checks", "kernel,memory"),
     ("user", "millrace"),
     ("id", "NAME"),
+    ("consul", "http://127.0.0.1:8500"),
+    ("cluster", "shop"),
+    ("advertise", "198.18.2.20"),
     // Of the copier.
     ("services", "198.18.2.10:80-198.18.2.20:8080"),
     ("interceptors", "198.18.2.20,198.18.2.21:36524"),

@@ -43,6 +43,7 @@ fn beside(program: Program, key: &str) -> &'static str {
         "interceptors" if copier => "services = \"80-198.18.2.20:8080\"\n",
         "local" if copier => "services = \"80-198.18.2.20:8080\"\n",
         "local-net" if copier => "services = \"80-198.18.2.20:8080\"\nlocal = true\n",
+        "advertise" => "cluster = \"one\"\n",
         _ if copier => "services = \"80-198.18.2.20:8080\"\ninterceptors = \"198.18.2.20\"\n",
         _ => "",
     }
