@@ -81,7 +81,13 @@ insecure = true
 devices = "eth0"
 report = "/var/lib/millrace/one.json"
 skip-checks = "all"
+capture-nice = -5
 END
+    # As docs/systemd.md says for capture-nice.
+    mkdir -p /etc/systemd/system/millrace-copier@one.service.d
+    printf "[Service]\nLimitNICE=-20\nSystemCallFilter=setpriority\n" \
+        > /etc/systemd/system/millrace-copier@one.service.d/nice.conf
+    systemctl daemon-reload
 '
 inside systemctl enable -q --now millrace-router-agent millrace-interceptor millrace-copier@one || fail "enable --now"
 for unit in millrace-router-agent millrace-interceptor millrace-copier@one; do
@@ -95,6 +101,8 @@ for unit in millrace-router-agent millrace-interceptor millrace-copier@one; do
     echo "    $(inside journalctl --no-pager -o cat -u "$unit" | grep -o 'user [0-9].*')"
     ok "$unit is ready, as user millrace with its capabilities alone, and says how it stands"
 done
+inside ps -L -o ni=,comm= -p "$(property millrace-copier@one MainPID)" | grep -q -- '-5 capture' || fail "capture-nice"
+ok "capture-nice takes the lines of docs/systemd.md, and no more"
 soon "the router-agent diverts for the copier" \
     inside sh -c 'millrace-router-agent --config /etc/millrace/router-agent.toml show | grep -q "198.18.2.20:8080"'
 inside sh -c 'millrace-router-agent --config /etc/millrace/router-agent.toml show' | sed 's/^/    /'
