@@ -85,7 +85,8 @@ capture-nice = -5
 END
     # As docs/systemd.md says for capture-nice.
     mkdir -p /etc/systemd/system/millrace-copier@one.service.d
-    printf "[Service]\nLimitNICE=-20\nSystemCallFilter=setpriority\n" \
+    printf "[Service]\n%s=CAP_SYS_NICE\n%s=CAP_SYS_NICE\nSystemCallFilter=setpriority\n" \
+        AmbientCapabilities CapabilityBoundingSet \
         > /etc/systemd/system/millrace-copier@one.service.d/nice.conf
     systemctl daemon-reload
 '
