@@ -11,13 +11,13 @@ machine="$work/machine"
 deb="$out/millrace_${version}_amd64.deb"
 trap stop_machine EXIT
 
+passed=0
 ok() { echo "ok: $*"; passed=$((passed + 1)); }
 fail() {
     echo "FAILED: $*" >&2
     inside journalctl --no-pager -n 30 -u 'millrace-*' >&2 || true
     exit 1
 }
-passed=0
 
 # Files of the machine that matter: what caches and logs hold changes by itself.
 listed() { inside find /etc /usr /var /run/millrace /opt /srv -xdev -not -path '/var/log/*' -not -path '/var/cache/*' \
@@ -36,11 +36,20 @@ soon() { # WHAT COMMAND ...
 }
 
 make_machine "$machine"
+mkdir -p "$machine/root/debs"
+cp "$deb" "$machine/root/debs/old.deb"
+
+# --- In a chroot, as images of hosts are made: without /proc and without systemd at work.
+touch "$machine/dev/null"
+chroot "$machine" dpkg -i /root/debs/old.deb >/dev/null 2>&1 || fail "dpkg -i in a chroot"
+[ "$(stat -c %a "$machine/etc/millrace/tls")" = 750 ] || fail "/etc/millrace/tls in a chroot"
+chroot "$machine" dpkg -P millrace >/dev/null 2>&1 || fail "dpkg -P in a chroot"
+rm "$machine/dev/null"
+ok "it installs and purges in a chroot"
+
 start_machine "$machine"
 listed > "$work/before"
 inside cat /etc/passwd /etc/group > "$work/users-before"
-mkdir -p "$machine/root/debs"
-cp "$deb" "$machine/root/debs/old.deb"
 
 # --- Installed, it starts nothing.
 inside dpkg -i /root/debs/old.deb >/dev/null || fail "dpkg -i"
