@@ -7,23 +7,6 @@ import json
 
 from ansible.errors import AnsibleFilterError
 
-DOCUMENTATION = r"""
-name: to_toml
-short_description: options of a Millrace daemon as its configuration file
-description:
-  - Writes one line for each option, in the order of their names. Options without a value are left out.
-positional: _input, spec
-options:
-  _input:
-    description: Names and values of options.
-    type: dict
-    required: true
-  spec:
-    description: An argument spec, which says the type of each option.
-    type: dict
-    required: true
-"""
-
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 
