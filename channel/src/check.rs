@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millrace_daemon::blocking::block_on;
 use millrace_daemon::check::Verdict;
 use millrace_daemon::options::CommonOptions;
 use millrace_notation::address::HostPort;
@@ -45,14 +46,7 @@ pub fn reach(peers: &[HostPort], security: &Security, role: Role) -> Verdict {
     if peers.is_empty() {
         return Verdict::ok(format!("no {role} is named"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return Verdict::error(&error),
-    };
-    let answers = runtime.block_on(async {
+    let answers = block_on(async {
         let mut asked = tokio::task::JoinSet::new();
         for peer in peers {
             let (peer, security) = (peer.clone(), security.clone());
@@ -67,6 +61,10 @@ pub fn reach(peers: &[HostPort], security: &Security, role: Role) -> Verdict {
         }
         asked.join_all().await
     });
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(error) => return Verdict::error(&error),
+    };
     let mut failures: Vec<String> = answers
         .into_iter()
         .filter_map(|(peer, answer)| Some(format!("{peer}: {}", answer.err()?)))

@@ -14,7 +14,7 @@ use millrace_daemon::drain::{self, DrainTrigger};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::logging::{self, Log};
 use millrace_daemon::pidfile::PidFile;
-use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus, User};
+use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus};
 use millrace_daemon::readiness::Readiness;
 use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::{config, signals};
@@ -202,17 +202,11 @@ fn keep_peers(options: &Options, plan: &Plan) -> Result<(), ExitError> {
         .recursive(true)
         .mode(0o700)
         .create(directory);
-    let failed = |error: &std::io::Error| {
+    made.map_err(|error| {
         let what = format!("cannot keep peers in {} (--state-dir)", directory.display());
-        ExitError::caused(what, error)
-    };
-    made.map_err(|error| failed(&error))?;
-    if let Some(name) = &options.common.user {
-        let (uid, gid) = User::find(name)?.ids();
-        let given = rustix::fs::chown(directory, Some(uid), Some(gid));
-        given.map_err(|error| failed(&error.into()))?;
-    }
-    Ok(())
+        ExitError::caused(what, &error)
+    })?;
+    privileges::hand_over(directory, &options.common)
 }
 
 /// What needs privileges to be opened, after these were given up.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_channel::tls::Role;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::readiness::{Readiness, Task};
-use millrace_fleet::consul::{Client, Role, Service, ServiceStatus};
+use millrace_fleet::consul::{Client, Service, ServiceStatus};
 use millrace_fleet::directory::{Directory, Listing};
-use millrace_fleet::memory::Memory;
 use millrace_fleet::peers::{Cluster, PeerList, Peers};
 use millrace_notation::address::HostPort;
 use parking_lot::Mutex;
@@ -125,7 +125,7 @@ impl Fleet {
             ..
         } = &*self.0;
         self.search(named);
-        let wanted = self.listing(named, Role::RouterAgent);
+        let wanted = Self::listing(named, Role::RouterAgent, &named.agents);
         let mut holds = wanted.peers;
         if linger && wanted.complete {
             stay(&mut holds, &named.holds, &named.agents.fixed, |it| {
@@ -137,7 +137,9 @@ impl Fleet {
             agents.set(&holds, sought)?;
             named.holds = holds;
         }
-        let wanted = self.listing(named, Role::Interceptor);
+        let mut complete = wanted.complete;
+        let wanted = Self::listing(named, Role::Interceptor, &named.interceptors);
+        complete &= wanted.complete;
         let mut links = wanted.peers;
         if linger && wanted.complete {
             let near = |it: &HostPort| interceptors.was_there(it, AWAY);
@@ -148,8 +150,7 @@ impl Fleet {
             named.links = links;
         }
         if let Some(found) = &self.0.found {
-            let all = [Role::Interceptor, Role::RouterAgent];
-            found.set(all.iter().all(|role| self.listing(named, *role).complete));
+            found.set(complete);
         }
         Ok(())
     }
@@ -165,29 +166,17 @@ impl Fleet {
         let Some(client) = &self.0.client else {
             return;
         };
+        let (directory, runtime) = (&self.0.directory, &self.0.runtime);
         for key in wanted {
-            named
-                .services
-                .entry(key)
-                .or_insert_with_key(|(role, cluster)| {
-                    let memory = Memory::new(&self.0.directory, &role.service(cluster));
-                    let (client, runtime) = (client.clone(), &self.0.runtime);
-                    Arc::new(Service::follow(
-                        client,
-                        *role,
-                        cluster,
-                        Some(memory),
-                        runtime,
-                    ))
-                });
+            let service = named.services.entry(key);
+            service.or_insert_with_key(|(role, cluster)| {
+                let client = client.clone();
+                Arc::new(Service::follow(client, *role, cluster, directory, runtime))
+            });
         }
     }
 
-    fn listing(&self, named: &Named, role: Role) -> Listing {
-        let list = match role {
-            Role::Interceptor => &named.interceptors,
-            Role::RouterAgent => &named.agents,
-        };
+    fn listing(named: &Named, role: Role, list: &PeerList) -> Listing {
         let find = |cluster: &Cluster| -> Option<Arc<dyn Directory>> {
             let service = named.services.get(&(role, cluster.clone()))?;
             Some(service.clone())
@@ -210,13 +199,15 @@ impl Fleet {
         self.0.client.is_some()
     }
 
-    /// What is known of the peers of a role.
-    pub fn known(&self, role: Role) -> Known {
-        let listing = self.listing(&self.0.named.lock(), role);
-        Known {
+    /// What is known of the interceptors, and of the router-agents.
+    pub fn known(&self) -> [Known; 2] {
+        let named = self.0.named.lock();
+        let interceptors = Self::listing(&named, Role::Interceptor, &named.interceptors);
+        let agents = Self::listing(&named, Role::RouterAgent, &named.agents);
+        [interceptors, agents].map(|listing| Known {
             unknown: !listing.complete && listing.peers.is_empty(),
             doubt: listing.doubt,
-        }
+        })
     }
 
     /// The clusters that are followed, as an operator wants to see them.

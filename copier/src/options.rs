@@ -412,9 +412,7 @@ impl Options {
             None => Ok(PeerList::default()),
         }
     }
-}
 
-impl Options {
     /// The cluster that this copier takes part in.
     ///
     /// # Errors

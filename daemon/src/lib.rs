@@ -39,6 +39,7 @@
 //! ```
 
 pub mod admin;
+pub mod blocking;
 pub mod boottime;
 pub mod check;
 pub mod config;

@@ -2,7 +2,6 @@
 # Makes the Debian package from the programs that programs.sh has built.
 . "$(dirname "$0")/common.sh"
 
-target=x86_64-unknown-linux-gnu
 here="$root/deploy/packages"
 need dpkg-deb dpkg
 need dpkg-shlibdeps dpkg-dev
@@ -12,10 +11,7 @@ maintainer=${MAINTAINER:-Millrace maintainers <maintainers@millrace.example>}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 stage="$work/stage"
-for program in $programs; do
-    install -D -m 755 "$out/$target/$program" "$stage/usr/bin/$program"
-done
-sh "$here/stage.sh" "$stage"
+sh "$here/stage.sh" x86_64-unknown-linux-gnu "$stage"
 
 doc="$stage/usr/share/doc/millrace"
 date=$(date -u -R -d "@$SOURCE_DATE_EPOCH")

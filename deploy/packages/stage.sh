@@ -1,16 +1,22 @@
 #!/bin/sh
-# Lays out what a package holds beside the programs, below DIRECTORY as below /: units, pages, completions, documents.
+# Lays out what a package holds, below DIRECTORY as below /: the programs that programs.sh has built for a target, units,
+# pages, completions, documents.
 #
-#   stage.sh DIRECTORY
+#   stage.sh x86_64-unknown-linux-gnu DIRECTORY
 . "$(dirname "$0")/common.sh"
 
-stage=$1
+target=$1
+stage=$2
 manuals="$target_dir/x86_64-unknown-linux-gnu/release/millrace-manuals"
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 
 "$manuals" man "$made/man"
 "$manuals" completions "$made/completions"
+
+for program in $programs; do
+    install -D -m 755 "$out/$target/$program" "$stage/usr/bin/$program"
+done
 
 put() { install -D -m 644 "$1" "$stage/$2"; }
 

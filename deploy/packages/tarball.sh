@@ -9,10 +9,7 @@ name="millrace-$version-$(echo "$target" | sed 's/-unknown//')"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 stage="$work/$name"
-for program in $programs; do
-    install -D -m 755 "$out/$target/$program" "$stage/usr/bin/$program"
-done
-sh "$root/deploy/packages/stage.sh" "$stage"
+sh "$root/deploy/packages/stage.sh" "$target" "$stage"
 install -m 644 "$root/LICENSE" "$root/CHANGELOG.md" "$stage/usr/share/doc/millrace/"
 find "$stage" -type d -exec chmod 755 {} +
 tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --format=ustar -c "$name" \

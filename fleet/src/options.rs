@@ -3,10 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use millrace_channel::tls::Role;
 use millrace_daemon::exit::ExitError;
+use millrace_daemon::status::Headline;
 use tokio::runtime::Handle;
 
-use crate::consul::{Client, Registrar, Registration, Role, Settings};
+use crate::consul::{Client, Registrar, Registration, Settings};
 use crate::peers::Cluster;
 
 /// Where Consul is. `#[command(flatten)]` it. Everything else comes from the environment that Consul's own programs
@@ -85,13 +87,13 @@ impl Membership {
     }
 
     /// Registers a daemon of this role and name whose peers connect to `bound`, for as long as the registrar lives.
-    /// `report` says whether all is well, and one sentence.
+    /// `told` says how it stands.
     pub fn register(
         self,
         role: Role,
         id: String,
         bound: SocketAddr,
-        report: impl Fn() -> (bool, String) + Send + Sync + 'static,
+        told: impl Fn() -> Headline + Send + Sync + 'static,
         runtime: &Handle,
     ) -> Registrar {
         let registration = Registration {
@@ -101,6 +103,6 @@ impl Membership {
             bound,
             advertise: self.advertise,
         };
-        Registrar::start(self.client, &registration, report, runtime)
+        Registrar::start(self.client, &registration, told, runtime)
     }
 }

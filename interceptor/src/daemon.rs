@@ -9,7 +9,7 @@ use millrace_capture::{
     check_privilege,
 };
 use millrace_channel::server::{self, ServerConfig, ServerHandle};
-use millrace_channel::tls;
+use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
 use millrace_daemon::admin::{self, Admin};
 use millrace_daemon::daemonize::{self, Launch, Startup};
@@ -17,12 +17,12 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs};
 use millrace_daemon::readiness::Readiness;
-use millrace_daemon::status::{Headline, State};
+use millrace_daemon::status::Headline;
 use millrace_daemon::{config, drain, listen, logging, signals};
-use millrace_fleet::consul::{Registrar, Role};
+use millrace_fleet::consul::Registrar;
 use millrace_fleet::options::Membership;
 use serde_json::json;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::check;
 use crate::counters::{Counters, Shared};
@@ -45,7 +45,7 @@ pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 pub fn run() -> Result<(), ExitError> {
     let options: Options = config::parse()?;
     options.check()?;
-    let security = Security::from_options(&options.common, tls::Role::Interceptor)?;
+    let security = Security::from_options(&options.common, Role::Interceptor)?;
     let membership = options.register.membership()?;
     let mode = options.mode();
     let ring_configs = ring_configs(&options, mode)?;
@@ -95,8 +95,8 @@ pub fn run() -> Result<(), ExitError> {
     }
     let shared = Shared::default();
     let registrar = membership.map(|membership| {
-        let said = told(mode, &shared, &server);
-        Arc::new(register(membership, id, &server, said, runtime.handle()))
+        let (bound, told) = (server.local_addr(), told(mode, &shared, &server));
+        Arc::new(membership.register(Role::Interceptor, id, bound, told, runtime.handle()))
     });
     Admin::new(
         readiness.clone(),
@@ -160,21 +160,6 @@ fn run_worker(worker: Worker, startup: Startup) -> Result<Counters, ExitError> {
     thread.join().map_err(|_| {
         ExitError::start("the worker ended by a fault of its own; please report it with the log")
     })
-}
-
-/// Lets copiers find it in Consul.
-fn register(
-    membership: Membership,
-    id: String,
-    server: &ServerHandle,
-    told: impl Fn() -> Headline + Send + Sync + 'static,
-    runtime: &Handle,
-) -> Registrar {
-    let report = move || {
-        let headline = told();
-        (headline.state != State::NotWorking, headline.sentence)
-    };
-    membership.register(Role::Interceptor, id, server.local_addr(), report, runtime)
 }
 
 fn say_farewell(counters: &Counters) {

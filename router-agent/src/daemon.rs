@@ -1,23 +1,21 @@
 //! The daemon: opens everything in the right order, and ends it. What is installed stays when it
 //! ends: a restart finds it, and removes what nobody holds any more.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_channel::hold::Standing;
 use millrace_channel::hold::server::{self, HoldServerConfig};
-use millrace_channel::tls;
+use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
 use millrace_daemon::admin::{self, Admin};
 use millrace_daemon::daemonize::{self, Launch};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
-use millrace_daemon::privileges::{self, Capability, Needs, User};
+use millrace_daemon::privileges::{self, Capability, Needs};
 use millrace_daemon::readiness::Readiness;
-use millrace_daemon::status::State;
 use millrace_daemon::{config, drain, listen, logging, signals};
-use millrace_fleet::consul::{Registrar, Role};
+use millrace_fleet::consul::Registrar;
 use millrace_fleet::options::Membership;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -53,7 +51,7 @@ pub fn run() -> Result<(), ExitError> {
 fn serve(options: &Options) -> Result<(), ExitError> {
     let host = options.host_config()?;
     let membership = options.register.membership()?;
-    let security = Security::from_options(&options.common, tls::Role::RouterAgent)?;
+    let security = Security::from_options(&options.common, Role::RouterAgent)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
@@ -70,7 +68,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
         .as_deref()
         .map(PidFile::create)
         .transpose()?;
-    hand_over(options, &host.state_dir)?;
+    privileges::hand_over(&host.state_dir, &options.common)?;
     let privileges = privileges::reduce(&options.common, &needs(&host, membership.as_ref()))?;
 
     let runtime =
@@ -101,18 +99,15 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     })
     .map_err(|error| ExitError::caused("cannot start the agent's thread", &error))?;
 
-    let told = shared.clone();
-    manager.follow(runtime.handle(), watch, move || {
-        headline::headline(&told.get()).sentence
+    let state = shared.clone();
+    let told = move || headline::headline(&state.get());
+    manager.follow(runtime.handle(), watch, {
+        let told = told.clone();
+        move || told().sentence
     });
-    let told = shared.clone();
     let registrar = membership.map(|membership| {
-        let report = move || {
-            let headline = headline::headline(&told.get());
-            (headline.state != State::NotWorking, headline.sentence)
-        };
         let bound = server.local_addr();
-        membership.register(Role::RouterAgent, id, bound, report, runtime.handle())
+        membership.register(Role::RouterAgent, id, bound, told, runtime.handle())
     });
     let registrar = registrar.map(Arc::new);
     let (state, streams, registered) = (shared.clone(), server.clone(), registrar.clone());
@@ -169,20 +164,6 @@ fn open_state(host: &HostConfig) -> Result<StateFile, ExitError> {
             host.state_dir.display()
         ))),
     }
-}
-
-/// The user of `--user` must be able to write what has to outlive the process.
-fn hand_over(options: &Options, directory: &Path) -> Result<(), ExitError> {
-    let Some(name) = &options.common.user else {
-        return Ok(());
-    };
-    let (uid, gid) = User::find(name)?.ids();
-    rustix::fs::chown(directory, Some(uid), Some(gid)).map_err(|error| {
-        ExitError::start(format!(
-            "cannot give {} to user {name}: {error}; give another --state-dir",
-            directory.display()
-        ))
-    })
 }
 
 /// What the agent needs for as long as it runs.

@@ -3,7 +3,7 @@
 use millrace_channel::check::{certificate as usable, reach};
 use millrace_channel::tls::Role;
 use millrace_daemon::check::Verdict;
-use millrace_fleet::consul;
+use millrace_fleet::consul::look_up;
 use millrace_fleet::peers::PeerList;
 
 use super::Subject;
@@ -16,22 +16,19 @@ pub(super) fn certificate(subject: &Subject) -> Verdict {
 }
 
 pub(super) fn interceptors(subject: &Subject) -> Verdict {
-    let named = (consul::Role::Interceptor, &subject.plan.interceptors);
-    answer(subject, named, Role::Interceptor)
+    answer(subject, Role::Interceptor, &subject.plan.interceptors)
 }
 
 pub(super) fn router_agents(subject: &Subject) -> Verdict {
-    let named = (consul::Role::RouterAgent, &subject.plan.router_agents);
-    answer(subject, named, Role::RouterAgent)
+    answer(subject, Role::RouterAgent, &subject.plan.router_agents)
 }
 
-fn answer(subject: &Subject, named: (consul::Role, &PeerList), role: Role) -> Verdict {
-    let (listed, list) = named;
+fn answer(subject: &Subject, role: Role, list: &PeerList) -> Verdict {
     let plan = &subject.plan;
     let mut peers = list.fixed.clone();
     for cluster in &list.clusters {
         let Some(client) = &plan.consul else { break };
-        match consul::look_up(client, listed, cluster) {
+        match look_up(client, role, cluster) {
             Ok(found) => peers.extend(found),
             Err(why) => {
                 return Verdict::failure(

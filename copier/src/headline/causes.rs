@@ -394,7 +394,7 @@ mod tests {
             recent: &recent,
             links: &links,
             agents: &agents,
-            known: [&Known::default(), &Known::default()],
+            known: &[Known::default(), Known::default()],
             unowned: None,
             listeners: &|| Some(std::sync::Arc::default()),
         })

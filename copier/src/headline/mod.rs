@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use millrace_channel::hold::HoldStatus;
 use millrace_channel::link::LinkStatus;
-use millrace_fleet::consul::Role;
 use millrace_notation::address::Mapping;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -151,7 +150,7 @@ struct Facts<'a> {
     links: &'a [LinkStatus],
     agents: &'a [HoldStatus],
     /// What is known of where they are: interceptors, and router-agents.
-    known: [&'a Known; 2],
+    known: &'a [Known; 2],
     /// Why the sources may be another copier's, if they may.
     unowned: Option<&'a str>,
     /// Where this host listens, once that is known.
@@ -214,10 +213,7 @@ impl Monitor {
             recent: &recent,
             links: &self.fleet.interceptors().status(),
             agents: &self.fleet.agents().status(),
-            known: [
-                &self.fleet.known(Role::Interceptor),
-                &self.fleet.known(Role::RouterAgent),
-            ],
+            known: &self.fleet.known(),
             unowned: self.claim.obstacle().as_deref(),
             listeners: &|| self.listeners(),
         })

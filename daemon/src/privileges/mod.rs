@@ -10,7 +10,7 @@ mod files;
 mod status;
 mod user;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::exit::ExitError;
 use crate::options::CommonOptions;
@@ -33,6 +33,23 @@ pub struct Needs {
     pub read: Vec<PathBuf>,
     /// Files or directories in which files are written, made and removed.
     pub write: Vec<PathBuf>,
+}
+
+/// Gives the directory of --state-dir to the user of --user, who writes there later.
+///
+/// # Errors
+/// There is no such user, or the directory cannot be given away.
+pub fn hand_over(directory: &Path, options: &CommonOptions) -> Result<(), ExitError> {
+    let Some(name) = &options.user else {
+        return Ok(());
+    };
+    let (uid, gid) = User::find(name)?.ids();
+    rustix::fs::chown(directory, Some(uid), Some(gid)).map_err(|error| {
+        ExitError::start(format!(
+            "cannot give {} to user {name}: {error}; give another --state-dir",
+            directory.display()
+        ))
+    })
 }
 
 /// Gives up everything but `needs`. Call it before the first thread is started, after logging is

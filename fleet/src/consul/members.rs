@@ -1,8 +1,8 @@
 //! What Consul lists for a service, taken as data from outside.
 
-use std::fmt;
 use std::str::FromStr;
 
+use millrace_channel::tls::Role;
 use millrace_notation::address::{DefaultPort, HostPort};
 use serde::Deserialize;
 
@@ -11,30 +11,10 @@ use crate::peers::Cluster;
 /// More members of one cluster are not taken.
 const MOST: usize = 1024;
 
-/// What a daemon is in a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Returns response headers.
-    Interceptor,
-    /// Keeps responses from real clients.
-    RouterAgent,
-}
-
-impl Role {
-    /// The name of the service that daemons of this role register as. One for each cluster, so that a token can be
-    /// given for one cluster alone.
-    pub fn service(self, cluster: &Cluster) -> String {
-        format!("millrace-{self}-{cluster}")
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Interceptor => "interceptor",
-            Self::RouterAgent => "router-agent",
-        })
-    }
+/// The name of the service that daemons of a role register as. One for each cluster, so that a token can be given for
+/// one cluster alone.
+pub(super) fn service_name(role: Role, cluster: &Cluster) -> String {
+    format!("millrace-{role}-{cluster}")
 }
 
 /// One daemon of a service.
@@ -190,11 +170,11 @@ mod tests {
     fn a_service_has_a_name_of_its_own_in_each_cluster() {
         let cluster = "web-2".parse().unwrap();
         assert_eq!(
-            Role::Interceptor.service(&cluster),
+            service_name(Role::Interceptor, &cluster),
             "millrace-interceptor-web-2"
         );
         assert_eq!(
-            Role::RouterAgent.service(&cluster),
+            service_name(Role::RouterAgent, &cluster),
             "millrace-router-agent-web-2"
         );
     }

@@ -9,7 +9,7 @@ mod settings;
 mod slot;
 
 pub use client::{Answer, Client, Failure, Request};
-pub use members::{Member, Role};
+pub use members::Member;
 pub use registration::{Registrar, RegistrarStatus, Registration};
 pub use service::{Service, ServiceStatus, look_up};
 pub use settings::{Settings, SettingsError};

@@ -5,13 +5,15 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_channel::tls::Role;
+use millrace_daemon::status::{Headline, State};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::client::{Client, Failure, Request};
-use super::members::Role;
+use super::members::service_name;
 use crate::peers::Cluster;
 
 /// Without a word for so long the daemon counts as gone.
@@ -59,18 +61,18 @@ pub struct Registrar {
     task: JoinHandle<()>,
 }
 
-/// Whether the daemon is well, and what it says of itself.
-type Report = Box<dyn Fn() -> (bool, String) + Send + Sync>;
+/// How the daemon stands.
+type Told = Box<dyn Fn() -> Headline + Send + Sync>;
 
 impl Registrar {
-    /// Registers, and renews the check with what `report` says: whether all is well, and one sentence.
+    /// Registers, and renews the check with how the daemon stands.
     pub fn start(
         client: Client,
         registration: &Registration,
-        report: impl Fn() -> (bool, String) + Send + Sync + 'static,
+        told: impl Fn() -> Headline + Send + Sync + 'static,
         runtime: &Handle,
     ) -> Self {
-        let service = registration.role.service(&registration.cluster);
+        let service = service_name(registration.role, &registration.cluster);
         let address = registration.address(&client);
         // Where one agent serves several hosts, these may have the same name.
         let id = format!(
@@ -87,7 +89,7 @@ impl Registrar {
             client: client.clone(),
             body: registration.body(&id, &address).to_string(),
             id: id.clone(),
-            report: Box::new(report),
+            told: Box::new(told),
             status: status.clone(),
         };
         Self {
@@ -127,7 +129,7 @@ struct Keeper {
     id: String,
     /// The registration.
     body: String,
-    report: Report,
+    told: Told,
     status: Arc<Mutex<RegistrarStatus>>,
 }
 
@@ -163,9 +165,12 @@ impl Keeper {
     }
 
     async fn renew(&self) -> Result<(), Failure> {
-        let (well, sentence) = (self.report)();
-        let status = if well { "passing" } else { "warning" };
-        let body = json!({ "Status": status, "Output": sentence });
+        let headline = (self.told)();
+        let status = match headline.state {
+            State::Working | State::Idle => "passing",
+            State::NotWorking => "warning",
+        };
+        let body = json!({ "Status": status, "Output": headline.sentence });
         let request = Request::put(&["agent", "check", "update", &self.id]);
         self.client
             .send(request.body(body.to_string()))
@@ -205,7 +210,7 @@ impl Registration {
     fn body(&self, id: &str, address: &str) -> serde_json::Value {
         json!({
             "ID": id,
-            "Name": self.role.service(&self.cluster),
+            "Name": service_name(self.role, &self.cluster),
             "Address": address,
             "Port": self.bound.port(),
             "Tags": ["millrace"],

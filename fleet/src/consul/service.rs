@@ -1,8 +1,11 @@
 //! The members of a service, followed by blocking queries for as long as somebody wants to know.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_channel::tls::Role;
+use millrace_daemon::blocking::block_on;
 use millrace_daemon::incarnation::random_u64;
 use millrace_notation::address::HostPort;
 use parking_lot::Mutex;
@@ -11,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{Client, Failure, Request};
 use super::cursor::Cursor;
-use super::members::{Member, Role, members};
+use super::members::{Member, members, service_name};
 use crate::directory::{Directory, Listing};
 use crate::memory::Memory;
 use crate::peers::Cluster;
@@ -54,23 +57,23 @@ pub struct ServiceStatus {
 }
 
 impl Service {
-    /// Follows the daemons of a role in a cluster. What `memory` keeps is taken for true until Consul has answered.
+    /// Follows the daemons of a role in a cluster. The last known ones, which a directory keeps, are taken for true until
+    /// Consul has answered.
     pub fn follow(
         client: Client,
         role: Role,
         cluster: &Cluster,
-        memory: Option<Memory>,
+        directory: &Path,
         runtime: &Handle,
     ) -> Self {
-        let name = role.service(cluster);
-        let kept = memory.as_ref().map_or_else(Vec::new, |memory| {
-            memory.read().unwrap_or_else(|error| {
-                tracing::warn!(
-                    "{}: {error}; nothing is known until Consul answers",
-                    memory.path().display()
-                );
-                Vec::new()
-            })
+        let name = service_name(role, cluster);
+        let memory = Memory::new(directory, &name);
+        let kept = memory.read().unwrap_or_else(|error| {
+            tracing::warn!(
+                "{}: {error}; nothing is known until Consul answers",
+                memory.path().display()
+            );
+            Vec::new()
         });
         let doubt = match kept.len() {
             0 => "Consul has not answered yet".to_owned(),
@@ -135,26 +138,20 @@ impl Directory for Service {
 /// # Errors
 /// One line: Consul does not answer, or lists nobody who is well.
 pub fn look_up(client: &Client, role: Role, cluster: &Cluster) -> Result<Vec<HostPort>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let name = role.service(cluster);
+    let name = service_name(role, cluster);
     let question = Request::get(&["health", "service", &name]);
-    let answer = runtime.block_on(client.send(question.patience(Duration::from_millis(1500))));
+    let asked = client.send(question.patience(Duration::from_millis(1500)));
+    let answer = block_on(asked).map_err(|error| error.to_string())?;
     let answer = answer.map_err(|failure| failure.to_string())?;
     let (listed, _) = members(&answer.body)?;
-    match judge(None, &listed) {
-        Verdict::Take(peers) => Ok(peers),
-        Verdict::Nobody => Err(nobody(role, cluster)),
-    }
+    judge(None, &listed).ok_or_else(|| nobody(role, cluster))
 }
 
 fn nobody(role: Role, cluster: &Cluster) -> String {
     format!(
         "Consul lists no {role} of cluster {cluster} that is well: start one with --cluster {cluster}, and let this \
          side's token read service {}",
-        role.service(cluster)
+        service_name(role, cluster)
     )
 }
 
@@ -163,7 +160,7 @@ struct Follower {
     role: Role,
     cluster: Cluster,
     name: String,
-    memory: Option<Memory>,
+    memory: Memory,
     state: Arc<Mutex<State>>,
 }
 
@@ -213,34 +210,29 @@ impl Follower {
     fn take(&self, listed: Vec<Member>) {
         let mut state = self.state.lock();
         state.heard = Some(Instant::now());
-        match judge(state.peers.as_deref(), &listed) {
-            Verdict::Take(peers) => {
-                if state.doubt.take().is_some() || state.peers.as_ref() != Some(&peers) {
-                    let shown: Vec<String> = peers.iter().map(ToString::to_string).collect();
-                    tracing::info!(
-                        "{}s of cluster {} in Consul: {}",
-                        self.role,
-                        self.cluster,
-                        shown.join(", ")
-                    );
-                    self.keep(&peers);
-                }
-                state.peers = Some(peers);
-            }
-            Verdict::Nobody => {
-                drop(state);
-                self.doubt(nobody(self.role, &self.cluster));
-            }
+        let Some(peers) = judge(state.peers.as_deref(), &listed) else {
+            drop(state);
+            self.doubt(nobody(self.role, &self.cluster));
+            return;
+        };
+        if state.doubt.take().is_some() || state.peers.as_ref() != Some(&peers) {
+            let shown: Vec<String> = peers.iter().map(ToString::to_string).collect();
+            tracing::info!(
+                "{}s of cluster {} in Consul: {}",
+                self.role,
+                self.cluster,
+                shown.join(", ")
+            );
+            self.keep(&peers);
         }
+        state.peers = Some(peers);
     }
 
     fn keep(&self, peers: &[HostPort]) {
-        if let Some(memory) = &self.memory
-            && let Err(error) = memory.keep(peers)
-        {
+        if let Err(error) = self.memory.keep(peers) {
             tracing::warn!(
                 "cannot write {}: {error}; a start without Consul will not know these peers",
-                memory.path().display()
+                self.memory.path().display()
             );
         }
     }
@@ -259,23 +251,16 @@ impl Follower {
     }
 }
 
-/// What a list means.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Take(Vec<HostPort>),
-    /// Nobody is well, or nobody is seen: a token that was revoked, a Consul without its state, or an empty cluster
-    /// look the same. It is never a reason to let go of those that are known.
-    Nobody,
-}
-
-fn judge(known: Option<&[HostPort]>, listed: &[Member]) -> Verdict {
+/// Who is there by a list. None: nobody is well, or nobody is seen. A token that was revoked, a Consul without its state,
+/// and an empty cluster look the same: that is never a reason to let go of those that are known.
+fn judge(known: Option<&[HostPort]>, listed: &[Member]) -> Option<Vec<HostPort>> {
     let up: Vec<HostPort> = listed
         .iter()
         .filter(|it| it.up)
         .map(|it| it.address.clone())
         .collect();
     if up.is_empty() {
-        return Verdict::Nobody;
+        return None;
     }
     // In the order in which they came to be known: what follows from a list does not change with Consul's order.
     let mut peers: Vec<HostPort> = known
@@ -288,7 +273,7 @@ fn judge(known: Option<&[HostPort]>, listed: &[Member]) -> Verdict {
         up.into_iter()
             .filter(|it| !known.unwrap_or_default().contains(it)),
     );
-    Verdict::Take(peers)
+    Some(peers)
 }
 
 #[cfg(test)]
@@ -309,12 +294,9 @@ mod tests {
     #[test]
     fn an_empty_list_never_means_that_all_have_left() {
         let known = peers("rs1,rs2");
-        assert_eq!(judge(Some(&known), &[]), Verdict::Nobody);
-        assert_eq!(
-            judge(Some(&known), &listed("rs1,rs2", false)),
-            Verdict::Nobody
-        );
-        assert_eq!(judge(None, &[]), Verdict::Nobody);
+        assert_eq!(judge(Some(&known), &[]), None);
+        assert_eq!(judge(Some(&known), &listed("rs1,rs2", false)), None);
+        assert_eq!(judge(None, &[]), None);
     }
 
     #[test]
@@ -322,9 +304,9 @@ mod tests {
         let known = peers("rs1,rs2");
         let mut list = listed("rs0,rs2", true);
         list.extend(listed("rs1", false));
-        assert_eq!(judge(Some(&known), &list), Verdict::Take(peers("rs2,rs0")));
+        assert_eq!(judge(Some(&known), &list), Some(peers("rs2,rs0")));
         let all = listed("rs2,rs1", true);
-        assert_eq!(judge(Some(&known), &all), Verdict::Take(known.clone()));
-        assert_eq!(judge(None, &all), Verdict::Take(peers("rs2,rs1")));
+        assert_eq!(judge(Some(&known), &all), Some(known.clone()));
+        assert_eq!(judge(None, &all), Some(peers("rs2,rs1")));
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use millrace_daemon::blocking::block_on;
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::incarnation::random_u64;
 use parking_lot::Mutex;
@@ -137,11 +138,7 @@ impl Slot {
     /// # Errors
     /// Why none was had.
     pub fn take(client: &Client, prefix: &str, of: u16, owner: &str) -> Result<Self, NoSlot> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| Failure::Unreachable(error.to_string()))?;
-        runtime.block_on(async {
+        let taken = block_on(async {
             let asked = BootTime::now();
             let session = create(client, owner).await?;
             let first = u16::try_from(random_u64() % u64::from(of.max(1))).unwrap_or(0);
@@ -163,7 +160,8 @@ impl Slot {
             // Nobody waits for a session without a lock.
             drop(destroy(client, &session).await);
             Err(NoSlot::Full(of))
-        })
+        });
+        taken.map_err(|error| Failure::Unreachable(error.to_string()))?
     }
 
     /// The slot's number.

@@ -61,6 +61,14 @@ impl ClusterOutcome {
         self.all_live().compare(&self.all_real())
     }
 
+    /// Nothing got out, and each copier delivered all that it took on.
+    pub fn assert_delivered(&self) {
+        self.assert_safe();
+        for report in &self.reports {
+            assert_eq!(report["fidelity"], 1.0, "{report:#}");
+        }
+    }
+
     /// No response got out, no health check failed, no real server was taken out.
     pub fn assert_safe(&self) {
         self.assert_no_leak();

@@ -112,9 +112,8 @@ fn without_consul_everything_goes_on_and_a_copier_starts_with_those_it_knew() {
     linked(&scene, 3);
     scene.settle(SETTLE);
     let outcome = scene.finish();
-    outcome.assert_safe();
+    outcome.assert_delivered();
     for report in &outcome.reports {
-        assert_eq!(report["fidelity"], 1.0, "{report:#}");
         assert!(number(report, "/replicas/completed") > 20, "{report:#}");
     }
 }

@@ -67,13 +67,7 @@ fn a_copier_that_stood_still_sends_nothing_with_a_share_that_is_anothers_by_then
     );
     join(scene.mixed_load(0, 3 * SECOND));
     scene.settle(SETTLE);
-    let outcome = scene.finish();
-    outcome.assert_safe();
-    assert_eq!(
-        outcome.reports[0]["fidelity"], 1.0,
-        "{:#}",
-        outcome.reports[0]
-    );
+    scene.finish().assert_delivered();
 }
 
 #[test]
@@ -97,11 +91,5 @@ fn without_consul_nothing_is_sent_once_the_share_may_be_anothers_and_all_arrives
     join(loads);
     scene.settle(SETTLE);
     assert_eq!(cause(&scene.status(0)), None);
-    let outcome = scene.finish();
-    outcome.assert_safe();
-    assert_eq!(
-        outcome.reports[0]["fidelity"], 1.0,
-        "{:#}",
-        outcome.reports[0]
-    );
+    scene.finish().assert_delivered();
 }

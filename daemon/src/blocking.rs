@@ -1,0 +1,15 @@
+//! Waiting for the network where no runtime runs: in commands, and before a daemon has started its own.
+
+use std::future::Future;
+use std::io;
+
+use tokio::runtime::Builder;
+
+/// Waits for `future` on this thread.
+///
+/// # Errors
+/// When the kernel lacks what a runtime needs.
+pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(future))
+}
