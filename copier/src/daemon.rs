@@ -26,6 +26,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::address_watch;
 use crate::agents::Agents;
 use crate::check;
+use crate::cluster_plan::{self, ClusterPlan};
 use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
 use crate::fleet::Fleet;
@@ -33,7 +34,9 @@ use crate::headline::{self, Monitor};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::interceptors::Interceptors;
+use crate::leases::Leases;
 use crate::local::{Answers, Local};
+use crate::membership::{Member, Membership};
 use crate::metrics;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, FeedConfig};
@@ -102,37 +105,25 @@ pub fn run() -> Result<(), ExitError> {
     }
     runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
     let keeper = share::Keeper::new(slot, runtime.handle());
-    let shared = Shared::default();
-    let monitor = Monitor::new(
-        &plan.services,
-        shared.clone(),
-        fleet.clone(),
-        keeper.claim(),
-    );
-    if plan.ring.is_some() {
-        runtime.spawn(headline::follow(monitor.clone(), plan.summary));
-    }
-    let page = Page::default();
-    runtime.spawn(page.clone().follow(shared.clone()));
-    let admin = Admin::new(
-        readiness.clone(),
-        metrics::registry(shared.clone(), agents.clone(), monitor.clone()),
-        status(&shared, fleet, monitor.clone()),
-    );
-    // It ends with the runtime: while the copier drains, its state is of interest.
-    admin
-        .merge(control::shown(shared.clone()))
-        .merge(page.router())
-        .section(plan.security.clone())
-        .section(opened.privileges)
-        .serve(admin_listener, runtime.handle(), std::future::pending())?;
+    let leases = Leases {
+        share: keeper.claim(),
+        plan: follow_plan(&plan, runtime.handle()),
+    };
+    let shown = Shown::new(&plan, &fleet, leases.clone(), &admin_listener, &runtime);
+    shown.serve(
+        admin_listener,
+        &plan,
+        &readiness,
+        opened.privileges,
+        &runtime,
+    )?;
     let commands = Commands::default();
     let spare = take_commands(control, &commands, trigger, log, runtime.handle())?;
 
     announce(&plan);
     let feed = open_feed(&plan, &waker)?;
     let shard = Shard::new(Parts {
-        claim: keeper.claim(),
+        leases,
         engine: Engine::new(plan.engine.clone()),
         intake: opened.intake,
         governor: Governor::new(plan.pressure),
@@ -148,14 +139,15 @@ pub fn run() -> Result<(), ExitError> {
         waker,
         drain: watch.clone(),
         grace: plan.grace,
-        shared,
+        shared: shown.shared.clone(),
         readiness,
         heart: manager.heart("shard"),
     });
-    manager.follow(runtime.handle(), watch, move || monitor.sentence());
+    manager.follow(runtime.handle(), watch, shown.sentence());
     let report = run_shard(shard, startup)?;
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
+    shown.leave(&runtime);
     keeper.end(runtime.handle())?;
     outcome::judge(&report, plan.min_fidelity, &plan.engine.services)
 }
@@ -288,6 +280,111 @@ fn find_peers(
     Fleet::start(plan, interceptors, agents, readiness, runtime)
 }
 
+/// The cluster's plan, where it is followed.
+fn follow_plan(plan: &Plan, runtime: &Handle) -> ClusterPlan {
+    let followed = plan.consul.as_ref().zip(plan.cluster.as_ref());
+    match followed.filter(|_| plan.pilot.follows_plan) {
+        Some((client, cluster)) => {
+            let record = cluster_plan::record(client.clone(), cluster);
+            ClusterPlan::follow(record, plan.id.clone(), runtime)
+        }
+        None => ClusterPlan::default(),
+    }
+}
+
+/// This copier's part in its cluster, if it has one.
+fn take_part(
+    plan: &Plan,
+    admin: &TcpListener,
+    monitor: &Monitor,
+    shared: &Shared,
+    runtime: &Handle,
+) -> Option<Arc<Membership>> {
+    let (client, cluster) = plan.consul.as_ref().zip(plan.cluster.as_ref())?;
+    let member = Member {
+        id: &plan.id,
+        share: plan.engine.share,
+        admin: admin.local_addr().ok()?,
+    };
+    let (monitor, shared) = (monitor.clone(), shared.clone());
+    let membership = Membership::begin(client, cluster, &member, monitor, shared, runtime);
+    Some(Arc::new(membership))
+}
+
+/// What this copier shows of itself: to operators at its admin port and in its log, and to its cluster.
+struct Shown {
+    shared: Shared,
+    fleet: Fleet,
+    monitor: Monitor,
+    membership: Option<Arc<Membership>>,
+}
+
+impl Shown {
+    fn new(
+        plan: &Plan,
+        fleet: &Fleet,
+        leases: Leases,
+        admin: &TcpListener,
+        runtime: &Runtime,
+    ) -> Self {
+        let shared = Shared::default();
+        let monitor = Monitor::new(&plan.services, shared.clone(), fleet.clone(), leases);
+        if plan.ring.is_some() {
+            runtime.spawn(headline::follow(monitor.clone(), plan.summary));
+        }
+        Self {
+            membership: take_part(plan, admin, &monitor, &shared, runtime.handle()),
+            shared,
+            fleet: fleet.clone(),
+            monitor,
+        }
+    }
+
+    /// Opens the admin port. It ends with the runtime: while the copier drains, its state is of interest.
+    fn serve(
+        &self,
+        listener: TcpListener,
+        plan: &Plan,
+        readiness: &Readiness,
+        privileges: PrivilegeStatus,
+        runtime: &Runtime,
+    ) -> Result<(), ExitError> {
+        let Self {
+            shared,
+            fleet,
+            monitor,
+            membership,
+        } = self;
+        let page = Page::default();
+        runtime.spawn(page.clone().follow(shared.clone()));
+        let agents = fleet.agents().clone();
+        let admin = Admin::new(
+            readiness.clone(),
+            metrics::registry(shared.clone(), agents, monitor.clone()),
+            status(shared, fleet.clone(), monitor.clone(), membership.clone()),
+        );
+        admin
+            .merge(control::shown(shared.clone()))
+            .merge(page.router())
+            .section(plan.security.clone())
+            .section(privileges)
+            .serve(listener, runtime.handle(), std::future::pending())
+    }
+
+    /// How things stand, in words.
+    fn sentence(&self) -> impl Fn() -> String + Send + 'static {
+        let monitor = self.monitor.clone();
+        move || monitor.sentence()
+    }
+
+    /// Tells the cluster that this copier ends.
+    fn leave(&self, runtime: &Runtime) {
+        if let Some(membership) = &self.membership {
+            runtime.block_on(membership.leave());
+        }
+    }
+}
+
 /// The recording that is replayed, if one is.
 fn open_feed(plan: &Plan, waker: &Waker) -> Result<Option<Feed>, ExitError> {
     let open = |config| Feed::open(config, waker.clone());
@@ -364,6 +461,7 @@ fn status(
     shared: &Shared,
     fleet: Fleet,
     monitor: Monitor,
+    membership: Option<Arc<Membership>>,
 ) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
     let reports = shared.clone();
     // Which run of the copier this is, for readers that stay longer than it.
@@ -382,6 +480,7 @@ fn status(
             "router_agents": fleet.agents().status(),
             "unguarded": fleet.agents().is_unguarded(),
             "consul": fleet.status(),
+            "cluster": membership.as_deref().map(Membership::status),
         })
     }
 }

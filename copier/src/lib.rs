@@ -26,7 +26,8 @@
 //! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent; [`diversion`]: whether they hold.
 //! - [`fleet`]: which of both there are, by lists or by Consul; [`reload`]: the lists may change at SIGHUP.
-//! - [`share`]: the part of the sources that is this copier's by a lock in Consul.
+//! - [`share`]: the part of the sources that is this copier's by a lock in Consul; [`cluster_plan`]: how much the whole
+//!   cluster copies; [`leases`]: both, and whether this copier may send by them; [`membership`]: what this copier says of itself there, and who the others are.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over this copier's links, of this engine's flows.
@@ -43,6 +44,7 @@ pub mod check;
 pub mod check_config;
 pub mod cli;
 mod clock;
+pub mod cluster_plan;
 pub mod command;
 mod conntrack;
 pub mod control;
@@ -55,9 +57,11 @@ pub mod inbox;
 pub mod inspect;
 pub mod intake;
 pub mod interceptors;
+pub mod leases;
 pub mod local;
 #[cfg(test)]
 mod made_recording;
+pub mod membership;
 pub mod metrics;
 pub mod moderation;
 pub mod offline;

@@ -147,9 +147,15 @@ pub struct Options {
     #[command(flatten)]
     pub consul: ConsulOptions,
 
-    /// Take part in this cluster's shares (-f auto); by default in the first that -s names as consul:NAME.
+    /// The cluster whose shares (-f auto) and plan (--follow-plan) this copier has a part in, and where it is
+    /// registered; by default the first that -s names as consul:NAME.
     #[arg(long, value_name = "NAME", help_heading = "Consul")]
     pub cluster: Option<Cluster>,
+
+    /// Copy as much as the cluster's plan in Consul says (`ctl --consul URL --cluster NAME`), and never more than -n, -r
+    /// or --intensity; send nothing while the plan is not known.
+    #[arg(long, help_heading = "Consul")]
+    pub follow_plan: bool,
 
     /// Keep the last known peers here, for a start while Consul is away.
     #[arg(
@@ -413,21 +419,17 @@ impl Options {
         }
     }
 
-    /// The cluster that this copier takes part in.
+    /// The cluster that this copier takes part in; none is named.
     ///
     /// # Errors
-    /// None is named.
-    pub fn cluster_name(&self) -> Result<Cluster, ExitError> {
+    /// Interceptors that cannot be read.
+    pub fn cluster_name(&self) -> Result<Option<Cluster>, ExitError> {
         if let Some(cluster) = &self.cluster {
-            return Ok(cluster.clone());
+            return Ok(Some(cluster.clone()));
         }
         let list = self.interceptors();
         let list = list.map_err(|error| ExitError::usage(error.to_string()))?;
-        list.clusters.into_iter().next().ok_or_else(|| {
-            ExitError::usage(
-                "-f auto: name the cluster whose copiers share the sources with --cluster",
-            )
-        })
+        Ok(list.clusters.into_iter().next())
     }
 }
 

@@ -16,6 +16,7 @@ use millrace_channel::transport::Security;
 use millrace_daemon::exit::ExitError;
 use millrace_engine::{Config, SourcePool};
 use millrace_fleet::consul::Client;
+use millrace_fleet::peers::Cluster;
 use millrace_fleet::peers::PeerList;
 use millrace_notation::address::{DefaultPort, Mapping};
 use millrace_proto::v1::Need;
@@ -66,7 +67,9 @@ pub struct Plan {
     pub router_agents: PeerList,
     /// Consul, where peers are to be found, or a share is to be had there.
     pub consul: Option<Client>,
-    /// Where the last known of these are kept.
+    /// The cluster that this copier takes part in.
+    pub cluster: Option<Cluster>,
+    /// Where the last known peers are kept.
     pub state_dir: PathBuf,
     /// What router-agents are asked for, also those that are named later; or why they cannot be.
     pub diverted: Result<Need, ExitError>,
@@ -145,11 +148,8 @@ impl Plan {
         let outlet = outlet(options, local.is_some())?;
         let found = [&interceptors, &router_agents];
         let searched = found.iter().any(|list| !list.clusters.is_empty());
-        let shares = matches!(options.intensity.share, Some(ShareOption::Auto(_)));
-        if shares {
-            options.cluster_name()?;
-        }
-        let consul = (searched || shares || options.cluster.is_some())
+        let cluster = cluster(options)?;
+        let consul = (searched || cluster.is_some())
             .then(|| options.consul.client())
             .transpose()?;
         let claim = options
@@ -175,6 +175,7 @@ impl Plan {
             diverted,
             router_agents,
             consul,
+            cluster,
             state_dir: options.state_dir.clone(),
             connections: options.connections,
             id: options
@@ -190,7 +191,7 @@ impl Plan {
             },
             probe: probes(options),
             local,
-            pilot: intensity::pilot(&options.intensity, &engine)?,
+            pilot: intensity::pilot(&options.intensity, &engine, options.follow_plan)?,
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
             services: options.services.as_slice().to_vec(),
@@ -296,6 +297,20 @@ fn check_families(options: &Options, engine: &Config) -> Result<(), ExitError> {
         }
     }
     Ok(())
+}
+
+fn cluster(options: &Options) -> Result<Option<Cluster>, ExitError> {
+    let named = options.cluster_name()?;
+    let lacks = |what: &str| {
+        Err(ExitError::usage(format!(
+            "{what}: name the cluster that this copier takes part in with --cluster"
+        )))
+    };
+    match options.intensity.share {
+        Some(ShareOption::Auto(_)) if named.is_none() => lacks("-f auto"),
+        Some(_) | None if options.follow_plan && named.is_none() => lacks("--follow-plan"),
+        Some(_) | None => Ok(named),
+    }
 }
 
 fn claim(engine: &Config) -> Result<ClaimSet, ExitError> {

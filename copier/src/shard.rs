@@ -39,6 +39,7 @@ use crate::control::Commands;
 use crate::diversion::Diversion;
 use crate::inbox::{Inbox, Input};
 use crate::intake::{Batch, Intake};
+use crate::leases::{Consent, Leases};
 use crate::local::Answers;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, Step};
@@ -46,7 +47,6 @@ use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::report::{Report, Shared, Sources};
 use crate::routes::{Routes, moment};
-use crate::share::Claim;
 use millrace_pilot::{Pilot, PilotConfig, Sight};
 use millrace_routes::copier::{InterceptorId, LinkId};
 
@@ -93,7 +93,9 @@ pub struct Shard {
     sight: Sight<LinkId>,
     commands: Commands,
     agents: Agents,
-    claim: Claim,
+    leases: Leases,
+    /// The cluster's plan was known at the last look.
+    knows_plan: bool,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     moderation: Moderation,
@@ -133,8 +135,8 @@ pub struct Parts {
     pub commands: Commands,
     /// Who keeps responses from the real clients.
     pub agents: Agents,
-    /// Whether the sources are this copier's own.
-    pub claim: Claim,
+    /// What it needs of Consul to send.
+    pub leases: Leases,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -190,7 +192,8 @@ impl Shard {
             pilot,
             commands: parts.commands,
             agents: parts.agents,
-            claim: parts.claim,
+            leases: parts.leases,
+            knows_plan: false,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             moderation: parts.moderation,
@@ -239,7 +242,7 @@ impl Shard {
             let now = self.clock.now();
             let answered = self.take_answers(now);
             // Without answers, or sources of its own, nothing can be finished.
-            if self.answers.as_ref().is_some_and(Answers::is_lost) || self.claim.is_lost() {
+            if self.answers.as_ref().is_some_and(Answers::is_lost) || self.leases.share.is_lost() {
                 break;
             }
             let fed = self.feed(now);
@@ -287,6 +290,7 @@ impl Shard {
     /// Unless responses are kept from the real clients, nothing begins; once they are not any more,
     /// nothing is sent.
     fn ask_agents(&mut self, now: Time) {
+        self.obey_plan_first();
         let diversion = if self.routes.is_unsafe() {
             Diversion::Lapsed
         } else {
@@ -298,16 +302,34 @@ impl Shard {
             self.engine.set_open(now, self.routes.is_open());
         }
         let (now, at) = (Instant::now(), BootTime::now());
-        self.standstill
-            .tell(now, at, diversion, self.claim.is_valid());
+        self.standstill.tell(now, at, diversion, self.consent());
+    }
+
+    /// Whether Consul, as far as it is needed, lets this copier send at this moment.
+    fn consent(&self) -> Consent {
+        match self.leases.consent() {
+            // What it says has not been obeyed yet.
+            Consent::Given if !self.knows_plan => Consent::NoPlan,
+            consent => consent,
+        }
     }
 
     /// Whether agents and Consul let this copier send at this moment.
     fn leave_to_send(&self) -> Diversion {
-        match self.claim.is_valid() {
-            true => self.agents.diversion(),
-            false => Diversion::Lapsed,
+        match self.consent() {
+            Consent::Given => self.agents.diversion(),
+            Consent::NoShare | Consent::NoPlan => Diversion::Lapsed,
         }
+    }
+
+    /// A plan that is known again is obeyed before anything that waited is sent.
+    fn obey_plan_first(&mut self) {
+        let known = self.leases.plan.is_valid();
+        if known && !self.knows_plan {
+            self.steer_at = Instant::now();
+            self.steer();
+        }
+        self.knows_plan = known;
     }
 
     /// Takes in what was captured until now: connections that began before the copier was told to end

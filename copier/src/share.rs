@@ -23,7 +23,10 @@ pub fn take(options: &mut Options) -> Result<Option<Slot>, ExitError> {
     let Some(ShareOption::Auto(of)) = options.intensity.share else {
         return Ok(None);
     };
-    let cluster = options.cluster_name()?;
+    // A plan was made of these options: it has one.
+    let Some(cluster) = options.cluster_name()? else {
+        return Ok(None);
+    };
     let client = options.consul.client()?;
     let prefix = format!("millrace/{cluster}/shares/");
     let owner = millrace_daemon::listen::host_name();

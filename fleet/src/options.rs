@@ -102,6 +102,7 @@ impl Membership {
             id,
             bound,
             advertise: self.advertise,
+            details: Vec::new(),
         };
         Registrar::start(self.client, &registration, told, runtime)
     }

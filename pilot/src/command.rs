@@ -15,4 +15,6 @@ pub enum Command {
     Pause,
     /// On from where a pause, a guard or a stop left it.
     Resume,
+    /// Nothing is copied any more: open copies end, too.
+    Stop,
 }

@@ -1,6 +1,7 @@
 //! The pilot on simulated time and samples.
 
 use super::*;
+use crate::sight::Blindness;
 use millrace_engine::Stats;
 
 /// What happens in a second at intensity 1.
@@ -51,6 +52,7 @@ impl Flight {
             guards: guards.0,
             window: Duration::from_secs(10),
             min_sample: 50,
+            follows_plan: false,
         };
         Self {
             pilot: Pilot::new(config),
@@ -90,6 +92,7 @@ impl Flight {
                 flowing: self.flowing,
                 view: self.view.unwrap_or(View::Clear { heard_at: now }),
                 sample: Some(self.sums.clone()),
+                plan: None,
             };
             let tick = self.pilot.tick(now, observed);
             self.stops += u32::from(tick.stop);
@@ -300,13 +303,15 @@ fn an_engine_that_has_done_nothing_is_no_reason_for_anything() {
             flowing: true,
             view: View::Clear { heard_at: now },
             sample: Some(nothing(engine.stats())),
+            plan: None,
         };
         let tick = flight.pilot.tick(now, observed);
         assert_eq!(
             tick,
             Tick {
                 intensity: Intensity::ONE,
-                stop: false
+                stop: false,
+                note: None,
             }
         );
     }

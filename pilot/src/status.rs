@@ -27,6 +27,26 @@ pub struct IntensityStatus {
     pub guards: Vec<GuardStatus>,
     /// The last decisions, oldest first.
     pub decisions: Vec<Decision>,
+    /// The plan of the cluster, where it is followed: no more is copied than it says.
+    #[serde(default)]
+    pub plan: Option<PlanStatus>,
+}
+
+/// A plan of a cluster, as one copier sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanStatus {
+    /// Counts what was decided; 0: no plan is known.
+    pub edition: u64,
+    /// Replicas per session that begins now.
+    pub now: f64,
+    /// How things stand.
+    pub mode: Mode,
+    /// The ramp, if one is followed.
+    pub ramp: Option<RampStatus>,
+    /// Its guards, as they are seen here.
+    pub guards: Vec<GuardStatus>,
+    /// What was decided, oldest first.
+    pub changes: Vec<Change>,
 }
 
 fn once() -> u16 {
@@ -44,7 +64,7 @@ pub enum Mode {
     Held,
     /// The operator has paused.
     Paused,
-    /// A guard has stopped everything.
+    /// A guard has stopped everything; of a cluster's plan, an operator may have.
     Stopped,
 }
 
@@ -54,13 +74,13 @@ impl fmt::Display for Mode {
             Self::Running => "running",
             Self::Held => "held by a guard",
             Self::Paused => "paused",
-            Self::Stopped => "stopped by a guard",
+            Self::Stopped => "stopped",
         })
     }
 }
 
 /// Where a ramp stands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RampStatus {
     /// The ramp as it is written.
     pub stages: String,
@@ -74,7 +94,7 @@ pub struct RampStatus {
 }
 
 /// What a guard sees.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardStatus {
     /// The rule as it is written.
     pub rule: String,
@@ -101,6 +121,43 @@ pub struct Decision {
     pub intensity: f64,
 }
 
+/// Something that was decided, and by whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// When, in seconds since 1970 by the clock of whoever decided.
+    pub at: u64,
+    /// Who: an operator as `USER@HOST`, or a copier by its name.
+    pub by: String,
+    /// What, and on which figures.
+    pub what: String,
+    /// The intensity afterwards.
+    pub intensity: f64,
+}
+
+impl fmt::Display for RampStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {:.0} of {:.0} s",
+            self.stages, self.position_seconds, self.length_seconds
+        )
+    }
+}
+
+impl fmt::Display for GuardStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.rule)?;
+        match self.value {
+            Some(value) => write!(f, "{value:.3} from {}", self.count)?,
+            None if self.lacks_live => {
+                f.write_str("too few answers of the live server to compare with")?;
+            }
+            None => f.write_str("nothing to judge yet")?,
+        }
+        f.write_str(if self.broken { ", broken" } else { "" })
+    }
+}
+
 impl fmt::Display for IntensityStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let times = match self.factor {
@@ -114,11 +171,7 @@ impl fmt::Display for IntensityStatus {
                 (true, None) => ", waits until something can be sent",
                 (false, _) => "",
             };
-            writeln!(
-                f,
-                "  ramp    {}: {:.0} of {:.0} s{waits}",
-                ramp.stages, ramp.position_seconds, ramp.length_seconds
-            )?;
+            writeln!(f, "  ramp    {ramp}{waits}")?;
         }
         if let Some(scale) = self.scale {
             writeln!(
@@ -130,18 +183,30 @@ impl fmt::Display for IntensityStatus {
             writeln!(f, "  guards do not judge: {blind}")?;
         }
         for guard in &self.guards {
-            write!(f, "  guard   {}: ", guard.rule)?;
-            match guard.value {
-                Some(value) => write!(f, "{value:.3} from {}", guard.count)?,
-                None if guard.lacks_live => {
-                    f.write_str("too few answers of the live server to compare with")?;
-                }
-                None => f.write_str("nothing to judge yet")?,
-            }
-            writeln!(f, "{}", if guard.broken { ", broken" } else { "" })?;
+            writeln!(f, "  guard   {guard}")?;
         }
         for decision in &self.decisions {
             writeln!(f, "  {:>7.1} s {}", decision.at_seconds, decision.what)?;
+        }
+        let Some(plan) = &self.plan else {
+            return Ok(());
+        };
+        if plan.edition == 0 {
+            return writeln!(
+                f,
+                "  plan    of the cluster: not known: nothing new is copied"
+            );
+        }
+        writeln!(
+            f,
+            "  plan    of the cluster, edition {}: {} ({})",
+            plan.edition, plan.now, plan.mode
+        )?;
+        if let Some(ramp) = &plan.ramp {
+            writeln!(f, "  plan's ramp  {ramp}")?;
+        }
+        for guard in &plan.guards {
+            writeln!(f, "  plan's guard {guard}")?;
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
-//! `millrace-copier ctl`: tells a running copier how much to copy and what to log, over its Unix socket.
+//! `millrace-copier ctl`: tells a running copier how much to copy and what to log, over its Unix socket; or all of a
+//! cluster, by its plan in Consul.
 //!
-//! - [`status`]: how running copiers stand.
+//! - [`status`]: how running copiers of this host stand.
+//! - `cluster`: a cluster's plan, and its copiers.
 
+mod cluster;
 pub mod status;
 
 use std::io;
@@ -16,9 +19,13 @@ use millrace_daemon::status::printable;
 use crate::command::{self, Arguments};
 use crate::control::{default_path, instances};
 use crate::options::ADMIN;
+use millrace_engine::Intensity;
+use millrace_fleet::options::ConsulOptions;
+use millrace_fleet::peers::Cluster;
 use millrace_pilot::IntensityStatus;
+use millrace_pilot::ramp::Ramp;
 
-/// Tells a running copier how much to copy.
+/// Tells a running copier how much to copy; with --cluster all copiers of a cluster, by its plan in Consul.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
     name = "millrace-copier-ctl",
@@ -31,8 +38,17 @@ struct Options {
     action: Action,
 
     /// intensity: how much is copied from now on, such as 0.2, 20% or 2.5; without it the present one
-    /// is shown. ramp: the stages, such as 10%..100%/5m,hold:10m,300%. log-level: a filter, as of --log-level.
+    /// is shown. ramp: the stages, such as 10%..100%/5m,hold:10m,300%. guards: rules, as of --guard, or none.
+    /// log-level: a filter, as of --log-level.
     value: Option<String>,
+
+    /// Where Consul is.
+    #[command(flatten)]
+    consul: ConsulOptions,
+
+    /// Write the plan of this cluster, which copiers with --follow-plan follow.
+    #[arg(long, value_name = "NAME", help_heading = "Consul", conflicts_with_all = ["admin", "control"])]
+    cluster: Option<Cluster>,
 
     /// Admin port of the copier: tells which copier of this host is meant, where there are several.
     #[arg(long, value_name = "ADDR:PORT")]
@@ -53,8 +69,13 @@ enum Action {
     Pause,
     /// Go on after a pause, or after a guard has held or stopped
     Resume,
-    /// End the copier: open sessions finish first, within its --grace
+    /// End the copier: open sessions finish first, within its --grace. With --cluster: all copies end within 2 s, and
+    /// copiers wait for `resume`
     Stop,
+    /// Show a cluster's plan, who changed it, and its copiers
+    Status,
+    /// Set what must not happen at a cluster's targets; none: nothing is guarded
+    Guards,
     /// Log by another filter from now on, such as debug or info,millrace_channel=debug
     LogLevel,
 }
@@ -71,23 +92,24 @@ pub(crate) fn command_line() -> clap::Command {
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: Options = command::parse(arguments)?;
     let value = options.value.as_deref();
+    if let Some(cluster) = &options.cluster {
+        return cluster::run(&options.consul.client()?, cluster, options.action, value);
+    }
+    if options.consul.consul.is_some() {
+        return Err(ExitError::usage(
+            "--consul: name the cluster whose plan is meant with --cluster",
+        ));
+    }
     let (path, body) = match (options.action, value) {
         (Action::Intensity, None) => return show(admin(options.admin)?),
         (Action::Intensity, Some(value)) => {
-            let checked: Result<millrace_engine::Intensity, _> = value.parse();
-            checked.map_err(|error| ExitError::usage(error.to_string()))?;
+            intensity(value)?;
             ("/intensity", value.to_owned())
         }
-        (Action::Ramp, Some(value)) => {
-            let checked: Result<millrace_pilot::ramp::Ramp, _> = value.parse();
-            checked.map_err(|error| ExitError::usage(format!("ramp: {error}")))?;
-            let body = serde_json::json!({ "ramp": value });
+        (Action::Ramp, stages) => {
+            ramp(stages)?;
+            let body = serde_json::json!({ "ramp": stages });
             ("/intensity", body.to_string())
-        }
-        (Action::Ramp, None) => {
-            return Err(ExitError::usage(
-                "ctl ramp: the stages are missing: write `ctl ramp 10%..100%/5m`",
-            ));
         }
         (Action::LogLevel, Some(value)) => ("/log-level", value.to_owned()),
         (Action::LogLevel, None) => {
@@ -99,9 +121,18 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
         (Action::Resume, None) => ("/resume", String::new()),
         (Action::Stop, None) => ("/stop", String::new()),
         (Action::Pause | Action::Resume | Action::Stop, Some(value)) => {
-            return Err(ExitError::usage(format!(
-                "'{value}': only `ctl intensity`, `ctl ramp` and `ctl log-level` take a value"
-            )));
+            return Err(no_value(value));
+        }
+        (Action::Status, _) => {
+            return Err(ExitError::usage(
+                "ctl status shows a cluster: name it with --cluster; `millrace-copier status` shows the copiers of \
+                 this host",
+            ));
+        }
+        (Action::Guards, _) => {
+            return Err(ExitError::usage(
+                "ctl guards sets those of a cluster's plan: name it with --cluster; those of one copier are its --guard",
+            ));
         }
     };
     let socket = match options.control {
@@ -117,6 +148,25 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
             printable(&answer.body)
         ))),
     }
+}
+
+fn intensity(value: &str) -> Result<Intensity, ExitError> {
+    let read: Result<Intensity, _> = value.parse();
+    read.map_err(|error| ExitError::usage(error.to_string()))
+}
+
+fn ramp(stages: Option<&str>) -> Result<Ramp, ExitError> {
+    let stages = stages.ok_or_else(|| {
+        ExitError::usage("ctl ramp: the stages are missing: write `ctl ramp 10%..100%/5m`")
+    })?;
+    let read: Result<Ramp, _> = stages.parse();
+    read.map_err(|error| ExitError::usage(format!("ramp: {error}")))
+}
+
+fn no_value(value: &str) -> ExitError {
+    ExitError::usage(format!(
+        "'{value}': only `ctl intensity`, `ctl ramp`, `ctl guards` and `ctl log-level` take a value"
+    ))
 }
 
 /// The admin port of the copier that is meant: the one that is named, or the only one of this host.

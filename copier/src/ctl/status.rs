@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::status::{self, Said, StatusOptions, first_lines, printable};
+use millrace_fleet::consul::Enrolled;
+use serde::Deserialize;
 use serde_json::Value;
+
+use super::cluster::line;
 
 use crate::command::{self, Arguments};
 use crate::control::instances;
@@ -151,6 +155,7 @@ impl fmt::Display for Screen<'_> {
         f.write_str(&first_lines(self.status))?;
         self.figures(f)?;
         self.path(f)?;
+        self.cluster(f)?;
         let decisions = self.list("/report/intensity/decisions");
         for decision in decisions.iter().rev().take(LATELY) {
             let at = decision["at_seconds"].as_f64().unwrap_or_default();
@@ -219,6 +224,50 @@ impl Screen<'_> {
             ),
             self.text("/report/intensity/mode"),
         )
+    }
+
+    /// The cluster that it takes part in.
+    fn cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let copiers = self.list("/cluster/copiers");
+        let silent = |copier: &Value| copier["standing"] == "silent";
+        let doubt = match self.text("/cluster/doubt") {
+            "" => String::new(),
+            why => format!("; as it was known last: {}", printable(why)),
+        };
+        if !self.text("/cluster/cluster").is_empty() {
+            writeln!(
+                f,
+                "  cluster     {}: {} copiers, {} without a word{doubt}",
+                self.text("/cluster/cluster"),
+                copiers.len(),
+                copiers.iter().filter(|it| silent(it)).count(),
+            )?;
+        }
+        for copier in copiers.iter().take(LISTED) {
+            if let Ok(copier) = Enrolled::deserialize(copier) {
+                writeln!(f, "    {}", line(&copier))?;
+            }
+        }
+        if self
+            .status
+            .pointer("/report/intensity/plan/edition")
+            .is_some()
+        {
+            writeln!(
+                f,
+                "  plan        edition {}: {}, {}",
+                self.number("/report/intensity/plan/edition"),
+                percent(self.float("/report/intensity/plan/now")),
+                self.text("/report/intensity/plan/mode"),
+            )?;
+        }
+        let changes = self.list("/report/intensity/plan/changes");
+        for change in changes.iter().rev().take(LATELY) {
+            let (by, what) = (&change["by"], &change["what"]);
+            let said = |it: &Value| printable(it.as_str().unwrap_or_default());
+            writeln!(f, "    {}: {}", said(by), said(what))?;
+        }
+        Ok(())
     }
 
     /// The way to the targets and back.
@@ -301,9 +350,21 @@ mod tests {
                 "sessions": { "captured": 50, "refused": { "memory": 3, "sources": 9 } },
                 "targets": [{ "target": "198.18.2.20:80", "state": "failed", "finding": "lost" }],
                 "turn_lag": { "count": 5, "p50": 100, "p99": 1500 },
+                "intensity": { "plan": {
+                    "edition": 7, "now": 2.0, "mode": "running",
+                    "changes": [{ "at": 1, "by": "me@ops", "what": "the operator has set 2", "intensity": 2.0 }],
+                } },
             },
             "interceptors": [{ "address": "h:1", "connected": false, "last_error": "refused" }],
             "router_agents": [{ "address": "a:1", "held": true }],
+            "cluster": {
+                "cluster": "web",
+                "doubt": "Consul is away",
+                "copiers": [
+                    { "id": "live1", "node": "n1", "standing": "well", "said": "copying", "share": "1 of 64", "version": "1" },
+                    { "id": "live2", "node": "n2", "standing": "silent", "said": "", "share": "", "version": "1" },
+                ],
+            },
         });
         let screen = Screen {
             status: &status,
@@ -325,6 +386,11 @@ mod tests {
             "interceptors 0 of 1 connected, router-agents 1 of 1 hold, targets 0 of 1 open",
             "interceptor h:1: down: refused",
             "target 198.18.2.20:80: failed: lost",
+            "cluster     web: 2 copiers, 1 without a word; as it was known last: Consul is away",
+            "copier  live1 on n1, share 1 of 64: copying",
+            "copier  live2 on n2, share not known: no word for 15 s: ",
+            "plan        edition 7: 200%, running",
+            "me@ops: the operator has set 2",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }

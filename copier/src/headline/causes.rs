@@ -24,8 +24,9 @@ type Why = (Cause, String, Option<String>);
 
 /// How things stand.
 pub(super) fn headline(facts: &Facts<'_>) -> Headline {
-    let causes: [fn(&Facts<'_>) -> Option<Why>; 10] = [
-        starting, decided, share, links, held_back, agents, targets, silence, stalled, refusal,
+    let causes: [fn(&Facts<'_>) -> Option<Why>; 12] = [
+        starting, plan, planned, decided, share, links, held_back, agents, targets, silence,
+        stalled, refusal,
     ];
     let mut also = also(facts);
     if let Some((cause, sentence, next)) = causes.iter().find_map(|cause| cause(facts)) {
@@ -184,6 +185,48 @@ fn share(facts: &Facts<'_>) -> Option<Why> {
         why,
         Some("it goes on by itself once Consul confirms the share"),
     ))
+}
+
+fn plan(facts: &Facts<'_>) -> Option<Why> {
+    let why = facts.unplanned?;
+    Some(not_copying(
+        Cause::Plan,
+        why,
+        Some("it goes on by itself once Consul answers"),
+    ))
+}
+
+/// What the cluster's plan leaves of it.
+fn planned(facts: &Facts<'_>) -> Option<Why> {
+    let plan = facts.report.intensity.plan.as_ref()?;
+    if plan.edition == 0 {
+        return Some((
+            Cause::Operator,
+            "no new session is copied: the cluster has no plan yet (--follow-plan)".to_owned(),
+            Some("`millrace-copier ctl --consul URL --cluster NAME intensity 100%`".to_owned()),
+        ));
+    }
+    let last = plan.changes.last();
+    let last = last.map_or(String::new(), |it| format!(": {} ({})", it.what, it.by));
+    let resume = Some("`millrace-copier ctl --consul URL --cluster NAME resume`".to_owned());
+    match plan.mode {
+        Mode::Stopped => Some((
+            Cause::Stopped,
+            format!("not copying: the cluster's plan is stopped{last}"),
+            resume,
+        )),
+        Mode::Paused => Some((
+            Cause::Operator,
+            format!("no new session is copied: the cluster's plan is paused{last}"),
+            resume,
+        )),
+        Mode::Running | Mode::Held if plan.now <= 0.0 => Some((
+            Cause::Operator,
+            format!("no new session is copied: the cluster's plan is at 0%{last}"),
+            None,
+        )),
+        Mode::Running | Mode::Held => None,
+    }
 }
 
 fn held_back(facts: &Facts<'_>) -> Option<Why> {
@@ -396,6 +439,7 @@ mod tests {
             agents: &agents,
             known: &[Known::default(), Known::default()],
             unowned: None,
+            unplanned: None,
             listeners: &|| Some(std::sync::Arc::default()),
         })
     }

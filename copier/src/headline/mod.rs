@@ -30,9 +30,9 @@ use self::window::Window;
 pub(crate) use self::words::percent;
 
 use crate::fleet::{Fleet, Known};
+use crate::leases::Leases;
 use crate::report::Report;
 use crate::report::Shared;
-use crate::share::Claim;
 use crate::sockets::Listeners;
 
 /// How things stand.
@@ -65,6 +65,8 @@ pub enum Cause {
     RouterAgents,
     /// Its share of the sources may be another copier's.
     Share,
+    /// The cluster's plan is not known.
+    Plan,
     /// No probe of a target has come back.
     FirstContact,
     /// No packet of a client has been seen.
@@ -77,7 +79,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Starting,
         Self::Stopped,
         Self::Operator,
@@ -85,6 +87,7 @@ impl Cause {
         Self::Interceptors,
         Self::RouterAgents,
         Self::Share,
+        Self::Plan,
         Self::FirstContact,
         Self::Silence,
         Self::Refused,
@@ -101,6 +104,7 @@ impl Cause {
             Self::Interceptors => "interceptors",
             Self::RouterAgents => "router_agents",
             Self::Share => "share",
+            Self::Plan => "plan",
             Self::FirstContact => "first_contact",
             Self::Silence => "silence",
             Self::Refused => "refused",
@@ -153,6 +157,8 @@ struct Facts<'a> {
     known: &'a [Known; 2],
     /// Why the sources may be another copier's, if they may.
     unowned: Option<&'a str>,
+    /// Why it is not known how much may be sent, if it is not.
+    unplanned: Option<&'a str>,
     /// Where this host listens, once that is known.
     listeners: &'a dyn Fn() -> Option<Arc<Listeners>>,
 }
@@ -163,7 +169,7 @@ pub struct Monitor {
     services: Arc<[Mapping]>,
     shared: Shared,
     fleet: Fleet,
-    claim: Claim,
+    leases: Leases,
     window: Arc<Mutex<Window>>,
     found: Arc<Mutex<Found>>,
 }
@@ -187,12 +193,12 @@ impl fmt::Debug for Monitor {
 
 impl Monitor {
     /// A monitor of a copier of these services.
-    pub fn new(services: &[Mapping], shared: Shared, fleet: Fleet, claim: Claim) -> Self {
+    pub fn new(services: &[Mapping], shared: Shared, fleet: Fleet, leases: Leases) -> Self {
         Self {
             services: services.into(),
             shared,
             fleet,
-            claim,
+            leases,
             window: Arc::default(),
             found: Arc::default(),
         }
@@ -214,7 +220,8 @@ impl Monitor {
             links: &self.fleet.interceptors().status(),
             agents: &self.fleet.agents().status(),
             known: &self.fleet.known(),
-            unowned: self.claim.obstacle().as_deref(),
+            unowned: self.leases.share.obstacle().as_deref(),
+            unplanned: self.leases.plan.obstacle().as_deref(),
             listeners: &|| self.listeners(),
         })
     }

@@ -68,12 +68,13 @@ const duration = (seconds) => {
 // The headline.
 const CAUSES = {
   starting: ["wait", "Starting"],
-  stopped: ["bad", "Stopped by a guard"],
+  stopped: ["bad", "Stopped"],
   operator: ["wait", "No new session is copied"],
   held_back: ["wait", "Held back"],
   interceptors: ["bad", "No interceptor"],
   router_agents: ["bad", "Responses are not diverted"],
   share: ["bad", "No share of its own"],
+  plan: ["bad", "The cluster's plan is not known"],
   first_contact: ["bad", "No first contact with the target"],
   silence: ["wait", "Nothing captured"],
   refused: ["bad", "Refused"],
@@ -173,6 +174,30 @@ const showIntensity = ({ report: { intensity } }) => {
     count(guard.count),
     { text: guard.broken ? `${WARNING}broken` : blind ?? (guard.lacks_live ? "too few live answers to judge by" : "kept"), bad: guard.broken },
   ])));
+};
+
+// The cluster, where this copier takes part in one.
+const SILENT = "no word for 15 s";
+const showCluster = ({ cluster, report: { intensity: { plan } } }) => {
+  byId("fleet").hidden = !cluster;
+  if (!cluster) return;
+  const last = plan?.changes[plan.changes.length - 1];
+  fill(byId("plan"), ...tiles([
+    ["Cluster", cluster.cluster, cluster.registration.registered ? "this copier is registered" : `${WARNING}not registered: ${cluster.registration.trouble}`],
+    ["Plan", !plan ? "not followed" : plan.edition ? percent(plan.now) : "none yet",
+      plan?.edition ? `${plan.mode}, edition ${plan.edition}` : plan ? "nothing new is copied" : "--follow-plan"],
+    ["Last change", last ? last.by : "none", last?.what ?? ""],
+  ]));
+  const silent = (copier) => copier.standing === "silent";
+  fill(byId("copiers"),
+    ...(cluster.doubt ? [make("p", { classes: "bad", text: `${WARNING}as it was known last: ${cluster.doubt}` })] : []),
+    ...table("Copiers", [["Copier"], ["Node"], ["Share"], ["What it says"]], cluster.copiers.map((copier) => [
+      copier.id, copier.node, copier.share,
+      { text: silent(copier) ? `${WARNING}${SILENT}: ${copier.said}` : copier.said, bad: copier.standing !== "well" },
+    ])),
+    ...table("Changes of the plan", [["When"], ["Who"], ["What"], ["Intensity", true]], (plan?.changes ?? []).slice(-10).reverse().map((change) => [
+      new Date(change.at * 1000).toLocaleString(), change.by, change.what, percent(change.intensity),
+    ])));
 };
 
 const table = (caption, heads, rows) => {
@@ -402,6 +427,7 @@ const show = (status) => {
   showTiles(status);
   showIntensity(status);
   showReasons(status);
+  showCluster(status);
   showHosts(status);
   if (another) startHistory();
   else loadHistory();

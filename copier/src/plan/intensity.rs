@@ -70,7 +70,17 @@ pub(super) fn key(options: &IntensityOptions) -> IntensityKey {
 ///
 /// # Errors
 /// A ramp beside something else that says how much.
-pub(super) fn pilot(options: &IntensityOptions, engine: &Config) -> Result<PilotConfig, ExitError> {
+pub(super) fn pilot(
+    options: &IntensityOptions,
+    engine: &Config,
+    follows_plan: bool,
+) -> Result<PilotConfig, ExitError> {
+    if follows_plan && (options.ramp.is_some() || options.gradual) {
+        return Err(ExitError::usage(
+            "--follow-plan leaves the ramp to the cluster's plan: leave out --ramp and -g, and begin it with \
+             `millrace-copier ctl --consul URL --cluster NAME ramp STAGES`",
+        ));
+    }
     if let (Some(_), Some((other, _))) = (&options.ramp, said(options).first()) {
         return Err(ExitError::usage(format!(
             "--ramp and {other} both say how much is copied: end the ramp with that level instead"
@@ -82,8 +92,12 @@ pub(super) fn pilot(options: &IntensityOptions, engine: &Config) -> Result<Pilot
         ));
     }
     let gradual = options.gradual.then(|| Ramp::gradual(engine.intensity));
+    let unlimited = follows_plan && said(options).is_empty();
     Ok(PilotConfig {
-        intensity: engine.intensity,
+        intensity: match unlimited {
+            true => Intensity::MAX,
+            false => engine.intensity,
+        },
         factor: engine.factor,
         ramp: options.ramp.clone().or(gradual),
         guards: options
@@ -92,6 +106,7 @@ pub(super) fn pilot(options: &IntensityOptions, engine: &Config) -> Result<Pilot
             .map_or_else(Vec::new, |guards| guards.0),
         window: options.guard_window,
         min_sample: options.guard_sample.into(),
+        follows_plan,
     })
 }
 

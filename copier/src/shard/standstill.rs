@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use millrace_daemon::boottime::BootTime;
 
 use crate::diversion::Diversion;
+use crate::leases::Consent;
 
 /// On a crowded host an agent's word may come a moment late. A pause as short is bridged by TCP, and
 /// is no news.
@@ -27,8 +28,14 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// Takes the present state in. `own`: the sources are this copier's own.
-    pub(super) fn tell(&mut self, now: Instant, at: BootTime, diversion: Diversion, own: bool) {
+    /// Takes the present state in. `consent`: Consul's, as far as that is needed.
+    pub(super) fn tell(
+        &mut self,
+        now: Instant,
+        at: BootTime,
+        diversion: Diversion,
+        consent: Consent,
+    ) {
         if diversion != Diversion::Lapsed {
             self.held_at = at;
             self.acknowledged = false;
@@ -59,12 +66,16 @@ impl Standstill {
                 "no session begins: not all router-agents keep the targets' responses from the \
                  real clients yet (/status names them)"
             ),
-            Diversion::Lapsed if !own => tracing::warn!(
-                "nothing is sent: this copier's share of the sources may be another one's (/status says why)"
-            ),
             Diversion::Lapsed => tracing::warn!(
-                "nothing is sent: not all router-agents and interceptors vouch any more that the targets' \
-                 responses are kept from the real clients (/status names them)"
+                "nothing is sent: {}",
+                match consent {
+                    Consent::Given =>
+                        "not all router-agents and interceptors vouch any more that the targets' responses are \
+                         kept from the real clients (/status names them)",
+                    Consent::NoShare =>
+                        "this copier's share of the sources may be another one's (/status says why)",
+                    Consent::NoPlan => "the cluster's plan is not known (/status says why)",
+                }
             ),
         }
     }
@@ -86,12 +97,12 @@ mod tests {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
         assert_eq!(standstill.may_acknowledge(at), None, "nobody ever vouched");
-        standstill.tell(now, at, Diversion::Held, true);
-        standstill.tell(now, at, Diversion::Lapsed, true);
+        standstill.tell(now, at, Diversion::Held, Consent::Given);
+        standstill.tell(now, at, Diversion::Lapsed, Consent::Given);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
         assert_eq!(standstill.may_acknowledge(at), Some(false));
         assert_eq!(standstill.may_acknowledge(at.after(ACKNOWLEDGED)), None);
-        standstill.tell(now, at, Diversion::Held, true);
+        standstill.tell(now, at, Diversion::Held, Consent::Given);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
     }
 
@@ -100,7 +111,12 @@ mod tests {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
         let mut tell = |seconds, diversion| {
-            standstill.tell(now + Duration::from_secs(seconds), at, diversion, true);
+            standstill.tell(
+                now + Duration::from_secs(seconds),
+                at,
+                diversion,
+                Consent::Given,
+            );
             standstill.said
         };
         assert_eq!(tell(0, Diversion::Asked), None);

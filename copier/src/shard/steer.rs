@@ -37,8 +37,12 @@ impl Shard {
             flowing: self.is_flowing(),
             view: self.sight.look(now, open, begun, links),
             sample: sample.then(|| Sample::of(self.engine.stats())),
+            plan: self.leases.plan.now(),
         };
         let tick = self.pilot.tick(now, observed);
+        if let Some(note) = tick.note {
+            self.leases.plan.note(note);
+        }
         self.engine.set_intensity(tick.intensity);
         if tick.stop {
             self.engine.stop_replicas(self.clock.now());

@@ -38,6 +38,8 @@ pub struct Registration {
     pub bound: SocketAddr,
     /// The address to register in place of that.
     pub advertise: Option<IpAddr>,
+    /// What is registered besides, by name.
+    pub details: Vec<(&'static str, String)>,
 }
 
 /// A registration as an operator sees it.
@@ -208,17 +210,22 @@ impl Registration {
     }
 
     fn body(&self, id: &str, address: &str) -> serde_json::Value {
+        let mut meta = json!({
+            "cluster": self.cluster.as_str(),
+            "id": self.id,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        if let Some(meta) = meta.as_object_mut() {
+            let details = self.details.iter();
+            meta.extend(details.map(|(name, value)| ((*name).to_owned(), json!(value))));
+        }
         json!({
             "ID": id,
             "Name": service_name(self.role, &self.cluster),
             "Address": address,
             "Port": self.bound.port(),
             "Tags": ["millrace"],
-            "Meta": {
-                "cluster": self.cluster.as_str(),
-                "id": self.id,
-                "version": env!("CARGO_PKG_VERSION"),
-            },
+            "Meta": meta,
             "Check": {
                 "CheckID": id,
                 "Name": format!("what the {} says of itself", self.role),
@@ -260,6 +267,7 @@ mod tests {
             id: "rs1".to_owned(),
             bound: "[::]:36524".parse().unwrap(),
             advertise: None,
+            details: vec![("share", "1 of 2".to_owned())],
         };
         let body = registration.body("x:rs1:36524", "198.18.2.21");
         assert_eq!(body["Name"], "millrace-interceptor-web");
@@ -275,5 +283,6 @@ mod tests {
             (&body["Meta"]["cluster"], &body["Meta"]["id"]),
             (&json!("web"), &json!("rs1"))
         );
+        assert_eq!(body["Meta"]["share"], "1 of 2");
     }
 }

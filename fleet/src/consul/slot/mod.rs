@@ -316,11 +316,5 @@ async fn acquire(client: &Client, key: &str, session: &str, owner: &str) -> Resu
     let request = Request::put(&["kv", key]).with("acquire", Some(session));
     let request = request.body(json!({ "owner": owner }).to_string());
     let answer = client.send(request.patience(PATIENCE)).await?;
-    match answer.body.as_ref().trim_ascii() {
-        b"true" => Ok(true),
-        b"false" => Ok(false),
-        other => Err(Failure::Unreadable(
-            String::from_utf8_lossy(other).into_owned(),
-        )),
-    }
+    super::yes_or_no(&answer)
 }

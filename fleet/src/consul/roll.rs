@@ -1,0 +1,172 @@
+//! The copiers of a cluster, as they are registered, for people to read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use millrace_channel::tls::Role;
+use serde::{Deserialize, Serialize};
+
+use super::client::{Client, Failure, Request};
+use super::members::service_name;
+use crate::peers::Cluster;
+
+/// More are not shown.
+const MOST: usize = 1024;
+/// Longer words are cut.
+const WORDS: usize = 500;
+
+/// What Consul has of a copier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Consul has had no word of it for 15 s: it has ended, stands still, or has lost Consul.
+    Silent,
+    /// It says that something keeps it from its work.
+    NotWorking,
+    /// It says that it is well.
+    Well,
+}
+
+/// A copier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// Its name (`--id`).
+    pub id: String,
+    /// The node whose agent knows it.
+    pub node: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// What it has said last, or Consul of it.
+    pub said: String,
+    /// Its share of the sources; empty: it has not said.
+    pub share: String,
+    /// Its version.
+    pub version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    node: Node,
+    service: Service,
+    #[serde(default)]
+    checks: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Node {
+    #[serde(default)]
+    node: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Service {
+    #[serde(rename = "ID")]
+    id: String,
+    meta: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    output: String,
+    #[serde(rename = "ServiceID", default)]
+    service_id: String,
+}
+
+/// The copiers of a cluster by Consul's word.
+///
+/// # Errors
+/// Why they are not known.
+pub async fn roll(
+    client: &Client,
+    cluster: &Cluster,
+    patience: Duration,
+) -> Result<Vec<Enrolled>, Failure> {
+    let name = service_name(Role::Copier, cluster);
+    let question = Request::get(&["health", "service", &name]).with("stale", None);
+    let answer = client.send(question.patience(patience)).await?;
+    read(&answer.body).map_err(Failure::Unreadable)
+}
+
+fn read(body: &[u8]) -> Result<Vec<Enrolled>, String> {
+    let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let mut all: Vec<Enrolled> = entries
+        .into_iter()
+        .take(MOST)
+        .map(Entry::enrolled)
+        .collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(all)
+}
+
+impl Entry {
+    fn enrolled(self) -> Enrolled {
+        let meta = self.service.meta.unwrap_or_default();
+        let word = |name: &str| meta.get(name).map(|it| printable(it)).unwrap_or_default();
+        let is = |status: &str| self.checks.iter().any(|check| check.status == status);
+        let own = |check: &&Check| check.service_id == self.service.id;
+        let said = self.checks.iter().find(own).map(|check| &check.output);
+        Enrolled {
+            id: match meta.get("id") {
+                Some(id) => printable(id),
+                None => printable(&self.service.id),
+            },
+            node: printable(&self.node.node),
+            standing: match (is("critical"), is("warning")) {
+                (true, _) => Standing::Silent,
+                (false, true) => Standing::NotWorking,
+                (false, false) => Standing::Well,
+            },
+            said: said.map(|it| printable(it)).unwrap_or_default(),
+            share: word("share"),
+            version: word("version"),
+        }
+    }
+}
+
+fn printable(text: &str) -> String {
+    let shown = text.chars().filter(|it| !it.is_control());
+    shown.take(WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copiers_are_listed_by_name_with_what_they_said() {
+        let body = br#"[
+            {"Node":{"Node":"n2"},"Service":{"ID":"s2","Meta":{"id":"live2","share":"3 of 64"}},
+             "Checks":[{"Status":"passing","Output":"node","ServiceID":""},
+                       {"Status":"critical","Output":"TTL expired","ServiceID":"s2"}]},
+            {"Node":{"Node":"n1"},"Service":{"ID":"s1","Meta":{"id":"live1\u001b[1m","version":"1"}},
+             "Checks":[{"Status":"warning","Output":"not copying: x\ny","ServiceID":"s1"}]},
+            {"Node":{},"Service":{"ID":"s3","Meta":null},"More":1}]"#;
+        let all = read(body).unwrap();
+        let shown: Vec<_> = all
+            .iter()
+            .map(|it| (it.id.as_str(), it.standing, it.said.as_str()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("live1[1m", Standing::NotWorking, "not copying: xy"),
+                ("live2", Standing::Silent, "TTL expired"),
+                ("s3", Standing::Well, ""),
+            ]
+        );
+        assert_eq!(
+            (all[1].share.as_str(), all[0].version.as_str()),
+            ("3 of 64", "1")
+        );
+        for wrong in [&b""[..], b"{}", b"[1]", b"null"] {
+            assert!(read(wrong).is_err());
+        }
+    }
+}
