@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use millrace_lab::{Addresses, Host, Process, wait_for};
+use millrace_lab::{Host, Place, Process, wait_for};
+
+use crate::{binary, new_log};
 
 /// The cluster that the daemons register in.
 pub const CLUSTER: &str = "web";
@@ -31,14 +33,20 @@ impl Use {
     }
 }
 
-/// A server, whether it runs or not.
+/// One or three servers, whether they run or not.
 pub struct Consul {
+    servers: Vec<Server>,
+    /// The one that everybody asks.
+    asked: usize,
+    /// The tokens that were made, by whose they are.
+    tokens: Mutex<BTreeMap<String, String>>,
+}
+
+struct Server {
     host: Host,
     address: String,
     directory: PathBuf,
     process: Option<Process>,
-    /// The tokens that were made, by whose they are.
-    tokens: Mutex<BTreeMap<String, String>>,
 }
 
 /// The program; None where it cannot be had, which fails with CI set.
@@ -56,58 +64,68 @@ fn program() -> Option<PathBuf> {
 }
 
 impl Consul {
-    /// Starts a server on a host; None where there is no program.
-    pub fn start(host: &Host, address: Addresses) -> Option<Self> {
+    /// Starts a server on each of these hosts, which make one cluster; None where there is no program. Everybody asks one that
+    /// does not lead, where there are several.
+    pub fn start(places: &[&Place]) -> Option<Self> {
         program()?;
         let mut consul = Self {
-            host: host.clone(),
-            address: address.v4.to_string(),
-            directory: host.file("consul"),
-            process: None,
+            servers: places.iter().map(|place| Server::new(place)).collect(),
+            asked: 0,
             tokens: Mutex::default(),
         };
-        std::fs::create_dir_all(&consul.directory).unwrap();
-        let config = serde_json::json!({
-            "server": true,
-            "bootstrap_expect": 1,
-            "bind_addr": consul.address,
-            "client_addr": consul.address,
-            "data_dir": consul.directory.join("data"),
-            "node_name": "consul-1",
-            "disable_update_check": true,
-            "acl": {
-                "enabled": true,
-                "default_policy": "deny",
-                "tokens": { "master": ROOT, "agent": ROOT },
-            },
-        });
-        std::fs::write(consul.directory.join("config.json"), config.to_string()).unwrap();
-        consul.run();
+        let others: Vec<String> = consul.servers.iter().map(|it| it.address.clone()).collect();
+        for server in &mut consul.servers {
+            server.configure(&others);
+            server.run();
+        }
+        consul.wait_for_leader();
+        let leader = consul.leader();
+        consul.asked = (0..places.len()).find(|it| *it != leader).unwrap_or(0);
         Some(consul)
     }
 
     /// Its URL, as `--consul` names it.
     pub fn url(&self) -> String {
-        format!("http://{}:8500", self.address)
+        format!("http://{}:8500", self.servers[self.asked].address)
     }
 
-    /// Starts the server, which is not running, and waits until it has a leader.
+    /// Starts what does not run, and waits until there is a leader.
     pub fn run(&mut self) {
-        let config = self.directory.join("config.json").display().to_string();
-        let arguments = ["agent", "-config-file", &config];
-        let mut logs = (1..).map(|start| self.host.file(&format!("consul-{start}.log")));
-        let log = logs.find(|file| !file.exists()).unwrap();
-        let process = self.host.spawn(program().unwrap(), &arguments, &[], &log);
-        self.process = Some(process.unwrap());
+        for server in self.servers.iter_mut().filter(|it| it.process.is_none()) {
+            server.run();
+        }
+        self.wait_for_leader();
+    }
+
+    fn wait_for_leader(&self) {
         let leader = wait_for("a Consul leader", Duration::from_secs(30), || {
             self.command(&["acl", "token", "list"]).is_some()
         });
-        leader.unwrap_or_else(|error| panic!("{error}: {}", self.process.as_ref().unwrap().log()));
+        let process = self.servers[self.asked].process.as_ref();
+        leader.unwrap_or_else(|error| panic!("{error}: {}", process.unwrap().log()));
     }
 
-    /// Ends the server by SIGKILL.
+    /// Ends all servers by SIGKILL.
     pub fn kill(&mut self) {
-        self.process.take().unwrap().kill().unwrap();
+        for server in &mut self.servers {
+            server.process.take().unwrap().kill().unwrap();
+        }
+    }
+
+    /// Ends the server that leads by SIGKILL.
+    pub fn kill_leader(&mut self) {
+        let leader = self.leader();
+        assert_ne!(leader, self.asked, "there is another one to ask");
+        self.servers[leader].process.take().unwrap().kill().unwrap();
+    }
+
+    /// The server that leads.
+    fn leader(&self) -> usize {
+        let peers = self.command(&["operator", "raft", "list-peers"]).unwrap();
+        let leads = |line: &&str| line.split_whitespace().any(|word| word == "leader");
+        let line = peers.lines().find(leads).unwrap();
+        let is_named = |server: &Server| line.contains(&format!(" {}:", server.address));
+        self.servers.iter().position(is_named).unwrap()
     }
 
     /// What one of Consul's own commands prints; None if it fails.
@@ -117,9 +135,36 @@ impl Consul {
         let program = program()?.display().to_string();
         let mut all = vec![address.as_str(), token.as_str(), program.as_str()];
         all.extend(words);
-        let output = self.host.run("env", &all).unwrap();
+        let output = self.servers[self.asked].host.run("env", &all).unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         output.status.success().then_some(text)
+    }
+
+    /// What `millrace-copier ctl` prints on a host, of the cluster in Consul, with what docs/consul.md lets an operator do.
+    pub fn ctl(&self, host: &Host, words: &[&str]) -> String {
+        let token = format!("CONSUL_HTTP_TOKEN={}", self.token("operator", host));
+        let program = binary("millrace-copier").display().to_string();
+        let url = self.url();
+        let mut all = vec![
+            token.as_str(),
+            "USER=somebody",
+            program.as_str(),
+            "ctl",
+            "--consul",
+            &url,
+            "--cluster",
+            CLUSTER,
+        ];
+        all.extend(words);
+        host.check("env", &all).unwrap()
+    }
+
+    /// Cuts a host off from the server that everybody asks, or lets it through again.
+    pub fn cut(&self, host: &Host, is_cut: bool) {
+        let word = if is_cut { "add" } else { "del" };
+        let server = &self.servers[self.asked].address;
+        host.check("ip", &["route", word, "blackhole", server])
+            .unwrap();
     }
 
     /// The token of a daemon with a role on a host, with the policy that docs/consul.md gives for it. Made once.
@@ -132,7 +177,7 @@ impl Consul {
 
     fn make_token(&self, role: &str) -> String {
         let rules = policy(role).replace("CLUSTER", CLUSTER);
-        let file = self.directory.join(format!("{role}.hcl"));
+        let file = self.servers[0].directory.join(format!("{role}.hcl"));
         std::fs::write(&file, &rules).unwrap();
         let rules = format!("@{}", file.display());
         // There is one already where a token is made a second time.
@@ -198,6 +243,46 @@ impl Consul {
             arguments: words.iter().map(|word| (*word).to_owned()).collect(),
             environment: vec![("CONSUL_HTTP_TOKEN", self.token(role, host))],
         }
+    }
+}
+
+impl Server {
+    fn new(place: &Place) -> Self {
+        Self {
+            host: place.host.clone(),
+            address: place.address.v4.to_string(),
+            directory: place.host.file("consul"),
+            process: None,
+        }
+    }
+
+    fn configure(&self, all: &[String]) {
+        std::fs::create_dir_all(&self.directory).unwrap();
+        let config = serde_json::json!({
+            "server": true,
+            "bootstrap_expect": all.len(),
+            "retry_join": all,
+            "retry_interval": "1s",
+            "bind_addr": self.address,
+            "client_addr": self.address,
+            "data_dir": self.directory.join("data"),
+            "node_name": format!("consul-{}", self.address),
+            "disable_update_check": true,
+            "acl": {
+                "enabled": true,
+                "default_policy": "deny",
+                "tokens": { "master": ROOT, "agent": ROOT },
+            },
+        });
+        std::fs::write(self.directory.join("config.json"), config.to_string()).unwrap();
+    }
+
+    fn run(&mut self) {
+        let config = self.directory.join("config.json").display().to_string();
+        let arguments = ["agent", "-config-file", &config];
+        let log = new_log(&self.host, "consul");
+        let process = self.host.spawn(program().unwrap(), &arguments, &[], &log);
+        self.process = Some(process.unwrap());
     }
 }
 

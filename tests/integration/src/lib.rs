@@ -48,6 +48,12 @@ pub const INTERCEPTOR_PORT: u16 = 36_524;
 const ADMIN: u16 = 9100;
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A log file for the next start of a program on a host.
+pub(crate) fn new_log(host: &Host, program: &str) -> PathBuf {
+    let mut names = (1..).map(|start| host.file(&format!("{program}-{start}.log")));
+    names.find(|file| !file.exists()).unwrap()
+}
+
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

@@ -9,9 +9,8 @@ use millrace_lab::{Host, Place, Process};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::copiers::new_log;
 use crate::consul::Use;
-use crate::{binary, ready_at};
+use crate::{binary, new_log, ready_at};
 
 /// Where responses are diverted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_lab::cluster::{Cluster, Forwarding};
-use millrace_lab::{Host, Process, wait_for};
+use millrace_lab::{Process, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::consul::Use;
-use crate::{Family, admin, binary, ready};
+use crate::{Family, admin, binary, new_log, ready};
 
 /// A running copier.
 pub(super) struct Copier {
@@ -128,12 +128,6 @@ impl Copier {
         let text = std::fs::read_to_string(&self.report).unwrap();
         serde_json::from_str(&text).unwrap()
     }
-}
-
-/// A log file for the next start of a program on a host.
-pub(super) fn new_log(host: &Host, program: &str) -> PathBuf {
-    let mut names = (1..).map(|start| host.file(&format!("{program}-{start}.log")));
-    names.find(|file| !file.exists()).unwrap()
 }
 
 fn write(config: &PathBuf, interceptors: &[String]) {

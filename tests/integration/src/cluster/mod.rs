@@ -72,9 +72,22 @@ impl ClusterScene {
     /// The same, whose daemons find each other in Consul, with a server at the assistant. None where there is no Consul.
     pub fn in_consul(options: ClusterOptions, mode: Mode) -> Option<Self> {
         let cluster = Cluster::new(options).unwrap();
-        let place = &cluster.assistant;
-        let consul = Consul::start(&place.host, place.address)?;
+        let consul = Consul::start(&[&cluster.assistant])?;
         Some(Self::with(cluster, mode, Some(consul)))
+    }
+
+    /// The same with three servers of Consul: at the assistant, the tester and the director.
+    pub fn in_three_consuls(options: ClusterOptions, mode: Mode) -> Option<Self> {
+        let cluster = Cluster::new(options).unwrap();
+        let director = cluster.director.place();
+        let consul = Consul::start(&[&cluster.assistant, &cluster.tester, director])?;
+        Some(Self::with(cluster, mode, Some(consul)))
+    }
+
+    /// Gives the cluster in Consul a command, at the tester; what it prints.
+    pub fn ctl(&self, words: &[&str]) -> String {
+        let consul = self.consul.as_ref().unwrap();
+        consul.ctl(&self.cluster.tester.host, words)
     }
 
     fn with(mut cluster: Cluster, mode: Mode, consul: Option<Consul>) -> Self {

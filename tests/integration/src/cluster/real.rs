@@ -11,9 +11,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::agent::{Agent, Mode};
-use super::copiers::new_log;
 use crate::consul::{Consul, Use};
-use crate::{GREETING, HTTP, HTTP_TOO, RESP, admin, binary, ready};
+use crate::{GREETING, HTTP, HTTP_TOO, RESP, admin, binary, new_log, ready};
 
 /// One real server.
 pub struct Real {

@@ -11,6 +11,7 @@
 
 mod bad_networks;
 mod checks;
+mod cluster_plan;
 mod consul;
 mod instances;
 mod live_host;
