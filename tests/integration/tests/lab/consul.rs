@@ -1,7 +1,7 @@
 //! A cluster whose daemons find each other in Consul, with access control: nobody lists an address.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_integration::cluster::{ClusterScene, Mode, POOLS, join};
 use millrace_integration::{can_run, number};
@@ -85,9 +85,10 @@ fn without_consul_everything_goes_on_and_a_copier_starts_with_those_it_knew() {
     let Some(mut scene) = scene(3) else { return };
     scene.start_checks();
     copiers(&mut scene, 3);
-    let loads = scene.mixed_load(1, 24 * SECOND);
+    let loads = scene.light_load(1, 66 * SECOND);
     sleep(2 * SECOND);
     scene.consul.as_mut().unwrap().kill();
+    let killed = Instant::now();
     wait_for("Consul to be missed", 10 * SECOND, || {
         doubt(&scene).contains("does not answer")
     })
@@ -101,7 +102,7 @@ fn without_consul_everything_goes_on_and_a_copier_starts_with_those_it_knew() {
     // Nobody misses a real server whose daemons are started anew.
     scene.real[2].stop_interceptor();
     scene.real[2].start_interceptor();
-    sleep(6 * SECOND);
+    sleep((60 * SECOND).saturating_sub(killed.elapsed()));
     scene.consul.as_mut().unwrap().run();
     wait_for("Consul's return to be noticed", 15 * SECOND, || {
         doubt(&scene) == "; "
@@ -116,6 +117,46 @@ fn without_consul_everything_goes_on_and_a_copier_starts_with_those_it_knew() {
     for report in &outcome.reports {
         assert!(number(report, "/replicas/completed") > 20, "{report:#}");
     }
+}
+
+#[test]
+fn a_cluster_of_consul_that_loses_its_leader_goes_on_finding_who_joins() {
+    if !can_run() {
+        return;
+    }
+    let mut options = ClusterScene::options();
+    options.real_servers = 4;
+    let Some(mut scene) = ClusterScene::in_three_consuls(options, Mode::Sink) else {
+        return;
+    };
+    scene.start_checks();
+    scene.cluster.director.set_active(3, false).unwrap();
+    scene.real[3].stop_interceptor();
+    scene.real[3].stop_agent();
+    // The second has a share and a plan, which both need a leader.
+    scene.ctl(&["intensity", "100%"]);
+    scene.start_copier(0, &[]);
+    scene.start_copier(1, &["-f", "auto", "--follow-plan"]);
+    linked(&scene, 3);
+    let loads = (0..2).flat_map(|live| scene.light_load(live, 40 * SECOND));
+    let loads: Vec<_> = loads.collect();
+    sleep(2 * SECOND);
+    scene.consul.as_mut().unwrap().kill_leader();
+    sleep(SECOND);
+    scene.kill_copier_for(0, SECOND, &[]);
+    sleep(10 * SECOND);
+    scene.real[3].start_agent();
+    scene.real[3].start_interceptor();
+    linked(&scene, 4);
+    scene.cluster.director.set_active(3, true).unwrap();
+    sleep(5 * SECOND);
+    scene.consul.as_mut().unwrap().run();
+    join(loads);
+    scene.settle(SETTLE);
+    let outcome = scene.finish();
+    outcome.assert_delivered();
+    assert!(outcome.real[3].len() > 20, "the one that joined took part");
+    assert!(outcome.missing_of(1).is_none(), "{}", outcome.missing_of(1));
 }
 
 #[test]
