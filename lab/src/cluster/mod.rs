@@ -31,6 +31,7 @@ const TESTER: u8 = 41;
 const VIP: u8 = 50;
 const FIRST_REAL: u8 = 101;
 /// Real servers that the address plan has room for.
+const MOST_LIVE: u8 = 16;
 const MOST_REAL: u8 = 60;
 
 /// How large a cluster is.
@@ -40,7 +41,7 @@ pub struct ClusterOptions {
     pub clients: u8,
     /// Addresses of each client host, at least 1; at most 240 addresses in all.
     pub addresses_per_client: u8,
-    /// Live servers, 1 to 9.
+    /// Live servers, 1 to 16.
     pub live_servers: u8,
     /// Real servers, 1 to 60.
     pub real_servers: u8,
@@ -104,12 +105,12 @@ impl Cluster {
     pub fn new(options: ClusterOptions) -> Result<Self> {
         let addresses = u16::from(options.clients) * u16::from(options.addresses_per_client);
         if !(1..=240).contains(&addresses)
-            || !(1..=9).contains(&options.live_servers)
+            || !(1..=MOST_LIVE).contains(&options.live_servers)
             || !(1..=MOST_REAL).contains(&options.real_servers)
             || options.ports.is_empty()
         {
             return Err(Error::Unsupported(format!(
-                "{options:?} does not fit: a cluster has a port, 1 to 240 client addresses, 1 to 9 live servers and \
+                "{options:?} does not fit: a cluster has a port, 1 to 240 client addresses, 1 to {MOST_LIVE} live servers and \
                  1 to {MOST_REAL} real servers"
             )));
         }

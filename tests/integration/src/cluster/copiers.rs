@@ -117,6 +117,10 @@ impl Copier {
         (status.code(), self.process.log())
     }
 
+    pub(super) fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
     pub(super) fn kill(mut self) {
         self.process.kill().unwrap();
     }

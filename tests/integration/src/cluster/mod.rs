@@ -190,6 +190,21 @@ impl ClusterScene {
         self.copiers.push(copier);
     }
 
+    /// Starts copiers on these live servers at once, and waits until all are ready.
+    pub fn start_copiers(&mut self, lives: impl Iterator<Item = usize>, more: &[&str]) {
+        let begun: Vec<Copier> = lives.map(|live| self.begin_copier(live, more)).collect();
+        for mut copier in begun {
+            copier.wait_ready(&self.cluster);
+            self.copiers.push(copier);
+        }
+    }
+
+    /// Whether the copier on live server number `live` has not ended by itself.
+    pub fn is_running(&mut self, live: usize) -> bool {
+        let copier = self.copiers.iter_mut().find(|copier| copier.live == live);
+        copier.unwrap().is_running()
+    }
+
     /// Starts a copier on live server number `live`, and waits until it answers, ready or not.
     pub fn start_copier_only(&mut self, live: usize) {
         let copier = self.begin_copier(live, &[]);
@@ -315,6 +330,26 @@ impl ClusterScene {
     /// As [`Self::mixed_load`], a fifth of it: for an emulated machine.
     pub fn light_load(&self, live: usize, lasting: Duration) -> Vec<Running> {
         self.load_at(live, lasting, 10)
+    }
+
+    /// Two new sessions in a second and two that stay at live server number `live` in the background, over IPv4.
+    pub fn faint_load(&self, live: usize, lasting: Duration) -> Vec<Running> {
+        let to = SocketAddr::new(self.cluster.live[live].address.v4.into(), HTTP);
+        let path = format!("/bytes/{}", 300 + 10 * live);
+        let kinds = [
+            Kind::OneRequest {
+                count: 2 * lasting.as_secs(),
+                rate: Some(2.into()),
+                path: path.clone(),
+            },
+            Kind::KeepAlive {
+                lasting,
+                pause: Duration::from_millis(300),
+                path,
+            },
+        ];
+        let loads = kinds.map(|kind| Load::new(kind, to).concurrency(2));
+        loads.map(|load| self.load_in_background(load)).into()
     }
 
     /// `rate` is in new sessions per second, of each family.
