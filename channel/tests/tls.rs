@@ -22,10 +22,10 @@ use millrace_channel::server::{self, AttachEvent, AttachEvents, ServerConfig, Se
 use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
 use millrace_daemon::listen;
-use millrace_notation::address::HostPort;
+use millrace_notation::address::{DefaultPort, HostPort};
 use millrace_routes::copier::{LinkEvent, Uplink};
 use pki::{Ca, Files, Pair, ca, good, params, sign};
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -51,7 +51,10 @@ struct TestLink {
 }
 
 fn link_to(address: SocketAddr, security: Security, id: &str) -> TestLink {
-    let mut config = LinkConfig::new(HostPort::from(address), security, id);
+    link_with(LinkConfig::new(HostPort::from(address), security, id))
+}
+
+fn link_with(mut config: LinkConfig) -> TestLink {
     config.backoff = Backoff {
         first: Duration::from_millis(20),
         max: Duration::from_millis(200),
@@ -519,6 +522,52 @@ async fn until(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{:?}", security.certificate());
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_named_must_be_one_of_the_certificates_own_if_that_has_any() {
+    let ca = ca("root");
+    let copier = Files::new("confirm-copier", &[&ca], &good(&ca, "copier"));
+    let hosts = |names: &[SanType]| {
+        let mut params = params(&["spiffe://example.test/millrace/interceptor/rs1"]);
+        params.subject_alt_names.extend(names.iter().cloned());
+        sign(&ca, &params)
+    };
+    let ip = |text: &str| SanType::IpAddress(text.parse().unwrap());
+    let dns = |text: &str| SanType::DnsName(text.try_into().unwrap());
+    for (n, (names, host, confirms)) in [
+        (vec![], "127.0.0.1", true),
+        (vec![ip("127.0.0.1")], "127.0.0.1", true),
+        (vec![ip("198.18.0.9"), ip("127.0.0.1")], "localhost", true),
+        (vec![dns("localhost")], "localhost", true),
+        (vec![ip("198.18.0.9"), dns("rs1")], "127.0.0.1", false),
+        (vec![dns("localhost")], "127.0.0.1", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let files = Files::new(&format!("confirm-{n}"), &[&ca], &hosts(&names));
+        let (server, _attached) = serve(files.security(Role::Interceptor));
+        for confirmed in [false, true] {
+            let address = DefaultPort(server.local_addr().port()).parse(host).unwrap();
+            let config = LinkConfig {
+                confirmed,
+                ..LinkConfig::new(address, copier.security(Role::Copier), "live1")
+            };
+            let mut link = link_with(config);
+            if confirms || !confirmed {
+                link.up().await;
+                continue;
+            }
+            let error = link.error().await;
+            assert!(
+                error.contains(&format!(
+                    "does not confirm the address {host} that Consul lists"
+                )),
+                "{error}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

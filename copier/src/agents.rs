@@ -62,11 +62,17 @@ impl Agents {
     }
 
     /// Keeps the leases of `wanted`, asks those that are new, and gives the other leases up. `sought`: agents are to be
-    /// found in Consul, so that nothing is sent while none is known.
+    /// found in Consul, so that nothing is sent while none is known. The certificates of those that are not among the
+    /// `listed`, whom the operator has named, must confirm their addresses.
     ///
     /// # Errors
     /// Agents are wanted, and it is not known what to ask them for ([`Plan::diverted`]): nothing is changed.
-    pub fn set(&self, wanted: &[HostPort], sought: bool) -> Result<(), ExitError> {
+    pub fn set(
+        &self,
+        wanted: &[HostPort],
+        listed: &[HostPort],
+        sought: bool,
+    ) -> Result<(), ExitError> {
         let need = match (wanted, sought) {
             ([], false) => Need::default(),
             ([..], _) => self.0.plan.diverted.clone()?,
@@ -103,7 +109,10 @@ impl Agents {
             }
         }
         left.retain(|address| !wanted.contains(address));
-        let asked: Vec<Hold> = added.into_iter().map(|it| self.ask(it, &need)).collect();
+        let asked: Vec<Hold> = added
+            .into_iter()
+            .map(|it| self.ask(it, !listed.contains(it), &need))
+            .collect();
         holds.retain(|hold| wanted.contains(&hold.address));
         holds.extend(asked);
         drop((holds, left));
@@ -117,7 +126,7 @@ impl Agents {
         Ok(())
     }
 
-    fn ask(&self, address: &HostPort, need: &Need) -> Hold {
+    fn ask(&self, address: &HostPort, confirmed: bool, need: &Need) -> Hold {
         let Inner {
             plan,
             runtime,
@@ -126,12 +135,11 @@ impl Agents {
             ..
         } = &*self.0;
         let task = Arc::new(readiness.register(format!("router-agent {address}")));
-        let config = HoldConfig::new(
-            address.clone(),
-            plan.security.clone(),
-            plan.id.clone(),
-            need.clone(),
-        );
+        let (security, id) = (plan.security.clone(), plan.id.clone());
+        let config = HoldConfig {
+            confirmed,
+            ..HoldConfig::new(address.clone(), security, id, need.clone())
+        };
         let (ready, waker) = (task.clone(), waker.clone());
         let handle = hold::spawn(config, runtime, move |event| {
             match event {
@@ -317,11 +325,11 @@ mod tests {
         let options = Options::parse_from(line.split_whitespace());
         let agents = agents(&options);
         let named = DefaultPort(1).parse_list("198.18.2.20").unwrap();
-        assert!(agents.set(&named, false).is_err());
-        assert!(agents.set(&[], true).is_err());
+        assert!(agents.set(&named, &named, false).is_err());
+        assert!(agents.set(&[], &[], true).is_err());
         assert_eq!(agents.diversion(), Diversion::Held, "nothing was changed");
         assert!(agents.is_unguarded());
-        assert!(agents.set(&[], false).is_ok());
+        assert!(agents.set(&[], &[], false).is_ok());
     }
 
     fn agents(options: &Options) -> Agents {
@@ -337,10 +345,10 @@ mod tests {
     async fn while_agents_are_yet_to_be_found_nothing_is_sent() {
         let line = "millrace-copier -x 80-198.18.2.20:8080 -s h --insecure -i lo";
         let agents = agents(&Options::parse_from(line.split_whitespace()));
-        agents.set(&[], false).unwrap();
+        agents.set(&[], &[], false).unwrap();
         assert_eq!(agents.diversion(), Diversion::Held);
         assert!(agents.is_unguarded());
-        agents.set(&[], true).unwrap();
+        agents.set(&[], &[], true).unwrap();
         assert_eq!(agents.diversion(), Diversion::Asked);
         assert!(!agents.is_unguarded() && agents.keep_all_clients());
     }

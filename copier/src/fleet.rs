@@ -134,7 +134,7 @@ impl Fleet {
         }
         let sought = !named.agents.clusters.is_empty();
         if named.holds != holds || !linger {
-            agents.set(&holds, sought)?;
+            agents.set(&holds, &named.agents.fixed, sought)?;
             named.holds = holds;
         }
         let mut complete = wanted.complete;
@@ -146,7 +146,7 @@ impl Fleet {
             stay(&mut links, &named.links, &named.interceptors.fixed, near);
         }
         if named.links != links || !linger {
-            interceptors.set(&links);
+            interceptors.set(&links, &named.interceptors.fixed);
             named.links = links;
         }
         if let Some(found) = &self.0.found {

@@ -84,8 +84,9 @@ impl Interceptors {
         }
     }
 
-    /// Keeps the links to `wanted`, starts those that are new and closes the others.
-    pub fn set(&self, wanted: &[HostPort]) {
+    /// Keeps the links to `wanted`, starts those that are new and closes the others. The certificates of those that are not
+    /// among the `listed`, whom the operator has named, must confirm their addresses.
+    pub fn set(&self, wanted: &[HostPort], listed: &[HostPort]) {
         let mut current = self.current.lock();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut current.list)
             .into_iter()
@@ -113,6 +114,7 @@ impl Interceptors {
                                 link,
                             },
                             address,
+                            !listed.contains(address),
                         )
                     })
                     .collect();
@@ -127,7 +129,7 @@ impl Interceptors {
         }
     }
 
-    fn start_link(&self, id: LinkId, address: &HostPort) -> Link {
+    fn start_link(&self, id: LinkId, address: &HostPort, confirmed: bool) -> Link {
         let plan = &self.plan;
         let task = Arc::new(self.readiness.register(match plan.connections {
             1 => format!("interceptor {address}"),
@@ -136,6 +138,7 @@ impl Interceptors {
         let config = LinkConfig {
             link: id.link,
             links: plan.connections,
+            confirmed,
             claims: plan.claim.is_some(),
             ..LinkConfig::new(address.clone(), plan.security.clone(), plan.id.clone())
         };

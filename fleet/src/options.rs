@@ -11,6 +11,9 @@ use tokio::runtime::Handle;
 use crate::consul::{Client, Registrar, Registration, Settings};
 use crate::peers::Cluster;
 
+/// Consul takes no longer values of metadata, in bytes; ours are ASCII.
+const DETAIL: usize = 512;
+
 /// Where Consul is. `#[command(flatten)]` it. Everything else comes from the environment that Consul's own programs
 /// read: `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT` and so on ([`Settings`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -58,6 +61,7 @@ pub struct Membership {
     client: Client,
     cluster: Cluster,
     advertise: Option<IpAddr>,
+    details: Vec<(&'static str, String)>,
 }
 
 impl RegisterOptions {
@@ -71,6 +75,7 @@ impl RegisterOptions {
                 client: self.consul.client()?,
                 cluster: cluster.clone(),
                 advertise: self.advertise,
+                details: Vec::new(),
             })),
             None if self.consul.consul.is_some() => Err(ExitError::usage(
                 "--consul: name the cluster to register in with --cluster, or leave --consul out",
@@ -81,6 +86,14 @@ impl RegisterOptions {
 }
 
 impl Membership {
+    /// With something more to register, for people and other tools to read.
+    #[must_use]
+    pub fn detail(mut self, name: &'static str, value: impl ToString) -> Self {
+        let value: String = value.to_string().chars().take(DETAIL).collect();
+        self.details.push((name, value));
+        self
+    }
+
     /// The files that are read while a daemon is registered.
     pub fn files(&self) -> Vec<PathBuf> {
         self.client.settings().files()
@@ -102,7 +115,7 @@ impl Membership {
             id,
             bound,
             advertise: self.advertise,
-            details: Vec::new(),
+            details: self.details,
         };
         Registrar::start(self.client, &registration, told, runtime)
     }

@@ -47,6 +47,7 @@ pub fn run() -> Result<(), ExitError> {
     options.check()?;
     let security = Security::from_options(&options.common, Role::Interceptor)?;
     let membership = options.register.membership()?;
+    let membership = membership.map(|it| it.detail("tls", !options.common.insecure));
     let mode = options.mode();
     let ring_configs = ring_configs(&options, mode)?;
     let startup = match daemonize::launch(options.common.daemon)? {

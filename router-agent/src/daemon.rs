@@ -50,7 +50,14 @@ pub fn run() -> Result<(), ExitError> {
 
 fn serve(options: &Options) -> Result<(), ExitError> {
     let host = options.host_config()?;
-    let membership = options.register.membership()?;
+    let membership = options.register.membership()?.map(|it| {
+        let it = it.detail("tls", !options.common.insecure);
+        match &host.allow {
+            // The virtual addresses among them, where it is for a cluster.
+            Some(allowed) => it.detail("allow", allowed),
+            None => it,
+        }
+    });
     let security = Security::from_options(&options.common, Role::RouterAgent)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),

@@ -20,7 +20,7 @@ use tonic::Streaming;
 
 use super::status::{Change, HoldStatus, Tracker};
 use crate::link::{Backoff, printable};
-use crate::tls::Role;
+use crate::tls::{Expect, Role};
 use crate::transport::{self, Diagnosis, Opened, Security, Timeouts};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::incarnation::Incarnation;
@@ -42,6 +42,8 @@ const OUTBOUND: usize = 8;
 pub struct HoldConfig {
     /// The agent; its name is resolved anew at each attempt.
     pub address: HostPort,
+    /// Its certificate must confirm the address: the operator has not named it.
+    pub confirmed: bool,
     /// How the channel is protected.
     pub security: Security,
     /// Stable name of this holder.
@@ -66,6 +68,7 @@ impl HoldConfig {
     ) -> Self {
         HoldConfig {
             address,
+            confirmed: false,
             security,
             holder_id: holder_id.into(),
             incarnation: Incarnation::of_this_process(),
@@ -274,7 +277,10 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
         let Opened { channel, diagnosis } = transport::channel(
             &config.address,
             &config.security,
-            Role::RouterAgent,
+            Expect {
+                role: Role::RouterAgent,
+                confirmed: config.confirmed,
+            },
             &config.timeouts,
         )
         .await?;

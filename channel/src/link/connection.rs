@@ -14,7 +14,7 @@ use tonic::Streaming;
 
 use super::queue::{OutboundControl, connection};
 use super::{LinkEvent, Shared};
-use crate::tls::Role;
+use crate::tls::{Expect, Role};
 use crate::transport::{self, Diagnosis, Opened, Timeouts};
 
 /// How often the round trip through the interceptor is measured.
@@ -321,7 +321,10 @@ async fn open_channel(shared: &Shared) -> Result<Opened, String> {
     transport::channel(
         &config.address,
         &config.security,
-        Role::Interceptor,
+        Expect {
+            role: Role::Interceptor,
+            confirmed: config.confirmed,
+        },
         &timeouts,
     )
     .await

@@ -1,5 +1,7 @@
 //! What we read of a certificate besides its chain (RFC 5280): the URI and the validity.
 
+use std::net::IpAddr;
+
 use rustls::pki_types::CertificateDer;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -16,6 +18,8 @@ pub(super) struct Leaf {
     not_after: Time,
     /// Its URIs, as they stand there.
     uris: Vec<String>,
+    /// Hosts and addresses that it names, in words.
+    hosts: Vec<String>,
 }
 
 /// Not a certificate, or one whose names cannot be read.
@@ -30,26 +34,31 @@ impl Leaf {
             .tbs_certificate
             .get::<SubjectAltName>()
             .map_err(|_| Unreadable)?;
-        let uris = names
-            .into_iter()
-            .flat_map(|(_, names)| names.0)
-            .filter_map(|name| match name {
-                GeneralName::UniformResourceIdentifier(uri) => Some(uri.as_str().to_owned()),
+        let (mut uris, mut hosts) = (Vec::new(), Vec::new());
+        for name in names.into_iter().flat_map(|(_, names)| names.0) {
+            match name {
+                GeneralName::UniformResourceIdentifier(uri) => uris.push(uri.as_str().to_owned()),
+                GeneralName::DnsName(name) => hosts.push(printable(name.as_str())),
+                GeneralName::IpAddress(octets) => hosts.push(shown_address(octets.as_bytes())),
                 GeneralName::OtherName(_)
                 | GeneralName::Rfc822Name(_)
-                | GeneralName::DnsName(_)
                 | GeneralName::DirectoryName(_)
                 | GeneralName::EdiPartyName(_)
-                | GeneralName::IpAddress(_)
-                | GeneralName::RegisteredId(_) => None,
-            })
-            .collect();
+                | GeneralName::RegisteredId(_) => {}
+            }
+        }
         let validity = certificate.tbs_certificate.validity;
         Ok(Leaf {
             not_before: validity.not_before,
             not_after: validity.not_after,
             uris,
+            hosts,
         })
+    }
+
+    /// Hosts and addresses that it names, in words.
+    pub(super) fn hosts(&self) -> &[String] {
+        &self.hosts
     }
 
     /// Who it is for: its one URI.
@@ -89,6 +98,13 @@ impl Leaf {
     pub(super) fn not_after_text(&self) -> String {
         self.not_after.to_date_time().to_string()
     }
+}
+
+/// An address as RFC 5280, section 4.2.1.6, writes it: 4 or 16 octets.
+fn shown_address(octets: &[u8]) -> String {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4.or(v6).map_or("?".to_owned(), |ip| ip.to_string())
 }
 
 /// A stranger's text, for one line of a log.

@@ -4,17 +4,71 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::AlertDescription as Alert;
+use rustls::client::verify_server_name;
 use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
 use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Role;
+use super::certificate::Leaf;
 use super::material::Material;
 
 /// The name in the handshake. It is neither sent nor checked.
 const NAME: &str = "millrace";
+
+/// Who is expected at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expect {
+    /// Its role.
+    pub role: Role,
+    /// Its address came from a directory that others may write: if its certificate names hosts or addresses, that one
+    /// must be among them.
+    pub confirmed: bool,
+}
+
+impl From<Role> for Expect {
+    /// Someone whom the operator has named.
+    fn from(role: Role) -> Self {
+        Self {
+            role,
+            confirmed: false,
+        }
+    }
+}
+
+/// Whether the peer's certificate names the host that it was looked for at, or no host at all.
+///
+/// # Errors
+/// One line in the operator's words.
+pub(crate) fn confirm(stream: &TlsStream<TcpStream>, host: &str, role: Role) -> Result<(), String> {
+    let (tcp, session) = stream.get_ref();
+    let shown = session.peer_certificates().and_then(<[_]>::first);
+    let Some(certificate) = shown else {
+        return Err(format!("the {role} showed no certificate"));
+    };
+    let leaf = Leaf::read(certificate).map_err(|error| error.to_string())?;
+    if leaf.hosts().is_empty() {
+        return Ok(());
+    }
+    let parsed = ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
+    let address = tcp.peer_addr().map(|peer| peer.ip().to_canonical());
+    let address = address.map_err(|error| error.to_string())?;
+    let names = [
+        Some(ServerName::from(address)),
+        ServerName::try_from(host).ok(),
+    ];
+    let mut names = names.into_iter().flatten();
+    if names.any(|name| verify_server_name(&parsed, &name).is_ok()) {
+        return Ok(());
+    }
+    Err(format!(
+        "the {role}'s certificate does not confirm the address {host} that Consul lists: it is for {}",
+        leaf.hosts().join(", ")
+    ))
+}
 
 /// Shakes hands with a peer that must have `role`, and waits until it has accepted us: in TLS 1.3
 /// a client is done before the server has looked at its certificate.

@@ -17,12 +17,13 @@ mod store;
 mod verifier;
 mod watch;
 
+pub use connect::Expect;
 pub use identity::{Identity, IdentityError};
 pub use refusal::Reason;
 pub use role::{Role, Roles};
 pub use store::{CertificateStatus, Store};
 
 pub(crate) use accept::{HANDSHAKE_RECORD, accept};
-pub(crate) use connect::{connect, explain};
+pub(crate) use connect::{confirm, connect, explain};
 pub(crate) use files::TlsFiles;
 pub(crate) use refusal::Refusal;

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::http2;
 use super::security::Security;
 use super::write::write_through;
-use crate::tls::{self, Role};
+use crate::tls::{self, Expect, Role};
 use millrace_daemon::exit::causes;
 use millrace_notation::address::HostPort;
 
@@ -53,16 +53,20 @@ pub struct Opened {
 }
 
 /// Resolves `address`, connects (each address that the name has is tried) and, with TLS, shakes
-/// hands with a peer that must be an `expect`. When this returns, the peer has accepted us, too.
+/// hands with a peer that must be whom `expect` says. When this returns, the peer has accepted us, too.
 ///
 /// # Errors
 /// One line in the operator's words.
 pub async fn channel(
     address: &HostPort,
     security: &Security,
-    expect: Role,
+    expect: impl Into<Expect>,
     timeouts: &Timeouts,
 ) -> Result<Opened, String> {
+    let Expect {
+        role: expect,
+        confirmed,
+    } = expect.into();
     let diagnosis = Diagnosis {
         found: Arc::default(),
         heard: Arc::new(Mutex::new(Instant::now())),
@@ -87,12 +91,16 @@ pub async fn channel(
             let material = store.current();
             let shaken = tls::connect(stream, &material, expect);
             let shaken = tokio::time::timeout(limit, shaken).await;
-            Stream::Tls(Box::new(shaken.unwrap_or_else(|_| {
+            let stream = shaken.unwrap_or_else(|_| {
                 Err(format!(
                     "connected, but no answer in TLS within {limit:?}: is it a {}?",
                     program(expect)
                 ))
-            })?))
+            })?;
+            if confirmed {
+                tls::confirm(&stream, address.host(), expect)?;
+            }
+            Stream::Tls(Box::new(stream))
         }
     };
     let io = ClientIo {

@@ -66,7 +66,12 @@ pub struct IntensityOptions {
     /// Use share K of N of the source addresses and ports (K from 0; without /N one of 1024), so that
     /// several copiers of one target never use the same. One copier may go without: it uses what the
     /// others leave. auto: one of 64 (of N) that no other copier of the cluster has, by a lock in Consul.
-    #[arg(short = 'f', long, value_name = "K[/N]|auto[/N]")]
+    #[arg(
+        short = 'f',
+        long,
+        visible_alias = "pool-share",
+        value_name = "K[/N]|auto[/N]"
+    )]
     pub share: Option<ShareOption>,
 
     /// Begin the copies of one session apart, up to this many milliseconds, and keep them apart; 0:

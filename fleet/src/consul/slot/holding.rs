@@ -99,8 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// Lock delay, in ms.
-    const DELAY: u64 = 15_000;
+    const DELAY: u64 = super::super::LOCK_DELAY.as_millis() as u64;
     const TTL_MS: u64 = TTL.as_millis() as u64;
 
     /// What Consul may do with sessions and one lock; sessions are numbers.
@@ -202,8 +201,43 @@ mod tests {
         })
     }
 
+    /// What is sent with the slot, on its way to the target: it takes up to 4 s, and nothing keeps the order.
+    #[derive(Default)]
+    struct Network {
+        /// When it arrives, and in which time of ownership it was sent.
+        packets: std::collections::BinaryHeap<std::cmp::Reverse<(u64, u32)>>,
+        /// Whose time it is, and how many there were.
+        owner: Option<usize>,
+        time: u32,
+        /// The latest time of which the target has got anything.
+        latest: u32,
+    }
+
+    impl Network {
+        fn send(&mut self, now: u64, owner: usize, takes: u64) {
+            if self.owner != Some(owner) {
+                self.owner = Some(owner);
+                self.time += 1;
+            }
+            self.packets
+                .push(std::cmp::Reverse((now + takes, self.time)));
+        }
+
+        /// The target gets what has arrived: never of one owner once the next has been heard.
+        fn deliver(&mut self, now: u64) {
+            while let Some(std::cmp::Reverse((at, time))) = self.packets.peek().copied()
+                && at <= now
+            {
+                self.packets.pop();
+                assert!(time >= self.latest, "two owners send at once at {now}");
+                self.latest = time;
+            }
+        }
+    }
+
     /// Plays 400 s, and says for how many steps of 5 ms somebody had the slot.
     fn play(faults: &[Fault], patience: u64, delays: &[u64]) -> usize {
+        let mut network = Network::default();
         let mut server = Server {
             patience,
             ..Server::default()
@@ -238,6 +272,13 @@ mod tests {
             let owners = all.iter().filter(|one| one.is_valid(now)).count();
             assert!(owners <= 1, "{owners} owners at {now}: {all:?}");
             held += owners;
+            network.deliver(now);
+            for (who, one) in all.iter().enumerate() {
+                // Who stands still sends nothing; who goes on looks at its clock first.
+                if now % 100 == 0 && one.is_valid(now) && now >= one.stopped_until {
+                    network.send(now, who, 2 * *delays.next().unwrap());
+                }
+            }
         }
         held
     }

@@ -25,8 +25,9 @@ use super::client::{Client, Failure, Request};
 
 /// What a session lives without a renewal, at least. 10 s is the least that Consul takes.
 const TTL: Duration = Duration::from_secs(15);
-/// What a lock is kept back after its session has ended: Consul's own default.
-const LOCK_DELAY: &str = "15s";
+/// What a lock is kept back after its session has ended: longer than the TTL, since a session that somebody destroys may have
+/// been renewed a moment before, and what was sent then is on its way for a while.
+const LOCK_DELAY: Duration = Duration::from_secs(20);
 /// An answer that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -294,7 +295,7 @@ async fn create(client: &Client, owner: &str) -> Result<String, Failure> {
     let body = json!({
         "Name": owner,
         "TTL": format!("{}s", TTL.as_secs()),
-        "LockDelay": LOCK_DELAY,
+        "LockDelay": format!("{}s", LOCK_DELAY.as_secs()),
         "Behavior": "release",
         // Not serfHealth, whose flaps would take slots away.
         "NodeChecks": [],

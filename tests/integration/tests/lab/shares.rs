@@ -137,7 +137,7 @@ fn sixteen_copiers_never_send_with_one_share_whoever_dies_stands_still_or_is_cut
     scene.start_copiers(0..16, &["-f", SHARES]);
     assert_eq!(shares(&scene, 0..16).len(), 16);
     let loads: Vec<_> = (0..16)
-        .flat_map(|live| scene.faint_load(live, 100 * SECOND))
+        .flat_map(|live| scene.faint_load(live, 105 * SECOND))
         .collect();
     let most = watched.watch(6 * SECOND);
     assert!(most >= 12, "at most {most} of 16 were seen at a moment");
@@ -152,7 +152,7 @@ fn sixteen_copiers_never_send_with_one_share_whoever_dies_stands_still_or_is_cut
         scene.signal_copier(live, Signal::STOP);
     }
     // By then nobody has the shares of these eight, and four new ones take some of them.
-    watched.watch(48 * SECOND);
+    watched.watch(53 * SECOND);
     scene.start_copiers(0..4, &["-f", SHARES]);
     watched.watch(8 * SECOND);
     let consul = scene.consul.as_ref().unwrap();
@@ -191,7 +191,7 @@ fn a_copier_that_stood_still_sends_nothing_with_a_share_that_is_anothers_by_then
     scene.signal_copier(1, Signal::STOP);
     join(loads);
     // A session lives for up to two TTLs, and its lock is kept back for the lock delay.
-    sleep(46 * SECOND);
+    sleep(51 * SECOND);
     scene.start_copier(0, &["-f", "auto/1"]);
     scene.signal_copier(1, Signal::CONT);
     let (code, log) = scene.ended_copier(1);
