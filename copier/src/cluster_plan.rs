@@ -37,6 +37,8 @@ pub struct ClusterPlan(Option<Arc<Followed>>);
 #[derive(Debug)]
 struct Followed {
     record: Record,
+    /// How an operator begins a command for it.
+    command: String,
     /// Who this copier is there.
     name: String,
     seen: Mutex<Seen>,
@@ -62,10 +64,14 @@ fn elapsed(at: BootTime) -> Duration {
 }
 
 impl ClusterPlan {
-    /// Follows the plan that a record holds, as the copier of a name.
-    pub fn follow(record: Record, name: String, runtime: &Handle) -> Self {
+    /// Follows the plan of a cluster, as the copier of a name.
+    pub fn follow(client: &Client, cluster: &Cluster, name: String, runtime: &Handle) -> Self {
         let followed = Arc::new(Followed {
-            record,
+            record: record(client.clone(), cluster),
+            command: format!(
+                "millrace-copier ctl --consul {} --cluster {cluster}",
+                client.settings()
+            ),
             name,
             seen: Mutex::new(Seen {
                 trouble: "Consul has not answered yet".to_owned(),
@@ -94,6 +100,13 @@ impl ClusterPlan {
     pub fn is_valid(&self) -> bool {
         let followed = self.0.as_ref();
         followed.is_none_or(|it| BootTime::now() < it.seen.lock().until)
+    }
+
+    /// How an operator begins a command for the plan.
+    pub fn command(&self) -> String {
+        self.0
+            .as_ref()
+            .map_or(String::new(), |it| it.command.clone())
     }
 
     /// Why nothing is sent: it is not known.

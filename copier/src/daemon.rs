@@ -26,7 +26,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::address_watch;
 use crate::agents::Agents;
 use crate::check;
-use crate::cluster_plan::{self, ClusterPlan};
+use crate::cluster_plan::ClusterPlan;
 use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
 use crate::fleet::Fleet;
@@ -284,10 +284,7 @@ fn find_peers(
 fn follow_plan(plan: &Plan, runtime: &Handle) -> ClusterPlan {
     let followed = plan.consul.as_ref().zip(plan.cluster.as_ref());
     match followed.filter(|_| plan.pilot.follows_plan) {
-        Some((client, cluster)) => {
-            let record = cluster_plan::record(client.clone(), cluster);
-            ClusterPlan::follow(record, plan.id.clone(), runtime)
-        }
+        Some((client, cluster)) => ClusterPlan::follow(client, cluster, plan.id.clone(), runtime),
         None => ClusterPlan::default(),
     }
 }

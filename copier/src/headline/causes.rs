@@ -203,12 +203,12 @@ fn planned(facts: &Facts<'_>) -> Option<Why> {
         return Some((
             Cause::Operator,
             "no new session is copied: the cluster has no plan yet (--follow-plan)".to_owned(),
-            Some("`millrace-copier ctl --consul URL --cluster NAME intensity 100%`".to_owned()),
+            Some(format!("`{} intensity 100%`", facts.plan_command)),
         ));
     }
     let last = plan.changes.last();
     let last = last.map_or(String::new(), |it| format!(": {} ({})", it.what, it.by));
-    let resume = Some("`millrace-copier ctl --consul URL --cluster NAME resume`".to_owned());
+    let resume = Some(format!("`{} resume`", facts.plan_command));
     match plan.mode {
         Mode::Stopped => Some((
             Cause::Stopped,
@@ -440,6 +440,7 @@ mod tests {
             known: &[Known::default(), Known::default()],
             unowned: None,
             unplanned: None,
+            plan_command: "",
             listeners: &|| Some(std::sync::Arc::default()),
         })
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use millrace_integration::cluster::{ClusterScene, Mode, join};
 use millrace_integration::{Family, HTTP, Scene, can_run};
 use millrace_lab::{Host, Process, StageOptions, wait_for};
 use serde_json::Value;
@@ -111,11 +112,12 @@ fn the_page_its_history_and_its_events_tell_what_status_tells() {
 struct Browser {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
+    page: SocketAddr,
     pictures: PathBuf,
 }
 
 impl Browser {
-    fn open(host: &Host) -> Self {
+    fn open(host: &Host, page: SocketAddr) -> Self {
         let pictures = PathBuf::from(std::env::var_os("MILLRACE_PAGE").unwrap());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../page/look.mjs");
         let mut command = Command::new("ip");
@@ -128,14 +130,15 @@ impl Browser {
         Self {
             child,
             answers,
+            page,
             pictures,
         }
     }
 
     /// Looks at the page, which is to say this of how things stand.
     fn look(&mut self, state: &str, name: &str) {
-        let pictures = self.pictures.display();
-        let line = format!("http://{ADMIN}/\t{state}\t{pictures}\t{name}\n");
+        let (page, pictures) = (self.page, self.pictures.display());
+        let line = format!("http://{page}/\t{state}\t{pictures}\t{name}\n");
         let input = self.child.stdin.as_mut().unwrap();
         input.write_all(line.as_bytes()).unwrap();
         let mut answer = String::new();
@@ -161,8 +164,8 @@ fn the_page_shows_each_state_in_a_browser() {
     let (mut scene, mut copier) = scene(&guard);
     let host = scene.stage.live[0].host.clone();
     wait_for("the admin port", LIMIT, || host.get(admin(), "/").is_ok()).unwrap();
-    let mut browser = Browser::open(&host);
-    browser.look("Nothing to copy", "1-nothing-yet");
+    let mut browser = Browser::open(&host, admin());
+    browser.look("Nothing to copy|Nothing captured", "1-nothing-yet");
     // The target's way to the assistant is forgotten.
     let to_clients = "198.18.1.0/24";
     let target = scene.stage.target.host.clone();
@@ -182,7 +185,37 @@ fn the_page_shows_each_state_in_a_browser() {
     // The target's application goes, and connections are refused.
     drop(scene.target_recorder.take());
     scene.requests(1500);
-    browser.look("Stopped by a guard", "6-stopped-by-a-guard");
+    browser.look("Stopped", "6-stopped-by-a-guard");
     copier.kill().unwrap();
     browser.look("Connection lost", "7-connection-lost");
+}
+
+#[test]
+#[ignore = "needs a browser: make page"]
+fn the_page_shows_the_cluster_in_a_browser() {
+    if !can_run() {
+        return;
+    }
+    let Some(mut scene) = ClusterScene::in_consul(ClusterScene::options(), Mode::Sink) else {
+        return;
+    };
+    scene.ctl(&["ramp", "50%..100%/5s"]);
+    for live in 0..2 {
+        scene.start_copier(live, &["-f", "auto", "--follow-plan"]);
+    }
+    join(scene.light_load(0, Duration::from_secs(8)));
+    let host = scene.cluster.live[0].host.clone();
+    let page = ([127, 0, 0, 1], 9100).into();
+    let mut browser = Browser::open(&host, page);
+    browser.look("Copying|Nothing to copy", "8-cluster");
+    let lost = scene.cluster.live[1].host.clone();
+    scene.consul.as_ref().unwrap().cut(&lost, true);
+    scene.ctl(&["stop"]);
+    wait_for("the lost copier to be missed", LIMIT, || {
+        scene.status(0)["cluster"]["copiers"]
+            .to_string()
+            .contains("silent")
+    })
+    .unwrap();
+    browser.look("Stopped", "9-cluster-stopped");
 }
