@@ -3,6 +3,9 @@
 //! - [`crates`]: which crate uses which, from the manifests.
 //! - [`modules`]: which module of a crate uses which, from `crate::` paths outside of tests.
 //! - [`Picture`]: the floors that ARCHITECTURE.md draws.
+//! - [`pages`]: the documentation's pages, their links, and what two languages share.
+
+pub mod pages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
