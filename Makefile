@@ -170,6 +170,15 @@ release: ## All that is released: packages, static programs, bill of materials, 
 test-packages: ## Builds twice and compares; installs, upgrades and purges in a Debian with its own systemd (root)
 	sh deploy/packages/test.sh
 
+.PHONY: site
+# The last version of mdbook that was tried.
+MDBOOK_VERSION := 0.5.4
+site: ## The documents as a site, in target/site; refuses broken links
+	@command -v mdbook >/dev/null || $(CARGO) install --locked mdbook --version $(MDBOOK_VERSION)
+	@command -v python3 >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends python3; } >/dev/null \
+		|| { echo "site: please install python3" >&2; exit 1; }
+	sh docs/site/build.sh
+
 man: ## Manual pages of the programs, in target/man
 	$(CARGO) run --locked -q -p millrace-manuals -- man target/man
 
