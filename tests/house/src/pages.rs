@@ -21,6 +21,8 @@ pub struct Section {
     pub blocks: Vec<Block>,
     /// What stands between backticks: options, fields, programs, files. Spaces and line ends are one space.
     pub quoted: BTreeSet<String>,
+    /// Paragraphs, items of lists and rows of tables.
+    pub parts: usize,
     /// Numbers outside of backticks and links' targets.
     pub numbers: BTreeSet<String>,
     /// Targets of links, as they are written.
@@ -39,9 +41,11 @@ pub struct Block {
 }
 
 impl Page {
-    /// Reads a page without its line of languages, which stands below the first heading.
+    /// Reads a page without its line of languages, which stands below the first heading, and without comments.
     pub fn new(text: &str) -> Self {
-        let lines: Vec<&str> = text.lines().filter(|it| !is_languages(it)).collect();
+        let lines = text.lines();
+        let said = lines.filter(|it| !is_languages(it) && !it.starts_with("<!--"));
+        let lines: Vec<&str> = said.collect();
         Self::whole(&lines.join("\n"))
     }
 
@@ -109,6 +113,7 @@ impl Page {
 
 impl Section {
     fn prose(&mut self, text: &str) {
+        self.parts += parts(text);
         for line in text.lines().filter(|line| line.starts_with('|')) {
             let line = line.replace("\\|", " ");
             let cells = line.trim().trim_matches('|').split('|');
@@ -134,6 +139,35 @@ impl Section {
         self.numbers
             .extend(numbers.filter(is_number).map(str::to_owned));
     }
+}
+
+/// How many paragraphs, items of lists and rows of tables there are.
+fn parts(text: &str) -> usize {
+    let (mut parts, mut between) = (0, true);
+    for line in text.lines().map(str::trim_start) {
+        let numbered = line
+            .split_once(". ")
+            .is_some_and(|(number, _)| is_count(&format!("-{number}")));
+        if line.starts_with("- ")
+            || line.starts_with('|')
+            || numbered
+            || (between && !line.is_empty())
+        {
+            parts += 1;
+        }
+        between = line.is_empty();
+    }
+    parts
+}
+
+/// A number that another wording of the page does not have (FNV-1a). Where its lines break does not matter, and neither
+/// does its line of languages.
+pub fn wording(text: &str) -> String {
+    let lines = text.lines().filter(|it| !is_languages(it));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = words.join(" ").bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    format!("{hash:016x}")
 }
 
 /// What stands between backticks, and the rest.
@@ -237,9 +271,20 @@ mod tests {
             ("   ".to_owned(), Some("alone".to_owned())),
         ];
         assert_eq!(block.lines, lines);
+        assert_eq!((one.parts, two.parts), (1, 1));
         assert_eq!(two.rows, [[set(&["-a", "-b"]), set(&[])]]);
         assert_eq!(page.anchors(), ["", "one", "one-1"]);
         assert_eq!(Page::all_links(TEXT), ["x.md", "a.md#b"]);
+    }
+
+    #[test]
+    fn a_wording_is_its_words() {
+        assert_eq!(
+            wording("a b\nc"),
+            wording("a\nEnglish · [中文](x.md)\nb c\n")
+        );
+        assert_ne!(wording("a b"), wording("a c"));
+        assert_eq!(parts("a\nb\n\nc\n- d\n- e\n\n1. f\n| g |\n"), 6);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use millrace_house::pages::{Page, Section, resolve};
+use millrace_house::pages::{Page, Section, resolve, wording};
 use millrace_house::root;
 
 /// Pages that there are in Chinese, each behind its original.
@@ -109,6 +109,11 @@ fn differences(english: (&str, &str), chinese: (&str, &str)) -> Vec<String> {
             only(&a.quoted, &b.quoted),
         );
         differ(
+            "paragraphs",
+            a.parts == b.parts,
+            format!("{} {}", a.parts, b.parts),
+        );
+        differ(
             "numbers",
             a.numbers == b.numbers,
             only(&a.numbers, &b.numbers),
@@ -157,6 +162,19 @@ fn both_languages_say_the_same() {
     }
 }
 
+/// The last line of a translation names the wording that it was made from.
+#[test]
+fn a_translation_is_of_the_present_wording() {
+    for (english, chinese) in TRANSLATED {
+        let of = format!("<!-- {english} {} -->", wording(&read(english)));
+        let last = read(chinese).lines().last().unwrap().to_owned();
+        assert_eq!(
+            last, of,
+            "{english} was changed: say the same in {chinese}, then make this its last line: {of}"
+        );
+    }
+}
+
 #[test]
 fn each_language_leads_to_the_other() {
     for (english, chinese) in TRANSLATED {
@@ -189,6 +207,10 @@ fn a_page_that_is_changed_alone_is_found() {
         ("(report.md)", "(ramp.md)"),
         ("#with-an-assistant", "#quick-start"),
         ("memory = 1024\n", ""),
+        (
+            "**More load than live.**",
+            "One more.\n\n**More load than live.**",
+        ),
         ("## Before you trust", "- `--other`\n\n## Before you trust"),
     ] {
         assert!(text.contains(from), "{from}");
