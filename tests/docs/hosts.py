@@ -9,6 +9,7 @@ A host has a network, /etc, /var, /run and a home of its own, so that a guide ma
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ PROGRAMS = Path(os.environ.get("PROGRAMS", ROOT / "target/debug")).resolve()
 PATH = f"{PROGRAMS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLIENTS = [f"198.18.1.{last}" for last in range(10, 18)]
 CLIENTS6 = [f"2001:db8:1::{last}" for last in range(10, 18)]
+# The last part of their addresses.
+SERVERS = {"live": 10, "target": 20, "assistant": 30}
 ADMIN = {"millrace-copier": 36530, "millrace-interceptor": 36531, "millrace-router-agent": 36532}
 
 # $1 is the directory of the host, $2 its name.
@@ -144,22 +147,26 @@ class Stage:
             raise
 
     def build(self) -> None:
-        for name in ("router", "client", "live", "target", "assistant"):
+        for name in self.others():
             self.hosts[name] = Host(name)
-        router = self.hosts["router"]
+        router, client = self.hosts["router"], self.hosts["client"]
         for number, bridge in ((1, "clients"), (2, "servers")):
             router.run(
                 f"ip link add {bridge} type bridge; ip address add 198.18.{number}.1/24 dev {bridge}; "
                 f"ip address add 2001:db8:{number}::1/64 dev {bridge} nodad; ip link set {bridge} up"
             )
         router.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-        for host, last in (("live", 10), ("target", 20), ("assistant", 30)):
-            plug(self.hosts[host], router, "servers", f"198.18.2.{last}/24", f"2001:db8:2::{last}/64")
-        every = [f"{it}/24" for it in CLIENTS] + [f"{it}/64" for it in CLIENTS6]
-        plug(self.hosts["client"], router, "clients", *every)
-        self.hosts["client"].run("ip route add default via 198.18.1.1; ip -6 route add default via 2001:db8:1::1")
-        for host in ("live", "target", "assistant"):
-            self.hosts[host].run("ip route add default via 198.18.2.1; ip -6 route add default via 2001:db8:2::1")
+        plug(client, router, "clients", *[f"{it}/24" for it in CLIENTS], *[f"{it}/64" for it in CLIENTS6])
+        client.run("ip route add default via 198.18.1.1; ip -6 route add default via 2001:db8:1::1")
+        for name, last in SERVERS.items():
+            if name in self.hosts:
+                host = self.hosts[name]
+                plug(host, router, "servers", f"198.18.2.{last}/24", f"2001:db8:2::{last}/64")
+                host.run("ip route add default via 198.18.2.1; ip -6 route add default via 2001:db8:2::1")
+
+    def others(self) -> tuple[str, ...]:
+        """Hosts that are namespaces and no more."""
+        return ("router", "client", *SERVERS)
 
     def serve(self, host: str, *ports: int) -> None:
         """Services that answer, and note the hash of what each connection has sent."""
@@ -169,15 +176,11 @@ class Stage:
 
     def streams(self, host: str) -> list[tuple]:
         """What the connections of a host's services have sent, sorted."""
-        import json
-
         records = [json.loads(line) for line in self.hosts[host].run("cat service.jsonl").splitlines()]
         return sorted((it["proto"], it["bytes"], it["hash"]) for it in records if it["bytes"])
 
     def load(self, to: str, count: int = 40) -> None:
         """Clients send requests, and get their answers."""
-        import json
-
         clients = CLIENTS6 if to.startswith("[") else CLIENTS
         said = self.hosts["client"].run(f"millrace-lab load --from {','.join(clients)} one-request {to} --count {count} --rate 40")
         summary = json.loads(said)
