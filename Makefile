@@ -181,9 +181,9 @@ site: ## The documents as a site, in target/site; refuses broken links
 
 .PHONY: guides
 guides: deps ## Follows the guides of docs/ to the letter, on hosts of their own (root); see tests/docs
-	@command -v python3 >/dev/null && command -v curl >/dev/null \
-		|| { apt-get update -q && apt-get install -y -q --no-install-recommends python3 curl; } >/dev/null \
-		|| { echo "guides: please install python3, curl" >&2; exit 1; }
+	@command -v python3 >/dev/null && command -v openssl >/dev/null && command -v ps >/dev/null \
+		|| { apt-get update -q && apt-get install -y -q --no-install-recommends python3 openssl procps; } >/dev/null \
+		|| { echo "guides: please install python3, openssl, ps" >&2; exit 1; }
 	$(CARGO) build --locked --workspace --bins
 	cd tests/docs && PROGRAMS=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug python3 -B -m unittest -v
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from hosts import ADMIN, ROOT, Running, Stage, eventually
 
 FENCED = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-# A program that goes on until it is ended: no word of a command behind its name.
-DAEMON = re.compile(r"(millrace-(?:copier|interceptor|router-agent))(?: -| record )")
+# A program that goes on until it is ended: `record`, or no word of a command at all.
+DAEMON = re.compile(r"(millrace-(?:copier|interceptor|router-agent)) (?=record |-(?!.* check ))")
 
 
 @dataclass
@@ -23,8 +23,9 @@ class Block:
     lines: list[str]
 
     def commands(self) -> list[tuple[str, str]]:
-        """Each with its comment."""
-        return [(command.rstrip(), note) for command, _, note in (it.partition(" # ") for it in self.lines if it)]
+        """Each with its comment. A line that ends with a backslash goes on with the next."""
+        lines = re.sub(r"\\\n *", "", "\n".join(self.lines)).splitlines()
+        return [(command.rstrip(), note) for command, _, note in (it.partition(" # ") for it in lines if it and it[0] != "#")]
 
 
 def blocks(page: str) -> list[Block]:
@@ -56,7 +57,8 @@ class Operator:
             said = host.run(command)
             assert all(line.endswith("= 0") for line in said.splitlines()), said
             return said
-        promised = note if re.fullmatch(r"ready|via [0-9.]+", note) else ""
+        found = re.search(r"(?:^|[:：] ?)(ready|via [0-9.]+)$", note)
+        promised = found[1] if found else ""
         said = []
 
         def holds() -> bool:
