@@ -76,7 +76,13 @@ class Host:
     def run(self, script: str, check: bool = True, folder: str | None = None, seconds: float = 60) -> str:
         """What a shell says of it, in the host's home."""
         done = subprocess.run(
-            self.words(script, folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds, check=False
+            self.words(script, folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
         if done.returncode and not check:
             return ""
@@ -105,7 +111,11 @@ class Running:
         self.command = command
         self.output = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            host.words(f"echo $$ >&2; exec {command}"), stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True
+            host.words(f"echo $$ >&2; exec {command}"),
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         self.host = host
 

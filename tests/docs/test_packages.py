@@ -72,7 +72,8 @@ class Packages(unittest.TestCase):
     def test_package(self):
         deb = released(DEB)
         stage = self.machines()
-        checksums, install, upgrade, on_target, on_live, back, removal, *_ = [it for it in blocks("docs/installing.md") if it.language == "sh"]
+        found = [it for it in blocks("docs/installing.md") if it.language == "sh"]
+        checksums, install, upgrade, on_target, on_live, back, removal, *_ = found
         self.assertEqual([it.where for it in (checksums, install, upgrade, back, removal)], ["any"] * 5)
         under_systemd = blocks("docs/systemd.md")
         with tempfile.TemporaryDirectory() as work:
@@ -119,7 +120,8 @@ class Packages(unittest.TestCase):
 
         self.follow(removal, ("live", "target"))
         for name in ("target", "live"):
-            left = self.hosts[name].run("ls -d /etc/millrace /var/lib/millrace /usr/bin/millrace-* 2>/dev/null || true; getent passwd millrace || true")
+            files = self.hosts[name].run("ls -d /etc/millrace /var/lib/millrace /usr/bin/millrace-* 2>/dev/null || true")
+            left = files + self.hosts[name].run("getent passwd millrace || true")
             self.assertEqual(left, "")
         rules = self.hosts["target"].run("ip rule list; nft list tables; ip link")
         self.assertNotIn("millrace", rules)

@@ -62,13 +62,17 @@ class Running(unittest.TestCase):
         """What `status` says, wherever a page asks for it."""
         working = {"copier": "copying 100% of", "interceptor": "returning responses to", "router-agent": "diverting responses of"}
         seen = set()
-        for page, starting in (("docs/alerts.md", "millrace-copier status"), ("docs/troubleshooting.md", "millrace-copier status"), ("docs/troubleshooting.md", "millrace-router-agent status")):
-            for command, _ in self.commands(page, starting):
+        asked = [("docs/alerts.md", "copier"), ("docs/troubleshooting.md", "copier"), ("docs/troubleshooting.md", "router-agent")]
+        for page, first in asked:
+            for command, _ in self.commands(page, f"millrace-{first} status"):
                 program = command.removeprefix("millrace-").removesuffix(" status")
                 where = "live" if program == "copier" else "target"
-                eventually(f"{command}: {working[program]}", lambda: working[program] in self.on(where, command).splitlines()[0])
+                self.says(where, command, working[program])
                 seen.add(program)
         self.assertEqual(seen, set(working))
+
+    def says(self, where: str, command: str, words: str) -> None:
+        eventually(f"{command}: {words}", lambda: words in self.on(where, command).splitlines()[0])
 
     def look(self) -> None:
         for command, note in self.commands("docs/troubleshooting.md", "curl -s http://127.0.0.1:36530/status"):
