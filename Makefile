@@ -170,6 +170,12 @@ release: ## All that is released: packages, static programs, bill of materials, 
 test-packages: ## Builds twice and compares; installs, upgrades and purges in a Debian with its own systemd (root)
 	sh deploy/packages/test.sh
 
+man: ## Manual pages of the programs, in target/man
+	$(CARGO) run --locked -q -p millrace-manuals -- man target/man
+
+samples: ## Sample configuration from the command lines, in deploy/config
+	$(CARGO) run --locked -q -p millrace-manuals -- samples deploy/config
+
 .PHONY: site
 # The last version of mdbook that was tried.
 MDBOOK_VERSION := 0.5.4
@@ -186,12 +192,6 @@ guides: deps ## Follows the guides of docs/ to the letter, on hosts of their own
 		|| { echo "guides: please install python3, openssl, ps" >&2; exit 1; }
 	$(CARGO) build --locked --workspace --bins
 	cd tests/docs && PROGRAMS=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug python3 -B -m unittest -v
-
-man: ## Manual pages of the programs, in target/man
-	$(CARGO) run --locked -q -p millrace-manuals -- man target/man
-
-samples: ## Sample configuration from the command lines, in deploy/config
-	$(CARGO) run --locked -q -p millrace-manuals -- samples deploy/config
 
 deps: ## Installs the Debian packages that demo and tests use
 	@sh lab/install-deps.sh
