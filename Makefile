@@ -186,7 +186,7 @@ site: ## The documents as a site, in target/site; refuses broken links
 	sh docs/site/build.sh
 
 .PHONY: guides
-guides: deps ## Follows the guides of docs/ to the letter, on hosts of their own (root); see tests/docs
+guides: deps consul ## Follows the guides of docs/ to the letter, on hosts of their own (root); see tests/docs
 	@command -v python3 >/dev/null && command -v openssl >/dev/null && command -v ps >/dev/null \
 		|| { apt-get update -q && apt-get install -y -q --no-install-recommends python3 openssl procps; } >/dev/null \
 		|| { echo "guides: please install python3, openssl, ps" >&2; exit 1; }

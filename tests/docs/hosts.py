@@ -63,6 +63,7 @@ class Host:
         self.directory = tempfile.TemporaryDirectory(prefix=f"millrace-guide-{name}-")
         self.home = f"{self.directory.name}/home"
         self.running: list[Running] = []
+        self.environment: dict[str, str] = {}
         words = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self.process = subprocess.Popen([*words, "sh", "-euc", BOOT, "boot", self.directory.name, name])
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -71,6 +72,7 @@ class Host:
 
     def words(self, script: str, folder: str | None = None) -> list[str]:
         into = ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-p", "--", "env", "-i", f"PATH={PATH}", "HOME=/root", "LC_ALL=C.UTF-8"]
+        into += [f"{name}={value}" for name, value in self.environment.items()]
         return [*into, "bash", "-euc", f"cd {folder or self.home}\n{script}"]
 
     def run(self, script: str, check: bool = True, folder: str | None = None, seconds: float = 60) -> str:
