@@ -165,6 +165,8 @@ fn a_token_that_is_revoked_makes_nobody_leave() {
     copiers(&mut scene, 3);
     let token = scene.copier_token(0);
     let consul = scene.consul.as_ref().unwrap();
+    let shown = scene.status(0).to_string() + &scene.copier_log(0);
+    assert!(!shown.contains(&token), "a token is shown");
     consul.revoke(&token);
     // Something changes, so that the question that is open is answered.
     scene.real[1].stop_interceptor();
