@@ -40,8 +40,9 @@ put "$made/licences" "$doc/third-party-licences.txt"
 gzip -9n "$stage/$doc/third-party-licences.txt"
 
 # Where the links of README.md lead.
-for file in README.md GLOSSARY.md SECURITY.md; do put "$root/$file" "$doc/$file"; done
+for file in README.md README.zh-CN.md GLOSSARY.md SECURITY.md; do put "$root/$file" "$doc/$file"; done
 for file in "$root"/docs/*; do [ -f "$file" ] && put "$file" "$doc/docs/$(basename "$file")"; done
+for file in "$root"/docs/zh-CN/*; do put "$file" "$doc/docs/zh-CN/$(basename "$file")"; done
 for file in "$root"/deploy/config/*.toml; do put "$file" "$doc/examples/$(basename "$file")"; done
 for file in rules.yaml alerts.yaml; do put "$root/deploy/mixin/$file" "$doc/examples/prometheus/$file"; done
 for file in "$root"/deploy/mixin/dashboards/*; do put "$file" "$doc/examples/grafana/$(basename "$file")"; done
