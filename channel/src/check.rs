@@ -7,7 +7,7 @@ use millrace_daemon::check::Verdict;
 use millrace_daemon::options::CommonOptions;
 use millrace_notation::address::HostPort;
 
-use crate::tls::Role;
+use crate::tls::{Expect, Role};
 use crate::transport::{Security, Timeouts, reachable};
 
 /// A certificate that ends within so long is warned of, in seconds.
@@ -41,21 +41,24 @@ pub fn certificate(options: &CommonOptions, role: Role) -> Verdict {
     }
 }
 
-/// Whether peers with a role answer at these addresses, and take this side's certificate. All are asked at once.
-pub fn reach(peers: &[HostPort], security: &Security, role: Role) -> Verdict {
+/// Whether peers with a role answer at these addresses, and take this side's certificate. All are asked at once. The
+/// certificates of those that are not among the `listed`, whom the operator has named, must confirm their addresses.
+pub fn reach(peers: &[HostPort], listed: &[HostPort], security: &Security, role: Role) -> Verdict {
     if peers.is_empty() {
         return Verdict::ok(format!("no {role} is named"));
     }
     let answers = block_on(async {
         let mut asked = tokio::task::JoinSet::new();
         for peer in peers {
+            let must_confirm = !listed.contains(peer);
             let (peer, security) = (peer.clone(), security.clone());
+            let expect = Expect { role, must_confirm };
             asked.spawn(async move {
                 let timeouts = Timeouts {
                     connect: PATIENCE,
                     ..Timeouts::default()
                 };
-                let answer = reachable(&peer, &security, role, &timeouts).await;
+                let answer = reachable(&peer, &security, expect, &timeouts).await;
                 (peer, answer)
             });
         }

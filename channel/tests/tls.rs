@@ -548,14 +548,14 @@ async fn an_address_that_nobody_named_must_be_one_of_the_certificates_own_if_tha
     {
         let files = Files::new(&format!("confirm-{n}"), &[&ca], &hosts(&names));
         let (server, _attached) = serve(files.security(Role::Interceptor));
-        for confirmed in [false, true] {
+        for must_confirm in [false, true] {
             let address = DefaultPort(server.local_addr().port()).parse(host).unwrap();
             let config = LinkConfig {
-                confirmed,
+                must_confirm,
                 ..LinkConfig::new(address, copier.security(Role::Copier), "live1")
             };
             let mut link = link_with(config);
-            if confirms || !confirmed {
+            if confirms || !must_confirm {
                 link.up().await;
                 continue;
             }

@@ -126,7 +126,7 @@ impl Agents {
         Ok(())
     }
 
-    fn ask(&self, address: &HostPort, confirmed: bool, need: &Need) -> Hold {
+    fn ask(&self, address: &HostPort, must_confirm: bool, need: &Need) -> Hold {
         let Inner {
             plan,
             runtime,
@@ -137,7 +137,7 @@ impl Agents {
         let task = Arc::new(readiness.register(format!("router-agent {address}")));
         let (security, id) = (plan.security.clone(), plan.id.clone());
         let config = HoldConfig {
-            confirmed,
+            must_confirm,
             ..HoldConfig::new(address.clone(), security, id, need.clone())
         };
         let (ready, waker) = (task.clone(), waker.clone());

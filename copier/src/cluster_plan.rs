@@ -5,7 +5,7 @@
 //! copier writes there.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::incarnation::random_u64;
@@ -15,19 +15,23 @@ use millrace_pilot::{Driver, Entry, FleetPlan, Note, Signed};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use crate::clock::seconds_since_1970;
+
 /// It is asked for so often.
 const LOOK: Duration = Duration::from_millis(500);
 /// For so long after it was asked for an answer is believed. With the time that the shard takes to notice, a stop is done
 /// everywhere within 2 s.
 const LEASE: Duration = Duration::from_millis(1500);
 /// Two answers that are late fit in there.
-const PATIENCE: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_millis(400);
+/// What the pilot has noted is of use for so long: later it may hang.
+const NOTED: Duration = Duration::from_secs(1);
 /// After a failure it is asked for again so soon.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Where the plan of a cluster is kept.
 pub fn record(client: Client, cluster: &Cluster) -> Record {
-    Record::new(client, format!("millrace/{cluster}/plan"))
+    Record::new(client, cluster.key("plan"))
 }
 
 /// The plan that is followed, if one is. Cheap to clone.
@@ -53,10 +57,13 @@ struct Seen {
     /// It is believed before this moment.
     until: BootTime,
     driver: Driver,
-    /// What the pilot has noted last.
+    /// What the pilot has noted last, and when.
     note: Note,
+    noted_at: BootTime,
     /// Why it is not, or may soon not be, known any more.
     trouble: String,
+    /// Why this copier cannot write there.
+    mute: String,
 }
 
 fn elapsed(at: BootTime) -> Duration {
@@ -92,7 +99,9 @@ impl ClusterPlan {
     /// Takes what the plan is to know of this copier.
     pub fn note(&self, note: Note) {
         if let Some(followed) = &self.0 {
-            followed.seen.lock().note = note;
+            let mut seen = followed.seen.lock();
+            seen.noted_at = BootTime::now();
+            seen.note = note;
         }
     }
 
@@ -100,6 +109,22 @@ impl ClusterPlan {
     pub fn is_valid(&self) -> bool {
         let followed = self.0.as_ref();
         followed.is_none_or(|it| BootTime::now() < it.seen.lock().until)
+    }
+
+    /// Whether the pilot has noted what the plan says now: before, nothing is sent by it.
+    pub fn is_noted(&self) -> bool {
+        let followed = self.0.as_ref();
+        followed.is_none_or(|it| {
+            let seen = it.seen.lock();
+            let edition = seen.plan.as_ref().map_or(0, |plan| plan.edition());
+            seen.note.edition == edition
+        })
+    }
+
+    /// Why guards of the plan act for this copier alone: it cannot write there. None: it can.
+    pub fn mute(&self) -> Option<String> {
+        let seen = self.0.as_ref()?.seen.lock();
+        (!seen.mute.is_empty()).then(|| seen.mute.clone())
     }
 
     /// How an operator begins a command for the plan.
@@ -113,10 +138,11 @@ impl ClusterPlan {
     pub fn obstacle(&self) -> Option<String> {
         let seen = self.0.as_ref()?.seen.lock();
         (BootTime::now() >= seen.until).then(|| {
-            format!(
-                "the cluster's plan is not known at this moment ({})",
-                seen.trouble
-            )
+            let why = match seen.trouble.as_str() {
+                "" => "Consul answers too slowly",
+                trouble => trouble,
+            };
+            format!("the cluster's plan is not known at this moment ({why})")
         })
     }
 }
@@ -124,14 +150,15 @@ impl ClusterPlan {
 impl Followed {
     async fn run(self: Arc<Self>) {
         loop {
-            let pause = match self.look().await {
-                Ok(()) => LOOK,
+            let begun = tokio::time::Instant::now();
+            let next = match self.look().await {
+                Ok(()) => begun + LOOK,
                 Err(failure) => {
                     self.doubt(failure.to_string());
-                    RETRY
+                    tokio::time::Instant::now() + RETRY
                 }
             };
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(next).await;
         }
     }
 
@@ -151,18 +178,33 @@ impl Followed {
             return Ok(());
         };
         let asked = BootTime::now();
-        let written = self.record.replace(Some(version), next.record(), PATIENCE);
-        match written.await {
-            Ok(true) => self.seen.lock().driver.wrote(elapsed(asked)),
-            // Somebody else was first: what there is now is read next time.
-            Ok(false) => {}
-            Err(Failure::Denied(why)) => {
-                // Others may write what this one cannot.
-                self.doubt(format!("this copier may not write the plan: {why}"));
+        let written = match next.record() {
+            Ok(record) => self.record.replace(Some(version), record, PATIENCE).await,
+            Err(error) => Err(Failure::Unreadable(error.to_string())),
+        };
+        match written {
+            Ok(true) => {
+                self.seen.lock().driver.wrote(elapsed(asked));
+                self.note_mute(String::new());
             }
-            Err(failure) => return Err(failure),
+            // Somebody else was first: what there is now is read next time.
+            Ok(false) => self.note_mute(String::new()),
+            // Others may write what this one cannot.
+            Err(failure) => self.note_mute(failure.to_string()),
         }
         Ok(())
+    }
+
+    /// Notes why this copier cannot write. The log has each reason once.
+    fn note_mute(&self, why: String) {
+        let mut seen = self.seen.lock();
+        if seen.mute != why && !why.is_empty() {
+            tracing::warn!(
+                "this copier cannot write the cluster's plan ({}): {why}",
+                self.record.key()
+            );
+        }
+        seen.mute = why;
     }
 
     /// Takes what was read. Gives what is to replace it, and in which version.
@@ -184,16 +226,18 @@ impl Followed {
         let plan = seen.plan.clone()?;
         let chance = random_u64() as f64 / u64::MAX as f64;
         let now = elapsed(BootTime::now());
+        if BootTime::now().since(seen.noted_at) > NOTED {
+            return None;
+        }
         let entry = seen.driver.next(now, &plan, &seen.note, chance)?;
         let mut next = (*plan).clone();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let signed = Signed {
             by: &self.name,
-            at: since.unwrap_or_default().as_secs(),
+            at: seconds_since_1970(),
         };
         let changed = match entry {
             Entry::Passed(passed) => {
-                next.pass(passed, seen.note.window, signed);
+                next.pass(passed, signed);
                 true
             }
             Entry::Broken => next.doubt(),

@@ -129,7 +129,7 @@ impl Interceptors {
         }
     }
 
-    fn start_link(&self, id: LinkId, address: &HostPort, confirmed: bool) -> Link {
+    fn start_link(&self, id: LinkId, address: &HostPort, must_confirm: bool) -> Link {
         let plan = &self.plan;
         let task = Arc::new(self.readiness.register(match plan.connections {
             1 => format!("interceptor {address}"),
@@ -138,7 +138,7 @@ impl Interceptors {
         let config = LinkConfig {
             link: id.link,
             links: plan.connections,
-            confirmed,
+            must_confirm,
             claims: plan.claim.is_some(),
             ..LinkConfig::new(address.clone(), plan.security.clone(), plan.id.clone())
         };

@@ -28,7 +28,7 @@ impl Leases {
     pub fn consent(&self) -> Consent {
         if !self.share.is_valid() {
             Consent::NoShare
-        } else if !self.plan.is_valid() {
+        } else if !self.plan.is_valid() || !self.plan.is_noted() {
             Consent::NoPlan
         } else {
             Consent::Given

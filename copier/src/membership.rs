@@ -126,10 +126,11 @@ fn said(monitor: &Monitor, shared: &Shared) -> Headline {
         headline::State::NotCopying => State::NotWorking,
     };
     let plan = report.intensity.plan.as_ref();
-    let follows = plan.map_or(String::new(), |plan| match plan.edition {
-        0 => "; knows no plan".to_owned(),
-        edition => format!("; follows edition {edition} of the plan"),
-    });
+    let follows = match plan.map(|plan| plan.edition) {
+        None => "; follows no plan".to_owned(),
+        Some(0) => "; knows no plan".to_owned(),
+        Some(edition) => format!("; follows edition {edition} of the plan"),
+    };
     Headline::new(state, headline.sentence + &follows)
 }
 

@@ -17,6 +17,7 @@ use millrace_notation::address::{AddressError, ClientPool, DefaultPort, Mappings
 
 use crate::offline::options::OfflineOptions;
 use crate::tunnels::TunnelOptions;
+pub(crate) use intensity::guard_window;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 pub use tcpcopy::TcpcopyOptions;
 

@@ -94,8 +94,6 @@ pub struct Shard {
     commands: Commands,
     agents: Agents,
     leases: Leases,
-    /// The cluster's plan was known at the last look.
-    knows_plan: bool,
     inbox: Arc<Inbox>,
     inputs: VecDeque<Input>,
     moderation: Moderation,
@@ -193,7 +191,6 @@ impl Shard {
             commands: parts.commands,
             agents: parts.agents,
             leases: parts.leases,
-            knows_plan: false,
             inbox: parts.inbox,
             inputs: VecDeque::new(),
             moderation: parts.moderation,
@@ -291,6 +288,9 @@ impl Shard {
     /// nothing is sent.
     fn ask_agents(&mut self, now: Time) {
         self.obey_plan_first();
+        // Before it is asked whether anything may be sent: what is vouched for is not vouched for later.
+        let (time, at) = (Instant::now(), BootTime::now());
+        let consent = self.leases.consent();
         let diversion = if self.routes.is_unsafe() {
             Diversion::Lapsed
         } else {
@@ -301,35 +301,23 @@ impl Shard {
             self.routes.set_diverted(diversion == Diversion::Held);
             self.engine.set_open(now, self.routes.is_open());
         }
-        let (now, at) = (Instant::now(), BootTime::now());
-        self.standstill.tell(now, at, diversion, self.consent());
-    }
-
-    /// Whether Consul, as far as it is needed, lets this copier send at this moment.
-    fn consent(&self) -> Consent {
-        match self.leases.consent() {
-            // What it says has not been obeyed yet.
-            Consent::Given if !self.knows_plan => Consent::NoPlan,
-            consent => consent,
-        }
+        self.standstill.tell(time, at, diversion, consent);
     }
 
     /// Whether agents and Consul let this copier send at this moment.
     fn leave_to_send(&self) -> Diversion {
-        match self.consent() {
+        match self.leases.consent() {
             Consent::Given => self.agents.diversion(),
             Consent::NoShare | Consent::NoPlan => Diversion::Lapsed,
         }
     }
 
-    /// A plan that is known again is obeyed before anything that waited is sent.
+    /// What the plan says now is obeyed before anything is sent by it.
     fn obey_plan_first(&mut self) {
-        let known = self.leases.plan.is_valid();
-        if known && !self.knows_plan {
+        if !self.leases.plan.is_noted() {
             self.steer_at = Instant::now();
             self.steer();
         }
-        self.knows_plan = known;
     }
 
     /// Takes in what was captured until now: connections that began before the copier was told to end

@@ -28,7 +28,7 @@ pub fn take(options: &mut Options) -> Result<Option<Slot>, ExitError> {
         return Ok(None);
     };
     let client = options.consul.client()?;
-    let prefix = format!("millrace/{cluster}/shares/");
+    let prefix = cluster.key("shares/");
     let owner = millrace_daemon::listen::host_name();
     let mut said = String::new();
     loop {

@@ -20,6 +20,11 @@ impl Cluster {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Where something of it is kept in a store of keys.
+    pub fn key(&self, what: &str) -> String {
+        format!("millrace/{self}/{what}")
+    }
 }
 
 impl FromStr for Cluster {

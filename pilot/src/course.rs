@@ -12,6 +12,8 @@ use crate::status::{Mode, RampStatus};
 
 /// What a step back leaves where there is no rise to go back on.
 const STEP_BACK: f64 = 0.5;
+/// Steps back leave no less than this: a thousandth of what is wanted.
+const LEAST_SCALE: f64 = 0.001;
 
 /// How much is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,11 @@ impl Course {
         })
     }
 
+    /// What guards that stepped back without a rise to go back on have left; None: all.
+    pub fn scale(&self) -> Option<f64> {
+        (self.scale < 1.0).then_some(self.scale)
+    }
+
     /// Whether a ramp would go on: it is neither at its end nor held.
     pub fn is_rising(&self) -> bool {
         self.mode == Mode::Running
@@ -152,14 +159,14 @@ impl Course {
                 let before = self.intensity();
                 match self.ramp().and_then(|ramp| ramp.step_back(self.position)) {
                     Some(position) => self.position = position,
-                    None => self.scale *= STEP_BACK,
+                    None => self.scale = (self.scale * STEP_BACK).max(LEAST_SCALE),
                 }
                 self.mode = Mode::Held;
                 format!("stepping back from {before} to {}", self.intensity())
             }
             Action::Stop => {
                 self.mode = Mode::Stopped;
-                "stopped: nothing is copied until `ctl resume` or `ctl intensity`".to_owned()
+                "stopped: nothing is copied until an operator resumes it".to_owned()
             }
         }
     }

@@ -124,7 +124,6 @@ mod tests {
                 free: copier.free,
                 broken: copier.broken,
                 demand: None,
-                window: Duration::from_secs(10),
             };
             let chance = (now / STEP * 7 + index as u64 * 3) % 10;
             let next = copier
@@ -132,7 +131,7 @@ mod tests {
                 .next(time, &store.plan, &note, chance as f64 / 10.0);
             let written = match next {
                 Some(Entry::Passed(passed)) => {
-                    store.plan.pass(passed, note.window, SIGNED);
+                    store.plan.pass(passed, SIGNED);
                     true
                 }
                 Some(Entry::Broken) => store.plan.doubt(),

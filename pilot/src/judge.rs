@@ -71,11 +71,6 @@ impl Judge {
         !self.config.guards.is_empty()
     }
 
-    /// The rules.
-    pub(crate) fn guards(&self) -> &[Guard] {
-        &self.config.guards
-    }
-
     /// The time that it looks back on.
     pub(crate) const fn window(&self) -> Duration {
         self.config.window

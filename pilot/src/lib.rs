@@ -29,7 +29,7 @@ mod status;
 pub use command::Command;
 pub use course::{Course, Wanted};
 pub use driver::{Driver, Entry};
-pub use fleet_plan::{FleetPlan, PlanError, Signed};
+pub use fleet_plan::{FleetGuards, FleetPlan, PlanError, Signed};
 pub use follower::Note;
 pub use judge::Demand;
 pub use observed::Observed;

@@ -12,6 +12,8 @@ use crate::sight::View;
 pub struct Observed {
     /// Whether anything can be sent: without, a ramp stands still.
     pub flowing: bool,
+    /// Whether copies are open.
+    pub open: bool,
     /// Whether answers are seen: while they are not, guards do not judge, and a ramp that has guards
     /// stands still.
     pub view: View,

@@ -29,7 +29,7 @@ pub struct PilotConfig {
     pub ramp: Option<Ramp>,
     /// The rules; of those with the same action the first that is broken acts.
     pub guards: Vec<Guard>,
-    /// The time that they look back on, and those of a cluster's plan.
+    /// The time that they look back on.
     pub window: Duration,
     /// Figures from fewer events are not judged.
     pub min_sample: u64,
@@ -71,9 +71,7 @@ impl Pilot {
             window: config.window,
             min_sample: config.min_sample,
         };
-        let follower = config
-            .follows_plan
-            .then(|| Follower::new(judge.window, judge.min_sample));
+        let follower = config.follows_plan.then(Follower::new);
         let wanted = match config.ramp {
             Some(ramp) => Wanted::Ramp(ramp),
             None => Wanted::Level(config.intensity),
@@ -136,11 +134,17 @@ impl Pilot {
             stop = self.judge_own(observed.view, sample);
         }
         let followed = self.follower.as_mut().map(|it| it.tick(now, &observed));
-        let (ended, note) = followed.map_or((false, None), |(end, note)| (end, Some(note)));
+        if let Some(followed) = &followed {
+            stop |= followed.stop;
+            stop |= followed
+                .undelivered
+                .as_ref()
+                .is_some_and(|it| self.act_alone(it));
+        }
         Tick {
             intensity: self.intensity(),
-            stop: stop || ended,
-            note,
+            stop,
+            note: followed.map(|it| it.note),
         }
     }
 
@@ -175,7 +179,7 @@ impl Pilot {
             factor: self.factor,
             mode: self.course.mode(),
             ramp: self.course.ramp_status(self.waiting),
-            scale: (self.course.scale < 1.0).then_some(self.course.scale),
+            scale: self.course.scale(),
             blind: self.judge.blind().map(|why| why.name().to_owned()),
             guards: self.judge.seen().to_vec(),
             decisions: self.decisions.iter().cloned().collect(),
@@ -213,6 +217,19 @@ impl Pilot {
         self.forget();
         self.decide(format!("{}; {done}", demand.why));
         demand.action == Action::Stop
+    }
+
+    /// The cluster's plan does not take what one of its guards demands: this copier stops by itself.
+    fn act_alone(&mut self, demand: &Demand) -> bool {
+        if self.course.mode() == Mode::Stopped {
+            return false;
+        }
+        let done = self.course.restrain(Action::Stop);
+        self.decide(format!(
+            "{}; the cluster's plan does not take it: this copier alone is {done}",
+            demand.why
+        ));
+        true
     }
 
     /// What happened under another mode says nothing about what happens under this one.

@@ -90,6 +90,7 @@ impl Flight {
             let now = Duration::from_secs(self.seconds);
             let observed = Observed {
                 flowing: self.flowing,
+                open: true,
                 view: self.view.unwrap_or(View::Clear { heard_at: now }),
                 sample: Some(self.sums.clone()),
                 plan: None,
@@ -301,6 +302,7 @@ fn an_engine_that_has_done_nothing_is_no_reason_for_anything() {
         let now = Duration::from_secs(second);
         let observed = Observed {
             flowing: true,
+            open: true,
             view: View::Clear { heard_at: now },
             sample: Some(nothing(engine.stats())),
             plan: None,

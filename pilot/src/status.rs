@@ -41,6 +41,9 @@ pub struct PlanStatus {
     pub now: f64,
     /// How things stand.
     pub mode: Mode,
+    /// What guards that stepped back have left of it; null: all.
+    #[serde(default)]
+    pub scale: Option<f64>,
     /// The ramp, if one is followed.
     pub ramp: Option<RampStatus>,
     /// Its guards, as they are seen here.
@@ -132,6 +135,9 @@ pub struct Change {
     pub what: String,
     /// The intensity afterwards.
     pub intensity: f64,
+    /// Whether it was a guard's.
+    #[serde(default)]
+    pub guard: bool,
 }
 
 impl fmt::Display for RampStatus {

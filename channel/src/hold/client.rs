@@ -43,7 +43,7 @@ pub struct HoldConfig {
     /// The agent; its name is resolved anew at each attempt.
     pub address: HostPort,
     /// Its certificate must confirm the address: the operator has not named it.
-    pub confirmed: bool,
+    pub must_confirm: bool,
     /// How the channel is protected.
     pub security: Security,
     /// Stable name of this holder.
@@ -68,7 +68,7 @@ impl HoldConfig {
     ) -> Self {
         HoldConfig {
             address,
-            confirmed: false,
+            must_confirm: false,
             security,
             holder_id: holder_id.into(),
             incarnation: Incarnation::of_this_process(),
@@ -160,7 +160,7 @@ pub fn spawn(
 }
 
 impl HoldHandle {
-    /// Whether what was asked for is in force at `now`, the present: held, and confirmed by the agent
+    /// Whether what was asked for is in force at `now`, the present: held, and must_confirm by the agent
     /// a fifth of a second ago at most, and twice as long as its answer took; or held by an agent that
     /// has said that it will be back. Takes no lock, and asks no clock.
     pub fn is_held(&self, now: BootTime) -> bool {
@@ -279,7 +279,7 @@ async fn ask_and_pump(shared: &Shared, was_held: &mut bool) -> End {
             &config.security,
             Expect {
                 role: Role::RouterAgent,
-                confirmed: config.confirmed,
+                must_confirm: config.must_confirm,
             },
             &config.timeouts,
         )
@@ -344,7 +344,7 @@ fn held(shared: &Shared, mut holding: Holding) -> Result<(), String> {
     }
     let address = &shared.config.address;
     tracing::info!(
-        "router-agent {address} ({}): holds, confirmed by {} route look-ups",
+        "router-agent {address} ({}): holds, must_confirm by {} route look-ups",
         holding.agent_id,
         holding.verified
     );

@@ -323,7 +323,7 @@ async fn open_channel(shared: &Shared) -> Result<Opened, String> {
         &config.security,
         Expect {
             role: Role::Interceptor,
-            confirmed: config.confirmed,
+            must_confirm: config.must_confirm,
         },
         &timeouts,
     )

@@ -42,7 +42,7 @@ pub struct LinkConfig {
     /// The interceptor; its name is resolved anew at each attempt.
     pub address: HostPort,
     /// Its certificate must confirm the address: the operator has not named it.
-    pub confirmed: bool,
+    pub must_confirm: bool,
     /// How the channel is protected.
     pub security: Security,
     /// Stable name of this copier.
@@ -73,7 +73,7 @@ impl LinkConfig {
     pub fn new(address: HostPort, security: Security, copier_id: impl Into<String>) -> Self {
         LinkConfig {
             address,
-            confirmed: false,
+            must_confirm: false,
             security,
             copier_id: copier_id.into(),
             incarnation: Incarnation::of_this_process(),

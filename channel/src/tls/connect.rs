@@ -26,7 +26,7 @@ pub struct Expect {
     pub role: Role,
     /// Its address came from a directory that others may write: if its certificate names hosts or addresses, that one
     /// must be among them.
-    pub confirmed: bool,
+    pub must_confirm: bool,
 }
 
 impl From<Role> for Expect {
@@ -34,7 +34,7 @@ impl From<Role> for Expect {
     fn from(role: Role) -> Self {
         Self {
             role,
-            confirmed: false,
+            must_confirm: false,
         }
     }
 }

@@ -65,7 +65,7 @@ pub async fn channel(
 ) -> Result<Opened, String> {
     let Expect {
         role: expect,
-        confirmed,
+        must_confirm,
     } = expect.into();
     let diagnosis = Diagnosis {
         found: Arc::default(),
@@ -97,7 +97,7 @@ pub async fn channel(
                     program(expect)
                 ))
             })?;
-            if confirmed {
+            if must_confirm {
                 tls::confirm(&stream, address.host(), expect)?;
             }
             Stream::Tls(Box::new(stream))
@@ -125,15 +125,16 @@ pub async fn channel(
 pub async fn reachable(
     address: &HostPort,
     security: &Security,
-    expect: Role,
+    expect: impl Into<Expect>,
     timeouts: &Timeouts,
 ) -> Result<(), String> {
+    let expect = expect.into();
     if let Security::Mutual(_) = security {
         // Its end of TLS has spoken by then.
         return channel(address, security, expect, timeouts).await.map(drop);
     }
     let greeted = async {
-        let mut stream = connect_tcp(address, expect).await?;
+        let mut stream = connect_tcp(address, expect.role).await?;
         let failed = |error: io::Error| format!("connected, and then: {error}");
         stream.write_all(PREFACE).await.map_err(failed)?;
         let mut head = [0; 9];
@@ -143,7 +144,7 @@ pub async fn reachable(
             // A server's first frame is SETTINGS, of stream 0 (RFC 9113 3.4).
             ([_, _, _, SETTINGS, _, 0, 0, 0, 0], Ok(_)) => Ok(()),
             (_, Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(failed(error)),
-            _ => Err(format!("what listens there is no {}", program(expect))),
+            _ => Err(format!("what listens there is no {}", program(expect.role))),
         }
     };
     let limit = timeouts.connect;

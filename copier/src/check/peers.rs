@@ -38,7 +38,7 @@ fn answer(subject: &Subject, role: Role, list: &PeerList) -> Verdict {
             }
         }
     }
-    reach(&peers, &plan.security, role)
+    reach(&peers, &list.fixed, &plan.security, role)
 }
 
 pub(super) fn guard(subject: &Subject) -> Verdict {

@@ -1,20 +1,22 @@
 //! A cluster's plan in Consul: shown, and written for all its copiers that follow it.
 
 use std::fmt::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use millrace_daemon::blocking::block_on;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::listen::host_name;
+use millrace_daemon::status::printable;
 use millrace_fleet::consul::{Client, Enrolled, Failure, Record, Standing, roll};
 use millrace_fleet::peers::Cluster;
 use millrace_notation::units::show;
-use millrace_pilot::guard::Guards;
-use millrace_pilot::{Command, FleetPlan, Signed};
+use millrace_pilot::{Command, FleetGuards, FleetPlan, Signed};
 
 use super::{Action, intensity, no_value, ramp};
+use crate::clock::seconds_since_1970;
 use crate::cluster_plan;
 use crate::headline::percent;
+use crate::options::guard_window;
 
 /// An answer of Consul that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,10 +25,24 @@ const TRIES: u32 = 10;
 /// Changes that are shown.
 const LATELY: usize = 10;
 
+/// How guards of a plan judge; by default they look back on 10 s, and judge 50 events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
+pub(super) struct GuardOptions {
+    /// With guards: they look back on this much time (10s).
+    #[arg(long = "guard-window", value_name = "TIME", value_parser = guard_window, requires = "cluster",
+          help_heading = "Consul")]
+    window: Option<Duration>,
+
+    /// With guards: they judge only what has happened so many times within the window (50).
+    #[arg(long = "guard-sample", value_name = "N", requires = "cluster", help_heading = "Consul",
+          value_parser = clap::builder::RangedU64ValueParser::<u32>::new().range(1..))]
+    sample: Option<u32>,
+}
+
 /// What is to become of the plan.
 enum Wish {
     Command(Command),
-    Guards(Guards),
+    Guards(FleetGuards),
 }
 
 /// Does what is wished with a cluster's plan, and shows it.
@@ -35,8 +51,9 @@ pub(super) fn run(
     cluster: &Cluster,
     action: Action,
     value: Option<&str>,
+    given: GuardOptions,
 ) -> Result<(), ExitError> {
-    let wish = wish(action, value)?;
+    let wish = wish(action, value, given)?;
     let record = cluster_plan::record(client.clone(), cluster);
     let done = block_on(async {
         let plan = match wish {
@@ -51,7 +68,16 @@ pub(super) fn run(
     Err(ExitError::text(done?))
 }
 
-fn wish(action: Action, value: Option<&str>) -> Result<Option<Wish>, ExitError> {
+fn wish(
+    action: Action,
+    value: Option<&str>,
+    given: GuardOptions,
+) -> Result<Option<Wish>, ExitError> {
+    if action != Action::Guards && given != GuardOptions::default() {
+        return Err(ExitError::usage(
+            "--guard-window and --guard-sample go with `ctl guards`",
+        ));
+    }
     let command = match (action, value) {
         (Action::Status, None) | (Action::Intensity, None) => return Ok(None),
         (Action::Intensity, Some(value)) => Command::Set(intensity(value)?),
@@ -59,10 +85,12 @@ fn wish(action: Action, value: Option<&str>) -> Result<Option<Wish>, ExitError> 
         (Action::Pause, None) => Command::Pause,
         (Action::Resume, None) => Command::Resume,
         (Action::Stop, None) => Command::Stop,
-        (Action::Guards, Some("none")) => return Ok(Some(Wish::Guards(Guards(Vec::new())))),
+        (Action::Guards, Some("none")) => return Ok(Some(Wish::Guards(FleetGuards::default()))),
         (Action::Guards, Some(rules)) => {
-            let rules: Result<Guards, _> = rules.parse();
-            let rules = rules.map_err(|error| ExitError::usage(format!("guards: {error}")))?;
+            let mut rules = FleetGuards::parse(rules)
+                .map_err(|error| ExitError::usage(format!("guards: {error}")))?;
+            rules.window = given.window.unwrap_or(rules.window);
+            rules.sample = given.sample.map_or(rules.sample, u64::from);
             return Ok(Some(Wish::Guards(rules)));
         }
         (Action::Guards, None) => {
@@ -94,12 +122,40 @@ async fn read(record: &Record) -> Result<Option<(u64, FleetPlan)>, ExitError> {
     };
     let plan = FleetPlan::parse(&content.bytes).map_err(|error| {
         ExitError::start(format!(
-            "{} in Consul: {error}; `consul kv delete {}` takes it away",
+            "{} in Consul: {error}; copiers that follow it send nothing; `ctl stop` puts a stop in its place",
             record.key(),
-            record.key()
         ))
     })?;
     Ok(Some((content.version, plan)))
+}
+
+/// Puts a stop in place of what is no plan.
+async fn stop_anyway(record: &Record, signed: Signed<'_>) -> Result<FleetPlan, ExitError> {
+    let content = record.read(PATIENCE).await;
+    let version = content
+        .map_err(|failure| failed(&failure))?
+        .map(|it| it.version);
+    let plan = FleetPlan::stopped(signed);
+    replace(record, version, &plan).await?;
+    Ok(plan)
+}
+
+/// Says whether nobody else was first.
+async fn replace(
+    record: &Record,
+    version: Option<u64>,
+    plan: &FleetPlan,
+) -> Result<bool, ExitError> {
+    let bytes = plan
+        .record()
+        .map_err(|error| ExitError::usage(error.to_string()))?;
+    let replaced = record.replace(version, bytes, PATIENCE).await;
+    replaced.map_err(|failure| match failure {
+        Failure::Denied(_) | Failure::Status(..) => failed(&failure),
+        Failure::Unreachable(_) | Failure::Unreadable(_) => ExitError::start(format!(
+            "{failure}: it is not known whether the plan was changed: see `ctl --cluster NAME status`"
+        )),
+    })
 }
 
 async fn write(record: &Record, wish: &Wish) -> Result<FleetPlan, ExitError> {
@@ -109,14 +165,18 @@ async fn write(record: &Record, wish: &Wish) -> Result<FleetPlan, ExitError> {
             by: &by,
             at: seconds_since_1970(),
         };
-        let known = read(record).await?;
+        let known = match (read(record).await, wish) {
+            (Err(_), Wish::Command(Command::Stop)) => {
+                return stop_anyway(record, signed).await;
+            }
+            (known, _) => known?,
+        };
         let version = known.as_ref().map(|(version, _)| *version);
         let (plan, changed) = apply(known.map(|(_, plan)| plan), wish, signed)?;
         if !changed {
             return Ok(plan);
         }
-        let replaced = record.replace(version, plan.record(), PATIENCE).await;
-        if replaced.map_err(|failure| failed(&failure))? {
+        if replace(record, version, &plan).await? {
             return Ok(plan);
         }
     }
@@ -145,9 +205,7 @@ fn apply(
             let plan = plan.map_err(|error| ExitError::start(error.to_string()))?;
             Ok((plan, true))
         }
-        (None, Wish::Guards(_)) => Err(ExitError::start(
-            "the cluster has no plan yet: begin with `ctl intensity` or `ctl ramp`",
-        )),
+        (None, Wish::Guards(_)) => Err(ExitError::start(FleetPlan::none_yet().to_string())),
     }
 }
 
@@ -158,11 +216,6 @@ fn name() -> String {
     let user = user.filter(|name| !name.is_empty());
     let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
     format!("{user}@{}", host_name())
-}
-
-fn seconds_since_1970() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 /// A cluster for people.
@@ -190,7 +243,14 @@ fn shown(
         if let Some(ramp) = plan.course().ramp_status(false) {
             let _ = writeln!(text, "  ramp    {ramp}");
         }
-        for guard in &plan.guards().0 {
+        if let Some(scale) = plan.course().scale() {
+            let _ = writeln!(
+                text,
+                "  scale   {}: guards have stepped back; `ctl resume` takes it back",
+                percent(scale)
+            );
+        }
+        for guard in plan.guards().rules() {
             let _ = writeln!(text, "  guard   {guard}");
         }
     }
@@ -253,18 +313,17 @@ pub(super) fn line(copier: &Enrolled) -> String {
     format!("copier  {id}{node}, share {share}: {standing}{said}")
 }
 
-/// What others have written, for a terminal.
-fn printable(text: &str) -> String {
-    text.chars().filter(|it| !it.is_control()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_a_word_asks_of_a_cluster() {
-        let refused = |action, value| wish(action, value).err().map(|error| error.to_string());
+        let refused = |action, value| {
+            wish(action, value, GuardOptions::default())
+                .err()
+                .map(|error| error.to_string())
+        };
         for (action, value) in [
             (Action::Status, None),
             (Action::Intensity, None),
@@ -300,7 +359,7 @@ mod tests {
         };
         let ramp = Command::Follow("0..100%/10m".parse().unwrap());
         let (plan, _) = apply(None, &Wish::Command(ramp), signed).unwrap();
-        let rules = Wish::Guards("resets>2%:stop".parse().unwrap());
+        let rules = Wish::Guards(FleetGuards::parse("resets>2%:stop").unwrap());
         let (plan, _) = apply(Some(plan), &rules, signed).unwrap();
         let copier = Enrolled {
             id: "live1".to_owned(),

@@ -50,6 +50,10 @@ struct Options {
     #[arg(long, value_name = "NAME", help_heading = "Consul", conflicts_with_all = ["admin", "control"])]
     cluster: Option<Cluster>,
 
+    /// How guards of a plan judge.
+    #[command(flatten)]
+    guards: cluster::GuardOptions,
+
     /// Admin port of the copier: tells which copier of this host is meant, where there are several.
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<SocketAddr>,
@@ -93,7 +97,8 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: Options = command::parse(arguments)?;
     let value = options.value.as_deref();
     if let Some(cluster) = &options.cluster {
-        return cluster::run(&options.consul.client()?, cluster, options.action, value);
+        let client = options.consul.client()?;
+        return cluster::run(&client, cluster, options.action, value, options.guards);
     }
     if options.consul.consul.is_some() {
         return Err(ExitError::usage(

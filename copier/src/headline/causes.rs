@@ -211,7 +211,10 @@ fn planned(facts: &Facts<'_>) -> Option<Why> {
     let resume = Some(format!("`{} resume`", facts.plan_command));
     match plan.mode {
         Mode::Stopped => Some((
-            Cause::Stopped,
+            match plan.changes.last() {
+                Some(change) if change.guard => Cause::Stopped,
+                Some(_) | None => Cause::Operator,
+            },
             format!("not copying: the cluster's plan is stopped{last}"),
             resume,
         )),
@@ -221,7 +224,10 @@ fn planned(facts: &Facts<'_>) -> Option<Why> {
             resume,
         )),
         Mode::Running | Mode::Held if plan.now <= 0.0 => Some((
-            Cause::Operator,
+            match plan.mode {
+                Mode::Held => Cause::Stopped,
+                Mode::Running | Mode::Paused | Mode::Stopped => Cause::Operator,
+            },
             format!("no new session is copied: the cluster's plan is at 0%{last}"),
             None,
         )),
@@ -440,6 +446,7 @@ mod tests {
             known: &[Known::default(), Known::default()],
             unowned: None,
             unplanned: None,
+            mute: None,
             plan_command: "",
             listeners: &|| Some(std::sync::Arc::default()),
         })

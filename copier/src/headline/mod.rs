@@ -159,6 +159,8 @@ struct Facts<'a> {
     unowned: Option<&'a str>,
     /// Why it is not known how much may be sent, if it is not.
     unplanned: Option<&'a str>,
+    /// Why guards of the plan act for this copier alone.
+    mute: Option<&'a str>,
     /// How an operator begins a command for the cluster's plan.
     plan_command: &'a str,
     /// Where this host listens, once that is known.
@@ -224,6 +226,7 @@ impl Monitor {
             known: &self.fleet.known(),
             unowned: self.leases.share.obstacle().as_deref(),
             unplanned: self.leases.plan.obstacle().as_deref(),
+            mute: self.leases.plan.mute().as_deref(),
             plan_command: &self.leases.plan.command(),
             listeners: &|| self.listeners(),
         })

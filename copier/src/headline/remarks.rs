@@ -6,9 +6,10 @@ use millrace_notation::address::Mapping;
 use super::causes::SILENT;
 use super::remedies;
 use super::window::Recent;
-use super::words::{NAMED, count, down, unproven};
+use super::words::{NAMED, count, down, percent, unproven};
 use super::{Facts, Remark};
 use crate::probe::ProbeState;
+use crate::report::Report;
 use crate::sockets::{nobody, ports};
 
 /// So many of a hundred are worth a word.
@@ -55,6 +56,13 @@ pub(super) fn also(facts: &Facts<'_>) -> Vec<Remark> {
         let text = format!("interceptors and router-agents stay as they were known last: {why}");
         told("consul", text)
     }));
+    all.extend(facts.mute.map(|why| {
+        let text = format!(
+            "guards of the cluster's plan act for this copier alone, which cannot write there: {why}"
+        );
+        told("plan", text)
+    }));
+    all.extend(limited(report).map(|text| told("intensity", text)));
     all.extend(mute(facts));
     all.extend(reasons(recent));
     all.extend(encrypted(recent));
@@ -64,6 +72,19 @@ pub(super) fn also(facts: &Facts<'_>) -> Vec<Remark> {
         all.extend(warnings.map(|it| told(&agent.address, text(it))));
     }
     all
+}
+
+/// This copier's own limit, where it copies less than the cluster's plan says.
+fn limited(report: &Report) -> Option<String> {
+    let plan = report.intensity.plan.as_ref()?;
+    (report.intensity.now < plan.now).then(|| {
+        format!(
+            "this copier copies {}, less than the {} of the cluster's plan: its own -n, -r, --intensity, --guard or \
+             `ctl` without --cluster says so",
+            percent(report.intensity.now),
+            percent(plan.now)
+        )
+    })
 }
 
 /// Services of which nothing came, where others have clients.

@@ -55,7 +55,7 @@ pub struct IntensityOptions {
     pub guards: Option<Guards>,
 
     /// Guards judge what happened within this time.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = window)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = guard_window)]
     pub guard_window: Duration,
 
     /// Guards judge only what has happened so many times within the window.
@@ -86,7 +86,8 @@ pub struct IntensityOptions {
     pub port_rest: u64,
 }
 
-fn window(text: &str) -> Result<Duration, String> {
+/// A time that guards look back on.
+pub(crate) fn guard_window(text: &str) -> Result<Duration, String> {
     let window = units::duration(text)?;
     let bounds = Duration::from_secs(1)..=Duration::from_secs(3600);
     match bounds.contains(&window) {

@@ -50,6 +50,10 @@ impl Standstill {
             self.since = None;
             return;
         }
+        if consent != Consent::Given {
+            // Without Consul's consent nothing at all is sent.
+            self.held_at = BootTime::default();
+        }
         let since = *self.since.get_or_insert(now);
         // That nothing at all is sent is news where it was said that no session begins, and not the other way round.
         let news = match self.said {

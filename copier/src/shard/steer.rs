@@ -35,6 +35,7 @@ impl Shard {
         });
         let observed = Observed {
             flowing: self.is_flowing(),
+            open: self.engine.gauges().replicas > 0,
             view: self.sight.look(now, open, begun, links),
             sample: sample.then(|| Sample::of(self.engine.stats())),
             plan: self.leases.plan.now(),

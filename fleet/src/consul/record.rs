@@ -43,12 +43,14 @@ impl Record {
         &self.key
     }
 
-    /// What it holds, by the leader's word; None: there is none. Waits up to so long for the answer.
+    /// What it holds, by the word of a leader that a majority confirms; None: there is none. Waits up to so long for the answer.
     ///
     /// # Errors
     /// Why that is not known.
     pub async fn read(&self, patience: Duration) -> Result<Option<Content>, Failure> {
-        let question = Request::get(&["kv", &self.key]).patience(patience);
+        // A leader that has been replaced and does not know it yet would answer otherwise.
+        let question = Request::get(&["kv", &self.key]).with("consistent", None);
+        let question = question.patience(patience);
         match self.client.send(question).await {
             Ok(answer) => content(&answer.body).map(Some),
             Err(Failure::Status(404, _)) => Ok(None),

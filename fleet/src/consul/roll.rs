@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millrace_channel::tls::Role;
+use millrace_daemon::status::printable;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Failure, Request};
@@ -108,31 +109,30 @@ fn read(body: &[u8]) -> Result<Vec<Enrolled>, String> {
 impl Entry {
     fn enrolled(self) -> Enrolled {
         let meta = self.service.meta.unwrap_or_default();
-        let word = |name: &str| meta.get(name).map(|it| printable(it)).unwrap_or_default();
+        let word = |name: &str| meta.get(name).map(|it| shown(it)).unwrap_or_default();
         let is = |status: &str| self.checks.iter().any(|check| check.status == status);
         let own = |check: &&Check| check.service_id == self.service.id;
         let said = self.checks.iter().find(own).map(|check| &check.output);
         Enrolled {
             id: match meta.get("id") {
-                Some(id) => printable(id),
-                None => printable(&self.service.id),
+                Some(id) => shown(id),
+                None => shown(&self.service.id),
             },
-            node: printable(&self.node.node),
+            node: shown(&self.node.node),
             standing: match (is("critical"), is("warning")) {
                 (true, _) => Standing::Silent,
                 (false, true) => Standing::NotWorking,
                 (false, false) => Standing::Well,
             },
-            said: said.map(|it| printable(it)).unwrap_or_default(),
+            said: said.map(|it| shown(it)).unwrap_or_default(),
             share: word("share"),
             version: word("version"),
         }
     }
 }
 
-fn printable(text: &str) -> String {
-    let shown = text.chars().filter(|it| !it.is_control());
-    shown.take(WORDS).collect()
+fn shown(text: &str) -> String {
+    printable(text).chars().take(WORDS).collect()
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(
             shown,
             [
-                ("live1[1m", Standing::NotWorking, "not copying: xy"),
+                ("live1 [1m", Standing::NotWorking, "not copying: x\ny"),
                 ("live2", Standing::Silent, "TTL expired"),
                 ("s3", Standing::Well, ""),
             ]

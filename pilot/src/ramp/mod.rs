@@ -102,6 +102,16 @@ impl Ramp {
         back
     }
 
+    /// As it can be written to mean exactly this, while its form for people rounds times.
+    pub fn exact(&self) -> String {
+        let stage = |Stage { from, to, over }: &Stage| match over.is_zero() {
+            true => to.to_string(),
+            false => format!("{from}..{to}/{}ms", over.as_secs_f64() * 1e3),
+        };
+        let stages: Vec<String> = self.stages.iter().map(stage).collect();
+        stages.join(",")
+    }
+
     /// The stages.
     pub fn stages(&self) -> &[Stage] {
         &self.stages
