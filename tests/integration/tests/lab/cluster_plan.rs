@@ -115,7 +115,7 @@ fn a_stop_is_done_everywhere_within_two_seconds_also_where_consul_is_cut_off() {
     };
     assert_eq!(
         cause(0).as_deref(),
-        Some("stopped"),
+        Some("operator"),
         "{:#}",
         scene.status(0)["headline"]
     );
@@ -165,11 +165,11 @@ fn a_stop_is_done_everywhere_within_two_seconds_also_where_consul_is_cut_off() {
 #[test]
 fn a_ramp_goes_on_when_the_copier_that_moves_it_dies_and_a_guard_of_one_acts_for_all() {
     let Some(mut scene) = scene(3) else { return };
+    let begun = Instant::now();
     scene.ctl(&["ramp", "10%..100%/12s"]);
     for live in 0..3 {
         scene.start_copier(live, &FOLLOWS);
     }
-    let begun = Instant::now();
     let loads: Vec<_> = (0..3).map(|live| sessions(&scene, live, 30, 25)).collect();
     let now = |live| scene.status(live)["report"]["intensity"]["plan"]["now"].as_f64();
     wait_for("the ramp to rise", 10 * SECOND, || now(0) > Some(0.3)).unwrap();
@@ -183,7 +183,10 @@ fn a_ramp_goes_on_when_the_copier_that_moves_it_dies_and_a_guard_of_one_acts_for
     });
     at_end.unwrap_or_else(|error| panic!("{error}: {:#}", scene.status(2)["report"]["intensity"]));
     let took = begun.elapsed();
-    assert!(took > 8 * SECOND, "12 s, from a moment before: {took:?}");
+    assert!(
+        took > 11 * SECOND,
+        "12 s, and a moment for each death: {took:?}"
+    );
     scene.start_copier(0, &["-f", "auto", "--follow-plan", "--guard-window", "4s"]);
     scene.ctl(&["guards", "latency-p50>0.01ms:stop"]);
     join(loads);
