@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -42,6 +43,17 @@ class Cluster:
         for bridge, address in (("clients", "198.18.1.1/24"), ("servers", "198.18.2.1/24")):
             self.router.run(f"ip link add {bridge} type bridge; ip address add {address} dev {bridge}; ip link set {bridge} up")
         self.router.run("sysctl -qw net.ipv4.ip_forward=1")
+        # Answers to copies that are on their way to clients.
+        self.router.run(
+            f"""nft -f - <<'END'
+table inet leaks {{
+    chain forward {{
+        type filter hook forward priority 0;
+        ip saddr {VIP} counter
+    }}
+}}
+END"""
+        )
         plug(self.client, f"{CLIENTS[0]}/24", self.router, "clients")
         for address in CLIENTS[1:]:
             self.client.run(f"ip address add {address}/24 dev eth0")
@@ -81,8 +93,20 @@ END"""
         command = [str(lab), "load", "--concurrency", "8", *addresses, *kind[:1], f"{LIVE[live]}:8080", *kind[1:]]
         return self.client.start(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
+    def leaks(self) -> int:
+        """Packets of the tested service that came to the router."""
+        return int(re.search(r"counter packets (\d+)", self.router.run("nft list table inet leaks")).group(1))
+
     def status(self, live: str) -> dict:
         return json.loads(self.machines[live].run("millrace-copier status --json || [ $? = 2 ]"))[0]
+
+    def eventually(self, live: str, wanted) -> bool:
+        """Whether the copier's status soon is as wanted."""
+        for _ in range(30):
+            if wanted(self.status(live)):
+                return True
+            time.sleep(0.2)
+        return False
 
     def settled(self, live: str) -> dict:
         """The copier's report once no copy is open any more."""

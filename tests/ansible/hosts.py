@@ -68,7 +68,7 @@ class Host:
         return subprocess.Popen(self.command(*words), text=True, **options)
 
     def mac(self) -> str:
-        return self.run("cat /sys/class/net/eth0/address") if self.enter == ("-n",) else self.run("cat /sys/class/net/eth0/address")
+        return self.run("cat /sys/class/net/eth0/address")
 
     def stop(self) -> None:
         self.process.kill()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
-
 from cluster import LIVE, REAL
 from snapshot import differences, snapshot
 
@@ -58,5 +58,134 @@ def test_every_request_is_copied(cluster):
 
 
 def test_a_second_run_changes_nothing(ansible):
-    played = ansible.play(SITE).went_well()
-    assert played.counts("changed") == dict.fromkeys(HOSTS, 0) or not any(played.counts("changed").values()), played.text
+    changed = ansible.play(SITE).went_well().counts("changed")
+    assert {name: changed[name] for name in HOSTS} == dict.fromkeys(HOSTS, 0)
+
+
+def processes(cluster) -> dict[tuple[str, str], str]:
+    """Of each daemon its process and when that began."""
+    ask = "systemctl show --value -p MainPID -p ExecMainStartTimestampMonotonic "
+    units = {**dict.fromkeys(LIVE, ["millrace-copier@main"]), **dict.fromkeys(REAL, ["millrace-router-agent", "millrace-interceptor"])}
+    return {(name, unit): cluster.machines[name].run(ask + unit) for name in HOSTS for unit in units[name]}
+
+
+def test_nonsense_for_one_host_changes_none(ansible, cluster, inventory):
+    running = processes(cluster)
+    inventory.hosts["live2"]["millrace_copier_instances"] = {"main": {"services": ["8080-target.example.test:8080"]}}
+    inventory.write()
+    played = ansible.play(SITE).failed()
+    assert "without host names" in played.text
+    changed = played.counts("changed")
+    assert {name: changed[name] for name in HOSTS} == dict.fromkeys(HOSTS, 0)
+    assert processes(cluster) == running
+    del inventory.hosts["live2"]["millrace_copier_instances"]
+    inventory.write()
+
+
+def copies_everything(cluster, name: str) -> dict:
+    """What the copier of a live server counts for some more sessions."""
+    before = cluster.settled(name)
+    said, _ = cluster.load(LAB, name, ["one-request", "--count", "20", "--rate", "20"]).communicate(timeout=60)
+    after = cluster.settled(name)
+    assert after["replicas"]["completed"] - before["replicas"]["completed"] == 20, said
+    assert after["fidelity"] == 1 and not after["replicas"]["aborted"]
+    return after
+
+
+def test_a_run_that_fails_half_way_leaves_every_host_working(ansible, cluster, inventory):
+    running = processes(cluster)
+    config = cluster.machines["rs2"].run("cat /etc/millrace/interceptor.toml")
+    for name in REAL:
+        inventory.hosts[name]["millrace_interceptor_options"] = {"log-level": "info,millrace_channel=debug"}
+    # Only the daemon itself sees that this is no filter.
+    inventory.hosts["rs2"]["millrace_interceptor_options"]["filter"] = "tcp prot 80"
+    inventory.write()
+    played = ansible.play(SITE).failed()
+    assert "failed to validate" in played.text
+    assert {name for name, failed in played.counts("failed").items() if failed} == {"rs2"}
+    now = processes(cluster)
+    assert {key for key in now if now[key] != running[key]} == {("rs1", "millrace-interceptor")}
+    assert cluster.machines["rs2"].run("cat /etc/millrace/interceptor.toml") == config
+    for name in LIVE:
+        copies_everything(cluster, name)
+    for name in REAL:
+        del inventory.hosts[name]["millrace_interceptor_options"]
+    inventory.write()
+
+
+def test_a_list_of_interceptors_is_reloaded_and_another_option_restarts(ansible, cluster, inventory):
+    running = processes(cluster)["live1", "millrace-copier@main"]
+    addresses = [f"{address}:36524" for address in REAL.values()]
+    options = {"services": ["8080-198.18.2.50:8080"], "interceptors": addresses, "router-agent": list(REAL.values()), "report": "/var/lib/millrace/main.json"}
+    inventory.hosts["live1"]["millrace_copier_instances"] = {"main": options}
+    inventory.write()
+    assert ansible.play(SITE, "--limit", "live1").went_well().counts("changed") == {"live1": 2}
+    assert processes(cluster)["live1", "millrace-copier@main"] == running
+    assert [link["address"] for link in cluster.status("live1")["interceptors"]] == addresses
+    options["memory"] = "256"
+    inventory.write()
+    assert ansible.play(SITE, "--limit", "live1").went_well().counts("changed") == {"live1": 2}
+    assert processes(cluster)["live1", "millrace-copier@main"] != running
+    assert "memory = 256\n" in cluster.machines["live1"].run("cat /etc/millrace/copier-main.toml") + "\n"
+    del inventory.hosts["live1"]["millrace_copier_instances"]
+
+
+def test_ramp_pause_and_resume(ansible, cluster):
+    ansible.play("millrace.millrace.ramp", "-e", "millrace_intensity=50%").went_well()
+    assert cluster.eventually("live1", lambda status: status["report"]["intensity"]["now"] == 0.5)
+    ansible.play("millrace.millrace.ramp", "-e", "millrace_ramp=50%,100%").went_well()
+    ansible.play("millrace.millrace.pause").went_well()
+    assert cluster.eventually("live2", lambda status: status["report"]["intensity"]["mode"] == "paused")
+    ansible.play("millrace.millrace.resume").went_well()
+    assert cluster.eventually("live2", lambda status: status["report"]["intensity"]["mode"] == "running")
+    assert "give one of" in ansible.play("millrace.millrace.ramp").failed().text
+
+
+def test_an_upgrade_under_load_loses_no_session(ansible, cluster, inventory, next_release):
+    inventory.use(next_release)
+    running = processes(cluster)
+    over = threading.Event()
+    said = {name: [] for name in LIVE}
+
+    def clients(name: str) -> None:
+        while not over.is_set():
+            load = cluster.load(LAB, name, ["keep-alive", "--seconds", "6", "--pause", "50"])
+            said[name].append(load.communicate(timeout=60)[0])
+
+    threads = [threading.Thread(target=clients, args=(name,)) for name in LIVE]
+    for thread in threads:
+        thread.start()
+    try:
+        ansible.play(SITE).went_well()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    now = processes(cluster)
+    assert all(now[key] != running[key] for key in running)
+    for name in LIVE:
+        assert all(json.loads(text)["errors"] == 0 for text in said[name])
+        # The copier before, whole; and the one that runs.
+        for report in (json.loads(cluster.machines[name].run("cat /var/lib/millrace/main.json")), cluster.settled(name)):
+            print(name, report["fidelity"], report["sessions"], report["replicas"])
+            assert report["fidelity"] == 1
+            assert report["replicas"]["completed"] == report["replicas"]["opened"] > 0
+            assert not report["replicas"]["aborted"] and not report["sessions"]["refused"].keys() - {"draining"}
+    for name in ("live1", "rs1", "rs2"):
+        assert cluster.machines[name].run("dpkg-query -W -f '${Version}' millrace") == next_release.version
+
+
+def test_no_answer_to_a_copy_has_left_for_a_client(cluster):
+    assert cluster.leaks() == 0
+
+
+def test_removal_leaves_hosts_as_they_were(before, ansible, cluster):
+    found = changes_since(before, cluster)
+    assert found.keys() == set(HOSTS)
+    ansible.play("millrace.millrace.remove", "--check").went_well()
+    assert changes_since(before, cluster) == found
+    ansible.play("millrace.millrace.remove").went_well()
+    assert not changes_since(before, cluster)
+    assert cluster.leaks() == 0
+    changed = ansible.play("millrace.millrace.remove").went_well().counts("changed")
+    assert not any(changed.values())
