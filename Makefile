@@ -158,7 +158,7 @@ deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check licenses bans sources
 
-.PHONY: samples man packages release test-packages
+.PHONY: samples man packages release test-packages ansible
 packages: ## A Debian package and a container image, in target/packages
 	sh deploy/packages/units.sh
 	sh deploy/packages/release.sh
@@ -169,6 +169,9 @@ release: ## All that is released: packages, static programs, bill of materials, 
 
 test-packages: ## Builds twice and compares; installs, upgrades and purges in a Debian with its own systemd (root)
 	sh deploy/packages/test.sh
+
+ansible: ## Tests of the Ansible collection on hosts with a systemd of their own (root, 25 minutes)
+	@CARGO="$(CARGO)" sh tests/ansible/run.sh
 
 man: ## Manual pages of the programs, in target/man
 	$(CARGO) run --locked -q -p millrace-manuals -- man target/man

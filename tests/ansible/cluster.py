@@ -75,15 +75,17 @@ END"""
         for name in LIVE:
             self.machines[name].run(f"ip neigh replace {VIP} lladdr {director} dev eth0 nud permanent")
         self.director.run(f"ip address add {VIP}/32 dev eth0")
-        real = ", ".join(f"{number} : {self.machines[name].mac()}" for number, name in enumerate(REAL))
+        self.director.run("nft add table netdev director; nft add chain netdev director in '{ type filter hook ingress device eth0 priority 0; }'")
+        self.direct_to(*REAL)
+
+    def direct_to(self, *names: str) -> None:
+        """Makes these the real servers that the director picks from, by the client's address and port."""
+        own = self.director.mac()
+        real = ", ".join(f"{number} : {self.machines[name].mac()}" for number, name in enumerate(names))
         self.director.run(
             f"""nft -f - <<'END'
-table netdev director {{
-    chain in {{
-        type filter hook ingress device "eth0" priority 0;
-        ip daddr {VIP} tcp dport 8080 ether saddr set {director} ether daddr set jhash ip saddr . tcp sport mod 3 seed 0x5eed map {{ {real} }} fwd to "eth0"
-    }}
-}}
+flush chain netdev director in
+add rule netdev director in ip daddr {VIP} tcp dport 8080 ether saddr set {own} ether daddr set jhash ip saddr . tcp sport mod {len(names)} seed 0x5eed map {{ {real} }} fwd to "eth0"
 END"""
         )
 

@@ -198,6 +198,7 @@ class Inventory:
             }
             for name, machine in cluster.machines.items()
         }
+        self.leaving: list[str] = []
         ansible.inventories = [EXAMPLE, self.path]
 
     def use(self, release: Release) -> None:
@@ -206,7 +207,7 @@ class Inventory:
         self.write()
 
     def write(self) -> None:
-        self.path.write_text(yaml.safe_dump({"all": {"hosts": self.hosts}}))
+        self.path.write_text(yaml.safe_dump({"all": {"hosts": self.hosts, "children": {"leaving": {"hosts": dict.fromkeys(self.leaving)}}}}))
 
 
 @pytest.fixture(scope="session")
