@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snapshot import snapshot
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -78,6 +79,8 @@ class Ansible:
             timeout=seconds,
             check=False,
         )
+        with (self.work / "said.log").open("a") as log:
+            log.write(f"$ {program} {' '.join(words)}\n{done.stdout}exit code {done.returncode}\n\n")
         return Played(done.returncode, done.stdout)
 
     def play(self, playbook: str, *words: str) -> Played:
@@ -174,30 +177,33 @@ def next_release(work: Path, release: Release) -> Release:
 FORMS = {"live1": "deb", "live2": "directory", "rs1": "deb", "rs2": "deb", "rs3": "archive"}
 
 
+@pytest.fixture(scope="session")
+def ways(cluster, work: Path) -> dict[str, dict[str, str]]:
+    """How each machine is reached: by real connections of ssh, through a server that begins inside it."""
+    key = work / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    for machine in cluster.machines.values():
+        machine.run(f"install -d -m 700 /root/.ssh; echo '{key.with_suffix('.pub').read_text().strip()}' > /root/.ssh/authorized_keys")
+    return {
+        name: {
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(key),
+            "ansible_ssh_common_args": "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ProxyCommand='"
+            + " ".join(machine.command("/usr/sbin/sshd", "-i", "-o", "UsePAM=no"))
+            + "'",
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+        for name, machine in cluster.machines.items()
+    }
+
+
 class Inventory:
     """The example's inventory, and one over it that says how the lab's hosts are reached."""
 
-    def __init__(self, ansible: Ansible, cluster, work: Path):
+    def __init__(self, ansible: Ansible, ways: dict, work: Path):
         self.path = work / "lab/hosts.yml"
         self.path.parent.mkdir()
-        self.cluster = cluster
-        key = work / "id"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-        for machine in cluster.machines.values():
-            machine.run(f"install -d -m 700 /root/.ssh; echo '{key.with_suffix('.pub').read_text().strip()}' > /root/.ssh/authorized_keys")
-        # Real connections of ssh, through a server that begins inside the machine.
-        self.hosts = {
-            name: {
-                "ansible_user": "root",
-                "ansible_ssh_private_key_file": str(key),
-                "ansible_ssh_common_args": "-o UserKnownHostsFile=/dev/null -o ProxyCommand='"
-                + " ".join(machine.command("/usr/sbin/sshd", "-i", "-o", "UsePAM=no"))
-                + "'",
-                "ansible_python_interpreter": "/usr/bin/python3",
-                "millrace_tls_directory": str(work / "tls"),
-            }
-            for name, machine in cluster.machines.items()
-        }
+        self.hosts = {name: {**way, "millrace_tls_directory": str(work / "tls")} for name, way in ways.items()}
         self.leaving: list[str] = []
         ansible.inventories = [EXAMPLE, self.path]
 
@@ -220,7 +226,14 @@ def cluster(work: Path):
 
 
 @pytest.fixture(scope="session")
-def inventory(ansible: Ansible, cluster, release: Release, work: Path) -> Inventory:
-    inventory = Inventory(ansible, cluster, work)
+def inventory(ansible: Ansible, ways, release: Release, work: Path) -> Inventory:
+    inventory = Inventory(ansible, ways, work)
     inventory.use(release)
     return inventory
+
+
+@pytest.fixture(scope="session")
+def before(inventory, ansible: Ansible, cluster) -> dict[str, dict[str, list[str]]]:
+    """How the machines are before anything, but for what a first connection leaves behind."""
+    ansible.command("ansible", *[word for path in ansible.inventories for word in ("-i", str(path))], "-m", "ping", "all:!director").went_well()
+    return {name: snapshot(machine) for name, machine in cluster.machines.items()}

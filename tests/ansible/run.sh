@@ -44,7 +44,7 @@ if [ -z "$MILLRACE_LAB" ]; then
 fi
 
 # The file system that all hosts begin with.
-packages=systemd,systemd-sysv,dbus,nftables,iproute2,procps,libpcap0.8,python3-minimal,python3-apt,openssh-server
+packages=systemd,systemd-sysv,dbus,nftables,iproute2,procps,libpcap0.8,python3-minimal,python3-apt,openssh-server,curl,jq
 base="$work/base"
 if [ "$(cat "$work/base.packages" 2>/dev/null)" != "$packages" ]; then
     mmdebstrap --quiet --variant=minbase --include="$packages" bookworm "$work/base.tar"

@@ -36,3 +36,8 @@ def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> li
         for line in one[what]
         if line not in set(other[what])
     ]
+
+
+def changes_since(before: dict[str, dict[str, list[str]]], cluster) -> dict[str, list[str]]:
+    """By machine what is not as it was, where there is such a thing."""
+    return {name: found for name, machine in cluster.machines.items() if (found := differences(before[name], snapshot(machine)))}
