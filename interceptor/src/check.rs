@@ -12,6 +12,7 @@ use millrace_daemon::exit::ExitError;
 
 use crate::forwarding;
 use crate::options::{Mode, Options, SINK};
+use crate::rings;
 
 /// All of them.
 pub const SUITE: Suite<Options> = Suite {
@@ -92,6 +93,8 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), ExitError> {
     let environment = |name: &str| std::env::var_os(name);
     let Command { check, options } = config::parse_from(arguments, environment)?;
     options.check()?;
+    options.register.membership()?;
+    rings::configs(&options)?;
     SUITE.command(&options, &check, &options.common.skip_checks)
 }
 
@@ -111,9 +114,6 @@ fn memory(options: &Options) -> Verdict {
 fn devices(options: &Options) -> Verdict {
     let names = match (options.mode(), options.devices.as_slice()) {
         (Mode::Nfqueue, _) => return Verdict::ok("packets come from a queue"),
-        (Mode::Link, []) => {
-            return Verdict::failure("no device is named", "-i DEV, on which responses arrive");
-        }
         (Mode::Sink, []) => vec![SINK.to_owned()],
         (Mode::Sink | Mode::Link, named) => named.to_vec(),
     };
@@ -162,6 +162,19 @@ mod tests {
     use millrace_daemon::check::document;
 
     use super::*;
+
+    #[test]
+    fn what_the_start_refuses_is_refused() {
+        let refused = |line: &str, why: &str| {
+            let line = format!("millrace-interceptor --insecure {line}");
+            let error = run(line.split(' ').map(OsString::from).collect()).unwrap_err();
+            assert_eq!(error.code(), 64, "{line}: {error}");
+            assert!(error.to_string().contains(why), "{line}: {error}");
+        };
+        refused("-F tcp&&&80", "syntax error");
+        refused("--mode link", "with -i");
+        refused("--consul http://198.18.0.1:8500", "--cluster");
+    }
 
     #[test]
     fn the_documents_list_of_checks_is_the_suite() {

@@ -4,10 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use millrace_capture::{
-    Device, Expression, Filter, PacketQueue, ResponseFilter, RingConfig, Tap, Waker,
-    check_privilege,
-};
+use millrace_capture::{Device, PacketQueue, RingConfig, Tap, Waker, check_privilege};
 use millrace_channel::server::{self, ServerConfig, ServerHandle};
 use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
@@ -31,6 +28,7 @@ use crate::headline;
 use crate::metrics;
 use crate::options::{Mode, Options, SINK};
 use crate::queue;
+use crate::rings;
 use crate::source::{Direction, Source};
 use crate::tracer::{Setting, Tracer};
 use crate::worker::{Parts, Worker};
@@ -49,7 +47,12 @@ pub fn run() -> Result<(), ExitError> {
     let membership = options.register.membership()?;
     let membership = membership.map(|it| it.detail("tls", !options.common.insecure));
     let mode = options.mode();
-    let ring_configs = ring_configs(&options, mode)?;
+    let ring_configs = rings::configs(&options)?;
+    if mode == Mode::Link {
+        for name in &options.devices {
+            Device::find(name).map_err(failed)?;
+        }
+    }
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
@@ -184,66 +187,6 @@ fn shown(options: &Options, mode: Mode) -> String {
         Mode::Link => options.devices.join(", "),
         Mode::Nfqueue => format!("NFQUEUE {}", options.queue),
     }
-}
-
-fn ring_configs(options: &Options, mode: Mode) -> Result<Vec<RingConfig>, ExitError> {
-    let headers = ResponseFilter::default();
-    let snap_len = headers.snap_len;
-    let filter = match &options.filter {
-        Some(text) if text.trim().is_empty() => {
-            return Err(ExitError::usage(
-                "-F: the expression is empty; leave -F out to capture all responses",
-            ));
-        }
-        Some(text) => Filter::Expression(Expression {
-            text: text.clone(),
-            exclude: Vec::new(),
-        }),
-        None => Filter::Responses(headers),
-    };
-    filter
-        .compile(millrace_wire::LinkType::Ethernet, snap_len)
-        .map_err(|error| ExitError::usage(error.to_string()))?;
-    let mut names = options.devices.clone();
-    match mode {
-        Mode::Sink if names.is_empty() => names.push(SINK.to_owned()),
-        Mode::Link if names.is_empty() => {
-            return Err(ExitError::usage(
-                "--mode link: name the device on which other hosts' responses arrive with -i",
-            ));
-        }
-        Mode::Nfqueue if !names.is_empty() => {
-            return Err(ExitError::usage(
-                "--mode nfqueue takes packets from a queue, not from a device: leave -i out",
-            ));
-        }
-        Mode::Sink | Mode::Link | Mode::Nfqueue => {}
-    }
-    if mode == Mode::Nfqueue && options.filter.is_some() {
-        return Err(ExitError::usage(
-            "-F: with --mode nfqueue the firewall's rule says which packets are responses",
-        ));
-    }
-    if names.iter().any(|name| name.trim().is_empty()) {
-        return Err(ExitError::usage(
-            "-i: a device's name is missing; write DEV or DEV,DEV,...",
-        ));
-    }
-    names.sort();
-    names.dedup();
-    names
-        .iter()
-        .map(|name| {
-            if mode == Mode::Link {
-                Device::find(name).map_err(failed)?;
-            }
-            Ok(RingConfig {
-                buffer_bytes: (options.buffer_mb as usize) << 20,
-                snap_len,
-                ..RingConfig::new(name.clone(), filter.clone())
-            })
-        })
-        .collect()
 }
 
 fn open_sources(

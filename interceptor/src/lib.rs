@@ -11,6 +11,7 @@
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`worker`]: the one thread that owns the sources and the registry
 //!   ([`millrace_routes::interceptor::Registry`]: whose a response is).
+//! - [`rings`]: the devices that are captured, and by which filter.
 //! - [`source`] and [`queue`]: devices and an NFQUEUE as sources of responses.
 //! - [`forwarding`]: serves nobody on an assistant that would send on what is diverted to it.
 //! - [`tracer`]: looks for copiers' probes that stay unanswered; `obstacle`: why.
@@ -28,6 +29,7 @@ mod obstacle;
 pub mod options;
 pub mod outgoing;
 pub mod queue;
+pub mod rings;
 pub mod source;
 pub mod tracer;
 pub mod worker;
