@@ -6,6 +6,7 @@ what a roll-out does to it is what it does to a host, kernel modules and the boo
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -68,7 +69,7 @@ class Host:
         return subprocess.Popen(self.command(*words), text=True, **options)
 
     def mac(self) -> str:
-        return self.run("cat /sys/class/net/eth0/address")
+        return json.loads(self.run("ip -json link show eth0"))[0]["address"]
 
     def stop(self) -> None:
         self.process.kill()

@@ -72,33 +72,45 @@ def test_nonsense_for_one_host_changes_none(ansible, cluster, inventory):
 
 def copies_everything(cluster, name: str) -> dict:
     """What the copier of a live server counts for some more sessions."""
-    before = cluster.settled(name)
+    due = cluster.settled(name)["replicas"]["completed"] + 20
     said, _ = cluster.load(LAB, name, ["one-request", "--count", "20", "--rate", "20"]).communicate(timeout=60)
-    after = cluster.settled(name)
-    assert after["replicas"]["completed"] - before["replicas"]["completed"] == 20, said
+    after = cluster.settled(name, due)
+    assert after["replicas"]["completed"] == due, said
     assert after["fidelity"] == 1 and not after["replicas"]["aborted"]
     return after
 
 
-def test_a_run_that_fails_half_way_leaves_every_host_working(ansible, cluster, inventory):
+def fails_at_rs2(ansible, cluster, inventory, options: dict[str, str], said: str, restarted: list[str]) -> None:
+    """A new level of logs for all interceptors, and on rs2 alone options that stop the run there."""
     running = processes(cluster)
     config = cluster.machines["rs2"].run("cat /etc/millrace/interceptor.toml")
+    level = next(level for level in ("debug", "trace") if level not in cluster.machines["rs1"].run("cat /etc/millrace/interceptor.toml"))
     for name in REAL:
-        inventory.hosts[name]["millrace_interceptor_options"] = {"log-level": "info,millrace_channel=debug"}
-    # That this is no filter shows at the daemon's start alone: its `check` takes it.
-    inventory.hosts["rs2"]["millrace_interceptor_options"]["filter"] = "tcp prot 80"
+        inventory.hosts[name]["millrace_interceptor_options"] = {"log-level": f"info,millrace_channel={level}"}
+    inventory.hosts["rs2"]["millrace_interceptor_options"].update(options)
     inventory.write()
     played = ansible.play(SITE).failed()
-    assert "the configuration of before runs again" in played.text
+    assert said in played.text
     assert {name for name, failed in played.counts("failed").items() if failed} == {"rs2"}
     now = processes(cluster)
-    assert {key for key in now if now[key] != running[key]} == {("rs1", "millrace-interceptor"), ("rs2", "millrace-interceptor")}
+    assert {key for key in now if now[key] != running[key]} == {(name, "millrace-interceptor") for name in restarted}
     assert cluster.machines["rs2"].run("cat /etc/millrace/interceptor.toml") == config
     for name in LIVE:
         copies_everything(cluster, name)
     for name in REAL:
         del inventory.hosts[name]["millrace_interceptor_options"]
     inventory.write()
+
+
+def test_a_run_that_fails_half_way_leaves_every_host_working(ansible, cluster, inventory):
+    # Only the daemon itself sees that this is no filter.
+    fails_at_rs2(ansible, cluster, inventory, {"filter": "tcp prot 80"}, "failed to validate", ["rs1"])
+
+
+def test_a_daemon_that_does_not_start_runs_again_as_before(ansible, cluster, inventory):
+    # This shows at the start alone: `check` makes no file.
+    options = {"pid-file": "/run/missing/interceptor.pid"}
+    fails_at_rs2(ansible, cluster, inventory, options, "the configuration of before runs again", ["rs1", "rs2"])
 
 
 def test_a_list_of_interceptors_is_reloaded_and_another_option_restarts(ansible, cluster, inventory):
