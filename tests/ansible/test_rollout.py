@@ -108,8 +108,8 @@ def test_a_run_that_fails_half_way_leaves_every_host_working(ansible, cluster, i
 
 
 def test_a_daemon_that_does_not_start_runs_again_as_before(ansible, cluster, inventory):
-    # This shows at the start alone: `check` makes no file.
-    options = {"pid-file": "/run/missing/interceptor.pid"}
+    # The router-agent listens there: this shows at the start alone.
+    options = {"admin": "127.0.0.1:36526"}
     fails_at_rs2(ansible, cluster, inventory, options, "the configuration of before runs again", ["rs1", "rs2"])
 
 
