@@ -170,7 +170,7 @@ release: ## All that is released: packages, static programs, bill of materials, 
 test-packages: ## Builds twice and compares; installs, upgrades and purges in a Debian with its own systemd (root)
 	sh deploy/packages/test.sh
 
-ansible: ## Tests of the Ansible collection on hosts with a systemd of their own (root, 60 minutes on two busy cores)
+ansible: ## Tests of the Ansible collection on hosts with a systemd of their own (root, 90 minutes on two busy cores)
 	@CARGO="$(CARGO)" sh tests/ansible/run.sh
 
 man: ## Manual pages of the programs, in target/man
