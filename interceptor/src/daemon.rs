@@ -48,11 +48,7 @@ pub fn run() -> Result<(), ExitError> {
     let membership = membership.map(|it| it.detail("tls", !options.common.insecure));
     let mode = options.mode();
     let ring_configs = rings::configs(&options)?;
-    if mode == Mode::Link {
-        for name in &options.devices {
-            Device::find(name).map_err(failed)?;
-        }
-    }
+    find_devices(&options)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
         Launch::Run(startup) => startup,
@@ -187,6 +183,13 @@ fn shown(options: &Options, mode: Mode) -> String {
         Mode::Link => options.devices.join(", "),
         Mode::Nfqueue => format!("NFQUEUE {}", options.queue),
     }
+}
+
+/// A device that other hosts' responses arrive on must be there; one of its own is made by whoever diverts into it.
+fn find_devices(options: &Options) -> Result<(), ExitError> {
+    let named = options.devices.iter();
+    let mut named = named.filter(|_| options.mode() == Mode::Link);
+    named.try_for_each(|name| Device::find(name).map(drop).map_err(failed))
 }
 
 fn open_sources(
