@@ -42,6 +42,14 @@ struct Options {
     /// log-level: a filter, as of --log-level.
     value: Option<String>,
 
+    /// Admin port of the copier: tells which copier of this host is meant, where there are several.
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<SocketAddr>,
+
+    /// The copier's --control, where it has one.
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
+
     /// Where Consul is.
     #[command(flatten)]
     consul: ConsulOptions,
@@ -53,14 +61,6 @@ struct Options {
     /// How guards of a plan judge.
     #[command(flatten)]
     guards: cluster::GuardOptions,
-
-    /// Admin port of the copier: tells which copier of this host is meant, where there are several.
-    #[arg(long, value_name = "ADDR:PORT")]
-    admin: Option<SocketAddr>,
-
-    /// The copier's --control, where it has one.
-    #[arg(long, value_name = "FILE")]
-    control: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
