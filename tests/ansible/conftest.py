@@ -183,7 +183,7 @@ def ways(cluster, work: Path) -> dict[str, dict[str, str]]:
     key = work / "id"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     for machine in cluster.machines.values():
-        machine.run(f"install -d -m 700 /root/.ssh; echo '{key.with_suffix('.pub').read_text().strip()}' > /root/.ssh/authorized_keys")
+        machine.run(f"install -d -m 700 ~root/.ssh; echo '{key.with_suffix('.pub').read_text().strip()}' > ~root/.ssh/authorized_keys")
     return {
         name: {
             "ansible_user": "root",

@@ -8,7 +8,7 @@ from hosts import Host
 LOOK = {
     "files": r"""find /etc /usr /var /opt /srv /root /run/millrace -xdev -not -path '/var/log/*' -not -path '/var/cache/*' \
         -not -path '/var/lib/dpkg/*' -not -path '/var/lib/systemd/*' -not -path '/var/lib/apt/*' -not -path '/etc/*-' \
-        -not -path '/root/.ansible*' -not -name .pwd.lock -not -name '*.pyc' -not -name __pycache__ \
+        -not -path '*/.ansible*' -not -name .pwd.lock -not -name '*.pyc' -not -name __pycache__ \
         -printf '%p %y %m %u:%g %l\n' 2>/dev/null | sort""",
     "contents": "find /etc -type f -not -name '*-' -not -name .pwd.lock -exec sha256sum {} + | sort -k2",
     "users": "cat /etc/passwd /etc/group /etc/shadow /etc/gshadow",
