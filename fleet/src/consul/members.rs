@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use millrace_channel::tls::Role;
 use millrace_notation::address::{DefaultPort, HostPort};
-use serde::Deserialize;
 
+use super::health::{Entry, entries};
 use crate::peers::Cluster;
 
 /// More members of one cluster are not taken.
@@ -26,49 +26,15 @@ pub struct Member {
     pub up: bool,
 }
 
-/// One entry of `/v1/health/service/NAME`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry {
-    node: Node,
-    service: Service,
-    #[serde(default)]
-    checks: Vec<Check>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Node {
-    #[serde(default)]
-    address: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Service {
-    #[serde(default)]
-    address: String,
-    #[serde(default)]
-    port: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Check {
-    #[serde(default)]
-    status: String,
-}
-
 /// The members that an answer lists, each address once, and what is wrong with the others.
 ///
 /// # Errors
 /// It is not such a list.
 pub(super) fn members(body: &[u8]) -> Result<(Vec<Member>, Vec<String>), String> {
-    let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let mut members: Vec<Member> = Vec::new();
     let mut wrong = Vec::new();
-    for entry in entries {
-        match entry.member() {
+    for entry in entries(body)? {
+        match member(&entry) {
             Ok(member) => {
                 let full = members.len() >= MOST;
                 match members.iter_mut().find(|it| it.address == member.address) {
@@ -86,24 +52,22 @@ pub(super) fn members(body: &[u8]) -> Result<(Vec<Member>, Vec<String>), String>
     Ok((members, wrong))
 }
 
-impl Entry {
-    fn member(&self) -> Result<Member, String> {
-        let host = match self.service.address.as_str() {
-            "" => self.node.address.as_str(),
-            address => address,
-        };
-        let port = u16::try_from(self.service.port).unwrap_or(0);
-        let text = match std::net::Ipv6Addr::from_str(host) {
-            Ok(v6) => format!("[{v6}]:{port}"),
-            Err(_) => format!("{host}:{port}"),
-        };
-        Ok(Member {
-            address: DefaultPort(0)
-                .parse(&text)
-                .map_err(|error| error.to_string())?,
-            up: self.checks.iter().all(|check| check.status != "critical"),
-        })
-    }
+fn member(entry: &Entry) -> Result<Member, String> {
+    let host = match entry.service.address.as_str() {
+        "" => entry.node.address.as_str(),
+        address => address,
+    };
+    let port = u16::try_from(entry.service.port).unwrap_or(0);
+    let text = match std::net::Ipv6Addr::from_str(host) {
+        Ok(v6) => format!("[{v6}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    };
+    Ok(Member {
+        address: DefaultPort(0)
+            .parse(&text)
+            .map_err(|error| error.to_string())?,
+        up: entry.checks.iter().all(|check| check.status != "critical"),
+    })
 }
 
 #[cfg(test)]

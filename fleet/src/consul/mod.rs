@@ -2,6 +2,7 @@
 
 mod client;
 mod cursor;
+mod health;
 mod members;
 mod record;
 mod registration;

@@ -1,6 +1,5 @@
 //! The copiers of a cluster, as they are registered, for people to read.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millrace_channel::tls::Role;
@@ -8,6 +7,7 @@ use millrace_daemon::status::printable;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Failure, Request};
+use super::health::{Check, Entry, entries};
 use super::members::service_name;
 use crate::peers::Cluster;
 
@@ -45,41 +45,6 @@ pub struct Enrolled {
     pub version: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry {
-    node: Node,
-    service: Service,
-    #[serde(default)]
-    checks: Vec<Check>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Node {
-    #[serde(default)]
-    node: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Service {
-    #[serde(rename = "ID")]
-    id: String,
-    meta: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Check {
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
-    output: String,
-    #[serde(rename = "ServiceID", default)]
-    service_id: String,
-}
-
 /// The copiers of a cluster by Consul's word.
 ///
 /// # Errors
@@ -96,38 +61,35 @@ pub async fn roll(
 }
 
 fn read(body: &[u8]) -> Result<Vec<Enrolled>, String> {
-    let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let mut all: Vec<Enrolled> = entries
+    let mut all: Vec<Enrolled> = entries(body)?
         .into_iter()
         .take(MOST)
-        .map(Entry::enrolled)
+        .map(enrolled)
         .collect();
     all.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(all)
 }
 
-impl Entry {
-    fn enrolled(self) -> Enrolled {
-        let meta = self.service.meta.unwrap_or_default();
-        let word = |name: &str| meta.get(name).map(|it| shown(it)).unwrap_or_default();
-        let is = |status: &str| self.checks.iter().any(|check| check.status == status);
-        let own = |check: &&Check| check.service_id == self.service.id;
-        let said = self.checks.iter().find(own).map(|check| &check.output);
-        Enrolled {
-            id: match meta.get("id") {
-                Some(id) => shown(id),
-                None => shown(&self.service.id),
-            },
-            node: shown(&self.node.node),
-            standing: match (is("critical"), is("warning")) {
-                (true, _) => Standing::Silent,
-                (false, true) => Standing::NotWorking,
-                (false, false) => Standing::Well,
-            },
-            said: said.map(|it| shown(it)).unwrap_or_default(),
-            share: word("share"),
-            version: word("version"),
-        }
+fn enrolled(entry: Entry) -> Enrolled {
+    let meta = entry.service.meta.unwrap_or_default();
+    let word = |name: &str| meta.get(name).map(|it| shown(it)).unwrap_or_default();
+    let is = |status: &str| entry.checks.iter().any(|check| check.status == status);
+    let own = |check: &&Check| check.service_id == entry.service.id;
+    let said = entry.checks.iter().find(own).map(|check| &check.output);
+    Enrolled {
+        id: match meta.get("id") {
+            Some(id) => shown(id),
+            None => shown(&entry.service.id),
+        },
+        node: shown(&entry.node.node),
+        standing: match (is("critical"), is("warning")) {
+            (true, _) => Standing::Silent,
+            (false, true) => Standing::NotWorking,
+            (false, false) => Standing::Well,
+        },
+        said: said.map(|it| shown(it)).unwrap_or_default(),
+        share: word("share"),
+        version: word("version"),
     }
 }
 
