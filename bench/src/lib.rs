@@ -49,7 +49,8 @@ pub fn take_events(engine: &mut Engine) -> usize {
             Event::FlowOpened { .. }
             | Event::FlowClosed { .. }
             | Event::TargetSilent(_)
-            | Event::Misdirected { .. } => {
+            | Event::Misdirected { .. }
+            | Event::ConversationFailed { .. } => {
                 count += 1;
             }
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millrace_capture::{RingStatistics, SendCounters, SendErrorKind};
-use millrace_engine::{AbortReason, Gauges, RefusalReason, Stats};
+use millrace_engine::{AbortReason, Gauges, Owed, RefusalReason, Stats};
 use millrace_wire::{DecodeCounters, NotTcp};
 use serde::Serialize;
 
@@ -122,6 +122,8 @@ pub struct Replicas {
     pub waiting: u64,
     /// Ended otherwise, by reason.
     pub aborted: Counts,
+    /// Of those after a time-out, by what the target owed.
+    pub timed_out: Counts,
     /// Not opened, by reason.
     pub refused: Counts,
 }
@@ -366,6 +368,11 @@ fn replicas(from: &Sources<'_>) -> Replicas {
         aborted: AbortReason::ALL
             .into_iter()
             .map(|reason| (reason.name(), stats.replicas_aborted.of(reason)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+        timed_out: Owed::ALL
+            .into_iter()
+            .map(|owed| (owed.name(), stats.replicas_timed_out.of(owed)))
             .filter(|(_, count)| *count > 0)
             .collect(),
         refused: refusals(&stats.replicas_refused),

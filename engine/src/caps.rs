@@ -26,23 +26,19 @@ pub struct Caps {
     pub bandwidth: Option<u64>,
 }
 
-/// Watches over the bounds.
+/// Watches over the bounds on sessions.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct SessionMeter {
     caps: Caps,
-    sessions: Option<Bucket>,
-    bytes: Option<Bucket>,
+    begun: Option<Bucket>,
 }
 
-impl Meter {
+impl SessionMeter {
     pub(crate) fn new(caps: Caps) -> Self {
-        let sessions = caps.new_sessions.map(u64::from);
+        let rate = caps.new_sessions.map(u64::from);
         Self {
             caps,
-            sessions: sessions.map(|rate| Bucket::new(rate, rate / BURST_PARTS)),
-            bytes: caps
-                .bandwidth
-                .map(|rate| Bucket::new(rate, (rate / BURST_PARTS).max(LEAST_BYTES))),
+            begun: rate.map(|rate| Bucket::new(rate, rate / BURST_PARTS)),
         }
     }
 
@@ -67,13 +63,28 @@ impl Meter {
         if self.caps.bandwidth.is_some_and(|rate| backlog > rate) {
             return Err(RefusalReason::MaxBandwidth);
         }
-        if let Some(bucket) = &mut self.sessions {
+        if let Some(bucket) = &mut self.begun {
             if !bucket.has_tokens(now) {
                 return Err(RefusalReason::MaxNewSessions);
             }
             bucket.take(1);
         }
         Ok(())
+    }
+}
+
+/// Shapes what is sent.
+#[derive(Debug)]
+pub(crate) struct Shaper {
+    bytes: Option<Bucket>,
+}
+
+impl Shaper {
+    pub(crate) fn new(caps: Caps) -> Self {
+        let bucket = |rate: u64| Bucket::new(rate, (rate / BURST_PARTS).max(LEAST_BYTES));
+        Self {
+            bytes: caps.bandwidth.map(bucket),
+        }
     }
 
     /// Whether packets may be sent now.
@@ -157,7 +168,7 @@ mod tests {
 
     #[test]
     fn each_bound_refuses_under_its_own_name() {
-        let mut meter = Meter::new(Caps {
+        let mut meter = SessionMeter::new(Caps {
             new_sessions: Some(1),
             open_sessions: Some(10),
             bandwidth: Some(1000),

@@ -20,35 +20,44 @@
 //! Read first: RFC 9293 (TCP), RFC 6298 (retransmission timer), RFC 5681 (congestion control),
 //! RFC 6675 (loss recovery with SACK), RFC 7323 (timestamps and window scale), RFC 2018 (SACK).
 
+mod admission;
 mod caps;
 mod config;
 mod departed;
 mod engine;
+mod evidence;
 mod intensity;
 mod key;
+mod live_clock;
 mod live_view;
 mod payload;
 mod pool;
+pub mod protocol;
 mod ranges;
 mod recorded;
 mod replica;
 mod session;
+mod silence;
 mod source;
 mod stats;
 mod stream;
+mod tables;
 mod time;
 mod timers;
 mod turns;
 
+pub use admission::Relief;
 pub use caps::Caps;
 pub use config::{ClientKind, Config, Direction, Service};
 pub use engine::{
-    Engine, Event, FlowRef, Gauges, Misdirection, Relief, SendFailure, TargetSilence, Transmit,
+    Engine, Event, FlowRef, Gauges, Misdirection, SendFailure, TargetSilence, Transmit,
 };
 pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
 pub use key::{ReplicaKey, SessionKey};
 pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;
 pub use source::{Block, Capacity, Share, SourcePool, Sources, Space};
-pub use stats::{AbortReason, Aborts, Latencies, PerReason, RefusalReason, Refusals, Stats};
+pub use stats::{
+    AbortReason, Aborts, Latencies, Owed, PerReason, RefusalReason, Refusals, Stats, Timeouts,
+};
 pub use time::Time;

@@ -54,11 +54,13 @@ pub enum AbortReason {
     Misdirected,
     /// A second subflow of multipath TCP joined its connection.
     Mptcp,
+    /// The protocol module that plays it could not go on.
+    Protocol,
 }
 
 impl AbortReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Refused,
         Self::TargetReset,
         Self::TargetClosed,
@@ -73,6 +75,7 @@ impl AbortReason {
         Self::Unproven,
         Self::Misdirected,
         Self::Mptcp,
+        Self::Protocol,
     ];
 
     /// The name that reports and metrics use.
@@ -92,6 +95,33 @@ impl AbortReason {
             Self::Unproven => "unproven",
             Self::Misdirected => "misdirected",
             Self::Mptcp => "mptcp",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// What a target owed when its time was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Owed {
+    /// The handshake.
+    Handshake,
+    /// The acknowledgement of what was sent.
+    Acknowledgement,
+    /// Room in its window for what is to be sent.
+    Window,
+}
+
+impl Owed {
+    /// Everything that can be owed, in the order of the numbers.
+    pub const ALL: [Self; 3] = [Self::Handshake, Self::Acknowledgement, Self::Window];
+
+    /// The name that reports and metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Acknowledgement => "acknowledgement",
+            Self::Window => "window",
         }
     }
 }
@@ -122,11 +152,13 @@ pub enum RefusalReason {
     Misdirected,
     /// It joins another connection as a subflow of multipath TCP.
     Mptcp,
+    /// The protocol module of its service cannot play it from where it begins.
+    Protocol,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Memory,
         Self::Sources,
         Self::Loopback,
@@ -138,6 +170,7 @@ impl RefusalReason {
         Self::Unproven,
         Self::Misdirected,
         Self::Mptcp,
+        Self::Protocol,
     ];
 
     /// The name that reports and metrics use.
@@ -154,6 +187,7 @@ impl RefusalReason {
             Self::Unproven => "unproven",
             Self::Misdirected => "misdirected",
             Self::Mptcp => "mptcp",
+            Self::Protocol => "protocol",
         }
     }
 }
@@ -189,6 +223,8 @@ impl<const N: usize> PerReason<N> {
 pub type Aborts = PerReason<{ AbortReason::ALL.len() }>;
 /// Refused sessions and replicas by reason.
 pub type Refusals = PerReason<{ RefusalReason::ALL.len() }>;
+/// Replicas aborted after a time-out ([`AbortReason::Timeout`]) by what the target owed.
+pub type Timeouts = PerReason<{ Owed::ALL.len() }>;
 
 impl Aborts {
     /// How many there were for `reason`.
@@ -198,6 +234,17 @@ impl Aborts {
 
     pub(crate) fn add(&mut self, reason: AbortReason) {
         self.count(reason as usize);
+    }
+}
+
+impl Timeouts {
+    /// How many there were for what was owed.
+    pub fn of(&self, owed: Owed) -> u64 {
+        self.at(owed as usize)
+    }
+
+    pub(crate) fn add(&mut self, owed: Owed) {
+        self.count(owed as usize);
     }
 }
 
@@ -281,6 +328,8 @@ pub struct Stats {
     pub replicas_completed: u64,
     /// Replicas that ended otherwise, by reason.
     pub replicas_aborted: Aborts,
+    /// Of those after a time-out, by what the target owed.
+    pub replicas_timed_out: Timeouts,
     /// Replicas moved to another port because another copier owned their flow.
     pub replicas_moved: u64,
     /// Handshakes completed with targets.
@@ -400,6 +449,7 @@ impl Stats {
             replicas_refused: Refusals::default(),
             replicas_completed: 0,
             replicas_aborted: Aborts::default(),
+            replicas_timed_out: Timeouts::default(),
             replicas_established: 0,
             slow_connects: 0,
             targets_stopped: 0,

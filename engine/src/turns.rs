@@ -261,9 +261,11 @@ impl Turns {
         }
     }
 
-    /// Forgets everything: no replica is left to pass a mark.
-    pub(crate) fn clear(&mut self) {
-        self.forget_before(u32::MAX);
+    /// Where the mark that was made last begins, if it is kept.
+    pub(crate) fn last_start(&self) -> Option<u64> {
+        let last = self.rest.as_ref().and_then(|rest| rest.marks.back());
+        let last = last.map(|(mark, _)| mark).or(self.front.as_ref());
+        last.map(|mark| mark.start)
     }
 
     /// Number of the next mark that will be made.

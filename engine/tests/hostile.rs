@@ -385,7 +385,7 @@ impl Siege {
                     self.engine.tolerate_silence(service);
                     self.engine.set_target_open(self.now, service, true);
                 }
-                Event::Misdirected { .. } => {}
+                Event::Misdirected { .. } | Event::ConversationFailed { .. } => {}
                 Event::FlowOpened { key, tuple } => {
                     self.flows.push((key, tuple));
                     self.open_flows.insert(key, tuple);

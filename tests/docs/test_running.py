@@ -78,6 +78,8 @@ class Running(unittest.TestCase):
         for command, note in self.commands("docs/troubleshooting.md", "curl -s http://127.0.0.1:36530/status"):
             said = json.loads(self.on("live" if note.startswith("live") else "target", command))
             self.assertTrue(said)
+        for command, _ in self.commands("docs/troubleshooting.md", "millrace-copier ctl log-level"):
+            self.on("live", command)
         history, events = (command for command, _ in self.commands("docs/page.md", "curl -s 'http"))
         self.assertTrue(json.loads(self.on("live", history)))
         self.assertIn("data:", self.on("live", f"{events} || [ $? = 28 ]"))

@@ -251,7 +251,8 @@ const fn ends(reason: AbortReason) -> &'static str {
         | AbortReason::Shutdown
         | AbortReason::Stopped
         | AbortReason::Unproven
-        | AbortReason::Misdirected => "end otherwise than recorded",
+        | AbortReason::Misdirected
+        | AbortReason::Protocol => "end otherwise than recorded",
     }
 }
 
@@ -264,6 +265,7 @@ const fn refused(reason: RefusalReason) -> &'static str {
             "no source address and port is free for them, or none of the target's family"
         }
         RefusalReason::Loopback
+        | RefusalReason::Protocol
         | RefusalReason::Draining
         | RefusalReason::MaxNewSessions
         | RefusalReason::MaxOpen

@@ -150,6 +150,11 @@ pub(super) const METRICS: &[Metric] = &[
         "Copied connections aborted",
     ),
     reasons(
+        "/replicas/timed_out",
+        "replicas_timed_out",
+        "Copied connections aborted after a time-out, by what the target owed",
+    ),
+    reasons(
         "/replicas/refused",
         "replicas_refused",
         "Copied connections not opened",

@@ -328,7 +328,8 @@ mod tests {
                 | AbortReason::Stopped
                 | AbortReason::Unproven
                 | AbortReason::Misdirected
-                | AbortReason::Mptcp => {
+                | AbortReason::Mptcp
+                | AbortReason::Protocol => {
                     assert!(fails(&report, 1.0).contains("3 copied connections did not end"));
                 }
             }

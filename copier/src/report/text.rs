@@ -62,6 +62,13 @@ impl fmt::Display for Report {
             list(&replicas.aborted),
             list(&replicas.refused)
         )?;
+        if !replicas.timed_out.is_empty() {
+            writeln!(
+                f,
+                "            what targets owed when their time was over: {}",
+                list(&replicas.timed_out)
+            )?;
+        }
         if sessions.resumed + sessions.set_aside > 0 {
             writeln!(
                 f,

@@ -75,6 +75,10 @@ impl Shard {
                     self.prober
                         .on_silence(now, &mut self.engine, &silence, guarded);
                 }
+                // Counted, and shown in the report; at most one for each session.
+                Event::ConversationFailed { reason, .. } => {
+                    tracing::debug!("a copied connection ends, its protocol module says: {reason}");
+                }
                 Event::Misdirected {
                     target,
                     misdirection,

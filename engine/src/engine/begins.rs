@@ -3,9 +3,10 @@
 use millrace_wire::{Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
-use super::admission::Admission;
 use super::client_segments::ClientSegment;
+use crate::admission::Decision;
 use crate::key::SessionKey;
+use crate::protocol::Beginning;
 use crate::session::{Midway, Phase, Session, Watch};
 use crate::time::Time;
 
@@ -22,6 +23,7 @@ impl Engine {
             return;
         }
         let first = packet.header.seq.add(1);
+        tracing::trace!(client = %packet.tuple.source, "a client's SYN");
         if let Some(key) = self.insert_session(at, packet, first, Phase::Opening) {
             if packet.payload_len > 0 {
                 // TCP Fast Open (RFC 7413): the live server may take the data or leave it to be
@@ -92,9 +94,7 @@ impl Engine {
         let service = self.config.service_of(packet.tuple.destination)?;
         let service = u16::try_from(service).ok()?;
         let session = Session::new(at, packet.tuple, service, first, phase);
-        let key = self.sessions.insert(session);
-        self.enter_session(key, &packet.tuple);
-        Some(key)
+        Some(self.sessions.insert(session))
     }
 
     /// The client has acknowledged the handshake: the session is copied from now on, unless it
@@ -106,25 +106,27 @@ impl Engine {
         key: SessionKey,
         packet: &TcpPacket<'_>,
     ) -> bool {
-        match self.admit(now, key) {
-            Admission::Copied(copies) => {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    let before = session.load();
-                    session.phase = Phase::Active { copies, busy: 0 };
+        let decision = self.admit(now, key, None);
+        tracing::trace!(client = %packet.tuple.source, "its handshake is complete: {decision:?}");
+        match decision {
+            Decision::Copied(copies) => {
+                let service = self.sessions.get(key).map_or(0, |session| session.service);
+                let plain = u64::from(self.plain_copies(service, copies));
+                if let Some(mut session) = self.sessions.change(key) {
+                    *session.phase_mut() = Phase::Active { copies, busy: 0 };
                     // What came with the SYN.
-                    self.stats.bytes_wanted += session.stream.len() * u64::from(copies);
-                    self.account(key, before);
+                    self.stats.bytes_wanted += session.stream().len() * plain;
                 }
                 self.stats.sessions_captured += 1;
-                self.open_replicas(now, key);
+                self.open_replicas(now, key, Beginning::Connection);
                 return true;
             }
-            Admission::Unchosen => {
+            Decision::Unchosen => {
                 self.stats.sessions_unchosen += 1;
                 self.leave_out(packet);
                 self.forget_session(key);
             }
-            Admission::Refused(reason) => {
+            Decision::Refused(reason) => {
                 self.stats.sessions_refused.add(reason);
                 self.stats.bytes_refused += packet.payload_len as u64;
                 self.forget_session(key);
@@ -145,10 +147,7 @@ impl Engine {
         at: Time,
         packet: &TcpPacket<'_>,
     ) {
-        if self.doubts.is_empty() {
-            return;
-        }
-        let greeting = self.doubts.get(key).and_then(|doubts| doubts.greeting);
+        let greeting = self.evidence.doubts(key).and_then(|doubts| doubts.greeting);
         let TcpHeader { seq, ack, .. } = packet.header;
         let Some(greeting) = greeting.filter(|it| it.next == seq && it.first == ack) else {
             return;
@@ -156,7 +155,7 @@ impl Engine {
         self.retire(now, key);
         let client = syn_before(packet.tuple, seq);
         self.begin_unseen(at, &client, Phase::Opening);
-        let found = self.find_session(&packet.tuple);
+        let found = self.sessions.find(&packet.tuple);
         if let Some(session) = found.and_then(|key| self.sessions.get_mut(key)) {
             session.live.greet(&greeting.header(), Some(0));
         }
@@ -170,7 +169,7 @@ impl Engine {
         at: Time,
         packet: &TcpPacket<'_>,
     ) {
-        let syn = self.doubts.get(key).and_then(|doubts| doubts.syn);
+        let syn = self.evidence.doubts(key).and_then(|doubts| doubts.syn);
         let session = self.sessions.get(key);
         let is_heard = session.is_none_or(|session| session.live.is_heard());
         let TcpHeader { seq, flags, .. } = packet.header;

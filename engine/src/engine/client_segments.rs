@@ -3,15 +3,17 @@
 use millrace_wire::{Flags, Seq, TcpHeader, TcpPacket};
 
 use super::Engine;
-use super::admission::Admission;
+use crate::admission::Decision;
 use crate::key::SessionKey;
+use crate::live_clock::LiveClock;
+use crate::live_view::LiveView;
 use crate::payload::Payload;
-use crate::recorded::Recorded;
-use crate::session::{PLAUSIBLE, Phase, Session, Watch, Watched};
-use crate::stats::RefusalReason;
+use crate::protocol::Beginning;
+use crate::session::{PLAUSIBLE, Phase, Watch, Watched};
+use crate::stats::{RefusalReason, Stats};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
-use crate::turns::{Mark, Waited};
+use crate::turns::Mark;
 
 /// Further than this no client goes in its first window; where its SYN-ACK was captured, more may be lost.
 const FIRST_WINDOW: u64 = 1 << 20;
@@ -26,7 +28,7 @@ impl Engine {
         if syn && self.is_misdirected(now, packet) {
             return;
         }
-        let found = self.find_session(&packet.tuple);
+        let found = self.sessions.find(&packet.tuple);
         let repeated = found.is_none_or(|key| syn && self.is_another_life(key, packet));
         if repeated && self.is_of_departed(at, packet) {
             return;
@@ -35,7 +37,8 @@ impl Engine {
             Some(key) if syn && self.is_another_life(key, packet) => {
                 if self.is_challenged(key) {
                     self.stats.syns_challenged += 1;
-                    self.doubt(key, |doubts| doubts.syn = Some(packet.header.seq));
+                    self.evidence
+                        .doubt(key, |doubts| doubts.syn = Some(packet.header.seq));
                     return;
                 }
                 self.retire(now, key);
@@ -52,7 +55,7 @@ impl Engine {
     fn is_another_life(&self, key: SessionKey, packet: &TcpPacket<'_>) -> bool {
         self.sessions
             .get(key)
-            .is_some_and(|session| packet.header.seq.add(1) != session.stream.first_seq())
+            .is_some_and(|session| packet.header.seq.add(1) != session.stream().first_seq())
     }
 
     /// Whether a client's segment repeats one of a connection that is over; counts it.
@@ -72,8 +75,8 @@ impl Engine {
     pub(super) fn is_challenged(&self, key: SessionKey) -> bool {
         let sees_servers = self.stats.live_segments > 0;
         self.sessions.get(key).is_some_and(|session| {
-            let end = session.stream.announced_end();
-            match &session.phase {
+            let end = session.stream().announced_end();
+            match session.phase() {
                 Phase::Midway(midway) => midway.is_proven() && end.is_none(),
                 // Only its SYN-ACK may be missing.
                 Phase::Active { .. } if !session.live.is_heard() => sees_servers && end.is_none(),
@@ -98,7 +101,7 @@ impl Engine {
             self.note_continued(now, key, packet);
             self.bear_out_syn_ack(now, key, at, packet);
             self.bear_out_syn(now, key, at, packet);
-            if self.find_session(&packet.tuple) != Some(key) {
+            if self.sessions.find(&packet.tuple) != Some(key) {
                 // Another entry has taken over the connection.
                 return self.on_client_segment(now, segment);
             }
@@ -114,7 +117,7 @@ impl Engine {
             return;
         }
         session.last_seen = session.last_seen.max(at);
-        match session.phase {
+        match session.phase() {
             Phase::Midway(_) => {
                 if !self.watch_client(now, key, at, packet) {
                     return;
@@ -134,7 +137,7 @@ impl Engine {
         }
         if over_limit {
             self.make_room(now, key);
-            if self.find_session(&packet.tuple) != Some(key) {
+            if self.sessions.find(&packet.tuple) != Some(key) {
                 // Another entry has taken over the connection.
                 return self.on_client_segment(now, segment);
             }
@@ -150,7 +153,8 @@ impl Engine {
         at: Time,
         packet: &TcpPacket<'_>,
     ) -> bool {
-        let Some(Phase::Midway(midway)) = self.sessions.get_mut(key).map(|it| &mut it.phase) else {
+        let session = self.sessions.get_mut(key);
+        let Some(midway) = session.and_then(|session| session.midway_mut()) else {
             return true;
         };
         let flags = packet.header.flags;
@@ -160,8 +164,8 @@ impl Engine {
         let one_way = self.stats.live_segments == 0;
         let watched = midway.on_client(packet, one_way);
         // What is not admitted now may be at its next turn.
-        let admission = watched.begins.then(|| self.admit_again(now, key, watch));
-        let Some(Admission::Copied(copies)) = admission else {
+        let decision = watched.begins.then(|| self.admit(now, key, Some(watch)));
+        let Some(Decision::Copied(copies)) = decision else {
             self.count_watched(watch, watched, packet);
             if !near {
                 self.note_stray(at, key, packet);
@@ -171,10 +175,11 @@ impl Engine {
             }
             return false;
         };
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.stream = ClientStream::new(packet.header.seq);
-            session.live = crate::live_view::LiveView::midway(at, packet.header.ack);
-            session.phase = Phase::Active { copies, busy: 0 };
+        tracing::trace!(client = %packet.tuple.source, "picked up at a turn");
+        if let Some(mut session) = self.sessions.change(key) {
+            *session.stream_mut() = ClientStream::new(packet.header.seq);
+            session.live = LiveView::midway(at, packet.header.ack);
+            *session.phase_mut() = Phase::Active { copies, busy: 0 };
         }
         match watch {
             Watch::Met | Watch::Refused => {
@@ -183,7 +188,7 @@ impl Engine {
             }
             Watch::Gap | Watch::SetAside => self.stats.sessions_resumed += 1,
         }
-        self.open_replicas(now, key);
+        self.open_replicas(now, key, Beginning::Turn);
         true
     }
 
@@ -205,7 +210,7 @@ impl Engine {
             // A RST with another number answers for an earlier connection of the
             // four-tuple, whose end the client has just learned of (RFC 9293 3.10.7.3).
             let seq = packet.header.seq;
-            let stream = &session.stream;
+            let stream = session.stream();
             let own = seq.add(1) == stream.first_seq()
                 || stream.offset_of(seq).is_some_and(|o| o <= stream.len());
             if own {
@@ -214,7 +219,7 @@ impl Engine {
             return false;
         }
         let seq = packet.header.seq;
-        let stream = &session.stream;
+        let stream = session.stream();
         let most = match session.live.is_heard() {
             true => PLAUSIBLE,
             false => FIRST_WINDOW,
@@ -252,7 +257,7 @@ impl Engine {
         borne_out: BorneOut,
     ) {
         let session = self.sessions.get(key);
-        match session.map(|session| &session.phase) {
+        match session.map(|session| session.phase()) {
             Some(Phase::Active { .. }) => {
                 self.take_client_data(now, key, segment, Some(borne_out));
             }
@@ -267,7 +272,8 @@ impl Engine {
     /// server acknowledge it, the four-tuple belongs to another one whose beginning was not captured.
     pub(super) fn note_stray(&mut self, at: Time, key: SessionKey, packet: &TcpPacket<'_>) {
         if packet.payload_len > 0 && !self.is_of_departed(at, packet) {
-            self.doubt(key, |doubts| doubts.stray = Some(packet.seq_end()));
+            self.evidence
+                .doubt(key, |doubts| doubts.stray = Some(packet.seq_end()));
         }
     }
 
@@ -276,7 +282,7 @@ impl Engine {
         match watch {
             Watch::Met | Watch::Refused => self.stats.bytes_refused += packet.payload_len as u64,
             Watch::Gap => {
-                let copies = u64::from(self.copies(packet.tuple.source));
+                let copies = u64::from(self.admission.copies(packet.tuple.source));
                 self.stats.bytes_captured += watched.new;
                 self.stats.bytes_wanted += watched.new * copies;
                 self.stats.bytes_missing += watched.missing;
@@ -302,12 +308,12 @@ impl Engine {
         } else {
             packet.header.seq
         };
-        let Some(placed) = place(&session.stream, seq, packet) else {
+        let Some(placed) = place(session.stream(), seq, packet) else {
             self.note_stray(at, key, packet);
             return None;
         };
         let offset = placed.offset;
-        let has = session.stream.len().max(session.live.acked);
+        let has = session.stream().len().max(session.live.acked);
         if offset > has + session.live.reach().min(PLAUSIBLE) {
             self.note_stray(at, key, packet);
             self.stats.segments_out_of_window += 1;
@@ -360,7 +366,7 @@ impl Engine {
         };
         let answer = session.live.on_client_ack(packet);
         // What the live server has acknowledged was sent, captured or not.
-        let known_end = session.stream.known_end().max(session.live.acked);
+        let known_end = session.stream().known_end().max(session.live.acked);
         let info = RunInfo {
             at,
             answer,
@@ -368,7 +374,7 @@ impl Engine {
                 || offset == known_end && session.live.is_turn(),
         };
         let is_answered = borne_out.is_some_and(|it| it.answered);
-        if packet.payload_len > 0 && wire_end > session.stream.known_end() && !is_answered {
+        if packet.payload_len > 0 && wire_end > session.stream().known_end() && !is_answered {
             session.live.note_asked();
         }
         let sent_to = match packet.payload_len {
@@ -378,19 +384,19 @@ impl Engine {
             0 => offset.saturating_sub(1),
             _ => wire_end,
         };
-        let before = session.load();
         let Ok(Taken { grown, began }) = self.take_run(now, key, offset, bytes, payload, info)
         else {
             // So much is held behind a hole, or by all sessions, that this one cannot go on.
             self.make_room(now, key);
             return;
         };
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        self.stats.bytes_missing += session.stream.reach(sent_to);
+        let has = self.sessions.get(key).map(|session| session.stream().len());
+        if has.is_some_and(|has| has < sent_to)
+            && let Some(mut session) = self.sessions.change(key)
+        {
+            self.stats.bytes_missing += session.stream_mut().reach(sent_to);
+        }
         let ended = self.note_end(now, at, key, packet, offset, wire_end);
-        self.account(key, before);
         if grown || ended {
             self.advance_replicas(now, key);
         }
@@ -401,8 +407,8 @@ impl Engine {
             self.check_gap(now, key);
         }
         if let Some(session) = self.sessions.get(key) {
-            let copied = matches!(session.phase, Phase::Active { .. });
-            if copied && session.first_replica.is_none() {
+            let copied = session.is_active();
+            if copied && session.first_replica().is_none() {
                 self.trim(key);
             }
         }
@@ -425,22 +431,16 @@ impl Engine {
         payload: Payload<'_>,
         info: RunInfo,
     ) -> Result<Taken, StreamError> {
-        let recorded = self.config.recorded;
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some(mut session) = self.sessions.change(key) else {
             return Ok(Taken::default());
         };
-        let Session {
-            stream,
-            turns,
-            live,
-            ..
-        } = session;
+        let (copies, service) = (session.copies(), session.service);
+        let (stream, turns, live) = session.parts();
         let mut began = false;
-        let waited = Waited::new(self.waited);
         let pool = &mut self.pool;
         let accepted = stream.accept(pool, offset, bytes, payload, info, |start, _, info| {
             if turns.begins(info, live.clock.asked_at) {
-                let mark = mark(live, start, info, recorded, waited, &mut self.stats);
+                let mark = mark(live, start, info, &self.clock, &mut self.stats);
                 turns.push(now, mark);
                 live.clock.begin_next();
                 began = true;
@@ -450,7 +450,9 @@ impl Engine {
         self.stats.sessions_encrypted +=
             u64::from(offset == 0 && accepted.new > 0 && is_tls(bytes));
         self.stats.bytes_captured += accepted.new;
-        self.stats.bytes_wanted += accepted.new * u64::from(session.copies());
+        drop(session);
+        let plain = self.plain_copies(service, copies);
+        self.stats.bytes_wanted += accepted.new * u64::from(plain);
         self.stats.bytes_missing += accepted.missing;
         self.stats.bytes_repeated += accepted.repeated;
         self.stats.bytes_differing += accepted.differing;
@@ -462,8 +464,8 @@ impl Engine {
         let limit = self.config.memory_limit;
         self.memory() >= limit
             || self.sessions.get(key).is_some_and(|session| {
-                let held = session.stream.held_memory() as u64;
-                session.stream.stored() + held > limit / 100 * SESSION_SHARE
+                let held = session.stream().held_memory() as u64;
+                session.stream().stored() + held > limit / 100 * SESSION_SHARE
             })
     }
 }
@@ -543,12 +545,11 @@ pub(super) fn place<'p>(
 
 /// The mark of a turn that begins at `start`; ends the turn before on the live side.
 pub(super) fn mark(
-    live: &mut crate::live_view::LiveView,
+    live: &mut LiveView,
     start: u64,
     info: RunInfo,
-    recorded: Option<Recorded>,
-    waited: Waited,
-    stats: &mut crate::stats::Stats,
+    live_clock: &LiveClock,
+    stats: &mut Stats,
 ) -> Mark {
     let clock = &mut live.clock;
     let think = info.at.micros_since(clock.latest());
@@ -560,11 +561,11 @@ pub(super) fn mark(
     Mark {
         start,
         answer: info.answer,
-        think: recorded.map_or(think, |recorded| recorded.think(think)),
+        think: live_clock.think(think),
         live_latency: latency.map_or(0, |latency| latency.first),
         live_gap,
         lockstep: live.in_step() && live.acked >= start,
-        waited,
+        waited: live_clock.waited(),
     }
 }
 

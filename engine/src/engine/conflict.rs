@@ -31,7 +31,7 @@ impl Engine {
         for (service, _) in with_target {
             self.allocator.set_taken(service, flow.source, is_taken);
         }
-        if let Some(key) = self.find_flow(flow).filter(|_| is_taken) {
+        if let Some(key) = self.replicas.find(flow).filter(|_| is_taken) {
             self.flow_conflict(now, key);
         }
     }
@@ -46,26 +46,18 @@ impl Engine {
         if !replica.is_waiting() && !replica.is_connecting() {
             return false;
         }
-        let client = replica.source();
-        let target = self.target_of(replica);
-        let tuple = replica.tuple(target);
-        let (service, random) = (replica.service(), self.hasher.hash_one((now, key)));
+        let (client, service, begun) =
+            (replica.source(), replica.service(), replica.is_connecting());
+        let random = self.hasher.hash_one((now, key));
         // Its own flow is in use, so another one is chosen; then its port rests.
         let Some(source) = self.choose_source(now, client, service, random) else {
             return false;
         };
         self.allocator.release(now, service, client);
-        let hash = self.flow_hash(&tuple);
-        if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
-            entry.remove();
-        }
-        let Some(replica) = self.replicas.get_mut(key) else {
+        self.replicas.move_to(key, source);
+        let Some(tuple) = self.replicas.flow(key) else {
             return false;
         };
-        let begun = replica.is_connecting();
-        replica.move_to(source);
-        let tuple = replica.tuple(target);
-        self.enter_flow(key, &tuple);
         self.stats.replicas_moved += 1;
         self.events.push_back(Event::FlowOpened { key, tuple });
         if begun {

@@ -24,27 +24,27 @@ impl Engine {
         }
         replica.armed = Time::NEVER;
         if replica.is_delayed() && replica.deadline(&self.config) <= now {
-            replica.end_delay();
+            if let Some(mut replica) = self.replicas.change(key) {
+                replica.end_delay();
+            }
             self.begin_replica(now, key);
         } else if stopped && !replica.is_lingering() {
             // What is due stays due until its target is open again, or has had its time.
             let end = replica.gives_up_at(&self.config);
             if end <= now {
-                self.with_replica(now, key, |replica, cx| {
-                    replica.abort(cx, AbortReason::Timeout);
-                });
+                self.with_replica(now, key, Replica::time_out);
             } else {
-                self.replica_timers.arm(key, end, &mut replica.armed);
+                self.replicas.arm(key, end);
             }
         } else if replica.deadline(&self.config) <= now {
             self.with_replica(now, key, Replica::on_timer);
         } else {
-            self.arm_replica(key);
+            self.replicas.arm_as_due(key, &self.config);
         }
     }
 
     pub(super) fn on_session_timer(&mut self, now: Time, fired: Time, key: SessionKey) {
-        let (clock, grace) = (self.live_now(now), self.gap_grace());
+        let (clock, grace) = (self.clock.now(now), self.gap_grace());
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -61,7 +61,7 @@ impl Engine {
             self.arm_session(key);
             return;
         }
-        if self.waiting_until(key) <= clock {
+        if self.evidence.waiting_until(key) <= clock {
             self.settle_waiting(now, key, false);
             self.arm_session(key);
             return;
@@ -73,19 +73,19 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let active = matches!(session.phase, Phase::Active { .. });
+        let active = session.is_active();
         let gap_is_final = active && session.gap_is_final(clock, grace);
-        if active && !gap_is_final && self.waiting.contains_key(key) {
+        if active && !gap_is_final && !self.evidence.waiting(key).is_empty() {
             // Nothing else is to come.
             self.settle_waiting(now, key, true);
             self.arm_session(key);
             return;
         }
         let under_way = session.backlog() > 0 || session.is_busy();
-        if self.config.recorded.is_some() && under_way {
+        if self.clock.is_recorded() && under_way {
             // A recording may be read faster than a target takes it: first it gets what there is.
             let later = clock + LOOK_AGAIN;
-            self.session_timers.arm(key, later, &mut session.armed);
+            self.sessions.arm(key, later);
             return;
         }
         if gap_is_final {
@@ -93,9 +93,9 @@ impl Engine {
             self.heal(now, key, false);
             return;
         }
-        match session.phase {
+        match session.phase() {
             Phase::Opening | Phase::Midway(_) => self.remove_session(key),
-            Phase::Active { .. } if session.first_replica.is_none() => {
+            Phase::Active { .. } if session.first_replica().is_none() => {
                 self.stats.sessions_ended += u64::from(session.end(clock));
                 self.remove_session(key);
             }

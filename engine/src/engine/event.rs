@@ -7,7 +7,7 @@ use crate::config::ClientKind;
 use crate::key::ReplicaKey;
 
 /// Something that the owner should know of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A flow begins: interceptors must learn whose it is before the target answers.
     FlowOpened {
@@ -23,6 +23,13 @@ pub enum Event {
     },
     /// A target that answered has fallen silent: nothing is sent to it until [`crate::Engine::set_way_open`].
     TargetSilent(TargetSilence),
+    /// The conversation that plays a replica cannot go on: the replica ends.
+    ConversationFailed {
+        /// The replica.
+        key: ReplicaKey,
+        /// Why, in a few words.
+        reason: String,
+    },
     /// Copies came back as live traffic.
     Misdirected {
         /// The target.

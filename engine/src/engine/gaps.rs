@@ -10,11 +10,11 @@ use std::time::Duration;
 use millrace_wire::Seq;
 
 use super::Engine;
-use super::admission::Admission;
+use crate::admission::Decision;
 use crate::key::SessionKey;
 use crate::live_view::LiveView;
 use crate::payload::Payload;
-use crate::replica::Replica;
+use crate::protocol::Beginning;
 use crate::session::{Course, Midway, Phase, Session, Watch};
 use crate::stats::AbortReason;
 use crate::stream::{Behind, End, EndKind, RunInfo};
@@ -24,51 +24,34 @@ use crate::turns::TurnClock;
 /// So many connections may come of one session at once; of what lies behind still more holes, the
 /// next turn is waited for.
 const HEIRS_AT_ONCE: usize = 16;
-/// Recorders of the two directions are further apart by mistake; what one ring captures is hardly apart at all.
-const MOST_AHEAD: Duration = Duration::from_secs(600);
-const MOST_AHEAD_LIVE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Whether bytes are missing of a session that it is known to have sent.
     pub(super) fn has_gap(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
-            let active = matches!(session.phase, Phase::Active { .. });
+            let active = session.is_active();
             active && session.has_gap()
         })
     }
 
     /// How long bytes that the live server has acknowledged are waited for.
     pub(super) fn gap_grace(&self) -> Duration {
-        self.config.gap_grace + 2 * self.ahead
+        self.clock.grace(self.config.gap_grace)
     }
 
     /// Notes whether bytes of this session are missing that the live server has acknowledged.
     pub(super) fn check_gap(&mut self, now: Time, key: SessionKey) {
-        let clock = self.live_now(now);
+        let clock = self.clock.now(now);
         if let Some(session) = self.sessions.get_mut(key) {
-            let most = match self.config.recorded {
-                Some(_) => MOST_AHEAD,
-                None => MOST_AHEAD_LIVE,
-            };
-            let ahead = session.check_gap(clock);
-            self.ahead = self.ahead.max(ahead.min(most));
+            self.clock.note_ahead(session.check_gap(clock));
         }
     }
 
     /// Whether a session has a replica that still delivers something.
     pub(super) fn is_copied(&self, key: SessionKey) -> bool {
-        let mut next = self.replicas_of(key);
-        while let Some(replica) = next {
-            if !self
-                .replicas
-                .get(replica)
-                .is_some_and(Replica::is_lingering)
-            {
-                return true;
-            }
-            next = self.sibling_of(replica);
-        }
-        false
+        let first = self.sessions.first_replica(key);
+        let mut replicas = self.replicas.siblings(first);
+        replicas.any(|(_, replica)| !replica.is_lingering())
     }
 
     /// What this session lacks will not come any more, nor, if `all`, what is missing further on. Gives
@@ -76,40 +59,43 @@ impl Engine {
     pub(super) fn heal(&mut self, now: Time, key: SessionKey, all: bool) -> Option<SessionKey> {
         let copied = self.is_copied(key);
         self.settle_ack(key);
-        let session = self.sessions.get_mut(key)?;
+        let mut session = self.sessions.change(key)?;
         self.stats.bytes_missing += session.note_acked();
         if self.config.only_from_syn || !copied {
+            drop(session);
             self.abort_session(now, key, AbortReason::CaptureGap);
             return None;
         }
-        let (live, origin, course) = (session.live, session.stream.first_seq(), session.course);
-        let before = session.load();
-        let mut behind = session.stream.take_behind_hole();
-        self.account(key, before);
+        tracing::trace!(client = %session.tuple.source, "bytes behind {} are missing for good", session.stream().len());
+        let (live, origin, course) = (session.live, session.stream().first_seq(), session.course);
+        let mut behind = session.stream_mut().take_behind_hole();
+        drop(session);
         let (mut testator, mut heirs) = (key, 0);
         loop {
-            let (resumes, watch) = match self.admit_again(now, testator, Watch::Gap) {
-                Admission::Copied(_) => (heirs < HEIRS_AT_ONCE, Watch::Gap),
+            let (resumes, watch) = match self.admit(now, testator, Some(Watch::Gap)) {
+                Decision::Copied(_) => (heirs < HEIRS_AT_ONCE, Watch::Gap),
                 // Not for the gap alone: what follows is not wanted now.
-                Admission::Unchosen | Admission::Refused(_) => (false, Watch::SetAside),
+                Decision::Unchosen | Decision::Refused(_) => (false, Watch::SetAside),
             };
             let given_up = behind.skip_to_turn(resumes);
-            let session = self.sessions.get_mut(testator)?;
+            let mut session = self.sessions.change(testator)?;
             // Marking the end of one that others follow says nothing of the connection.
             session.course = course;
-            session.stream.cut_short(EndKind::Lost);
+            session.stream_mut().cut_short(EndKind::Lost);
             self.stats.give_up(given_up, session.copies());
             let Some(first) = behind.runs.front().map(|run| run.info) else {
                 let watched = (session.course == Course::Running)
-                    .then(|| watched(session, origin, &live, behind.known_end, watch));
+                    .then(|| watched(&session, origin, &live, behind.known_end, watch));
+                drop(session);
                 let heir = self.bequeath(now, testator, watched);
                 // Where there is no rest, the last one is all there is.
                 return heir.or((testator != key).then_some(testator));
             };
-            let heir = resumed(session, origin, &live, behind.at, first);
+            let heir = resumed(&session, origin, &live, behind.at, first);
+            drop(session);
             let heir = self.bequeath(now, testator, Some(heir))?;
             self.stats.sessions_resumed += 1;
-            self.open_replicas(now, heir);
+            self.open_replicas(now, heir, Beginning::Turn);
             if self.take_over(now, heir, &mut behind, first.answer, all) {
                 return Some(heir);
             }
@@ -124,18 +110,16 @@ impl Engine {
         key: SessionKey,
         heir: Option<Session>,
     ) -> Option<SessionKey> {
-        let clock = self.live_now(now);
+        let clock = self.clock.now(now);
         let session = self.sessions.get_mut(key)?;
         session.gap_since = Time::NEVER;
         let heir = match heir {
             Some(heir) => {
                 // Whether the last turn is answered is the heir's to see.
                 session.live = LiveView::new(session.last_seen);
-                let tuple = session.tuple;
                 self.unlist_session(key);
                 let heir = self.sessions.insert(heir);
-                self.bequeath_waiting(key, heir);
-                self.enter_session(heir, &tuple);
+                self.evidence.bequeath(key, heir);
                 self.arm_session(heir);
                 Some(heir)
             }
@@ -148,7 +132,7 @@ impl Engine {
             session.mark_end();
         }
         self.advance_replicas(now, key);
-        match self.replicas_of(key) {
+        match self.sessions.first_replica(key) {
             None if heir.is_some() => self.remove_session(key),
             Some(_) | None => self.arm_session(key),
         }
@@ -165,11 +149,10 @@ impl Engine {
         answered_before: u64,
         all: bool,
     ) -> bool {
-        let clock = self.live_now(now);
+        let clock = self.clock.now(now);
         let Some(session) = self.sessions.get_mut(heir) else {
             return true;
         };
-        let before = session.load();
         let first = behind.at;
         let mut last = RunInfo {
             at: session.last_seen,
@@ -189,7 +172,7 @@ impl Engine {
         let hole_since = behind.runs.front().map_or(clock, |run| run.info.at);
         let grace = self.gap_grace();
         let done = over || !(all || hole_since + grace <= clock);
-        if let Some(session) = self.sessions.get_mut(heir) {
+        if let Some(mut session) = self.sessions.change(heir) {
             let (answered, _) = session.live.answered();
             if answered && over {
                 // Nothing is asked.
@@ -205,9 +188,12 @@ impl Engine {
                     (true, None) => {}
                     (true, Some(end)) => {
                         let offset = end.offset - first;
-                        session.stream.set_end(End { offset, ..end });
+                        session.stream_mut().set_end(End { offset, ..end });
                     }
-                    (false, _) => session.stream.put_behind_hole(rest, first, answered_before),
+                    (false, _) => {
+                        let stream = session.stream_mut();
+                        stream.put_behind_hole(rest, first, answered_before);
+                    }
                 }
                 session.check_gap(clock);
                 if session.gap_since != Time::NEVER {
@@ -216,9 +202,8 @@ impl Engine {
             }
         }
         self.place_end(now, last.at, heir, last.answer);
-        self.account(heir, before);
         self.advance_replicas(now, heir);
-        if self.replicas_of(heir).is_none() {
+        if self.sessions.first_replica(heir).is_none() {
             // There was no source for any.
             self.trim(heir);
         }

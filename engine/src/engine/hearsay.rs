@@ -19,11 +19,11 @@ impl Engine {
             return false;
         };
         let is_plain = !said.is_unasked() && !session.live.is_behind_hole(said);
-        if is_plain && (self.doubts.is_empty() || !self.doubts.contains_key(key)) {
+        if is_plain && self.evidence.doubts(key).is_none() {
             session.live.hear(said);
             return true;
         }
-        let doubts = self.doubts.get(key).copied().unwrap_or_default();
+        let doubts = self.evidence.doubts(key).copied().unwrap_or_default();
         let unasked = Some(*said).filter(Said::is_unasked);
         let said = &match (unasked, doubts.unasked) {
             (None, _) => *said,
@@ -35,7 +35,7 @@ impl Engine {
         if !session.live.is_behind_hole(said) {
             session.live.hear(said);
             let live = session.live;
-            self.doubt(key, |doubts| {
+            self.evidence.doubt(key, |doubts| {
                 doubts.unasked = unasked;
                 // What the gap held has come.
                 doubts.behind_hole = doubts.behind_hole.filter(|said| live.is_behind_hole(said));
@@ -57,7 +57,7 @@ impl Engine {
             live.hear(said);
         }
         let behind_hole = Some(*said).filter(|_| !counts);
-        self.doubt(key, |doubts| {
+        self.evidence.doubt(key, |doubts| {
             doubts.behind_hole = behind_hole;
             if counts {
                 doubts.unasked = unasked;
@@ -68,19 +68,16 @@ impl Engine {
 
     /// Nothing follows the live server's last segment: what it acknowledged was sent, captured or not.
     pub(super) fn settle_ack(&mut self, key: SessionKey) {
-        let unasked = self.doubts.get(key).and_then(|doubts| doubts.unasked);
+        let unasked = self.evidence.doubts(key).and_then(|doubts| doubts.unasked);
         if let (Some(said), Some(session)) = (unasked, self.sessions.get_mut(key)) {
             session.live.hear_ack(&said);
-            self.doubt(key, |doubts| doubts.unasked = None);
+            self.evidence.doubt(key, |doubts| doubts.unasked = None);
         }
     }
 
     /// A client's segment begins at this offset: what lies before it was sent.
     pub(super) fn bear_out_ack(&mut self, now: Time, key: SessionKey, offset: u64) {
-        if self.doubts.is_empty() {
-            return;
-        }
-        let unasked = self.doubts.get(key).and_then(|doubts| doubts.unasked);
+        let unasked = self.evidence.doubts(key).and_then(|doubts| doubts.unasked);
         if unasked.is_some_and(|said| offset >= said.acked()) {
             self.settle_ack(key);
             self.check_gap(now, key);
@@ -90,19 +87,22 @@ impl Engine {
     /// A client acknowledges what the live server is not known to have sent: what that said behind a hole counts if
     /// this is it.
     pub(super) fn bear_out(&mut self, key: SessionKey, ack: Seq) {
-        let said = self.doubts.get(key).and_then(|doubts| doubts.behind_hole);
+        let said = self
+            .evidence
+            .doubts(key)
+            .and_then(|doubts| doubts.behind_hole);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         match said.filter(|said| session.live.is_borne_out(said, ack)) {
             Some(said) => {
                 session.live.hear(&said);
-                self.doubt(key, |doubts| {
+                self.evidence.doubt(key, |doubts| {
                     doubts.behind_hole = None;
                     doubts.unasked = Some(said).filter(Said::is_unasked);
                 });
             }
-            None => self.doubt(key, |doubts| doubts.unsent = Some(ack)),
+            None => self.evidence.doubt(key, |doubts| doubts.unsent = Some(ack)),
         }
     }
 }

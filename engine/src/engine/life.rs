@@ -2,37 +2,28 @@
 
 use std::hash::BuildHasher;
 
-use millrace_wire::{Endpoint, FourTuple};
+use millrace_wire::Endpoint;
 
 use super::{Engine, Event};
 use crate::config::Way;
 use crate::key::ReplicaKey;
 use crate::key::SessionKey;
-use crate::replica::{Needs, Replica};
+use crate::protocol::{Beginning, Talk};
+use crate::replica::Replica;
 use crate::session::{Phase, Watch};
 use crate::stats::{AbortReason, RefusalReason};
 use crate::stream::EndKind;
 use crate::time::Time;
 
 impl Engine {
-    pub(super) fn enter_session(&mut self, key: SessionKey, tuple: &FourTuple) {
-        let hash = self.hasher.hash_one(tuple);
-        let (sessions, hasher) = (&self.sessions, &self.hasher);
-        self.by_tuple.insert_unique(hash, key, |key| {
-            sessions
-                .get(*key)
-                .map_or(0, |session| hasher.hash_one(session.tuple))
-        });
-    }
-
     /// A new connection took the four-tuple of this session. Its replicas deliver what they have.
     /// What lies behind holes is delivered, too.
     pub(super) fn retire(&mut self, now: Time, key: SessionKey) {
         let tuple = self.sessions.get(key).map(|session| session.tuple);
-        let listed = tuple.filter(|tuple| self.find_session(tuple) == Some(key));
+        let listed = tuple.filter(|tuple| self.sessions.find(tuple) == Some(key));
         // Whoever has the connection afterwards: an heir perhaps, or nobody any more.
         let holder = |engine: &Self, key| match listed {
-            Some(tuple) => engine.find_session(&tuple),
+            Some(tuple) => engine.sessions.find(&tuple),
             None => Some(key),
         };
         self.settle_reset(now, key);
@@ -55,27 +46,24 @@ impl Engine {
     }
 
     fn retire_whole(&mut self, now: Time, key: SessionKey) {
-        let clock = self.live_now(now);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if !matches!(session.phase, Phase::Active { .. }) {
+        let clock = self.clock.now(now);
+        let session = self.sessions.change(key);
+        let Some(mut session) = session.filter(|session| session.is_active()) else {
             self.remove_session(key);
             return;
-        }
+        };
         self.stats.sessions_ended += u64::from(session.end(clock));
         self.stats.bytes_missing += session.note_acked();
-        if session.stream.end().is_none() {
+        if session.stream().end().is_none() {
             // A FIN that was announced behind a hole will never be reached.
-            let before = session.load();
-            let given_up = session.stream.cut_short(EndKind::Severed);
+            let given_up = session.stream_mut().cut_short(EndKind::Severed);
             self.stats.give_up(given_up, session.copies());
             session.mark_end();
-            self.account(key, before);
         }
+        drop(session);
         self.unlist_session(key);
         self.advance_replicas(now, key);
-        if self.replicas_of(key).is_none() {
+        if self.sessions.first_replica(key).is_none() {
             self.remove_session(key);
         } else {
             self.arm_session(key);
@@ -83,16 +71,10 @@ impl Engine {
     }
 
     pub(super) fn unlist_session(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let hash = self.hasher.hash_one(session.tuple);
-        let Ok(entry) = self.by_tuple.find_entry(hash, |other| *other == key) else {
-            return;
-        };
-        entry.remove();
-        if session.has_departed() {
-            let (first, len) = (session.stream.first_seq(), session.stream.known_end());
+        let had_it = self.sessions.unlist(key);
+        let session = self.sessions.get(key).filter(|_| had_it);
+        if let Some(session) = session.filter(|session| session.has_departed()) {
+            let (first, len) = (session.stream().first_seq(), session.stream().known_end());
             self.departed
                 .remember(session.last_seen, session.tuple, first, len);
         }
@@ -100,7 +82,7 @@ impl Engine {
 
     /// Forgets a session whose course is over; it must have no replicas.
     pub(super) fn remove_session(&mut self, key: SessionKey) {
-        match self.sessions.get(key).map(|session| &session.phase) {
+        match self.sessions.get(key).map(|session| session.phase()) {
             Some(Phase::Opening) => self.stats.sessions_unopened += 1,
             Some(Phase::Midway(midway)) => match midway.watch {
                 Watch::Met => self.stats.sessions_unpicked += 1,
@@ -116,32 +98,29 @@ impl Engine {
     pub(super) fn forget_session(&mut self, key: SessionKey) {
         self.unlist_session(key);
         self.settle_ack(key);
-        self.kept.remove(key);
-        self.forget_doubts(key);
-        self.forget_waiting(key);
+        self.replicas.forget_kept(key);
+        self.evidence.forget(key);
         self.joinable.forget(key);
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some(mut session) = self.sessions.change(key) else {
             return;
         };
-        let before = session.load();
-        let active = matches!(session.phase, Phase::Active { .. });
-        if active {
+        if session.is_active() {
             self.stats.bytes_missing += session.note_acked();
-        }
-        let given_up = session.stream.discard(&mut self.pool);
-        if active {
-            self.stats.give_up(given_up, session.copies());
+            let copies = session.copies();
+            let (stream, _, live) = session.parts();
+            self.stats.give_up(stream.discard(&mut self.pool), copies);
             // What a recording cut might have been answered.
-            let unanswered = !self.recorded.over && session.live.clock.give_up();
+            let unanswered = !self.clock.is_over() && live.clock.give_up();
             self.stats.live_turns_overdue += u64::from(unanswered);
+        } else {
+            session.stream_mut().discard(&mut self.pool);
         }
-        session.turns.clear();
-        self.account(key, before);
+        drop(session);
         self.sessions.remove(key);
     }
 
     /// Opens the replicas of a session that has just become active.
-    pub(super) fn open_replicas(&mut self, now: Time, key: SessionKey) {
+    pub(super) fn open_replicas(&mut self, now: Time, key: SessionKey, beginning: Beginning) {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -149,7 +128,7 @@ impl Engine {
         let Some(service) = self.config.services.get(usize::from(index)).copied() else {
             return;
         };
-        let client = self.recorded.in_this_round(session.tuple.source);
+        let client = self.clock.in_this_round(session.tuple.source);
         let Ok(client) = self.apparent_client(client, &service) else {
             for _ in 0..copies {
                 self.stats.replicas_refused.add(RefusalReason::Loopback);
@@ -162,7 +141,15 @@ impl Engine {
             }
             return;
         }
+        let mut refused = 0;
         for number in 0..copies {
+            let talk = match self.begin_talk(index, beginning) {
+                Ok(talk) => talk,
+                Err(()) => {
+                    refused += 1;
+                    continue;
+                }
+            };
             let random = self.hasher.hash_one((client, index, number));
             let Some(source) = self.choose_source(now, client, index, random) else {
                 self.stats.replicas_refused.add(RefusalReason::Sources);
@@ -170,43 +157,47 @@ impl Engine {
             };
             // The first keeps to the client's own time.
             let shift = if number == 0 { 0 } else { (random >> 24) as u8 };
-            self.open_replica(now, key, index, source, shift);
+            self.open_replica(now, key, source, shift, talk);
         }
-        let opened = self.replicas_of(key).is_some();
-        self.copied += usize::from(opened);
-    }
-
-    pub(super) fn is_lingering(&self, key: ReplicaKey) -> bool {
-        self.replicas.get(key).is_some_and(Replica::is_lingering)
+        for _ in 0..refused {
+            self.stats.replicas_refused.add(RefusalReason::Protocol);
+        }
     }
 
     fn open_replica(
         &mut self,
         now: Time,
         session: SessionKey,
-        service: u16,
         source: Endpoint,
         shift: u8,
+        talk: Option<Talk>,
     ) {
+        let its = self.sessions.get(session);
+        let Some((service, client)) = its.map(|it| (it.service, it.tuple.source)) else {
+            return;
+        };
         let Some(target) = self.config.services.get(usize::from(service)) else {
             return;
         };
         let kind = self.config.kind_of(&source.ip, &target.target.ip);
         let mut replica = Replica::new(session, Way::new(service, kind), source);
-        replica.sibling = self.replicas_of(session);
+        replica.sibling = self.sessions.first_replica(session);
         replica.delay(now, shift, &self.config);
         let delayed = replica.is_delayed();
-        let tuple = replica.tuple(self.target_of(&replica));
+        let tuple = replica.tuple(target.target);
+        tracing::trace!(%client, "copied from {source} to {}", target.target);
         let key = self.replicas.insert(replica);
-        if let Some(session) = self.sessions.get_mut(session) {
-            session.first_replica = Some(key);
+        if let Some(talk) = talk {
+            self.replicas.give_talk(key, talk);
         }
-        self.enter_flow(key, &tuple);
+        self.sessions.set_first_replica(session, Some(key));
         self.stats.replicas_opened += 1;
-        self.count_busy(session, true);
+        if self.clock.is_recorded() {
+            self.sessions.count_busy(session, true);
+        }
         self.events.push_back(Event::FlowOpened { key, tuple });
         if delayed {
-            self.arm_replica(key);
+            self.replicas.arm_as_due(key, &self.config);
         } else {
             self.begin_replica(now, key);
         }
@@ -223,81 +214,46 @@ impl Engine {
         });
     }
 
-    pub(super) fn enter_flow(&mut self, key: ReplicaKey, tuple: &FourTuple) {
-        let hash = self.flow_hash(tuple);
-        let mut by_flow = std::mem::take(&mut self.by_flow);
-        by_flow.insert_unique(hash, key, |key| {
-            self.flow(*key).map_or(0, |tuple| self.flow_hash(&tuple))
-        });
-        self.by_flow = by_flow;
-    }
-
     /// Forgets a replica.
     pub(super) fn remove_replica(&mut self, now: Time, key: ReplicaKey) {
-        let Some(tuple) = self.flow(key) else { return };
-        let hash = self.flow_hash(&tuple);
-        if let Ok(entry) = self.by_flow.find_entry(hash, |other| *other == key) {
-            entry.remove();
+        if self.replicas.has_talks()
+            && let Some(talk) = self.replicas.take_talk(key)
+        {
+            talk.discard(&mut self.pool);
         }
-        let Some(replica) = self.replicas.remove(key) else {
+        let session = self.replicas.get(key).map(|replica| replica.session);
+        let first = session.and_then(|session| self.sessions.first_replica(session));
+        let Some((replica, first)) = self.replicas.remove(key, first) else {
             return;
         };
-        self.heap = self.heap.saturating_sub(replica.heap_size());
-        self.connecting = self
-            .connecting
-            .saturating_sub(usize::from(replica.is_connecting()));
+        let session = replica.session;
+        self.sessions.set_first_replica(session, first);
         self.allocator
             .release(now, replica.service(), replica.source());
         self.events.push_back(Event::FlowClosed { key });
-        self.lingering = self
-            .lingering
-            .saturating_sub(usize::from(replica.is_lingering()));
-        self.unlink_replica(&replica, key);
-        if replica.is_busy() {
-            self.count_busy(replica.session, false);
+        if self.clock.is_recorded() && replica.is_busy() {
+            self.sessions.count_busy(session, false);
         }
-        let clock = self.live_now(now);
-        if let Some(kept) = self.kept.get_mut(replica.session) {
-            kept.change(replica.needs(), Needs::NOTHING);
+        self.trim_if_due(session);
+        if first.is_some() {
+            return;
         }
-        self.trim_if_due(replica.session);
-        if let Some(session) = self.sessions.get_mut(replica.session)
-            && session.first_replica.is_none()
-        {
+        let clock = self.clock.now(now);
+        if let Some(session) = self.sessions.get_mut(session) {
             session.last_seen = session.last_seen.max(clock);
-            self.copied = self.copied.saturating_sub(1);
-            if self.recorded.over {
-                self.remove_session(replica.session);
-            } else {
-                self.arm_session(replica.session);
-            }
         }
-    }
-
-    fn unlink_replica(&mut self, replica: &Replica, key: ReplicaKey) {
-        let Some(session) = self.sessions.get_mut(replica.session) else {
-            return;
-        };
-        if session.first_replica == Some(key) {
-            session.first_replica = replica.sibling;
-            return;
-        }
-        let mut at = session.first_replica;
-        while let Some(other) = at.and_then(|at| self.replicas.get_mut(at)) {
-            if other.sibling == Some(key) {
-                other.sibling = replica.sibling;
-                return;
-            }
-            at = other.sibling;
+        match self.clock.is_over() {
+            true => self.remove_session(session),
+            false => self.arm_session(session),
         }
     }
 
     /// Ends all replicas of a session, counted. The session itself stays, so that its further
     /// segments are known to be its own.
     pub(super) fn abort_session(&mut self, now: Time, key: SessionKey, reason: AbortReason) {
-        let mut next = self.replicas_of(key);
+        let mut next = self.sessions.first_replica(key);
         while let Some(replica) = next {
-            next = self.sibling_of(replica);
+            next = self.replicas.sibling_of(replica);
             self.with_replica(now, replica, |replica, cx| replica.abort(cx, reason));
         }
         if let Some(session) = self.sessions.get_mut(key) {
@@ -311,7 +267,7 @@ impl Engine {
     pub(super) fn abort_everything(&mut self, now: Time) {
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for key in sessions {
-            match self.sessions.get(key).map(|session| &session.phase) {
+            match self.sessions.get(key).map(|session| session.phase()) {
                 Some(Phase::Active { .. }) => self.abort_session(now, key, AbortReason::Shutdown),
                 Some(Phase::Opening | Phase::Midway(_)) | None => self.remove_session(key),
             }

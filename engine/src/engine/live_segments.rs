@@ -5,7 +5,7 @@ use millrace_wire::{Flags, Mptcp, Seq, TcpHeader, TcpPacket};
 use super::Engine;
 use super::begins::syn_before;
 use super::client_segments::ClientSegment;
-use super::doubts::Greeting;
+use crate::evidence::Greeting;
 use crate::key::SessionKey;
 use crate::live_view::ACKS_APART;
 use crate::session::{Midway, PLAUSIBLE, Phase, Session, Watch};
@@ -23,7 +23,7 @@ impl Engine {
         packet: &TcpPacket<'_>,
     ) -> Option<SessionKey> {
         let tuple = packet.tuple.reversed();
-        let found = self.find_session(&tuple);
+        let found = self.sessions.find(&tuple);
         if matches!(packet.header.options.mptcp, Some(Mptcp::Join(_))) {
             // Such a subflow was refused.
             return None;
@@ -39,11 +39,11 @@ impl Engine {
         let is_new = flags.has(Flags::SYN | Flags::ACK)
             && session.is_none_or(|session| {
                 // One with older numbers is a late repetition of an earlier connection's.
-                let seen = session.stream.known_end().min(1 << 30) as u32;
-                let newer = ack.after(session.stream.first_seq().add(seen));
-                newer && !matches!(session.phase, Phase::Opening)
+                let seen = session.stream().known_end().min(1 << 30) as u32;
+                let newer = ack.after(session.stream().first_seq().add(seen));
+                newer && !matches!(session.phase(), Phase::Opening)
             });
-        let doubts = found.and_then(|key| self.doubts.get(key)).copied();
+        let doubts = found.and_then(|key| self.evidence.doubts(key)).copied();
         let doubts = doubts.unwrap_or_default();
         let is_stray = doubts.stray == Some(ack)
             && session.is_none_or(|session| is_of_another(session, &packet.header));
@@ -54,7 +54,8 @@ impl Engine {
             && let Some(key) = found.filter(|key| self.is_challenged(*key))
         {
             let greeting = Greeting::of(&packet.header);
-            self.doubt(key, |doubts| doubts.greeting = Some(greeting));
+            self.evidence
+                .doubt(key, |doubts| doubts.greeting = Some(greeting));
             return None;
         }
         if let Some(key) = found.filter(|_| is_new || is_stray || is_accepted) {
@@ -72,7 +73,7 @@ impl Engine {
         } else {
             return found;
         }
-        self.find_session(&tuple)
+        self.sessions.find(&tuple)
     }
 
     pub(super) fn on_live_segment(&mut self, now: Time, at: Time, packet: &TcpPacket<'_>) {
@@ -97,10 +98,10 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let doubts = self.doubts.get(key).copied().unwrap_or_default();
-        let stream = &session.stream;
-        let finished = session.live.finished;
-        let asked = session.live.clock.is_asking();
+        let doubts = self.evidence.doubts(key).copied().unwrap_or_default();
+        let (stream, live) = session.both_sides();
+        let finished = live.finished;
+        let asked = live.clock.is_asking();
         // More than that is not lost in one hole: it speaks of another connection.
         let sent = stream.known_end();
         let offset_of = |ack| {
@@ -108,23 +109,23 @@ impl Engine {
             offset.filter(|offset| *offset <= sent.saturating_add(PLAUSIBLE))
         };
         if flags.has(Flags::SYN) {
-            session.live.greet(&packet.header, offset_of(ack));
+            live.greet(&packet.header, offset_of(ack));
         }
-        if !flags.has(Flags::SYN) && session.live.contradicts(seq) {
+        if !flags.has(Flags::SYN) && live.contradicts(seq) {
             let near = |other: Seq| u64::from(seq.since(other).unsigned_abs()) <= ACKS_APART;
             if !doubts.number.is_some_and(near) {
-                return self.doubt(key, |doubts| doubts.number = Some(seq));
+                return self.evidence.doubt(key, |doubts| doubts.number = Some(seq));
             }
-            session.live.forget_numbers();
+            live.forget_numbers();
         }
         // The client may have acknowledged what was not captured before it.
         let borne_out = doubts.unsent == Some(seq);
-        let at_next_byte = borne_out || session.live.is_next(seq);
-        let before = session.live.acked;
+        let at_next_byte = borne_out || live.is_next(seq);
+        let before = live.acked;
         // A stray RST says nothing.
         let counts = !flags.has(Flags::SYN) && (!reset || at_next_byte);
         let said = match counts {
-            true => session.live.said(at, packet, sent, offset_of),
+            true => live.said(at, packet, sent, offset_of),
             false => None,
         };
         let said = said.filter(|said| self.hear(key, said));
@@ -133,10 +134,10 @@ impl Engine {
         };
         let answered = asked && !session.live.clock.is_asking();
         self.stats.live_turns_answered += u64::from(answered);
-        let ended = session.stream.announced_end().is_some();
+        let ended = session.stream().announced_end().is_some();
         if reset && !ended && !at_next_byte {
             let end = End {
-                offset: session.stream.len(),
+                offset: session.stream().len(),
                 kind: EndKind::Severed,
             };
             return self.doubt_reset(key, at, end);
@@ -176,19 +177,19 @@ impl Engine {
             seq, ack, flags, ..
         } = packet.header;
         let reset = flags.has(Flags::RST);
-        match &mut session.phase {
-            Phase::Midway(midway) => {
-                let missing = midway.on_live(packet);
-                match midway.watch {
-                    Watch::Gap => self.stats.bytes_missing += missing,
-                    Watch::SetAside => self.stats.bytes_set_aside += missing,
-                    Watch::Met | Watch::Refused => {}
-                }
-                if reset {
-                    self.remove_session(key);
-                }
-                return false;
+        if let Some(midway) = session.midway_mut() {
+            let missing = midway.on_live(packet);
+            match midway.watch {
+                Watch::Gap => self.stats.bytes_missing += missing,
+                Watch::SetAside => self.stats.bytes_set_aside += missing,
+                Watch::Met | Watch::Refused => {}
             }
+            if reset {
+                self.remove_session(key);
+            }
+            return false;
+        }
+        match session.phase() {
             Phase::Opening if reset => {
                 // The live server refused: the client's connection never existed. A RST that
                 // acknowledges something else is meant for an earlier connection of the four-tuple
@@ -197,7 +198,7 @@ impl Engine {
                 let refused = match session.live.is_known() {
                     true => session.live.is_next(header.seq),
                     false => {
-                        header.flags.has(Flags::ACK) && header.ack == session.stream.first_seq()
+                        header.flags.has(Flags::ACK) && header.ack == session.stream().first_seq()
                     }
                 };
                 match refused {
@@ -210,9 +211,9 @@ impl Engine {
             Phase::Opening
                 if flags.has(Flags::SYN)
                     && session
-                        .stream
+                        .stream()
                         .offset_of(ack)
-                        .is_none_or(|offset| offset > session.stream.known_end()) =>
+                        .is_none_or(|offset| offset > session.stream().known_end()) =>
             {
                 return false;
             }
@@ -221,7 +222,7 @@ impl Engine {
             Phase::Opening if !session.live.is_known() && !packet.header.flags.has(Flags::SYN) => {
                 return false;
             }
-            Phase::Opening | Phase::Active { .. } => {}
+            Phase::Opening | Phase::Midway(_) | Phase::Active { .. } => {}
         }
         true
     }
@@ -229,27 +230,27 @@ impl Engine {
     /// The live server has reset the connection.
     pub(super) fn sever(&mut self, now: Time, key: SessionKey) {
         self.settle_ack(key);
-        let clock = self.live_now(now);
-        let Some(session) = self.sessions.get_mut(key) else {
+        let clock = self.clock.now(now);
+        let Some(mut session) = self.sessions.change(key) else {
             return;
         };
         let kind = EndKind::Severed;
-        if session.has_gap() {
+        let has_gap = session.has_gap();
+        self.stats.bytes_missing += session.note_acked();
+        if has_gap {
             // Nothing will fill it. What was captured behind it is delivered, too.
-            self.stats.bytes_missing += session.note_acked();
-            let offset = session.stream.known_end();
-            session.stream.set_end(End { offset, kind });
+            let offset = session.stream().known_end();
+            session.stream_mut().set_end(End { offset, kind });
             self.stats.sessions_ended += u64::from(session.end(clock));
+            drop(session);
             self.heal(now, key, true);
             return;
         }
-        let before = session.load();
-        self.stats.bytes_missing += session.note_acked();
-        let given_up = session.stream.cut_short(kind);
+        let given_up = session.stream_mut().cut_short(kind);
         self.stats.give_up(given_up, session.copies());
         self.stats.sessions_ended += u64::from(session.end(clock));
         session.mark_end();
-        self.account(key, before);
+        drop(session);
         self.advance_replicas(now, key);
         self.arm_session(key);
     }
@@ -258,10 +259,10 @@ impl Engine {
 /// Whether the live server, which acknowledges a stray segment of the client here, speaks of another connection than
 /// this. Where its own number is this one's, so is the segment: capture has lost much.
 fn is_of_another(session: &Session, header: &TcpHeader) -> bool {
-    if matches!(session.phase, Phase::Midway(_)) {
+    if matches!(session.phase(), Phase::Midway(_)) {
         return true;
     }
-    let is_sent = |offset| offset <= session.stream.known_end() + 1;
-    let is_known = session.stream.offset_of(header.ack).is_some_and(is_sent);
+    let is_sent = |offset| offset <= session.stream().known_end() + 1;
+    let is_known = session.stream().offset_of(header.ack).is_some_and(is_sent);
     !is_known && !session.live.is_near(header.seq)
 }

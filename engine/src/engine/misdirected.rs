@@ -47,7 +47,7 @@ impl Engine {
     /// Whether a client's SYN is no client's, but comes of a copy. Then it is counted as refused.
     pub(super) fn is_misdirected(&mut self, now: Time, packet: &TcpPacket<'_>) -> bool {
         // What a recording holds was captured before anything was sent.
-        if self.config.recorded.is_some() {
+        if self.clock.is_recorded() {
             return false;
         }
         let (target, misdirection, is_news) = if let Some(target) = self.own(packet) {
@@ -84,7 +84,10 @@ impl Engine {
         let mut targets = self.config.services.iter().map(|service| service.target);
         targets.find(|target| {
             let flow = FourTuple::new(source, *target);
-            let replica = self.find_flow(&flow).and_then(|key| self.replicas.get(key));
+            let replica = self
+                .replicas
+                .find(&flow)
+                .and_then(|key| self.replicas.get(key));
             replica.is_some_and(|replica| replica.has_sent_syn(number))
         })
     }
@@ -93,7 +96,7 @@ impl Engine {
     pub(super) fn target_with(&self, client: &IpAddr) -> Option<Endpoint> {
         if client.is_loopback()
             || self.config.copy_targets
-            || self.config.recorded.is_some()
+            || self.clock.is_recorded()
             || self.config.local_addresses.contains(client)
         {
             return None;
@@ -109,17 +112,17 @@ impl Engine {
         let its: Vec<usize> = its.map(|(index, _)| index).collect();
         for index in &its {
             for kind in ClientKind::ALL {
-                if let Some(way) = self.way_mut(*index, kind) {
+                if let Some(way) = self.ways.find_mut(*index, kind) {
                     way.set_open(now, false);
                     way.refused = Some(RefusalReason::Misdirected);
                 }
             }
         }
-        let replicas = self.replicas.iter();
-        let replicas =
-            replicas.filter(|(_, replica)| its.contains(&usize::from(replica.service())));
-        let keys: Vec<_> = replicas.map(|(key, _)| key).collect();
-        for key in keys {
+        let is_its = |service: u16| its.contains(&usize::from(service));
+        for key in self
+            .replicas
+            .keys_where(|replica| is_its(replica.service()))
+        {
             self.with_replica(now, key, |replica, cx| {
                 replica.abort(cx, AbortReason::Misdirected);
             });

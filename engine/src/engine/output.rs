@@ -4,7 +4,7 @@ use millrace_wire::{FourTuple, TcpHeader};
 
 use super::Engine;
 use crate::key::ReplicaKey;
-use crate::replica::{Outgoing, Replica};
+use crate::replica::Outgoing;
 use crate::time::Time;
 
 /// A packet to be sent.
@@ -30,12 +30,12 @@ impl Transmit<'_> {
 impl Engine {
     /// The next packet to send, if there is one.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit<'_>> {
-        if !self.meter.may_send(now) {
+        if !self.shaper.may_send(now) {
             return None;
         }
         if let Some((key, tuple, header)) = self.next_reset() {
             self.stats.packets_sent += 1;
-            self.meter.sent(0);
+            self.shaper.sent(0);
             return Some(Transmit {
                 key,
                 tuple,
@@ -44,24 +44,17 @@ impl Engine {
             });
         }
         let (key, outgoing) = loop {
-            let key = *self.ready.front()?;
+            let key = self.replicas.first_ready()?;
             // A reset ends what a target would repeat.
-            let says_farewell = self.replicas.get(key).is_some_and(Replica::is_lingering);
-            if self.is_stopped(key) && !says_farewell {
-                self.ready.pop_front();
-                if let Some(replica) = self.replicas.get_mut(key) {
-                    replica.queued = false;
-                }
+            if self.is_stopped(key) && !self.replicas.is_lingering(key) {
+                self.replicas.pass_first_ready();
                 continue;
             }
             let next = self.run_replica(now, key, |replica, cx| replica.next_outgoing(cx));
             if let Some(outgoing) = next.flatten() {
                 break (key, outgoing);
             }
-            self.ready.pop_front();
-            if let Some(replica) = self.replicas.get_mut(key) {
-                replica.queued = false;
-            }
+            self.replicas.pass_first_ready();
             self.settle(now, key);
         };
         self.note_asked(now, key, &outgoing);
@@ -76,8 +69,8 @@ impl Engine {
     /// With `all`, also what may wait for a later packet: to be asked for once, at the beginning.
     pub fn acknowledge(&mut self, now: Time, all: bool, mut send: impl FnMut(Transmit<'_>)) {
         let keys: Vec<ReplicaKey> = match all {
-            true => self.replicas.keys().collect(),
-            false => self.ready.iter().copied().collect(),
+            true => self.replicas.keys_where(|_| true),
+            false => self.replicas.ready().collect(),
         };
         for key in keys {
             let next = self.run_replica(now, key, |replica, cx| replica.next_acknowledgement(cx));
@@ -91,20 +84,16 @@ impl Engine {
 
     fn transmit(&mut self, key: ReplicaKey, outgoing: &Outgoing) -> Option<Transmit<'_>> {
         self.stats.packets_sent += 1;
-        self.meter.sent(outgoing.len);
-        let replica = self.replicas.get_mut(key)?;
+        self.shaper.sent(outgoing.len);
+        let (replica, tuple, talk) = self.replicas.for_sending(key)?;
         let session = self.sessions.get(replica.session)?;
-        let target = self
-            .config
-            .services
-            .get(usize::from(replica.service()))?
-            .target;
-        let tuple = replica.tuple(target);
         let payload = match (usize::try_from(outgoing.len), replica.cursor()) {
             (Ok(len @ 1..), Some(cursor)) => {
-                session
-                    .stream
-                    .read(&self.pool, cursor, outgoing.offset, len)
+                let stream = match talk {
+                    None => session.stream(),
+                    Some(talk) => &talk.played().stream,
+                };
+                stream.read(&self.pool, cursor, outgoing.offset, len)
             }
             _ => [&[][..]; 3],
         };

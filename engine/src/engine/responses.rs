@@ -17,20 +17,23 @@ const LEAST_IPV6: u16 = 1280;
 const RETRY_SPREAD: u64 = 200_000;
 
 impl Engine {
-    pub(super) fn on_target_header(
+    pub(super) fn on_target_segment(
         &mut self,
         now: Time,
         flow: FlowRef,
         header: &TcpHeader,
+        payload: &[u8],
         payload_len: u32,
     ) {
         let key = match flow {
             FlowRef::Id(id) => Some(ReplicaKey::from_flow_id(id)),
-            FlowRef::Tuple(tuple) => self.find_flow(&tuple),
+            FlowRef::Tuple(tuple) => self.replicas.find(&tuple),
         };
-        match key.filter(|key| self.replicas.contains_key(*key)) {
+        match key.filter(|key| self.note_heard(now, *key)) {
+            Some(key) if self.replicas.has_talks() && self.replicas.talk(key).is_some() => {
+                self.take_answer(now, key, header, payload, payload_len);
+            }
             Some(key) => {
-                self.note_heard(now, key);
                 self.with_replica(now, key, |replica, cx| {
                     replica.on_header(cx, header, payload_len);
                 });
@@ -42,7 +45,8 @@ impl Engine {
     /// Answers that went unseen can be seen again: what these replicas have outstanding is tried
     /// again within a fraction of a second.
     pub fn path_restored(&mut self, now: Time, affected: impl Fn(ReplicaKey) -> bool) {
-        let keys = self.replicas.keys().filter(|key| affected(*key)).collect();
+        let keys = self.replicas.iter().map(|(key, _)| key);
+        let keys = keys.filter(|key| affected(*key)).collect();
         self.forget_silence(now);
         self.retry(now, keys);
     }
@@ -63,7 +67,7 @@ impl Engine {
         };
         let way = replica.way();
         let v6 = replica.source().ip.is_ipv6();
-        let Some(target) = self.ways.get_mut(way.index()) else {
+        let Some(target) = self.ways.get_mut(way) else {
             return;
         };
         let smaller = PLATEAUS
@@ -73,21 +77,16 @@ impl Engine {
         let size = smaller.unwrap_or(576).max(if v6 { LEAST_IPV6 } else { 0 });
         target.max_packet = target.max_packet.min(size);
         let max_packet = target.max_packet;
-        for replica in self
-            .replicas
-            .values_mut()
-            .filter(|replica| replica.way() == way)
-        {
-            replica.on_smaller_path(max_packet);
-        }
-        if let Some(replica) = self.replicas.get_mut(key) {
-            replica.on_too_long();
-            if !std::mem::replace(&mut replica.queued, true) {
-                self.ready.push_back(key);
+        for key in self.replicas.keys_where(|replica| replica.way() == way) {
+            if let Some(mut replica) = self.replicas.change(key) {
+                replica.on_smaller_path(max_packet);
             }
-            // The owner may be about to sleep: the packets are there already.
-            self.replica_timers
-                .arm(key, Time::ORIGIN, &mut replica.armed);
         }
+        if let Some(mut replica) = self.replicas.change(key) {
+            replica.on_too_long();
+        }
+        self.replicas.queue(key);
+        // The owner may be about to sleep: the packets are there already.
+        self.replicas.arm(key, Time::ORIGIN);
     }
 }

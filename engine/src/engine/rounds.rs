@@ -8,22 +8,6 @@ use crate::session::{Course, Phase, Watch};
 use crate::time::Time;
 
 impl Engine {
-    /// The time at which a segment was seen on the live side.
-    pub(super) fn seen_at(&mut self, now: Time, at: Time) -> Time {
-        match self.config.recorded {
-            Some(_) => self.recorded.meet(at),
-            None => at.min(now),
-        }
-    }
-
-    /// The present on the live side.
-    pub(super) fn live_now(&self, now: Time) -> Time {
-        match self.config.recorded {
-            Some(_) => self.recorded.now(),
-            None => now,
-        }
-    }
-
     /// The recording ends here. Whatever is still open was cut by its end: its replicas deliver what
     /// there is of it, and are then cut too. What follows, if anything does, is another recording:
     /// its connections are others, even with the same addresses and ports. Its replicas come from
@@ -31,20 +15,20 @@ impl Engine {
     pub fn end_of_recording(&mut self, now: Time) {
         // What is due by then is due, however fast the recording was taken in.
         self.timeout(now);
-        self.recorded.end_round();
+        self.clock.end_round();
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
-            let running = match &session.phase {
+            let running = match session.phase() {
                 Phase::Active { .. } => session.course == Course::Running,
                 // It goes on behind a gap, and has come to no turn there.
                 Phase::Midway(midway) => matches!(midway.watch, Watch::Gap | Watch::SetAside),
                 Phase::Opening => false,
             };
             self.stats.sessions_cut += u64::from(running);
-            if matches!(session.phase, Phase::Active { .. }) {
+            if session.is_active() {
                 // The live server's last words may lie beyond the end.
                 session.live.finished = true;
             }
@@ -56,9 +40,9 @@ impl Engine {
     /// Whether a copy would begin with this segment of a recording: one that completes a client's
     /// handshake, or payload of a session that was met in its middle.
     pub fn may_begin(&self, packet: &TcpPacket<'_>) -> bool {
-        let session = self.find_session(&packet.tuple);
+        let session = self.sessions.find(&packet.tuple);
         let session = session.and_then(|key| self.sessions.get(key));
-        session.is_some_and(|session| match session.phase {
+        session.is_some_and(|session| match session.phase() {
             Phase::Opening => packet.header.flags.has(Flags::ACK),
             Phase::Midway(_) => packet.payload_len > 0,
             Phase::Active { .. } => false,
@@ -73,7 +57,7 @@ impl Engine {
             let has_hole = self
                 .sessions
                 .get(key)
-                .is_some_and(|it| it.stream.has_hole());
+                .is_some_and(|it| it.stream().has_hole());
             if has_hole && self.has_gap(key) {
                 self.heal(now, key, true);
             }

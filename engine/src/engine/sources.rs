@@ -54,8 +54,8 @@ impl Engine {
         // A client that comes back with its port finds it free as soon as its last replica has
         // nothing more to deliver: the target tells the new connection from the old one by
         // sequence number and timestamp, which only rise (RFC 6191).
-        let own = self.find_flow(&FourTuple::new(client, target));
-        if let Some(old) = own.filter(|key| self.is_lingering(*key)) {
+        let own = self.replicas.find(&FourTuple::new(client, target));
+        if let Some(old) = own.filter(|key| self.replicas.is_lingering(*key)) {
             self.remove_replica(now, old);
         }
         let taken = self
@@ -75,13 +75,10 @@ impl Engine {
     /// The addresses of one kind of clients whose sessions wait for this service's target (its place in
     /// [`crate::Config::services`]), each once, those that have waited longest first: `most` of them.
     pub fn waiting_clients(&self, service: usize, kind: ClientKind, most: usize) -> Vec<IpAddr> {
-        let waiting = self.way(service, kind).map(|way| &way.waiting);
+        let way = self.ways.find(service, kind).into_iter();
+        let waiting = way.flat_map(|way| way.waiting());
         let mut clients = Vec::new();
-        for replica in waiting
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.replicas.get(*key))
-        {
+        for replica in waiting.filter_map(|key| self.replicas.get(key)) {
             if clients.len() == most {
                 break;
             }
@@ -96,8 +93,8 @@ impl Engine {
     /// The address of some client of this kind whose session is copied to this service's target.
     pub fn a_client(&self, service: usize, kind: ClientKind) -> Option<IpAddr> {
         let way = Way::new(u16::try_from(service).ok()?, kind);
-        let mut replicas = self.replicas.values();
-        let its = replicas.find(|replica| replica.way() == way)?;
+        let mut replicas = self.replicas.iter();
+        let (_, its) = replicas.find(|(_, replica)| replica.way() == way)?;
         Some(its.source().ip)
     }
 
@@ -127,7 +124,10 @@ impl Engine {
         // address. No replica bears such a port unless its client does.
         let source = Endpoint::new(client.ip, port_of(LAST_PROBE_PORTS, hash));
         let own = matches!(self.config.sources, SourcePool::Clients)
-            && self.find_flow(&FourTuple::new(source, target)).is_none();
+            && self
+                .replicas
+                .find(&FourTuple::new(source, target))
+                .is_none();
         own.then_some(source)
     }
 }

@@ -1,131 +1,35 @@
 //! Freeing what no replica of a session needs any more.
-//!
-//! A session may have a thousand replicas, each of which moves on many times: a look at all of them
-//! at every step would cost their square. So it is kept how many need just the least, and all are
-//! looked at again only once none of these does any more.
 
 use super::Engine;
 use crate::key::SessionKey;
 use crate::replica::Needs;
-use crate::session::Session;
-
-/// The least that the replicas of a session needed when all were looked at last.
-#[derive(Debug)]
-pub(super) struct Kept {
-    least: Needs,
-    /// Replicas that still need the least of the stream.
-    of_stream: u16,
-    /// Replicas that still need the least of the marks.
-    of_marks: u16,
-}
-
-impl Kept {
-    /// Needs of nobody.
-    const NOBODYS: Self = Self {
-        least: Needs::NOTHING,
-        of_stream: 0,
-        of_marks: 0,
-    };
-
-    /// One more replica is looked at.
-    fn look(&mut self, needs: Needs) {
-        if needs.stream == self.least.stream {
-            self.of_stream += 1;
-        } else if needs.stream < self.least.stream {
-            (self.least.stream, self.of_stream) = (needs.stream, 1);
-        }
-        if needs.marks == self.least.marks {
-            self.of_marks += 1;
-        } else if needs.marks < self.least.marks {
-            (self.least.marks, self.of_marks) = (needs.marks, 1);
-        }
-    }
-
-    /// What a replica needs has changed.
-    pub(super) fn change(&mut self, before: Needs, after: Needs) {
-        if before.stream == self.least.stream && after.stream != before.stream {
-            self.of_stream = self.of_stream.saturating_sub(1);
-        }
-        if before.marks == self.least.marks && after.marks != before.marks {
-            self.of_marks = self.of_marks.saturating_sub(1);
-        }
-    }
-
-    /// Whether something may be free that the session still has.
-    fn is_outdated(&self, session: &Session) -> bool {
-        let stream = match self.least.stream == Needs::NOTHING.stream {
-            true => session.stream.stored() > 0 || session.stream.held_bytes() > 0,
-            false => self.of_stream == 0,
-        };
-        stream || (self.least.marks != Needs::NOTHING.marks && self.of_marks == 0)
-    }
-}
 
 impl Engine {
     /// Frees what no replica of a session needs any more, if there may be anything.
     pub(super) fn trim_if_due(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let is_due = match self.kept.get(key) {
-            Some(kept) => kept.is_outdated(session),
-            // One replica is looked at faster than it is counted.
-            None => {
-                let first = session.first_replica.and_then(|key| self.replicas.get(key));
-                first.is_none_or(|replica| {
-                    replica.sibling.is_some() || session.can_free(&self.pool, replica.needs())
-                })
-            }
-        };
-        if is_due {
+        let session = self.sessions.get(key);
+        if session.is_some_and(|session| self.replicas.may_free(key, session, &self.pool)) {
             self.trim(key);
         }
     }
 
     /// Frees what no replica of a session needs any more.
     pub(super) fn trim(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else {
+        let first = self.sessions.first_replica(key);
+        let least = self.replicas.least_needs(key, first);
+        let Some(mut session) = self.sessions.change(key) else {
             return;
         };
-        let mut kept = Kept::NOBODYS;
-        let mut count = 0;
-        let mut next = session.first_replica;
-        while let Some(replica) = next.and_then(|key| self.replicas.get(key)) {
-            #[cfg(test)]
-            {
-                self.looks += 1;
-            }
-            count += 1;
-            kept.look(replica.needs());
-            next = replica.sibling;
-        }
-        let before = session.load();
-        let Needs { stream, marks } = kept.least;
-        if stream == Needs::NOTHING.stream {
+        let copies = session.copies();
+        let (stream, turns, _) = session.parts();
+        if least.stream == Needs::NOTHING.stream {
             // What cannot be delivered any more was captured all the same.
-            let given_up = session.stream.discard(&mut self.pool);
-            self.stats.give_up(given_up, session.copies());
+            let given_up = stream.discard(&mut self.pool);
+            self.stats.give_up(given_up, copies);
         } else {
-            session.stream.release(&mut self.pool, stream);
+            stream.release(&mut self.pool, least.stream);
         }
-        session
-            .turns
-            .forget_before(marks.min(session.turns.next_number()));
-        if count > 1 {
-            self.kept.insert(key, kept);
-        } else {
-            self.kept.remove(key);
-        }
-        self.account(key, before);
-    }
-
-    /// Brings the sums of memory and backlog up to date after a session has changed.
-    pub(super) fn account(&mut self, key: SessionKey, before: (usize, u64)) {
-        if let Some(session) = self.sessions.get(key) {
-            let (heap, backlog) = session.load();
-            self.heap = (self.heap + heap).saturating_sub(before.0);
-            self.backlog = (self.backlog + backlog).saturating_sub(before.1);
-        }
+        turns.forget_before(least.marks.min(turns.next_number()));
     }
 }
 
@@ -216,7 +120,7 @@ mod tests {
         }
         assert_eq!(sent(&mut engine, now).len(), usize::from(REPLICAS), "ACKs");
 
-        engine.looks = 0;
+        engine.replicas.looks = 0;
         for number in 0..SEGMENTS {
             now = now.plus_micros(100);
             let data = header(101 + 1000 * number, 501, Flags::ACK);
@@ -231,7 +135,7 @@ mod tests {
             }
             assert_eq!(engine.gauges().backlog, 0, "nobody needs it any more");
         }
-        let each = engine.looks / u64::from(SEGMENTS) / u64::from(REPLICAS);
+        let each = engine.replicas.looks / u64::from(SEGMENTS) / u64::from(REPLICAS);
         assert!(each <= 4, "{each} looks at each replica for one segment");
     }
 }

@@ -12,6 +12,7 @@ use super::receiver::{self, Receiver};
 use super::sender::{self, Allowed, Fired, Negotiated, Piece, Sender};
 use super::{Context, Outgoing, timestamp};
 use crate::config::Config;
+use crate::stats::Owed;
 use crate::stream::EndKind;
 use crate::time::Time;
 
@@ -35,6 +36,34 @@ pub(super) enum Work {
     Nothing,
 }
 
+/// How far it has come, in the terms of RFC 9293 3.3.2 where that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// ESTABLISHED or CLOSE-WAIT, and FIN-WAIT-1, CLOSING or LAST-ACK: the client's end is not acknowledged yet.
+    Established,
+    /// FIN-WAIT-2: the client's end is, and the target's own is waited for.
+    FinWait2 {
+        /// The live connection is over, on the server's side too.
+        live_over: bool,
+    },
+    /// The client's end is acknowledged, and the connection is to be reset as the client's was.
+    ResetDue,
+    /// The target reset it, and until [`Connection::look_at`] the live server may be seen to do the same.
+    ResetByTarget,
+}
+
+impl State {
+    /// Whether the client's end was replayed and acknowledged.
+    pub(super) const fn is_complete(self) -> bool {
+        matches!(self, Self::FinWait2 { .. } | Self::ResetDue)
+    }
+
+    /// Whether the target has no such connection any more.
+    pub(super) const fn is_reset_by_target(self) -> bool {
+        matches!(self, Self::ResetByTarget)
+    }
+}
+
 /// ESTABLISHED and what follows until both sides are done.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -47,27 +76,26 @@ pub(super) struct Connection {
     /// [`Connection::patience_ends`].
     progress_at: Time,
     timestamps: bool,
-    /// The client's end was replayed and acknowledged.
-    pub(super) completed: bool,
-    /// The live connection is over, on the server's side too.
-    live_over: bool,
-    pub(super) reset_due: bool,
+    pub(super) state: State,
     pub(super) work: Work,
-    /// The target reset it, and until `look_at` the live server may be seen to do the same.
-    pub(super) cut: bool,
     /// The target was told of a closed window, and is still to be told that it is open.
     window_closed: bool,
 }
 
 impl Connection {
-    pub(super) fn new(cx: &Context<'_>, handshake: &Handshake, syn_ack: &TcpHeader) -> Self {
+    pub(super) fn new(
+        cx: &Context<'_>,
+        handshake: &Handshake,
+        syn_ack: &TcpHeader,
+        source: &Endpoint,
+    ) -> Self {
         let options = &syn_ack.options;
         let timestamps = options.timestamps.is_some();
         let mss = sender::segment_size(
             options.mss,
-            cx.target.ip.is_ipv6(),
+            source.ip.is_ipv6(),
             cx.max_packet,
-            headers_len(&cx.target.ip),
+            headers_len(&source.ip),
             if timestamps { TIMESTAMP_OPTION } else { 0 },
         );
         let rtt = handshake.measured(cx.now);
@@ -90,17 +118,14 @@ impl Connection {
             look_at: Time::NEVER,
             progress_at: cx.now,
             timestamps,
-            completed: false,
-            live_over: false,
-            reset_due: false,
+            state: State::Established,
             work: Work::Owed,
-            cut: false,
             window_closed: false,
         }
     }
 
     pub(super) fn deadline(&self, config: &Config) -> Time {
-        if self.cut {
+        if self.state.is_reset_by_target() {
             return self.look_at;
         }
         self.sender
@@ -119,10 +144,10 @@ impl Connection {
     /// acknowledgement, room in its window, or its own end. Segments that bring nothing of it,
     /// such as keepalive probes and repeated acknowledgements, do not prolong the wait.
     pub(super) fn patience_ends(&self, config: &Config) -> Time {
-        let patience = if self.completed && !self.live_over {
+        let patience = if let State::FinWait2 { live_over: false } = self.state {
             // Half-closed at the live server too: its answer may take as long as any other.
             config.idle_timeout
-        } else if self.completed {
+        } else if self.state.is_complete() {
             FIN_WAIT.min(config.answer_timeout)
         } else if self.sender.is_probing() {
             // RFC 9293 3.8.6.1: a closed window alone does not end a connection, but here it must
@@ -136,13 +161,23 @@ impl Connection {
         self.progress_at + patience
     }
 
+    /// What of the client's stream the target has not taken in its time.
+    pub(super) const fn owed(&self) -> Option<Owed> {
+        match self.state {
+            State::Established if self.sender.is_probing() => Some(Owed::Window),
+            State::Established => Some(Owed::Acknowledgement),
+            State::FinWait2 { .. } | State::ResetDue | State::ResetByTarget => None,
+        }
+    }
+
     /// Once the live connection is over, the target must come to its end too.
     pub(super) const fn note_live_over(&mut self, cx: &Context<'_>) {
-        if cx.live_over && !self.live_over {
-            self.live_over = true;
-            if self.completed {
-                self.progress_at = cx.now;
-            }
+        if let State::FinWait2 { live_over } = &mut self.state
+            && cx.live_over
+            && !*live_over
+        {
+            *live_over = true;
+            self.progress_at = cx.now;
         }
     }
 
@@ -157,7 +192,7 @@ impl Connection {
                     taken < end.offset
                 }
             };
-            !self.completed && waits
+            !self.state.is_complete() && waits
         });
         let turn = cx.turns.get(self.gate.next_mark()).is_some();
         let may_answer = cx.config.gate && !self.receiver.finished();
@@ -198,7 +233,7 @@ impl Connection {
             if fin {
                 self.give_up_answer(cx);
             }
-            progress |= self.completed;
+            progress |= self.state.is_complete();
         }
         progress |= probing && !self.sender.is_probing();
         if progress {
@@ -233,7 +268,9 @@ impl Connection {
             self.give_up_answer(cx);
         }
         if self.sender.rto_at <= cx.now {
-            match self.sender.on_timer(cx.now, v6) {
+            let fired = self.sender.on_timer(cx.now, v6);
+            tracing::trace!(client = %cx.client, "{fired:?}: {} of {} bytes are acknowledged", self.sender.una(), self.sender.max());
+            match fired {
                 Fired::Timeout => cx.stats.retransmission_timeouts += 1,
                 Fired::WindowProbe => cx.stats.window_probes += 1,
                 // Counted as a packet that was sent again.
@@ -305,6 +342,7 @@ impl Connection {
                     return;
                 }
                 Verdict::Open(passed) => {
+                    tracing::trace!(client = %cx.client, "the turn at byte {} goes: {passed:?}", mark.start);
                     match passed {
                         Passed::Answered => cx.stats.gate_passed += 1,
                         Passed::Quiet => cx.stats.gate_quiet += 1,
@@ -349,7 +387,7 @@ impl Connection {
     }
 
     pub(super) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
-        if self.cut {
+        if self.state.is_reset_by_target() {
             return None;
         }
         let now = cx.now;
@@ -388,7 +426,7 @@ impl Connection {
     /// What has come in is acknowledged, whether or not it may wait, and nothing else is said. The
     /// window is closed: a target that has more to say waits, as does one that would begin.
     pub(super) fn next_acknowledgement(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
-        if self.cut || !self.receiver.owes_ack() {
+        if self.state.is_reset_by_target() || !self.receiver.owes_ack() {
             return None;
         }
         self.window_closed = true;

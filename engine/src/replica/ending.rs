@@ -2,10 +2,10 @@
 
 use millrace_wire::TcpHeader;
 
-use super::connection::{Connection, FIN_WAIT};
+use super::connection::{Connection, FIN_WAIT, State};
 use super::linger::Linger;
 use super::{Context, Phase, Replica};
-use crate::stats::AbortReason;
+use crate::stats::{AbortReason, Owed};
 use crate::stream::EndKind;
 use crate::time::Time;
 
@@ -20,10 +20,10 @@ impl Replica {
     /// The client's stream has grown or ended, a time came, or the target was heard: opens the
     /// gate as far as it goes, and ends what has come to its end.
     pub(crate) fn advance(&mut self, cx: &mut Context<'_>) {
-        let Phase::Open(c) = &mut self.phase else {
+        let Phase::Established(c) = &mut self.phase else {
             return;
         };
-        if c.cut {
+        if c.state.is_reset_by_target() {
             return self.judge_cut(cx);
         }
         c.open_gate(cx);
@@ -39,8 +39,8 @@ impl Replica {
                 }
             }
             EndKind::Reset if all_acked && gate_open => {
-                c.reset_due = true;
                 c.complete(cx);
+                c.state = State::ResetDue;
             }
             EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Uncopied(_)
                 if all_acked =>
@@ -55,8 +55,8 @@ impl Replica {
                     EndKind::SetAside => self.abort(cx, AbortReason::SetAside),
                     EndKind::Uncopied(reason) => self.abort(cx, reason),
                     EndKind::Fin | EndKind::Reset | EndKind::Severed => {
-                        c.reset_due = true;
                         c.complete(cx);
+                        c.state = State::ResetDue;
                     }
                 }
             }
@@ -71,20 +71,20 @@ impl Replica {
     /// After the client's FIN was acknowledged: done when the target has ended too, or when the
     /// client did not want to hear more.
     fn close_if_finished(&mut self, cx: &Context<'_>) {
-        let Phase::Open(c) = &mut self.phase else {
+        let Phase::Established(c) = &mut self.phase else {
             return;
         };
         if c.receiver.finished() {
             // TIME-WAIT or the end of LAST-ACK: answer the target's FIN, should it come again.
             self.phase = Phase::Lingering(Box::new(c.closed(cx.now)));
         } else if cx.reset_after_fin {
-            c.reset_due = true;
+            c.state = State::ResetDue;
         }
     }
 
     /// The target reset the connection.
     pub(super) fn on_reset(&mut self, cx: &mut Context<'_>, header: &TcpHeader) {
-        let Phase::Open(c) = &mut self.phase else {
+        let Phase::Established(c) = &mut self.phase else {
             return;
         };
         // A stack that resets a connection says how much of it had arrived.
@@ -98,14 +98,14 @@ impl Replica {
             Some(EndKind::Reset | EndKind::Severed) => true,
             Some(EndKind::Lost | EndKind::SetAside | EndKind::Uncopied(_)) | None => false,
         };
-        if c.completed || as_live {
+        if c.state.is_complete() || as_live {
             c.complete(cx);
             c.give_up_answer(cx);
-            self.phase = Phase::Done;
+            self.phase = Phase::Closed;
         } else if c.receiver.finished() {
             self.abort(cx, AbortReason::TargetClosed);
         } else {
-            c.cut = true;
+            c.state = State::ResetByTarget;
             c.look_at = cx.now.plus_micros(AHEAD);
             self.judge_cut(cx);
         }
@@ -114,7 +114,7 @@ impl Replica {
     /// The target reset the connection, which has not ended on the live side: that too may be a
     /// reset, seen a moment later.
     fn judge_cut(&mut self, cx: &mut Context<'_>) {
-        let Phase::Open(c) = &mut self.phase else {
+        let Phase::Established(c) = &mut self.phase else {
             return;
         };
         let gate_open = cx.turns.get(c.gate.next_mark()).is_none();
@@ -124,10 +124,24 @@ impl Replica {
             Some(EndKind::Reset | EndKind::Severed) if all_acked => {
                 c.complete(cx);
                 c.give_up_answer(cx);
-                self.phase = Phase::Done;
+                self.phase = Phase::Closed;
             }
             None | Some(_) => self.abort(cx, AbortReason::TargetReset),
         }
+    }
+
+    /// Ends the replica since its target has had its time.
+    pub(crate) fn time_out(&mut self, cx: &mut Context<'_>) {
+        let owed = match &self.phase {
+            Phase::SynSent(_) => Some(Owed::Handshake),
+            Phase::Established(c) => c.owed(),
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Closed => None,
+        };
+        if let Some(owed) = owed {
+            tracing::trace!(client = %cx.client, "the target's time is over: it owes the {}", owed.name());
+            cx.stats.replicas_timed_out.add(owed);
+        }
+        self.abort(cx, AbortReason::Timeout);
     }
 
     /// Ends the replica, counted. What the target has of the connection is reset.
@@ -146,26 +160,28 @@ impl Replica {
             | AbortReason::Shutdown
             | AbortReason::Stopped
             | AbortReason::Unproven
-            | AbortReason::Mptcp => (false, false),
+            | AbortReason::Mptcp
+            | AbortReason::Protocol => (false, false),
         };
         let left = match &self.phase {
-            Phase::Lingering(_) | Phase::Done => return,
+            Phase::Lingering(_) | Phase::Closed => return,
             Phase::Waiting { .. } => None,
             Phase::SynSent(handshake) => Some(Linger::abandoned(cx.now, handshake.first())),
-            Phase::Open(c) => Some(c.reset(cx.now)),
+            Phase::Established(c) => Some(c.reset(cx.now)),
         };
-        if let Phase::Open(c) = &mut self.phase
+        if let Phase::Established(c) = &mut self.phase
             && had_its_time
         {
             c.give_up_answer(cx);
         }
-        let completed = matches!(&self.phase, Phase::Open(c) if c.completed);
+        let completed = matches!(&self.phase, Phase::Established(c) if c.state.is_complete());
         if !completed {
+            tracing::trace!(client = %cx.client, "the copy is given up: {}", reason.name());
             cx.stats.replicas_aborted.add(reason);
         }
         self.phase = match left.filter(|_| !target_is_gone) {
             Some(linger) => Phase::Lingering(Box::new(linger)),
-            None => Phase::Done,
+            None => Phase::Closed,
         };
     }
 }
@@ -173,7 +189,11 @@ impl Replica {
 impl Connection {
     /// Every byte was acknowledged, and the connection ends as the client's did.
     fn complete(&mut self, cx: &mut Context<'_>) {
-        if !std::mem::replace(&mut self.completed, true) {
+        if !self.state.is_complete() {
+            self.state = State::FinWait2 {
+                live_over: cx.live_over,
+            };
+            tracing::trace!(client = %cx.client, "the copy is complete: {} bytes", cx.stream.len());
             cx.stats.replicas_completed += 1;
             if let Some(latency) = self.gate.clock.finish() {
                 cx.stats.target_latency.record(latency);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader};
 
 use self::asked::Asked;
-use self::connection::{Connection, Work};
+use self::connection::{Connection, State, Work};
 use self::gate::QuietFloor;
 use self::handshake::{Handshake, Heard};
 use self::linger::Linger;
@@ -40,11 +40,11 @@ enum Phase {
     /// SYN-SENT.
     SynSent(Box<Handshake>),
     /// ESTABLISHED and what follows until both sides are done.
-    Open(Box<Connection>),
+    Established(Box<Connection>),
     /// Over; the target's last retransmissions are still answered.
     Lingering(Box<Linger>),
-    /// Over.
-    Done,
+    /// CLOSED.
+    Closed,
 }
 
 impl Phase {
@@ -69,8 +69,41 @@ pub(crate) struct Replica {
     phase: Phase,
     /// Earliest entry in the timers.
     pub(crate) armed: Time,
-    /// Whether it stands in the queue of replicas that may have something to send.
-    pub(crate) queued: bool,
+    pub(crate) traits: Traits,
+}
+
+/// What is true of a replica, in a byte: a second one would cost eight.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traits(u8);
+
+impl Traits {
+    const QUEUED: u8 = 1 << 0;
+    const SCRIPTED: u8 = 1 << 1;
+
+    const fn set(&mut self, bit: u8, is: bool) {
+        self.0 = match is {
+            true => self.0 | bit,
+            false => self.0 & !bit,
+        };
+    }
+
+    /// It stands in the queue of replicas that may have something to send.
+    pub(crate) const fn is_queued(self) -> bool {
+        self.0 & Self::QUEUED != 0
+    }
+
+    pub(crate) const fn set_queued(&mut self, is: bool) {
+        self.set(Self::QUEUED, is);
+    }
+
+    /// It plays a script of its own, which a conversation writes: see [`crate::protocol`].
+    pub(crate) const fn is_scripted(self) -> bool {
+        self.0 & Self::SCRIPTED != 0
+    }
+
+    pub(crate) const fn set_scripted(&mut self, is: bool) {
+        self.set(Self::SCRIPTED, is);
+    }
 }
 
 /// What a replica must see of the rest of the engine.
@@ -80,7 +113,8 @@ pub(crate) struct Context<'a> {
     pub(crate) stats: &'a mut Stats,
     pub(crate) floor: &'a mut QuietFloor,
     pub(crate) max_packet: u16,
-    pub(crate) target: Endpoint,
+    /// Whose session it copies.
+    pub(crate) client: &'a Endpoint,
     pub(crate) stream: &'a ClientStream,
     pub(crate) turns: &'a Turns,
     /// The client answered the target's data with a RST after its own FIN.
@@ -103,11 +137,11 @@ pub(crate) enum Stage {
     /// Its handshake is under way.
     Connecting,
     /// Its connection is open.
-    Open,
+    Established,
     /// It has nothing more to deliver.
     Lingering,
     /// It is over, and only its name is left.
-    Done,
+    Closed,
 }
 
 impl Stage {
@@ -120,15 +154,15 @@ impl Stage {
     }
 
     pub(crate) const fn is_lingering(self) -> bool {
-        matches!(self, Self::Lingering | Self::Done)
+        matches!(self, Self::Lingering | Self::Closed)
     }
 
     /// Memory of a replica besides the structure itself, in bytes.
     pub(crate) const fn heap_size(self) -> usize {
         match self {
-            Self::Delayed | Self::HeldBack | Self::Done => 0,
+            Self::Delayed | Self::HeldBack | Self::Closed => 0,
             Self::Connecting => size_of::<Handshake>(),
-            Self::Open => CONNECTION_SIZE,
+            Self::Established => CONNECTION_SIZE,
             Self::Lingering => size_of::<Linger>(),
         }
     }
@@ -184,7 +218,7 @@ impl Replica {
             shift: 0,
             phase: Phase::UNTRIED,
             armed: Time::NEVER,
-            queued: false,
+            traits: Traits(0),
         }
     }
 
@@ -209,8 +243,8 @@ impl Replica {
     }
 
     /// Whether it is over, and only its name is left.
-    pub(crate) const fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Done)
+    pub(crate) const fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
     }
 
     /// Lets it begin later, and stay behind the client, by `shift` 256ths of the spread.
@@ -234,6 +268,9 @@ impl Replica {
 
     /// How far it stays behind the client, in microseconds.
     pub(crate) fn shift_micros(&self, config: &Config) -> u32 {
+        if self.shift == 0 {
+            return 0;
+        }
         let spread = config.spread.as_micros() * u128::from(self.shift) / 256;
         u32::try_from(spread).unwrap_or(u32::MAX)
     }
@@ -268,8 +305,8 @@ impl Replica {
     pub(crate) const fn is_busy(&self) -> bool {
         match &self.phase {
             Phase::Waiting { .. } | Phase::SynSent(_) => true,
-            Phase::Open(connection) => !matches!(connection.work, Work::Nothing),
-            Phase::Lingering(_) | Phase::Done => false,
+            Phase::Established(connection) => !matches!(connection.work, Work::Nothing),
+            Phase::Lingering(_) | Phase::Closed => false,
         }
     }
 
@@ -279,15 +316,15 @@ impl Replica {
             Phase::Waiting { .. } if self.is_delayed() => Stage::Delayed,
             Phase::Waiting { .. } => Stage::HeldBack,
             Phase::SynSent(_) => Stage::Connecting,
-            Phase::Open(_) => Stage::Open,
+            Phase::Established(_) => Stage::Established,
             Phase::Lingering(_) => Stage::Lingering,
-            Phase::Done => Stage::Done,
+            Phase::Closed => Stage::Closed,
         }
     }
 
     /// Brings [`Replica::is_busy`] up to date.
     pub(crate) fn note_busy(&mut self, cx: &Context<'_>) {
-        if let Phase::Open(connection) = &mut self.phase {
+        if let Phase::Established(connection) = &mut self.phase {
             connection.note_work(cx);
         }
     }
@@ -296,19 +333,19 @@ impl Replica {
     pub(crate) fn needs(&self) -> Needs {
         match &self.phase {
             Phase::Waiting { .. } | Phase::SynSent(_) => Needs::EVERYTHING,
-            Phase::Open(connection) => Needs {
+            Phase::Established(connection) => Needs {
                 stream: connection.sender.una(),
                 marks: connection.gate.next_mark(),
             },
-            Phase::Lingering(_) | Phase::Done => Needs::NOTHING,
+            Phase::Lingering(_) | Phase::Closed => Needs::NOTHING,
         }
     }
 
     /// Where it reads in the stream.
     pub(crate) const fn cursor(&mut self) -> Option<&mut Cursor> {
         match &mut self.phase {
-            Phase::Open(connection) => Some(&mut connection.sender.cursor),
-            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => None,
+            Phase::Established(connection) => Some(&mut connection.sender.cursor),
+            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Closed => None,
         }
     }
 
@@ -338,24 +375,24 @@ impl Replica {
     pub(crate) const fn has_sent_again(&self) -> bool {
         match &self.phase {
             Phase::SynSent(handshake) => !handshake.is_first_try(),
-            Phase::Open(connection) => connection.sender.is_recovering(),
-            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => false,
+            Phase::Established(connection) => connection.sender.is_recovering(),
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Closed => false,
         }
     }
 
     const fn asked(&self) -> Option<&Asked> {
         match &self.phase {
             Phase::SynSent(handshake) => Some(&handshake.asked),
-            Phase::Open(connection) => Some(&connection.receiver.asked),
-            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => None,
+            Phase::Established(connection) => Some(&connection.receiver.asked),
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Closed => None,
         }
     }
 
     const fn asked_mut(&mut self) -> Option<&mut Asked> {
         match &mut self.phase {
             Phase::SynSent(handshake) => Some(&mut handshake.asked),
-            Phase::Open(connection) => Some(&mut connection.receiver.asked),
-            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => None,
+            Phase::Established(connection) => Some(&mut connection.receiver.asked),
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Closed => None,
         }
     }
 
@@ -382,7 +419,9 @@ impl Replica {
     pub(crate) const fn has_sent_syn(&self, seq: Seq) -> bool {
         match &self.phase {
             Phase::SynSent(handshake) => handshake.first().0 == seq.add(1).0,
-            Phase::Waiting { .. } | Phase::Open(_) | Phase::Lingering(_) | Phase::Done => false,
+            Phase::Waiting { .. } | Phase::Established(_) | Phase::Lingering(_) | Phase::Closed => {
+                false
+            }
         }
     }
 
@@ -391,23 +430,18 @@ impl Replica {
     pub(crate) fn connect(&mut self, now: Time, iss: Seq, in_crowd: bool) {
         let tried = match self.phase {
             Phase::Waiting { tried, .. } => tried,
-            Phase::SynSent(_) | Phase::Open(_) | Phase::Lingering(_) | Phase::Done => 0,
+            Phase::SynSent(_) | Phase::Established(_) | Phase::Lingering(_) | Phase::Closed => 0,
         };
         self.phase = Phase::SynSent(Box::new(Handshake::new(now, iss, in_crowd, tried)));
-    }
-
-    /// Memory besides the structure itself, in bytes.
-    pub(crate) const fn heap_size(&self) -> usize {
-        self.stage().heap_size()
     }
 
     /// When it must be looked at again.
     pub(crate) fn deadline(&self, config: &Config) -> Time {
         match &self.phase {
             Phase::Waiting { until, .. } => *until,
-            Phase::Done => Time::NEVER,
+            Phase::Closed => Time::NEVER,
             Phase::SynSent(handshake) => handshake.deadline(config),
-            Phase::Open(connection) => connection.deadline(config),
+            Phase::Established(connection) => connection.deadline(config),
             Phase::Lingering(linger) => linger.deadline(),
         }
     }
@@ -415,8 +449,8 @@ impl Replica {
     /// When the target of an open connection has had its time.
     pub(crate) fn gives_up_at(&self, config: &Config) -> Time {
         match &self.phase {
-            Phase::Open(connection) => connection.patience_ends(config),
-            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Done => {
+            Phase::Established(connection) => connection.patience_ends(config),
+            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Closed => {
                 Time::NEVER
             }
         }
@@ -425,20 +459,21 @@ impl Replica {
     /// A header from the target.
     pub(crate) fn on_header(&mut self, cx: &mut Context<'_>, header: &TcpHeader, len: u32) {
         match &mut self.phase {
-            Phase::Waiting { .. } | Phase::Done => cx.stats.target_headers_unknown += 1,
+            Phase::Waiting { .. } | Phase::Closed => cx.stats.target_headers_unknown += 1,
             Phase::SynSent(handshake) => match handshake.on_header(cx, header) {
                 Heard::Nothing => {}
                 Heard::Refused => self.abort(cx, AbortReason::Refused),
                 Heard::Established => {
-                    let connection = Connection::new(cx, handshake, header);
-                    self.phase = Phase::Open(Box::new(connection));
+                    let connection = Connection::new(cx, handshake, header, &self.source);
+                    self.phase = Phase::Established(Box::new(connection));
+                    tracing::trace!(client = %cx.client, "the target has accepted {}", self.source);
                     cx.stats.replicas_established += 1;
                     self.advance(cx);
                 }
             },
             // The target has no such connection any more.
-            Phase::Open(connection) if connection.cut => {}
-            Phase::Open(connection) => {
+            Phase::Established(connection) if connection.state.is_reset_by_target() => {}
+            Phase::Established(connection) => {
                 if !connection.receiver.is_plausible(header.seq) {
                     cx.stats.segments_out_of_window += 1;
                 } else if header.flags.has(Flags::RST) {
@@ -458,19 +493,21 @@ impl Replica {
     pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
         match &mut self.phase {
-            Phase::Waiting { .. } | Phase::Done => {}
+            Phase::Waiting { .. } | Phase::Closed => {}
             Phase::SynSent(handshake) => {
                 if handshake.gives_up_at(cx.config) <= now {
-                    self.abort(cx, AbortReason::Timeout);
+                    self.time_out(cx);
                 } else if handshake.on_timer(now) {
                     cx.stats.retransmission_timeouts += 1;
                     cx.stats.slow_connects += u64::from(handshake.is_first_retry());
                 }
             }
-            Phase::Open(connection) if connection.cut => self.advance(cx),
-            Phase::Open(connection) => {
+            Phase::Established(connection) if connection.state.is_reset_by_target() => {
+                self.advance(cx)
+            }
+            Phase::Established(connection) => {
                 if connection.patience_ends(cx.config) <= now {
-                    self.abort(cx, AbortReason::Timeout);
+                    self.time_out(cx);
                     return;
                 }
                 connection.on_timer(cx, self.source.ip.is_ipv6());
@@ -478,9 +515,33 @@ impl Replica {
             }
             Phase::Lingering(linger) => {
                 if linger.on_timer(now) {
-                    self.phase = Phase::Done;
+                    self.phase = Phase::Closed;
                 }
             }
+        }
+    }
+
+    /// Whether a header of an open connection's target is worth a look.
+    pub(crate) fn accepts(&self, header: &TcpHeader) -> bool {
+        match &self.phase {
+            Phase::Established(connection) => {
+                !header.flags.has(Flags::RST) && connection.receiver.is_plausible(header.seq)
+            }
+            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Closed => {
+                false
+            }
+        }
+    }
+
+    /// Whether its connection is open, and the target's end was not reached.
+    pub(crate) const fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Established(_))
+    }
+
+    /// The target is told at once how far what it sent has arrived.
+    pub(crate) fn demand_ack(&mut self) {
+        if let Phase::Established(connection) = &mut self.phase {
+            connection.receiver.demand_ack();
         }
     }
 
@@ -488,21 +549,21 @@ impl Replica {
     pub(crate) fn on_path_restored(&mut self, at: Time) {
         match &mut self.phase {
             Phase::SynSent(handshake) => handshake.on_path_restored(at),
-            Phase::Open(connection) => connection.on_path_restored(at),
-            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Done => {}
+            Phase::Established(connection) => connection.on_path_restored(at),
+            Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Closed => {}
         }
     }
 
     /// The path takes only packets of `max_packet` bytes.
     pub(crate) fn on_smaller_path(&mut self, max_packet: u16) {
-        if let Phase::Open(connection) = &mut self.phase {
+        if let Phase::Established(connection) = &mut self.phase {
             connection.on_smaller_path(max_packet, &self.source);
         }
     }
 
     /// A packet of it was too long for the path, which is known to be smaller by now.
     pub(crate) fn on_too_long(&mut self) {
-        if let Phase::Open(connection) = &mut self.phase {
+        if let Phase::Established(connection) = &mut self.phase {
             connection.sender.send_again();
         }
     }
@@ -510,11 +571,11 @@ impl Replica {
     /// The next packet to send, if there is one.
     pub(crate) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         match &mut self.phase {
-            Phase::Waiting { .. } | Phase::Done => None,
+            Phase::Waiting { .. } | Phase::Closed => None,
             Phase::SynSent(handshake) => handshake.next_outgoing(cx, &self.source),
-            Phase::Open(connection) => {
+            Phase::Established(connection) => {
                 let outgoing = connection.next_outgoing(cx);
-                if outgoing.is_some() || !connection.reset_due {
+                if outgoing.is_some() || connection.state != State::ResetDue {
                     return outgoing;
                 }
                 connection.give_up_answer(cx);
@@ -530,8 +591,8 @@ impl Replica {
     /// The acknowledgement of what has come in, if there is one to send.
     pub(crate) fn next_acknowledgement(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
         match &mut self.phase {
-            Phase::Waiting { .. } | Phase::Done | Phase::SynSent(_) => None,
-            Phase::Open(connection) => connection.next_acknowledgement(cx),
+            Phase::Waiting { .. } | Phase::Closed | Phase::SynSent(_) => None,
+            Phase::Established(connection) => connection.next_acknowledgement(cx),
             Phase::Lingering(linger) => linger.take_acknowledgement(cx.now).map(Outgoing::bare),
         }
     }

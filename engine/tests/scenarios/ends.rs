@@ -1,6 +1,6 @@
 //! How connections end: lines 26 and 27.
 
-use millrace_engine::{AbortReason, Config};
+use millrace_engine::{AbortReason, Config, Owed};
 use millrace_wire::Flags;
 
 use crate::sim::target::Ended;
@@ -405,7 +405,7 @@ fn a_target_that_never_acknowledges_what_it_got_is_a_timeout() {
     world.run(secs(200));
     let reset = elapsed(sent_with(&world, Flags::RST)[0].0);
     assert!((119_000..121_000).contains(&reset), "{reset}");
-    assert_aborted(&mut world, AbortReason::Timeout);
+    assert_timed_out(&mut world, Owed::Acknowledgement);
 }
 
 // 27: simultaneous close, and both sides gone.

@@ -1,6 +1,6 @@
 //! The way to the target and back: lines 11 to 15.
 
-use millrace_engine::{AbortReason, Config};
+use millrace_engine::{AbortReason, Config, Owed};
 use millrace_wire::{Flags, Seq};
 
 use crate::sim::{Action, Behaviour, Link, Live, World, at, config, ms, secs};
@@ -256,7 +256,7 @@ fn a_syn_ack_that_never_comes_is_a_timeout_and_leaves_nothing() {
     let syns = sent_with(&world, Flags::SYN);
     assert!((6..=12).contains(&syns.len()), "backed off: {}", syns.len());
     assert_eq!(stats(&world).bytes_sent, 0);
-    assert_aborted(&mut world, AbortReason::Timeout);
+    assert_timed_out(&mut world, Owed::Handshake);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_syn_ack_after_the_replica_gave_up_is_answered_with_a_reset() {
     world.run(secs(20));
     let resets = sent_with(&world, Flags::RST);
     assert!(!resets.is_empty());
-    assert_aborted(&mut world, AbortReason::Timeout);
+    assert_timed_out(&mut world, Owed::Handshake);
 }
 
 // 15: refusals, and connections of an earlier life.

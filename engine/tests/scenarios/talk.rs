@@ -1,7 +1,7 @@
 //! What the scenarios are written with: sessions as conversations, segments one by one, and
 //! questions about what the target got and when.
 
-use millrace_engine::{AbortReason, Stats, Time};
+use millrace_engine::{AbortReason, Owed, Stats, Time};
 use millrace_wire::{Flags, FourTuple, Seq, TcpHeader};
 
 use crate::sim::target::Ended;
@@ -84,6 +84,13 @@ pub fn assert_aborted(world: &mut World, reason: AbortReason) {
     );
     assert_eq!(stats.replicas_completed, 0);
     world.assert_nothing_left();
+}
+
+/// The only replica was given up since its target owed this for too long.
+pub fn assert_timed_out(world: &mut World, owed: Owed) {
+    let timed_out = &stats(world).replicas_timed_out;
+    assert_eq!((timed_out.of(owed), timed_out.total()), (1, 1));
+    assert_aborted(world, AbortReason::Timeout);
 }
 
 /// How long after the start of the simulation.

@@ -1,6 +1,6 @@
 //! Windows, sizes and partial acknowledgements: lines 16 to 19.
 
-use millrace_engine::{AbortReason, Config};
+use millrace_engine::{Config, Owed};
 use millrace_wire::Flags;
 
 use crate::sim::target::Ended;
@@ -216,7 +216,7 @@ fn a_window_that_never_opens_is_given_up_in_the_end() {
     );
     world.run(secs(3600));
     assert!(world.received(PORT) == &said(&talk)[..world.received(PORT).len()]);
-    assert_aborted(&mut world, AbortReason::Timeout);
+    assert_timed_out(&mut world, Owed::Window);
 }
 
 // 17: partial acknowledgements, several losses in one flight.

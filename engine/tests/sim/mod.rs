@@ -29,7 +29,7 @@ pub use behaviour::Behaviour;
 pub use live::{Action, Live, bytes};
 pub use rng::Rng;
 pub use target::Target;
-pub use world::{Link, World};
+pub use world::{Link, World, answer_byte};
 
 /// A packet on its own, as it would stand in a frame.
 #[derive(Clone, Debug)]

@@ -43,6 +43,11 @@ enum What {
     Call(Box<dyn FnOnce(&mut World)>),
 }
 
+/// The byte of a target's answer at this offset.
+pub const fn answer_byte(offset: u64) -> u8 {
+    (offset % 251) as u8
+}
+
 /// Length of a packet, headers of IP and TCP included.
 fn packet_len(packet: &Packet) -> usize {
     let options = if packet.header.options.timestamps.is_some() {
@@ -71,6 +76,10 @@ pub struct World {
     pub drop_to_target: Vec<u64>,
     pub drop_to_copier: Vec<u64>,
     pub interceptor_up: bool,
+    /// Percent of the answers whose payload is not carried.
+    pub payloads_lost: f64,
+    /// Conversations that could not go on, and why.
+    pub failures: Vec<String>,
     /// Flows whose answers reach nobody but the client, and how many did.
     pub astray: fn(&FourTuple) -> bool,
     pub leaked: u64,
@@ -117,6 +126,8 @@ impl World {
             drop_to_target: Vec::new(),
             drop_to_copier: Vec::new(),
             interceptor_up: true,
+            payloads_lost: 0.0,
+            failures: Vec::new(),
             astray: |_| false,
             leaked: 0,
             leaked_before_silence: 0,
@@ -192,7 +203,9 @@ impl World {
                     tuple.destination = self.answers_from.unwrap_or(tuple.destination);
                     let flow = FlowRef::Tuple(tuple);
                     if self.interceptor_up {
-                        self.engine.target_header(now, flow, &packet.header, len);
+                        let payload = self.carried(&packet);
+                        let header = &packet.header;
+                        self.engine.target_segment(now, flow, header, &payload, len);
                     }
                 }
                 What::Call(f) => f(self),
@@ -217,6 +230,22 @@ impl World {
             }
             self.after_target(index);
         }
+    }
+
+    /// The payload of an answer, as far as it is carried to the engine: byte by byte what [`answer_byte`] says.
+    fn carried(&mut self, packet: &Packet) -> Vec<u8> {
+        let flow = packet.tuple.reversed();
+        let key = self.owners.get(&flow);
+        if !key.is_some_and(|key| self.engine.wants_answers(*key))
+            || self.rng.chance(self.payloads_lost)
+        {
+            return Vec::new();
+        }
+        let target = &self.targets[self.by_flow[&flow]];
+        let first = packet.header.seq.since(target.isn().add(1)) as u64;
+        (0..packet.payload_len as u64)
+            .map(|at| answer_byte(first + at))
+            .collect()
     }
 
     fn arrive(&mut self, packet: Packet) {
@@ -327,6 +356,7 @@ impl World {
                         });
                     }
                 }
+                Event::ConversationFailed { reason, .. } => self.failures.push(reason),
                 Event::Misdirected {
                     target,
                     misdirection,

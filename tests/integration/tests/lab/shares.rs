@@ -183,29 +183,6 @@ fn sixteen_copiers_never_send_with_one_share_whoever_dies_stands_still_or_is_cut
 }
 
 #[test]
-fn a_copier_that_stood_still_sends_nothing_with_a_share_that_is_anothers_by_then() {
-    let Some(mut scene) = scene() else { return };
-    scene.start_copier(1, &["-f", "auto/1"]);
-    let loads = scene.mixed_load(1, 6 * SECOND);
-    sleep(2 * SECOND);
-    scene.signal_copier(1, Signal::STOP);
-    join(loads);
-    // A session lives for up to two TTLs, and its lock is kept back for the lock delay.
-    sleep(51 * SECOND);
-    scene.start_copier(0, &["-f", "auto/1"]);
-    scene.signal_copier(1, Signal::CONT);
-    let (code, log) = scene.ended_copier(1);
-    assert_eq!(code, Some(1), "{log}");
-    assert!(
-        log.contains("share 0 of the sources is another copier's now"),
-        "{log}"
-    );
-    join(scene.mixed_load(0, 3 * SECOND));
-    scene.settle(SETTLE);
-    scene.finish().assert_delivered();
-}
-
-#[test]
 fn without_consul_nothing_is_sent_once_the_share_may_be_anothers_and_all_arrives_afterwards() {
     let Some(mut scene) = scene() else { return };
     scene.start_copier(0, &["-f", "auto"]);

@@ -5,30 +5,40 @@
 //! suspected. While it is, no connection begins, and a few of the unanswered packets are sent again. If these stay
 //! unanswered, nothing at all is sent to the target until [`Engine::set_target_open`]; handshakes that were
 //! unanswered are reset and begin anew then.
-//!
-//! - `judge`: how silent a target is, and what is to be done about it.
-
-mod judge;
 
 use std::time::Duration;
 
 use millrace_wire::{Flags, FourTuple, TcpHeader};
-use slotmap::SlotMap;
 
-use self::judge::{Asked, Fate, Kind, Ruling};
 use super::{Engine, Event, TargetSilence};
 use crate::config::{ClientKind, Way};
 use crate::key::ReplicaKey;
-use crate::replica::{Outgoing, Replica};
+use crate::replica::Outgoing;
+use crate::silence::{Asked, Fate, Kind, Ruling};
+use crate::tables::Replicas;
 use crate::time::Time;
 
-pub(super) use self::judge::Silence;
+/// Whether silence of a target means something, and when it is judged next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listening {
+    means_something: bool,
+    pub(super) judged_at: Time,
+}
+
+impl Default for Listening {
+    fn default() -> Self {
+        Self {
+            means_something: true,
+            judged_at: Time::NEVER,
+        }
+    }
+}
 
 impl Engine {
     /// Says whether silence of a target means something: it does not while an interceptor that would have
     /// seen its answers is known to be away.
     pub fn listen(&mut self, now: Time, listening: bool) {
-        if std::mem::replace(&mut self.listening, listening) != listening {
+        if std::mem::replace(&mut self.listening.means_something, listening) != listening {
             self.forget_silence(now);
         }
     }
@@ -40,7 +50,7 @@ impl Engine {
             return;
         };
         let way = Way::new(service, kind);
-        let Some(state) = self.ways.get_mut(way.index()) else {
+        let Some(state) = self.ways.get_mut(way) else {
             return;
         };
         if !state.silence.is_stopped() {
@@ -53,7 +63,7 @@ impl Engine {
     /// What silence of this service's target means was found out, and it may go on: no more than it was is no news.
     pub fn tolerate_silence(&mut self, service: usize) {
         for kind in ClientKind::ALL {
-            if let Some(state) = self.way_mut(service, kind) {
+            if let Some(state) = self.ways.find_mut(service, kind) {
                 state.silence.tolerate();
             }
         }
@@ -63,7 +73,7 @@ impl Engine {
     /// not late.
     pub fn note_round_trip(&mut self, service: usize, took: Duration) {
         for kind in ClientKind::ALL {
-            if let Some(state) = self.way_mut(service, kind) {
+            if let Some(state) = self.ways.find_mut(service, kind) {
                 state.silence.note_round_trip(took);
             }
         }
@@ -71,33 +81,31 @@ impl Engine {
 
     /// What was sent until now may have been answered unseen.
     pub(super) fn forget_silence(&mut self, now: Time) {
-        for way in &mut self.ways {
+        for way in self.ways.iter_mut() {
             if !way.silence.is_stopped() {
                 forget(&mut self.replicas, way.silence.start());
             }
         }
-        self.silence_at = Time::NEVER;
+        self.listening.judged_at = Time::NEVER;
         self.release_waiting(now);
     }
 
     /// Silence on this way is judged from the beginning, and what was stopped goes on.
     pub(super) fn end_silence(&mut self, now: Time, way: Way) {
-        let Some(state) = self.ways.get_mut(way.index()) else {
+        let Some(state) = self.ways.get_mut(way) else {
             return;
         };
         let stopped = state.silence.is_stopped();
         forget(&mut self.replicas, state.silence.start());
         if stopped {
-            let its = |replica: &Replica| replica.way() == way;
-            let keys = self.replicas.iter().filter(|(_, replica)| its(replica));
-            let keys: Vec<ReplicaKey> = keys.map(|(key, _)| key).collect();
+            let keys = self.replicas.keys_where(|replica| replica.way() == way);
             self.retry(now, keys);
         }
     }
 
     /// A packet of this replica goes out.
     pub(super) fn note_asked(&mut self, now: Time, key: ReplicaKey, outgoing: &Outgoing) {
-        if !self.listening || !self.config.stop_on_silence {
+        if !self.listening.means_something || !self.config.stop_on_silence {
             return;
         }
         let kind = match (outgoing.header.flags.has(Flags::SYN), outgoing.len) {
@@ -108,43 +116,47 @@ impl Engine {
         let Some(replica) = self.replicas.get_mut(key) else {
             return;
         };
-        let Some(way) = self.ways.get_mut(replica.way().index()) else {
+        let Some(way) = self.ways.get_mut(replica.way()) else {
             return;
         };
         let lane = way.silence.lane(kind);
         if !replica.is_asked() && lane.ask(now, key) {
             replica.ask(now);
-            self.silence_at = self.silence_at.min(now + lane.patience());
+            self.listening.judged_at = self.listening.judged_at.min(now + lane.patience());
         }
     }
 
-    /// The target of this replica has answered.
-    pub(super) fn note_heard(&mut self, now: Time, key: ReplicaKey) {
+    /// The target of this replica has answered. Says whether there is such a replica.
+    pub(super) fn note_heard(&mut self, now: Time, key: ReplicaKey) -> bool {
         let Some(replica) = self.replicas.get_mut(key) else {
-            return;
+            return false;
         };
+        if !replica.is_asked() {
+            return true;
+        }
         let kind = match replica.is_connecting() {
             true => Kind::Connecting,
             false => Kind::Established,
         };
         let (way, again) = (replica.way(), replica.has_sent_again());
         if let Some(took) = replica.hear(now)
-            && let Some(way) = self.ways.get_mut(way.index())
+            && let Some(way) = self.ways.get_mut(way)
         {
             way.silence.lane(kind).heard(took, again);
             if way.silence.is_holding() {
-                self.silence_at = now;
+                self.listening.judged_at = now;
             }
         }
+        true
     }
 
     /// Judges how silent the targets are.
     pub(super) fn judge_silence(&mut self, now: Time) {
         // The owner may have stood still: what is due since is no later for that.
-        let late = now.since(self.silence_at);
+        let late = now.since(self.listening.judged_at);
         let mut next = Time::NEVER;
         for way in Way::all(self.config.services.len()) {
-            let Some(state) = self.ways.get_mut(way.index()) else {
+            let Some(state) = self.ways.get_mut(way) else {
                 continue;
             };
             let replicas = &self.replicas;
@@ -158,7 +170,7 @@ impl Engine {
                 Ruling::Challenge(asked) => {
                     for Asked { key, .. } in asked {
                         self.with_replica(now, key, |replica, cx| replica.on_path_restored(cx.now));
-                        self.hurry(key);
+                        self.replicas.hurry(key);
                     }
                 }
                 Ruling::Release => self.release_waiting(now),
@@ -174,30 +186,21 @@ impl Engine {
                     self.call_off(now, way);
                 }
             }
-            if let Some(state) = self.ways.get(way.index()) {
+            if let Some(state) = self.ways.get(way) {
                 next = next.min(state.silence.due(now));
             }
         }
-        self.silence_at = next;
-    }
-
-    /// What this replica has to say goes before what others have.
-    fn hurry(&mut self, key: ReplicaKey) {
-        if let Some(replica) = self.replicas.get_mut(key) {
-            // Where it stands in the queue already, it finds nothing more to say there.
-            replica.queued = true;
-            self.ready.push_front(key);
-        }
+        self.listening.judged_at = next;
     }
 
     /// Resets the handshakes with a stopped target that are under way. They begin anew once it is open.
     fn call_off(&mut self, now: Time, way: Way) {
-        if let Some(state) = self.ways.get_mut(way.index()) {
+        if let Some(state) = self.ways.get_mut(way) {
             state.set_open(now, false);
         }
-        let its = |replica: &Replica| replica.way() == way && replica.is_connecting();
-        let connecting = self.replicas.iter().filter(|(_, replica)| its(replica));
-        let connecting: Vec<ReplicaKey> = connecting.map(|(key, _)| key).collect();
+        let connecting = self
+            .replicas
+            .keys_where(|replica| replica.way() == way && replica.is_connecting());
         for key in connecting.into_iter().rev() {
             let iss = self.run_replica(now, key, |replica, cx| replica.call_off(cx.now));
             let Some(first) = iss.flatten() else {
@@ -211,8 +214,8 @@ impl Engine {
                 };
                 self.resets.push_back((key, tuple, header));
             }
-            if let Some(state) = self.ways.get_mut(way.index()) {
-                state.waiting.push_front(key);
+            if let Some(state) = self.ways.get_mut(way) {
+                state.put_back(key);
             }
             self.settle(now, key);
         }
@@ -226,13 +229,12 @@ impl Engine {
     /// Whether nothing may be sent for this replica.
     pub(super) fn is_stopped(&self, key: ReplicaKey) -> bool {
         let replica = self.replicas.get(key);
-        let way = replica.and_then(|replica| self.ways.get(replica.way().index()));
-        way.is_some_and(|way| way.silence.is_stopped())
+        replica.is_some_and(|replica| self.ways.is_stopped(replica.way()))
     }
 }
 
 /// No answer is due to these packets any more.
-fn forget(replicas: &mut SlotMap<ReplicaKey, Replica>, asked: impl Iterator<Item = Asked>) {
+fn forget(replicas: &mut Replicas, asked: impl Iterator<Item = Asked>) {
     for Asked { key, at, .. } in asked {
         if let Some(replica) = replicas
             .get_mut(key)

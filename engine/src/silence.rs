@@ -28,7 +28,7 @@ const ANSWERS_COUNTED: f64 = 512.0;
 
 /// Which of a replica's packets an answer is due to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The SYN.
     Connecting,
     /// The first of a run of data.
@@ -37,9 +37,9 @@ pub(super) enum Kind {
 
 /// A packet to which an answer is due.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) key: ReplicaKey,
-    pub(super) at: Time,
+pub(crate) struct Asked {
+    pub(crate) key: ReplicaKey,
+    pub(crate) at: Time,
     /// Place among all that were sent in this lane.
     number: u64,
     /// Whether it was counted as late.
@@ -48,7 +48,7 @@ pub(super) struct Asked {
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Unanswered,
     /// Answered, or given up.
     Over,
@@ -56,7 +56,7 @@ pub(super) enum Fate {
 
 /// Packets of one kind, and how soon they are answered.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     /// The shortest time after which an answer is late.
     least_patience: Duration,
     asked: VecDeque<Asked>,
@@ -82,7 +82,7 @@ impl Lane {
     }
 
     /// An answer that takes longer is late.
-    pub(super) fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let twice = self.rtt.estimate().map(|micros| u64::from(micros) * 2);
         let usual = twice.map_or(5 * self.least_patience, Duration::from_micros);
         usual.clamp(
@@ -97,7 +97,7 @@ impl Lane {
     }
 
     /// An answer has come.
-    pub(super) fn heard(&mut self, took: Duration, was_sent_again: bool) {
+    pub(crate) fn heard(&mut self, took: Duration, was_sent_again: bool) {
         let patience = self.patience();
         let late = took >= patience;
         // An answer to what was sent twice says nothing of the way (Karn's algorithm).
@@ -145,7 +145,7 @@ impl Lane {
     }
 
     /// A packet goes out to which an answer is due, unless it is one too many. Says whether it is waited for.
-    pub(super) fn ask(&mut self, now: Time, key: ReplicaKey) -> bool {
+    pub(crate) fn ask(&mut self, now: Time, key: ReplicaKey) -> bool {
         if !self.make_room(now) {
             return false;
         }
@@ -221,7 +221,7 @@ enum State {
 
 /// What is to be done about a target.
 #[derive(Debug)]
-pub(super) enum Ruling {
+pub(crate) enum Ruling {
     Nothing,
     /// Send these again.
     Challenge(Vec<Asked>),
@@ -233,7 +233,7 @@ pub(super) enum Ruling {
 
 /// How silent one target is.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct Silence {
+pub(crate) struct Silence {
     connecting: Lane,
     established: Lane,
     state: State,
@@ -252,16 +252,16 @@ impl Default for Silence {
 
 impl Silence {
     /// Whether connections wait for a moment.
-    pub(in crate::engine) const fn is_holding(&self) -> bool {
+    pub(crate) const fn is_holding(&self) -> bool {
         matches!(self.state, State::Holding { .. })
     }
 
     /// Whether nothing may be sent.
-    pub(in crate::engine) const fn is_stopped(&self) -> bool {
+    pub(crate) const fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped { .. })
     }
 
-    pub(super) const fn lane(&mut self, kind: Kind) -> &mut Lane {
+    pub(crate) const fn lane(&mut self, kind: Kind) -> &mut Lane {
         match kind {
             Kind::Connecting => &mut self.connecting,
             Kind::Established => &mut self.established,
@@ -269,20 +269,20 @@ impl Silence {
     }
 
     /// As much silence as there was when the target was stopped is none from now on.
-    pub(super) fn tolerate(&mut self) {
+    pub(crate) fn tolerate(&mut self) {
         if let State::Stopped { kind, share } = self.state {
             self.lane(kind).tolerate(share);
         }
     }
 
     /// An answer of a probe took so long.
-    pub(super) fn note_round_trip(&mut self, took: Duration) {
+    pub(crate) fn note_round_trip(&mut self, took: Duration) {
         self.connecting.note_round_trip(took);
         self.established.note_round_trip(took);
     }
 
     /// As if the target had fallen silent.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.state = State::Stopped {
             kind: Kind::Connecting,
             share: 0.0,
@@ -290,7 +290,7 @@ impl Silence {
     }
 
     /// Answers are expected anew: those that are due are forgotten and given.
-    pub(super) fn start(&mut self) -> impl Iterator<Item = Asked> {
+    pub(crate) fn start(&mut self) -> impl Iterator<Item = Asked> {
         self.state = State::Listening;
         let asked = std::mem::take(&mut self.connecting.asked);
         asked
@@ -299,7 +299,7 @@ impl Silence {
     }
 
     /// Nobody listened for so long.
-    pub(super) fn excuse(&mut self, late: Duration) {
+    pub(crate) fn excuse(&mut self, late: Duration) {
         if let State::Holding { until, .. } = &mut self.state
             && late > STOOD_STILL
         {
@@ -308,7 +308,7 @@ impl Silence {
     }
 
     /// What is to be done, given what became of the packets that are waited for.
-    pub(super) fn judge(&mut self, now: Time, fate: impl Fn(&Asked) -> Fate) -> Ruling {
+    pub(crate) fn judge(&mut self, now: Time, fate: impl Fn(&Asked) -> Fate) -> Ruling {
         for lane in [&mut self.connecting, &mut self.established] {
             lane.asked.retain(|asked| {
                 fate(asked) == Fate::Unanswered && now.since(asked.at) < REMEMBERED
@@ -376,7 +376,7 @@ impl Silence {
     }
 
     /// When it is to be judged next.
-    pub(super) fn due(&self, now: Time) -> Time {
+    pub(crate) fn due(&self, now: Time) -> Time {
         match &self.state {
             State::Holding { until, .. } => *until,
             State::Listening => self.connecting.due(now).min(self.established.due(now)),

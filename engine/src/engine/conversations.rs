@@ -1,0 +1,141 @@
+//! Replicas that play scripts of their own: what their conversations hear, and what becomes of what these write.
+
+use millrace_wire::{Flags, TcpHeader};
+
+use super::{Engine, Event};
+use crate::key::{ReplicaKey, SessionKey};
+use crate::protocol::{Beginning, Heard, Protocol, Talk};
+use crate::replica::{Needs, Replica};
+use crate::stats::AbortReason;
+use crate::time::Time;
+
+impl Engine {
+    /// From now on new replicas of this service (its place in [`crate::Config::services`]) are played by this module's
+    /// conversations.
+    pub fn set_protocol(&mut self, service: usize, protocol: Box<dyn Protocol>) {
+        if let Some(slot) = self.protocols.get_mut(service) {
+            *slot = Some(protocol);
+        }
+    }
+
+    /// Whether what the target of this replica sends must be carried here with its payload.
+    pub fn wants_answers(&self, key: ReplicaKey) -> bool {
+        self.replicas.talk(key).is_some_and(Talk::wants_answers)
+    }
+
+    /// The conversation of a new replica, where its service has a module.
+    ///
+    /// # Errors
+    /// It cannot be played.
+    pub(super) fn begin_talk(
+        &self,
+        service: u16,
+        beginning: Beginning,
+    ) -> Result<Option<Talk>, ()> {
+        match self.protocols.get(usize::from(service)) {
+            Some(Some(protocol)) => match protocol.begin(beginning) {
+                Some(conversation) => Ok(Some(Talk::new(conversation))),
+                None => Err(()),
+            },
+            Some(None) | None => Ok(None),
+        }
+    }
+
+    /// So many of a session's copies get its client's bytes as they are: what else is wanted, scripts say.
+    pub(super) fn plain_copies(&self, service: u16, copies: u16) -> u16 {
+        match self.protocols.get(usize::from(service)) {
+            Some(Some(_)) => 0,
+            Some(None) | None => copies,
+        }
+    }
+
+    /// Tells the conversations about a session what its client has sent since.
+    pub(super) fn tell_client(&mut self, now: Time, session: SessionKey) {
+        let mut next = self.sessions.first_replica(session);
+        while let Some(key) = next {
+            next = self.replicas.sibling_of(key);
+            let Some(session) = self.sessions.get(session) else {
+                return;
+            };
+            let pool = &mut self.pool;
+            let heard = self.replicas.with_talk(key, |talk, replica| {
+                let deaf = replica.is_lingering();
+                (!deaf).then(|| talk.hear_client(now, pool, session.stream(), session.turns()))
+            });
+            if let Some(heard) = heard.flatten() {
+                self.take_words(now, key, heard);
+            }
+        }
+    }
+
+    /// Takes a segment of the target of a replica that plays a script of its own.
+    pub(super) fn take_answer(
+        &mut self,
+        now: Time,
+        key: ReplicaKey,
+        header: &TcpHeader,
+        payload: &[u8],
+        len: u32,
+    ) {
+        let replica = self.replicas.get(key);
+        let was_open = replica.is_some_and(Replica::is_established);
+        let listens = replica.is_some_and(|replica| replica.accepts(header))
+            && self.replicas.talk(key).is_some_and(Talk::wants_answers);
+        if !listens {
+            self.with_replica(now, key, |replica, cx| replica.on_header(cx, header, len));
+            let is_open = self.replicas.get(key).is_some_and(Replica::is_established);
+            if is_open && !was_open {
+                let first = header.seq.add(u32::from(header.flags.has(Flags::SYN)));
+                self.replicas
+                    .with_talk(key, |talk, _| talk.connected(first));
+            }
+            return;
+        }
+        let pool = &mut self.pool;
+        let counted = self.replicas.with_talk(key, |talk, _| {
+            let counted = talk.take_answer(now, pool, header, payload, len);
+            (counted, talk.hear_target(now, pool))
+        });
+        let Some(((counted, arrived), heard)) = counted else {
+            return;
+        };
+        let is_early = len > 0 && arrived == 0;
+        self.with_replica(now, key, |replica, cx| {
+            replica.on_header(cx, &counted, arrived);
+            if is_early {
+                replica.demand_ack();
+            }
+        });
+        if self.take_words(now, key, heard) {
+            self.with_replica(now, key, Replica::advance);
+        }
+    }
+
+    /// What a conversation has written counts, and ends its replica where it cannot go on. Says whether it goes on.
+    fn take_words(&mut self, now: Time, key: ReplicaKey, heard: Heard) -> bool {
+        self.stats.bytes_wanted += heard.written;
+        let Some(failure) = heard.failure else {
+            return true;
+        };
+        self.events.push_back(Event::ConversationFailed {
+            key,
+            reason: failure.0,
+        });
+        self.with_replica(now, key, |replica, cx| {
+            replica.abort(cx, AbortReason::Protocol);
+        });
+        false
+    }
+
+    /// Frees what the target has taken of a replica's script.
+    pub(super) fn release_played(&mut self, key: ReplicaKey) {
+        let pool = &mut self.pool;
+        self.replicas.with_talk(key, |talk, replica| {
+            let played = match replica.is_lingering() {
+                true => Needs::NOTHING,
+                false => replica.needs(),
+            };
+            talk.release(pool, played);
+        });
+    }
+}

@@ -1,0 +1,122 @@
+//! The seam for protocol modules: sessions that cannot be replayed byte for byte.
+//!
+//! A replica plays a *script*: bytes with turns and an end, in sequence numbers of its own. Where a service has no
+//! [`Protocol`], the script is the client's stream itself, and nothing is kept or done for it. Where it has one, each
+//! replica has a [`Conversation`] that hears both sides, and writes the [`Script`].
+//!
+//! Sequence numbers, retransmission, windows and the gate are the engine's business. A conversation sees bytes in their
+//! order, each once, and never the wire.
+
+mod script;
+mod talk;
+
+use std::time::Duration;
+
+pub use self::script::Script;
+pub(crate) use self::talk::{Heard, Talk};
+use crate::stream::EndKind;
+use crate::turns::Mark;
+
+/// How a client's stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientEnd {
+    /// With a FIN.
+    Fin,
+    /// With a RST.
+    Reset,
+}
+
+impl ClientEnd {
+    pub(crate) const fn kind(self) -> EndKind {
+        match self {
+            Self::Fin => EndKind::Fin,
+            Self::Reset => EndKind::Reset,
+        }
+    }
+}
+
+/// Where in its session a replica begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// With the client's first byte.
+    Connection,
+    /// At a turn of a session whose beginning was not captured, or is not known any more: after a gap, or under pressure.
+    Turn,
+}
+
+/// A point at which the client had waited for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub(crate) mark: Mark,
+}
+
+impl Turn {
+    /// How long the client waited after the live server's answer before it went on.
+    pub const fn think_time(&self) -> Duration {
+        Duration::from_micros(self.mark.think as u64)
+    }
+
+    /// This turn, for a conversation that has heard the whole answer of the target before it writes on: what follows
+    /// waits for the think time alone, and for no more bytes of an answer.
+    pub const fn answered(mut self) -> Self {
+        self.mark.answer = 0;
+        self
+    }
+}
+
+/// A conversation cannot go on. Its replica ends, counted as [`crate::AbortReason::Protocol`], and no other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(
+    /// Why, in a few words for an operator.
+    pub String,
+);
+
+/// Plays one replica: decides what the target gets instead of what the client sent.
+pub trait Conversation: Send {
+    /// The client sent these bytes, next to those before. `turn`: it had waited for an answer before the first of them.
+    ///
+    /// # Errors
+    /// The replica cannot go on.
+    fn on_client(
+        &mut self,
+        bytes: &[u8],
+        turn: Option<Turn>,
+        script: &mut Script<'_>,
+    ) -> Result<(), Failure>;
+
+    /// The client sends nothing more. `turn`: it had waited for an answer before. Whoever has more to play first calls
+    /// [`Script::end`] later.
+    ///
+    /// # Errors
+    /// The replica cannot go on.
+    fn on_client_end(
+        &mut self,
+        end: ClientEnd,
+        turn: Option<Turn>,
+        script: &mut Script<'_>,
+    ) -> Result<(), Failure> {
+        if let Some(turn) = turn {
+            script.turn(turn);
+        }
+        script.end(end);
+        Ok(())
+    }
+
+    /// The target sent these bytes, next to those before. They come only where [`Conversation::wants_answers`] says so.
+    ///
+    /// # Errors
+    /// The replica cannot go on.
+    fn on_target(&mut self, bytes: &[u8], script: &mut Script<'_>) -> Result<(), Failure>;
+
+    /// Whether the target's bytes are needed from now on. Their carriage costs: where they are not, only their number
+    /// comes here. Once they are not, they never are again.
+    fn wants_answers(&self) -> bool;
+}
+
+/// Begins conversations.
+pub trait Protocol: Send {
+    /// The conversation of one replica; `None` where a replica that begins so cannot be played: it is refused, counted as
+    /// [`crate::RefusalReason::Protocol`].
+    fn begin(&self, beginning: Beginning) -> Option<Box<dyn Conversation>>;
+}

@@ -1,0 +1,272 @@
+//! One replica's conversation, with the script that it writes and what it has heard.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use millrace_wire::{Flags, Seq, TcpHeader};
+
+use super::script::Played;
+use super::{ClientEnd, Conversation, Failure, Script, Turn};
+use crate::payload::Payload;
+use crate::pool::BlockPool;
+use crate::replica::Needs;
+use crate::stream::{ClientStream, Cursor, EndKind, RunInfo};
+use crate::time::Time;
+use crate::turns::Turns;
+
+/// Further ahead than this no target sends what is to be put together here.
+const PLAUSIBLE: u64 = 1 << 24;
+/// A conversation is given so many bytes of either side at once, at most.
+const PIECE: usize = 16 * 1024;
+
+/// A conversation.
+pub(crate) struct Talk {
+    conversation: Box<dyn Conversation>,
+    played: Played,
+    /// What of the client's stream it still has to hear.
+    needs: Needs,
+    heard_end: bool,
+    /// What the target sends, once the connection is there.
+    answers: Option<ClientStream>,
+    /// How much of it the conversation was told.
+    told: u64,
+}
+
+/// What came of a conversation's words.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// Bytes that the script has grown by.
+    pub(crate) written: u64,
+    /// It cannot go on.
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Heard {
+    fn join(&mut self, other: Self) {
+        self.written += other.written;
+        self.failure = self.failure.take().or(other.failure);
+    }
+}
+
+impl Talk {
+    pub(crate) fn new(conversation: Box<dyn Conversation>) -> Self {
+        let played = Played {
+            stream: ClientStream::new(Seq(0)),
+            turns: Turns::default(),
+        };
+        Self {
+            conversation,
+            played,
+            needs: Needs::EVERYTHING,
+            heard_end: false,
+            answers: None,
+            told: 0,
+        }
+    }
+
+    /// What its replica plays.
+    pub(crate) const fn played(&self) -> &Played {
+        &self.played
+    }
+
+    /// What of the client's stream it has not heard.
+    pub(crate) const fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// Memory besides the blocks of its streams, in bytes.
+    pub(crate) fn heap_size(&self) -> usize {
+        let answers = self.answers.as_ref();
+        size_of::<Self>()
+            + self.played.turns.heap_size()
+            + answers.map_or(0, ClientStream::held_memory)
+    }
+
+    /// Bytes that the target has not taken yet.
+    pub(crate) const fn backlog(&self) -> u64 {
+        self.played.stream.stored()
+    }
+
+    /// Tells it what the client has sent since, and its end.
+    pub(crate) fn hear_client(
+        &mut self,
+        now: Time,
+        pool: &mut BlockPool,
+        stream: &ClientStream,
+        turns: &Turns,
+    ) -> Heard {
+        let mut heard = Heard::default();
+        let mut piece = Vec::new();
+        let mut cursor = Cursor::default();
+        while heard.failure.is_none() && self.needs.stream < stream.len() {
+            let from = self.needs.stream;
+            let turn = self.next_turn(turns, from);
+            let next = turns.get(self.needs.marks);
+            let to = next.map_or(stream.len(), |mark| mark.start.min(stream.len()));
+            let len = usize::try_from(to - from).map_or(PIECE, |len| len.min(PIECE));
+            piece.clear();
+            for part in stream.read(pool, &mut cursor, from, len) {
+                piece.extend_from_slice(part);
+            }
+            if piece.is_empty() {
+                // It was given up.
+                self.needs.stream = stream.len();
+                break;
+            }
+            self.needs.stream += piece.len() as u64;
+            heard.join(self.speak(now, pool, |conversation, script| {
+                conversation.on_client(&piece, turn, script)
+            }));
+        }
+        let end = stream.end().filter(|_| heard.failure.is_none());
+        if let Some(end) = end.filter(|_| !std::mem::replace(&mut self.heard_end, true)) {
+            let turn = self.next_turn(turns, end.offset);
+            let how = match end.kind {
+                EndKind::Fin => Some(ClientEnd::Fin),
+                EndKind::Reset => Some(ClientEnd::Reset),
+                EndKind::Severed | EndKind::Lost | EndKind::SetAside | EndKind::Uncopied(_) => None,
+            };
+            match how {
+                Some(how) => heard.join(self.speak(now, pool, |conversation, script| {
+                    conversation.on_client_end(how, turn, script)
+                })),
+                // What is left of a message is no message.
+                None => {
+                    self.played.stream.cut_short(end.kind);
+                }
+            }
+        }
+        heard
+    }
+
+    /// The turn that begins at this offset of the client's stream, if one does.
+    fn next_turn(&mut self, turns: &Turns, at: u64) -> Option<Turn> {
+        let mark = turns
+            .get(self.needs.marks)
+            .filter(|mark| mark.start == at)?;
+        self.needs.marks += 1;
+        Some(Turn { mark: *mark })
+    }
+
+    /// Whether the target's bytes must come here, and not only their number.
+    pub(crate) fn wants_answers(&self) -> bool {
+        self.conversation.wants_answers()
+    }
+
+    /// The connection is there; the target's first byte has this number.
+    pub(crate) fn connected(&mut self, first: Seq) {
+        self.answers = Some(ClientStream::new(first));
+    }
+
+    /// Takes a segment of the target. Gives what of it counts as received: only bytes that have arrived here, in their order.
+    pub(crate) fn take_answer(
+        &mut self,
+        now: Time,
+        pool: &mut BlockPool,
+        header: &TcpHeader,
+        payload: &[u8],
+        len: u32,
+    ) -> (TcpHeader, u32) {
+        let Some(answers) = self.answers.as_mut() else {
+            return (*header, len);
+        };
+        let before = answers.len();
+        let whole = u32::try_from(payload.len()).is_ok_and(|arrived| arrived == len);
+        let offset = answers.offset_of(header.seq);
+        let end = offset.map(|offset| offset + u64::from(len));
+        if let Some(offset) = offset.filter(|it| whole && *it <= before + PLAUSIBLE) {
+            let info = RunInfo {
+                at: now,
+                answer: 0,
+                fresh: false,
+            };
+            let bytes = Payload::Borrowed(payload);
+            // Without memory it is as if it had been lost on its way.
+            let _ = answers.accept(pool, offset, payload, bytes, info, |_, _, _| {});
+        }
+        let has = answers.len();
+        let mut counted = *header;
+        if end.is_none_or(|end| end <= before) && (len > 0 || has == before) {
+            // It repeats what is there, or bears nothing at all.
+            if offset.is_none_or(|offset| offset <= before) {
+                return (counted, len);
+            }
+        }
+        // `before` modulo 2^32.
+        counted.seq = answers.first_seq().add(before as u32);
+        if end != Some(has) {
+            counted.flags = counted.flags.without(Flags::FIN);
+        }
+        (counted, u32::try_from(has - before).unwrap_or(u32::MAX))
+    }
+
+    /// Tells it what the target has sent since.
+    pub(crate) fn hear_target(&mut self, now: Time, pool: &mut BlockPool) -> Heard {
+        let mut heard = Heard::default();
+        let mut piece = Vec::new();
+        while heard.failure.is_none()
+            && let Some(answers) = self.answers.as_mut()
+            && self.told < answers.len()
+        {
+            piece.clear();
+            for part in answers.read(pool, &mut Cursor::default(), self.told, PIECE) {
+                piece.extend_from_slice(part);
+            }
+            if piece.is_empty() {
+                break;
+            }
+            self.told += piece.len() as u64;
+            answers.release(pool, self.told);
+            heard.join(self.speak(now, pool, |conversation, script| {
+                conversation.on_target(&piece, script)
+            }));
+        }
+        heard
+    }
+
+    /// Frees what was played of the script, up to this.
+    pub(crate) fn release(&mut self, pool: &mut BlockPool, played: Needs) {
+        let Played { stream, turns } = &mut self.played;
+        if played.stream == Needs::NOTHING.stream {
+            stream.discard(pool);
+        } else {
+            stream.release(pool, played.stream);
+        }
+        turns.forget_before(played.marks.min(turns.next_number()));
+    }
+
+    /// Frees everything.
+    pub(crate) fn discard(mut self, pool: &mut BlockPool) {
+        self.played.stream.discard(pool);
+        if let Some(answers) = &mut self.answers {
+            answers.discard(pool);
+        }
+    }
+
+    /// Lets the conversation write. One that panics fails alone.
+    fn speak(
+        &mut self,
+        now: Time,
+        pool: &mut BlockPool,
+        speak: impl FnOnce(&mut dyn Conversation, &mut Script<'_>) -> Result<(), Failure>,
+    ) -> Heard {
+        let mut script = Script {
+            played: &mut self.played,
+            pool,
+            now,
+            written: 0,
+            is_short_of_memory: false,
+        };
+        let conversation = self.conversation.as_mut();
+        let said = catch_unwind(AssertUnwindSafe(|| speak(conversation, &mut script)));
+        let failure = match said {
+            Ok(Ok(())) if script.is_short_of_memory => Some("no memory is left".to_owned()),
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure.0),
+            Err(_) => Some("the protocol module panicked".to_owned()),
+        };
+        Heard {
+            written: script.written,
+            failure: failure.map(Failure),
+        }
+    }
+}
