@@ -7,12 +7,6 @@ use millrace_engine::Time;
 /// A capture time stamp further back than this comes from a wall clock that was set.
 const OLDEST_STAMP: Duration = Duration::from_secs(60);
 
-/// Seconds since 1970, by this host's clock.
-pub(crate) fn seconds_since_1970() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
-}
-
 /// Time for the engine: the wall clock at the start, and from then on a clock that is never set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {

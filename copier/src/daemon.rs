@@ -26,17 +26,18 @@ use tokio::runtime::{Handle, Runtime};
 use crate::address_watch;
 use crate::agents::Agents;
 use crate::check;
-use crate::cluster_plan::ClusterPlan;
+use crate::cluster::fleet::Fleet;
+use crate::cluster::leases::Leases;
+use crate::cluster::membership::{Member, Membership};
+use crate::cluster::plan::ClusterPlan;
+use crate::cluster::share;
 use crate::conntrack;
 use crate::control::{self, CommandSocket, Commands};
-use crate::fleet::Fleet;
 use crate::headline::{self, Monitor};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::interceptors::Interceptors;
-use crate::leases::Leases;
 use crate::local::{Answers, Local};
-use crate::membership::{Member, Membership};
 use crate::metrics;
 use crate::moderation::Moderation;
 use crate::offline::feed::{Feed, FeedConfig};
@@ -51,7 +52,6 @@ use crate::reload;
 use crate::report::Report;
 use crate::report::Shared;
 use crate::shard::{Parts, Shard};
-use crate::share;
 
 /// Runs the copier.
 ///
@@ -294,7 +294,6 @@ fn take_part(
     plan: &Plan,
     admin: &TcpListener,
     monitor: &Monitor,
-    shared: &Shared,
     runtime: &Handle,
 ) -> Option<Arc<Membership>> {
     let (client, cluster) = plan.consul.as_ref().zip(plan.cluster.as_ref())?;
@@ -303,8 +302,9 @@ fn take_part(
         share: plan.engine.share,
         admin: admin.local_addr().ok()?,
     };
-    let (monitor, shared) = (monitor.clone(), shared.clone());
-    let membership = Membership::begin(client, cluster, &member, monitor, shared, runtime);
+    let monitor = monitor.clone();
+    let told = move || monitor.told();
+    let membership = Membership::begin(client, cluster, &member, told, runtime);
     Some(Arc::new(membership))
 }
 
@@ -330,7 +330,7 @@ impl Shown {
             runtime.spawn(headline::follow(monitor.clone(), plan.summary));
         }
         Self {
-            membership: take_part(plan, admin, &monitor, &shared, runtime.handle()),
+            membership: take_part(plan, admin, &monitor, runtime.handle()),
             shared,
             fleet: fleet.clone(),
             monitor,

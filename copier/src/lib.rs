@@ -25,9 +25,7 @@
 //! - [`pressure`]: what is given up first when there is too much.
 //! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent; [`diversion`]: whether they hold.
-//! - [`fleet`]: which of both there are, by lists or by Consul; [`reload`]: the lists may change at SIGHUP.
-//! - [`share`]: the part of the sources that is this copier's by a lock in Consul; [`cluster_plan`]: how much the whole
-//!   cluster copies; [`leases`]: both, and whether this copier may send by them; [`membership`]: what this copier says of itself there, and who the others are.
+//! - [`cluster`]: which of both there are, and what this copier has of Consul; [`reload`]: the lists may change at SIGHUP.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`inbox`]: what the gRPC side hands to that thread.
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over this copier's links, of this engine's flows.
@@ -44,24 +42,21 @@ pub mod check;
 pub mod check_config;
 pub mod cli;
 mod clock;
-pub mod cluster_plan;
+pub mod cluster;
 pub mod command;
 mod conntrack;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod diversion;
-pub mod fleet;
 pub mod headline;
 pub mod inbox;
 pub mod inspect;
 pub mod intake;
 pub mod interceptors;
-pub mod leases;
 pub mod local;
 #[cfg(test)]
 mod made_recording;
-pub mod membership;
 pub mod metrics;
 pub mod moderation;
 pub mod offline;
@@ -77,6 +72,5 @@ pub mod reload;
 pub mod report;
 pub mod routes;
 pub mod shard;
-pub mod share;
 mod sockets;
 pub mod tunnels;

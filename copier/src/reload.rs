@@ -4,7 +4,7 @@ use millrace_daemon::config;
 use millrace_daemon::signals::HangUps;
 use millrace_fleet::peers::PeerList;
 
-use crate::fleet::Fleet;
+use crate::cluster::fleet::Fleet;
 use crate::options::Options;
 use crate::plan;
 

@@ -13,8 +13,7 @@ use millrace_notation::units::show;
 use millrace_pilot::{Command, FleetGuards, FleetPlan, Signed};
 
 use super::{Action, intensity, no_value, ramp};
-use crate::clock::seconds_since_1970;
-use crate::cluster_plan;
+use crate::cluster::plan::{self, seconds_since_1970};
 use crate::headline::percent;
 use crate::options::guard_window;
 
@@ -54,7 +53,7 @@ pub(super) fn run(
     given: GuardOptions,
 ) -> Result<(), ExitError> {
     let wish = wish(action, value, given)?;
-    let record = cluster_plan::record(client.clone(), cluster);
+    let record = plan::record(client.clone(), cluster);
     let done = block_on(async {
         let plan = match wish {
             Some(wish) => Some(write(&record, &wish).await?),

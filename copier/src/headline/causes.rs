@@ -390,7 +390,7 @@ mod tests {
     use millrace_notation::address::Mapping;
 
     use super::*;
-    use crate::fleet::Known;
+    use crate::cluster::fleet::Known;
     use crate::probe::ProbeStatus;
     use crate::report::{Counts, Report};
 

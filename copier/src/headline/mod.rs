@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use millrace_channel::hold::HoldStatus;
 use millrace_channel::link::LinkStatus;
+use millrace_daemon::status;
 use millrace_notation::address::Mapping;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,8 @@ pub use self::window::Recent;
 use self::window::Window;
 pub(crate) use self::words::percent;
 
-use crate::fleet::{Fleet, Known};
-use crate::leases::Leases;
+use crate::cluster::fleet::{Fleet, Known};
+use crate::cluster::leases::Leases;
 use crate::report::Report;
 use crate::report::Shared;
 use crate::sockets::Listeners;
@@ -257,6 +258,24 @@ impl Monitor {
     /// How things stand now, in words.
     pub fn sentence(&self) -> String {
         self.headline(&self.shared.report()).sentence
+    }
+
+    /// How things stand now, for the other copiers of the cluster to read.
+    pub fn told(&self) -> status::Headline {
+        let report = self.shared.report();
+        let headline = self.headline(&report);
+        let state = match headline.state {
+            State::Copying => status::State::Working,
+            State::Idle => status::State::Idle,
+            State::NotCopying => status::State::NotWorking,
+        };
+        let plan = report.intensity.plan.as_ref();
+        let follows = match plan.map(|plan| plan.edition) {
+            None => "; follows no plan".to_owned(),
+            Some(0) => "; knows no plan".to_owned(),
+            Some(edition) => format!("; follows edition {edition} of the plan"),
+        };
+        status::Headline::new(state, headline.sentence + &follows)
     }
 
     /// What happened in the last minute.

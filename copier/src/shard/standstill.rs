@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use millrace_daemon::boottime::BootTime;
 
+use crate::cluster::leases::Consent;
 use crate::diversion::Diversion;
-use crate::leases::Consent;
 
 /// On a crowded host an agent's word may come a moment late. A pause as short is bridged by TCP, and
 /// is no news.

@@ -5,7 +5,7 @@
 //! copier writes there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::incarnation::random_u64;
@@ -14,8 +14,6 @@ use millrace_fleet::peers::Cluster;
 use millrace_pilot::{Driver, Entry, FleetPlan, Note, Signed};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-
-use crate::clock::seconds_since_1970;
 
 /// It is asked for so often.
 const LOOK: Duration = Duration::from_millis(500);
@@ -64,6 +62,12 @@ struct Seen {
     trouble: String,
     /// Why this copier cannot write there.
     mute: String,
+}
+
+/// Seconds since 1970, by this host's clock.
+pub(crate) fn seconds_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 fn elapsed(at: BootTime) -> Duration {

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_channel::tls::Role;
-use millrace_daemon::status::{Headline, State};
+use millrace_daemon::status::Headline;
 use millrace_engine::Share;
 use millrace_fleet::consul::{Client, Enrolled, Registrar, RegistrarStatus, Registration, roll};
 use millrace_fleet::peers::Cluster;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::runtime::Handle;
-
-use crate::headline::{self, Monitor};
-use crate::report::Shared;
 
 /// The others are asked for so often.
 const LOOK: Duration = Duration::from_secs(5);
@@ -59,13 +56,12 @@ pub struct Member<'a> {
 }
 
 impl Membership {
-    /// Takes part.
+    /// Takes part. `told`: how this copier stands, for the others to read.
     pub fn begin(
         client: &Client,
         cluster: &Cluster,
         member: &Member<'_>,
-        monitor: Monitor,
-        shared: Shared,
+        told: impl Fn() -> Headline + Send + Sync + 'static,
         runtime: &Handle,
     ) -> Self {
         // An admin port that nobody else reaches is no address.
@@ -88,7 +84,6 @@ impl Membership {
                 },
             )],
         };
-        let told = move || said(&monitor, &shared);
         let registrar = Registrar::start(client.clone(), &registration, told, runtime);
         let known = Arc::<Mutex<Known>>::default();
         runtime.spawn(follow(client.clone(), cluster.clone(), known.clone()));
@@ -114,24 +109,6 @@ impl Membership {
     pub async fn leave(&self) {
         self.registrar.leave().await;
     }
-}
-
-/// What this copier says of itself to the others.
-fn said(monitor: &Monitor, shared: &Shared) -> Headline {
-    let report = shared.report();
-    let headline = monitor.headline(&report);
-    let state = match headline.state {
-        headline::State::Copying => State::Working,
-        headline::State::Idle => State::Idle,
-        headline::State::NotCopying => State::NotWorking,
-    };
-    let plan = report.intensity.plan.as_ref();
-    let follows = match plan.map(|plan| plan.edition) {
-        None => "; follows no plan".to_owned(),
-        Some(0) => "; knows no plan".to_owned(),
-        Some(edition) => format!("; follows edition {edition} of the plan"),
-    };
-    Headline::new(state, headline.sentence + &follows)
 }
 
 async fn follow(client: Client, cluster: Cluster, known: Arc<Mutex<Known>>) {

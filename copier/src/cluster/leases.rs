@@ -1,7 +1,7 @@
 //! What this copier has from Consul for a time, and whether it may send by that.
 
-use crate::cluster_plan::ClusterPlan;
-use crate::share::Claim;
+use super::plan::ClusterPlan;
+use super::share::Claim;
 
 /// What it has; where it needs nothing of Consul, everything is its own for ever. Cheap to clone.
 #[derive(Clone, Debug, Default)]
