@@ -20,6 +20,7 @@ use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
 use millrace_fleet::consul::Slot;
+use millrace_recordings::feed::{Feed, FeedConfig};
 use serde_json::json;
 use tokio::runtime::{Handle, Runtime};
 
@@ -40,9 +41,8 @@ use crate::interceptors::Interceptors;
 use crate::local::{Answers, Local};
 use crate::metrics;
 use crate::moderation::Moderation;
-use crate::offline::feed::{Feed, FeedConfig};
-use crate::offline::outcome;
 use crate::options::{ADMIN, MORE_ADMIN, Options};
+use crate::outcome;
 use crate::outlet::Outlet;
 use crate::page::Page;
 use crate::plan::Plan;

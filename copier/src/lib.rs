@@ -18,7 +18,7 @@
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`inspect`]: what recordings hold.
 //! - [`local`]: a recording replayed without an interceptor elsewhere.
-//! - [`offline`]: recordings in place of live traffic.
+//! - `outcome`: whether a replay came to what was asked for.
 //! - [`intake`]: the thread that empties the capture ring.
 //! - `priority`: the place of that thread among all of the host.
 //! - [`shard`]: the one thread that owns engine and sender; `clock`: its time.
@@ -55,12 +55,10 @@ pub mod inspect;
 pub mod intake;
 pub mod interceptors;
 pub mod local;
-#[cfg(test)]
-mod made_recording;
 pub mod metrics;
 pub mod moderation;
-pub mod offline;
 pub mod options;
+mod outcome;
 mod outlet;
 pub mod page;
 pub mod plan;

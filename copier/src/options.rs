@@ -1,6 +1,7 @@
 //! The command line of the copier. TCPCopy's letters keep their meaning.
 
 mod intensity;
+mod offline;
 mod tcpcopy;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,10 +16,10 @@ use millrace_fleet::options::ConsulOptions;
 use millrace_fleet::peers::{Cluster, PeerList};
 use millrace_notation::address::{AddressError, ClientPool, DefaultPort, Mappings};
 
-use crate::offline::options::OfflineOptions;
 use crate::tunnels::TunnelOptions;
 pub(crate) use intensity::guard_window;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
+pub use offline::{DEFAULT_MAX_OPEN, OfflineOptions};
 pub use tcpcopy::TcpcopyOptions;
 
 /// Default of `--admin`.

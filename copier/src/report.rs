@@ -1,12 +1,10 @@
 //! What a run amounts to: printed at the end, written by `--report`, and shown at /status.
 
 mod latency;
-mod recording;
 mod shared;
 mod text;
 
 pub use latency::{Buckets, Latency, Percentiles, Sides};
-pub use recording::Recording;
 pub use shared::Shared;
 
 use std::collections::BTreeMap;
@@ -18,6 +16,8 @@ use millrace_wire::{DecodeCounters, NotTcp};
 use serde::Serialize;
 
 use millrace_pilot::IntensityStatus;
+use millrace_recordings::inspect::findings::named;
+use millrace_recordings::recording::Recording;
 
 use crate::pressure::PressureStatus;
 use crate::probe::ProbeStatus;
@@ -278,14 +278,6 @@ pub struct Sources<'a> {
     pub recording: Option<Recording>,
     /// See [`Report::held_back`].
     pub held_back: Option<String>,
-}
-
-/// What is not TCP, by name.
-pub fn named(others: &BTreeMap<NotTcp, u64>) -> BTreeMap<String, u64> {
-    let named = others
-        .iter()
-        .map(|(kind, count)| (kind.to_string(), *count));
-    named.collect()
 }
 
 impl Report {

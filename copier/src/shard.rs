@@ -17,7 +17,7 @@ mod packets;
 mod standstill;
 mod steer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,8 @@ use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
 use millrace_daemon::service_manager::Heart;
 use millrace_engine::{Engine, Time};
-use millrace_wire::{Decoder, PacketBuilder};
+use millrace_recordings::feed::{Feed, Step};
+use millrace_wire::{NotTcp, PacketBuilder};
 
 use self::losses::Losses;
 use self::standstill::Standstill;
@@ -42,7 +43,6 @@ use crate::inbox::{Inbox, Input};
 use crate::intake::{Batch, Intake};
 use crate::local::Answers;
 use crate::moderation::Moderation;
-use crate::offline::feed::{Feed, Step};
 use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::report::{Report, Shared, Sources};
@@ -81,7 +81,6 @@ pub struct Shard {
     answers: Option<Answers>,
     /// When the feed's next packet is due.
     feed_at: Time,
-    decoder: Decoder,
     builder: PacketBuilder,
     sender: Sender,
     routes: Routes,
@@ -164,7 +163,6 @@ impl Shard {
             parts.probe,
             &parts.readiness,
         );
-        let decoder = parts.feed.as_ref().map_or_else(Decoder::new, Feed::decoder);
         let window = parts.pilot.window;
         let pilot = Pilot::new(parts.pilot);
         // A ramp may begin with less than what the engine was told.
@@ -179,7 +177,6 @@ impl Shard {
             feed: parts.feed,
             answers: parts.answers,
             feed_at: Time::NEVER,
-            decoder,
             builder: PacketBuilder::new(),
             sender: parts.sender,
             routes: Routes::default(),
@@ -268,7 +265,7 @@ impl Shard {
             return false;
         };
         let mode = self.pilot.mode();
-        let step = feed.step(now, &mut self.engine, &mut self.decoder, mode);
+        let step = feed.step(now, &mut self.engine, mode);
         feed.show(&self.engine);
         self.feed_at = match step {
             Step::At(time) => time,
@@ -403,8 +400,11 @@ impl Shard {
         let captured = captured.unwrap_or_default();
         let mut decode = captured.decode;
         let answers = self.answers.as_mut().map(Answers::statistics);
-        if self.feed.is_some() {
-            decode = self.decoder.counters();
+        let none = BTreeMap::new();
+        let mut others: &BTreeMap<NotTcp, u64> = &none;
+        if let Some(feed) = &self.feed {
+            decode = feed.decoder().counters();
+            others = feed.decoder().others();
         }
         Report::new(&Sources {
             elapsed: self.clock.elapsed(),
@@ -415,7 +415,7 @@ impl Shard {
             answers: answers.unwrap_or_default(),
             syns_lost: captured.syns_lost,
             decode,
-            others: self.decoder.others(),
+            others,
             pressure: self.governor.status(),
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),

@@ -1,24 +1,23 @@
-//! Foretells a replay by making one, without a network: the packets go through the same feed to the same engine, and
-//! the outcome is judged by the same rules. The target is an ideal one, and the clock jumps from one event to the next.
+//! Foretells a replay by rehearsing it ([`millrace_recordings::rehearsal`]) with the same options, and judging the outcome by
+//! the same rules.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use millrace_capture::{Source, Waker, wait};
+use millrace_capture::Source;
 use millrace_daemon::config;
 use millrace_daemon::exit::ExitError;
-use millrace_engine::{Engine, Event, Time};
-use millrace_wire::{Decoder, Tunnels};
+use millrace_engine::Engine;
+use millrace_recordings::feed::FeedConfig;
+use millrace_recordings::inspect::findings::{Findings, ServiceFindings};
+use millrace_recordings::rehearsal::{Rehearsed, rehearse};
+use millrace_wire::Tunnels;
 
-use super::findings::{Findings, Foretold, ServiceFindings};
-use super::ideal::IdealTarget;
-use crate::offline::feed::{Feed, FeedConfig, Step};
-use crate::offline::outcome;
+use super::foretold::{Foretold, Service};
 use crate::options::Options;
+use crate::outcome;
 use crate::plan::Plan;
 use crate::report::{Report, Sources};
-use millrace_pilot::Mode;
 
 /// Where the ideal target is (RFC 5737 and 3849), unless the service itself is there, and who stands for clients on the
 /// live host's loopback address.
@@ -33,14 +32,6 @@ const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 const INTERCEPTOR: [&str; 3] = ["-s", "192.0.2.4", "--insecure"];
 /// Services whose replay is foretold: for each, all files are read once more.
 const MOST: usize = 20;
-/// The clock's beginning.
-const BEGIN: Time = Time::from_micros(1_000_000);
-/// The longest jump while the feed waits for what has no timer.
-const LONGEST_JUMP: Duration = Duration::from_millis(100);
-/// The shortest.
-const SHORTEST_JUMP: Duration = Duration::from_micros(1);
-/// The files' reader is looked for so often, should it end without a word.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is to be replayed, and how.
 #[derive(Clone, Debug)]
@@ -82,26 +73,30 @@ impl Rehearsal {
     }
 
     /// Foretells what replays of the services will come to, those with the most traffic first.
-    pub fn foretell(&self, findings: &mut Findings) {
+    pub fn foretell(&self, findings: Findings) -> Findings<Service> {
         let once = self.files.iter().any(|file| !file.is_repeatable());
         let mut left = MOST;
-        for service in &mut findings.services {
-            let unknown = if once {
-                "the recording can be read only once: save it to a file"
-            } else if service.client.bytes == 0 {
-                "its clients sent nothing"
+        findings.with_services(|found| {
+            let foretold = if once {
+                Err("the recording can be read only once: save it to a file".to_owned())
+            } else if found.client.bytes == 0 {
+                Err("its clients sent nothing".to_owned())
             } else if left == 0 {
-                "it is done for the 20 services with the most traffic"
+                Err("it is done for the 20 services with the most traffic".to_owned())
             } else {
                 left -= 1;
-                match self.of_service(service) {
-                    Ok(foretold) => service.replay = Some(foretold),
-                    Err(error) => service.replay_unknown = Some(error.to_string()),
-                }
-                continue;
+                self.of_service(&found).map_err(|error| error.to_string())
             };
-            service.replay_unknown = Some(unknown.to_owned());
-        }
+            let (replay, replay_unknown) = match foretold {
+                Ok(foretold) => (Some(foretold), None),
+                Err(why) => (None, Some(why)),
+            };
+            Service {
+                found,
+                replay,
+                replay_unknown,
+            }
+        })
     }
 
     fn of_service(&self, service: &ServiceFindings) -> Result<Foretold, ExitError> {
@@ -124,7 +119,8 @@ impl Rehearsal {
             progress: false,
             ..feed
         };
-        let report = rehearse(feed, Engine::new(plan.engine))?;
+        let replay = rehearse(feed, Engine::new(plan.engine))?;
+        let report = report(&replay);
         let complete = outcome::judge(&report, plan.min_fidelity, &services).is_ok();
         Ok(Foretold::new(report, complete))
     }
@@ -165,58 +161,9 @@ fn refuse(words: &[String]) -> Result<(), ExitError> {
     Ok(())
 }
 
-/// Replays at an ideal target.
-fn rehearse(config: FeedConfig, mut engine: Engine) -> Result<Report, ExitError> {
-    let cannot = |error: &dyn std::error::Error| ExitError::caused("cannot read the files", error);
-    let waker = Waker::new().map_err(|error| cannot(&error))?;
-    let mut feed = Feed::open(config, waker.clone())?;
-    let mut decoder = feed.decoder();
-    let mut target = IdealTarget::default();
-    let mut now = BEGIN;
-    engine.set_open(now, true);
-    loop {
-        let step = feed.step(now, &mut engine, &mut decoder, Mode::Running);
-        exchange(now, &mut engine, &mut target);
-        let due = match step {
-            Step::More => continue,
-            Step::Reading => {
-                wait(&[waker.as_fd()], Some(LOOK_AGAIN)).map_err(|error| cannot(&error))?;
-                waker.clear();
-                continue;
-            }
-            Step::At(due) => due,
-            Step::Waiting | Step::Over => now + LONGEST_JUMP,
-        };
-        if feed.is_finished(now, &engine) {
-            break;
-        }
-        let timers = [target.poll_timeout(), engine.poll_timeout()];
-        let next = timers.into_iter().flatten().fold(due, Time::min);
-        now = next.max(now + SHORTEST_JUMP);
-    }
-    engine.shutdown(now);
-    Ok(report(&engine, &feed, &decoder))
-}
-
-/// Lets engine and target say to each other what is due.
-fn exchange(now: Time, engine: &mut Engine, target: &mut IdealTarget) {
-    target.deliver(now, engine);
-    engine.timeout(now);
-    while let Some(packet) = engine.poll_transmit(now) {
-        target.take(now, &packet);
-    }
-    while let Some(event) = engine.poll_event() {
-        match event {
-            Event::FlowClosed { key } => target.forget(key),
-            Event::FlowOpened { .. }
-            | Event::TargetSilent(_)
-            | Event::ConversationFailed { .. }
-            | Event::Misdirected { .. } => {}
-        }
-    }
-}
-
-fn report(engine: &Engine, feed: &Feed, decoder: &Decoder) -> Report {
+fn report(replay: &Rehearsed) -> Report {
+    let Rehearsed { engine, feed } = replay;
+    let decoder = feed.decoder();
     Report::new(&Sources {
         elapsed: Duration::ZERO,
         stats: engine.stats(),
@@ -281,10 +228,10 @@ mod tests {
             service
         };
         let file = std::env::temp_dir().join(format!("millrace-rehearsal-{}", std::process::id()));
-        crate::made_recording::write(&file, 0, []);
+        super::super::made_recording::write(&file, 0, []);
         let files = [file.display().to_string()];
         let rehearsal = Rehearsal::new(&files, Tunnels::none(), &[]).unwrap();
-        let mut findings = Findings {
+        let findings = Findings {
             services: vec![
                 service("192.0.2.1", 443, 5),
                 service("224.0.0.5", 80, 5),
@@ -294,7 +241,7 @@ mod tests {
             ],
             ..Findings::default()
         };
-        rehearsal.foretell(&mut findings);
+        let findings = rehearsal.foretell(findings);
         std::fs::remove_file(file).unwrap();
         let known: Vec<bool> = findings
             .services

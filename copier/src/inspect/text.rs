@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::findings::{FileFindings, Findings, ServiceFindings};
 use millrace_notation::units::shown;
+use millrace_recordings::inspect::findings::{FileFindings, Findings, ServiceFindings};
+
+use super::foretold::Service;
 
 /// Services that are listed without `--all`.
 const LISTED: usize = 20;
@@ -13,7 +15,7 @@ const LISTED: usize = 20;
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// What to show.
-    pub findings: &'a Findings,
+    pub findings: &'a Findings<Service>,
     /// Every service.
     pub all: bool,
 }
@@ -94,8 +96,8 @@ impl Shown<'_> {
             .findings
             .services
             .iter()
-            .find(|one| one.client.bytes > 0);
-        let Some(service) = largest else {
+            .find(|one| one.found.client.bytes > 0);
+        let Some(Service { found: service, .. }) = largest else {
             return writeln!(f, "\nno client sent a byte: nothing to replay");
         };
         let names: Vec<&str> = self
@@ -162,7 +164,8 @@ fn show_file(f: &mut fmt::Formatter<'_>, file: &FileFindings) -> fmt::Result {
     Ok(())
 }
 
-fn show_service(f: &mut fmt::Formatter<'_>, service: &ServiceFindings) -> fmt::Result {
+fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
+    let found = &service.found;
     let ServiceFindings {
         sessions,
         without_beginning,
@@ -173,14 +176,14 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &ServiceFindings) -> fmt::R
         client,
         server,
         ..
-    } = service;
+    } = found;
     writeln!(
         f,
         "{}:{}  {sessions} sessions, {:.3} s to {:.3} s",
-        host(&service.address),
-        service.port,
-        service.first_seconds,
-        service.last_seconds
+        host(&found.address),
+        found.port,
+        found.first_seconds,
+        found.last_seconds
     )?;
     writeln!(
         f,

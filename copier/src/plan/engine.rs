@@ -8,11 +8,11 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::incarnation::random_u64;
 use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
 use millrace_notation::address::Mapping;
+use millrace_recordings::inputs::Inputs;
 
 use super::{intensity, probes};
 use crate::addresses;
 use crate::local::LocalPlan;
-use crate::offline::inputs::Inputs;
 use crate::options::{Options, ShareOption};
 use millrace_pilot::guard;
 

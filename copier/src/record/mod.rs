@@ -1,14 +1,8 @@
-//! `millrace-copier record`: live traffic into files that `-i FILE` replays later.
+//! `millrace-copier record`: live traffic into files ([`millrace_recordings::record`]) that `-i FILE` replays later.
 //!
 //! - [`options`]: what is recorded, and where to.
-//! - [`files`]: the files, how they follow each other and which are kept.
-//! - [`room`]: how much of the disk stays free.
-//! - [`recorder`]: from the capture rings into the files, until it is told to end.
 
-pub mod files;
 pub mod options;
-pub mod recorder;
-pub mod room;
 
 use millrace_capture::{
     ANY, Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter, Waker, check_privilege,
@@ -20,11 +14,11 @@ use millrace_daemon::options::CommonOptions;
 use millrace_daemon::privileges::{self, Capability, Needs};
 use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::signals;
+use millrace_recordings::record::files::{Files, directory};
+use millrace_recordings::record::recorder::{Recorder, Tape};
 use tokio::runtime::Runtime;
 
-use self::files::Files;
 use self::options::RecordOptions;
-use self::recorder::{Recorder, Tape};
 use crate::command::{self, Arguments};
 
 /// Runs the command.
@@ -70,7 +64,7 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
 fn needs(options: &RecordOptions) -> Needs {
     Needs {
         keep: vec![Capability::NetRaw],
-        write: vec![files::directory(&options.write).to_owned()],
+        write: vec![directory(&options.write).to_owned()],
         ..Needs::default()
     }
 }

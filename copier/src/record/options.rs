@@ -9,9 +9,9 @@ use clap::builder::RangedU64ValueParser;
 use millrace_capture::ServiceFilter;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::options::CommonOptions;
+use millrace_recordings::record::files::Rotation;
+use millrace_recordings::record::room::MinFree;
 
-use super::files::Rotation;
-use super::room::MinFree;
 use crate::tunnels::TunnelOptions;
 
 /// Records live traffic into pcapng files.

@@ -9,10 +9,10 @@ use millrace_daemon::exit::ExitError;
 use millrace_engine::{Engine, Time};
 use millrace_wire::{Decoder, Tunnels, Verify};
 
-use super::progress::Progress;
-use super::reader::{Batch, Next, Packet, Reader};
-use super::timeline::{Position, Timeline};
-use crate::report::Recording;
+use crate::progress::Progress;
+use crate::reader::{Batch, Next, Packet, Reader};
+use crate::recording::Recording;
+use crate::timeline::{Position, Timeline};
 use millrace_pilot::Mode;
 
 /// While payload waits for the target, packets are held back above this share of the memory limit,
@@ -100,9 +100,9 @@ pub struct Feed {
     /// Packets that only wait for memory are handed over all the same: more of the recording alone
     /// can free it.
     reads_on: bool,
-    /// Looks at packets that may have to wait; what is handed over is decoded once.
+    /// Looks at packets that may have to wait; what is handed over is decoded once, by the other.
     peeker: Decoder,
-    tunnels: Tunnels,
+    decoder: Decoder,
     watch: Watch,
     over: bool,
     /// Since when all replicas have ended.
@@ -186,7 +186,7 @@ impl Feed {
             held_since: None,
             reads_on: false,
             peeker: Decoder::with_tunnels(config.tunnels.clone()),
-            tunnels: config.tunnels,
+            decoder: Decoder::with_tunnels(config.tunnels),
             watch: Watch::default(),
             over: false,
             done_since: None,
@@ -200,20 +200,14 @@ impl Feed {
         })
     }
 
-    /// A decoder for its packets.
-    pub fn decoder(&self) -> Decoder {
-        Decoder::with_tunnels(self.tunnels.clone())
+    /// What has decoded the packets that were handed over, and counted them.
+    pub const fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 
     /// Hands over what is due and can be taken. While the operator has paused, it stands still; a
     /// guard that stops everything ends it.
-    pub fn step(
-        &mut self,
-        now: Time,
-        engine: &mut Engine,
-        decoder: &mut Decoder,
-        mode: Mode,
-    ) -> Step {
+    pub fn step(&mut self, now: Time, engine: &mut Engine, mode: Mode) -> Step {
         let open = match mode {
             Mode::Running | Mode::Held => engine.is_open(),
             Mode::Paused => false,
@@ -229,7 +223,7 @@ impl Feed {
             return Step::Waiting;
         }
         for _ in 0..PACKETS_IN_A_ROW {
-            match self.hand_over(now, engine, decoder) {
+            match self.hand_over(now, engine) {
                 Step::More => {}
                 other => return other,
             }
@@ -237,7 +231,7 @@ impl Feed {
         Step::More
     }
 
-    fn hand_over(&mut self, now: Time, engine: &mut Engine, decoder: &mut Decoder) -> Step {
+    fn hand_over(&mut self, now: Time, engine: &mut Engine) -> Step {
         if let Some(step) = self.fetch(now, engine) {
             return step;
         }
@@ -245,7 +239,7 @@ impl Feed {
             return Step::More;
         };
         let step = match batch.peek() {
-            Some(packet) => self.offer(now, engine, decoder, &packet),
+            Some(packet) => self.offer(now, engine, &packet),
             None => Step::More,
         };
         if step == Step::More {
@@ -257,13 +251,7 @@ impl Feed {
     }
 
     /// Hands this packet over, if it is due and can be taken.
-    fn offer(
-        &mut self,
-        now: Time,
-        engine: &mut Engine,
-        decoder: &mut Decoder,
-        packet: &Packet<'_>,
-    ) -> Step {
+    fn offer(&mut self, now: Time, engine: &mut Engine, packet: &Packet<'_>) -> Step {
         let (position, first) = match self.next {
             Some(position) => (position, false),
             None => (self.timeline.advance(packet.timestamp), true),
@@ -293,7 +281,7 @@ impl Feed {
         }
         // Pauses that nobody replays are no silence of the sessions either.
         let at = self.base + Duration::from_nanos(position.replayed);
-        let decoded = decoder.decode(
+        let decoded = self.decoder.decode(
             position.recorded,
             packet.link,
             packet.data,
@@ -547,9 +535,8 @@ mod tests {
 
     /// Steps until all is read, or so many sessions have begun and nothing more is to be done now.
     fn step(feed: &mut Feed, now: Time, engine: &mut Engine, sessions: u64) -> Step {
-        let mut decoder = Decoder::new();
         loop {
-            let step = feed.step(now, engine, &mut decoder, Mode::Running);
+            let step = feed.step(now, engine, Mode::Running);
             let held = step == Step::Waiting && feed.held_since.is_some();
             match step {
                 Step::At(_) | Step::Over => return step,
@@ -617,12 +604,11 @@ mod tests {
         (feed.origin, feed.held_since) = (Some(time(1)), Some(time(2)));
         assert_eq!(feed.watch.idle(time(3), &engine), Duration::ZERO);
         assert_eq!(feed.watch.idle(time(4), &engine), Duration::from_secs(1));
-        let mut decoder = Decoder::new();
         for at in [5, 60] {
-            let step = feed.step(time(at), &mut engine, &mut decoder, Mode::Paused);
+            let step = feed.step(time(at), &mut engine, Mode::Paused);
             assert_eq!(step, Step::Waiting);
         }
-        feed.step(time(65), &mut engine, &mut decoder, Mode::Running);
+        feed.step(time(65), &mut engine, Mode::Running);
         assert_eq!(
             (feed.origin, feed.held_since),
             (Some(time(61)), Some(time(62)))

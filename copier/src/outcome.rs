@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use millrace_daemon::exit::ExitError;
 use millrace_engine::{AbortReason, Service};
-
-use crate::probe::ProbeState;
-use crate::report::Recording;
-use crate::report::Report;
 use millrace_notation::units::shown;
 use millrace_pilot::Mode;
+use millrace_recordings::recording::Recording;
+
+use crate::probe::ProbeState;
+use crate::report::Report;
 
 /// Whether a replay delivered as much as was asked for (`--min-fidelity`) of the live services.
 ///

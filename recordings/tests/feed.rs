@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use millrace_capture::{PacketWriter, Source, Waker};
-use millrace_copier::offline::feed::{Feed, FeedConfig, Step};
 use millrace_engine::{Config, RefusalReason, Time};
 use millrace_pilot::Mode;
-use millrace_wire::{Decoder, LinkType, PacketBuilder, Tunnels};
+use millrace_recordings::feed::{Feed, FeedConfig, Step};
+use millrace_wire::{LinkType, PacketBuilder, Tunnels};
 
 use Action::{Client, ClientFin, Pause, Server, ServerFin};
 use sim::{Action, Behaviour, Live, Packet, World, at, config, ms, secs};
@@ -67,7 +67,6 @@ impl File {
 struct Replay {
     world: World,
     feed: Feed,
-    decoder: Decoder,
     mode: Mode,
     /// The most sessions that were busy at the same time, and the most connections.
     most: (usize, usize),
@@ -105,7 +104,6 @@ impl Replay {
         Self {
             world,
             feed: Feed::open(how, Waker::new().unwrap()).unwrap(),
-            decoder: Decoder::new(),
             mode: Mode::Running,
             most: (0, 0),
             _file: file,
@@ -115,13 +113,9 @@ impl Replay {
     /// One step, and a moment; says whether the replay is over.
     fn step(&mut self, moment: Duration) -> bool {
         let Self {
-            world,
-            feed,
-            decoder,
-            mode,
-            ..
+            world, feed, mode, ..
         } = self;
-        while feed.step(world.now, &mut world.engine, decoder, *mode) == Step::More {}
+        while feed.step(world.now, &mut world.engine, *mode) == Step::More {}
         world.run(moment);
         let gauges = world.engine.gauges();
         let open = gauges.replicas - gauges.replicas_lingering;
