@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_capture::Device;
+use millrace_replay::inbox::Inbox;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::addresses::of_this_host;
-use crate::inbox::Inbox;
 use crate::plan::Plan;
 
 /// How often the host's addresses are looked up.
@@ -18,7 +18,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether one of the devices that are captured on carries an address.
 fn is_captured(plan: &Plan, ip: &IpAddr) -> bool {
-    let Some(ring) = &plan.ring else {
+    let Some(ring) = plan.ring() else {
         return false;
     };
     let mut devices = Device::list().into_iter();
@@ -36,7 +36,7 @@ fn is_reached(ip: &IpAddr) -> bool {
 /// Tells the shard whenever the addresses of this host have changed, and says so. Does nothing where packets come from
 /// a recording.
 pub(crate) async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
-    if plan.ring.is_none() {
+    if plan.ring().is_none() {
         return;
     }
     let mut known: BTreeSet<IpAddr> = plan.engine.local_addresses.iter().copied().collect();

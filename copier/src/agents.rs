@@ -11,10 +11,10 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
 use millrace_proto::v1::Need;
+use millrace_replay::diversion::{Diversion, Diverters};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 
-use crate::diversion::Diversion;
 use crate::plan::Plan;
 
 /// All router-agents. Cheap to clone; the leases are given up when the last clone is dropped.
@@ -176,14 +176,21 @@ impl Agents {
         hold.is_some_and(|hold| hold.handle.is_held(now))
     }
 
-    /// Whether agents keep responses from the real clients whose addresses the replicas bear, whichever clients
-    /// these are.
-    pub fn keep_all_clients(&self) -> bool {
-        self.0.plan.bears_clients_addresses() && self.are_named()
+    /// The agents as an operator wants to see them.
+    pub fn status(&self) -> Vec<HoldStatus> {
+        self.holds()
+            .iter()
+            .map(|hold| hold.handle.status())
+            .collect()
     }
 
-    /// Whether responses are kept from the real clients now.
-    pub fn diversion(&self) -> Diversion {
+    fn holds(&self) -> RwLockReadGuard<'_, Vec<Hold>> {
+        self.0.holds.read()
+    }
+}
+
+impl Diverters for Agents {
+    fn diversion(&self) -> Diversion {
         let (holds, now) = (self.holds(), BootTime::now());
         if holds.is_empty() && self.0.sought.load(Ordering::Relaxed) {
             return Diversion::Asked;
@@ -197,16 +204,8 @@ impl Agents {
         diversion
     }
 
-    /// The agents as an operator wants to see them.
-    pub fn status(&self) -> Vec<HoldStatus> {
-        self.holds()
-            .iter()
-            .map(|hold| hold.handle.status())
-            .collect()
-    }
-
-    fn holds(&self) -> RwLockReadGuard<'_, Vec<Hold>> {
-        self.0.holds.read()
+    fn keep_all_clients(&self) -> bool {
+        self.0.plan.bears_clients_addresses() && self.are_named()
     }
 }
 

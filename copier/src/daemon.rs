@@ -21,6 +21,18 @@ use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
 use millrace_fleet::consul::Slot;
 use millrace_recordings::feed::{Feed, FeedConfig};
+use millrace_replay::answers::AnswerSource;
+use millrace_replay::commands::Commands;
+use millrace_replay::conntrack;
+use millrace_replay::inbox::Inbox;
+use millrace_replay::input::Input;
+use millrace_replay::intake::Intake;
+use millrace_replay::local::Local;
+use millrace_replay::moderation::Moderation;
+use millrace_replay::outlet::Outlet;
+use millrace_replay::pressure::Governor;
+use millrace_replay::priority;
+use millrace_replay::shard::{Parts, Shard};
 use serde_json::json;
 use tokio::runtime::{Handle, Runtime};
 
@@ -32,26 +44,17 @@ use crate::cluster::leases::Leases;
 use crate::cluster::membership::{Member, Membership};
 use crate::cluster::plan::ClusterPlan;
 use crate::cluster::share;
-use crate::conntrack;
-use crate::control::{self, CommandSocket, Commands};
+use crate::control::{self, CommandSocket};
 use crate::headline::{self, Monitor};
-use crate::inbox::Inbox;
-use crate::intake::Intake;
 use crate::interceptors::Interceptors;
-use crate::local::{Answers, Local};
 use crate::metrics;
-use crate::moderation::Moderation;
 use crate::options::{ADMIN, MORE_ADMIN, Options};
 use crate::outcome;
-use crate::outlet::Outlet;
 use crate::page::Page;
-use crate::plan::Plan;
-use crate::pressure::Governor;
-use crate::priority;
+use crate::plan::{InputPlan, Plan};
 use crate::reload;
 use crate::report::Report;
 use crate::report::Shared;
-use crate::shard::{Parts, Shard};
 
 /// Runs the copier.
 ///
@@ -121,30 +124,31 @@ pub fn run() -> Result<(), ExitError> {
     let spare = take_commands(control, &commands, trigger, log, runtime.handle())?;
 
     announce(&plan);
-    let feed = open_feed(&plan, &waker)?;
+    let input = open_input(opened.input, &waker)?;
+    let reports = shown.shared.clone();
     let shard = Shard::new(Parts {
-        leases,
+        cluster: Box::new(leases),
         engine: Engine::new(plan.engine.clone()),
-        intake: opened.intake,
+        input,
         governor: Governor::new(plan.pressure),
-        feed,
         answers: opened.answers,
         sender: opened.sender,
         probe: plan.probe,
         pilot: plan.pilot.clone(),
         commands,
-        agents,
+        diverters: Box::new(agents),
         inbox,
         moderation,
         waker,
         drain: watch.clone(),
         grace: plan.grace,
-        shared: shown.shared.clone(),
+        show: Box::new(move |snapshot| reports.replace(Report::new(snapshot))),
         readiness,
         heart: manager.heart("shard"),
     });
     manager.follow(runtime.handle(), watch, shown.sentence());
-    let report = run_shard(shard, startup)?;
+    run_shard(shard, startup)?;
+    let report = shown.shared.report();
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
     shown.leave(&runtime);
@@ -203,12 +207,12 @@ fn keep_peers(options: &Options, plan: &Plan) -> Result<(), ExitError> {
 
 /// What needs privileges to be opened, after these were given up.
 struct Opened {
-    intake: Option<Intake>,
+    input: InputPlan<Intake>,
     sender: Sender,
     /// Packets leave by a way on which the kernel tracks connections.
     tracked: bool,
     local: Option<Local>,
-    answers: Option<Answers>,
+    answers: AnswerSource,
     privileges: PrivilegeStatus,
     /// Removed at the end.
     _pid_file: Option<PidFile>,
@@ -221,35 +225,33 @@ impl Opened {
         control: Option<&CommandSocket>,
         manager: &ServiceManager,
     ) -> Result<Self, ExitError> {
-        let tap = plan.ring.clone().map(Tap::open).transpose();
-        let tap = tap.map_err(failed)?;
+        let input = plan.input.clone().with_rings(Tap::open).map_err(failed)?;
         let census = plan.census().transpose().map_err(failed)?;
         let (local, answers) = match &plan.local {
             Some(local) => {
                 let (local, answers) = Local::set_up(local, &plan.engine)?;
-                (Some(local), Some(answers))
+                (Some(local), AnswerSource::Local(Box::new(answers)))
             }
-            None => (None, None),
+            None => (None, AnswerSource::Links),
         };
         let pid_file = options.common.pid_file.as_deref();
         let pid_file = pid_file.map(PidFile::create).transpose()?;
-        let outlet = Outlet::open(plan)?;
+        let outlet = Outlet::open(&plan.outlet)?;
         let tracked = outlet.is_routed();
         let nice = options.capture.capture_nice;
-        let priority = (tap.is_some() && nice < 0).then(|| priority::raise(nice));
+        let priority = (plan.ring().is_some() && nice < 0).then(|| priority::raise(nice));
         let privileges = privileges::reduce(&options.common, &needs(plan, control))?;
         // It inherits the priority, and nobody else does.
-        let intake = tap.map(|tap| {
+        let input = input.with_rings(|tap| {
             let heart = manager.heart("capture");
             let (tunnels, limit) = (plan.tunnels.clone(), plan.pressure.memory);
             Intake::start(tap, census, tunnels, limit, heart)
-        });
-        let intake = intake.transpose()?;
+        })?;
         drop(priority);
         Ok(Self {
-            intake,
+            input,
             // It may start a thread, which must not keep privileges.
-            sender: outlet.sender(plan)?,
+            sender: outlet.sender(&plan.outlet)?,
             tracked,
             local,
             answers,
@@ -326,7 +328,7 @@ impl Shown {
     ) -> Self {
         let shared = Shared::default();
         let monitor = Monitor::new(&plan.services, shared.clone(), fleet.clone(), leases);
-        if plan.ring.is_some() {
+        if plan.ring().is_some() {
             runtime.spawn(headline::follow(monitor.clone(), plan.summary));
         }
         Self {
@@ -382,10 +384,12 @@ impl Shown {
     }
 }
 
-/// The recording that is replayed, if one is.
-fn open_feed(plan: &Plan, waker: &Waker) -> Result<Option<Feed>, ExitError> {
-    let open = |config| Feed::open(config, waker.clone());
-    plan.feed.clone().map(open).transpose()
+/// Where the sessions come from. A recording is read from now on.
+fn open_input(input: InputPlan<Intake>, waker: &Waker) -> Result<Input, ExitError> {
+    Ok(match input {
+        InputPlan::Rings(intake) => Input::rings(intake),
+        InputPlan::Recording(config) => Input::recording(Feed::open(config, waker.clone())?),
+    })
 }
 
 /// Serves `ctl`; gives the directory of its socket.
@@ -415,7 +419,7 @@ fn announce(plan: &Plan) {
     for line in plan.capacity() {
         tracing::info!("{line}");
     }
-    if let Some(ring) = &plan.ring {
+    if let Some(ring) = plan.ring() {
         tracing::info!("capturing on {}", ring.names());
     }
 }
@@ -437,7 +441,7 @@ fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
 /// What the copier needs once its sockets are open.
 fn needs(plan: &Plan, control: Option<&CommandSocket>) -> Needs {
     let directory = control.and_then(|control| control.path().parent());
-    let recordings = plan.feed.iter().flat_map(FeedConfig::paths);
+    let recordings = plan.recording().into_iter().flat_map(FeedConfig::paths);
     let consul = plan.consul.iter();
     let tokens = consul.clone().flat_map(|it| it.settings().files());
     // The socket is removed at the end.
@@ -482,7 +486,7 @@ fn status(
     }
 }
 
-fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<Report, ExitError> {
+fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<(), ExitError> {
     let thread = std::thread::Builder::new()
         .name("shard".to_owned())
         .spawn(move || shard.run())

@@ -6,15 +6,14 @@ use std::time::Duration;
 use millrace_channel::link::{self, LinkConfig, LinkHandle, LinkStatus};
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
-use millrace_routes::copier::LinkEvent;
+use millrace_replay::inbox::Inbox;
+use millrace_replay::moderation::Moderation;
+use millrace_replay::routes::LinkRoutes;
+use millrace_routes::copier::{InterceptorId, LinkEvent, LinkId};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::inbox::Inbox;
-use crate::moderation::Moderation;
 use crate::plan::Plan;
-use crate::routes::LinkRoutes;
-use millrace_routes::copier::{InterceptorId, LinkId};
 
 /// One interceptor and the links to it.
 struct Interceptor {

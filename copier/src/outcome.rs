@@ -8,14 +8,14 @@ use millrace_notation::units::shown;
 use millrace_pilot::Mode;
 use millrace_recordings::recording::Recording;
 
-use crate::probe::ProbeState;
 use crate::report::Report;
+use millrace_replay::probe::ProbeState;
 
 /// Whether a replay delivered as much as was asked for (`--min-fidelity`) of the live services.
 ///
 /// # Errors
 /// Exit code 2 when it did not, with where to look.
-pub fn judge(report: &Report, wanted: f64, services: &[Service]) -> Result<(), ExitError> {
+pub(crate) fn judge(report: &Report, wanted: f64, services: &[Service]) -> Result<(), ExitError> {
     let Some(recording) = &report.recording else {
         return Ok(());
     };
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_target_that_was_never_opened_is_named() {
-        let target = |target: &str, state| crate::probe::ProbeStatus {
+        let target = |target: &str, state| millrace_replay::probe::ProbeStatus {
             target: target.to_owned(),
             state,
             clients: None,

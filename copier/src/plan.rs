@@ -19,22 +19,21 @@ use millrace_fleet::consul::Client;
 use millrace_fleet::peers::Cluster;
 use millrace_fleet::peers::PeerList;
 use millrace_notation::address::{DefaultPort, Mapping};
+use millrace_pilot::PilotConfig;
 use millrace_proto::v1::Need;
 use millrace_proto::{ClaimSet, ClientRange};
 use millrace_recordings::feed::FeedConfig;
 use millrace_recordings::inputs::{Inputs, classify};
+use millrace_replay::local::{LocalPlan, Wanted};
+use millrace_replay::outlet::OutletConfig;
+use millrace_replay::pressure;
+use millrace_routes::copier::FlowTarget;
 use millrace_wire::Tunnels;
 
 use self::capture::{devices, ring};
 use self::engine::engine_config;
 use self::id::default_id;
-pub use self::outlet::OutletPlan;
-use self::outlet::outlet;
-use crate::local::LocalPlan;
 use crate::options::{DEFAULT_MAX_OPEN, Options, ShareOption};
-use crate::pressure;
-use millrace_pilot::PilotConfig;
-use millrace_routes::copier::FlowTarget;
 
 /// Port of router-agents that are named without one.
 const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
@@ -44,22 +43,18 @@ const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 pub struct Plan {
     /// What the engine is told.
     pub engine: Config,
-    /// The ring to open, on all devices.
-    pub ring: Option<RingConfig>,
-    /// Tunnels that are looked into there.
+    /// Where the sessions come from.
+    pub input: InputPlan,
+    /// Tunnels that are looked into on devices.
     pub tunnels: Tunnels,
     /// When the copier is under pressure.
     pub pressure: pressure::Limits,
-    /// The recording that is replayed instead.
-    pub feed: Option<FeedConfig>,
     /// This host catches the answers itself.
     pub local: Option<LocalPlan>,
     /// The share of a recording that must be delivered.
     pub min_fidelity: f64,
-    /// How packets are sent.
-    pub sender: SenderConfig,
-    /// Sending at the link layer, from this device.
-    pub outlet: OutletPlan,
+    /// How packets are sent, and what they leave through.
+    pub outlet: OutletConfig,
     /// Interceptors.
     pub interceptors: PeerList,
     /// Router-agents that must hold [`Plan::diverted`] before anything is sent.
@@ -96,6 +91,28 @@ pub struct Plan {
     pub summary: Option<Duration>,
 }
 
+/// Where the sessions come from. `R`: how far the ring is.
+#[derive(Debug, Clone)]
+pub enum InputPlan<R = RingConfig> {
+    /// The ring to open, on all devices.
+    Rings(R),
+    /// The recording that is replayed instead.
+    Recording(FeedConfig),
+}
+
+impl<R> InputPlan<R> {
+    /// Takes the ring, where there is one, a step further.
+    ///
+    /// # Errors
+    /// Those of the step.
+    pub fn with_rings<T, E>(self, step: impl FnOnce(R) -> Result<T, E>) -> Result<InputPlan<T>, E> {
+        Ok(match self {
+            Self::Rings(ring) => InputPlan::Rings(step(ring)?),
+            Self::Recording(feed) => InputPlan::Recording(feed),
+        })
+    }
+}
+
 impl Plan {
     /// Makes a plan of the options.
     ///
@@ -125,7 +142,7 @@ impl Plan {
             }
         }
         let local = match options.offline.local {
-            true => Some(LocalPlan::new(options)?),
+            true => Some(LocalPlan::new(wanted(options))?),
             false => None,
         };
         let security = match local {
@@ -140,11 +157,18 @@ impl Plan {
         if !router_agents.is_empty() {
             diverted.as_ref().map_err(Clone::clone)?;
         }
-        let (ring, feed) = match inputs {
-            Inputs::Devices(names) => (Some(ring(options, &devices(options, names)?)?), None),
-            Inputs::Files(sources) => (None, Some(feed(options, sources)?)),
+        let input = match inputs {
+            Inputs::Devices(names) => InputPlan::Rings(ring(options, &devices(options, names)?)?),
+            Inputs::Files(sources) => InputPlan::Recording(feed(options, sources)?),
         };
-        let outlet = outlet(options, local.is_some())?;
+        let outlet = OutletConfig {
+            way: outlet::way(options, local.is_some())?,
+            sender: SenderConfig {
+                max_packet: usize::from(options.sending.mtu),
+                ..SenderConfig::default()
+            },
+            targets: engine.services.iter().map(|it| it.target.ip).collect(),
+        };
         let found = [&interceptors, &router_agents];
         let searched = found.iter().any(|list| !list.clusters.is_empty());
         let cluster = cluster(options)?;
@@ -157,18 +181,13 @@ impl Plan {
             .map(|_| claim(&engine))
             .transpose()?;
         Ok(Self {
-            ring,
+            input,
             tunnels: options.capture.tunnels.on_devices(),
             pressure: pressure::Limits {
                 memory: engine.memory_limit,
                 cpu_percent: options.limits.max_cpu.map(f64::from),
             },
-            feed,
             min_fidelity: options.offline.min_fidelity.unwrap_or(1.0),
-            sender: SenderConfig {
-                max_packet: usize::from(options.sending.mtu),
-                ..SenderConfig::default()
-            },
             outlet,
             interceptors,
             diverted,
@@ -201,9 +220,25 @@ impl Plan {
 }
 
 impl Plan {
+    /// The ring to open, where live traffic is copied.
+    pub const fn ring(&self) -> Option<&RingConfig> {
+        match &self.input {
+            InputPlan::Rings(ring) => Some(ring),
+            InputPlan::Recording(_) => None,
+        }
+    }
+
+    /// What is replayed, where a recording is.
+    pub const fn recording(&self) -> Option<&FeedConfig> {
+        match &self.input {
+            InputPlan::Rings(_) => None,
+            InputPlan::Recording(feed) => Some(feed),
+        }
+    }
+
     /// A census of the connections that begin, where the filter is that of the services.
     pub fn census(&self) -> Option<Result<Census, CaptureError>> {
-        let ring = self.ring.as_ref()?;
+        let ring = self.ring()?;
         if !self.tunnels.kinds.is_empty() {
             // Nobody counts those inside tunnels.
             return None;
@@ -239,6 +274,16 @@ pub fn router_agents(options: &Options) -> Result<PeerList, ExitError> {
     };
     PeerList::parse(list, ROUTER_AGENT_PORT)
         .map_err(|error| ExitError::usage(format!("--router-agent: {error}")))
+}
+
+/// What a host that catches the answers itself is asked for.
+fn wanted(options: &Options) -> Wanted<'_> {
+    Wanted {
+        targets: options.services.iter().map(|one| one.target).collect(),
+        pool: options.client_pool.as_ref(),
+        net: options.offline.local_net.as_ref(),
+        share: options.intensity.share.and_then(ShareOption::share),
+    }
 }
 
 /// Whether targets are held back until probes come back. A host that catches the answers itself needs none.

@@ -8,19 +8,16 @@ pub use latency::{Buckets, Latency, Percentiles, Sides};
 pub use shared::Shared;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use millrace_capture::{RingStatistics, SendCounters, SendErrorKind};
-use millrace_engine::{AbortReason, Gauges, Owed, RefusalReason, Stats};
-use millrace_wire::{DecodeCounters, NotTcp};
-use serde::Serialize;
-
+use millrace_capture::{RingStatistics, SendErrorKind};
+use millrace_engine::{AbortReason, Owed, RefusalReason, Stats};
 use millrace_pilot::IntensityStatus;
 use millrace_recordings::inspect::findings::named;
 use millrace_recordings::recording::Recording;
-
-use crate::pressure::PressureStatus;
-use crate::probe::ProbeStatus;
+use millrace_replay::pressure::PressureStatus;
+use millrace_replay::probe::ProbeStatus;
+use millrace_replay::snapshot::Snapshot;
+use serde::Serialize;
 
 /// Counts by reason or kind; names are those of the metrics.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -246,44 +243,10 @@ pub struct Gate {
     pub premature: u64,
 }
 
-/// Everything a report is made from.
-pub struct Sources<'a> {
-    /// Time since the start.
-    pub elapsed: Duration,
-    /// The engine's counters.
-    pub stats: &'a Stats,
-    /// What the engine holds.
-    pub gauges: Gauges,
-    /// How much is copied.
-    pub intensity: IntensityStatus,
-    /// The capture ring's counters.
-    pub ring: RingStatistics,
-    /// Those of the rings on which this host catches answers.
-    pub answers: RingStatistics,
-    /// SYNs of clients that capture lost.
-    pub syns_lost: u64,
-    /// The decoder's counters.
-    pub decode: DecodeCounters,
-    /// What a recording holds that is not TCP.
-    pub others: &'a BTreeMap<NotTcp, u64>,
-    /// The sender's counters.
-    pub send: &'a SendCounters,
-    /// What is given up under pressure.
-    pub pressure: PressureStatus,
-    /// Batches of headers dropped by the inbox.
-    pub dropped_batches: u64,
-    /// First contact with each target.
-    pub probes: Vec<ProbeStatus>,
-    /// The recording, where one is replayed.
-    pub recording: Option<Recording>,
-    /// See [`Report::held_back`].
-    pub held_back: Option<String>,
-}
-
 impl Report {
-    /// Makes a report.
-    pub fn new(from: &Sources<'_>) -> Self {
-        let Sources { stats, ring, .. } = from;
+    /// Makes a report of what the shard shows.
+    pub fn new(from: &Snapshot<'_>) -> Self {
+        let Snapshot { stats, ring, .. } = from;
         let (fidelity, fidelity_low) = fidelity(stats, ring);
         Self {
             duration_seconds: from.elapsed.as_secs_f64(),
@@ -324,7 +287,7 @@ impl Report {
     }
 }
 
-fn sessions(from: &Sources<'_>) -> Sessions {
+fn sessions(from: &Snapshot<'_>) -> Sessions {
     let stats = from.stats;
     let gauges = &from.gauges;
     Sessions {
@@ -344,7 +307,7 @@ fn sessions(from: &Sources<'_>) -> Sessions {
     }
 }
 
-fn replicas(from: &Sources<'_>) -> Replicas {
+fn replicas(from: &Snapshot<'_>) -> Replicas {
     let stats = from.stats;
     let gauges = &from.gauges;
     Replicas {
@@ -371,7 +334,7 @@ fn replicas(from: &Sources<'_>) -> Replicas {
     }
 }
 
-fn bytes(from: &Sources<'_>) -> Bytes {
+fn bytes(from: &Snapshot<'_>) -> Bytes {
     let stats = from.stats;
     let gauges = &from.gauges;
     Bytes {
@@ -392,7 +355,7 @@ fn bytes(from: &Sources<'_>) -> Bytes {
     }
 }
 
-fn packets(from: &Sources<'_>) -> Packets {
+fn packets(from: &Snapshot<'_>) -> Packets {
     let stats = from.stats;
     Packets {
         client_segments: stats.client_segments,
@@ -409,7 +372,7 @@ fn packets(from: &Sources<'_>) -> Packets {
     }
 }
 
-fn capture(from: &Sources<'_>) -> Capture {
+fn capture(from: &Snapshot<'_>) -> Capture {
     let stats = from.stats;
     let ring = &from.ring;
     let decode = &from.decode;
@@ -431,7 +394,7 @@ fn capture(from: &Sources<'_>) -> Capture {
     }
 }
 
-fn send(from: &Sources<'_>) -> Send {
+fn send(from: &Snapshot<'_>) -> Send {
     Send {
         packets: from.send.packets,
         bytes: from.send.bytes,

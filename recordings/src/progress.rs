@@ -14,7 +14,7 @@ const BAR_WIDTH: usize = 24;
 
 /// Shows how far a replay is, on stderr.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     rounds: u32,
     begun: Instant,
     next: Instant,
@@ -24,7 +24,7 @@ pub struct Progress {
 
 impl Progress {
     /// For files that are read so often.
-    pub fn new(rounds: u32) -> Self {
+    pub(crate) fn new(rounds: u32) -> Self {
         let now = Instant::now();
         Self {
             rounds,
@@ -37,7 +37,13 @@ impl Progress {
 
     /// Shows the state, if it is time: which part of this round was handed over, if that is known,
     /// and whether all of all rounds was.
-    pub fn show(&mut self, rounds_done: u32, within: Option<f64>, over: bool, engine: &Engine) {
+    pub(crate) fn show(
+        &mut self,
+        rounds_done: u32,
+        within: Option<f64>,
+        over: bool,
+        engine: &Engine,
+    ) {
         let now = Instant::now();
         if now < self.next {
             return;
@@ -77,7 +83,7 @@ impl Progress {
     }
 
     /// Leaves the terminal's line.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if std::mem::take(&mut self.drawn) {
             let _ = writeln!(std::io::stderr());
         }

@@ -28,31 +28,31 @@ struct Place {
 
 /// A packet as the feed takes it.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// Nanoseconds since 1970.
-    pub timestamp: u64,
+    pub(crate) timestamp: u64,
     /// How it begins.
-    pub link: LinkType,
+    pub(crate) link: LinkType,
     /// Its length on the wire.
-    pub original_len: u32,
+    pub(crate) original_len: u32,
     /// What was captured.
-    pub data: &'a [u8],
+    pub(crate) data: &'a [u8],
 }
 
 /// Packets in their order.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     bytes: Vec<u8>,
     places: Vec<Place>,
     next: usize,
     /// Packets of link types that are not understood.
-    pub foreign: u64,
+    pub(crate) foreign: u64,
     /// Files that could not be read to their end, each once.
-    pub problems: Vec<FileError>,
+    pub(crate) problems: Vec<FileError>,
     /// The files end with this batch.
-    pub ends_round: bool,
+    pub(crate) ends_round: bool,
     /// Packets that the recorder lost, as far as was read and the files say.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
     /// The bytes of all files that had been read before it and behind it, and that there are in
     /// all; `None`: nobody knows, as with a pipe among them.
     span: Option<(u64, u64, u64)>,
@@ -60,7 +60,7 @@ pub struct Batch {
 
 impl Batch {
     /// The next packet, not taken yet.
-    pub fn peek(&self) -> Option<Packet<'_>> {
+    pub(crate) fn peek(&self) -> Option<Packet<'_>> {
         let place = self.places.get(self.next)?;
         Some(Packet {
             timestamp: place.timestamp,
@@ -71,7 +71,7 @@ impl Batch {
     }
 
     /// Which part of the files lies before the next packet; `None` if nobody knows.
-    pub fn part(&self) -> Option<f64> {
+    pub(crate) fn part(&self) -> Option<f64> {
         let (from, to, total) = self.span?;
         let within = match self.places.len() {
             0 => 1.0,
@@ -82,7 +82,7 @@ impl Batch {
     }
 
     /// Takes it.
-    pub const fn advance(&mut self) {
+    pub(crate) const fn advance(&mut self) {
         self.next += 1;
     }
 
@@ -143,7 +143,7 @@ impl Batch {
 
 /// What a reader has to give.
 #[derive(Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// Packets.
     Batch(Batch),
     /// Nothing at the moment.
@@ -154,7 +154,7 @@ pub enum Next {
 
 /// The receiving end of a reader.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     batches: Receiver<Batch>,
     used: SyncSender<Batch>,
 }
@@ -167,7 +167,11 @@ impl Reader {
     /// # Errors
     /// A file that cannot be opened or is no packet file; or that is to be read twice and cannot
     /// be.
-    pub fn start(sources: Vec<Source>, rounds: u32, waker: Waker) -> Result<Self, ExitError> {
+    pub(crate) fn start(
+        sources: Vec<Source>,
+        rounds: u32,
+        waker: Waker,
+    ) -> Result<Self, ExitError> {
         if rounds > 1
             && let Some(once) = sources.iter().find(|source| !source.is_repeatable())
         {
@@ -197,7 +201,7 @@ impl Reader {
     }
 
     /// The next batch, without waiting for it.
-    pub fn next(&self) -> Next {
+    pub(crate) fn next(&self) -> Next {
         match self.batches.try_recv() {
             Ok(batch) => Next::Batch(batch),
             Err(TryRecvError::Empty) => Next::NotYet,
@@ -206,7 +210,7 @@ impl Reader {
     }
 
     /// Gives a batch back, so that its memory is used again.
-    pub fn give_back(&self, batch: Batch) {
+    pub(crate) fn give_back(&self, batch: Batch) {
         // With no room for it, or nobody who needs it, its memory is simply free.
         drop(self.used.try_send(batch));
     }

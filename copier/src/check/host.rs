@@ -3,10 +3,10 @@
 use millrace_capture::{Device, check_privilege};
 use millrace_daemon::check::{Verdict, host};
 use millrace_notation::address::Mapping;
+use millrace_replay::conntrack::Table;
+use millrace_replay::outlet;
 
 use super::Subject;
-use crate::conntrack::Table;
-use crate::outlet;
 use crate::sockets::{Listeners, ports, where_to_look};
 
 /// Ports of services that begin with TLS (the service name registry of RFC 6335).
@@ -34,7 +34,7 @@ pub(super) fn report(subject: &Subject) -> Verdict {
 }
 
 pub(super) fn devices(subject: &Subject) -> Verdict {
-    let Some(ring) = &subject.plan.ring else {
+    let Some(ring) = subject.plan.ring() else {
         return Verdict::ok("a recording is replayed");
     };
     let is_captured = |device: &Device| ring.devices.contains(&device.name);
@@ -58,7 +58,7 @@ pub(super) fn listener(subject: &Subject) -> Verdict {
         return Verdict::ok("this host is not where the live service must listen");
     };
     // What a proxy on this host speaks to comes by on loopback.
-    let ring = subject.plan.ring.iter();
+    let ring = subject.plan.ring().into_iter();
     let on_loopback = ring.flat_map(|it| &it.devices).any(|it| it == "lo");
     // Services of other hosts come from a mirror.
     let own = |it: &&Mapping| it.live_ip.is_none_or(|ip| here.has(ip));
@@ -88,7 +88,7 @@ pub(super) fn tls(subject: &Subject) -> Verdict {
 }
 
 pub(super) fn conntrack(subject: &Subject) -> Verdict {
-    if let Err(error) = outlet::refuse_tracked(&subject.plan) {
+    if let Err(error) = outlet::refuse_tracked(&subject.plan.outlet) {
         return Verdict::error(&error);
     }
     match Table::of_this_host() {

@@ -164,7 +164,7 @@ impl Subject {
 
     /// Whether live traffic is copied, not a recording.
     fn is_live(&self) -> bool {
-        self.plan.ring.is_some()
+        self.plan.ring().is_some()
     }
 
     /// Whoever is connected to the live services now.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use millrace_capture::{NextHopConfig, NextHops};
 use millrace_daemon::check::Verdict;
+use millrace_replay::outlet::Way;
+use millrace_replay::probe::knock::knock;
+use millrace_replay::probe::verdict::Knock;
 
 use super::Subject;
 use crate::addresses;
-use crate::plan::OutletPlan;
-use crate::probe::knock::knock;
-use crate::probe::verdict::Knock;
 
 /// How long next hops are waited for, at most.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -48,9 +48,9 @@ pub(super) fn route(subject: &Subject) -> Verdict {
     if subject.plan.local.is_some() {
         return Verdict::ok("answers are caught on this host");
     }
-    let config = match &subject.plan.outlet {
-        OutletPlan::Link(config) => config.clone(),
-        OutletPlan::Auto { .. } | OutletPlan::Routed { .. } => NextHopConfig::any_ethernet(),
+    let config = match &subject.plan.outlet.way {
+        Way::Link(config) => config.clone(),
+        Way::Auto { .. } | Way::Routed { .. } => NextHopConfig::any_ethernet(),
     };
     let hops = match NextHops::start(config.clone()) {
         Ok(hops) => hops,
@@ -80,7 +80,7 @@ pub(super) fn route(subject: &Subject) -> Verdict {
 }
 
 pub(super) fn mtu(subject: &Subject) -> Verdict {
-    let largest = subject.plan.sender.max_packet;
+    let largest = subject.plan.outlet.sender.max_packet;
     for target in targets(subject) {
         let Ok(Some((device, mtu))) = NextHops::device_to(target.ip()) else {
             continue;

@@ -30,7 +30,7 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
     let several = most > Intensity::ONE || plan.pilot.factor > 1;
     let keeps_clients = matches!(plan.engine.sources, SourcePool::Clients);
     let block = plan.engine.space(true).capacity().per_address;
-    let live = plan.feed.is_none();
+    let live = plan.ring().is_some();
     note(
         options.common.insecure && plan.local.is_some(),
         "--insecure is not needed with --local: there is no other Millrace daemon to talk to",

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use millrace_engine::{Intensity, SourcePool};
 use millrace_notation::address::Mapping;
-
-use crate::local::plan::Way;
-use crate::options::Options;
-use crate::plan::{OutletPlan, Plan};
 use millrace_notation::units;
 use millrace_pilot::guard::Action;
 use millrace_pilot::ramp::Stage;
+use millrace_replay::local;
+use millrace_replay::outlet::Way;
+
+use crate::options::Options;
+use crate::plan::Plan;
 
 /// Titles and their lines.
 pub(super) fn sections(options: &Options, plan: &Plan) -> Vec<(&'static str, Vec<String>)> {
@@ -49,7 +50,7 @@ fn services(options: &Options) -> Vec<String> {
 }
 
 fn input(options: &Options, plan: &Plan) -> Vec<String> {
-    if let Some(feed) = &plan.feed {
+    if let Some(feed) = plan.recording() {
         let speed = match feed.speed {
             speed if speed.is_infinite() => "as fast as the target answers".to_owned(),
             1.0 => "at the speed at which it was recorded".to_owned(),
@@ -71,7 +72,7 @@ fn input(options: &Options, plan: &Plan) -> Vec<String> {
         return lines;
     }
     let mut lines: Vec<String> = Vec::new();
-    if let Some(ring) = &plan.ring {
+    if let Some(ring) = plan.ring() {
         lines.push(format!(
             "captured on {}, with a buffer of {} MB in all",
             ring.names(),
@@ -206,18 +207,16 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
 
 fn sending(options: &Options, plan: &Plan) -> Vec<String> {
     let past = "past this host's firewall and connection tracking";
-    let way = match &plan.outlet {
-        OutletPlan::Link(hops) => {
+    let way = match &plan.outlet.way {
+        Way::Link(hops) => {
             let device = hops.device.as_deref().unwrap_or_default();
             format!("at the link layer from {device}, {past}")
         }
-        OutletPlan::Auto { .. } => format!(
+        Way::Auto { .. } => format!(
             "at the link layer, {past}; through its routing if the way to a target leads out of another device than \
              an Ethernet"
         ),
-        OutletPlan::Routed { .. } => {
-            "through this host's routing, as packets of its own".to_owned()
-        }
+        Way::Routed { .. } => "through this host's routing, as packets of its own".to_owned(),
     };
     let order = if plan.engine.gate {
         "each request when the target has answered the one before, after the client's own pause"
@@ -234,11 +233,13 @@ fn sending(options: &Options, plan: &Plan) -> Vec<String> {
 fn answers(options: &Options, plan: &Plan) -> Vec<String> {
     if let Some(local) = &plan.local {
         return vec![match &local.way {
-            Way::Tun => "this host catches them itself, in a tun device".to_owned(),
-            Way::Shield(_) => "this host catches them itself; an nftables table keeps its own TCP \
+            local::Way::Tun => "this host catches them itself, in a tun device".to_owned(),
+            local::Way::Shield(_) => {
+                "this host catches them itself; an nftables table keeps its own TCP \
                                from answering them"
-                .to_owned(),
-            Way::Pool(_) => {
+                    .to_owned()
+            }
+            local::Way::Pool(_) => {
                 "this host catches them itself: the network must bring what is sent to \
                              the client pool to it"
                     .to_owned()
@@ -279,10 +280,7 @@ fn answers(options: &Options, plan: &Plan) -> Vec<String> {
 
 fn limits(options: &Options, plan: &Plan) -> Vec<String> {
     let limits = &options.limits;
-    let buffer = plan
-        .ring
-        .as_ref()
-        .map_or(0, |ring| ring.buffer_bytes as u64);
+    let buffer = plan.ring().map_or(0, |ring| ring.buffer_bytes as u64);
     let memory = (plan.pressure.memory + buffer) >> 20;
     let mut lines = vec![format!(
         "{memory} MB of memory; {} s without an answer end a copy, {} s of silence a session; at the end \

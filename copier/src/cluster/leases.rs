@@ -1,5 +1,11 @@
 //! What this copier has from Consul for a time, and whether it may send by that.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_pilot::{FleetPlan, Note};
+use millrace_replay::consent::{Cluster, Consent};
+
 use super::plan::ClusterPlan;
 use super::share::Claim;
 
@@ -12,20 +18,8 @@ pub struct Leases {
     pub plan: ClusterPlan,
 }
 
-/// Whether it may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consent {
-    /// Nothing is against it.
-    Given,
-    /// The sources may be another copier's.
-    NoShare,
-    /// It is not known how much may be sent.
-    NoPlan,
-}
-
-impl Leases {
-    /// Whether it may send at this moment.
-    pub fn consent(&self) -> Consent {
+impl Cluster for Leases {
+    fn consent(&self) -> Consent {
         if !self.share.is_valid() {
             Consent::NoShare
         } else if !self.plan.is_valid() || !self.plan.is_noted() {
@@ -33,5 +27,21 @@ impl Leases {
         } else {
             Consent::Given
         }
+    }
+
+    fn has_lost_share(&self) -> bool {
+        self.share.is_lost()
+    }
+
+    fn plan(&self) -> Option<(Arc<FleetPlan>, Duration)> {
+        self.plan.now()
+    }
+
+    fn is_noted(&self) -> bool {
+        self.plan.is_noted()
+    }
+
+    fn note(&self, note: Note) {
+        self.plan.note(note);
     }
 }

@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use millrace_daemon::drain::DrainTrigger;
 use millrace_daemon::logging::Log;
+use millrace_pilot::Command;
+use millrace_replay::commands::Commands;
 use serde::Deserialize;
 
-use super::command::Commands;
 use crate::report::Shared;
-use millrace_pilot::Command;
 
 /// A body is a number or a ramp.
 const MAX_BODY: usize = 4096;

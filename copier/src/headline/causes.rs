@@ -8,9 +8,9 @@ use super::remedies;
 use super::window::Recent;
 use super::words::{delivered, down, other_way, percent, rate, unproven};
 use super::{Cause, Facts, Headline, State};
-use crate::probe::ProbeState;
 use crate::sockets::{known_obstacle, nobody, ports};
 use millrace_pilot::Mode;
+use millrace_replay::probe::ProbeState;
 
 /// Without a packet for so long, somebody must look, in seconds.
 pub(super) const SILENT: f64 = 10.0;
@@ -391,8 +391,8 @@ mod tests {
 
     use super::*;
     use crate::cluster::fleet::Known;
-    use crate::probe::ProbeStatus;
     use crate::report::{Counts, Report};
+    use millrace_replay::probe::ProbeStatus;
 
     fn target(state: ProbeState, finding: Option<&str>) -> ProbeStatus {
         ProbeStatus {

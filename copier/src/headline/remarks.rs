@@ -8,9 +8,9 @@ use super::remedies;
 use super::window::Recent;
 use super::words::{NAMED, count, down, percent, unproven};
 use super::{Facts, Remark};
-use crate::probe::ProbeState;
 use crate::report::Report;
 use crate::sockets::{nobody, ports};
+use millrace_replay::probe::ProbeState;
 
 /// So many of a hundred are worth a word.
 const PERCENT: u64 = 1;

@@ -4,8 +4,8 @@ use millrace_channel::link::LinkStatus;
 use millrace_engine::ClientKind;
 
 use super::window::Recent;
-use crate::probe::{ProbeState, ProbeStatus};
 use millrace_notation::units::shown;
+use millrace_replay::probe::{ProbeState, ProbeStatus};
 
 /// Parts of one kind that are named.
 pub(super) const NAMED: usize = 3;

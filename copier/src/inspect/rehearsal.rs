@@ -11,13 +11,14 @@ use millrace_engine::Engine;
 use millrace_recordings::feed::FeedConfig;
 use millrace_recordings::inspect::findings::{Findings, ServiceFindings};
 use millrace_recordings::rehearsal::{Rehearsed, rehearse};
+use millrace_replay::snapshot::Snapshot;
 use millrace_wire::Tunnels;
 
 use super::foretold::{Foretold, Service};
 use crate::options::Options;
 use crate::outcome;
-use crate::plan::Plan;
-use crate::report::{Report, Sources};
+use crate::plan::{InputPlan, Plan};
+use crate::report::Report;
 
 /// Where the ideal target is (RFC 5737 and 3849), unless the service itself is there, and who stands for clients on the
 /// live host's loopback address.
@@ -111,7 +112,9 @@ impl Rehearsal {
         // The same recording always comes to the same.
         plan.engine.seed = 0;
         let services = plan.engine.services.clone();
-        let feed = plan.feed.ok_or_else(cannot)?;
+        let InputPlan::Recording(feed) = plan.input else {
+            return Err(cannot());
+        };
         let feed = FeedConfig {
             tunnels: self.tunnels.clone(),
             // Each round comes to the same.
@@ -164,7 +167,7 @@ fn refuse(words: &[String]) -> Result<(), ExitError> {
 fn report(replay: &Rehearsed) -> Report {
     let Rehearsed { engine, feed } = replay;
     let decoder = feed.decoder();
-    Report::new(&Sources {
+    Report::new(&Snapshot {
         elapsed: Duration::ZERO,
         stats: engine.stats(),
         gauges: engine.gauges(),

@@ -14,8 +14,8 @@ use table::{Kind, METRICS, Metric};
 
 use crate::agents::Agents;
 use crate::headline::{Cause, Monitor};
-use crate::probe::ProbeState;
 use crate::report::{Buckets, Report, Shared};
+use millrace_replay::probe::ProbeState;
 
 /// Collects from the latest report whenever it is asked.
 #[derive(Debug)]

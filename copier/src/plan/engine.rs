@@ -8,13 +8,13 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::incarnation::random_u64;
 use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
 use millrace_notation::address::Mapping;
+use millrace_pilot::guard;
 use millrace_recordings::inputs::Inputs;
+use millrace_replay::local::LocalPlan;
 
 use super::{intensity, probes};
 use crate::addresses;
-use crate::local::LocalPlan;
 use crate::options::{Options, ShareOption};
-use millrace_pilot::guard;
 
 /// Longer than any recording.
 const ENDLESS: Duration = Duration::from_secs(10 * 365 * 86_400);

@@ -1,31 +1,15 @@
-//! What packets leave through.
+//! What packets leave through, as the operator wrote it.
 
 use std::collections::HashMap;
 
 use millrace_capture::{Device, MacAddress, NextHopConfig, StaticHop};
 use millrace_daemon::exit::ExitError;
 use millrace_notation::address::Mac;
+use millrace_replay::outlet::Way;
 
 use crate::options::{Options, Output};
 
-/// What packets leave through.
-#[derive(Clone, Debug)]
-pub enum OutletPlan {
-    /// At the link layer if all targets can be reached so, else the host's routing.
-    Auto {
-        /// Whether the host's routing may be used though it tracks connections.
-        tracked: bool,
-    },
-    /// The host's routing.
-    Routed {
-        /// See [`OutletPlan::Auto`].
-        tracked: bool,
-    },
-    /// One device.
-    Link(NextHopConfig),
-}
-
-pub(super) fn outlet(options: &Options, local: bool) -> Result<OutletPlan, ExitError> {
+pub(super) fn way(options: &Options, local: bool) -> Result<Way, ExitError> {
     let sending = &options.sending;
     // What stays on this host is caught by rules of its own.
     let tracked = sending.allow_conntrack || local;
@@ -38,8 +22,8 @@ pub(super) fn outlet(options: &Options, local: bool) -> Result<OutletPlan, ExitE
             Some(mapping) => Err(ExitError::usage(format!(
                 "-x {mapping}: MAC addresses are for sending at the link layer: add -o DEVICE"
             ))),
-            None if local || sending.output == Output::Routed => Ok(OutletPlan::Routed { tracked }),
-            None => Ok(OutletPlan::Auto { tracked }),
+            None if local || sending.output == Output::Routed => Ok(Way::Routed { tracked }),
+            None => Ok(Way::Auto { tracked }),
         };
     };
     let found = Device::find(device).map_err(|error| ExitError::start(error.to_string()))?;
@@ -62,7 +46,7 @@ pub(super) fn outlet(options: &Options, local: bool) -> Result<OutletPlan, ExitE
             fixed.insert(mapping.target.ip(), hop);
         }
     }
-    Ok(OutletPlan::Link(NextHopConfig {
+    Ok(Way::Link(NextHopConfig {
         fixed,
         ..NextHopConfig::new(device.clone())
     }))

@@ -34,14 +34,14 @@ struct Answer {
 
 /// The target.
 #[derive(Debug, Default)]
-pub struct IdealTarget {
+pub(crate) struct IdealTarget {
     connections: HashMap<ReplicaKey, Connection>,
     answers: VecDeque<Answer>,
 }
 
 impl IdealTarget {
     /// Takes a packet.
-    pub fn take(&mut self, now: Time, packet: &Transmit<'_>) {
+    pub(crate) fn take(&mut self, now: Time, packet: &Transmit<'_>) {
         let (key, header) = (packet.key, &packet.header);
         if header.flags.has(Flags::RST) {
             self.connections.remove(&key);
@@ -80,17 +80,17 @@ impl IdealTarget {
     }
 
     /// The connection is over.
-    pub fn forget(&mut self, key: ReplicaKey) {
+    pub(crate) fn forget(&mut self, key: ReplicaKey) {
         self.connections.remove(&key);
     }
 
     /// When its next packet arrives.
-    pub fn poll_timeout(&self) -> Option<Time> {
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
         self.answers.front().map(|answer| answer.at)
     }
 
     /// Hands over the packets that have arrived.
-    pub fn deliver(&mut self, now: Time, engine: &mut Engine) {
+    pub(crate) fn deliver(&mut self, now: Time, engine: &mut Engine) {
         while let Some(answer) = self.answers.pop_front_if(|answer| answer.at <= now) {
             let flow = FlowRef::Id(answer.key.flow_id());
             engine.target_header(now, flow, &answer.header, answer.payload_len);

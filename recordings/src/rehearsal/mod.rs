@@ -78,7 +78,10 @@ fn exchange(now: Time, engine: &mut Engine, target: &mut IdealTarget) {
     while let Some(event) = engine.poll_event() {
         match event {
             Event::FlowClosed { key } => target.forget(key),
-            Event::FlowOpened { .. } | Event::TargetSilent(_) | Event::Misdirected { .. } => {}
+            Event::FlowOpened { .. }
+            | Event::TargetSilent(_)
+            | Event::ConversationFailed { .. }
+            | Event::Misdirected { .. } => {}
         }
     }
 }

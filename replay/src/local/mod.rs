@@ -13,16 +13,16 @@
 //!   addresses to this host. The kernel forwards nothing and answers nothing for addresses that it
 //!   does not have, so nothing is set up.
 //!
-//! - [`plan`]: which of these it is, checked before anything is touched.
-//! - [`setup`]: does it.
-//! - [`shield`]: the nftables table.
-//! - [`answers`]: the answers, captured where they arrive.
+//! - `plan`: which of these it is, checked before anything is touched.
+//! - `setup`: does it.
+//! - `shield`: the nftables table.
+//! - `answers`: the answers, captured where they arrive.
 
-pub mod answers;
-pub mod plan;
-pub mod setup;
-pub mod shield;
+mod answers;
+mod plan;
+mod setup;
+mod shield;
 
 pub use answers::Answers;
-pub use plan::LocalPlan;
+pub use plan::{LocalPlan, Wanted, Way};
 pub use setup::Local;

@@ -1,23 +1,23 @@
-//! The shard: one thread that owns the engine and the sender. Packets reach it through the intake.
+//! The shard: one thread that owns the engine and the sender. Packets reach it through its input.
 //!
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
-//! goes into bounded queues; what it shows to others is a report that it replaces now and then.
+//! goes into bounded queues; now and then it shows how it stands.
 //!
-//! - `input` and `output`: what it takes in, and what it puts out.
+//! - `messages`: what it takes in of links. `output`: what it puts out.
 //! - `losses`: says so when capture loses frames.
 //! - `packets`: packets as the engine has them, and as the sender and the interceptors do.
 //! - `standstill`: says so when nothing is sent because a router-agent or interceptor does not vouch for
 //!   its host.
 //! - `steer`: what the pilot sees, and what it decides.
 
-mod input;
 mod losses;
+mod messages;
 mod output;
 mod packets;
 mod standstill;
 mod steer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,26 +29,24 @@ use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
 use millrace_daemon::service_manager::Heart;
 use millrace_engine::{Engine, Time};
-use millrace_recordings::feed::{Feed, Step};
-use millrace_wire::{NotTcp, PacketBuilder};
+use millrace_pilot::{Pilot, PilotConfig, Sight};
+use millrace_routes::copier::{InterceptorId, LinkId};
+use millrace_wire::PacketBuilder;
 
 use self::losses::Losses;
 use self::standstill::Standstill;
-use crate::agents::Agents;
+use crate::answers::AnswerSource;
 use crate::clock::Clock;
-use crate::cluster::leases::{Consent, Leases};
-use crate::control::Commands;
-use crate::diversion::Diversion;
-use crate::inbox::{Inbox, Input};
-use crate::intake::{Batch, Intake};
-use crate::local::Answers;
+use crate::commands::Commands;
+use crate::consent::{Cluster, Consent};
+use crate::diversion::{Diversion, Diverters};
+use crate::inbox::{Inbox, Message};
+use crate::input::Input;
 use crate::moderation::Moderation;
 use crate::pressure::Governor;
 use crate::probe::Prober;
-use crate::report::{Report, Shared, Sources};
 use crate::routes::{Routes, moment};
-use millrace_pilot::{Pilot, PilotConfig, Sight};
-use millrace_routes::copier::{InterceptorId, LinkId};
+use crate::snapshot::Snapshot;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -58,13 +56,8 @@ const RETRY_SLEEP: Duration = Duration::from_millis(5);
 /// gathered for so long.
 const LOOKS_A_SECOND: u32 = 12_500;
 const GATHER: Duration = Duration::from_micros(100);
-/// Before it drains, the shard takes in what was captured: until it has found nothing so many times,
-/// this far apart, and for no longer than this.
-const QUIET_LOOKS: u32 = 4;
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
-/// How often the report is replaced.
-const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it shows how it stands.
+const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 /// Packets sent before what was captured is looked at again.
 const PACKETS_IN_A_ROW: usize = 64;
 
@@ -72,15 +65,9 @@ const PACKETS_IN_A_ROW: usize = 64;
 pub struct Shard {
     clock: Clock,
     engine: Engine,
-    intake: Option<Intake>,
-    batch: Batch,
-    /// How long the last batch of captured packets had waited.
-    lag: Duration,
+    input: Input,
     governor: Governor,
-    feed: Option<Feed>,
-    answers: Option<Answers>,
-    /// When the feed's next packet is due.
-    feed_at: Time,
+    answers: AnswerSource,
     builder: PacketBuilder,
     sender: Sender,
     routes: Routes,
@@ -91,18 +78,18 @@ pub struct Shard {
     pilot: Pilot,
     sight: Sight<LinkId>,
     commands: Commands,
-    agents: Agents,
-    leases: Leases,
+    diverters: Box<dyn Diverters>,
+    cluster: Box<dyn Cluster>,
     inbox: Arc<Inbox>,
-    inputs: VecDeque<Input>,
+    messages: VecDeque<Message>,
     moderation: Moderation,
     looks: Pace,
     pace: Pace,
     waker: Waker,
     drain: DrainWatch,
     grace: Duration,
-    shared: Shared,
-    report_at: Instant,
+    show: Show,
+    show_at: Instant,
     losses: Losses,
     standstill: Standstill,
     steer_at: Instant,
@@ -110,18 +97,19 @@ pub struct Shard {
     heart: Heart,
 }
 
+/// Takes what the shard shows of itself.
+pub type Show = Box<dyn Fn(&Snapshot<'_>) + Send>;
+
 /// The parts of a shard, open and ready.
 pub struct Parts {
     /// The engine.
     pub engine: Engine,
-    /// What is captured on the devices that carry the live services.
-    pub intake: Option<Intake>,
+    /// Where the sessions come from.
+    pub input: Input,
     /// Keeps order under pressure.
     pub governor: Governor,
-    /// A recording in place of what rings capture.
-    pub feed: Option<Feed>,
-    /// Answers that this host catches itself.
-    pub answers: Option<Answers>,
+    /// Where the targets' answers come from.
+    pub answers: AnswerSource,
     /// The sender.
     pub sender: Sender,
     /// Whether targets are held back until a probe has come back.
@@ -131,9 +119,9 @@ pub struct Parts {
     /// What operators ask for.
     pub commands: Commands,
     /// Who keeps responses from the real clients.
-    pub agents: Agents,
-    /// What it needs of Consul to send.
-    pub leases: Leases,
+    pub diverters: Box<dyn Diverters>,
+    /// Who else lets it send, and how much.
+    pub cluster: Box<dyn Cluster>,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
@@ -144,8 +132,8 @@ pub struct Parts {
     pub drain: DrainWatch,
     /// Time for open sessions to finish.
     pub grace: Duration,
-    /// Where it shows its report.
-    pub shared: Shared,
+    /// Is shown several times a second how it stands, and once more at its end.
+    pub show: Show,
     /// Where it says which targets can be copied to.
     pub readiness: Readiness,
     /// Shows that it lives.
@@ -170,13 +158,9 @@ impl Shard {
         Self {
             clock,
             engine: parts.engine,
-            intake: parts.intake,
-            batch: Batch::default(),
-            lag: Duration::ZERO,
+            input: parts.input,
             governor: parts.governor,
-            feed: parts.feed,
             answers: parts.answers,
-            feed_at: Time::NEVER,
             builder: PacketBuilder::new(),
             sender: parts.sender,
             routes: Routes::default(),
@@ -186,18 +170,18 @@ impl Shard {
             sight: Sight::new(window),
             pilot,
             commands: parts.commands,
-            agents: parts.agents,
-            leases: parts.leases,
+            diverters: parts.diverters,
+            cluster: parts.cluster,
             inbox: parts.inbox,
-            inputs: VecDeque::new(),
+            messages: VecDeque::new(),
             moderation: parts.moderation,
             looks: Pace::default(),
             pace: Pace::prompt(LOOKS_A_SECOND),
             waker: parts.waker,
             drain: parts.drain,
             grace: parts.grace,
-            shared: parts.shared,
-            report_at: now,
+            show: parts.show,
+            show_at: now,
             losses: Losses::default(),
             standstill: Standstill::default(),
             steer_at: now,
@@ -206,8 +190,8 @@ impl Shard {
         }
     }
 
-    /// Works until it is told to end; gives the final report.
-    pub fn run(mut self) -> Report {
+    /// Works until it is told to end.
+    pub fn run(mut self) {
         sleep_precisely();
         let mut end_by = None;
         loop {
@@ -215,13 +199,12 @@ impl Shard {
                 Stage::Running => {}
                 Stage::Draining => {
                     if end_by.is_none() {
-                        self.catch_up();
+                        self.input
+                            .catch_up(&self.clock, &mut self.engine, &mut self.pace);
                     }
                     let deadline = *end_by.get_or_insert_with(|| {
                         self.engine.drain();
-                        if let Some(feed) = &mut self.feed {
-                            feed.interrupt(self.clock.now(), &mut self.engine);
-                        }
+                        self.input.interrupt(self.clock.now(), &mut self.engine);
                         tracing::info!("draining: no new sessions, open ones finish");
                         Instant::now() + self.grace
                     });
@@ -232,24 +215,26 @@ impl Shard {
                 Stage::Exit => break,
             }
             let captured = self.capture();
-            self.take_inputs();
+            self.take_messages();
             let now = self.clock.now();
-            let answered = self.take_answers(now);
+            let diverted = self.diversion == Diversion::Held;
+            let answered = self.answers.take(now, &mut self.engine, diverted);
             // Without answers, or sources of its own, nothing can be finished.
-            if self.answers.as_ref().is_some_and(Answers::is_lost) || self.leases.share.is_lost() {
+            if self.answers.is_lost() || self.cluster.has_lost_share() {
                 break;
             }
-            let fed = self.feed(now);
+            let mode = self.pilot.mode();
+            let fed = self.input.feed(now, &mut self.engine, mode);
             self.engine.timeout(now);
-            let guarded = self.agents.keep_all_clients();
+            let guarded = self.diverters.keep_all_clients();
             self.prober
                 .advance(now, &mut self.engine, &mut self.routes, guarded);
             self.ask_agents(now);
             let unsent = self.put_out(now);
             self.flush();
             self.steer();
-            self.publish(false);
-            if self.is_finished(now) {
+            self.show_if_time();
+            if self.input.is_finished(now, &self.engine) {
                 break;
             }
             if !captured && !answered && !fed && !unsent {
@@ -259,26 +244,10 @@ impl Shard {
         self.end()
     }
 
-    /// Takes in what is due of a recording. Says whether there is more.
-    fn feed(&mut self, now: Time) -> bool {
-        let Some(feed) = &mut self.feed else {
-            return false;
-        };
-        let mode = self.pilot.mode();
-        let step = feed.step(now, &mut self.engine, mode);
-        feed.show(&self.engine);
-        self.feed_at = match step {
-            Step::At(time) => time,
-            Step::More | Step::Reading | Step::Waiting | Step::Over => Time::NEVER,
-        };
-        step == Step::More
-    }
-
-    /// Whether a recording is replayed to its end.
-    fn is_finished(&mut self, now: Time) -> bool {
-        self.feed
-            .as_mut()
-            .is_some_and(|feed| feed.is_finished(now, &self.engine))
+    /// Takes in a batch of captured packets. Says whether there was one.
+    fn capture(&mut self) -> bool {
+        self.input
+            .capture(&self.clock, &mut self.engine, &mut self.pace)
     }
 
     /// Unless responses are kept from the real clients, nothing begins; once they are not any more,
@@ -287,7 +256,7 @@ impl Shard {
         self.obey_plan_first();
         // Before it is asked whether anything may be sent: what is vouched for is not vouched for later.
         let (time, at) = (Instant::now(), BootTime::now());
-        let consent = self.leases.consent();
+        let consent = self.cluster.consent();
         let diversion = if self.routes.is_unsafe() {
             Diversion::Lapsed
         } else {
@@ -303,35 +272,17 @@ impl Shard {
 
     /// Whether agents and Consul let this copier send at this moment.
     fn leave_to_send(&self) -> Diversion {
-        match self.leases.consent() {
-            Consent::Given => self.agents.diversion(),
+        match self.cluster.consent() {
+            Consent::Given => self.diverters.diversion(),
             Consent::NoShare | Consent::NoPlan => Diversion::Lapsed,
         }
     }
 
     /// What the plan says now is obeyed before anything is sent by it.
     fn obey_plan_first(&mut self) {
-        if !self.leases.plan.is_noted() {
+        if !self.cluster.is_noted() {
             self.steer_at = Instant::now();
             self.steer();
-        }
-    }
-
-    /// Takes in what was captured until now: connections that began before the copier was told to end
-    /// are not new ones.
-    fn catch_up(&mut self) {
-        if self.intake.is_none() {
-            return;
-        }
-        let deadline = Instant::now() + LONGEST_CATCH_UP;
-        let mut quiet = 0;
-        while quiet < QUIET_LOOKS && Instant::now() < deadline {
-            if self.capture() {
-                quiet = 0;
-            } else {
-                quiet += 1;
-                std::thread::sleep(LOOK_AGAIN);
-            }
         }
     }
 
@@ -341,7 +292,7 @@ impl Shard {
             .engine
             .poll_timeout()
             .map_or(LONGEST_SLEEP, |time| time.since(now))
-            .min(self.feed_at.since(now));
+            .min(self.input.due().since(now));
         let due = self.routes.poll_timeout(moment(now));
         let others = [
             due.map(|due| due.saturating_sub(moment(now))),
@@ -353,9 +304,9 @@ impl Shard {
             std::thread::sleep(rest.min(timer));
             return;
         }
-        let captured = self.intake.as_ref().map(Intake::waker);
+        let captured = self.input.waker();
         let mut fds: Vec<_> = captured.map(AsFd::as_fd).into_iter().collect();
-        fds.extend(self.answers.iter().flat_map(Answers::fds));
+        fds.extend(self.answers.fds());
         let waker = fds.len();
         let rest = self.looks.rest(Instant::now(), self.moderation.window());
         if rest.is_none() {
@@ -379,73 +330,60 @@ impl Shard {
         }
     }
 
-    fn publish(&mut self, now: bool) {
-        let time = Instant::now();
-        if now || time >= self.report_at {
-            self.report_at = time + REPORT_INTERVAL;
-            self.heart.beat();
-            // A ring that fails while others keep this thread from sleeping is found here.
-            if let Some(answers) = &mut self.answers {
-                answers.suspect();
-            }
-            let report = self.report();
-            self.losses.tell(time, report.capture.dropped);
-            self.prober.show_readiness();
-            self.shared.replace(report);
+    fn show_if_time(&mut self) {
+        if Instant::now() >= self.show_at {
+            self.show();
         }
     }
 
-    fn report(&mut self) -> Report {
-        let captured = self.intake.as_ref().map(Intake::counts);
-        let captured = captured.unwrap_or_default();
-        let mut decode = captured.decode;
-        let answers = self.answers.as_mut().map(Answers::statistics);
-        let none = BTreeMap::new();
-        let mut others: &BTreeMap<NotTcp, u64> = &none;
-        if let Some(feed) = &self.feed {
-            decode = feed.decoder().counters();
-            others = feed.decoder().others();
-        }
-        Report::new(&Sources {
+    /// Shows how it stands.
+    fn show(&mut self) {
+        let time = Instant::now();
+        self.show_at = time + SHOW_INTERVAL;
+        self.heart.beat();
+        // A ring that fails while others keep this thread from sleeping is found here.
+        self.answers.suspect();
+        let (captured, answers) = (self.input.counts(), self.answers.statistics());
+        let dropped = captured.ring.dropped + answers.dropped;
+        self.losses.tell(time, dropped);
+        self.prober.show_readiness();
+        (self.show)(&Snapshot {
             elapsed: self.clock.elapsed(),
             stats: self.engine.stats(),
             gauges: self.engine.gauges(),
             intensity: self.pilot.status(),
             ring: captured.ring,
-            answers: answers.unwrap_or_default(),
+            answers,
             syns_lost: captured.syns_lost,
-            decode,
-            others,
+            decode: captured.decode,
+            others: self.input.others(),
             pressure: self.governor.status(),
             send: self.sender.counters(),
             dropped_batches: self.inbox.dropped_batches(),
             probes: self.prober.status(),
-            recording: self.feed.as_ref().map(Feed::recording),
+            recording: self.input.figures(),
             held_back: match self.drain.stage() {
                 Stage::Running => self.routes.held_back(),
                 Stage::Draining | Stage::Exit => {
                     Some("it is ending: open sessions finish".to_owned())
                 }
             },
-        })
+        });
     }
 
     /// Resets what is still open, so that targets need not wait for time-outs.
-    fn end(mut self) -> Report {
+    fn end(mut self) {
         // What waits was captured, and counts.
         while self.capture() {}
         let now = self.clock.now();
-        if let Some(feed) = &mut self.feed {
-            feed.end_show();
-        }
+        self.input.end_show();
         self.engine.shutdown(now);
         self.engine.timeout(now);
         while self.put_out(now) {
             self.flush();
         }
         self.flush();
-        self.publish(true);
-        self.report()
+        self.show();
     }
 }
 

@@ -36,12 +36,12 @@ impl Answers {
     }
 
     /// Whether this host's own TCP gets the answers too, so that nothing may be sent any more.
-    pub const fn is_lost(&self) -> bool {
+    pub(crate) const fn is_lost(&self) -> bool {
         self.lost
     }
 
     /// Hands the engine what has come. Says whether there is more.
-    pub fn take(&mut self, now: Time, engine: &mut Engine) -> bool {
+    pub(crate) fn take(&mut self, now: Time, engine: &mut Engine) -> bool {
         if now >= self.check_at {
             self.check_at = now + CHECK_INTERVAL;
             if let Err(error) = self.local.check() {
@@ -57,19 +57,19 @@ impl Answers {
     }
 
     /// What to sleep on.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.taps.iter().filter_map(Tap::fd)
     }
 
     /// Has failed rings found.
-    pub fn suspect(&mut self) {
+    pub(crate) fn suspect(&mut self) {
         for tap in &mut self.taps {
             tap.suspect();
         }
     }
 
     /// What the rings counted, summed.
-    pub fn statistics(&mut self) -> RingStatistics {
+    pub(crate) fn statistics(&mut self) -> RingStatistics {
         let mut sum = RingStatistics::default();
         for tap in &mut self.taps {
             sum += tap.statistics();

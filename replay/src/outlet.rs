@@ -1,42 +1,70 @@
 //! What packets leave through. Its sockets are opened before privileges are given up: the kernel
 //! grants a buffer beyond its own limit only to CAP_NET_ADMIN.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use millrace_capture::{CaptureError, LinkSocket, NextHopConfig, NextHops, Sender};
+use millrace_capture::{CaptureError, LinkSocket, NextHopConfig, NextHops, Sender, SenderConfig};
 use millrace_daemon::exit::ExitError;
 
 use crate::conntrack;
-use crate::plan::{OutletPlan, Plan};
 
 /// How long the next hops to all targets are waited for at the start.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
 
+/// What packets are to leave through.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// At the link layer if all targets can be reached so, else the host's routing.
+    Auto {
+        /// Whether the host's routing may be used though it tracks connections.
+        tracked: bool,
+    },
+    /// The host's routing.
+    Routed {
+        /// See [`Way::Auto`].
+        tracked: bool,
+    },
+    /// One device.
+    Link(NextHopConfig),
+}
+
+/// How packets are sent, and whereto.
+#[derive(Clone, Debug)]
+pub struct OutletConfig {
+    /// What they leave through.
+    pub way: Way,
+    /// How large they are, and what may wait.
+    pub sender: SenderConfig,
+    /// The targets' addresses.
+    pub targets: Vec<IpAddr>,
+}
+
 /// Open sockets, not sending yet.
 #[derive(Debug)]
-pub(crate) enum Outlet {
+pub enum Outlet {
     /// Through the kernel's routing.
     Routed(Sender),
     /// At the link layer.
     Link(LinkSocket, NextHopConfig),
 }
 
-/// The way that a plan comes to on this host.
-enum Way {
+/// What a way comes to on this host.
+enum Found {
     /// Through the kernel's routing: why.
     Routed(String),
     /// At the link layer.
     Link(NextHopConfig),
 }
 
-impl Way {
+impl Found {
     /// # Errors
     /// When the kernel cannot be asked.
-    fn of(plan: &Plan) -> Result<Self, ExitError> {
-        Ok(match &plan.outlet {
-            OutletPlan::Link(hops) => Self::Link(hops.clone()),
-            OutletPlan::Routed { .. } => Self::Routed("-o says so".to_owned()),
-            OutletPlan::Auto { .. } => match other_than_ethernet(plan)? {
+    fn of(config: &OutletConfig) -> Result<Self, ExitError> {
+        Ok(match &config.way {
+            Way::Link(hops) => Self::Link(hops.clone()),
+            Way::Routed { .. } => Self::Routed("-o says so".to_owned()),
+            Way::Auto { .. } => match other_than_ethernet(&config.targets)? {
                 None => Self::Link(NextHopConfig::any_ethernet()),
                 Some(reason) => Self::Routed(reason),
             },
@@ -44,50 +72,48 @@ impl Way {
     }
 
     /// Refuses to send through the kernel's routing on a host that tracks connections.
-    fn refuse_tracked(&self, plan: &Plan) -> Result<(), ExitError> {
-        match (self, &plan.outlet) {
+    fn refuse_tracked(&self, way: &Way) -> Result<(), ExitError> {
+        match (self, way) {
             (Self::Link(_), _)
-            | (_, OutletPlan::Auto { tracked: true } | OutletPlan::Routed { tracked: true }) => {
-                Ok(())
-            }
+            | (_, Way::Auto { tracked: true } | Way::Routed { tracked: true }) => Ok(()),
             (Self::Routed(why), _) => conntrack::refuse(why),
         }
     }
 }
 
-/// What keeps a plan's packets from being sent, since this host would track them.
+/// What keeps packets from being sent, since this host would track them.
 ///
 /// # Errors
 /// That, with what to do; or the kernel cannot be asked.
-pub(crate) fn refuse_tracked(plan: &Plan) -> Result<(), ExitError> {
-    Way::of(plan)?.refuse_tracked(plan)
+pub fn refuse_tracked(config: &OutletConfig) -> Result<(), ExitError> {
+    Found::of(config)?.refuse_tracked(&config.way)
 }
 
 impl Outlet {
-    /// Opens what the plan asks for.
+    /// Opens what is asked for.
     ///
     /// # Errors
     /// No privilege, no such device, or a host that tracks connections.
-    pub(crate) fn open(plan: &Plan) -> Result<Self, ExitError> {
-        let way = Way::of(plan)?;
-        way.refuse_tracked(plan)?;
-        match way {
-            Way::Link(hops) => {
+    pub fn open(config: &OutletConfig) -> Result<Self, ExitError> {
+        let found = Found::of(config)?;
+        found.refuse_tracked(&config.way)?;
+        match found {
+            Found::Link(hops) => {
                 let socket =
-                    LinkSocket::open(&plan.sender, hops.device.as_deref()).map_err(failed)?;
+                    LinkSocket::open(&config.sender, hops.device.as_deref()).map_err(failed)?;
                 Ok(Self::Link(socket, hops))
             }
-            Way::Routed(why) => {
-                if matches!(plan.outlet, OutletPlan::Auto { .. }) {
+            Found::Routed(why) => {
+                if matches!(config.way, Way::Auto { .. }) {
                     tracing::info!("sending through this host's routing: {why}");
                 }
-                Ok(Self::Routed(Sender::raw(&plan.sender).map_err(failed)?))
+                Ok(Self::Routed(Sender::raw(&config.sender).map_err(failed)?))
             }
         }
     }
 
     /// Whether the kernel handles what is sent, and may track it.
-    pub(crate) const fn is_routed(&self) -> bool {
+    pub const fn is_routed(&self) -> bool {
         matches!(self, Self::Routed(_))
     }
 
@@ -95,12 +121,12 @@ impl Outlet {
     ///
     /// # Errors
     /// When the device is gone or no thread can be started.
-    pub(crate) fn sender(self, plan: &Plan) -> Result<Sender, ExitError> {
+    pub fn sender(self, config: &OutletConfig) -> Result<Sender, ExitError> {
         let sender = match self {
             Self::Routed(sender) => sender,
-            Self::Link(socket, config) => Sender::link(socket, &next_hops(config, plan)?),
+            Self::Link(socket, hops) => Sender::link(socket, &next_hops(hops, &config.targets)?),
         };
-        let (granted, asked) = (sender.send_buffer(), plan.sender.send_buffer);
+        let (granted, asked) = (sender.send_buffer(), config.sender.send_buffer);
         if granted < asked {
             tracing::warn!(
                 "the kernel grants {} of {} KiB to send from, so that bursts may be lost \
@@ -115,14 +141,14 @@ impl Outlet {
 }
 
 /// Why some target cannot, or must not, be reached at the link layer, if one cannot.
-fn other_than_ethernet(plan: &Plan) -> Result<Option<String>, ExitError> {
+fn other_than_ethernet(targets: &[IpAddr]) -> Result<Option<String>, ExitError> {
     if NextHops::has_ipsec_policies() {
         return Ok(Some(
             "this host has IPsec policies, which the link layer would pass by".to_owned(),
         ));
     }
-    for service in &plan.engine.services {
-        let reason = NextHops::other_than_ethernet(service.target.ip).map_err(failed)?;
+    for target in targets {
+        let reason = NextHops::other_than_ethernet(*target).map_err(failed)?;
         if reason.is_some() {
             return Ok(reason);
         }
@@ -130,14 +156,14 @@ fn other_than_ethernet(plan: &Plan) -> Result<Option<String>, ExitError> {
     Ok(None)
 }
 
-fn next_hops(config: NextHopConfig, plan: &Plan) -> Result<NextHops, ExitError> {
+fn next_hops(config: NextHopConfig, targets: &[IpAddr]) -> Result<NextHops, ExitError> {
     let over = config
         .device
         .as_ref()
         .map_or_else(String::new, |device| format!(" over {device}"));
     let hops = NextHops::start(config).map_err(failed)?;
-    for service in &plan.engine.services {
-        hops.add(service.target.ip);
+    for target in targets {
+        hops.add(*target);
     }
     hops.wait_resolved(RESOLVED_WITHIN);
     for (target, reason) in hops.unresolved() {

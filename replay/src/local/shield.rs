@@ -28,13 +28,13 @@ const NOT_FOUND: i32 = 127;
 
 /// Answers of a target to replicas: dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Where they come from.
-    pub target: SocketAddr,
+    pub(crate) target: SocketAddr,
     /// First and last address of replicas.
-    pub sources: (IpAddr, IpAddr),
+    pub(crate) sources: (IpAddr, IpAddr),
     /// First and last port of replicas.
-    pub ports: (u16, u16),
+    pub(crate) ports: (u16, u16),
 }
 
 /// What has become of a table.
@@ -49,7 +49,7 @@ enum State {
 
 /// The tables, while they are there.
 #[derive(Debug)]
-pub struct Shield {
+pub(crate) struct Shield {
     nft: Child,
     rules: Vec<Rule>,
 }
@@ -60,7 +60,7 @@ impl Shield {
     /// # Errors
     /// No nft, a kernel or nft that knows no owned tables, or another replay with the same target
     /// and ports.
-    pub fn raise(rules: Vec<Rule>) -> Result<Self, ExitError> {
+    pub(crate) fn raise(rules: Vec<Rule>) -> Result<Self, ExitError> {
         let mut nft = Command::new("sh")
             .args(["-c", NFT])
             .stdin(Stdio::piped())
@@ -105,13 +105,13 @@ impl Shield {
     }
 
     /// The tables' names.
-    pub fn tables(&self) -> String {
+    pub(crate) fn tables(&self) -> String {
         let names: Vec<String> = self.rules.iter().map(Rule::table).collect();
         names.join(", ")
     }
 
     /// How nft has ended, and its tables with it; `None` while it is there.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.nft.try_wait().ok().flatten()
     }
 

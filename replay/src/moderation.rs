@@ -33,7 +33,7 @@ impl Moderation {
     }
 
     /// How long after a look the next one comes, at least.
-    pub fn window(&self) -> Duration {
+    pub(crate) fn window(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
     }
 

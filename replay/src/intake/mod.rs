@@ -21,20 +21,20 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::service_manager::Heart;
 use millrace_wire::{DecodeCounters, Tunnels};
 
-pub use batch::{Batch, Captured};
+pub(crate) use batch::Batch;
 use queue::Queue;
 
 /// What the reader has counted.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// By the kernel.
-    pub ring: RingStatistics,
+    pub(crate) ring: RingStatistics,
     /// By the decoder.
-    pub decode: DecodeCounters,
+    pub(crate) decode: DecodeCounters,
     /// SYNs of clients that passed and were not captured.
-    pub syns_lost: u64,
+    pub(crate) syns_lost: u64,
     /// How many eighths of the ring's slots were full when they were looked at.
-    pub eighths_full: usize,
+    pub(crate) eighths_full: usize,
 }
 
 /// The shard's end of the queue. When it goes, the reader ends.
@@ -47,8 +47,8 @@ pub struct Intake {
 
 impl Intake {
     /// Starts the reader; the census counts SYNs to the live services, and these tunnels are looked into. At most
-    /// `limit` bytes wait for the shard, which keeps less of them while it needs memory itself: see
-    /// [`Intake::note_memory`]. The heart shows that the reader lives.
+    /// `limit` bytes wait for the shard, which keeps less of them while it needs memory itself. The heart shows that
+    /// the reader lives.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -72,32 +72,32 @@ impl Intake {
     }
 
     /// The next batch, oldest first, in place of `done`, which is used again.
-    pub fn next(&self, done: &mut Batch) -> bool {
+    pub(crate) fn next(&self, done: &mut Batch) -> bool {
         self.queue.take(done)
     }
 
     /// What becomes readable when a batch has come; to be cleared before the queue is looked at.
-    pub const fn waker(&self) -> &Waker {
+    pub(crate) const fn waker(&self) -> &Waker {
         &self.waker
     }
 
     /// From now on the host has these addresses: services without an address are captured there.
-    pub fn follow(&self, addresses: Vec<IpAddr>) {
+    pub(crate) fn follow(&self, addresses: Vec<IpAddr>) {
         self.queue.set_addresses(addresses);
     }
 
     /// Says how much of the limit the shard uses itself, in bytes.
-    pub fn note_memory(&self, bytes: u64) {
+    pub(crate) fn note_memory(&self, bytes: u64) {
         self.queue.note_memory(bytes);
     }
 
     /// Bytes that wait.
-    pub fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         self.queue.waiting()
     }
 
     /// What was counted.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.queue.counts()
     }
 }

@@ -71,7 +71,7 @@ impl Shard {
                 }
                 Event::FlowClosed { key } => self.routes.flow_closed(key.flow_id()),
                 Event::TargetSilent(silence) => {
-                    let guarded = self.agents.keep_all_clients();
+                    let guarded = self.diverters.keep_all_clients();
                     self.prober
                         .on_silence(now, &mut self.engine, &silence, guarded);
                 }

@@ -17,9 +17,6 @@ use millrace_channel::server::{
     self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
 };
 use millrace_channel::transport::Security;
-use millrace_copier::inbox::{Inbox, Input};
-use millrace_copier::probe::Prober;
-use millrace_copier::routes::{EngineFlows, LinkRoutes, Routes, moment, unreadable};
 use millrace_daemon::listen;
 use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
@@ -28,6 +25,9 @@ use millrace_notation::address::DefaultPort;
 use millrace_proto::trace::MAX_PROBES;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::{ClaimSet, ClientRange, FlowIds, FlowRecords, TraceRequest};
+use millrace_replay::inbox::{Inbox, Message};
+use millrace_replay::probe::Prober;
+use millrace_replay::routes::{EngineFlows, LinkRoutes, Routes, moment, unreadable};
 use millrace_routes::copier::{FlowTarget, LinkEvent, LinkId, Uplink};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpPacket};
 use tokio::runtime::Handle;
@@ -192,7 +192,7 @@ impl Copier {
         for _ in 0..1000 {
             self.inbox.take(&mut inputs);
             for input in inputs.drain(..) {
-                if let Input::Link(id, event) = input {
+                if let Message::Link(id, event) = input {
                     let up = usize::from(matches!(event, LinkEvent::Up { .. }));
                     count = count.saturating_sub(up);
                     self.hear(id, &event);

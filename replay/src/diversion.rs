@@ -13,3 +13,13 @@ pub enum Diversion {
     /// diverted to it: nothing may be sent.
     Lapsed,
 }
+
+/// Those who keep responses from the real clients, as the shard asks them: several times in each of its rounds, so that no
+/// answer may take long.
+pub trait Diverters: Send {
+    /// Whether responses are kept from the real clients now.
+    fn diversion(&self) -> Diversion;
+
+    /// Whether responses are kept from the real clients whose addresses the replicas bear, whichever clients these are.
+    fn keep_all_clients(&self) -> bool;
+}

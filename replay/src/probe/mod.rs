@@ -15,7 +15,7 @@
 //! answers may go another way, and this host's own kernel asks the target beside probes that nobody answers (`knock`); what does not come back is refused. A target that falls silent later
 //! ([`millrace_engine::Event::TargetSilent`]) is contacted anew.
 
-pub(crate) mod knock;
+pub mod knock;
 mod own;
 mod table;
 mod target;

@@ -7,14 +7,12 @@ use millrace_daemon::exit::ExitError;
 use millrace_engine::{Config, Share};
 use millrace_notation::address::{AddressRange, ClientPool};
 
-use crate::options::{Options, ShareOption};
-
 /// Memory for answers that were not read yet, on each device: 32,768 headers.
 const ANSWER_BUFFER: usize = 16 << 20;
 
 /// Networks that exist nowhere, for replicas towards a target on this host: of the range for
 /// benchmarks (RFC 2544) and that for documentation (RFC 3849).
-pub const DEFAULT_NETS: &str = "198.19.240.0/20,2001:db8:6d72::/112";
+pub(crate) const DEFAULT_NETS: &str = "198.19.240.0/20,2001:db8:6d72::/112";
 /// Replicas that bear this host's own address have a quarter of all ports, the lowest: the kernel
 /// takes its own from 32768 on.
 const QUARTERS: u16 = 4;
@@ -30,6 +28,19 @@ pub struct LocalPlan {
     pub way: Way,
     /// The targets.
     pub targets: Vec<SocketAddr>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted<'a> {
+    /// The targets.
+    pub targets: Vec<SocketAddr>,
+    /// The client pool (`-c`).
+    pub pool: Option<&'a ClientPool>,
+    /// Where replicas are to come from towards a target on this host (`--local-net`).
+    pub net: Option<&'a ClientPool>,
+    /// The share of the sources (`-f`).
+    pub share: Option<Share>,
 }
 
 /// How answers are caught.
@@ -50,8 +61,13 @@ impl LocalPlan {
     ///
     /// # Errors
     /// Targets that are partly here and partly elsewhere, or that cannot be reached.
-    pub fn new(options: &Options) -> Result<Self, ExitError> {
-        let mut targets: Vec<SocketAddr> = options.services.iter().map(|one| one.target).collect();
+    pub fn new(wanted: Wanted<'_>) -> Result<Self, ExitError> {
+        let Wanted {
+            mut targets,
+            pool,
+            net,
+            share,
+        } = wanted;
         targets.sort_unstable();
         targets.dedup();
         let devices = Device::list();
@@ -65,9 +81,8 @@ impl LocalPlan {
                  after the other",
             ));
         }
-        let pool = options.client_pool.as_ref();
         if here != 0 {
-            let nets = match (pool, &options.offline.local_net) {
+            let nets = match (pool, net) {
                 (Some(pool), _) | (None, Some(pool)) => pool.clone(),
                 (None, None) => DEFAULT_NETS
                     .parse::<ClientPool>()
@@ -81,7 +96,7 @@ impl LocalPlan {
                 targets,
             });
         }
-        if options.offline.local_net.is_some() {
+        if net.is_some() {
             return Err(ExitError::usage(
                 "--local-net is for a target on this host, and those of -x are elsewhere: leave it out, \
                  or name addresses that are routed to this host with -c",
@@ -119,9 +134,7 @@ impl LocalPlan {
             },
             None => Self {
                 sources: own.into_iter().map(|ip| (ip, ip)).collect(),
-                share: Some(own_share(
-                    options.intensity.share.and_then(ShareOption::share),
-                )?),
+                share: Some(own_share(share)?),
                 way: Way::Shield(names),
                 targets,
             },
@@ -151,7 +164,7 @@ impl LocalPlan {
     }
 
     /// The targets as capture filters name them.
-    pub fn services(&self) -> Vec<ServiceFilter> {
+    pub(crate) fn services(&self) -> Vec<ServiceFilter> {
         self.targets
             .iter()
             .map(|target| ServiceFilter {
@@ -246,7 +259,6 @@ fn own_address(target: SocketAddr) -> Result<IpAddr, ExitError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use millrace_engine::SourcePool;
 
     use super::*;
@@ -281,9 +293,13 @@ mod tests {
 
     #[test]
     fn a_network_for_a_target_on_this_host_is_refused_for_one_elsewhere() {
-        let line = "millrace-copier -x 80-198.18.2.20:80 -i f --local --local-net 198.18.9.0/24";
-        let options = Options::parse_from(line.split_whitespace());
-        let error = LocalPlan::new(&options).unwrap_err();
+        let net = "198.18.9.0/24".parse().unwrap();
+        let wanted = Wanted {
+            targets: vec!["198.18.2.20:80".parse().unwrap()],
+            net: Some(&net),
+            ..Wanted::default()
+        };
+        let error = LocalPlan::new(wanted).unwrap_err();
         assert_eq!(error.code(), 64);
         assert!(error.to_string().starts_with("--local-net is"), "{error}");
     }

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use millrace_engine::{Intensity, SourcePool};
-
-use super::Shard;
-use crate::pressure::{Load, process_cpu_time};
 use millrace_pilot::guard::Sample;
 use millrace_pilot::{LinkSight, Observed};
+
+use super::Shard;
 
 /// How often it is decided how much is copied: a ramp of an hour rises in thousands of steps.
 const STEER_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,11 +37,11 @@ impl Shard {
             open: self.engine.gauges().replicas > 0,
             view: self.sight.look(now, open, begun, links),
             sample: sample.then(|| Sample::of(self.engine.stats())),
-            plan: self.leases.plan.now(),
+            plan: self.cluster.plan(),
         };
         let tick = self.pilot.tick(now, observed);
         if let Some(note) = tick.note {
-            self.leases.plan.note(note);
+            self.cluster.note(note);
         }
         self.engine.set_intensity(tick.intensity);
         if tick.stop {
@@ -52,18 +51,8 @@ impl Shard {
 
     /// Keeps order under pressure.
     fn relieve(&mut self) {
-        let Some(intake) = &self.intake else {
+        let Some(load) = self.input.load(self.engine.gauges().memory) else {
             return;
-        };
-        let memory = self.engine.gauges().memory;
-        let counts = intake.counts();
-        intake.note_memory(memory);
-        let load = Load {
-            lag: self.lag,
-            memory: memory + intake.waiting(),
-            ring_eighths: counts.eighths_full,
-            dropped: counts.ring.dropped,
-            cpu: process_cpu_time(),
         };
         let relief = self.governor.tick(self.clock.elapsed(), &load);
         self.engine.set_relief(self.clock.now(), relief);

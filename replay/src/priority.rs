@@ -5,13 +5,13 @@ use rustix::process::{getpriority_process, setpriority_process};
 /// The calling thread has another priority for as long as this lives; threads that it starts
 /// meanwhile inherit it for good.
 #[derive(Debug)]
-pub(crate) struct Raised {
+pub struct Raised {
     before: Option<i32>,
 }
 
 /// Gives the calling thread the priority `nice`, if that is allowed: with CAP_SYS_NICE, or as far as
 /// RLIMIT_NICE goes. Where it is not, that is said, and everything works as before.
-pub(crate) fn raise(nice: i32) -> Raised {
+pub fn raise(nice: i32) -> Raised {
     // On Linux a priority belongs to a thread (setpriority(2), "C library/kernel differences").
     let before = getpriority_process(None).ok();
     match setpriority_process(None, nice) {

@@ -45,7 +45,7 @@ impl Knocking {
 
 /// Connects and resets: the tested application is not to wait for a request. `None` where the outcome says nothing of the
 /// target.
-pub(crate) fn knock(target: SocketAddr) -> Option<Knock> {
+pub fn knock(target: SocketAddr) -> Option<Knock> {
     match TcpStream::connect_timeout(&target, PATIENCE) {
         Ok(stream) => {
             let _ = set_socket_linger(&stream, Some(Duration::ZERO));

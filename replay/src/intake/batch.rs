@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use millrace_capture::Frame;
 use millrace_engine::{Payload, SHARED_FROM, part_of};
 use millrace_wire::{FourTuple, TcpHeader, TcpPacket};
-use tonic::codegen::Bytes;
 
 /// Packets and their payload.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     records: Vec<Record>,
     /// Short payload, one after the other.
     short: Vec<u8>,
@@ -41,13 +41,13 @@ enum Place {
 
 /// A packet of a batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Captured<'a> {
+pub(crate) struct Captured<'a> {
     /// When the kernel saw it, in nanoseconds since 1970.
-    pub timestamp: u64,
+    pub(crate) timestamp: u64,
     /// The packet.
-    pub packet: TcpPacket<'a>,
+    pub(crate) packet: TcpPacket<'a>,
     /// Its payload.
-    pub payload: Payload<'a>,
+    pub(crate) payload: Payload<'a>,
 }
 
 impl Batch {
@@ -75,7 +75,7 @@ impl Batch {
     }
 
     /// The packets, in order.
-    pub fn packets(&self) -> impl Iterator<Item = Captured<'_>> {
+    pub(crate) fn packets(&self) -> impl Iterator<Item = Captured<'_>> {
         self.records.iter().map(|record| {
             let payload = match &record.payload {
                 Place::Short { start, len } => {
@@ -97,17 +97,12 @@ impl Batch {
     }
 
     /// How long it has waited.
-    pub fn waited(&self) -> Duration {
+    pub(crate) fn waited(&self) -> Duration {
         self.queued_at.map(|at| at.elapsed()).unwrap_or_default()
     }
 
-    /// How many packets there are.
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
@@ -159,7 +154,10 @@ mod tests {
         batch.push(&frame(&whole, Some(&whole)), &packet(&whole[60..70]));
         batch.push(&frame(&whole, Some(&whole)), &packet(&elsewhere));
         batch.push(&frame(&[3; 100], None), &packet(&[3; 40]));
-        assert_eq!((batch.len(), batch.short.len()), (4, 10 + SHARED_FROM + 40));
+        assert_eq!(
+            (batch.records.len(), batch.short.len()),
+            (4, 10 + SHARED_FROM + 40)
+        );
         assert_eq!(
             batch.size(),
             4 * size_of::<Record>() + batch.short.len() + SHARED_FROM

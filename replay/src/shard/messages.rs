@@ -1,60 +1,29 @@
-//! What the shard takes in: captured packets, response headers, and what happens to links.
+//! What the shard takes in of links: response headers, and what happens to the links themselves.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millrace_engine::{FlowRef, ReplicaKey, Time};
 use millrace_proto::{FlowIds, HeaderRecords};
-
 use millrace_routes::copier::{LinkEvent, LinkId};
 
 use super::Shard;
 use super::packets::response;
-use crate::clock::Clock;
-use crate::diversion::Diversion;
-use crate::inbox::Input;
+use crate::inbox::Message;
 use crate::routes::{EngineFlows, moment, unreadable};
 
 impl Shard {
-    /// Takes in a batch of captured packets. Says whether there was one.
-    pub(super) fn capture(&mut self) -> bool {
-        let Self {
-            intake: Some(intake),
-            batch,
-            engine,
-            clock,
-            lag,
-            pace,
-            ..
-        } = self
-        else {
-            return false;
-        };
-        if !intake.next(batch) {
-            *lag = Duration::ZERO;
-            return false;
-        }
-        pace.looked(Instant::now());
-        *lag = batch.waited();
-        engine.set_waited(*lag);
-        let now = clock.now();
-        for captured in batch.packets() {
-            let at = Clock::stamp(now, captured.timestamp);
-            engine.segment_with(now, at, &captured.packet, captured.payload);
-        }
-        true
-    }
-
-    pub(super) fn take_inputs(&mut self) {
-        self.inbox.take(&mut self.inputs);
-        if !self.inputs.is_empty() {
+    /// Takes in what has come.
+    pub(super) fn take_messages(&mut self) {
+        self.inbox.take(&mut self.messages);
+        if !self.messages.is_empty() {
             let now = Instant::now();
             self.looks.looked(now);
             self.pace.looked(now);
         }
         let now = self.clock.now();
-        while let Some(input) = self.inputs.pop_front() {
-            match input {
-                Input::Headers(interceptor, bytes) => {
+        while let Some(message) = self.messages.pop_front() {
+            match message {
+                Message::Headers(interceptor, bytes) => {
                     for record in HeaderRecords::new(&bytes) {
                         let Ok(record) = record else {
                             let (said, at) = (&self.unreadable, Instant::now());
@@ -78,7 +47,7 @@ impl Shard {
                         }
                     }
                 }
-                Input::Conflict(interceptor, ids) => {
+                Message::Conflict(interceptor, ids) => {
                     for id in FlowIds::new(&ids).map_while(Result::ok) {
                         let engine = &mut self.engine;
                         let mut flows = EngineFlows { engine, now };
@@ -88,26 +57,24 @@ impl Shard {
                         self.tell_flows(now);
                     }
                 }
-                Input::Traced(interceptor, report) => {
+                Message::Traced(interceptor, report) => {
                     self.prober.on_traced(interceptor, &report);
                 }
-                Input::Link(link, event) => self.on_link(now, link, &event),
-                Input::Add(link) => self.routes.add(*link),
-                Input::Remove(interceptor) => {
+                Message::Link(link, event) => self.on_link(now, link, &event),
+                Message::Add(link) => self.routes.add(*link),
+                Message::Remove(interceptor) => {
                     self.routes.remove(moment(now), interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
-                Input::Addresses(addresses) => {
-                    if let Some(intake) = &self.intake {
-                        intake.follow(addresses.clone());
-                    }
+                Message::Addresses(addresses) => {
+                    self.input.follow(&addresses);
                     self.engine.set_local_addresses(addresses);
                 }
             }
         }
     }
 
-    pub(super) fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
+    fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
         let engine = &mut self.engine;
         let mut flows = EngineFlows { engine, now };
         let restored = self.routes.on_event(moment(now), link, event, &mut flows);
@@ -118,15 +85,5 @@ impl Shard {
                 .path_restored(now, |key| routes.may_own(link.interceptor, key.flow_id()));
         }
         self.engine.set_open(now, self.routes.is_open());
-    }
-
-    /// Takes in what this host has caught of the targets' answers. Says whether there is more.
-    pub(super) fn take_answers(&mut self, now: Time) -> bool {
-        let Some(answers) = &mut self.answers else {
-            return false;
-        };
-        let diverted = self.diversion == Diversion::Held;
-        self.engine.set_open(now, diverted);
-        answers.take(now, &mut self.engine)
     }
 }

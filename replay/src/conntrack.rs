@@ -17,14 +17,14 @@ const EMPTIER: u64 = 70;
 
 /// How full the table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Table {
+pub struct Table {
     count: u64,
     max: u64,
 }
 
 impl Table {
     /// That of this host; `None` if it tracks no connections.
-    pub(crate) fn of_this_host() -> Option<Self> {
+    pub fn of_this_host() -> Option<Self> {
         Self::read(Path::new(DIRECTORY)).filter(|table| table.count > 0)
     }
 
@@ -40,12 +40,12 @@ impl Table {
     }
 
     /// In percent; a maximum of 0 is none.
-    pub(crate) fn fullness(self) -> u64 {
+    pub fn fullness(self) -> u64 {
         self.count * 100 / self.max.max(1) * u64::from(self.max > 0)
     }
 
     /// Beyond its maximum real clients are dropped.
-    pub(crate) fn is_nearly_full(self) -> bool {
+    pub fn is_nearly_full(self) -> bool {
         self.fullness() >= FULL
     }
 }
@@ -67,7 +67,7 @@ pub(crate) fn refuse(why_routed: &str) -> Result<(), ExitError> {
 }
 
 /// Says when the table fills up, for as long as the copier runs.
-pub(crate) async fn watch() {
+pub async fn watch() {
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said = false;

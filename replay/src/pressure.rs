@@ -40,17 +40,17 @@ const BACK: (f64, f64) = (0.05, 0.25);
 
 /// What was measured.
 #[derive(Debug, Clone, Copy)]
-pub struct Load {
+pub(crate) struct Load {
     /// How long the last captured packet had waited.
-    pub lag: Duration,
+    pub(crate) lag: Duration,
     /// Memory in use, in bytes.
-    pub memory: u64,
+    pub(crate) memory: u64,
     /// Eighths of the ring's memory that were full.
-    pub ring_eighths: usize,
+    pub(crate) ring_eighths: usize,
     /// Frames that the ring has dropped since the start.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
     /// CPU time of the process since its start.
-    pub cpu: Duration,
+    pub(crate) cpu: Duration,
 }
 
 /// What a governor is told.
@@ -154,7 +154,7 @@ impl Governor {
     }
 
     /// What is taken from `now` on, by what was measured.
-    pub fn tick(&mut self, now: Duration, load: &Load) -> Relief {
+    pub(crate) fn tick(&mut self, now: Duration, load: &Load) -> Relief {
         self.measure_cpu(now, load.cpu);
         let (lag_falls, memory_falls) = (load.lag < self.lag, load.memory < self.memory);
         (self.lag, self.memory) = (load.lag, load.memory);
@@ -189,7 +189,7 @@ impl Governor {
     }
 
     /// For the report.
-    pub fn status(&self) -> PressureStatus {
+    pub(crate) fn status(&self) -> PressureStatus {
         PressureStatus {
             stage: self.stage,
             cause: self.cause,
@@ -316,7 +316,7 @@ impl Governor {
 }
 
 /// CPU time of all threads of this process so far.
-pub fn process_cpu_time() -> Duration {
+pub(crate) fn process_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use millrace_capture::Waker;
 use millrace_proto::{Sight, TraceReport};
-use millrace_routes::copier::LinkEvent;
+use millrace_routes::copier::{InterceptorId, LinkEvent, LinkId};
 use parking_lot::Mutex;
-use tonic::codegen::Bytes;
 
 use crate::routes::LinkRoutes;
-use millrace_routes::copier::{InterceptorId, LinkId};
 
 /// Bytes that may wait of what interceptors say. More means that the shard is far behind, and the
 /// oldest is of least use: TCP repeats what it was about, and probes are repeated too.
@@ -21,7 +20,7 @@ const OVERHEAD: usize = 64;
 
 /// Something for the shard.
 #[derive(Debug)]
-pub enum Input {
+pub enum Message {
     /// Packed response headers, and the interceptor they came from.
     Headers(InterceptorId, Bytes),
     /// Packed ids of flows that another copier owns, and the interceptor that says so.
@@ -40,7 +39,7 @@ pub enum Input {
 
 #[derive(Debug, Default)]
 struct Queue {
-    inputs: VecDeque<Input>,
+    messages: VecDeque<Message>,
     bytes: usize,
     dropped_batches: u64,
 }
@@ -65,38 +64,38 @@ impl Inbox {
     /// lost.
     pub fn push(&self, link: LinkId, event: LinkEvent) {
         self.put(match event {
-            LinkEvent::Headers { bytes, .. } => Input::Headers(link.interceptor, bytes),
-            LinkEvent::Conflict { ids } => Input::Conflict(link.interceptor, ids),
-            LinkEvent::Traced(report) => Input::Traced(link.interceptor, report),
+            LinkEvent::Headers { bytes, .. } => Message::Headers(link.interceptor, bytes),
+            LinkEvent::Conflict { ids } => Message::Conflict(link.interceptor, ids),
+            LinkEvent::Traced(report) => Message::Traced(link.interceptor, report),
             LinkEvent::Up { .. }
             | LinkEvent::Down { .. }
             | LinkEvent::Granted
             | LinkEvent::Others { .. }
             | LinkEvent::Taken { .. }
-            | LinkEvent::Refused { .. } => Input::Link(link, event),
+            | LinkEvent::Refused { .. } => Message::Link(link, event),
         });
     }
 
     /// Hands a new link over; its events come after it.
     pub fn add(&self, link: LinkRoutes) {
-        self.put(Input::Add(Box::new(link)));
+        self.put(Message::Add(Box::new(link)));
     }
 
     /// Says that the operator does not name an interceptor any more.
     pub fn remove(&self, interceptor: InterceptorId) {
-        self.put(Input::Remove(interceptor));
+        self.put(Message::Remove(interceptor));
     }
 
     /// Says which addresses this host has now.
     pub fn addresses(&self, addresses: Vec<IpAddr>) {
-        self.put(Input::Addresses(addresses));
+        self.put(Message::Addresses(addresses));
     }
 
-    fn put(&self, input: Input) {
+    fn put(&self, message: Message) {
         let mut queue = self.queue.lock();
-        let was_empty = queue.inputs.is_empty();
-        queue.bytes += input.cost().unwrap_or_default();
-        queue.inputs.push_back(input);
+        let was_empty = queue.messages.is_empty();
+        queue.bytes += message.cost().unwrap_or_default();
+        queue.messages.push_back(message);
         while queue.bytes > MAX_BYTES && queue.drop_oldest() {}
         drop(queue);
         if was_empty {
@@ -105,9 +104,9 @@ impl Inbox {
     }
 
     /// Takes everything, in order, into `into`, which must be empty.
-    pub fn take(&self, into: &mut VecDeque<Input>) {
+    pub fn take(&self, into: &mut VecDeque<Message>) {
         let mut queue = self.queue.lock();
-        std::mem::swap(&mut queue.inputs, into);
+        std::mem::swap(&mut queue.messages, into);
         queue.bytes = 0;
     }
 
@@ -117,7 +116,7 @@ impl Inbox {
     }
 }
 
-impl Input {
+impl Message {
     /// Bytes that it holds, if it may be lost.
     fn cost(&self) -> Option<usize> {
         let bytes = match self {
@@ -135,11 +134,11 @@ impl Input {
 
 impl Queue {
     fn drop_oldest(&mut self) -> bool {
-        let mut inputs = self.inputs.iter().enumerate();
-        let Some((index, cost)) = inputs.find_map(|(index, it)| Some((index, it.cost()?))) else {
+        let mut messages = self.messages.iter().enumerate();
+        let Some((index, cost)) = messages.find_map(|(index, it)| Some((index, it.cost()?))) else {
             return false;
         };
-        self.inputs.remove(index);
+        self.messages.remove(index);
         self.bytes -= cost;
         self.dropped_batches += 1;
         true
@@ -176,9 +175,9 @@ mod tests {
         assert_eq!(inbox.dropped_batches(), 1);
         assert!(matches!(
             taken.pop_front(),
-            Some(Input::Link(_, LinkEvent::Down { .. }))
+            Some(Message::Link(_, LinkEvent::Down { .. }))
         ));
-        assert!(matches!(taken.pop_front(), Some(Input::Headers(_, bytes)) if bytes[0] == 2));
+        assert!(matches!(taken.pop_front(), Some(Message::Headers(_, bytes)) if bytes[0] == 2));
     }
 
     #[test]

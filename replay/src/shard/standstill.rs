@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use millrace_daemon::boottime::BootTime;
 
-use crate::cluster::leases::Consent;
+use crate::consent::Consent;
 use crate::diversion::Diversion;
 
 /// On a crowded host an agent's word may come a moment late. A pause as short is bridged by TCP, and
