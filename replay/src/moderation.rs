@@ -46,11 +46,12 @@ impl Moderation {
             if window.is_zero() {
                 return;
             }
-            let mut looks = looks.lock();
-            if let Some(rest) = looks.rest(Instant::now(), window) {
+            // The lock is not held meanwhile: a second thread would wait for this one's rest, and then for its own.
+            let rest = looks.lock().rest(Instant::now(), window);
+            if let Some(rest) = rest {
                 std::thread::sleep(rest);
             }
-            looks.looked(Instant::now());
+            looks.lock().looked(Instant::now());
         }
     }
 }
