@@ -217,7 +217,10 @@ async fn silence_is_noticed_by_both_sides() {
         }
     });
     let mut link = link_to(middle, |it| {
-        (it.keepalive_interval, it.keepalive_timeout) = quick
+        (
+            it.timeouts.keepalive_interval,
+            it.timeouts.keepalive_timeout,
+        ) = quick;
     });
     let (conn, _) = server.attached().await;
     link.up().await;

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::Lines;
-use millrace_channel::link::{self, Backoff, LinkConfig, LinkHandle};
+use millrace_channel::link::{self, LinkConfig, LinkHandle};
 use millrace_channel::server::{self, AttachEvent, AttachEvents, ServerConfig, ServerHandle};
+use millrace_channel::session::Backoff;
 use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
 use millrace_daemon::listen;

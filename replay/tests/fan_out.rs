@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_capture::Waker;
-use millrace_channel::link::{self, Backoff, LinkConfig, LinkHandle};
+use millrace_channel::link::{self, LinkConfig, LinkHandle};
 use millrace_channel::server::{
     self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
 };
+use millrace_channel::session::Backoff;
 use millrace_channel::transport::Security;
 use millrace_daemon::listen;
 use millrace_daemon::quiet::Quiet;

@@ -18,23 +18,19 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::standing::Standing;
+use crate::session::{Bounds, First, Serving, check_name, first, shown, unreadable};
 use crate::tls::{Identity, Role, Roles};
-use crate::transport::{self, Handshakes, Peer, Security};
+use crate::transport::{Handshakes, Peer, Security};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::quiet::{Quiet, times_before};
 
 /// Replies that may wait for a holder.
 const OUTBOUND: usize = 8;
-/// Longest name of a holder. Bytes.
-const MAX_ID: usize = 128;
-/// What is still open after a stop gets this long to receive its last words.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Number of a stream, unique in this process.
 pub type StreamId = u64;
@@ -170,10 +166,8 @@ pub fn spawn(
     messages: std::sync::mpsc::SyncSender<HoldMessage>,
     standing: Standing,
 ) -> Result<HoldServer, ExitError> {
-    let _inside = runtime.enter();
-    let cannot = |error: std::io::Error| ExitError::caused("cannot serve holders", &error);
-    let address = listener.local_addr().map_err(cannot)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(cannot)?;
+    let serving = Serving::new(listener, runtime, "holders")?;
+    let address = serving.address();
     let stop = CancellationToken::new();
     let shared = Arc::new(Shared {
         config,
@@ -186,7 +180,7 @@ pub fn spawn(
         said: Quiet::default(),
         stop: stop.clone(),
     });
-    runtime.spawn(serve(shared.clone(), listener));
+    runtime.spawn(serve(shared.clone(), serving));
     Ok(HoldServer {
         shared,
         address,
@@ -224,29 +218,20 @@ impl HoldServer {
     }
 }
 
-async fn serve(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
+async fn serve(shared: Arc<Shared>, serving: Serving) {
     let config = &shared.config;
-    let incoming = transport::incoming(
-        listener,
-        config.security.clone(),
-        Roles::of(&[Role::Copier, Role::Operator]),
-        config.max_connections,
-        &shared.handshakes,
-    );
     let service = RouterAgentServer::new(Service(shared.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let server = transport::server_builder(config.keepalive_interval, config.keepalive_timeout)
-        .serve_with_incoming_shutdown(service, incoming, shared.stop.clone().cancelled_owned());
-    let stopped = async {
-        shared.stop.cancelled().await;
-        tokio::time::sleep(LAST_WORDS).await;
+    let bounds = Bounds {
+        security: &config.security,
+        roles: Roles::of(&[Role::Copier, Role::Operator]),
+        max_connections: config.max_connections,
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
     };
-    tokio::select! {
-        result = server => if let Err(error) = result {
-            tracing::error!("the server for holders ended: {}", millrace_daemon::exit::causes(&error));
-        },
-        () = stopped => {}
-    }
+    serving
+        .run(service, bounds, &shared.handshakes, &shared.stop)
+        .await;
 }
 
 struct Service(Arc<Shared>);
@@ -281,21 +266,14 @@ async fn run(
     let identity = peer.as_ref().and_then(Peer::identity);
     let shown = shown(from);
     let cancel = shared.stop.child_token();
-    let first = tokio::select! {
-        () = cancel.cancelled() => return,
-        first = timeout(shared.config.first_timeout, inbound.message()) => first,
-    };
-    let holder = match first {
-        Ok(Ok(Some(HoldRequest {
+    let holder = match first(&mut inbound, shared.config.first_timeout, &cancel).await {
+        First::Message(HoldRequest {
             kind: Some(Kind::Holder(holder)),
-        }))) => check(holder, identity),
-        Ok(Ok(Some(_))) => Err(malformed("its first message does not say who it is")),
-        Ok(Ok(None)) => return,
-        Ok(Err(status)) => match broken(&status) {
-            Some(refused) => Err(refused),
-            None => return,
-        },
-        Err(_) => Err(malformed("no first message came in time")),
+        }) => check(holder, identity),
+        First::Message(_) => Err(malformed("its first message does not say who it is")),
+        First::Unreadable(why) => Err(malformed(why)),
+        First::Late => Err(malformed("no first message came in time")),
+        First::Gone => return,
     };
     let admitted = holder.and_then(|holder| {
         let stream = admit(&shared, &holder, &cancel)?;
@@ -417,7 +395,7 @@ async fn attend(
                 None => return Some(malformed("a message of unknown kind")),
             },
             Ok(None) => return None,
-            Err(status) => return broken(&status),
+            Err(status) => return unreadable(&status).map(malformed),
         }
     }
 }
@@ -433,10 +411,6 @@ async fn say(shared: &Shared, outbound: &Outbound, kind: Reply) -> bool {
 
 fn deaf() -> HoldRefused {
     malformed("it does not read what it is told")
-}
-
-fn shown(from: Option<SocketAddr>) -> String {
-    from.map_or_else(|| "unknown".to_owned(), |it| it.to_string())
 }
 
 fn refuse(
@@ -482,21 +456,7 @@ fn check(holder: Holder, identity: Option<&Identity>) -> Result<Holder, HoldRefu
             ),
         ));
     }
-    let id = holder.holder_id.as_bytes();
-    if id.is_empty() || id.len() > MAX_ID || !id.iter().all(u8::is_ascii_graphic) {
-        return Err(malformed(format!(
-            "a holder's name must be 1 to {MAX_ID} printable characters without blanks"
-        )));
-    }
-    if let Some(identity) = identity
-        && !identity.may_be_called(&holder.holder_id)
-    {
-        return Err(malformed(format!(
-            "its certificate is for {identity}, so it may not call itself '{}': give it an --id \
-             that is, or begins with, the certificate's name and '/' or ':'",
-            holder.holder_id
-        )));
-    }
+    check_name(&holder.holder_id, "a holder", identity).map_err(malformed)?;
     if holder.need.is_none() {
         return Err(malformed("it does not say what it needs"));
     }
@@ -552,20 +512,5 @@ pub fn refused(code: Code, reason: impl Into<String>) -> HoldRefused {
     HoldRefused {
         code: code.into(),
         reason: reason.into(),
-    }
-}
-
-/// Whether the peer sent what is no message, as against being gone.
-fn broken(status: &Status) -> Option<HoldRefused> {
-    match status.code() {
-        tonic::Code::OutOfRange
-        | tonic::Code::Internal
-        | tonic::Code::Unimplemented
-        | tonic::Code::DataLoss => Some(malformed(format!(
-            "its message cannot be read ({})",
-            status.message()
-        ))),
-        // A foreign enum: everything else comes from a connection that is gone.
-        _ => None,
     }
 }

@@ -9,13 +9,11 @@
 //! all it owns (`resync_begin`, claims or announces, `resync_end`) with that epoch; what it queued
 //! in an earlier epoch is gone, and what it still tries to queue for one is refused.
 
-mod backoff;
-mod connection;
+mod contract;
 mod queue;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::{Announce, Claim, Forget, ResyncBegin, ResyncEnd, Trace};
@@ -25,14 +23,14 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
 
-use crate::transport::Security;
+use crate::session::{self, Backoff};
+use crate::transport::{Security, Timeouts};
 use millrace_daemon::incarnation::Incarnation;
 use millrace_notation::address::HostPort;
 
-pub use backoff::Backoff;
-pub(crate) use connection::printable;
 pub use status::LinkStatus;
 
+use contract::CopierContract;
 use queue::Outbound;
 use status::Counters;
 
@@ -59,12 +57,8 @@ pub struct LinkConfig {
     pub queue_bytes: usize,
     /// The waits between attempts.
     pub backoff: Backoff,
-    /// Bound of connecting, and of the first answer.
-    pub connect_timeout: Duration,
-    /// HTTP/2 ping interval.
-    pub keepalive_interval: Duration,
-    /// An unanswered ping ends the connection after this.
-    pub keepalive_timeout: Duration,
+    /// How long the interceptor may be silent. Its answer to Hello may come as late as twice the bound of connecting.
+    pub timeouts: Timeouts,
 }
 
 impl LinkConfig {
@@ -82,9 +76,7 @@ impl LinkConfig {
             claims: false,
             queue_bytes: 8 << 20,
             backoff: Backoff::default(),
-            connect_timeout: Duration::from_secs(3),
-            keepalive_interval: Duration::from_secs(2),
-            keepalive_timeout: Duration::from_secs(3),
+            timeouts: Timeouts::default(),
         }
     }
 }
@@ -131,7 +123,9 @@ pub fn spawn(
         counters: Counters::default(),
         closed: closed.clone(),
     });
-    runtime.spawn(connection::keep_up(shared.clone()));
+    let contract = CopierContract::new(shared.clone());
+    let terms = contract.terms();
+    session::spawn(contract, terms, runtime, closed.clone());
     LinkHandle {
         shared,
         _close_when_dropped: Arc::new(closed.drop_guard()),
@@ -217,6 +211,7 @@ mod tests {
     fn a_link_that_is_gone_is_noticed_before_its_claim_is_anothers() {
         let address = DefaultPort(1).parse_list("rs1").unwrap().remove(0);
         let config = LinkConfig::new(address, Security::Insecure, "copier");
-        assert!(config.keepalive_interval + config.keepalive_timeout < LEASE);
+        let noticed = config.timeouts.keepalive_interval + config.timeouts.keepalive_timeout;
+        assert!(noticed < LEASE);
     }
 }

@@ -72,9 +72,9 @@ pub(super) fn connection(sent: Arc<Sent>) -> (OutboundControl, OutboundStream) {
 }
 
 impl OutboundControl {
-    pub(super) fn send(&self, kind: Kind) {
+    pub(super) fn send(&self, message: CopierMessage) {
         // When the stream is gone, its end is noticed elsewhere.
-        let _ = self.sender.send((CopierMessage { kind: Some(kind) }, 0));
+        let _ = self.sender.send((message, 0));
     }
 }
 

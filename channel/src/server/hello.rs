@@ -4,10 +4,8 @@ use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Hello, Refused};
 use millrace_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 
+use crate::session::check_name;
 use crate::tls::Identity;
-
-/// Longest copier_id. Bytes.
-const MAX_ID: usize = 128;
 
 /// Most links of one copier.
 const MAX_LINKS: u32 = 64;
@@ -24,21 +22,7 @@ pub(super) fn check(hello: &Hello, identity: Option<&Identity>) -> Result<u32, R
             ),
         ));
     }
-    let id = hello.copier_id.as_bytes();
-    if id.is_empty() || id.len() > MAX_ID || !id.iter().all(u8::is_ascii_graphic) {
-        return Err(malformed(format!(
-            "the copier's name must be 1 to {MAX_ID} printable characters without blanks"
-        )));
-    }
-    if let Some(identity) = identity
-        && !identity.may_be_called(&hello.copier_id)
-    {
-        return Err(malformed(format!(
-            "its certificate is for {identity}, so it may not call itself '{}': give it an --id \
-             that is, or begins with, the certificate's name and '/' or ':'",
-            hello.copier_id
-        )));
-    }
+    check_name(&hello.copier_id, "the copier", identity).map_err(malformed)?;
     if hello.links == 0 || hello.links > MAX_LINKS || hello.link >= hello.links {
         return Err(malformed(format!(
             "link {} of {}: there must be 1 to {MAX_LINKS} links",

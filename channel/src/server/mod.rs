@@ -16,7 +16,6 @@ mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use millrace_proto::v1::interceptor_server::{Interceptor, InterceptorServer};
 use millrace_proto::v1::refused::Code;
@@ -27,8 +26,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::session::{Bounds, Serving};
 use crate::tls::Role;
-use crate::transport::{self, Handshakes, Peer};
+use crate::transport::{Handshakes, Peer};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::quiet::Quiet;
 
@@ -84,10 +84,8 @@ pub fn spawn(
     runtime: &Handle,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(ServerHandle, AttachEvents), ExitError> {
-    let _inside = runtime.enter();
-    let cannot = |error: std::io::Error| ExitError::caused("cannot serve copiers", &error);
-    let address = listener.local_addr().map_err(cannot)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(cannot)?;
+    let serving = Serving::new(listener, runtime, "copiers")?;
+    let address = serving.address();
     let (sender, receiver) = mpsc::channel(config.event_capacity.max(1));
     let stop = CancellationToken::new();
     let shared = Arc::new(Shared {
@@ -101,7 +99,7 @@ pub fn spawn(
         said: Quiet::default(),
         config,
     });
-    runtime.spawn(serve(shared.clone(), listener));
+    runtime.spawn(serve(shared.clone(), serving));
     let handle = ServerHandle {
         shared,
         address,
@@ -110,32 +108,20 @@ pub fn spawn(
     Ok((handle, AttachEvents::new(receiver)))
 }
 
-/// What is still open after a stop gets this long to receive its last words.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
-async fn serve(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
+async fn serve(shared: Arc<Shared>, serving: Serving) {
     let config = &shared.config;
-    let incoming = transport::incoming(
-        listener,
-        config.security.clone(),
-        Role::Copier.into(),
-        config.max_connections,
-        &shared.handshakes,
-    );
     let service = InterceptorServer::new(Service(shared.clone()))
         .max_decoding_message_size(config.max_message_bytes);
-    let server = transport::server_builder(config.keepalive_interval, config.keepalive_timeout)
-        .serve_with_incoming_shutdown(service, incoming, shared.stop.clone().cancelled_owned());
-    let stopped = async {
-        shared.stop.cancelled().await;
-        tokio::time::sleep(LAST_WORDS).await;
+    let bounds = Bounds {
+        security: &config.security,
+        roles: Role::Copier.into(),
+        max_connections: config.max_connections,
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
     };
-    tokio::select! {
-        result = server => if let Err(error) = result {
-            tracing::error!("the server for copiers ended: {}", millrace_daemon::exit::causes(&error));
-        },
-        () = stopped => {}
-    }
+    serving
+        .run(service, bounds, &shared.handshakes, &shared.stop)
+        .await;
 }
 
 struct Service(Arc<Shared>);

@@ -9,7 +9,6 @@ use millrace_proto::v1::copier_message::Kind;
 use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{CopierMessage, Hello, Limits, Refused, Welcome};
 use millrace_proto::{ClaimSet, MAX_MESSAGE_BYTES, TraceRequest};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
@@ -17,6 +16,7 @@ use super::hello::{check, malformed, refused};
 use super::rate::Rate;
 use super::registry::Open;
 use super::{AttachEvent, Attached, HeaderQueue, Shared};
+use crate::session::{First, first, shown, unreadable};
 use crate::transport::Peer;
 use millrace_daemon::incarnation::Incarnation;
 use millrace_daemon::quiet::times_before;
@@ -51,7 +51,7 @@ pub(super) async fn run(
 ) {
     let _vouched = peer.as_ref().map(Peer::vouch);
     let address = peer.as_ref().and_then(Peer::address);
-    let shown = address.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+    let shown = shown(address);
     let refuse = |who: &str, refused: Refused| {
         shared.counters.refused(refused.code());
         let key = (address.map(|it| it.ip()), refused.code);
@@ -61,23 +61,14 @@ pub(super) async fn run(
         }
         queue.refuse_with(refused);
     };
-    let first = tokio::select! {
-        () = cancel.cancelled() => return queue.close(),
-        first = timeout(shared.config.hello_timeout, inbound.message()) => first,
+    let kind = match first(&mut inbound, shared.config.hello_timeout, &cancel).await {
+        First::Message(message) => message.kind,
+        First::Unreadable(why) => return refuse("?", malformed(why)),
+        First::Late => return refuse("?", malformed("no Hello came in time")),
+        First::Gone => return queue.close(),
     };
-    let hello = match first {
-        Ok(Ok(Some(message))) => match message.kind {
-            Some(Kind::Hello(hello)) => hello,
-            Some(_) | None => return refuse("?", malformed("its first message is not Hello")),
-        },
-        Ok(Ok(None)) => return queue.close(),
-        Ok(Err(status)) => {
-            return match broken(&status) {
-                Some(refused) => refuse("?", refused),
-                None => queue.close(),
-            };
-        }
-        Err(_) => return refuse("?", malformed("no Hello came in time")),
+    let Some(Kind::Hello(hello)) = kind else {
+        return refuse("?", malformed("its first message is not Hello"));
     };
     let identity = peer.as_ref().and_then(Peer::identity);
     let version = match check(&hello, identity) {
@@ -207,7 +198,10 @@ async fn attached(
         let kind = match message {
             Ok(Some(message)) => message.kind,
             Ok(None) => return End::Peer,
-            Err(status) => return broken(&status).map_or(End::Peer, End::Refused),
+            Err(status) => {
+                let end = unreadable(&status).map(|why| End::Refused(malformed(why)));
+                return end.unwrap_or(End::Peer);
+            }
         };
         if queue.is_closed() {
             return End::Cancelled;
@@ -280,19 +274,4 @@ fn check_message(
         None => return Err(malformed("a message of unknown kind")),
     };
     Ok(step)
-}
-
-/// Whether the peer sent what is no message, as against being gone.
-fn broken(status: &tonic::Status) -> Option<Refused> {
-    match status.code() {
-        tonic::Code::OutOfRange => Some(malformed(format!(
-            "its message is too large ({})",
-            status.message()
-        ))),
-        tonic::Code::Internal | tonic::Code::Unimplemented | tonic::Code::DataLoss => Some(
-            malformed(format!("its message cannot be read ({})", status.message())),
-        ),
-        // A foreign enum: everything else comes from a connection that is gone.
-        _ => None,
-    }
 }

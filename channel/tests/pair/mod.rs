@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millrace_channel::link::{self, Backoff, LinkConfig, LinkHandle};
+use millrace_channel::link::{self, LinkConfig, LinkHandle};
 use millrace_channel::server::{
     self, AttachEvent, AttachEvents, Attached, ServerConfig, ServerHandle,
 };
+use millrace_channel::session::Backoff;
 use millrace_channel::transport::Security;
 use millrace_daemon::listen;
 use millrace_notation::address::HostPort;

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use millrace_daemon::incarnation::random_u64;
-
 /// Waits that double from `first` to `max`. Each is shortened by a random part of up to a half, so
 /// that many copiers do not come back at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +23,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The wait after `failures` failures in a row, from 1. `random` picks the jitter.
-    fn wait(&self, failures: u32, random: u64) -> Duration {
+    pub(super) fn wait(&self, failures: u32, random: u64) -> Duration {
         let doubled = 1u32
             .checked_shl(failures.saturating_sub(1))
             .unwrap_or(u32::MAX);
@@ -34,10 +32,6 @@ impl Backoff {
         let half = u64::try_from((full / 2).as_nanos()).unwrap_or(u64::MAX);
         let less = (u128::from(half) * u128::from(random)) >> 64;
         full - Duration::from_nanos(u64::try_from(less).unwrap_or(half))
-    }
-
-    pub(crate) fn jittered(&self, failures: u32) -> Duration {
-        self.wait(failures, random_u64())
     }
 }
 
