@@ -1,4 +1,4 @@
-//! Mutual TLS over real TCP on loopback: who gets in, who does not, and rotation.
+//! Mutual TLS over real TCP on loopback: who gets in, and who does not.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,88 +11,22 @@
 
 mod log;
 mod pki;
+mod secure;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use log::Lines;
-use millrace_channel::link::{self, LinkConfig, LinkHandle};
-use millrace_channel::server::{self, AttachEvent, AttachEvents, ServerConfig, ServerHandle};
-use millrace_channel::session::Backoff;
+use millrace_channel::link::LinkConfig;
+use millrace_channel::server::{AttachEvent, ServerHandle};
 use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
-use millrace_daemon::listen;
-use millrace_notation::address::{DefaultPort, HostPort};
-use millrace_routes::copier::{LinkEvent, Uplink};
-use pki::{Ca, Files, Pair, ca, good, params, sign};
+use millrace_notation::address::DefaultPort;
+use pki::{Files, Pair, ca, good, params, sign};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType, date_time_ymd};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use secure::{COPIER, PATIENCE, attempt, link_to, link_with, serve, with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
-
-/// Far longer than anything here takes: reached only when a test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn serve(security: Security) -> (ServerHandle, AttachEvents) {
-    let config = ServerConfig::new(security, "rs1");
-    let listener = listen::bind("127.0.0.1:0".parse().unwrap(), "-p").unwrap();
-    server::spawn(config, listener, &Handle::current(), || {}).unwrap()
-}
-
-struct TestLink {
-    handle: LinkHandle,
-    events: UnboundedReceiver<LinkEvent>,
-}
-
-fn link_to(address: SocketAddr, security: Security, id: &str) -> TestLink {
-    link_with(LinkConfig::new(HostPort::from(address), security, id))
-}
-
-fn link_with(mut config: LinkConfig) -> TestLink {
-    config.backoff = Backoff {
-        first: Duration::from_millis(20),
-        max: Duration::from_millis(200),
-    };
-    let (sender, events) = unbounded_channel();
-    let handle = link::spawn(config, &Handle::current(), move |event| {
-        let _ = sender.send(event);
-    });
-    TestLink { handle, events }
-}
-
-impl TestLink {
-    async fn up(&mut self) {
-        loop {
-            match timeout(PATIENCE, self.events.recv())
-                .await
-                .expect("no event")
-            {
-                Some(LinkEvent::Up { .. }) => return,
-                Some(_) => {}
-                None => panic!("the link is gone"),
-            }
-        }
-    }
-
-    /// Why it does not come up.
-    async fn error(&self) -> String {
-        for _ in 0..2000 {
-            let error = self.handle.status().last_error;
-            if !error.is_empty() {
-                return error;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("no error");
-    }
-}
 
 async fn refused(server: &ServerHandle, label: &str) -> u64 {
     for _ in 0..500 {
@@ -106,84 +40,6 @@ async fn refused(server: &ServerHandle, label: &str) -> u64 {
         "nothing refused as {label}: {:?}",
         server.status().handshakes
     );
-}
-
-/// Trusts every server: here the server is the one who has to look.
-#[derive(Debug)]
-struct Credulous;
-
-impl ServerCertVerifier for Credulous {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
-/// Connects with any certificate, and returns what the server's side ended it with; empty when
-/// the server accepted.
-async fn attempt(address: SocketAddr, pair: Option<&Pair>) -> String {
-    let builder =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Credulous));
-    let mut config = match pair {
-        None => builder.with_no_client_auth(),
-        Some(pair) => {
-            let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![cert], key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("any").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let result = async {
-        let mut stream = connector.connect(name, stream).await?;
-        stream.read_u8().await
-    };
-    match timeout(PATIENCE, result).await.expect("hangs") {
-        Ok(_) => String::new(),
-        Err(error) => error.to_string(),
-    }
-}
-
-fn with(uri: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
-    let mut params = params(&[uri]);
-    change(&mut params);
-    params
 }
 
 /// A TLS 1.2 ClientHello (RFC 5246, section 7.4.1.2), without the extension supported_versions.
@@ -214,8 +70,6 @@ fn client_hello_of_tls12() -> Vec<u8> {
     hello.extend(body);
     hello
 }
-
-const COPIER: &str = "spiffe://example.test/millrace/copier/live-1";
 
 #[tokio::test]
 async fn wrong_certificates_are_refused_counted_and_named_in_one_line() {
@@ -511,20 +365,6 @@ async fn a_certificates_name_keeps_a_copier_from_anothers_name() {
     }
 }
 
-/// Waits until the files are in use, or not.
-async fn until(
-    security: &Security,
-    done: impl Fn(&millrace_channel::tls::CertificateStatus) -> bool,
-) {
-    for _ in 0..2000 {
-        if done(&security.certificate().unwrap()) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{:?}", security.certificate());
-}
-
 #[tokio::test]
 async fn an_address_that_nobody_named_must_be_one_of_the_certificates_own_if_that_has_any() {
     let ca = ca("root");
@@ -569,161 +409,4 @@ async fn an_address_that_nobody_named_must_be_one_of_the_certificates_own_if_tha
             );
         }
     }
-}
-
-#[tokio::test]
-async fn certificates_and_cas_rotate_under_an_open_stream() {
-    let (old, new) = (ca("old"), ca("new"));
-    let on_server = Files::new("rot-i", &[&old], &good(&old, "interceptor/rs1"));
-    let on_copier = Files::new("rot-c", &[&old], &good(&old, "copier/live-1"));
-    let (interceptor, copier) = (
-        on_server.security(Role::Interceptor),
-        on_copier.security(Role::Copier),
-    );
-    interceptor.keep_fresh(&Handle::current()).unwrap();
-    copier.keep_fresh(&Handle::current()).unwrap();
-    let (server, _events) = serve(interceptor.clone());
-    let mut first = link_to(server.local_addr(), copier.clone(), "live-1");
-    first.up().await;
-
-    // Both CAs everywhere, then certificates of the new one, then the old CA goes.
-    for (step, (server_cas, copier_cas, issuer)) in [
-        (vec![&old, &new], vec![&old, &new], &old),
-        (vec![&old, &new], vec![&old, &new], &new),
-        (vec![&new], vec![&new], &new),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        on_server.write_cas(&server_cas);
-        on_server.write_pair(&good(issuer, "interceptor/rs1"));
-        on_copier.write_cas(&copier_cas);
-        on_copier.write_pair(&good(issuer, "copier/live-1"));
-        let reloads = step as u64 + 1;
-        until(&interceptor, |it| {
-            it.reloads >= reloads && it.last_error.is_empty()
-        })
-        .await;
-        until(&copier, |it| {
-            it.reloads >= reloads && it.last_error.is_empty()
-        })
-        .await;
-        // New connections use the new files, at each step.
-        let mut later = link_to(server.local_addr(), copier.clone(), "live-1:2");
-        later.up().await;
-        later.handle.close();
-    }
-    // The old CA counts no more, but the first stream has lived through it all.
-    let status = first.handle.status();
-    assert!(status.connected && status.attempts == 1, "{status:?}");
-    first.handle.forget(status.epoch, Vec::new()).unwrap();
-    assert_ne!(
-        attempt(server.local_addr(), Some(&good(&old, "copier/live-1"))).await,
-        ""
-    );
-    assert_eq!(
-        attempt(server.local_addr(), Some(&good(&new, "copier/live-1"))).await,
-        ""
-    );
-}
-
-#[tokio::test]
-async fn files_that_do_not_fit_are_not_used_and_that_is_said_once() {
-    let lines = Lines::capture();
-    let ours = ca("ours");
-    let first = good(&ours, "copier/live-1");
-    let files = Files::new("misfit", &[&ours], &first);
-    let security = files.security(Role::Copier);
-    let before = security.certificate().unwrap();
-    security.keep_fresh(&Handle::current()).unwrap();
-
-    type Spoil<'a> = Box<dyn Fn() + 'a>;
-    let cases: Vec<(&str, Spoil<'_>, &str)> = vec![
-        (
-            "a certificate without its key",
-            Box::new(|| files.write_cert(&good(&ours, "copier/live-1"))),
-            "is not the key of",
-        ),
-        (
-            "another role",
-            Box::new(|| files.write_pair(&good(&ours, "interceptor/live-1"))),
-            "but this daemon is a copier",
-        ),
-        (
-            "expired",
-            Box::new(|| {
-                let expired = with(COPIER, |it| it.not_after = date_time_ymd(2021, 1, 1));
-                files.write_pair(&sign(&ours, &expired));
-            }),
-            "expired at 2021-01-01",
-        ),
-        (
-            "cut off",
-            Box::new(|| {
-                files.write_pair(&first);
-                let cert = first.cert.get(..first.cert.len() / 2).unwrap().to_owned();
-                files.write_cert(&Pair {
-                    cert,
-                    key: String::new(),
-                });
-            }),
-            "is it cut off?",
-        ),
-        (
-            "gone",
-            Box::new(|| std::fs::remove_file(files.ca()).unwrap()),
-            "cannot read it",
-        ),
-    ];
-    for (n, (what, spoil, said)) in cases.iter().enumerate() {
-        spoil();
-        until(&security, |it| it.failed_reloads == n as u64 + 1).await;
-        let now = security.certificate().unwrap();
-        assert!(now.last_error.contains(said), "{what}: {}", now.last_error);
-        assert_eq!(
-            (&now.id, &now.loaded_at),
-            (&before.id, &before.loaded_at),
-            "{what}"
-        );
-        assert_eq!(now.reloads, 0, "{what}");
-        let warned = lines.with(said).await;
-        assert_eq!(warned.len(), 1, "{what}: {warned:?}");
-        assert!(!warned[0].contains("PRIVATE KEY"));
-    }
-    // And back: the next good files are used.
-    files.write_cas(&[&ours]);
-    files.write_pair(&good(&ours, "copier/live-1"));
-    until(&security, |it| it.reloads == 1 && it.last_error.is_empty()).await;
-}
-
-#[tokio::test]
-async fn the_end_of_a_certificate_is_warned_of() {
-    let lines = Lines::capture();
-    let ours = ca("ours");
-    let files = Files::new("end", &[&ours], &short(&ours));
-    let security = files.security(Role::Copier);
-    assert!(security.certificate().unwrap().expires_in_seconds < 3 * 24 * 3600);
-    security.keep_fresh(&Handle::current()).unwrap();
-    assert_eq!(lines.with("expires in").await.len(), 1);
-}
-
-/// Ends the day after tomorrow.
-fn short(ca: &Ca) -> Pair {
-    let days = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs() as i64
-        / 86_400
-        + 2;
-    // Civil date from days since 1970 (Howard Hinnant's algorithm).
-    let z = days + 719_468;
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = (doy - (153 * mp + 2) / 5 + 1) as u8;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 } as u8;
-    let year = (yoe + z.div_euclid(146_097) * 400) as i32 + i32::from(month <= 2);
-    let params = with(COPIER, |it| it.not_after = date_time_ymd(year, month, day));
-    sign(ca, &params)
 }

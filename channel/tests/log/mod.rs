@@ -1,4 +1,5 @@
 //! The log of a test that runs on one thread.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
