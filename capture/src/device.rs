@@ -7,7 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error::CaptureError;
 use crate::mac::MacAddress;
-use crate::netlink::{LinkInfo, Netlink};
+use crate::routing::{LinkInfo, Routing};
 
 /// The name that stands for every device, as with tcpdump.
 pub const ANY: &str = "any";
@@ -138,8 +138,8 @@ pub fn check_privilege() -> Result<(), CaptureError> {
 
 /// What the kernel knows about a device, or an error that names the existing ones.
 pub(crate) fn link_info(name: &str) -> Result<LinkInfo, CaptureError> {
-    Netlink::open()
-        .and_then(|mut netlink| netlink.link(name))
+    Routing::open()
+        .and_then(|mut routing| routing.link(name))
         .map_err(CaptureError::on("read the properties", name))?
         .ok_or_else(|| no_such_device(name, &Device::list()))
 }

@@ -18,7 +18,7 @@ pub(crate) use table::HopReader;
 use crate::device::link_info;
 use crate::error::CaptureError;
 use crate::mac::MacAddress;
-use crate::netlink::Netlink;
+use crate::routing::{Routing, outgoing_policies};
 use resolve::Resolver;
 use table::Shared;
 
@@ -89,10 +89,10 @@ impl NextHops {
         if let Some(device) = &config.device {
             crate::device::link_type(device, &link_info(device)?)?;
         }
-        let netlink = Netlink::open().map_err(CaptureError::of("open a netlink socket"))?;
+        let routing = Routing::open().map_err(CaptureError::of("open a netlink socket"))?;
         let shared = Shared::new().map_err(CaptureError::of("create an eventfd"))?;
         let shared = Arc::new(shared);
-        let resolver = Resolver::new(config, netlink, Arc::clone(&shared));
+        let resolver = Resolver::new(config, routing, Arc::clone(&shared));
         std::thread::Builder::new()
             .name("next-hops".to_owned())
             .spawn(move || resolver.run())
@@ -108,9 +108,9 @@ impl NextHops {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn other_than_ethernet(destination: IpAddr) -> Result<Option<String>, CaptureError> {
-        let mut netlink = Netlink::open().map_err(CaptureError::of("open a netlink socket"))?;
+        let mut routing = Routing::open().map_err(CaptureError::of("open a netlink socket"))?;
         Ok(
-            match resolve::way(&mut netlink, destination.to_canonical()) {
+            match resolve::way(&mut routing, destination.to_canonical()) {
                 Ok(_) | Err(resolve::NoWay::Unknown(_)) => None,
                 Err(resolve::NoWay::OtherThanEthernet(reason)) => Some(reason),
             },
@@ -124,18 +124,18 @@ impl NextHops {
     /// When the kernel cannot be asked.
     pub fn device_to(destination: IpAddr) -> Result<Option<(String, u32)>, CaptureError> {
         let failed = CaptureError::of("look up a route");
-        let mut netlink = Netlink::open().map_err(CaptureError::of("open a netlink socket"))?;
-        let Ok((_, index)) = netlink.next_hop(destination.to_canonical(), None) else {
+        let mut routing = Routing::open().map_err(CaptureError::of("open a netlink socket"))?;
+        let Ok((_, index)) = routing.next_hop(destination.to_canonical(), None) else {
             return Ok(None);
         };
-        let link = netlink.link_at(index).map_err(failed)?;
+        let link = routing.link_at(index).map_err(failed)?;
         Ok(link.map(|link| (link.name, link.mtu)))
     }
 
     /// Whether this host has IPsec policies for what leaves it: what is sent at the link layer passes them by. Not if
     /// the kernel does not tell, as without CAP_NET_ADMIN.
     pub fn has_ipsec_policies() -> bool {
-        let policies = Netlink::open_xfrm().and_then(|mut netlink| netlink.outgoing_policies());
+        let policies = outgoing_policies();
         policies.is_ok_and(|count| count > 0)
     }
 

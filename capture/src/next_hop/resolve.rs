@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::NextHopConfig;
 use super::table::{Hop, Shared, Table};
 use crate::mac::MacAddress;
-use crate::netlink::{LinkInfo, NeighbourState, Netlink};
+use crate::routing::{LinkInfo, NeighbourState, Routing};
 use crate::sys::option::bind_to_device;
 use crate::wait::wait;
 
@@ -19,15 +19,15 @@ const DISCARD: u16 = 9;
 
 pub(super) struct Resolver {
     config: NextHopConfig,
-    netlink: Netlink,
+    routing: Routing,
     shared: Arc<Shared>,
 }
 
 impl Resolver {
-    pub(super) fn new(config: NextHopConfig, netlink: Netlink, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(config: NextHopConfig, routing: Routing, shared: Arc<Shared>) -> Self {
         Self {
             config,
-            netlink,
+            routing,
             shared,
         }
     }
@@ -57,7 +57,7 @@ impl Resolver {
             let hop = match &link {
                 Some(Ok(link)) => self.resolve_on(destination, link),
                 Some(Err(reason)) => Err(reason.clone()),
-                None => way(&mut self.netlink, destination)
+                None => way(&mut self.routing, destination)
                     .map_err(|no_way| no_way.to_string())
                     .and_then(|(gateway, link)| self.ask_for(gateway, &link)),
             };
@@ -68,7 +68,7 @@ impl Resolver {
 
     /// The device to send from.
     fn link(&mut self, device: &str) -> Result<LinkInfo, String> {
-        match self.netlink.link(device) {
+        match self.routing.link(device) {
             Ok(Some(link)) if link.up => Ok(link),
             Ok(Some(_)) => Err(format!("device {device} is down")),
             Ok(None) => Err(format!("device {device} is gone")),
@@ -92,7 +92,7 @@ impl Resolver {
             _ => return Ok(hop(link, None, None)),
         }
         let (gateway, _) = self
-            .netlink
+            .routing
             .next_hop(destination, Some(link.index))
             .map_err(|error| format!("no route to {destination} through {device}: {error}"))?;
         self.ask_for(gateway, link)
@@ -102,7 +102,7 @@ impl Resolver {
     fn ask_for(&mut self, gateway: IpAddr, link: &LinkInfo) -> Result<Hop, String> {
         let device = &link.name;
         let neighbour = self
-            .netlink
+            .routing
             .neighbour(gateway, link.index)
             .map_err(|error| format!("cannot look up the neighbour {gateway}: {error}"))?;
         let (state, mac) = match neighbour {
@@ -158,11 +158,11 @@ pub(super) enum NoWay {
 }
 
 /// The next hop to a destination and the Ethernet that it is on, as the kernel's routes have it.
-pub(super) fn way(netlink: &mut Netlink, destination: IpAddr) -> Result<(IpAddr, LinkInfo), NoWay> {
-    let (gateway, index) = netlink
+pub(super) fn way(routing: &mut Routing, destination: IpAddr) -> Result<(IpAddr, LinkInfo), NoWay> {
+    let (gateway, index) = routing
         .next_hop(destination, None)
         .map_err(|error| NoWay::Unknown(format!("no route to {destination}: {error}")))?;
-    let link = match netlink.link_at(index) {
+    let link = match routing.link_at(index) {
         Ok(Some(link)) => link,
         Ok(None) => return Err(NoWay::Unknown(format!("device {index} is gone"))),
         Err(error) => {

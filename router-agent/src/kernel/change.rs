@@ -1,11 +1,8 @@
 //! Making one change in the kernel.
 
 use std::io;
-use std::net::IpAddr;
 
 use super::model::{Route, RouteKind, Rule};
-use super::netlink::Netlink;
-use super::netlink::message::{Attributes, CREATE, EXCLUSIVE};
 use super::numbers::{
     ACTION_TO_TABLE, ADDR_GEN_NONE, AF_INET, AF_INET6, AF_UNSPEC, FRA_DST, FRA_IIFNAME,
     FRA_IP_PROTO, FRA_PRIORITY, FRA_PROTOCOL, FRA_SPORT_RANGE, FRA_SRC, FRA_TABLE, IFF_NOARP,
@@ -15,16 +12,11 @@ use super::numbers::{
     RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTM_SETLINK, RTMSG,
     RTN_BLACKHOLE, RTN_LOCAL, RTN_UNICAST, RTNH_F_ONLINK, VETH_INFO_PEER,
 };
+use millrace_netlink::Netlink;
+use millrace_netlink::message::{Attributes, CREATE, EXCLUSIVE, octets};
 
 /// Text by which people know our devices (`ip link` shows it).
 pub const ALIAS: &str = "millrace: sink of copied responses";
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
 
 fn family(ipv4: bool) -> u8 {
     if ipv4 { AF_INET } else { AF_INET6 }

@@ -4,14 +4,14 @@
 use std::io;
 
 use super::model::{FloorState, Stopped};
-use super::netlink::Netlink;
-use super::netlink::message::{Attributes, attributes, text};
 use super::numbers::{
     NFGENMSG, NFPROTO_INET, NFT_GETCHAIN, NFT_GETOBJ, NFT_GETRULE, NFT_GETTABLE,
     NFT_OBJECT_COUNTER, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_COUNTER_PACKETS, NFTA_OBJ_DATA,
     NFTA_OBJ_NAME, NFTA_OBJ_TABLE, NFTA_OBJ_TYPE, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
 };
 use super::tool;
+use millrace_netlink::Netlink;
+use millrace_netlink::message::{Attributes, attributes, text};
 
 /// Counts what would have reached a client.
 pub const STOPPED: &str = "stopped";

@@ -4,13 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use super::netlink::Netlink;
-use super::netlink::message::{Attributes, attributes, u8_at, u32_at};
 use super::numbers::{
     AF_INET, AF_INET6, IPPROTO_TCP, RTA_DPORT, RTA_DST, RTA_GATEWAY, RTA_IP_PROTO, RTA_OIF,
     RTA_SPORT, RTA_SRC, RTA_VIA, RTM_F_LOOKUP_TABLE, RTM_GETROUTE, RTMSG, RTN_BLACKHOLE, RTN_LOCAL,
 };
-use super::read::ip;
+use millrace_netlink::Netlink;
+use millrace_netlink::message::{Attributes, address as ip, attributes, octets, u8_at, u32_at};
 
 /// A TCP packet of this host, for a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,10 +78,6 @@ pub enum Answer {
 /// # Errors
 /// The kernel's, other than that there is no way.
 pub(super) fn lookup(netlink: &mut Netlink, what: &Lookup) -> io::Result<Answer> {
-    let octets = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
     let (family, bits) = if what.to.is_ipv4() {
         (AF_INET, 32)
     } else {

@@ -12,7 +12,6 @@ pub mod firewall;
 pub mod floor;
 mod lookup;
 pub mod model;
-mod netlink;
 mod numbers;
 mod read;
 mod sockets;
@@ -30,8 +29,8 @@ use step::Step;
 
 pub use change::ALIAS;
 pub use lookup::{Answer, Lookup};
+use millrace_netlink::Netlink;
 use model::{FloorState, Route, Snapshot, Socket, Stopped};
-use netlink::Netlink;
 use watch::Watch;
 
 /// Why something could not be done with the kernel: what, and its own words.

@@ -5,8 +5,6 @@ use std::io;
 use std::net::IpAddr;
 
 use super::model::{Address, Link, Route, RouteKind, Rule};
-use super::netlink::Netlink;
-use super::netlink::message::{Attributes, attributes, text, u8_at, u16_at, u32_at};
 use super::numbers::{
     AF_INET, AF_INET6, AF_UNSPEC, FRA_DST, FRA_IIFNAME, FRA_IP_PROTO, FRA_PRIORITY, FRA_PROTOCOL,
     FRA_SPORT_MASK, FRA_SPORT_RANGE, FRA_SRC, FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN,
@@ -14,6 +12,10 @@ use super::numbers::{
     IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, RT_SCOPE_LINK,
     RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_GETADDR, RTM_GETLINK,
     RTM_GETROUTE, RTM_GETRULE, RTMSG, RTN_BLACKHOLE, RTN_LOCAL, RTN_UNICAST,
+};
+use millrace_netlink::Netlink;
+use millrace_netlink::message::{
+    Attributes, address as ip, attributes, text, u8_at, u16_at, u32_at,
 };
 use millrace_notation::address::Cidr;
 
@@ -175,14 +177,6 @@ fn route(body: &[u8]) -> Option<Route> {
         route.connected = route.kind == RouteKind::Unicast && route.gateway.is_none();
     }
     Some(route)
-}
-
-/// An address by its length.
-pub(super) fn ip(octets: &[u8]) -> Option<IpAddr> {
-    if let Ok(octets) = <[u8; 4]>::try_from(octets) {
-        return Some(octets.into());
-    }
-    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
 }
 
 #[cfg(test)]

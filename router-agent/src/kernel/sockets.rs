@@ -6,10 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use rustix::io::Errno;
 
 use super::model::Socket;
-use super::netlink::Netlink;
-use super::netlink::message::{Attributes, u8_at};
 use super::numbers::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, SOCKID};
-use super::read::ip;
+use millrace_netlink::Netlink;
+use millrace_netlink::message::{Attributes, address as ip, u8_at};
 
 /// Every state.
 const ALL_STATES: u32 = u32::MAX;

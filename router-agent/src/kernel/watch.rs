@@ -4,17 +4,12 @@
 //! Without a rule of ours the next answer goes to a real client, so a look every few seconds would
 //! be late.
 
-use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with,
-};
+use millrace_netlink::News;
+use millrace_netlink::message::{Message, attributes, text, u8_at, u32_at};
+use millrace_netlink::news::bit;
 
-use super::netlink::message::{Message, attributes, messages, text, u8_at, u32_at};
 use super::numbers::{
     NFGENMSG, NFTA_TABLE_NAME, NFTABLES, RTA_TABLE, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE,
     RTM_DELRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTMSG,
@@ -24,73 +19,30 @@ use super::numbers::{
 const GROUPS: u32 = bit(1) | bit(5) | bit(7) | bit(8) | bit(9) | bit(11) | bit(19);
 /// `NFNLGRP_NFTABLES`, as a bit.
 const FIREWALL_GROUPS: u32 = bit(7);
-/// A datagram of news holds a few messages; what is cut off was news all the same.
-const NEWS_BYTES: usize = 32 * 1024;
-
-const fn bit(group: u32) -> u32 {
-    1 << (group - 1)
-}
-
 /// Sockets on which the kernel tells of changes.
+#[derive(Debug)]
 pub(super) struct Watch {
-    routing: OwnedFd,
+    routing: News,
     /// None where the kernel has no nftables, or does not tell this user.
-    firewall: Option<OwnedFd>,
-    news: Vec<u8>,
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
-    }
+    firewall: Option<News>,
 }
 
 impl Watch {
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self {
-            routing: listen(None, GROUPS)?,
-            firewall: listen(Some(NETFILTER), FIREWALL_GROUPS).ok(),
-            news: vec![0; NEWS_BYTES],
+            routing: News::of_routing(GROUPS)?,
+            firewall: News::of_firewall(FIREWALL_GROUPS).ok(),
         })
     }
 
     /// Whether anything has happened since the last call to rules, devices, addresses, routes of
     /// `table`, or the firewall tables of these names.
     pub(super) fn has_news(&mut self, table: u32, firewall: &[&str]) -> bool {
-        let Self {
-            routing,
-            firewall: firewall_fd,
-            news,
-        } = self;
-        let mut any = drain(routing, news, |message| of_routing(message, table));
-        if let Some(fd) = firewall_fd {
-            any |= drain(fd, news, |message| of_firewall(message, firewall));
+        let mut any = self.routing.any(|message| of_routing(message, table));
+        if let Some(news) = &mut self.firewall {
+            any |= news.any(|message| of_firewall(message, firewall));
         }
         any
-    }
-}
-
-fn listen(protocol: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
-    bind(&fd, &SocketAddrNetlink::new(0, groups))?;
-    Ok(fd)
-}
-
-/// Reads all there is. Says whether any of it matters.
-fn drain(fd: &OwnedFd, news: &mut [u8], matters: impl Fn(&Message<'_>) -> bool) -> bool {
-    let mut any = false;
-    loop {
-        match recv(fd, &mut *news, RecvFlags::empty()) {
-            Ok((received, _)) => {
-                let datagram = news.get(..received).unwrap_or_default();
-                any |= messages(datagram).any(|message| matters(&message));
-            }
-            Err(Errno::INTR) => {}
-            // More than the socket could hold.
-            Err(Errno::NOBUFS) => any = true,
-            Err(_) => return any,
-        }
     }
 }
 
@@ -114,8 +66,8 @@ fn of_firewall(message: &Message<'_>, tables: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::netlink::message::{Attributes, request};
     use super::*;
+    use millrace_netlink::message::{Attributes, messages, request};
 
     fn any(bytes: &[u8], matters: impl Fn(&Message<'_>) -> bool) -> bool {
         messages(bytes).any(|message| matters(&message))

@@ -1,6 +1,8 @@
 //! Netlink messages as bytes: a header, a fixed structure, attributes (`netlink(7)`). Building
 //! cannot fail; walking ends at the first thing that does not fit.
 
+use std::net::IpAddr;
+
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Length of `struct rtattr`.
@@ -11,15 +13,15 @@ const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 const NESTED: u16 = 0x8000;
 
 /// `NLM_F_REQUEST`.
-pub(in crate::kernel) const REQUEST: u16 = 0x1;
+pub const REQUEST: u16 = 0x1;
 /// `NLM_F_ACK`: answer even if all went well.
-pub(in crate::kernel) const ACK: u16 = 0x4;
+pub const ACK: u16 = 0x4;
 /// `NLM_F_DUMP`: all there are.
-pub(in crate::kernel) const DUMP: u16 = 0x300;
+pub const DUMP: u16 = 0x300;
 /// `NLM_F_EXCL`: refuse what is there already.
-pub(in crate::kernel) const EXCLUSIVE: u16 = 0x200;
+pub const EXCLUSIVE: u16 = 0x200;
 /// `NLM_F_CREATE`.
-pub(in crate::kernel) const CREATE: u16 = 0x400;
+pub const CREATE: u16 = 0x400;
 
 /// Messages and attributes start at multiples of 4 (`NLMSG_ALIGNTO`, `RTA_ALIGNTO`).
 fn aligned(length: usize) -> usize {
@@ -28,16 +30,17 @@ fn aligned(length: usize) -> usize {
 
 /// Attributes under construction.
 #[derive(Clone, Debug, Default)]
-pub(in crate::kernel) struct Attributes(Vec<u8>);
+pub struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(in crate::kernel) fn new() -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds an attribute.
     #[must_use]
-    pub(in crate::kernel) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+    pub fn with(mut self, kind: u16, value: &[u8]) -> Self {
         self.0.resize(aligned(self.0.len()), 0);
         let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
@@ -48,13 +51,13 @@ impl Attributes {
 
     /// Adds a number in host order.
     #[must_use]
-    pub(in crate::kernel) fn with_u32(self, kind: u16, value: u32) -> Self {
+    pub fn with_u32(self, kind: u16, value: u32) -> Self {
         self.with(kind, &value.to_ne_bytes())
     }
 
     /// Adds a text with its closing zero.
     #[must_use]
-    pub(in crate::kernel) fn with_text(self, kind: u16, text: &str) -> Self {
+    pub fn with_text(self, kind: u16, text: &str) -> Self {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(0);
         self.with(kind, &bytes)
@@ -62,18 +65,18 @@ impl Attributes {
 
     /// Adds attributes inside an attribute.
     #[must_use]
-    pub(in crate::kernel) fn with_nested(self, kind: u16, inner: &Attributes) -> Self {
+    pub fn with_nested(self, kind: u16, inner: &Attributes) -> Self {
         self.with(kind | NESTED, &inner.0)
     }
 
     /// The bytes, to be put behind a fixed structure.
-    pub(in crate::kernel) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 /// A finished request.
-pub(in crate::kernel) fn request(
+pub fn request(
     kind: u16,
     flags: u16,
     sequence: u32,
@@ -98,15 +101,17 @@ pub(in crate::kernel) fn request(
 
 /// One message of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernel) struct Message<'a> {
-    pub(in crate::kernel) kind: u16,
-    pub(in crate::kernel) sequence: u32,
+pub struct Message<'a> {
+    /// Its type.
+    pub kind: u16,
+    /// Of the request that it answers; 0 for news.
+    pub sequence: u32,
     /// What follows the header.
-    pub(in crate::kernel) body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 /// The messages of one datagram.
-pub(in crate::kernel) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
         let message = Message {
@@ -120,10 +125,7 @@ pub(in crate::kernel) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Mess
 }
 
 /// The attributes behind a fixed structure of `fixed` bytes: type and value.
-pub(in crate::kernel) fn attributes(
-    body: &[u8],
-    fixed: usize,
-) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(body: &[u8], fixed: usize) -> impl Iterator<Item = (u16, &[u8])> {
     let mut bytes = body.get(aligned(fixed)..).unwrap_or_default();
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(bytes, 0)?);
@@ -135,24 +137,40 @@ pub(in crate::kernel) fn attributes(
 }
 
 /// A byte.
-pub(in crate::kernel) fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
+pub fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
     bytes.get(offset).copied()
 }
 
 /// A number of 16 bits in host order.
-pub(in crate::kernel) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     let bytes = bytes.get(offset..)?.first_chunk()?;
     Some(u16::from_ne_bytes(*bytes))
 }
 
 /// A number of 32 bits in host order.
-pub(in crate::kernel) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     let bytes = bytes.get(offset..)?.first_chunk()?;
     Some(u32::from_ne_bytes(*bytes))
 }
 
+/// An address as netlink carries it.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(it) => it.octets().to_vec(),
+        IpAddr::V6(it) => it.octets().to_vec(),
+    }
+}
+
+/// An address by its length.
+pub fn address(octets: &[u8]) -> Option<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(octets) {
+        return Some(octets.into());
+    }
+    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
+}
+
 /// A text up to its closing zero.
-pub(in crate::kernel) fn text(value: &[u8]) -> String {
+pub fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0);
     let value = value.get(..end.unwrap_or(value.len())).unwrap_or_default();
     String::from_utf8_lossy(value).into_owned()
@@ -182,6 +200,15 @@ mod tests {
         let nested: Vec<_> = attributes(read[2].1, 0).collect();
         assert_eq!(text(nested[0].1), "veth");
         assert_eq!(u32_at(read[3].1, 0), Some(9));
+    }
+
+    #[test]
+    fn addresses_are_told_by_their_length() {
+        for text in ["198.18.0.1", "2001:db8::1"] {
+            let ip = text.parse().unwrap();
+            assert_eq!(address(&octets(ip)), Some(ip));
+        }
+        assert_eq!(address(&[1; 5]), None);
     }
 
     proptest! {

@@ -1,10 +1,13 @@
-//! The three questions: a device by name, the route to an address, a neighbour's MAC address.
+//! Questions to the kernel about devices, routes and neighbours (`rtnetlink(7)`), and one about IPsec.
+//! What it answers is parsed with every length checked.
 
 use std::io;
 use std::net::IpAddr;
 
-use super::message::{attributes, u16_at, u32_at};
-use super::socket::Netlink;
+use millrace_netlink::Netlink;
+use millrace_netlink::message::{
+    Attributes, address as address_of, attributes, octets, text, u16_at, u32_at,
+};
 
 // Message and attribute types: linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h.
 const IFINFOMSG: usize = 16;
@@ -55,13 +58,21 @@ pub(crate) struct Neighbour {
     pub(crate) mac: Option<[u8; 6]>,
 }
 
-impl Netlink {
+/// A connection to the kernel's routing subsystem, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Routing(Netlink);
+
+impl Routing {
+    /// Opens it. Needs no privilege.
+    pub(crate) fn open() -> io::Result<Self> {
+        Netlink::route().map(Self)
+    }
+
     /// A device by name; `None` when there is none.
     pub(crate) fn link(&mut self, name: &str) -> io::Result<Option<LinkInfo>> {
-        let mut value = name.as_bytes().to_vec();
-        value.push(0);
-        match self.ask(libc::RTM_GETLINK, &[0; IFINFOMSG], &[(IFLA_IFNAME, &value)]) {
-            Ok(body) => parse_link(body).map(Some).ok_or_else(malformed),
+        let asked = Attributes::new().with_text(IFLA_IFNAME, name);
+        match self.0.ask(libc::RTM_GETLINK, &[0; IFINFOMSG], &asked) {
+            Ok(body) => parse_link(&body).map(Some).ok_or_else(malformed),
             Err(error) => match error.raw_os_error() {
                 // ERANGE and EINVAL: longer than any name can be.
                 Some(libc::ENODEV | libc::ERANGE | libc::EINVAL) => Ok(None),
@@ -76,8 +87,8 @@ impl Netlink {
         for (to, from) in fixed.iter_mut().skip(4).zip(index.to_ne_bytes()) {
             *to = from;
         }
-        match self.ask(libc::RTM_GETLINK, &fixed, &[]) {
-            Ok(body) => parse_link(body).map(Some).ok_or_else(malformed),
+        match self.0.ask(libc::RTM_GETLINK, &fixed, &Attributes::new()) {
+            Ok(body) => parse_link(&body).map(Some).ok_or_else(malformed),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -90,28 +101,17 @@ impl Netlink {
         destination: IpAddr,
         device_index: Option<u32>,
     ) -> io::Result<(IpAddr, u32)> {
-        let (family, octets) = encode(destination);
         let mut fixed = [0; RTMSG];
         let prefix = if destination.is_ipv4() { 32 } else { 128 };
-        for (to, from) in fixed.iter_mut().zip([family, prefix]) {
+        for (to, from) in fixed.iter_mut().zip([family(destination), prefix]) {
             *to = from;
         }
-        let device = device_index.unwrap_or_default().to_ne_bytes();
-        let mut asked: Vec<(u16, &[u8])> = vec![(RTA_DST, &octets)];
-        if device_index.is_some() {
-            asked.push((RTA_OIF, &device));
+        let mut asked = Attributes::new().with(RTA_DST, &octets(destination));
+        if let Some(device) = device_index {
+            asked = asked.with_u32(RTA_OIF, device);
         }
-        let body = self.ask(libc::RTM_GETROUTE, &fixed, &asked)?;
-        parse_route(body, destination, device_index)
-    }
-
-    /// How many IPsec policies there are for what leaves this host. For a socket of [`Netlink::open_xfrm`].
-    pub(crate) fn outgoing_policies(&mut self) -> io::Result<u32> {
-        let body = self.ask(XFRM_MSG_GETSPDINFO, &[0; XFRM_FLAGS], &[])?;
-        let info = attributes(body, XFRM_FLAGS).find(|(attribute, _)| *attribute == XFRMA_SPD_INFO);
-        // struct xfrmu_spdinfo of linux/xfrm.h: incnt, outcnt, ...
-        let out = info.and_then(|(_, value)| u32_at(value, 4));
-        out.ok_or_else(malformed)
+        let body = self.0.ask(libc::RTM_GETROUTE, &fixed, &asked)?;
+        parse_route(&body, destination, device_index)
     }
 
     /// A neighbour on a device; `None` when the kernel has no entry for it.
@@ -120,40 +120,42 @@ impl Netlink {
         address: IpAddr,
         device_index: u32,
     ) -> io::Result<Option<Neighbour>> {
-        let (family, octets) = encode(address);
         let mut fixed = [0; NDMSG];
-        let header = [family, 0, 0, 0]
+        let header = [family(address), 0, 0, 0]
             .into_iter()
             .chain(device_index.to_ne_bytes());
         for (to, from) in fixed.iter_mut().zip(header) {
             *to = from;
         }
-        match self.ask(libc::RTM_GETNEIGH, &fixed, &[(NDA_DST, &octets)]) {
-            Ok(body) => parse_neighbour(body).map(Some).ok_or_else(malformed),
+        let asked = Attributes::new().with(NDA_DST, &octets(address));
+        match self.0.ask(libc::RTM_GETNEIGH, &fixed, &asked) {
+            Ok(body) => parse_neighbour(&body).map(Some).ok_or_else(malformed),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
+/// How many IPsec policies there are for what leaves this host. The kernel tells those with CAP_NET_ADMIN.
+pub(crate) fn outgoing_policies() -> io::Result<u32> {
+    let mut netlink = Netlink::xfrm()?;
+    let body = netlink.ask(XFRM_MSG_GETSPDINFO, &[0; XFRM_FLAGS], &Attributes::new())?;
+    let info = attributes(&body, XFRM_FLAGS).find(|(attribute, _)| *attribute == XFRMA_SPD_INFO);
+    // struct xfrmu_spdinfo of linux/xfrm.h: incnt, outcnt, ...
+    let out = info.and_then(|(_, value)| u32_at(value, 4));
+    out.ok_or_else(malformed)
+}
+
 fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "unreadable netlink answer")
 }
 
-/// Address family and address, as netlink carries them.
-fn encode(address: IpAddr) -> (u8, Vec<u8>) {
+/// The address family of an address.
+fn family(address: IpAddr) -> u8 {
     match address {
-        IpAddr::V4(a) => (libc::AF_INET as u8, a.octets().to_vec()),
-        IpAddr::V6(a) => (libc::AF_INET6 as u8, a.octets().to_vec()),
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
     }
-}
-
-/// An address by its length.
-fn decode(octets: &[u8]) -> Option<IpAddr> {
-    if let Ok(octets) = <[u8; 4]>::try_from(octets) {
-        return Some(octets.into());
-    }
-    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
 }
 
 fn parse_link(body: &[u8]) -> Option<LinkInfo> {
@@ -168,10 +170,7 @@ fn parse_link(body: &[u8]) -> Option<LinkInfo> {
     };
     for (attribute, value) in attributes(body, IFINFOMSG) {
         match attribute {
-            IFLA_IFNAME => {
-                let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
-                link.name = String::from_utf8_lossy(name).into_owned();
-            }
+            IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             _ => {}
@@ -196,10 +195,11 @@ fn parse_route(
     let mut device = device_index;
     for (attribute, value) in attributes(body, RTMSG) {
         match attribute {
-            RTA_GATEWAY => hop = decode(value).ok_or_else(malformed)?,
+            RTA_GATEWAY => hop = address_of(value).ok_or_else(malformed)?,
             RTA_VIA => {
+                // `struct rtvia`: the family, then the address.
                 let octets = value.get(2..).unwrap_or_default();
-                hop = decode(octets).ok_or_else(malformed)?;
+                hop = address_of(octets).ok_or_else(malformed)?;
             }
             // The kernel may answer with a route out of another device, such as one that a policy
             // rule insists on; the MAC address of that hop would be wrong here.
@@ -234,17 +234,18 @@ fn parse_neighbour(body: &[u8]) -> Option<Neighbour> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn loopback_is_found_and_a_missing_device_is_not() {
-        let mut netlink = Netlink::open().unwrap();
-        let lo = netlink.link("lo").unwrap().unwrap();
+        let mut routing = Routing::open().unwrap();
+        let lo = routing.link("lo").unwrap().unwrap();
         assert_eq!(lo.hardware_type, libc::ARPHRD_LOOPBACK);
         assert_eq!(lo.mac, Some([0; 6]));
         assert!(lo.mtu >= 1500);
-        assert_eq!(netlink.link("no-such-dev").unwrap(), None);
+        assert_eq!(routing.link("no-such-dev").unwrap(), None);
         assert_eq!(
-            netlink
+            routing
                 .link("a-name-that-no-device-could-ever-have")
                 .unwrap(),
             None
@@ -253,9 +254,18 @@ mod tests {
 
     #[test]
     fn a_neighbour_that_was_never_asked_for_has_no_entry() {
-        let mut netlink = Netlink::open().unwrap();
-        let lo = netlink.link("lo").unwrap().unwrap();
+        let mut routing = Routing::open().unwrap();
+        let lo = routing.link("lo").unwrap().unwrap();
         let address = "198.18.254.254".parse().unwrap();
-        assert_eq!(netlink.neighbour(address, lo.index).unwrap(), None);
+        assert_eq!(routing.neighbour(address, lo.index).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let destination = IpAddr::from([198, 18, 0, 1]);
+            let _ = (parse_link(&body), parse_neighbour(&body));
+            let _ = (parse_route(&body, destination, None), parse_route(&body, destination, Some(2)));
+        }
     }
 }

@@ -1,18 +1,16 @@
 //! A blocking netlink socket: changes with an acknowledgement, questions, and dumps.
 
-pub(in crate::kernel) mod message;
-
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::netlink::{NETFILTER, SOCK_DIAG};
+use rustix::net::netlink::{NETFILTER, SOCK_DIAG, XFRM};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
-use message::{ACK, Attributes, DUMP, messages, request, u32_at};
+use crate::message::{ACK, Attributes, DUMP, Message, messages, request, u16_at, u32_at};
 
 /// The kernel answers at once; this only keeps a caller from hanging for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,26 +31,43 @@ const INTERRUPTED: u16 = 0x10;
 /// A connection to one subsystem of the kernel, in the network namespace of the thread that opened
 /// it.
 #[derive(Debug)]
-pub(in crate::kernel) struct Netlink {
+pub struct Netlink {
     fd: OwnedFd,
     sequence: u32,
     answer: Vec<u8>,
 }
 
 impl Netlink {
-    /// Routes, rules, devices, addresses: `rtnetlink(7)`.
-    pub(in crate::kernel) fn route() -> io::Result<Self> {
+    /// Routes, rules, devices, addresses, neighbours: `rtnetlink(7)`. Asking needs no privilege.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn route() -> io::Result<Self> {
         // NETLINK_ROUTE is protocol 0, the default.
         Self::open(None)
     }
 
     /// Sockets: `sock_diag(7)`.
-    pub(in crate::kernel) fn sock_diag() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn sock_diag() -> io::Result<Self> {
         Self::open(Some(SOCK_DIAG))
     }
 
+    /// IPsec, which answers those with CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn xfrm() -> io::Result<Self> {
+        Self::open(Some(XFRM))
+    }
+
     /// The firewall: nftables.
-    pub(in crate::kernel) fn netfilter() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn netfilter() -> io::Result<Self> {
         Self::open(Some(NETFILTER))
     }
 
@@ -88,7 +103,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's.
-    pub(in crate::kernel) fn change(
+    pub fn change(
         &mut self,
         kind: u16,
         flags: u16,
@@ -96,39 +111,35 @@ impl Netlink {
         attributes: &Attributes,
     ) -> io::Result<()> {
         self.send(kind, flags | ACK, fixed, attributes)?;
-        for _ in 0..STALE {
-            let (received, _) = recv(&self.fd, &mut self.answer[..], RecvFlags::empty())?;
-            let datagram = self.answer.get(..received).unwrap_or_default();
-            let found = messages(datagram).find(|message| message.sequence == self.sequence);
-            if let Some(message) = found
-                && message.kind == ERROR
-            {
-                return result(message.body);
-            }
-        }
-        Err(io::ErrorKind::TimedOut.into())
+        self.answered(|message| (message.kind == ERROR).then(|| result(message.body)))
     }
 
-    /// Asks one question; the kind and body of the answer.
+    /// Asks one question; the body of the answer.
     ///
     /// # Errors
     /// The kernel's.
-    pub(in crate::kernel) fn ask(
-        &mut self,
-        kind: u16,
-        fixed: &[u8],
-        attributes: &Attributes,
-    ) -> io::Result<Vec<u8>> {
+    pub fn ask(&mut self, kind: u16, fixed: &[u8], attributes: &Attributes) -> io::Result<Vec<u8>> {
         self.send(kind, 0, fixed, attributes)?;
+        self.answered(|message| {
+            Some(match message.kind {
+                ERROR => result(message.body).map(|()| Vec::new()),
+                _ => Ok(message.body.to_vec()),
+            })
+        })
+    }
+
+    /// Waits for the message that `read` takes for the answer to the last request.
+    fn answered<T>(
+        &mut self,
+        read: impl Fn(Message<'_>) -> Option<io::Result<T>>,
+    ) -> io::Result<T> {
         for _ in 0..STALE {
             let (received, _) = recv(&self.fd, &mut self.answer[..], RecvFlags::empty())?;
             let datagram = self.answer.get(..received).unwrap_or_default();
             let found = messages(datagram).find(|message| message.sequence == self.sequence);
-            let Some(message) = found else { continue };
-            if message.kind == ERROR {
-                result(message.body)?;
+            if let Some(answer) = found.and_then(&read) {
+                return answer;
             }
-            return Ok(message.body.to_vec());
         }
         Err(io::ErrorKind::TimedOut.into())
     }
@@ -137,7 +148,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's.
-    pub(in crate::kernel) fn dump<T>(
+    pub fn dump<T>(
         &mut self,
         kind: u16,
         fixed: &[u8],
@@ -166,7 +177,7 @@ impl Netlink {
         loop {
             let (received, _) = recv(&self.fd, &mut self.answer[..], RecvFlags::empty())?;
             let datagram = self.answer.get(..received).unwrap_or_default();
-            interrupted |= message::u16_at(datagram, 6).unwrap_or(0) & INTERRUPTED != 0;
+            interrupted |= u16_at(datagram, 6).unwrap_or(0) & INTERRUPTED != 0;
             for message in messages(datagram) {
                 if message.sequence != self.sequence {
                     continue;
@@ -193,5 +204,43 @@ fn result(body: &[u8]) -> io::Result<()> {
             io::ErrorKind::InvalidData,
             "unreadable netlink answer",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // linux/rtnetlink.h.
+    const DEL_LINK: u16 = 17;
+    const GET_LINK: u16 = 18;
+    const IFINFOMSG: usize = 16;
+
+    #[test]
+    fn devices_are_listed_and_one_that_is_not_there_cannot_be_removed() {
+        let mut netlink = Netlink::route().unwrap();
+        let none = Attributes::new();
+        let index = |body: &[u8]| u32_at(body, 4);
+        let all = netlink
+            .dump(GET_LINK, &[0; IFINFOMSG], &none, index)
+            .unwrap();
+        assert!(all.contains(&1), "loopback: {all:?}");
+        let mut fixed = [0; IFINFOMSG];
+        for (to, from) in fixed.iter_mut().skip(4).zip(0x7fff_0000_u32.to_ne_bytes()) {
+            *to = from;
+        }
+        let error = netlink.change(DEL_LINK, 0, &fixed, &none).unwrap_err();
+        // Without the right to change anything the kernel does not even look.
+        let told = rustix::io::Errno::from_io_error(&error).unwrap();
+        let expected = [rustix::io::Errno::NODEV, rustix::io::Errno::PERM];
+        assert!(expected.contains(&told), "{error}");
+    }
+
+    #[test]
+    fn a_word_that_is_too_short_is_no_result() {
+        assert!(result(&[0; 4]).is_ok());
+        assert!(result(&[0; 3]).is_err());
+        let refused = result(&(-1_i32).to_ne_bytes()).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(1));
     }
 }
