@@ -80,8 +80,8 @@ impl Log {
     /// # Errors
     /// What is wrong with the filter.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
-        let filter = filter(level)?;
         let level = level.trim();
+        let filter = filter(level).map_err(|error| format!("'{level}': {error}"))?;
         // Either filter may leave the line out.
         tracing::info!("log level from now on: {level}");
         (self.reload)(filter).map_err(|error| error.to_string())?;
@@ -94,7 +94,7 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     let level = level.trim();
     let wrong = |why: &dyn fmt::Display| {
         format!(
-            "'{level}': {why}; give error, warn, info, debug or trace, or a list such as info,millrace_channel=debug"
+            "{why}; give error, warn, info, debug or trace, or a list such as info,millrace_channel=debug"
         )
     };
     // The crate takes any other word for the name of a module, and then logs of that module alone.
@@ -106,13 +106,22 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(level).map_err(|error| wrong(&error))
 }
 
+/// A filter as the command line takes it: whatever reads options, be it to check them, refuses what [`init`] would.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn level(text: &str) -> Result<String, String> {
+    filter(text).map(|_| text.to_owned())
+}
+
 /// Starts logging for the whole process.
 ///
 /// # Errors
 /// Exit code 64 when the filter makes no sense, 1 when the file cannot be opened.
 pub fn init(options: &LogOptions) -> Result<Log, ExitError> {
-    let filter =
-        filter(&options.level).map_err(|error| ExitError::usage(format!("--log-level {error}")))?;
+    let level = &options.level;
+    let filter = filter(level)
+        .map_err(|error| ExitError::usage(format!("--log-level '{level}': {error}")))?;
     let file = options.file.as_deref().map(LogFile::open).transpose()?;
     let terminal = file.is_none() && io::stderr().is_terminal();
     let writer = match &file {

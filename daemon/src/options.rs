@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::logging::{LogFormat, LogOptions};
+use crate::logging::{self, LogFormat, LogOptions};
 
 /// Options of all daemons. `#[command(flatten)]` them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -19,7 +19,7 @@ pub struct CommonOptions {
     pub log_file: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as info,millrace_channel=debug.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = logging::level)]
     pub log_level: String,
 
     /// How each line of the log is written.

@@ -233,3 +233,18 @@ fn the_command_is_consistent() {
     use clap::CommandFactory;
     Options::command().debug_assert();
 }
+
+#[test]
+fn a_log_level_that_a_daemon_could_not_use_is_refused_wherever_it_is_written() {
+    let config = file("log-level = 'a=b=c'\n");
+    let said = error(&["-x", MAP, &config.flag()], &[]);
+    assert!(said.contains(":1: invalid value 'a=b=c'"), "{said}");
+    let said = error(&["-x", MAP], &[("MILLRACE_COPIER_LOG_LEVEL", "verbose")]);
+    let begin = "MILLRACE_COPIER_LOG_LEVEL: ";
+    assert!(
+        said.starts_with(begin) && said.contains("'verbose' is no level"),
+        "{said}"
+    );
+    let said = error(&["-x", MAP, "--log-level", "info,,warn"], &[]);
+    assert!(said.contains("'' is no level; give error, warn"), "{said}");
+}
