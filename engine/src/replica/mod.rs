@@ -11,6 +11,8 @@ mod receiver;
 mod recovery;
 pub(crate) mod rtt;
 mod sender;
+mod stage;
+mod traits;
 
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use self::connection::{Connection, State, Work};
 use self::gate::QuietFloor;
 use self::handshake::{Handshake, Heard};
 use self::linger::Linger;
+pub(crate) use self::stage::Stage;
+use self::traits::Traits;
 use crate::config::{Config, Way};
 use crate::key::{ReplicaKey, SessionKey};
 use crate::stats::{AbortReason, Stats};
@@ -72,40 +76,6 @@ pub(crate) struct Replica {
     pub(crate) traits: Traits,
 }
 
-/// What is true of a replica, in a byte: a second one would cost eight.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Traits(u8);
-
-impl Traits {
-    const QUEUED: u8 = 1 << 0;
-    const SCRIPTED: u8 = 1 << 1;
-
-    const fn set(&mut self, bit: u8, is: bool) {
-        self.0 = match is {
-            true => self.0 | bit,
-            false => self.0 & !bit,
-        };
-    }
-
-    /// It stands in the queue of replicas that may have something to send.
-    pub(crate) const fn is_queued(self) -> bool {
-        self.0 & Self::QUEUED != 0
-    }
-
-    pub(crate) const fn set_queued(&mut self, is: bool) {
-        self.set(Self::QUEUED, is);
-    }
-
-    /// It plays a script of its own, which a conversation writes: see [`crate::protocol`].
-    pub(crate) const fn is_scripted(self) -> bool {
-        self.0 & Self::SCRIPTED != 0
-    }
-
-    pub(crate) const fn set_scripted(&mut self, is: bool) {
-        self.set(Self::SCRIPTED, is);
-    }
-}
-
 /// What a replica must see of the rest of the engine.
 pub(crate) struct Context<'a> {
     pub(crate) now: Time,
@@ -125,47 +95,6 @@ pub(crate) struct Context<'a> {
     pub(crate) live_heard_at: Time,
     /// How far the replica stays behind the client, in microseconds.
     pub(crate) shift: u32,
-}
-
-/// How far a replica has come: what the engine counts replicas by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// It has not begun because its own time has not come.
-    Delayed,
-    /// It has not begun because it is held back.
-    HeldBack,
-    /// Its handshake is under way.
-    Connecting,
-    /// Its connection is open.
-    Established,
-    /// It has nothing more to deliver.
-    Lingering,
-    /// It is over, and only its name is left.
-    Closed,
-}
-
-impl Stage {
-    pub(crate) const fn is_held_back(self) -> bool {
-        matches!(self, Self::HeldBack)
-    }
-
-    pub(crate) const fn is_connecting(self) -> bool {
-        matches!(self, Self::Connecting)
-    }
-
-    pub(crate) const fn is_lingering(self) -> bool {
-        matches!(self, Self::Lingering | Self::Closed)
-    }
-
-    /// Memory of a replica besides the structure itself, in bytes.
-    pub(crate) const fn heap_size(self) -> usize {
-        match self {
-            Self::Delayed | Self::HeldBack | Self::Closed => 0,
-            Self::Connecting => size_of::<Handshake>(),
-            Self::Established => CONNECTION_SIZE,
-            Self::Lingering => size_of::<Linger>(),
-        }
-    }
 }
 
 /// What a replica needs of its session. It only ever rises.
