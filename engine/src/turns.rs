@@ -29,6 +29,8 @@ pub(crate) struct Mark {
     /// At that moment the client had seen all that the server had sent, and the server had
     /// received all that the client had sent: nothing was under way.
     pub(crate) lockstep: bool,
+    /// Whoever made this mark has heard the target's whole answer: no more of it is waited for.
+    pub(crate) heard_out: bool,
     /// How long that byte had waited before it was taken in: see [`Waited`].
     pub(crate) waited: Waited,
 }
@@ -261,11 +263,17 @@ impl Turns {
         }
     }
 
-    /// Where the mark that was made last begins, if it is kept.
-    pub(crate) fn last_start(&self) -> Option<u64> {
-        let last = self.rest.as_ref().and_then(|rest| rest.marks.back());
-        let last = last.map(|(mark, _)| mark).or(self.front.as_ref());
-        last.map(|mark| mark.start)
+    /// Puts another mark in the place of the last one, if that is kept and begins at the same byte. Says whether it was.
+    pub(crate) fn replace_last(&mut self, mark: Mark) -> bool {
+        let last = self
+            .rest
+            .as_mut()
+            .and_then(|rest| rest.marks.back_mut())
+            .map(|(last, _)| last)
+            .or(self.front.as_mut())
+            .filter(|last| last.start == mark.start);
+        self.last_answer = self.last_answer.max(mark.answer);
+        last.map(|last| *last = mark).is_some()
     }
 
     /// Number of the next mark that will be made.

@@ -1,4 +1,4 @@
-//! Which sessions are copied, and how often: intensity, bounds, draining.
+//! Asks whether sessions are copied, and counts those that are not. What decides is [`crate::admission`].
 
 use millrace_wire::{Endpoint, TcpPacket};
 

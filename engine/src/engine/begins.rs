@@ -15,15 +15,17 @@ impl Engine {
     pub(super) fn begin(&mut self, now: Time, segment: ClientSegment<'_>) {
         let ClientSegment { at, packet, .. } = segment;
         self.see_service(packet);
+        tracing::trace!(client = %packet.tuple.source, "a client's SYN");
         if self.is_unchosen(packet) {
+            tracing::trace!(client = %packet.tuple.source, "the intensity leaves it out");
             self.stats.sessions_unchosen += 1;
             return;
         }
         if self.joins_another(now, packet) || self.refuses(packet) {
+            tracing::trace!(client = %packet.tuple.source, "it is refused");
             return;
         }
         let first = packet.header.seq.add(1);
-        tracing::trace!(client = %packet.tuple.source, "a client's SYN");
         if let Some(key) = self.insert_session(at, packet, first, Phase::Opening) {
             if packet.payload_len > 0 {
                 // TCP Fast Open (RFC 7413): the live server may take the data or leave it to be

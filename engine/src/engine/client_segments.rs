@@ -463,6 +463,7 @@ impl Engine {
     fn is_over_limit(&self, key: SessionKey) -> bool {
         let limit = self.config.memory_limit;
         self.memory() >= limit
+            || self.unplayed(key) > limit / 100 * SESSION_SHARE
             || self.sessions.get(key).is_some_and(|session| {
                 let held = session.stream().held_memory() as u64;
                 session.stream().stored() + held > limit / 100 * SESSION_SHARE
@@ -565,6 +566,7 @@ pub(super) fn mark(
         live_latency: latency.map_or(0, |latency| latency.first),
         live_gap,
         lockstep: live.in_step() && live.acked >= start,
+        heard_out: false,
         waited: live_clock.waited(),
     }
 }

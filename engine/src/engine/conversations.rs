@@ -1,5 +1,7 @@
 //! Replicas that play scripts of their own: what their conversations hear, and what becomes of what these write.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use millrace_wire::{Flags, TcpHeader};
 
 use super::{Engine, Event};
@@ -33,10 +35,10 @@ impl Engine {
         beginning: Beginning,
     ) -> Result<Option<Talk>, ()> {
         match self.protocols.get(usize::from(service)) {
-            Some(Some(protocol)) => match protocol.begin(beginning) {
-                Some(conversation) => Ok(Some(Talk::new(conversation))),
-                None => Err(()),
-            },
+            Some(Some(protocol)) => {
+                let begin = AssertUnwindSafe(|| Some(Talk::new(protocol.begin(beginning)?)));
+                catch_unwind(begin).ok().flatten().map(Some).ok_or(())
+            }
             Some(None) | None => Ok(None),
         }
     }
@@ -79,7 +81,7 @@ impl Engine {
     ) {
         let replica = self.replicas.get(key);
         let was_open = replica.is_some_and(Replica::is_established);
-        let listens = replica.is_some_and(|replica| replica.accepts(header))
+        let listens = replica.is_some_and(|replica| replica.may_take_data(header))
             && self.replicas.talk(key).is_some_and(Talk::wants_answers);
         if !listens {
             self.with_replica(now, key, |replica, cx| replica.on_header(cx, header, len));
@@ -91,14 +93,18 @@ impl Engine {
             }
             return;
         }
+        let is_full = self.is_nearly_full();
         let pool = &mut self.pool;
         let counted = self.replicas.with_talk(key, |talk, _| {
-            let counted = talk.take_answer(now, pool, header, payload, len);
+            let counted = talk.take_answer(now, pool, header, payload, len, is_full);
             (counted, talk.hear_target(now, pool))
         });
         let Some(((counted, arrived), heard)) = counted else {
             return;
         };
+        if !self.take_words(now, key, heard) {
+            return;
+        }
         let is_early = len > 0 && arrived == 0;
         self.with_replica(now, key, |replica, cx| {
             replica.on_header(cx, &counted, arrived);
@@ -106,9 +112,49 @@ impl Engine {
                 replica.demand_ack();
             }
         });
-        if self.take_words(now, key, heard) {
+        let pool = &mut self.pool;
+        let ended = self.replicas.with_talk(key, |talk, replica| {
+            let is_over = replica.has_heard_end();
+            is_over.then(|| talk.hear_target_end(now, pool))
+        });
+        let goes_on = match ended.flatten() {
+            Some(heard) => self.take_words(now, key, heard),
+            None => true,
+        };
+        if goes_on {
             self.with_replica(now, key, Replica::advance);
         }
+    }
+
+    /// When a session is given up of whose scripts one has no end though its client's stream has: its module waits for
+    /// something that does not come.
+    pub(super) fn script_overdue_at(&self, key: SessionKey) -> Time {
+        if !self.replicas.has_talks() {
+            return Time::NEVER;
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return Time::NEVER;
+        };
+        let mut replicas = self.replicas.siblings(session.first_replica());
+        let waits = session.stream().end().is_some()
+            && replicas.any(|(key, replica)| {
+                let talk = self.replicas.talk(key);
+                !replica.is_lingering() && talk.is_some_and(Talk::is_unended)
+            });
+        match waits {
+            true => session.last_seen + self.config.idle_timeout,
+            false => Time::NEVER,
+        }
+    }
+
+    /// Bytes of this session's scripts that targets have not taken yet.
+    pub(super) fn unplayed(&self, key: SessionKey) -> u64 {
+        if !self.replicas.has_talks() {
+            return 0;
+        }
+        let replicas = self.replicas.siblings(self.sessions.first_replica(key));
+        let talks = replicas.filter_map(|(key, _)| self.replicas.talk(key));
+        talks.map(Talk::backlog).sum()
     }
 
     /// What a conversation has written counts, and ends its replica where it cannot go on. Says whether it goes on.

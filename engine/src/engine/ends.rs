@@ -106,11 +106,10 @@ impl Engine {
             && !flags.has(Flags::SYN)
             && wire_end >= session.stream().len()
         {
-            let kind = EndKind::Fin;
             if let Some(mut session) = self.sessions.change(key) {
                 session.stream_mut().set_end(End {
                     offset: wire_end,
-                    kind,
+                    kind: EndKind::Fin,
                 });
             }
         }

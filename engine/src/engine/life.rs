@@ -141,12 +141,11 @@ impl Engine {
             }
             return;
         }
-        let mut refused = 0;
         for number in 0..copies {
             let talk = match self.begin_talk(index, beginning) {
                 Ok(talk) => talk,
                 Err(()) => {
-                    refused += 1;
+                    self.stats.replicas_refused.add(RefusalReason::Protocol);
                     continue;
                 }
             };
@@ -159,8 +158,9 @@ impl Engine {
             let shift = if number == 0 { 0 } else { (random >> 24) as u8 };
             self.open_replica(now, key, source, shift, talk);
         }
-        for _ in 0..refused {
-            self.stats.replicas_refused.add(RefusalReason::Protocol);
+        if self.replicas.has_talks() {
+            // What came with the SYN.
+            self.tell_client(now, key);
         }
     }
 

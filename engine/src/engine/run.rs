@@ -75,6 +75,7 @@ impl Engine {
     pub(super) fn arm_session(&mut self, key: SessionKey) {
         let doubt = self.reset_counts_at(key);
         let doubt = doubt.min(self.evidence.waiting_until(key));
+        let doubt = doubt.min(self.script_overdue_at(key));
         let grace = self.gap_grace();
         let config = &self.config;
         self.sessions

@@ -59,7 +59,7 @@ impl Turn {
     /// This turn, for a conversation that has heard the whole answer of the target before it writes on: what follows
     /// waits for the think time alone, and for no more bytes of an answer.
     pub const fn answered(mut self) -> Self {
-        self.mark.answer = 0;
+        self.mark.heard_out = true;
         self
     }
 }
@@ -68,7 +68,7 @@ impl Turn {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(
-    /// Why, in a few words for an operator.
+    /// Why, in a few words for an operator. They are logged: no payload is among them.
     pub String,
 );
 
@@ -86,7 +86,7 @@ pub trait Conversation: Send {
     ) -> Result<(), Failure>;
 
     /// The client sends nothing more. `turn`: it had waited for an answer before. Whoever has more to play first calls
-    /// [`Script::end`] later.
+    /// [`Script::end`] later; a script without an end is given up once nothing has been heard for the idle time-out.
     ///
     /// # Errors
     /// The replica cannot go on.
@@ -108,6 +108,14 @@ pub trait Conversation: Send {
     /// # Errors
     /// The replica cannot go on.
     fn on_target(&mut self, bytes: &[u8], script: &mut Script<'_>) -> Result<(), Failure>;
+
+    /// The target sends nothing more. Comes only after all its bytes.
+    ///
+    /// # Errors
+    /// The replica cannot go on.
+    fn on_target_end(&mut self, _script: &mut Script<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Whether the target's bytes are needed from now on. Their carriage costs: where they are not, only their number
     /// comes here. Once they are not, they never are again.

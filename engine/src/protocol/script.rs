@@ -46,7 +46,7 @@ impl Script<'_> {
             ..turn.mark
         };
         // A turn without a byte is none: the next one stands for both.
-        if self.played.turns.last_start() != Some(mark.start) {
+        if !self.played.turns.replace_last(mark) {
             self.played.turns.push(self.now, mark);
         }
     }

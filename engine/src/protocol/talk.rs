@@ -13,8 +13,8 @@ use crate::stream::{ClientStream, Cursor, EndKind, RunInfo};
 use crate::time::Time;
 use crate::turns::Turns;
 
-/// Further ahead than this no target sends what is to be put together here.
-const PLAUSIBLE: u64 = 1 << 24;
+/// Further ahead than this no target sends: it is the window that replicas advertise.
+const PLAUSIBLE: u64 = 8 << 20;
 /// A conversation is given so many bytes of either side at once, at most.
 const PIECE: usize = 16 * 1024;
 
@@ -29,6 +29,9 @@ pub(crate) struct Talk {
     answers: Option<ClientStream>,
     /// How much of it the conversation was told.
     told: u64,
+    told_end: bool,
+    /// The conversation wants to be told.
+    listens: bool,
 }
 
 /// What came of a conversation's words.
@@ -54,12 +57,14 @@ impl Talk {
             turns: Turns::default(),
         };
         Self {
+            listens: conversation.wants_answers(),
             conversation,
             played,
             needs: Needs::EVERYTHING,
             heard_end: false,
             answers: None,
             told: 0,
+            told_end: false,
         }
     }
 
@@ -102,7 +107,7 @@ impl Talk {
             let turn = self.next_turn(turns, from);
             let next = turns.get(self.needs.marks);
             let to = next.map_or(stream.len(), |mark| mark.start.min(stream.len()));
-            let len = usize::try_from(to - from).map_or(PIECE, |len| len.min(PIECE));
+            let len = usize::try_from(to.saturating_sub(from)).map_or(PIECE, |len| len.min(PIECE));
             piece.clear();
             for part in stream.read(pool, &mut cursor, from, len) {
                 piece.extend_from_slice(part);
@@ -148,13 +153,20 @@ impl Talk {
     }
 
     /// Whether the target's bytes must come here, and not only their number.
-    pub(crate) fn wants_answers(&self) -> bool {
-        self.conversation.wants_answers()
+    pub(crate) const fn wants_answers(&self) -> bool {
+        self.listens
+    }
+
+    /// Whether more may still be played.
+    pub(crate) fn is_unended(&self) -> bool {
+        self.played.stream.end().is_none()
     }
 
     /// The connection is there; the target's first byte has this number.
     pub(crate) fn connected(&mut self, first: Seq) {
-        self.answers = Some(ClientStream::new(first));
+        if self.listens {
+            self.answers = Some(ClientStream::new(first));
+        }
     }
 
     /// Takes a segment of the target. Gives what of it counts as received: only bytes that have arrived here, in their order.
@@ -165,6 +177,7 @@ impl Talk {
         header: &TcpHeader,
         payload: &[u8],
         len: u32,
+        is_full: bool,
     ) -> (TcpHeader, u32) {
         let Some(answers) = self.answers.as_mut() else {
             return (*header, len);
@@ -173,7 +186,12 @@ impl Talk {
         let whole = u32::try_from(payload.len()).is_ok_and(|arrived| arrived == len);
         let offset = answers.offset_of(header.seq);
         let end = offset.map(|offset| offset + u64::from(len));
-        if let Some(offset) = offset.filter(|it| whole && *it <= before + PLAUSIBLE) {
+        // What lies ahead is held only while there is memory for more than open sessions.
+        let most = match is_full {
+            true => before,
+            false => before + PLAUSIBLE,
+        };
+        if let Some(offset) = offset.filter(|it| whole && *it <= most) {
             let info = RunInfo {
                 at: now,
                 answer: 0,
@@ -219,8 +237,27 @@ impl Talk {
             heard.join(self.speak(now, pool, |conversation, script| {
                 conversation.on_target(&piece, script)
             }));
+            if !self.listens {
+                self.forget_answers(pool);
+            }
         }
         heard
+    }
+
+    /// Tells it that the target sends nothing more.
+    pub(crate) fn hear_target_end(&mut self, now: Time, pool: &mut BlockPool) -> Heard {
+        match std::mem::replace(&mut self.told_end, true) {
+            true => Heard::default(),
+            false => self.speak(now, pool, |conversation, script| {
+                conversation.on_target_end(script)
+            }),
+        }
+    }
+
+    fn forget_answers(&mut self, pool: &mut BlockPool) {
+        if let Some(mut answers) = self.answers.take() {
+            answers.discard(pool);
+        }
     }
 
     /// Frees what was played of the script, up to this.
@@ -237,9 +274,10 @@ impl Talk {
     /// Frees everything.
     pub(crate) fn discard(mut self, pool: &mut BlockPool) {
         self.played.stream.discard(pool);
-        if let Some(answers) = &mut self.answers {
-            answers.discard(pool);
-        }
+        self.forget_answers(pool);
+        let conversation = self.conversation;
+        // It is over: what it thinks of that changes nothing.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(conversation)));
     }
 
     /// Lets the conversation write. One that panics fails alone.
@@ -257,7 +295,14 @@ impl Talk {
             is_short_of_memory: false,
         };
         let conversation = self.conversation.as_mut();
-        let said = catch_unwind(AssertUnwindSafe(|| speak(conversation, &mut script)));
+        let said = catch_unwind(AssertUnwindSafe(|| {
+            let said = speak(conversation, &mut script);
+            (said, conversation.wants_answers())
+        }));
+        let said = said.map(|(said, wants)| {
+            self.listens &= wants;
+            said
+        });
         let failure = match said {
             Ok(Ok(())) if script.is_short_of_memory => Some("no memory is left".to_owned()),
             Ok(Ok(())) => None,

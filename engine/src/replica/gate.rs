@@ -163,7 +163,7 @@ impl Gate {
             }
         };
         let needed = mark.answer.saturating_add_signed(self.skew);
-        if progress.answered >= needed || progress.finished {
+        if mark.heard_out || progress.answered >= needed || progress.finished {
             if self.settled_at == Time::NEVER {
                 self.settled_at = latest.min(now);
             }
@@ -317,6 +317,7 @@ mod tests {
             live_latency: 1000,
             live_gap: 0,
             lockstep: true,
+            heard_out: false,
             waited: crate::turns::Waited::default(),
         }
     }

@@ -147,7 +147,7 @@ impl Replica {
             shift: 0,
             phase: Phase::UNTRIED,
             armed: Time::NEVER,
-            traits: Traits(0),
+            traits: Traits::NONE,
         }
     }
 
@@ -450,11 +450,15 @@ impl Replica {
         }
     }
 
-    /// Whether a header of an open connection's target is worth a look.
-    pub(crate) fn accepts(&self, header: &TcpHeader) -> bool {
+    /// Whether a segment of the target may bear data of its answer, as far as its header tells.
+    pub(crate) fn may_take_data(&self, header: &TcpHeader) -> bool {
+        let flags = header.flags;
         match &self.phase {
             Phase::Established(connection) => {
-                !header.flags.has(Flags::RST) && connection.receiver.is_plausible(header.seq)
+                !flags.has(Flags::RST)
+                    && !flags.has(Flags::SYN)
+                    && connection.receiver.is_plausible(header.seq)
+                    && connection.sender.knows(header)
             }
             Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Closed => {
                 false
@@ -462,7 +466,17 @@ impl Replica {
         }
     }
 
-    /// Whether its connection is open, and the target's end was not reached.
+    /// Whether the target's end was reached.
+    pub(crate) const fn has_heard_end(&self) -> bool {
+        match &self.phase {
+            Phase::Established(connection) => connection.receiver.finished(),
+            Phase::Waiting { .. } | Phase::SynSent(_) | Phase::Lingering(_) | Phase::Closed => {
+                false
+            }
+        }
+    }
+
+    /// Whether its connection is open.
     pub(crate) const fn is_established(&self) -> bool {
         matches!(self.phase, Phase::Established(_))
     }

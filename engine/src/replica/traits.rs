@@ -5,6 +5,8 @@
 pub(crate) struct Traits(u8);
 
 impl Traits {
+    /// Nothing is.
+    pub(crate) const NONE: Self = Self(0);
     const QUEUED: u8 = 1 << 0;
     const SCRIPTED: u8 = 1 << 1;
 

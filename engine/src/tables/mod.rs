@@ -1,5 +1,5 @@
-//! The engine's tables: each finds its entries, keeps their deadlines, and has the sums over them, which follow by
-//! themselves whenever an entry changes.
+//! The engine's tables. Those of sessions and replicas find their entries, keep their deadlines, and have the sums over
+//! them, which follow whenever an entry changes.
 //!
 //! - [`Sessions`]: what clients and live servers do.
 //! - [`Replicas`]: the connections to targets, and the queue of those that may have something to send.

@@ -262,7 +262,7 @@ impl Replicas {
         !self.talks.is_empty()
     }
 
-    /// Whether this one does.
+    /// The conversation of a replica that plays a script of its own.
     pub(crate) fn talk(&self, key: ReplicaKey) -> Option<&Talk> {
         self.talks.get(key).map(Box::as_ref)
     }

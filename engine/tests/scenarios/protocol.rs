@@ -346,6 +346,31 @@ fn several_replicas_are_played_by_a_conversation_each() {
 }
 
 #[test]
+fn a_conversation_that_waits_in_vain_is_given_up_once_nothing_was_heard_for_the_idle_time_out() {
+    for answers in [70, 0] {
+        let manner = Manner {
+            listens: true,
+            greeting: 1000,
+            ..Manner::default()
+        };
+        let (mut world, _) = world(config(), 1, manner);
+        let talk = [Server(70), says(1000), Server(50), ClientFin, ServerFin];
+        world.behaviour = Behaviour {
+            greeting: answers,
+            ..Behaviour::default()
+        };
+        world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+        let idle = world.engine.config().idle_timeout;
+        world.run(idle / 2);
+        assert_eq!(world.engine.gauges().replicas, 1);
+        world.run(idle);
+        let stats = stats(&world);
+        assert_eq!(stats.replicas_aborted.of(AbortReason::Protocol), 1);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
 fn what_ends_a_session_ends_its_scripts_too() {
     let manner = Manner {
         listens: true,

@@ -75,7 +75,7 @@ impl Shard {
                     self.prober
                         .on_silence(now, &mut self.engine, &silence, guarded);
                 }
-                // Counted, and shown in the report; at most one for each session.
+                // Counted, and shown in the report; at most one for each copy.
                 Event::ConversationFailed { reason, .. } => {
                     tracing::debug!("a copied connection ends, its protocol module says: {reason}");
                 }
