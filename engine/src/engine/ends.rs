@@ -105,13 +105,12 @@ impl Engine {
         } else if flags.has(Flags::FIN)
             && !flags.has(Flags::SYN)
             && wire_end >= session.stream().len()
+            && let Some(mut session) = self.sessions.change(key)
         {
-            if let Some(mut session) = self.sessions.change(key) {
-                session.stream_mut().set_end(End {
-                    offset: wire_end,
-                    kind: EndKind::Fin,
-                });
-            }
+            session.stream_mut().set_end(End {
+                offset: wire_end,
+                kind: EndKind::Fin,
+            });
         }
         let Some(session) = self.sessions.get_mut(key) else {
             return changed;
