@@ -32,9 +32,9 @@ def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> li
     return [
         f"{what}: {sign} {line}"
         for what in LOOK
-        for sign, one, other in (("gone", before, after), ("new", after, before))
-        for line in one[what]
-        if line not in set(other[what])
+        for sign, one, other in (("gone", before[what], set(after[what])), ("new", after[what], set(before[what])))
+        for line in one
+        if line not in other
     ]
 
 
