@@ -130,6 +130,8 @@ def test_a_list_of_interceptors_is_reloaded_and_another_option_restarts(ansible,
     assert processes(cluster)["live1", "millrace-copier@main"] != running
     assert "memory = 256\n" in cluster.machines["live1"].run("cat /etc/millrace/copier-main.toml") + "\n"
     del inventory.hosts["live1"]["millrace_copier_instances"]
+    inventory.write()
+    ansible.play(SITE, "--limit", "live1").went_well()
 
 
 def test_ramp_pause_and_resume(ansible, cluster):
