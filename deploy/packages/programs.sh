@@ -31,9 +31,10 @@ packages=""
 for program in $programs; do packages="$packages -p $program"; done
 # What makes the pages runs here.
 case $target in *-gnu) packages="$packages -p millrace-manuals" ;; esac
+# A build script of a dependency looks at the time, too: with that of the last commit all would be built anew after each.
 # Package names have no blanks: they are to be split.
 # shellcheck disable=SC2086
-(cd "$root" && "$cargo" build --release --locked --target "$target" $packages)
+(cd "$root" && SOURCE_DATE_EPOCH=0 "$cargo" build --release --locked --target "$target" $packages)
 
 mkdir -p "$out/$target"
 for program in $programs; do
