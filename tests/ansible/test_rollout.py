@@ -179,6 +179,15 @@ def test_an_upgrade_under_load_loses_no_session(ansible, cluster, inventory, nex
         assert cluster.machines[name].run("dpkg-query -W -f '${Version}' millrace") == next_release.version
 
 
+def test_a_real_server_that_copiers_use_is_not_removed(ansible, cluster):
+    running = processes(cluster)
+    played = ansible.play("millrace.millrace.remove", "--limit", "rs3").failed()
+    assert "the router-agent serves copiers" in played.text and "live1" in played.text
+    assert processes(cluster) == running
+    for name in LIVE:
+        copies_everything(cluster, name)
+
+
 def test_a_real_server_leaves_while_copying_goes_on(before, ansible, cluster, inventory):
     cluster.direct_to("rs1", "rs2")
     inventory.leaving = ["rs3"]
