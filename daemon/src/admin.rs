@@ -1,4 +1,4 @@
-//! The admin port: /healthz, /readyz, /metrics, /status, /events, and what a daemon adds.
+//! The admin port: /healthz, /readyz, /metrics, /status, /events, /config, and what a daemon adds.
 
 mod events;
 
@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use rustix::net::sockopt;
 use tokio::runtime::Handle;
 
+use crate::config::started_with;
 use crate::exit::ExitError;
 use crate::listen;
 use crate::readiness::Readiness;
@@ -99,6 +100,7 @@ impl Admin {
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(move || async move { readyz(&readiness) }))
+            .route("/config", get(|| async { axum::Json(started_with()) }))
             .route("/metrics", get(move || async move { metrics.render() }))
             .route(
                 "/status",

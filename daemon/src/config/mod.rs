@@ -6,8 +6,11 @@
 //! a long option name; a list stands for values joined by commas, and `true` for a flag without a
 //! value.
 
+mod effective;
 mod error;
 mod file;
+
+pub use self::effective::started_with;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -29,7 +32,11 @@ pub const NOT_IN_FILE: [&str; 3] = [CONFIG, "help", "version"];
 /// What is wrong, in one line that says what to change, with exit code 64; or the text that
 /// `--help` or `--version` asked for, with exit code 0.
 pub fn parse<T: Parser>() -> Result<T, ExitError> {
-    parse_from(std::env::args_os(), |name| std::env::var_os(name))
+    let command = prepare(T::command());
+    let environment = |name: &str| std::env::var_os(name);
+    let (matches, layers) = resolve(&command, std::env::args_os(), environment)?;
+    effective::remember(&command, &matches, &layers);
+    typed(&command, &matches, &layers)
 }
 
 /// As [`parse`], with the arguments (the program's name first) and environment given.
@@ -41,11 +48,30 @@ pub fn parse_from<T: Parser>(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<T, ExitError> {
     let command = prepare(T::command());
+    let (matches, layers) = resolve(&command, arguments, environment)?;
+    typed(&command, &matches, &layers)
+}
+
+fn typed<T: Parser>(
+    command: &Command,
+    matches: &ArgMatches,
+    layers: &Layers,
+) -> Result<T, ExitError> {
+    T::from_arg_matches(matches)
+        .map_err(|error| error::explain(&error, command, |long| layers.place(long)))
+}
+
+/// What the three places say together, and what of it does not come from the command line.
+fn resolve(
+    command: &Command,
+    arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<(ArgMatches, Layers), ExitError> {
     let mut arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     if arguments.is_empty() {
         arguments.push(command.get_name().to_owned().into());
     }
-    let given = glance(&command, &arguments);
+    let given = glance(command, &arguments);
     let on_command_line = |id: &str| {
         let known = given.as_ref().and_then(|it| it.try_contains_id(id).ok()) == Some(true);
         known && given.as_ref().and_then(|it| it.value_source(id)) == Some(ValueSource::CommandLine)
@@ -56,7 +82,7 @@ pub fn parse_from<T: Parser>(
         let Some(long) = argument.get_long() else {
             continue;
         };
-        let name = environment_name(&command, long);
+        let name = environment_name(command, long);
         if on_command_line(argument.get_id().as_str()) || NOT_IN_FILE[1..].contains(&long) {
             continue;
         }
@@ -65,7 +91,7 @@ pub fn parse_from<T: Parser>(
         }
     }
     if let Some(path) = config_path(given.as_ref(), &layers) {
-        for entry in file::read(&path, &command)? {
+        for entry in file::read(&path, command)? {
             let argument = command
                 .get_arguments()
                 .find(|it| it.get_long() == Some(&entry.key));
@@ -82,12 +108,10 @@ pub fn parse_from<T: Parser>(
     all.extend(arguments.next());
     all.extend(layers.list.iter().map(|layer| layer.argument.clone()));
     all.extend(arguments);
-    let explain = |error: &clap::Error| error::explain(error, &command, |long| layers.place(long));
-    let matches = command
-        .clone()
-        .try_get_matches_from(all)
-        .map_err(|error| explain(&error))?;
-    T::from_arg_matches(&matches).map_err(|error| explain(&error))
+    let matches = command.clone().try_get_matches_from(all);
+    let matches =
+        matches.map_err(|error| error::explain(&error, command, |long| layers.place(long)))?;
+    Ok((matches, layers))
 }
 
 /// What does not come from the command line, as arguments to be put before it.
