@@ -2,7 +2,7 @@
 //!
 //! - [`transport`]: bytes between two daemons, by HTTP/2 over TCP, and in which security.
 //! - [`tls`]: certificates, the roles in them, and why a handshake was refused.
-//! - [`session`]: how a stream is kept up, and let in, whatever is said on it.
+//! - [`upkeep`]: how a stream is kept up, and let in, whatever is said on it.
 //! - [`link`] and [`server`]: the copier's and the interceptor's end of the stream that carries route info one way and
 //!   response headers the other.
 //! - [`hold`]: both ends of the stream on which a copier holds what a router-agent installs for it.
@@ -15,6 +15,6 @@ pub mod check;
 pub mod hold;
 pub mod link;
 pub mod server;
-pub mod session;
 pub mod tls;
 pub mod transport;
+pub mod upkeep;

@@ -378,7 +378,7 @@ fn capture(from: &Snapshot<'_>) -> Capture {
     let decode = &from.decode;
     Capture {
         received: ring.received + from.answers.received,
-        dropped: ring.dropped + from.answers.dropped,
+        dropped: from.dropped(),
         syns_lost: from.syns_lost,
         not_tcp: decode.not_tcp,
         others: named(from.others),

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::netlink::{NETFILTER, SOCK_DIAG, XFRM};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -134,7 +135,7 @@ impl Netlink {
         read: impl Fn(Message<'_>) -> Option<io::Result<T>>,
     ) -> io::Result<T> {
         for _ in 0..STALE {
-            let (received, _) = recv(&self.fd, &mut self.answer[..], RecvFlags::empty())?;
+            let received = self.receive()?;
             let datagram = self.answer.get(..received).unwrap_or_default();
             let found = messages(datagram).find(|message| message.sequence == self.sequence);
             if let Some(answer) = found.and_then(&read) {
@@ -142,6 +143,13 @@ impl Netlink {
             }
         }
         Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// The length of the next datagram, in `answer`. With a time-out on the socket a signal ends the wait even where
+    /// handlers restart calls (signal(7)).
+    fn receive(&mut self) -> io::Result<usize> {
+        let received = retry_on_intr(|| recv(&self.fd, &mut self.answer[..], RecvFlags::empty()));
+        Ok(received.map(|(received, _)| received)?)
     }
 
     /// Asks for all there are that fit `attributes`; `each` gets the body of every message.
@@ -175,7 +183,7 @@ impl Netlink {
         let mut all = Vec::new();
         let mut interrupted = false;
         loop {
-            let (received, _) = recv(&self.fd, &mut self.answer[..], RecvFlags::empty())?;
+            let received = self.receive()?;
             let datagram = self.answer.get(..received).unwrap_or_default();
             interrupted |= u16_at(datagram, 6).unwrap_or(0) & INTERRUPTED != 0;
             for message in messages(datagram) {

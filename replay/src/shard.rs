@@ -229,7 +229,7 @@ impl Shard {
             let guarded = self.diverters.keep_all_clients();
             self.prober
                 .advance(now, &mut self.engine, &mut self.routes, guarded);
-            self.ask_agents(now);
+            self.ask_leave(now);
             let unsent = self.put_out(now);
             self.flush();
             self.steer();
@@ -252,7 +252,7 @@ impl Shard {
 
     /// Unless responses are kept from the real clients, nothing begins; once they are not any more,
     /// nothing is sent.
-    fn ask_agents(&mut self, now: Time) {
+    fn ask_leave(&mut self, now: Time) {
         self.obey_plan_first();
         // Before it is asked whether anything may be sent: what is vouched for is not vouched for later.
         let (time, at) = (Instant::now(), BootTime::now());
@@ -270,7 +270,7 @@ impl Shard {
         self.standstill.tell(time, at, diversion, consent);
     }
 
-    /// Whether agents and Consul let this copier send at this moment.
+    /// Whether those who divert, and the cluster, let this copier send at this moment.
     fn leave_to_send(&self) -> Diversion {
         match self.cluster.consent() {
             Consent::Given => self.diverters.diversion(),
@@ -344,10 +344,8 @@ impl Shard {
         // A ring that fails while others keep this thread from sleeping is found here.
         self.answers.suspect();
         let (captured, answers) = (self.input.counts(), self.answers.statistics());
-        let dropped = captured.ring.dropped + answers.dropped;
-        self.losses.tell(time, dropped);
         self.prober.show_readiness();
-        (self.show)(&Snapshot {
+        let snapshot = Snapshot {
             elapsed: self.clock.elapsed(),
             stats: self.engine.stats(),
             gauges: self.engine.gauges(),
@@ -368,7 +366,9 @@ impl Shard {
                     Some("it is ending: open sessions finish".to_owned())
                 }
             },
-        });
+        };
+        self.losses.tell(time, snapshot.dropped());
+        (self.show)(&snapshot);
     }
 
     /// Resets what is still open, so that targets need not wait for time-outs.

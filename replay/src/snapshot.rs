@@ -45,3 +45,10 @@ pub struct Snapshot<'a> {
     /// Why nothing is sent, or no session begins, where interceptors are the reason, or the shard's own end.
     pub held_back: Option<String>,
 }
+
+impl Snapshot<'_> {
+    /// Frames that the rings lost.
+    pub const fn dropped(&self) -> u64 {
+        self.ring.dropped + self.answers.dropped
+    }
+}

@@ -16,8 +16,8 @@ use millrace_channel::link::{self, LinkConfig, LinkHandle};
 use millrace_channel::server::{
     self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
 };
-use millrace_channel::session::Backoff;
 use millrace_channel::transport::Security;
+use millrace_channel::upkeep::Backoff;
 use millrace_daemon::listen;
 use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;

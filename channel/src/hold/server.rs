@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::standing::Standing;
-use crate::session::{Bounds, First, Serving, check_name, first, shown, unreadable};
 use crate::tls::{Identity, Role, Roles};
 use crate::transport::{Handshakes, Peer, Security};
+use crate::upkeep::{Bounds, First, Serving, check_name, first, shown, unreadable};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::quiet::{Quiet, times_before};
 

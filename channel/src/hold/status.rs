@@ -6,7 +6,7 @@ use std::time::Duration;
 use millrace_proto::v1::{DivertMode, Holding, Standing};
 use parking_lot::Mutex;
 
-use crate::session::printable;
+use crate::upkeep::printable;
 use millrace_daemon::boottime::BootTime;
 use millrace_notation::address::HostPort;
 

@@ -14,10 +14,10 @@ use millrace_proto::{ClientRange, MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 
 use super::queue::{OutboundControl, connection};
 use super::{LinkEvent, Shared};
-use crate::session::{
+use crate::tls::{Expect, Role};
+use crate::upkeep::{
     Contract, Dial, End, Refusal, Taken, Terms, Wire, call, check_version, printable,
 };
-use crate::tls::{Expect, Role};
 use millrace_daemon::boottime::BootTime;
 
 /// How often the round trip through the interceptor is measured.
@@ -40,7 +40,7 @@ pub(super) struct CopierContract {
     /// Where this connection's messages go, and what waits there.
     outbound: Option<(OutboundControl, Arc<AtomicUsize>)>,
     about_claims: Allowance,
-    /// When the last ping was sent: more exactly than a session counts.
+    /// When the last ping was sent: more exactly than the machine counts.
     pinged: Instant,
 }
 

@@ -23,8 +23,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
 
-use crate::session::{self, Backoff};
 use crate::transport::{Security, Timeouts};
+use crate::upkeep::{self, Backoff};
 use millrace_daemon::incarnation::Incarnation;
 use millrace_notation::address::HostPort;
 
@@ -125,7 +125,7 @@ pub fn spawn(
     });
     let contract = CopierContract::new(shared.clone());
     let terms = contract.terms();
-    session::spawn(contract, terms, runtime, closed.clone());
+    upkeep::spawn(contract, terms, runtime, closed.clone());
     LinkHandle {
         shared,
         _close_when_dropped: Arc::new(closed.drop_guard()),

@@ -4,8 +4,8 @@ use millrace_proto::v1::refused::Code;
 use millrace_proto::v1::{Hello, Refused};
 use millrace_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 
-use crate::session::check_name;
 use crate::tls::Identity;
+use crate::upkeep::check_name;
 
 /// Most links of one copier.
 const MAX_LINKS: u32 = 64;

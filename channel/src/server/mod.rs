@@ -26,9 +26,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::session::{Bounds, Serving};
 use crate::tls::Role;
 use crate::transport::{Handshakes, Peer};
+use crate::upkeep::{Bounds, Serving};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::quiet::Quiet;
 

@@ -15,8 +15,8 @@ use millrace_channel::link::{self, LinkConfig, LinkHandle};
 use millrace_channel::server::{
     self, AttachEvent, AttachEvents, Attached, ServerConfig, ServerHandle,
 };
-use millrace_channel::session::Backoff;
 use millrace_channel::transport::Security;
+use millrace_channel::upkeep::Backoff;
 use millrace_daemon::listen;
 use millrace_notation::address::HostPort;
 use millrace_proto::v1::refused::Code;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use millrace_channel::link::{self, LinkConfig, LinkHandle};
 use millrace_channel::server::{self, AttachEvents, ServerConfig, ServerHandle};
-use millrace_channel::session::Backoff;
 use millrace_channel::transport::Security;
+use millrace_channel::upkeep::Backoff;
 use millrace_daemon::listen;
 use millrace_notation::address::HostPort;
 use millrace_routes::copier::LinkEvent;

@@ -92,7 +92,8 @@ pub struct RecordOptions {
     pub log_file: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug, trace, or a filter.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info",
+          value_parser = millrace_daemon::logging::level)]
     pub log_level: String,
 
     /// Become this user once the log is open: NAME or NAME:GROUP. It must be able to make the files.

@@ -51,7 +51,7 @@ impl Standstill {
             return;
         }
         if consent != Consent::Given {
-            // Without Consul's consent nothing at all is sent.
+            // Without the cluster's consent nothing at all is sent.
             self.held_at = BootTime::default();
         }
         let since = *self.since.get_or_insert(now);

@@ -16,10 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{HoldEvent, Shared};
 use crate::hold::status::Change;
-use crate::session::{
+use crate::tls::{Expect, Role};
+use crate::upkeep::{
     Contract, Dial, End, Refusal, Taken, Terms, Wire, call, check_version, printable,
 };
-use crate::tls::{Expect, Role};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::quiet::times_before;
 

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::status::{HoldStatus, Tracker};
-use crate::session::{self, Backoff};
 use crate::transport::{Security, Timeouts};
+use crate::upkeep::{self, Backoff};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::incarnation::Incarnation;
 use millrace_daemon::quiet::Quiet;
@@ -95,7 +95,7 @@ pub enum HoldEvent {
 
 type OnEvent = Box<dyn Fn(HoldEvent) + Send + Sync>;
 
-/// What the handle and the session share.
+/// What the handle and the stream share.
 struct Shared {
     config: HoldConfig,
     on_event: OnEvent,
@@ -138,7 +138,7 @@ pub fn spawn(
     });
     let contract = HolderContract::new(shared.clone());
     let terms = contract.terms();
-    session::spawn(contract, terms, runtime, closed.clone());
+    upkeep::spawn(contract, terms, runtime, closed.clone());
     HoldHandle {
         shared,
         _close_when_dropped: Arc::new(closed.drop_guard()),

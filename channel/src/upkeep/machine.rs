@@ -1,4 +1,4 @@
-//! When a session connects, speaks, waits and gives up an attempt.
+//! When a stream connects, speaks, waits and gives up an attempt.
 //!
 //! Time goes in with every call, what is to be done comes out of it.
 
@@ -21,13 +21,13 @@ pub(super) enum Action<M> {
     Warn(String),
     /// Tell who looks closely.
     Debug(String),
-    /// The session is over for good.
+    /// The stream is over for good.
     Stop,
 }
 
 type Actions<C> = Vec<Action<<C as Contract>::Outgoing>>;
 
-/// The state of a session.
+/// The state of a stream.
 #[derive(Debug)]
 pub(super) struct Machine<C> {
     contract: C,
@@ -62,7 +62,7 @@ enum Phase {
 }
 
 impl<C: Contract> Machine<C> {
-    /// A session that begins at its first tick.
+    /// A stream that begins at its first tick.
     pub(super) fn new(contract: C, terms: Terms, random: fn() -> u64) -> Self {
         Machine {
             contract,
@@ -114,10 +114,12 @@ impl<C: Contract> Machine<C> {
                 asked_at,
                 ..
             } => {
+                // This side has stood still: what the peer has said meanwhile is not read yet.
+                let stood_still = now.since(*next_ping) > self.terms.ping_every;
                 *next_ping = now.after(self.terms.ping_every);
                 let patience = self.terms.pong_within;
                 match asked_at {
-                    Some(asked_at) if now.since(*asked_at) > patience => {
+                    Some(asked_at) if now.since(*asked_at) > patience && !stood_still => {
                         let pong = self.terms.pong;
                         self.failed(format!("no {pong} for {patience:?}: it hangs"), now)
                     }
@@ -179,7 +181,7 @@ impl<C: Contract> Machine<C> {
         self.end(End::Failed(reason), now)
     }
 
-    /// This side wants no session any more.
+    /// This side wants no stream any more.
     pub(super) fn close(&mut self, now: BootTime) -> Actions<C> {
         self.end(End::Closed, now)
     }

@@ -1,7 +1,7 @@
-//! Sessions in simulated time, with a contract of five words.
+//! Streams in simulated time, with a contract of five words.
 
 use super::*;
-use crate::session::{Backoff, Taken};
+use crate::upkeep::{Backoff, Taken};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
@@ -87,7 +87,7 @@ impl Contract for Notes {
 const FIRST: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_secs(2);
 
-/// A session and its clock. Waits are not shortened.
+/// A stream and its clock. Waits are not shortened.
 struct World {
     machine: Machine<Notes>,
     now: BootTime,
@@ -171,7 +171,7 @@ fn noted(of: &str, attempt: u32) -> Vec<Action<Said>> {
 }
 
 #[test]
-fn an_answer_in_a_strange_version_is_no_session_and_is_warned_of_once() {
+fn an_answer_in_a_strange_version_is_no_stream_and_is_warned_of_once() {
     let mut world = World::begun();
     let reason = "it speaks protocol version 99";
     assert_eq!(world.hears(Heard::StrangeVersion), warned(reason));
@@ -236,6 +236,22 @@ fn a_peer_is_pinged_again_when_it_has_answered_and_hangs_when_it_does_not() {
 }
 
 #[test]
+fn after_a_standstill_of_this_side_the_peer_is_heard_before_it_is_said_to_hang() {
+    for answers in [true, false] {
+        let mut world = World::up();
+        world.waits();
+        world.now = world.now.after(Duration::from_secs(60));
+        assert_eq!(world.machine.tick(world.now), []);
+        if answers {
+            assert_eq!(world.hears(Heard::Pong(1)), []);
+            assert_eq!(world.waits().1, vec![Action::Send(Said::Ping(2))]);
+        } else {
+            assert_eq!(world.waits().1, warned("no Pong for 20s: it hangs"));
+        }
+    }
+}
+
+#[test]
 fn who_refuses_is_asked_at_the_slowest_pace_and_who_ends_may_be_back_at_once() {
     let reason = "refused: it would cut off ssh";
     let mut world = World::begun();
@@ -275,7 +291,7 @@ fn a_stream_that_breaks_at_once_is_no_success() {
 }
 
 #[test]
-fn a_session_that_is_closed_while_it_connects_is_over() {
+fn a_stream_that_is_closed_while_it_connects_is_over() {
     let mut world = World::begun();
     let over = [Action::HangUp, Action::Stop];
     assert_eq!(world.machine.close(world.now), over);
@@ -288,7 +304,7 @@ fn a_session_that_is_closed_while_it_connects_is_over() {
 }
 
 #[test]
-fn a_session_that_is_closed_between_attempts_has_nothing_to_end() {
+fn a_stream_that_is_closed_between_attempts_has_nothing_to_end() {
     let mut world = World::begun();
     world.breaks("no route");
     assert_eq!(world.machine.close(world.now), [Action::Stop]);
@@ -296,7 +312,7 @@ fn a_session_that_is_closed_between_attempts_has_nothing_to_end() {
 }
 
 #[test]
-fn a_session_that_is_up_and_closed_says_so() {
+fn a_stream_that_is_up_and_closed_says_so() {
     let mut world = World::up();
     assert_eq!(
         world.machine.close(world.now),

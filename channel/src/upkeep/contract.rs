@@ -1,4 +1,4 @@
-//! What one kind of stream adds to a session.
+//! What one kind of stream adds to a stream.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use millrace_daemon::boottime::BootTime;
 
 use super::{Backoff, Dial};
 
-/// The client's side of a contract: what its messages mean. The session calls it in order.
+/// The client's side of a contract: what its messages mean. The stream calls it in order.
 pub(crate) trait Contract {
     /// What this side says.
     type Outgoing;
@@ -21,7 +21,7 @@ pub(crate) trait Contract {
     /// An attempt begins: what is said first.
     fn first(&mut self) -> Self::Outgoing;
 
-    /// Judges the answer to the first message, if there is one. The session is up if it is good.
+    /// Judges the answer to the first message, if there is one. The stream is up if it is good.
     ///
     /// # Errors
     /// Why it is not.
@@ -39,7 +39,7 @@ pub(crate) trait Contract {
     /// The answer to the last ping, which was sent at `asked_at`.
     fn pong(&mut self, pong: Self::Pong, asked_at: BootTime);
 
-    /// An attempt has ended: why, in an operator's words, too; and whether the session was up.
+    /// An attempt has ended: why, in an operator's words, too; and whether the stream was up.
     fn ended(&mut self, end: End<Self::Refusal>, reason: &str, was_up: bool);
 }
 
@@ -55,7 +55,7 @@ pub(crate) trait Wire: Contract {
     /// Sends a message, without waiting. Says whether there was room for it.
     fn send(&mut self, message: Self::Outgoing) -> bool;
 
-    /// Waits for what this side wants to say of itself while the session is up. May be dropped and
+    /// Waits for what this side wants to say of itself while the stream is up. May be dropped and
     /// asked again without loss.
     fn wants(&mut self) -> impl Future<Output = Self::Outgoing> + Send;
 }

@@ -1,4 +1,4 @@
-//! A session on tokio: hands what happens to its machine, and does what that says.
+//! A stream on tokio: hands what happens to its machine, and does what that says.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::{Terms, Wire};
 /// What is said of a connection that takes nothing more.
 const FULL: &str = "it takes no more requests";
 
-/// As good as never: a session that waits for nothing has been closed.
+/// As good as never: a stream that waits for nothing has been closed.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// Keeps a session up on `runtime` until `closed`.
+/// Keeps a stream up on `runtime` until `closed`.
 pub(crate) fn spawn<W>(wire: W, terms: Terms, runtime: &Handle, closed: CancellationToken)
 where
     W: Wire<Outgoing: Send, Incoming: Send + 'static, Pong: Send, Refusal: Send> + Send + 'static,

@@ -1,4 +1,4 @@
-//! One connection of a session: being opened, then open.
+//! One connection of a stream: being opened, then open.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
