@@ -139,7 +139,7 @@ fn usage_errors_are_one_line_and_code_64() {
         (&[], "millrace-test: who may connect?"),
         (
             &["--insecure", "--log-level", "=x"],
-            "millrace-test: --log-level '=x'",
+            "millrace-test: invalid value '=x' for '--log-level",
         ),
         (&["-d"], "millrace-test: who may connect?"),
     ] {
