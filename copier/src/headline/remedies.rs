@@ -29,6 +29,9 @@ pub(super) fn of_abort(reason: &str) -> Option<&'static str> {
         "unproven" => "answers to such clients were not seen at first contact",
         "misdirected" => "the way behind the target leads to the live service again",
         "mptcp" => "they are multipath TCP with several subflows",
+        "protocol" => {
+            "the protocol module of their service could not go on (debug lines in the log say why)"
+        }
         _ => return None,
     })
 }
@@ -51,6 +54,9 @@ pub(super) fn of_refusal(reason: &str) -> Option<&'static str> {
             "they come of a copy: the way behind the target leads to the live service again"
         }
         "mptcp" => "they join others as subflows of multipath TCP",
+        "protocol" => {
+            "the protocol module of their service cannot begin in the middle of a session"
+        }
         _ => return None,
     })
 }
