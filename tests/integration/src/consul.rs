@@ -180,10 +180,10 @@ impl Consul {
         let file = self.servers[0].directory.join(format!("{role}.hcl"));
         std::fs::write(&file, &rules).unwrap();
         let rules = format!("@{}", file.display());
-        // There is one already where a token is made a second time.
-        self.command(&["acl", "policy", "create", "-name", role, "-rules", &rules]);
-        let made = self
-            .command(&[
+        let create = || {
+            // There is one already where a token is made a second time.
+            self.command(&["acl", "policy", "create", "-name", role, "-rules", &rules]);
+            self.command(&[
                 "acl",
                 "token",
                 "create",
@@ -191,7 +191,16 @@ impl Consul {
                 role,
                 "-format=json",
             ])
-            .unwrap();
+        };
+        // While the servers choose a leader nobody can.
+        let tries = std::iter::repeat_with(|| {
+            let made = create();
+            if made.is_none() {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            made
+        });
+        let made = tries.take(60).flatten().next().unwrap();
         let made: serde_json::Value = serde_json::from_str(&made).unwrap();
         made["SecretID"].as_str().unwrap().to_owned()
     }
