@@ -31,7 +31,7 @@ impl Engine {
     /// from now on. New sessions begin as before: set the intensity to zero first if they must
     /// not.
     pub fn stop_replicas(&mut self, now: Time) {
-        let copied = self.sessions.iter();
+        let copied = self.sessions.all.iter();
         let copied = copied.filter(|(_, session)| session.first_replica().is_some());
         let keys: Vec<SessionKey> = copied.map(|(key, _)| key).collect();
         for key in keys {

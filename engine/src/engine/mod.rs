@@ -207,20 +207,20 @@ impl Engine {
         }
         // What is armed again for a time that has come already waits for the next call: a fault
         // in one deadline must not keep everybody else waiting.
-        for _ in 0..self.sessions.deadlines() {
-            let Some((time, key)) = self.sessions.pop_due(self.clock.now(now)) else {
+        for _ in 0..self.sessions.all.deadlines() {
+            let Some((time, key)) = self.sessions.all.pop_due(self.clock.now(now)) else {
                 break;
             };
             self.on_session_timer(now, time, key);
         }
-        for _ in 0..self.replicas.deadlines() {
-            let Some((time, key)) = self.replicas.pop_due(now) else {
+        for _ in 0..self.replicas.all.deadlines() {
+            let Some((time, key)) = self.replicas.all.pop_due(now) else {
                 break;
             };
             self.on_replica_timer(now, time, key);
         }
-        self.sessions.sweep();
-        self.replicas.sweep();
+        self.sessions.all.sweep();
+        self.replicas.all.sweep();
         if self.ways.release_at() <= now {
             self.release_waiting(now);
         }
@@ -231,10 +231,10 @@ impl Engine {
         // Those of a recording's sessions come with its segments.
         let sessions = match self.clock.is_recorded() {
             true => Time::NEVER,
-            false => self.sessions.next_deadline(),
+            false => self.sessions.all.next_deadline(),
         };
         let next = sessions
-            .min(self.replicas.next_deadline())
+            .min(self.replicas.all.next_deadline())
             .min(self.listening.judged_at)
             .min(self.ways.release_at());
         // While nothing may be sent, what is ready waits for the bandwidth.
@@ -358,10 +358,10 @@ impl Engine {
     /// What is held at the moment.
     pub fn gauges(&self) -> Gauges {
         Gauges {
-            sessions: self.sessions.len(),
+            sessions: self.sessions.all.len(),
             sessions_copied: self.sessions.copied(),
             sessions_busy: self.sessions.busy(),
-            replicas: self.replicas.len(),
+            replicas: self.replicas.all.len(),
             replicas_lingering: self.replicas.lingering(),
             replicas_connecting: self.replicas.connecting(),
             replicas_waiting: self.replicas.held_back(),

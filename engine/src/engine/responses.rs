@@ -45,7 +45,7 @@ impl Engine {
     /// Answers that went unseen can be seen again: what these replicas have outstanding is tried
     /// again within a fraction of a second.
     pub fn path_restored(&mut self, now: Time, affected: impl Fn(ReplicaKey) -> bool) {
-        let keys = self.replicas.iter().map(|(key, _)| key);
+        let keys = self.replicas.all.iter().map(|(key, _)| key);
         let keys = keys.filter(|key| affected(*key)).collect();
         self.forget_silence(now);
         self.retry(now, keys);

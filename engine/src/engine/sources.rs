@@ -93,7 +93,7 @@ impl Engine {
     /// The address of some client of this kind whose session is copied to this service's target.
     pub fn a_client(&self, service: usize, kind: ClientKind) -> Option<IpAddr> {
         let way = Way::new(u16::try_from(service).ok()?, kind);
-        let mut replicas = self.replicas.iter();
+        let mut replicas = self.replicas.all.iter();
         let (_, its) = replicas.find(|(_, replica)| replica.way() == way)?;
         Some(its.source().ip)
     }

@@ -9,6 +9,7 @@ mod kept;
 mod release;
 mod replicas;
 mod sessions;
+mod timed;
 mod ways;
 
 use self::kept::Kept;

@@ -7,8 +7,9 @@ use std::ops::{Deref, DerefMut};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use millrace_wire::{Endpoint, FourTuple};
-use slotmap::{SlotMap, SparseSecondaryMap};
+use slotmap::SparseSecondaryMap;
 
+use super::timed::{Armed, Timed};
 use super::{ENTRY_COST, Kept};
 use crate::config::Config;
 use crate::key::{ReplicaKey, SessionKey};
@@ -17,7 +18,6 @@ use crate::protocol::Talk;
 use crate::replica::{Needs, Replica, Stage};
 use crate::session::Session;
 use crate::time::Time;
-use crate::timers::Timers;
 
 /// Memory for each replica but for its connection, in bytes. While idle it has no timer.
 pub(crate) const REPLICA_COST: usize =
@@ -28,14 +28,13 @@ const KEPT_COST: usize = 2 * (size_of::<SessionKey>() + size_of::<Kept>());
 
 /// All replicas.
 pub(crate) struct Replicas {
-    all: SlotMap<ReplicaKey, Replica>,
+    pub(crate) all: Timed<ReplicaKey, Replica>,
     by_flow: HashTable<ReplicaKey>,
     /// The targets, by service.
     targets: Box<[Endpoint]>,
     /// Targets see another address of themselves: flows are told by their sources alone.
     nat: bool,
     hasher: FixedState,
-    timers: Timers<ReplicaKey>,
     /// Those that may have something to send.
     ready: VecDeque<ReplicaKey>,
     /// By session, where it has several replicas.
@@ -126,15 +125,24 @@ impl Drop for Changing<'_> {
     }
 }
 
+impl Armed for Replica {
+    fn armed(&self) -> Time {
+        self.armed
+    }
+
+    fn armed_mut(&mut self) -> &mut Time {
+        &mut self.armed
+    }
+}
+
 impl Replicas {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            all: SlotMap::with_key(),
+            all: Timed::new(),
             by_flow: HashTable::new(),
             targets: config.services.iter().map(|it| it.target).collect(),
             nat: config.nat,
             hasher: FixedState::with_seed(config.seed),
-            timers: Timers::default(),
             ready: VecDeque::new(),
             kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
             talks: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
@@ -445,51 +453,19 @@ impl Replicas {
     /// Has a replica looked at again by `deadline`.
     #[inline]
     pub(crate) fn arm(&mut self, key: ReplicaKey, deadline: Time) {
-        if let Some(replica) = self.all.get_mut(key) {
-            self.timers.arm(key, deadline, &mut replica.armed);
-        }
+        self.all.arm(key, |_| deadline);
     }
 
     /// Has a replica looked at again when it must be by its own state. Gives its session, unless it is closed.
     #[inline]
     pub(crate) fn arm_as_due(&mut self, key: ReplicaKey, config: &Config) -> Option<SessionKey> {
-        let replica = self.all.get_mut(key)?;
+        let replica = self.all.get(key)?;
         if replica.is_closed() {
             return None;
         }
-        let deadline = replica.deadline(config);
-        self.timers.arm(key, deadline, &mut replica.armed);
-        Some(replica.session)
-    }
-
-    /// The next replica whose deadline has come, with the deadline.
-    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, ReplicaKey)> {
-        self.timers.pop_due(now)
-    }
-
-    /// The earliest deadline.
-    pub(crate) fn next_deadline(&self) -> Time {
-        self.timers.next()
-    }
-
-    /// How many deadlines are noted.
-    pub(crate) fn deadlines(&self) -> usize {
-        self.timers.len()
-    }
-
-    /// Drops deadlines that nobody waits for, once they are too many.
-    pub(crate) fn sweep(&mut self) {
-        let all = &self.all;
-        self.timers
-            .sweep(all.len(), |key| Some(all.get(key)?.armed));
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (ReplicaKey, &Replica)> {
-        self.all.iter()
+        let session = replica.session;
+        self.all.arm(key, |replica| replica.deadline(config));
+        Some(session)
     }
 
     /// The keys of those for which this holds.

@@ -5,24 +5,22 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use millrace_wire::FourTuple;
-use slotmap::SlotMap;
 
 use super::ENTRY_COST;
+use super::timed::{Armed, Timed};
 use crate::key::{ReplicaKey, SessionKey};
 use crate::session::{Changing, Load, Session};
 use crate::time::Time;
-use crate::timers::Timers;
 
 /// Memory for each session but for what it stores, in bytes.
 pub(crate) const SESSION_COST: usize = size_of::<Session>() + ENTRY_COST;
 
 /// All sessions.
 pub(crate) struct Sessions {
-    all: SlotMap<SessionKey, Session>,
+    pub(crate) all: Timed<SessionKey, Session>,
     /// Those that have their four-tuple: the latest of each.
     by_tuple: HashTable<SessionKey>,
     hasher: FixedState,
-    timers: Timers<SessionKey>,
     load: Load,
     /// Those with replicas.
     copied: usize,
@@ -30,13 +28,22 @@ pub(crate) struct Sessions {
     busy: usize,
 }
 
+impl Armed for Session {
+    fn armed(&self) -> Time {
+        self.armed
+    }
+
+    fn armed_mut(&mut self) -> &mut Time {
+        &mut self.armed
+    }
+}
+
 impl Sessions {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            all: SlotMap::with_key(),
+            all: Timed::new(),
             by_tuple: HashTable::new(),
             hasher: FixedState::with_seed(seed),
-            timers: Timers::default(),
             load: Load::default(),
             copied: 0,
             busy: 0,
@@ -129,52 +136,17 @@ impl Sessions {
     /// Has a session looked at again by `deadline`.
     #[inline]
     pub(crate) fn arm(&mut self, key: SessionKey, deadline: Time) {
-        if let Some(session) = self.all.get_mut(key) {
-            self.timers.arm(key, deadline, &mut session.armed);
-        }
+        self.all.arm(key, |_| deadline);
     }
 
     /// Has a session looked at again when it must be by its own state.
     #[inline]
     pub(crate) fn arm_as_due(&mut self, key: SessionKey, deadline: impl FnOnce(&Session) -> Time) {
-        if let Some(session) = self.all.get_mut(key) {
-            let deadline = deadline(session);
-            self.timers.arm(key, deadline, &mut session.armed);
-        }
-    }
-
-    /// The next session whose deadline has come, with the deadline.
-    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, SessionKey)> {
-        self.timers.pop_due(now)
-    }
-
-    /// The earliest deadline.
-    pub(crate) fn next_deadline(&self) -> Time {
-        self.timers.next()
-    }
-
-    /// How many deadlines are noted.
-    pub(crate) fn deadlines(&self) -> usize {
-        self.timers.len()
-    }
-
-    /// Drops deadlines that nobody waits for, once they are too many.
-    pub(crate) fn sweep(&mut self) {
-        let all = &self.all;
-        self.timers
-            .sweep(all.len(), |key| Some(all.get(key)?.armed));
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
-        self.all.iter()
+        self.all.arm(key, deadline);
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = SessionKey> {
-        self.all.keys()
+        self.all.iter().map(|(key, _)| key)
     }
 
     /// Those that are copied, in these words of the command line: with replicas.

@@ -30,6 +30,5 @@ mod recorded;
 mod silence;
 mod table;
 mod talk;
-mod trace;
 mod turns;
 mod windows;

@@ -1,13 +1,29 @@
-//! What a session does, step by step, for whoever follows it.
+//! What a session does, step by step, for whoever follows it. Alone in its program: whether a line is wanted is known to
+//! all threads of a program together.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_crate_dependencies,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod sim;
+#[path = "scenarios/talk.rs"]
+mod talk;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::sim::Action;
-use crate::talk::*;
 use Action::*;
+use sim::Action;
+use talk::*;
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
