@@ -151,13 +151,25 @@ fn a_stop_is_done_everywhere_within_two_seconds_also_where_consul_is_cut_off() {
     );
     join(loads);
     scene.ctl(&["resume"]);
-    sleep(SECOND);
+    for live in 0..4 {
+        wait_for("it to be heard", 10 * SECOND, || {
+            scene.status(live)["headline"]["cause"]
+                .as_str()
+                .is_none_or(|cause| !matches!(cause, "operator" | "plan"))
+        })
+        .unwrap_or_else(|error| panic!("{error}: {:#}", scene.status(live)["headline"]));
+    }
     let opened = |live| number(&scene.status(live), "/report/replicas/completed");
     let before: Vec<_> = (0..4).map(opened).collect();
     join((0..4).map(|live| sessions(&scene, live, 20, 2)).collect());
-    scene.settle(SETTLE);
     for (live, before) in before.into_iter().enumerate() {
-        assert_eq!(opened(live) - before, 40, "copier {live} goes on");
+        // Open replicas alone would not do: the last session may still be on its way into the copier.
+        wait_for("each session to be copied", SETTLE, || {
+            opened(live) - before == 40
+        })
+        .unwrap_or_else(|error| {
+            panic!("copier {live}: {error}: {:#}", scene.status(live)["report"])
+        });
     }
     scene.finish().assert_safe();
 }
