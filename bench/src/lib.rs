@@ -50,7 +50,8 @@ pub fn take_events(engine: &mut Engine) -> usize {
             | Event::FlowClosed { .. }
             | Event::TargetSilent(_)
             | Event::Misdirected { .. }
-            | Event::ConversationFailed { .. } => {
+            | Event::ConversationFailed { .. }
+            | Event::HeardEnough { .. } => {
                 count += 1;
             }
         }

@@ -44,8 +44,13 @@ pub struct QueueStatistics {
 pub struct PacketQueue {
     queue: Queue,
     number: u16,
+    /// Bytes of each packet that the kernel hands over.
+    range: u16,
     statistics: QueueStatistics,
 }
+
+/// The beginning of each packet: its headers.
+const HEADS: u16 = HEADERS_ONLY as u16;
 
 impl std::fmt::Debug for PacketQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,9 +79,8 @@ impl PacketQueue {
             };
             CaptureError::System { action, source }
         })?;
-        let range = u16::try_from(HEADERS_ONLY).unwrap_or(u16::MAX);
         queue
-            .set_copy_range(number, range)
+            .set_copy_range(number, HEADS)
             .and_then(|()| queue.set_queue_max_len(number, LENGTH))
             // Large packets need not be cut up for a reader of headers.
             .and_then(|()| queue.set_recv_gso(number, true))
@@ -85,6 +89,7 @@ impl PacketQueue {
         Ok(Self {
             queue,
             number,
+            range: HEADS,
             statistics: QueueStatistics::default(),
         })
     }
@@ -124,6 +129,22 @@ impl PacketQueue {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             result => result.map_err(broken),
         }
+    }
+
+    /// Has packets handed over whole from now on, or their headers alone. After a failure packets come as before.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub fn set_whole(&mut self, whole: bool) -> Result<(), CaptureError> {
+        let range = if whole { u16::MAX } else { HEADS };
+        if std::mem::replace(&mut self.range, range) == range {
+            return Ok(());
+        }
+        let set = self.queue.set_copy_range(self.number, range);
+        set.map_err(|source| CaptureError::System {
+            action: "set the length of what the NFQUEUE hands over",
+            source,
+        })
     }
 
     /// The number of the queue.

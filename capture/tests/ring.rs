@@ -226,6 +226,7 @@ fn what_finds_no_room_is_counted() {
                 port: 5000,
             }],
             snap_len: HEADERS_ONLY,
+            whole_ports: Vec::new(),
         });
         Ring::open(&RingConfig {
             buffer_bytes: 64 << 10,

@@ -31,6 +31,7 @@ fn all_tcp(namespace: &Namespace) -> Ring {
     let filter = Filter::Responses(ResponseFilter {
         sources: Vec::new(),
         snap_len: u32::MAX,
+        whole_ports: Vec::new(),
     });
     namespace.enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())
 }

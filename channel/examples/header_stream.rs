@@ -38,14 +38,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     id: 1,
                     target,
                     client,
+                    with_payload: false,
                 })?;
                 link.resync_begin(epoch)?;
                 link.announce(epoch, flows.take().unwrap_or_default())?;
                 link.resync_end(epoch)?;
             }
             LinkEvent::Headers { bytes, .. } => {
-                for header in HeaderRecords::new(&bytes) {
-                    println!("{:?}", header?);
+                for response in HeaderRecords::new(&bytes) {
+                    println!("{:?}", response?.header);
                 }
             }
             other => println!("{other:?}"),

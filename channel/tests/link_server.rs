@@ -74,7 +74,7 @@ async fn route_info_goes_up_and_headers_come_down() {
         .unwrap();
     let (bytes, count, dropped) = link.headers().await;
     let keys: Vec<_> = HeaderRecords::new(&bytes)
-        .map(|it| it.unwrap().key)
+        .map(|it| it.unwrap().header.key)
         .collect();
     assert_eq!((keys, count, dropped), (vec![FlowKey::Id(7)], 1, 0));
 

@@ -385,7 +385,9 @@ impl Siege {
                     self.engine.tolerate_silence(service);
                     self.engine.set_target_open(self.now, service, true);
                 }
-                Event::Misdirected { .. } | Event::ConversationFailed { .. } => {}
+                Event::Misdirected { .. }
+                | Event::ConversationFailed { .. }
+                | Event::HeardEnough { .. } => {}
                 Event::FlowOpened { key, tuple } => {
                     self.flows.push((key, tuple));
                     self.open_flows.insert(key, tuple);

@@ -20,6 +20,8 @@ pub struct Counters {
     pub returned: u64,
     /// Of these, headers that had waited for their route info.
     pub returned_late: u64,
+    /// Bytes of payload returned, of flows that asked for it.
+    pub returned_payload: u64,
     /// Headers dropped because a copier read too slowly.
     pub dropped: u64,
     /// Headers whose route info never came.

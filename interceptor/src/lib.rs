@@ -15,6 +15,7 @@
 //! - [`source`] and [`queue`]: devices and an NFQUEUE as sources of responses.
 //! - [`forwarding`]: serves nobody on an assistant that would send on what is diverted to it.
 //! - [`tracer`]: looks for copiers' probes that stay unanswered; `obstacle`: why.
+//! - [`payload`]: which packets are captured with their payload.
 //! - [`outgoing`]: headers on their way, one batch for each stream.
 //! - [`counters`] and [`metrics`]: what was seen; `headline`: how it stands, in one sentence.
 
@@ -28,6 +29,7 @@ pub mod metrics;
 mod obstacle;
 pub mod options;
 pub mod outgoing;
+pub mod payload;
 pub mod queue;
 pub mod rings;
 pub mod source;

@@ -47,6 +47,11 @@ impl Collector for CounterCollector {
                 c.returned_late,
             ),
             (
+                "returned_payload_bytes",
+                "Payload returned to flows that asked for it",
+                c.returned_payload,
+            ),
+            (
                 "dropped_headers",
                 "Headers dropped: the copier read too slowly",
                 c.dropped,

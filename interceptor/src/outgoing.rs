@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use millrace_channel::server::HeaderQueue;
-use millrace_proto::header::MAX_HEADER_BYTES;
+use millrace_proto::header::{MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES};
 use millrace_proto::{BATCH_BYTES, HeaderRecord};
 use millrace_routes::interceptor::ConnId;
 
@@ -47,12 +47,25 @@ impl Outgoing {
 
     /// Adds a header for the stream `conn`.
     pub fn push(&mut self, conn: ConnId, header: &HeaderRecord) {
+        self.push_part(conn, header, &[]);
+    }
+
+    /// Adds a segment for the stream `conn`, with its payload as far as it was captured: as several records where one does
+    /// not take it. Gives the bytes of payload.
+    pub fn push_segment(&mut self, conn: ConnId, header: &HeaderRecord, payload: &[u8]) -> u64 {
+        each_part(header, payload, |part, payload| {
+            self.push_part(conn, part, payload);
+        });
+        payload.len() as u64
+    }
+
+    fn push_part(&mut self, conn: ConnId, header: &HeaderRecord, payload: &[u8]) {
         let Some(stream) = self.streams.get_mut(&conn) else {
             self.dropped += 1;
             return;
         };
         // The two ends of a captured packet are of one family, so encoding cannot fail.
-        if header.encode(&mut stream.bytes).is_ok() {
+        if header.encode_with(payload, &mut stream.bytes).is_ok() {
             stream.count += 1;
         }
         if stream.bytes.len() + MAX_HEADER_BYTES > BATCH_BYTES {
@@ -76,6 +89,41 @@ impl Outgoing {
     }
 }
 
+/// Gives the parts in which a segment is told, in order. What of its payload was not captured is a part of its own, without
+/// any.
+fn each_part(header: &HeaderRecord, payload: &[u8], mut take: impl FnMut(&HeaderRecord, &[u8])) {
+    let mut offset = 0;
+    for chunk in payload.chunks(MAX_PAYLOAD_BYTES) {
+        // At most MAX_PAYLOAD_BYTES.
+        let len = chunk.len() as u32;
+        take(&part(header, offset, len), chunk);
+        offset += len;
+    }
+    let missing = header.payload_len.saturating_sub(offset);
+    if missing > 0 || offset == 0 {
+        take(&part(header, offset, missing), &[]);
+    }
+}
+
+/// So many bytes of a segment, from an offset: the first ones with a SYN, the last ones with what ends it.
+fn part(header: &HeaderRecord, offset: u32, len: u32) -> HeaderRecord {
+    /// FIN and PSH are of the last octet (RFC 9293 3.1).
+    const OF_THE_END: u8 = 0x01 | 0x08;
+    /// SYN is of the first.
+    const SYN: u8 = 0x02;
+    let mut part = *header;
+    part.payload_len = len;
+    if offset > 0 {
+        let syn = u32::from(header.flags & SYN != 0);
+        part.seq = header.seq.wrapping_add(offset).wrapping_add(syn);
+        part.flags &= !SYN;
+    }
+    if offset + len < header.payload_len {
+        part.flags &= !OF_THE_END;
+    }
+    part
+}
+
 impl Stream {
     /// Gives the number of headers that found no room.
     fn send(&mut self) -> u64 {
@@ -87,6 +135,83 @@ impl Stream {
             self.queue.push(bytes, count)
         } else {
             0
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use millrace_proto::{FlowKey, HeaderRecords};
+
+    use super::*;
+
+    const FIN_PSH_ACK: u8 = 0x19;
+
+    fn header(payload_len: u32) -> HeaderRecord {
+        HeaderRecord {
+            key: FlowKey::Id(7),
+            seq: u32::MAX - 100,
+            ack: 5,
+            flags: FIN_PSH_ACK,
+            window: 100,
+            payload_len,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: Some((1, 2)),
+            sack: Default::default(),
+            sack_count: 0,
+        }
+    }
+
+    /// Sequence number, flags, length and payload of what a stream gets of a segment.
+    fn told(payload_len: u32, payload: &[u8]) -> Vec<(u32, u8, u32, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        each_part(&header(payload_len), payload, |part, payload| {
+            part.encode_with(payload, &mut bytes).unwrap();
+        });
+        HeaderRecords::new(&bytes)
+            .map(|it| it.unwrap())
+            .map(|it| {
+                (
+                    it.header.seq,
+                    it.header.flags,
+                    it.header.payload_len,
+                    it.payload.to_vec(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_segment_of_usual_size_is_told_in_one() {
+        let first = u32::MAX - 100;
+        assert_eq!(told(0, &[]), [(first, FIN_PSH_ACK, 0, vec![])]);
+        assert_eq!(told(3, b"abc"), [(first, FIN_PSH_ACK, 3, b"abc".to_vec())]);
+        assert_eq!(
+            told(3, &[]),
+            [(first, FIN_PSH_ACK, 3, vec![])],
+            "not captured"
+        );
+    }
+
+    #[test]
+    fn a_super_segment_is_told_in_parts_that_are_together_the_same() {
+        let payload: Vec<u8> = (0..40_000u32).map(|it| it as u8).collect();
+        for captured in [40_000, 39_999, 16_384, 1] {
+            let told = told(40_000, &payload[..captured]);
+            let (mut next, mut bytes) = (u32::MAX - 100, Vec::new());
+            for (n, (seq, flags, len, part)) in told.iter().enumerate() {
+                assert_eq!(*seq, next);
+                next = next.wrapping_add(*len);
+                let is_last = n + 1 == told.len();
+                assert_eq!(*flags, if is_last { FIN_PSH_ACK } else { 0x10 });
+                assert!(part.is_empty() || part.len() == *len as usize);
+                bytes.extend_from_slice(part);
+            }
+            assert_eq!(next, (u32::MAX - 100).wrapping_add(40_000));
+            assert_eq!(bytes, payload[..captured]);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millrace_capture::filter::HEADERS_ONLY;
@@ -15,14 +16,18 @@ use parking_lot::{Mutex, MutexGuard};
 /// Headers that may wait for the worker; the oldest are dropped then, and targets repeat what
 /// matters.
 const CAPACITY: usize = 65_536;
+/// Bytes of packets beyond their heads that may wait for the worker.
+const MOST_BYTES: usize = 64 << 20;
 /// Pause before a broken queue is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The beginning of a packet.
-#[derive(Clone, Copy, Debug)]
+/// The beginning of a packet, or all of it.
+#[derive(Clone, Debug)]
 pub struct Head {
     bytes: [u8; HEADERS_ONLY as usize],
     len: u8,
+    /// The whole packet, where more of it is wanted.
+    whole: Option<Box<[u8]>>,
     /// Length of the whole packet in bytes.
     pub original_len: usize,
 }
@@ -30,6 +35,7 @@ pub struct Head {
 impl Head {
     fn new(packet: &QueuedPacket<'_>) -> Self {
         let mut bytes = [0; HEADERS_ONLY as usize];
+        let is_longer = packet.data.len() > bytes.len();
         let len = packet.data.len().min(bytes.len());
         for (to, from) in bytes.iter_mut().zip(packet.data) {
             *to = *from;
@@ -38,31 +44,54 @@ impl Head {
             bytes,
             // Less than 256: see HEADERS_ONLY.
             len: len as u8,
+            whole: is_longer.then(|| packet.data.into()),
             original_len: packet.original_len,
         }
     }
 
     /// The bytes, from the IP header on.
     pub fn data(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
+        match &self.whole {
+            Some(whole) => whole,
+            None => self.bytes.get(..usize::from(self.len)).unwrap_or(&[]),
+        }
+    }
+
+    /// Bytes that it takes beyond its own.
+    fn extra(&self) -> usize {
+        self.whole.as_ref().map_or(0, |whole| whole.len())
     }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     heads: VecDeque<Head>,
+    /// Bytes of these beyond their heads.
+    extra: usize,
     dropped: u64,
     statistics: QueueStatistics,
 }
 
 /// The worker's end: packets that were taken off the queue.
 #[derive(Clone, Debug, Default)]
-pub struct Heads(Arc<Mutex<Inner>>);
+pub struct Heads {
+    inner: Arc<Mutex<Inner>>,
+    /// Whether packets are wanted whole.
+    whole: Arc<AtomicBool>,
+}
 
 impl Heads {
     /// Takes all, in order, into `into`, which must be empty.
     pub fn take(&self, into: &mut VecDeque<Head>) {
-        std::mem::swap(&mut self.lock().heads, into);
+        let mut inner = self.lock();
+        std::mem::swap(&mut inner.heads, into);
+        inner.extra = 0;
+    }
+
+    /// Says whether packets are wanted whole. The packet that the queue's thread waits for is the last to come as it was
+    /// wanted before.
+    pub fn set_whole(&self, whole: bool) {
+        self.whole.store(whole, Ordering::Relaxed);
     }
 
     /// Packets read, and packets that were lost on the way here.
@@ -75,8 +104,11 @@ impl Heads {
     fn push(&self, head: Head, statistics: QueueStatistics) -> bool {
         let mut inner = self.lock();
         let was_empty = inner.heads.is_empty();
-        if inner.heads.len() >= CAPACITY {
-            inner.heads.pop_front();
+        inner.extra += head.extra();
+        while (inner.heads.len() >= CAPACITY || inner.extra > MOST_BYTES)
+            && let Some(oldest) = inner.heads.pop_front()
+        {
+            inner.extra -= oldest.extra();
             inner.dropped += 1;
         }
         inner.heads.push_back(head);
@@ -85,7 +117,7 @@ impl Heads {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock()
+        self.inner.lock()
     }
 }
 
@@ -106,6 +138,9 @@ fn read(mut queue: PacketQueue, pass: Option<&ClientPool>, heads: &Heads, waker:
     let mut decoder = Decoder::new();
     loop {
         let mut head = None;
+        if let Err(error) = queue.set_whole(heads.whole.load(Ordering::Relaxed)) {
+            tracing::warn!("answers come without their payload: {error}");
+        }
         let result = queue.next(|packet| {
             if passes(&mut decoder, pass, packet) {
                 return Verdict::Accept(PASSED_MARK);

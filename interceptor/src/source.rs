@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
-use millrace_capture::Tap;
+use millrace_capture::filter::HEADERS_ONLY;
+use millrace_capture::{Filter, ResponseFilter, RingConfig, Tap};
 use millrace_wire::{Decoder, LinkType, TcpPacket, Verify};
 
 use crate::queue::{Head, Heads};
@@ -61,6 +62,29 @@ impl Source {
                 }
                 false
             }
+        }
+    }
+
+    /// Captures packets from these ports whole from now on; port 0 stands for all, and where an operator's expression or a
+    /// firewall's rule chooses the packets, any port does.
+    pub fn set_whole(&mut self, ports: &[u16]) {
+        match self {
+            Self::Device(tap, _) => {
+                if let Filter::Responses(filter) = tap.filter() {
+                    let filter = Filter::Responses(ResponseFilter {
+                        whole_ports: ports.to_vec(),
+                        ..filter.clone()
+                    });
+                    if let Err(error) = tap.set_filter(filter) {
+                        tracing::warn!("answers come without their payload: {error}");
+                    }
+                }
+                tap.set_snap_len(match ports {
+                    [] => HEADERS_ONLY,
+                    _ => RingConfig::DEFAULT_SNAP_LEN,
+                });
+            }
+            Self::Queue(heads, _) => heads.set_whole(!ports.is_empty()),
         }
     }
 

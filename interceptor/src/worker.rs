@@ -17,6 +17,7 @@ use millrace_wire::{Decoder, TcpPacket};
 
 use crate::counters::{Counters, Shared};
 use crate::outgoing::Outgoing;
+use crate::payload::PayloadPorts;
 use crate::source::Source;
 use crate::tracer::Tracer;
 
@@ -63,6 +64,7 @@ pub struct Worker {
     decoder: Decoder,
     registry: Registry,
     outgoing: Outgoing,
+    payload_ports: PayloadPorts,
     events: AttachEvents,
     local: HashSet<IpAddr>,
     waker: Waker,
@@ -94,6 +96,7 @@ impl Worker {
             decoder: Decoder::new(),
             registry: Registry::new(parts.max_flows),
             outgoing: Outgoing::default(),
+            payload_ports: PayloadPorts::default(),
             events: parts.events,
             local: parts.local,
             waker: parts.waker,
@@ -114,6 +117,7 @@ impl Worker {
         // There is nothing to drain: sessions are the copiers', and live through a restart.
         while self.drain.stage() == Stage::Running {
             let mut more = self.take_route_info();
+            self.follow_payload_ports();
             for index in 0..self.sources.len() {
                 more |= self.capture_from(index);
             }
@@ -131,6 +135,16 @@ impl Worker {
         self.count_up();
         self.shared.set(self.counters);
         self.counters
+    }
+
+    fn follow_payload_ports(&mut self) {
+        let asked: Vec<u16> = self.registry.payload_ports().collect();
+        let asked = asked.iter().copied();
+        if let Some(ports) = self.payload_ports.follow(Instant::now(), asked) {
+            for source in &mut self.sources {
+                source.set_whole(&ports);
+            }
+        }
     }
 
     fn take_route_info(&mut self) -> bool {
@@ -239,7 +253,13 @@ impl Worker {
             match registry.find(&flow) {
                 Some((conn, key)) => {
                     counters.returned += 1;
-                    outgoing.push(conn, &record(key, packet));
+                    let header = record(key, packet);
+                    if registry.wants_payload(conn, key) {
+                        let payload = outgoing.push_segment(conn, &header, packet.payload);
+                        counters.returned_payload += payload;
+                    } else {
+                        outgoing.push(conn, &header);
+                    }
                 }
                 None => registry.keep(now, flow, record(FlowKey::Id(0), packet)),
             }

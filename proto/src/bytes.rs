@@ -8,7 +8,7 @@ use crate::{DecodeError, MixedFamilies};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -20,6 +20,14 @@ impl Reader<'_> {
             .ok_or(DecodeError::Truncated)?;
         self.0 = rest;
         Ok(*head)
+    }
+
+    /// So many bytes, as they are.
+    pub(crate) fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let split = self.0.split_at_checked(count);
+        let (bytes, rest) = split.ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        Ok(bytes)
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {

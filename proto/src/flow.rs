@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `id` is chosen by the copier and unique among all its flows until it has forgotten it; `family`
-//! is 4 or 6; `client` is the source address and port of the replica as the target sees it. A target
+//! is 4 or 6, with bit 7 set where responses are to come with their payload; `client` is the source address and port of the replica as the target sees it. A target
 //! of `0.0.0.0:0` or `[::]:0` stands for any: its address changes on the way, and the flow is known by
 //! its client alone.
 //! A list of forgotten flows is their ids, 8 bytes each, without anything between.
@@ -29,7 +29,10 @@ pub const MAX_FLOW_BYTES: usize = 8 + 1 + 2 * 18;
 /// The encoded flow id. Bytes.
 pub const FLOW_ID_BYTES: usize = 8;
 
-/// One announced flow.
+/// Of the family octet: responses are to come with their payload.
+const WITH_PAYLOAD: u8 = 1 << 7;
+
+/// One announced flow. Announced again under the same id, it replaces what was said before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowRecord {
     /// The copier's number for it.
@@ -38,6 +41,9 @@ pub struct FlowRecord {
     pub target: SocketAddr,
     /// The replica's own end, as the target sees it.
     pub client: SocketAddr,
+    /// Whether responses are to come with their payload. Only for an interceptor whose
+    /// [`Welcome`](crate::v1::Welcome) says that it carries payload.
+    pub with_payload: bool,
 }
 
 impl FlowRecord {
@@ -50,21 +56,28 @@ impl FlowRecord {
             Family::V4 => 4,
             Family::V6 => 6,
         };
+        let wish = if self.with_payload { WITH_PAYLOAD } else { 0 };
         out.extend_from_slice(&self.id.to_be_bytes());
-        out.push(family);
+        out.push(family | wish);
         put_pair(out, self.target, self.client);
         Ok(())
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<FlowRecord, DecodeError> {
         let id = reader.u64()?;
-        let family = match reader.u8()? {
+        let octet = reader.u8()?;
+        let family = match octet & !WITH_PAYLOAD {
             4 => Family::V4,
             6 => Family::V6,
-            other => return Err(DecodeError::Family(other)),
+            _ => return Err(DecodeError::Family(octet)),
         };
         let (target, client) = reader.pair(family)?;
-        Ok(FlowRecord { id, target, client })
+        Ok(FlowRecord {
+            id,
+            target,
+            client,
+            with_payload: octet & WITH_PAYLOAD != 0,
+        })
     }
 }
 

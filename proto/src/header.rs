@@ -10,7 +10,7 @@
 //!              bit 2     timestamps follow
 //!              bit 3     SYN options follow
 //!              bits 4-6  number of SACK blocks, 0 to 4
-//!              bit 7     zero
+//!              bit 7     payload follows, of a flow that asks for it
 //!    1  TCP flags, as in octet 13 of the TCP header (RFC 9293, section 3.1)
 //!    2  window, as on the wire (not scaled)
 //!  key  flow id: 8
@@ -23,6 +23,8 @@
 //!   +4  SYN options: presence 1 (bit 0 MSS, bit 1 window scale, bit 2 SACK permitted; not 0),
 //!       MSS 2, window scale 1; absent values are zero
 //! +8*n  SACK blocks: left edge 4, right edge 4 each (RFC 2018, section 3)
+//!   +2  length of the payload that follows, 1 to 16384 and no more than the payload length
+//! +len  the first bytes of the payload
 //! ```
 
 use std::net::SocketAddr;
@@ -31,8 +33,11 @@ use crate::bytes::{Family, Reader, put_pair};
 use crate::flow::FlowId;
 use crate::{DecodeError, MixedFamilies};
 
-/// The largest encoded header record. Bytes.
+/// The largest encoded header record, without payload. Bytes.
 pub const MAX_HEADER_BYTES: usize = 4 + 36 + 12 + 8 + 4 + 4 * 8;
+
+/// The most payload that one record carries. A longer segment is told as several. Bytes.
+pub const MAX_PAYLOAD_BYTES: usize = 16 * 1024;
 
 /// The most SACK blocks that fit into TCP's option space.
 pub const MAX_SACK_BLOCKS: usize = 4;
@@ -42,7 +47,7 @@ const V6: u8 = 1 << 1;
 const TIMESTAMPS: u8 = 1 << 2;
 const SYN_OPTIONS: u8 = 1 << 3;
 const SACK_SHIFT: u8 = 4;
-const RESERVED: u8 = 1 << 7;
+const PAYLOAD: u8 = 1 << 7;
 
 const HAS_MSS: u8 = 1 << 0;
 const HAS_WINDOW_SCALE: u8 = 1 << 1;
@@ -104,6 +109,17 @@ impl HeaderRecord {
     /// [`MixedFamilies`] when the two ends of a tuple are not of one address family; `out` is
     /// untouched then.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), MixedFamilies> {
+        self.encode_with(&[], out)
+    }
+
+    /// Appends the record to `out`, with the first bytes of its payload: at most
+    /// [`MAX_PAYLOAD_BYTES`], and no more than [`HeaderRecord::payload_len`]. What is beyond is left out.
+    ///
+    /// # Errors
+    /// As [`HeaderRecord::encode`].
+    pub fn encode_with(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), MixedFamilies> {
+        let most = MAX_PAYLOAD_BYTES.min(self.payload_len as usize);
+        let payload = payload.get(..most).unwrap_or(payload);
         let blocks = self.sack_blocks();
         let mut shape = (blocks.len() as u8) << SACK_SHIFT;
         if let FlowKey::Tuple { target, client } = self.key {
@@ -118,6 +134,9 @@ impl HeaderRecord {
         let presence = self.syn_option_presence();
         if presence != 0 {
             shape |= SYN_OPTIONS;
+        }
+        if !payload.is_empty() {
+            shape |= PAYLOAD;
         }
 
         out.push(shape);
@@ -143,6 +162,11 @@ impl HeaderRecord {
             out.extend_from_slice(&left.to_be_bytes());
             out.extend_from_slice(&right.to_be_bytes());
         }
+        if !payload.is_empty() {
+            // At most MAX_PAYLOAD_BYTES.
+            out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+            out.extend_from_slice(payload);
+        }
         Ok(())
     }
 
@@ -160,11 +184,11 @@ impl HeaderRecord {
         presence
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<HeaderRecord, DecodeError> {
+    fn decode<'a>(reader: &mut Reader<'a>) -> Result<Response<'a>, DecodeError> {
         let shape = reader.u8()?;
-        let sack_count = (shape & !RESERVED) >> SACK_SHIFT;
+        let sack_count = (shape & !PAYLOAD) >> SACK_SHIFT;
         let v6_without_tuple = shape & (TUPLE | V6) == V6;
-        if shape & RESERVED != 0 || v6_without_tuple || usize::from(sack_count) > MAX_SACK_BLOCKS {
+        if v6_without_tuple || usize::from(sack_count) > MAX_SACK_BLOCKS {
             return Err(DecodeError::Flags(shape));
         }
         let flags = reader.u8()?;
@@ -203,7 +227,14 @@ impl HeaderRecord {
         for block in record.sack.iter_mut().take(usize::from(sack_count)) {
             *block = (reader.u32()?, reader.u32()?);
         }
-        Ok(record)
+        let payload = match shape & PAYLOAD {
+            0 => &[],
+            _ => read_payload(reader, record.payload_len)?,
+        };
+        Ok(Response {
+            header: record,
+            payload,
+        })
     }
 
     fn decode_syn_options(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
@@ -223,6 +254,23 @@ impl HeaderRecord {
     }
 }
 
+fn read_payload<'a>(reader: &mut Reader<'a>, most: u32) -> Result<&'a [u8], DecodeError> {
+    let len = reader.u16()?;
+    if len == 0 || usize::from(len) > MAX_PAYLOAD_BYTES || u32::from(len) > most {
+        return Err(DecodeError::PayloadLength(len));
+    }
+    reader.bytes(len.into())
+}
+
+/// What a record says: a header, and what was carried of its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Response<'a> {
+    /// The header.
+    pub header: HeaderRecord,
+    /// The first bytes of the payload; empty where the flow has not asked for it.
+    pub payload: &'a [u8],
+}
+
 /// The records in the `bytes` of a `Headers`. Ends after the first error.
 #[derive(Debug, Clone)]
 pub struct HeaderRecords<'a>(Reader<'a>);
@@ -234,8 +282,8 @@ impl<'a> HeaderRecords<'a> {
     }
 }
 
-impl Iterator for HeaderRecords<'_> {
-    type Item = Result<HeaderRecord, DecodeError>;
+impl<'a> Iterator for HeaderRecords<'a> {
+    type Item = Result<Response<'a>, DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {

@@ -17,7 +17,7 @@ pub mod trace;
 
 pub use claim::{ClaimError, ClaimSet, ClientRange, MAX_CLAIM_ENTRIES};
 pub use flow::{FlowId, FlowIds, FlowRecord, FlowRecords};
-pub use header::{FlowKey, HeaderRecord, HeaderRecords};
+pub use header::{FlowKey, HeaderRecord, HeaderRecords, Response};
 pub use trace::{Obstacle, Sight, TraceReport, TraceRequest};
 
 /// The version of the contract that this build speaks.
@@ -61,6 +61,9 @@ pub enum DecodeError {
     /// A bit that this version does not define, or a combination that makes no sense.
     #[error("flag byte {0:#04x} is not valid in this version")]
     Flags(u8),
+    /// No payload is told in this way: none, more than a record carries, or more than its segment has.
+    #[error("a payload of {0} bytes is none, or more than its record can have")]
+    PayloadLength(u16),
     /// A field that must be zero is not.
     #[error("a field that is absent by its flag is not zero")]
     NotCanonical,

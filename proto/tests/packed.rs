@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use millrace_proto::flow::{self, FlowRecord, check_flow_ids, check_flows};
-use millrace_proto::header::{MAX_HEADER_BYTES, MAX_SACK_BLOCKS};
+use millrace_proto::header::{MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_SACK_BLOCKS};
 use millrace_proto::{
     ClaimSet, ClientRange, DecodeError, FlowIds, FlowKey, FlowRecords, HeaderRecord, HeaderRecords,
     MixedFamilies, v1,
@@ -25,7 +25,14 @@ fn pair() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
 }
 
 fn flow_record() -> impl Strategy<Value = FlowRecord> {
-    (any::<u64>(), pair()).prop_map(|(id, (target, client))| FlowRecord { id, target, client })
+    (any::<u64>(), pair(), any::<bool>()).prop_map(|(id, (target, client), with_payload)| {
+        FlowRecord {
+            id,
+            target,
+            client,
+            with_payload,
+        }
+    })
 }
 
 prop_compose! {
@@ -68,8 +75,29 @@ proptest! {
             record.encode(&mut bytes).unwrap();
             prop_assert!(bytes.len() - start <= MAX_HEADER_BYTES);
         }
-        let back: Result<Vec<_>, _> = HeaderRecords::new(&bytes).collect();
+        let back: Result<Vec<_>, _> =
+            HeaderRecords::new(&bytes).map(|it| it.map(|it| (it.header, it.payload))).collect();
+        let records: Vec<_> = records.into_iter().map(|it| (it, &[][..])).collect();
         prop_assert_eq!(back.unwrap(), records);
+    }
+
+    #[test]
+    fn payload_comes_back_as_far_as_a_record_takes_it(
+        records in prop::collection::vec((header_record(), 0usize..20_000, 0u32..20_000), 1..5),
+    ) {
+        let text: Vec<u8> = (0..20_000u32).map(|it| it as u8).collect();
+        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+        for (record, len, payload_len) in records {
+            let record = HeaderRecord { payload_len, ..record };
+            let start = bytes.len();
+            record.encode_with(&text[..len], &mut bytes).unwrap();
+            let most = len.min(payload_len as usize).min(MAX_PAYLOAD_BYTES);
+            prop_assert!(bytes.len() - start <= MAX_HEADER_BYTES + 2 + most);
+            expected.push((record, &text[..most]));
+        }
+        let back: Result<Vec<_>, _> =
+            HeaderRecords::new(&bytes).map(|it| it.map(|it| (it.header, it.payload))).collect();
+        prop_assert_eq!(back.unwrap(), expected);
     }
 
     #[test]
@@ -87,7 +115,7 @@ proptest! {
     ) {
         let mut again = Vec::new();
         for record in HeaderRecords::new(&bytes).flatten() {
-            record.encode(&mut again).unwrap();
+            record.header.encode_with(record.payload, &mut again).unwrap();
         }
         prop_assert_eq!(&bytes[..again.len()], &again[..]);
 
@@ -102,9 +130,13 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_record_is_an_error_and_ends_the_list(record in header_record(), cut in any::<usize>()) {
+    fn a_cut_record_is_an_error_and_ends_the_list(
+        record in header_record(),
+        payload in prop::collection::vec(any::<u8>(), 0..50),
+        cut in any::<usize>(),
+    ) {
         let mut bytes = Vec::new();
-        record.encode(&mut bytes).unwrap();
+        record.encode_with(&payload, &mut bytes).unwrap();
         bytes.truncate(1 + cut % (bytes.len() - 1));
         let all: Vec<_> = HeaderRecords::new(&bytes).collect();
         prop_assert_eq!(all, vec![Err(DecodeError::Truncated)]);
@@ -177,15 +209,22 @@ fn an_ipv4_flow_record_takes_21_bytes_in_the_documented_order() {
         id: 7,
         target: "198.18.0.1:80".parse().unwrap(),
         client: "198.18.1.2:4660".parse().unwrap(),
+        with_payload: false,
     };
     let mut bytes = Vec::new();
     record.encode(&mut bytes).unwrap();
-    assert_eq!(
-        bytes,
-        [
-            0, 0, 0, 0, 0, 0, 0, 7, 4, 198, 18, 0, 1, 0, 80, 198, 18, 1, 2, 0x12, 0x34
-        ]
-    );
+    let mut expected = [
+        0, 0, 0, 0, 0, 0, 0, 7, 4, 198, 18, 0, 1, 0, 80, 198, 18, 1, 2, 0x12, 0x34,
+    ];
+    assert_eq!(bytes, expected);
+    let record = FlowRecord {
+        with_payload: true,
+        ..record
+    };
+    bytes.clear();
+    record.encode(&mut bytes).unwrap();
+    expected[8] = 0x84;
+    assert_eq!(bytes, expected);
 }
 
 #[test]
@@ -199,6 +238,7 @@ fn mixed_families_are_refused_and_write_nothing() {
         id: 1,
         target,
         client,
+        with_payload: false,
     };
     assert_eq!(record.encode(&mut bytes), Err(MixedFamilies));
     assert!(bytes.is_empty());
@@ -206,7 +246,7 @@ fn mixed_families_are_refused_and_write_nothing() {
 
 #[test]
 fn reserved_bits_families_and_sack_counts_out_of_range_are_refused() {
-    for shape in [0x80, 0x02, 0x50, 0x70] {
+    for shape in [0x82, 0x02, 0x50, 0x70] {
         let mut bytes = [0u8; 200];
         bytes[0] = shape;
         let first = HeaderRecords::new(&bytes).next();
@@ -215,6 +255,33 @@ fn reserved_bits_families_and_sack_counts_out_of_range_are_refused() {
     let mut bytes = [0u8; 45];
     bytes[8] = 5;
     assert_eq!(check_flows(&bytes), Err(DecodeError::Family(5)));
+    bytes[8] = 0x85;
+    assert_eq!(check_flows(&bytes), Err(DecodeError::Family(0x85)));
+}
+
+#[test]
+fn payload_that_its_segment_cannot_have_is_refused() {
+    // A plain ACK with 100 bytes, and so many of them carried.
+    for (len, is_right) in [
+        (0u16, false),
+        (1, true),
+        (100, true),
+        (101, false),
+        (16_385, false),
+    ] {
+        let mut bytes = vec![0u8; 20_000];
+        bytes[0] = 0x80;
+        bytes[23] = if len > 101 { 0 } else { 100 };
+        bytes[21] = if len > 101 { 1 } else { 0 };
+        bytes[24..26].copy_from_slice(&len.to_be_bytes());
+        let first = HeaderRecords::new(&bytes).next().unwrap();
+        let expected = if is_right {
+            Ok(usize::from(len))
+        } else {
+            Err(DecodeError::PayloadLength(len))
+        };
+        assert_eq!(first.map(|it| it.payload.len()), expected);
+    }
 }
 
 #[test]

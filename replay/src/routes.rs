@@ -33,6 +33,10 @@ impl Flows for EngineFlows<'_> {
         self.engine.flow(ReplicaKey::from_flow_id(id))
     }
 
+    fn wants_payload(&self, id: FlowId) -> bool {
+        self.engine.wants_answers(ReplicaKey::from_flow_id(id))
+    }
+
     fn is_connected(&self, id: FlowId) -> bool {
         self.engine.is_connected(ReplicaKey::from_flow_id(id))
     }

@@ -250,7 +250,9 @@ impl Copier {
         let mut opened = None;
         while let Some(event) = self.engine.poll_event() {
             if let Event::FlowOpened { key, tuple } = event {
-                self.routes.flow_opened(key.flow_id(), &tuple);
+                let (engine, now) = (&mut self.engine, self.now);
+                let flows = EngineFlows { engine, now };
+                self.routes.flow_opened(key.flow_id(), &tuple, &flows);
                 opened = Some(key);
             }
         }

@@ -59,6 +59,7 @@ mod tests {
                 id,
                 target: "198.18.0.1:80".parse().unwrap(),
                 client: "198.18.0.2:1000".parse().unwrap(),
+                with_payload: false,
             };
             sent.extend(batch.push_flow(&flow).unwrap());
         }

@@ -45,6 +45,7 @@ pub(super) fn services(
         only_syns: false,
         to_snap_len: spec.client_snap_len.min(snap_len),
         from_snap_len: spec.server_snap_len.min(snap_len),
+        whole_snap_len: 0,
         tunnels: Bearers::of(&spec.tunnels),
         tunnel_snap_len: snap_len,
         ipv4: FamilyRules::of_services::<Ipv4>(spec),
@@ -63,6 +64,7 @@ pub(super) fn connects(
         only_syns: true,
         to_snap_len: snap_len,
         from_snap_len: 0,
+        whole_snap_len: 0,
         tunnels: Bearers::default(),
         tunnel_snap_len: 0,
         ipv4: FamilyRules::of_services::<Ipv4>(spec),
@@ -82,6 +84,7 @@ pub(super) fn responses(
         only_syns: false,
         to_snap_len: 0,
         from_snap_len: spec.snap_len.min(snap_len),
+        whole_snap_len: snap_len,
         tunnels: Bearers::default(),
         tunnel_snap_len: 0,
         ipv4: FamilyRules::of_responses::<Ipv4>(spec),
@@ -95,6 +98,8 @@ struct FamilyRules<const N: usize> {
     exclude: Endpoints<N>,
     to: Endpoints<N>,
     from: Endpoints<N>,
+    /// Of what comes from the services, what is kept whole.
+    whole: Endpoints<N>,
 }
 
 impl<const N: usize> FamilyRules<N> {
@@ -104,6 +109,7 @@ impl<const N: usize> FamilyRules<N> {
             exclude: Endpoints::of_sockets::<F>(&spec.exclude),
             to: services.clone(),
             from: services,
+            whole: Endpoints::nothing(),
         }
     }
 
@@ -116,6 +122,7 @@ impl<const N: usize> FamilyRules<N> {
             } else {
                 Endpoints::of_services::<F>(&spec.sources, &[])
             },
+            whole: Endpoints::of_ports(&spec.whole_ports),
         }
     }
 }
@@ -152,6 +159,7 @@ struct Rules {
     only_syns: bool,
     to_snap_len: u32,
     from_snap_len: u32,
+    whole_snap_len: u32,
     tunnels: Bearers,
     tunnel_snap_len: u32,
     ipv4: FamilyRules<1>,
@@ -163,6 +171,7 @@ struct Rules {
 struct Verdicts {
     to: Label,
     from: Label,
+    whole: Label,
     tunnel: Label,
     reject: Label,
 }
@@ -180,6 +189,7 @@ impl Rules {
         let verdicts = Verdicts {
             to: asm.label(),
             from: asm.label(),
+            whole: asm.label(),
             tunnel: asm.label(),
             reject: asm.label(),
         };
@@ -215,6 +225,7 @@ impl Rules {
         for (label, snap_len) in [
             (verdicts.to, self.to_snap_len),
             (verdicts.from, self.from_snap_len),
+            (verdicts.whole, self.whole_snap_len),
             (verdicts.tunnel, self.tunnel_snap_len),
             (verdicts.reject, 0),
         ] {
@@ -439,7 +450,15 @@ fn by_endpoints<const N: usize>(
     endpoints(asm, &rules.to, destination, verdicts.to, from);
     asm.bind(from);
     let source = (M_SOURCE_PORT, offsets.source);
-    endpoints(asm, &rules.from, source, verdicts.from, verdicts.reject);
+    if rules.whole.is_nothing() {
+        return endpoints(asm, &rules.from, source, verdicts.from, verdicts.reject);
+    }
+    let (ours, part) = (asm.label(), asm.label());
+    endpoints(asm, &rules.from, source, ours, verdicts.reject);
+    asm.bind(ours);
+    endpoints(asm, &rules.whole, source, verdicts.whole, part);
+    asm.bind(part);
+    asm.goto(verdicts.from);
 }
 
 /// Decides by addresses alone.

@@ -131,8 +131,21 @@ impl<const N: usize> Endpoints<N> {
         }
     }
 
+    /// These ports of any address; port 0 stands for all.
+    pub(super) fn of_ports(ports: &[u16]) -> Self {
+        match ports.contains(&0) {
+            true => Self::Everything,
+            false => Self::Ports(ports.iter().map(|port| (*port, Addresses::Any)).collect()),
+        }
+    }
+
     /// Nothing matches.
     pub(super) fn nothing() -> Self {
         Self::Ports(BTreeMap::new())
+    }
+
+    /// Whether nothing matches.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Ports(ports) if ports.is_empty())
     }
 }

@@ -90,8 +90,10 @@ pub struct FilterSpec {
 pub struct ResponseFilter {
     /// The targets; empty: whatever is TCP.
     pub sources: Vec<ServiceFilter>,
-    /// Bytes kept of each packet.
+    /// Bytes kept of each packet, but of those from `whole_ports`.
     pub snap_len: u32,
+    /// Packets from these ports are kept as far as the ring keeps any; port 0 stands for all ports.
+    pub whole_ports: Vec<u16>,
 }
 
 impl Default for ResponseFilter {
@@ -100,6 +102,7 @@ impl Default for ResponseFilter {
         Self {
             sources: Vec::new(),
             snap_len: HEADERS_ONLY,
+            whole_ports: Vec::new(),
         }
     }
 }

@@ -261,6 +261,7 @@ fn responses_are_matched_by_their_source_alone() {
             port: 80,
         }],
         snap_len: 128,
+        whole_ports: Vec::new(),
     });
     let response = Packet::tcp("[2001:db8::1]:80", "[2001:db8::9]:5000");
     let request = Packet::tcp("[2001:db8::9]:5000", "[2001:db8::1]:80");
@@ -272,6 +273,37 @@ fn responses_are_matched_by_their_source_alone() {
         assert_eq!(run(&response), of_response);
         assert_eq!(run(&request), of_request);
         assert_eq!(run(&udp), 0);
+    }
+}
+
+#[test]
+fn responses_of_ports_that_are_wanted_whole_are_kept_as_far_as_the_ring_keeps_them() {
+    let filter = |whole_ports: &[u16], sources: &[u16]| {
+        let sources = sources.iter().map(|port| ServiceFilter {
+            address: None,
+            port: *port,
+        });
+        Filter::Responses(ResponseFilter {
+            sources: sources.collect(),
+            whole_ports: whole_ports.to_vec(),
+            ..ResponseFilter::default()
+        })
+    };
+    let http = Packet::tcp("198.18.0.1:80", "198.18.0.9:5000");
+    let mysql = Packet::tcp("[2001:db8::1]:3306", "[2001:db8::9]:5000");
+    for (whole, sources, of_http, of_mysql) in [
+        (&[][..], &[][..], 192, 192),
+        (&[3306], &[], 192, SNAP),
+        (&[80, 3306], &[], SNAP, SNAP),
+        (&[0], &[], SNAP, SNAP),
+        (&[3306], &[80], 192, 0),
+        (&[0], &[3306], 0, SNAP),
+    ] {
+        for link in [LinkType::Ethernet, LinkType::RawIp] {
+            let program = filter(whole, sources).compile(link, SNAP).unwrap();
+            let run = |packet: &Packet| run(&program, &packet.frame(link));
+            assert_eq!((run(&http), run(&mysql)), (of_http, of_mysql), "{whole:?}");
+        }
     }
 }
 

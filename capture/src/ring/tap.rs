@@ -87,6 +87,21 @@ impl Tap {
         Ok(())
     }
 
+    /// Keeps so much of a frame from now on. Where that is another length than before, the ring is opened anew: what
+    /// comes in that moment is lost.
+    pub fn set_snap_len(&mut self, snap_len: u32) {
+        if self.config.snap_len == snap_len {
+            return;
+        }
+        self.config.snap_len = snap_len;
+        if self.ring.is_some() {
+            self.before = self.statistics();
+            self.ring = None;
+            self.look_at = Instant::now();
+            self.reopen();
+        }
+    }
+
     /// Its devices, for people.
     pub fn devices(&self) -> &str {
         &self.names

@@ -44,6 +44,10 @@ pub(super) struct CopierContract {
     pinged: Instant,
 }
 
+/// A module would wait for what never comes.
+const NO_PAYLOAD: &str = "it does not return the payload of answers, which protocol modules need: run the same version \
+                          of both";
+
 impl CopierContract {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         CopierContract {
@@ -77,6 +81,9 @@ impl CopierContract {
         welcome.interceptor_id = printable(&welcome.interceptor_id);
         check_version(welcome.protocol_version, "this copier")?;
         let shared = &self.shared;
+        if shared.config.needs_payload && !welcome.carries_payload {
+            return Err(NO_PAYLOAD.to_owned());
+        }
         let epoch = shared.counters.up(&welcome.interceptor_id);
         let limits = welcome.limits.unwrap_or_default();
         let max_message = match usize::try_from(limits.max_message_bytes) {

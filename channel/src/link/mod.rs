@@ -53,6 +53,8 @@ pub struct LinkConfig {
     pub links: u32,
     /// Whether the copier owns ranges (claims) rather than announced flows.
     pub claims: bool,
+    /// Whether the copier has flows whose responses must come with their payload, which not every interceptor can.
+    pub needs_payload: bool,
     /// Bytes that may wait to be sent. What does not fit is refused.
     pub queue_bytes: usize,
     /// The waits between attempts.
@@ -74,6 +76,7 @@ impl LinkConfig {
             link: 0,
             links: 1,
             claims: false,
+            needs_payload: false,
             queue_bytes: 8 << 20,
             backoff: Backoff::default(),
             timeouts: Timeouts::default(),

@@ -184,6 +184,7 @@ async fn attached(
                 .unwrap_or(u32::MAX),
             max_bytes_per_second: config.max_bytes_per_second,
         }),
+        carries_payload: true,
     });
     room.send(AttachEvent::Attached { conn, who });
     (shared.wake)();

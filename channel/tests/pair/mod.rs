@@ -173,6 +173,7 @@ pub fn flow(id: u64) -> FlowRecord {
         id,
         target: "198.18.0.9:80".parse().unwrap(),
         client: SocketAddr::from(([198, 18, 1, 1], 1024 + id as u16)),
+        with_payload: false,
     }
 }
 

@@ -160,6 +160,9 @@ impl Engine {
     /// What a conversation has written counts, and ends its replica where it cannot go on. Says whether it goes on.
     fn take_words(&mut self, now: Time, key: ReplicaKey, heard: Heard) -> bool {
         self.stats.bytes_wanted += heard.written;
+        if heard.enough {
+            self.events.push_back(Event::HeardEnough { key });
+        }
         let Some(failure) = heard.failure else {
             return true;
         };

@@ -16,6 +16,12 @@ pub enum Event {
         /// From the replica's source to the target.
         tuple: FourTuple,
     },
+    /// The conversation that plays a replica needs no payload of its target any more
+    /// ([`crate::Engine::wants_answers`]): headers alone will do.
+    HeardEnough {
+        /// The replica.
+        key: ReplicaKey,
+    },
     /// A flow is over: interceptors may forget it.
     FlowClosed {
         /// The replica.

@@ -39,6 +39,8 @@ pub(crate) struct Talk {
 pub(crate) struct Heard {
     /// Bytes that the script has grown by.
     pub(crate) written: u64,
+    /// It wants to hear nothing more of the target.
+    pub(crate) enough: bool,
     /// It cannot go on.
     pub(crate) failure: Option<Failure>,
 }
@@ -46,6 +48,7 @@ pub(crate) struct Heard {
 impl Heard {
     fn join(&mut self, other: Self) {
         self.written += other.written;
+        self.enough |= other.enough;
         self.failure = self.failure.take().or(other.failure);
     }
 }
@@ -299,6 +302,7 @@ impl Talk {
             let said = speak(conversation, &mut script);
             (said, conversation.wants_answers())
         }));
+        let listened = self.listens;
         let said = said.map(|(said, wants)| {
             self.listens &= wants;
             said
@@ -311,6 +315,7 @@ impl Talk {
         };
         Heard {
             written: script.written,
+            enough: listened && !self.listens,
             failure: failure.map(Failure),
         }
     }

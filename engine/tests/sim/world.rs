@@ -80,6 +80,8 @@ pub struct World {
     pub payloads_lost: f64,
     /// Conversations that could not go on, and why.
     pub failures: Vec<String>,
+    /// Conversations that need no payload any more.
+    pub heard_enough: usize,
     /// Flows whose answers reach nobody but the client, and how many did.
     pub astray: fn(&FourTuple) -> bool,
     pub leaked: u64,
@@ -128,6 +130,7 @@ impl World {
             interceptor_up: true,
             payloads_lost: 0.0,
             failures: Vec::new(),
+            heard_enough: 0,
             astray: |_| false,
             leaked: 0,
             leaked_before_silence: 0,
@@ -357,6 +360,10 @@ impl World {
                     }
                 }
                 Event::ConversationFailed { reason, .. } => self.failures.push(reason),
+                Event::HeardEnough { key } => {
+                    assert!(!self.engine.wants_answers(key));
+                    self.heard_enough += 1;
+                }
                 Event::Misdirected {
                     target,
                     misdirection,

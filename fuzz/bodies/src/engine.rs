@@ -300,7 +300,9 @@ impl Player {
                     self.engine.tolerate_silence(service);
                     self.engine.set_target_open(self.now, service, true);
                 }
-                Event::Misdirected { .. } | Event::ConversationFailed { .. } => {}
+                Event::Misdirected { .. }
+                | Event::ConversationFailed { .. }
+                | Event::HeardEnough { .. } => {}
                 Event::FlowClosed { key } => {
                     let before = self.flows.len();
                     self.flows.retain(|flow| flow.key != key);

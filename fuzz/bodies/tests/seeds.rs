@@ -488,9 +488,13 @@ fn proto() -> Seeds {
     let mut seeds = Seeds::new();
     let mut flows = Vec::new();
     for (id, (target, client)) in [(1, v4), (u64::MAX, v6)] {
-        FlowRecord { id, target, client }
-            .encode(&mut flows)
-            .unwrap();
+        let record = FlowRecord {
+            id,
+            target,
+            client,
+            with_payload: id > 1,
+        };
+        record.encode(&mut flows).unwrap();
     }
     let ids = [1u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
     let records = header_records(v4, v6);
@@ -559,6 +563,7 @@ fn proto() -> Seeds {
                     max_message_bytes: 131_072,
                     max_bytes_per_second: 1 << 26,
                 }),
+                carries_payload: true,
             }),
         ),
         (
@@ -628,7 +633,11 @@ fn header_records(v4: (SocketAddr, SocketAddr), v6: (SocketAddr, SocketAddr)) ->
         .iter()
         .map(|record| {
             let mut bytes = Vec::new();
-            record.encode(&mut bytes).unwrap();
+            let payload: &[u8] = match record.timestamps {
+                Some(_) => b"HTTP/1.1 200 OK",
+                None => &[],
+            };
+            record.encode_with(payload, &mut bytes).unwrap();
             bytes
         })
         .collect()

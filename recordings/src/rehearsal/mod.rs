@@ -81,6 +81,7 @@ fn exchange(now: Time, engine: &mut Engine, target: &mut IdealTarget) {
             Event::FlowOpened { .. }
             | Event::TargetSilent(_)
             | Event::ConversationFailed { .. }
+            | Event::HeardEnough { .. }
             | Event::Misdirected { .. } => {}
         }
     }

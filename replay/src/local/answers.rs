@@ -84,9 +84,9 @@ fn take_from(tap: &mut Tap, decoder: &mut Decoder, now: Time, engine: &mut Engin
         let decoded = decoder.decode(frame.timestamp, link, frame.data, length, Verify::Nothing);
         if let Ok(packet) = decoded {
             // A frame in memory is shorter than 4 GB.
-            let payload = packet.payload_len as u32;
+            let len = packet.payload_len as u32;
             let flow = FlowRef::Tuple(packet.tuple.reversed());
-            engine.target_header(now, flow, &packet.header, payload);
+            engine.target_segment(now, flow, &packet.header, packet.payload, len);
         }
     });
     taken == FRAMES_IN_A_ROW

@@ -32,11 +32,12 @@ impl Shard {
                             }
                             break;
                         };
-                        let (flow, header, len) = response(&record);
+                        let (flow, header, len) = response(&record.header);
                         if self.prober.on_header(now, interceptor, flow, &header) {
                             continue;
                         }
-                        self.engine.target_header(now, flow, &header, len);
+                        self.engine
+                            .target_segment(now, flow, &header, record.payload, len);
                         // A late answer to the flow that a moved replica had before does not connect it.
                         if let FlowRef::Id(id) = flow
                             && self.engine.is_connected(ReplicaKey::from_flow_id(id))

@@ -67,7 +67,14 @@ impl Shard {
         while let Some(event) = self.engine.poll_event() {
             match event {
                 Event::FlowOpened { key, tuple } => {
-                    self.routes.flow_opened(key.flow_id(), &tuple);
+                    let engine = &mut self.engine;
+                    let flows = EngineFlows { engine, now };
+                    self.routes.flow_opened(key.flow_id(), &tuple, &flows);
+                }
+                Event::HeardEnough { key } => {
+                    let engine = &mut self.engine;
+                    let flows = EngineFlows { engine, now };
+                    self.routes.heard_enough(key.flow_id(), &flows);
                 }
                 Event::FlowClosed { key } => self.routes.flow_closed(key.flow_id()),
                 Event::TargetSilent(silence) => {

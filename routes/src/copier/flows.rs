@@ -11,6 +11,9 @@ pub trait Flows {
     /// One of them, if it still exists.
     fn get(&self, id: FlowId) -> Option<FourTuple>;
 
+    /// Whether responses to it must come with their payload.
+    fn wants_payload(&self, id: FlowId) -> bool;
+
     /// Whether its target has answered its SYN.
     fn is_connected(&self, id: FlowId) -> bool;
 

@@ -142,7 +142,7 @@ impl<U: Uplink> LinkRoutes<U> {
     }
 
     /// How a flow is announced.
-    pub(super) fn record(&self, id: FlowId, tuple: &FourTuple) -> FlowRecord {
+    pub(super) fn record(&self, id: FlowId, tuple: &FourTuple, with_payload: bool) -> FlowRecord {
         FlowRecord {
             id,
             target: match self.by {
@@ -150,6 +150,7 @@ impl<U: Uplink> LinkRoutes<U> {
                 FlowTarget::Any => any_target(tuple.destination.ip),
             },
             client: tuple.source.into(),
+            with_payload,
         }
     }
 
@@ -294,7 +295,12 @@ impl<U: Uplink> LinkRoutes<U> {
     ) {
         self.forgotten = Batch::new();
         let mut ids: Vec<FlowId> = match &self.claim {
-            Some(_) => yielded.announced().collect(),
+            Some(_) => {
+                let listened = flows.each().map(|(id, _)| id);
+                let listened =
+                    listened.filter(|id| flows.wants_payload(*id) && !yielded.is_announced(*id));
+                yielded.announced().chain(listened).collect()
+            }
             None => flows.each().map(|(id, _)| id).collect(),
         };
         ids.retain(|id| self.carries(*id));
@@ -335,7 +341,8 @@ impl<U: Uplink> LinkRoutes<U> {
             let Some(tuple) = flows.get(id).filter(|_| !elsewhere) else {
                 continue;
             };
-            if let Ok(Some(full)) = batch.push_flow(&self.record(id, &tuple)) {
+            let record = self.record(id, &tuple, flows.wants_payload(id));
+            if let Ok(Some(full)) = batch.push_flow(&record) {
                 result = self.uplink.announce(epoch, full);
             }
         }

@@ -16,7 +16,7 @@ mod link;
 mod uplink;
 mod yielded;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +68,8 @@ pub struct Routes<U> {
     owners: AnsweredBy,
     conflicts: Conflicts,
     yielded: Yielded,
+    /// Flows that are announced though they lie in what is claimed: their responses come with their payload.
+    listened: HashSet<FlowId>,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
     /// interceptor, so that a flow is encoded once.
     announcements: Vec<Batch>,
@@ -87,6 +89,7 @@ impl<U> Default for Routes<U> {
             owners: AnsweredBy::default(),
             conflicts: Conflicts::default(),
             yielded: Yielded::default(),
+            listened: HashSet::new(),
             announcements: Vec::new(),
             announced_at: Duration::ZERO,
             forgotten_at: Duration::ZERO,
@@ -300,7 +303,7 @@ impl<U: Uplink> Routes<U> {
         }
         for (id, tuple) in flows.each() {
             if self.yielded.note(id, tuple.source) {
-                self.push(id, &tuple);
+                self.push(id, &tuple, flows.wants_payload(id));
             }
         }
         self.flush_announcements();
@@ -367,28 +370,46 @@ impl<U: Uplink> Routes<U> {
     }
 
     /// A replica's flow begins.
-    pub fn flow_opened(&mut self, id: FlowId, tuple: &FourTuple) {
+    pub fn flow_opened(&mut self, id: FlowId, tuple: &FourTuple, flows: &impl Flows) {
         // A replica that moves to another port begins anew, under the same id: what was to be
         // forgotten of its old flow must not follow the announcement of the new one.
         if self.owners.remove(id).is_some() {
             self.flush_forgotten();
         }
-        self.open(id, tuple);
+        let with_payload = flows.wants_payload(id);
+        if self.announces() || with_payload {
+            if with_payload && !self.announces() {
+                self.listened.insert(id);
+            }
+            self.push(id, tuple, with_payload);
+        }
     }
 
-    /// A flow with this id begins: a replica's, or a probe's.
+    /// Responses to a flow need not come with their payload any more.
+    pub fn heard_enough(&mut self, id: FlowId, flows: &impl Flows) {
+        let is_told = self.announces() || self.listened.contains(&id);
+        let Some(tuple) = flows.get(id).filter(|_| is_told) else {
+            return;
+        };
+        match self.owners.get(id) {
+            Some(owner) => self.announce_again(owner, &[(id, tuple)], flows),
+            None => self.push(id, &tuple, flows.wants_payload(id)),
+        }
+    }
+
+    /// A probe's flow begins.
     pub fn open(&mut self, id: FlowId, tuple: &FourTuple) {
         if self.announces() {
-            self.push(id, tuple);
+            self.push(id, tuple, false);
         }
     }
 
     /// Adds a flow to what is to be announced.
-    fn push(&mut self, id: FlowId, tuple: &FourTuple) {
+    fn push(&mut self, id: FlowId, tuple: &FourTuple, with_payload: bool) {
         let Some(first) = self.links.first() else {
             return;
         };
-        let record = first.record(id, tuple);
+        let record = first.record(id, tuple, with_payload);
         let share = (id % first.share().1) as usize;
         let Some(batch) = self.announcements.get_mut(share) else {
             return;
@@ -425,14 +446,19 @@ impl<U: Uplink> Routes<U> {
             }
             Report::AnnounceAgain => {
                 if let Some(flow) = flows.get(id) {
-                    self.announce_again(interceptor, &[(id, flow)]);
+                    self.announce_again(interceptor, &[(id, flow)], flows);
                 }
             }
             Report::Ignore => {}
         }
     }
 
-    fn announce_again(&mut self, interceptor: InterceptorId, flows: &[(FlowId, FourTuple)]) {
+    fn announce_again(
+        &mut self,
+        interceptor: InterceptorId,
+        again: &[(FlowId, FourTuple)],
+        flows: &impl Flows,
+    ) {
         // Else it would come before what it repeats.
         self.flush_announcements();
         let its =
@@ -440,9 +466,10 @@ impl<U: Uplink> Routes<U> {
         for link in self.links.iter_mut().filter(its) {
             let mut batch = Batch::new();
             let mut full = Vec::new();
-            for (id, flow) in flows.iter().filter(|(id, _)| link.carries(*id)) {
+            for (id, flow) in again.iter().filter(|(id, _)| link.carries(*id)) {
+                let record = link.record(*id, flow, flows.wants_payload(*id));
                 // Both ends of a replica's flow are of one family, so encoding cannot fail.
-                full.extend(batch.push_flow(&link.record(*id, flow)).unwrap_or_default());
+                full.extend(batch.push_flow(&record).unwrap_or_default());
             }
             full.extend(batch.take());
             for flows in full {
@@ -463,8 +490,8 @@ impl<U: Uplink> Routes<U> {
                 again.entry(interceptor).or_default().push((id, flow));
             }
         }
-        for (interceptor, flows) in again {
-            self.announce_again(interceptor, &flows);
+        for (interceptor, again) in again {
+            self.announce_again(interceptor, &again, flows);
         }
     }
 
@@ -472,7 +499,8 @@ impl<U: Uplink> Routes<U> {
     pub fn flow_closed(&mut self, id: FlowId) {
         self.conflicts.remove(id);
         let owner = self.owners.remove(id);
-        if self.announces() || self.yielded.forget(id) {
+        let was_listened = self.listened.remove(&id);
+        if self.announces() || self.yielded.forget(id) || was_listened {
             self.forget_at(id, |interceptor| {
                 owner.is_none_or(|owner| owner == interceptor)
             });

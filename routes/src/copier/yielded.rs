@@ -93,6 +93,11 @@ impl Yielded {
         !self.announced.is_empty() && self.announced.remove(&id)
     }
 
+    /// Whether this replica's flow is announced.
+    pub(super) fn is_announced(&self, id: FlowId) -> bool {
+        self.announced.contains(&id)
+    }
+
     /// The replicas whose flows are announced.
     pub(super) fn announced(&self) -> impl Iterator<Item = FlowId> {
         self.announced.iter().copied()

@@ -3,12 +3,14 @@
 //! - `owners`: which stream announced a flow.
 //! - `claims`: which copier has which part of the client pools.
 //! - `pending`: headers that came before their route info.
-//! - `registry`: the three together.
+//! - `wishes`: flows whose responses are to come with their payload.
+//! - `registry`: all of them together.
 
 mod claims;
 mod owners;
 mod pending;
 mod registry;
+mod wishes;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ use millrace_proto::{BATCH_BYTES, ClaimSet, FlowKey};
 use millrace_wire::{Endpoint, FourTuple};
 
 use super::claims::{Change, Claims, Conflict};
+use super::wishes::Wishes;
 use super::{ConnId, LEASE, Peer};
 
 /// The stream that owns a flow, and the name that its copier has for it.
@@ -52,6 +53,7 @@ pub(super) struct Owners {
     /// What else streams of the same copier have of a flow: an announcement may be late on its link, and overtake a
     /// newer one on another. Mostly empty.
     shadowed: HashMap<FourTuple, Vec<Owner>, RandomState>,
+    wishes: Wishes,
     claims: Claims,
     conflicts: u64,
 }
@@ -66,6 +68,7 @@ impl Owners {
             streams: HashMap::new(),
             by_flow: HashMap::default(),
             shadowed: HashMap::default(),
+            wishes: Wishes::default(),
             claims: Claims::default(),
             conflicts: 0,
         }
@@ -89,6 +92,7 @@ impl Owners {
             {
                 flows = old.flows;
                 for (id, flow) in &flows {
+                    self.wishes.move_to(before, conn, *id);
                     let its = self.by_flow.get_mut(flow).into_iter();
                     let its = its.chain(self.shadowed.get_mut(flow).into_iter().flatten());
                     for owner in its.filter(|owner| **owner == (before, *id)) {
@@ -177,6 +181,8 @@ impl Owners {
                 self.remove(conn, flow.id, &old);
             }
             held -= self.supersede(conn, flow.id, &tuple);
+            let port = tuple.destination.port;
+            self.wishes.set(conn, flow.id, port, flow.with_payload);
             announced.owned.push(tuple);
         }
         announced
@@ -197,6 +203,7 @@ impl Owners {
         if let Some(copier) = self.streams.get_mut(&conn) {
             for (_, old) in &same {
                 copier.flows.remove(old);
+                self.wishes.remove(conn, *old, flow.destination.port);
                 if let Some(named) = &mut copier.resync {
                     named.remove(old);
                 }
@@ -310,6 +317,7 @@ impl Owners {
             id: 0,
             target,
             client,
+            with_payload: false,
         };
         flow.encode(&mut record).ok()?;
         Some((share, record))
@@ -345,6 +353,7 @@ impl Owners {
                 id: *id,
                 target,
                 client,
+                with_payload: false,
             };
             // Both ends came from one record.
             if record.encode(&mut batch).is_ok() && batch.len() + MAX_FLOW_BYTES > BATCH_BYTES {
@@ -385,6 +394,19 @@ impl Owners {
         Some((conn, FlowKey::Tuple { target, client }))
     }
 
+    /// Whether responses to a flow that was found are to go to its stream with their payload.
+    pub(super) fn wants_payload(&self, conn: ConnId, key: FlowKey) -> bool {
+        match key {
+            FlowKey::Id(id) => self.wishes.contains(conn, id),
+            FlowKey::Tuple { .. } => false,
+        }
+    }
+
+    /// The ports of targets whose responses are wanted with their payload; 0 stands for any.
+    pub(super) fn payload_ports(&self) -> impl Iterator<Item = u16> {
+        self.wishes.ports()
+    }
+
     /// Whose stream it is.
     pub(super) fn peer(&self, conn: ConnId) -> Option<&Peer> {
         self.streams.get(&conn).map(|copier| &copier.who)
@@ -413,6 +435,7 @@ impl Owners {
 
     /// Another owner of the same flow stays.
     fn remove(&mut self, conn: ConnId, id: FlowId, tuple: &FourTuple) {
+        self.wishes.remove(conn, id, tuple.destination.port);
         let is_owner = self.by_flow.get(tuple) == Some(&(conn, id));
         if self.shadowed.is_empty() {
             if is_owner {
@@ -498,6 +521,7 @@ mod tests {
             id,
             target: "198.18.2.20:80".parse().unwrap(),
             client: SocketAddr::new("198.18.1.1".parse().unwrap(), port),
+            with_payload: false,
         };
         let mut bytes = Vec::new();
         record.encode(&mut bytes).unwrap();
@@ -538,6 +562,7 @@ mod tests {
             id: 5,
             target: "0.0.0.0:0".parse().unwrap(),
             client: "198.18.1.1:1000".parse().unwrap(),
+            with_payload: false,
         };
         let mut bytes = Vec::new();
         record.encode(&mut bytes).unwrap();

@@ -164,6 +164,16 @@ impl Registry {
         self.owners.find(flow)
     }
 
+    /// Whether responses to a flow that was found are to go to its stream with their payload.
+    pub fn wants_payload(&self, conn: ConnId, key: FlowKey) -> bool {
+        self.owners.wants_payload(conn, key)
+    }
+
+    /// The ports of targets whose responses are wanted with their payload, in order; 0 stands for any.
+    pub fn payload_ports(&self) -> impl Iterator<Item = u16> {
+        self.owners.payload_ports()
+    }
+
     /// Keeps a header of a flow that nobody owns yet, for a second at most. `now` is the time since any fixed moment.
     pub fn keep(&mut self, now: Duration, flow: FourTuple, header: HeaderRecord) {
         self.pending.keep(now, flow, header);

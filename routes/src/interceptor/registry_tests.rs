@@ -24,9 +24,13 @@ fn record(id: FlowId, port: u16) -> (Vec<u8>, FourTuple) {
     let client = SocketAddr::new("198.18.1.1".parse().unwrap(), port);
     let target: SocketAddr = TARGET.parse().unwrap();
     let mut bytes = Vec::new();
-    FlowRecord { id, target, client }
-        .encode(&mut bytes)
-        .unwrap();
+    let record = FlowRecord {
+        id,
+        target,
+        client,
+        with_payload: false,
+    };
+    record.encode(&mut bytes).unwrap();
     (bytes, FourTuple::new(client.into(), target.into()))
 }
 

@@ -21,6 +21,8 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 1));
 pub struct Flow {
     pub tuple: FourTuple,
     pub connected: bool,
+    /// Its responses are wanted with their payload.
+    pub listened: bool,
 }
 
 /// The flows of a copier.
@@ -57,6 +59,10 @@ impl Flows for Book {
 
     fn get(&self, id: FlowId) -> Option<FourTuple> {
         self.flows.get(&id).map(|flow| flow.tuple)
+    }
+
+    fn wants_payload(&self, id: FlowId) -> bool {
+        self.flows.get(&id).is_some_and(|flow| flow.listened)
     }
 
     fn is_connected(&self, id: FlowId) -> bool {
@@ -160,9 +166,24 @@ impl Copier {
         let tuple = self.book.choose()?;
         self.book.last_id += 1;
         let (id, connected) = (self.book.last_id, false);
-        self.book.flows.insert(id, Flow { tuple, connected });
-        self.routes.flow_opened(id, &tuple);
+        // A part of the sessions are a protocol module's.
+        let listened = id % 3 == 0;
+        let flow = Flow {
+            tuple,
+            connected,
+            listened,
+        };
+        self.book.flows.insert(id, flow);
+        self.routes.flow_opened(id, &tuple, &self.book);
         Some(tuple)
+    }
+
+    /// A session's module needs no payload any more.
+    pub fn hear_enough(&mut self, id: FlowId) {
+        if let Some(flow) = self.book.flows.get_mut(&id) {
+            flow.listened = false;
+            self.routes.heard_enough(id, &self.book);
+        }
     }
 
     /// A session ends.
@@ -175,7 +196,7 @@ impl Copier {
     pub fn announce_moved(&mut self) {
         for id in std::mem::take(&mut self.book.moved) {
             if let Some(tuple) = self.book.get(id) {
-                self.routes.flow_opened(id, &tuple);
+                self.routes.flow_opened(id, &tuple, &self.book);
             }
         }
     }

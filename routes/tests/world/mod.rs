@@ -169,7 +169,8 @@ impl World {
             3..=6 => self.connect(copier, at, link),
             7..=9 => self.open(copier),
             10 => self.close_one(copier),
-            11..=15 => self.answer_one(copier),
+            11 => self.hear_enough(copier),
+            12..=15 => self.answer_one(copier),
             16..=20 => {
                 let time = Duration::from_millis(self.rng.below(40) as u64);
                 self.pass(time);
@@ -299,6 +300,14 @@ impl World {
             if self.connections.get(&tuple) == Some(&(number, id)) {
                 self.connections.remove(&tuple);
             }
+        }
+    }
+
+    fn hear_enough(&mut self, number: usize) {
+        let copier = &mut self.copiers[number];
+        let nth = self.rng.below(copier.book.flows.len().max(1));
+        if let Some(id) = copier.book.flows.keys().nth(nth).copied() {
+            copier.hear_enough(id);
         }
     }
 
@@ -508,13 +517,13 @@ impl World {
             for (id, flow) in &copier.book.flows {
                 let other = seen.insert(flow.tuple, number);
                 assert_eq!(other, None, "{:?} has two owners", flow.tuple);
-                self.assert_found(number, *id, flow.tuple);
+                self.assert_found(number, *id, flow.tuple, flow.listened);
             }
         }
     }
 
-    /// A response to this flow comes to its copier, under a name that it knows.
-    fn assert_found(&self, number: usize, id: FlowId, tuple: FourTuple) {
+    /// A response to this flow comes to its copier, under a name that it knows, and with its payload if that is wanted.
+    fn assert_found(&self, number: usize, id: FlowId, tuple: FourTuple, listened: bool) {
         let copier = &self.copiers[number];
         let interceptor = &self.interceptors[self.real_server(&tuple)];
         let found = interceptor.registry.find(&tuple);
@@ -529,12 +538,16 @@ impl World {
             }
         };
         assert!(known, "{tuple:?} is known as {key:?}");
+        let carried = interceptor.registry.wants_payload(conn, key);
+        assert_eq!(carried, listened, "payload of {tuple:?}");
     }
 
     /// No interceptor knows of a flow that has ended.
     pub fn assert_nothing_left(&self) {
         for interceptor in &self.interceptors {
             assert_eq!(interceptor.registry.counts().flows, 0, "flows left behind");
+            let ports: Vec<u16> = interceptor.registry.payload_ports().collect();
+            assert!(ports.is_empty(), "payload of nobody: {ports:?}");
         }
     }
 }
