@@ -44,8 +44,7 @@ pub struct QueueStatistics {
 pub struct PacketQueue {
     queue: Queue,
     number: u16,
-    /// Bytes of each packet that the kernel hands over.
-    range: u16,
+    whole: bool,
     statistics: QueueStatistics,
 }
 
@@ -61,11 +60,12 @@ impl std::fmt::Debug for PacketQueue {
 }
 
 impl PacketQueue {
-    /// Takes over queue `number`, which no other process may read.
+    /// Takes over queue `number`, which no other process may read, for whole packets or for their headers alone. A queue
+    /// that is open stays as it is: to have the other, let go of it first; the kernel drops what waits then.
     ///
     /// # Errors
     /// No privilege (CAP_NET_ADMIN), no support in the kernel, or another reader.
-    pub fn open(number: u16) -> Result<Self, CaptureError> {
+    pub fn open(number: u16, whole: bool) -> Result<Self, CaptureError> {
         let system = |action| move |source| CaptureError::System { action, source };
         let mut queue = Queue::open().map_err(system(
             "open NFQUEUE (needs CAP_NET_ADMIN and nfnetlink_queue)",
@@ -80,7 +80,7 @@ impl PacketQueue {
             CaptureError::System { action, source }
         })?;
         queue
-            .set_copy_range(number, HEADS)
+            .set_copy_range(number, if whole { u16::MAX } else { HEADS })
             .and_then(|()| queue.set_queue_max_len(number, LENGTH))
             // Large packets need not be cut up for a reader of headers.
             .and_then(|()| queue.set_recv_gso(number, true))
@@ -89,7 +89,7 @@ impl PacketQueue {
         Ok(Self {
             queue,
             number,
-            range: HEADS,
+            whole,
             statistics: QueueStatistics::default(),
         })
     }
@@ -131,20 +131,9 @@ impl PacketQueue {
         }
     }
 
-    /// Has packets handed over whole from now on, or their headers alone. After a failure packets come as before.
-    ///
-    /// # Errors
-    /// The kernel does not take it.
-    pub fn set_whole(&mut self, whole: bool) -> Result<(), CaptureError> {
-        let range = if whole { u16::MAX } else { HEADS };
-        if std::mem::replace(&mut self.range, range) == range {
-            return Ok(());
-        }
-        let set = self.queue.set_copy_range(self.number, range);
-        set.map_err(|source| CaptureError::System {
-            action: "set the length of what the NFQUEUE hands over",
-            source,
-        })
+    /// Whether packets are handed over whole.
+    pub const fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// The number of the queue.

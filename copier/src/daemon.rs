@@ -125,10 +125,12 @@ pub fn run() -> Result<(), ExitError> {
 
     announce(&plan);
     let input = open_input(opened.input, &waker)?;
+    let mut engine = Engine::new(plan.engine.clone());
+    plan.protocols.install(&mut engine);
     let reports = shown.shared.clone();
     let shard = Shard::new(Parts {
         cluster: Box::new(leases),
-        engine: Engine::new(plan.engine.clone()),
+        engine,
         input,
         governor: Governor::new(plan.pressure),
         answers: opened.answers,

@@ -139,6 +139,7 @@ impl Interceptors {
             links: plan.connections,
             must_confirm,
             claims: plan.claim.is_some(),
+            needs_payload: !plan.protocols.is_empty(),
             ..LinkConfig::new(address.clone(), plan.security.clone(), plan.id.clone())
         };
         // The shard must know the link before its first event, which may come at once: what comes

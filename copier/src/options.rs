@@ -2,6 +2,7 @@
 
 mod intensity;
 mod offline;
+mod protocol;
 mod tcpcopy;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +21,7 @@ use crate::tunnels::TunnelOptions;
 pub(crate) use intensity::guard_window;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 pub use offline::{DEFAULT_MAX_OPEN, OfflineOptions};
+pub use protocol::ProtocolOptions;
 pub use tcpcopy::TcpcopyOptions;
 
 /// Default of `--admin`.
@@ -114,6 +116,10 @@ pub struct Options {
     /// Recordings.
     #[command(flatten)]
     pub offline: OfflineOptions,
+
+    /// Protocol modules.
+    #[command(flatten)]
+    pub protocol: ProtocolOptions,
 
     /// Sending.
     #[command(flatten)]

@@ -6,6 +6,7 @@ mod id;
 mod intensity;
 mod need;
 mod outlet;
+mod protocols;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use millrace_wire::Tunnels;
 use self::capture::{devices, ring};
 use self::engine::engine_config;
 use self::id::default_id;
+pub use self::protocols::Protocols;
 use crate::options::{DEFAULT_MAX_OPEN, Options, ShareOption};
 
 /// Port of router-agents that are named without one.
@@ -43,6 +45,8 @@ const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
 pub struct Plan {
     /// What the engine is told.
     pub engine: Config,
+    /// The services that protocol modules replay.
+    pub protocols: Protocols,
     /// Where the sessions come from.
     pub input: InputPlan,
     /// Tunnels that are looked into on devices.
@@ -141,7 +145,7 @@ impl Plan {
                 options.limits.refuse()?;
             }
         }
-        let local = match options.offline.local {
+        let mut local = match options.offline.local {
             true => Some(LocalPlan::new(wanted(options))?),
             false => None,
         };
@@ -152,6 +156,10 @@ impl Plan {
         };
         let engine = engine_config(options, &inputs, local.as_ref())?;
         check_families(options, &engine)?;
+        let protocols = Protocols::new(&options.protocol, &engine.services)?;
+        if let Some(local) = &mut local {
+            local.payload_ports = protocols.target_ports(&engine.services);
+        }
         let router_agents = router_agents(options)?;
         let diverted = need::need(&engine.services, &engine.sources, options.nat);
         if !router_agents.is_empty() {
@@ -181,6 +189,7 @@ impl Plan {
             .map(|_| claim(&engine))
             .transpose()?;
         Ok(Self {
+            protocols,
             input,
             tunnels: options.capture.tunnels.on_devices(),
             pressure: pressure::Limits {

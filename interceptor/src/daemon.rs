@@ -200,7 +200,7 @@ fn open_sources(
 ) -> Result<Vec<Source>, ExitError> {
     match mode {
         Mode::Nfqueue => {
-            let queue = PacketQueue::open(options.queue).map_err(failed)?;
+            let queue = PacketQueue::open(options.queue, false).map_err(failed)?;
             let heads = queue::start(queue, options.pass_list.clone(), waker.clone())
                 .map_err(|error| ExitError::caused("cannot start the queue's thread", &error))?;
             Ok(vec![Source::Queue(heads, VecDeque::new())])

@@ -51,12 +51,14 @@ impl Outgoing {
     }
 
     /// Adds a segment for the stream `conn`, with its payload as far as it was captured: as several records where one does
-    /// not take it. Gives the bytes of payload.
+    /// not take it. Gives their number.
     pub fn push_segment(&mut self, conn: ConnId, header: &HeaderRecord, payload: &[u8]) -> u64 {
+        let mut parts = 0;
         each_part(header, payload, |part, payload| {
+            parts += 1;
             self.push_part(conn, part, payload);
         });
-        payload.len() as u64
+        parts
     }
 
     fn push_part(&mut self, conn: ConnId, header: &HeaderRecord, payload: &[u8]) {
@@ -64,6 +66,9 @@ impl Outgoing {
             self.dropped += 1;
             return;
         };
+        if stream.bytes.len() + MAX_HEADER_BYTES + 2 + payload.len() > BATCH_BYTES {
+            self.dropped += stream.send();
+        }
         // The two ends of a captured packet are of one family, so encoding cannot fail.
         if header.encode_with(payload, &mut stream.bytes).is_ok() {
             stream.count += 1;
@@ -194,6 +199,21 @@ mod tests {
             [(first, FIN_PSH_ACK, 3, vec![])],
             "not captured"
         );
+    }
+
+    #[test]
+    fn the_first_octets_alone_come_with_a_syn() {
+        let syn = HeaderRecord {
+            flags: 0x1a,
+            ..header(20_000)
+        };
+        let mut parts = Vec::new();
+        each_part(&syn, &[0; 20_000], |part, _| {
+            parts.push((part.seq, part.flags))
+        });
+        // SYN has a sequence number of its own.
+        let second = syn.seq.wrapping_add(1 + 16_384);
+        assert_eq!(parts, [(syn.seq, 0x12), (second, 0x18)]);
     }
 
     #[test]

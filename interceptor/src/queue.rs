@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millrace_capture::filter::HEADERS_ONLY;
-use millrace_capture::{CaptureError, PacketQueue, QueueStatistics, QueuedPacket, Verdict, Waker};
+use millrace_capture::{PacketQueue, QueueStatistics, QueuedPacket, Verdict, Waker};
 use millrace_notation::address::ClientPool;
 use millrace_proto::PASSED_MARK;
 use millrace_wire::{Decoder, LinkType, Verify};
@@ -88,8 +88,8 @@ impl Heads {
         inner.extra = 0;
     }
 
-    /// Says whether packets are wanted whole. The packet that the queue's thread waits for is the last to come as it was
-    /// wanted before.
+    /// Says whether packets are wanted whole. The queue is opened anew for it, at its next packet; what waits in it then is
+    /// dropped, and repeated by the targets.
     pub fn set_whole(&self, whole: bool) {
         self.whole.store(whole, Ordering::Relaxed);
     }
@@ -137,10 +137,13 @@ pub fn start(queue: PacketQueue, pass: Option<ClientPool>, waker: Waker) -> std:
 fn read(mut queue: PacketQueue, pass: Option<&ClientPool>, heads: &Heads, waker: &Waker) {
     let mut decoder = Decoder::new();
     loop {
-        let mut head = None;
-        if let Err(error) = queue.set_whole(heads.whole.load(Ordering::Relaxed)) {
-            tracing::warn!("answers come without their payload: {error}");
+        let whole = heads.whole.load(Ordering::Relaxed);
+        if whole != queue.is_whole() {
+            let number = queue.number();
+            drop(queue);
+            queue = open(number, whole);
         }
+        let mut head = None;
         let result = queue.next(|packet| {
             if passes(&mut decoder, pass, packet) {
                 return Verdict::Accept(PASSED_MARK);
@@ -149,7 +152,11 @@ fn read(mut queue: PacketQueue, pass: Option<&ClientPool>, heads: &Heads, waker:
             Verdict::Drop
         });
         if let Err(error) = result {
-            queue = reopen(queue.number(), &error);
+            tracing::error!("{error}; opening the queue again");
+            let number = queue.number();
+            drop(queue);
+            std::thread::sleep(PAUSE);
+            queue = open(number, whole);
             continue;
         }
         if let Some(head) = head
@@ -170,13 +177,14 @@ fn passes(decoder: &mut Decoder, pass: Option<&ClientPool>, packet: &QueuedPacke
         .is_ok_and(|decoded| pass.contains(decoded.tuple.destination.ip))
 }
 
-fn reopen(number: u16, error: &CaptureError) -> PacketQueue {
-    tracing::error!("{error}; opening the queue again");
+fn open(number: u16, whole: bool) -> PacketQueue {
     loop {
-        std::thread::sleep(PAUSE);
-        match PacketQueue::open(number) {
+        match PacketQueue::open(number, whole) {
             Ok(queue) => return queue,
-            Err(error) => tracing::debug!("{error}"),
+            Err(error) => {
+                tracing::debug!("{error}");
+                std::thread::sleep(PAUSE);
+            }
         }
     }
 }

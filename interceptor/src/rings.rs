@@ -22,6 +22,7 @@ pub fn configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
         Some(text) => Filter::Expression(Expression {
             text: text.clone(),
             exclude: Vec::new(),
+            snap_len: headers.snap_len,
         }),
         None => Filter::Responses(headers),
     };
@@ -56,8 +57,8 @@ pub fn configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
     names.sort();
     names.dedup();
     let rings = names.into_iter().map(|name| RingConfig {
-        buffer_bytes: (options.buffer_mb as usize) << 20,
-        snap_len,
+        // A quarter of it is taken at once, for headers; the rest as frames come that are wanted whole.
+        buffer_bytes: (options.buffer_mb as usize) << 22,
         ..RingConfig::new(name, filter.clone())
     });
     Ok(rings.collect())

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
 use millrace_capture::filter::HEADERS_ONLY;
-use millrace_capture::{Filter, ResponseFilter, RingConfig, Tap};
+use millrace_capture::{Expression, Filter, ResponseFilter, Tap};
 use millrace_wire::{Decoder, LinkType, TcpPacket, Verify};
 
 use crate::queue::{Head, Heads};
@@ -70,19 +70,23 @@ impl Source {
     pub fn set_whole(&mut self, ports: &[u16]) {
         match self {
             Self::Device(tap, _) => {
-                if let Filter::Responses(filter) = tap.filter() {
-                    let filter = Filter::Responses(ResponseFilter {
+                let filter = match tap.filter() {
+                    Filter::Responses(filter) => Filter::Responses(ResponseFilter {
                         whole_ports: ports.to_vec(),
                         ..filter.clone()
-                    });
-                    if let Err(error) = tap.set_filter(filter) {
-                        tracing::warn!("answers come without their payload: {error}");
-                    }
+                    }),
+                    Filter::Expression(expression) => Filter::Expression(Expression {
+                        snap_len: match ports {
+                            [] => HEADERS_ONLY,
+                            _ => u32::MAX,
+                        },
+                        ..expression.clone()
+                    }),
+                    other @ (Filter::Services(_) | Filter::Connects(_)) => other.clone(),
+                };
+                if let Err(error) = tap.set_filter(filter) {
+                    tracing::warn!("answers come without their payload: {error}");
                 }
-                tap.set_snap_len(match ports {
-                    [] => HEADERS_ONLY,
-                    _ => RingConfig::DEFAULT_SNAP_LEN,
-                });
             }
             Self::Queue(heads, _) => heads.set_whole(!ports.is_empty()),
         }

@@ -138,9 +138,13 @@ impl Worker {
     }
 
     fn follow_payload_ports(&mut self) {
-        let asked: Vec<u16> = self.registry.payload_ports().collect();
-        let asked = asked.iter().copied();
-        if let Some(ports) = self.payload_ports.follow(Instant::now(), asked) {
+        let (now, registry) = (Instant::now(), &self.registry);
+        let changes = registry.payload_port_changes();
+        if !self.payload_ports.is_due(now, changes) {
+            return;
+        }
+        let asked = registry.payload_ports().collect();
+        if let Some(ports) = self.payload_ports.follow(now, changes, asked) {
             for source in &mut self.sources {
                 source.set_whole(&ports);
             }
@@ -255,8 +259,9 @@ impl Worker {
                     counters.returned += 1;
                     let header = record(key, packet);
                     if registry.wants_payload(conn, key) {
-                        let payload = outgoing.push_segment(conn, &header, packet.payload);
-                        counters.returned_payload += payload;
+                        let parts = outgoing.push_segment(conn, &header, packet.payload);
+                        counters.returned += parts - 1;
+                        counters.returned_payload += packet.payload.len() as u64;
                     } else {
                         outgoing.push(conn, &header);
                     }

@@ -90,6 +90,7 @@ impl Drop for Nginx {
 pub struct Redis {
     host: Host,
     port: u16,
+    password: String,
     process: Process,
 }
 
@@ -99,6 +100,14 @@ impl Redis {
     /// # Errors
     /// When redis-server is not installed or does not start; its own message is in the host's `redis.log`.
     pub fn start(host: &Host, port: u16) -> Result<Self> {
+        Self::start_with_password(host, port, "")
+    }
+
+    /// As [`Redis::start`], with a password that clients must give; an empty one is none.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub fn start_with_password(host: &Host, port: u16, password: &str) -> Result<Self> {
         let directory = host.file("redis");
         std::fs::create_dir_all(&directory).doing(|| format!("making {}", directory.display()))?;
         let (port_text, directory) = (port.to_string(), directory.display().to_string());
@@ -120,14 +129,31 @@ impl Redis {
             "65535",
             "--daemonize",
             "no",
+            "--requirepass",
+            password,
         ];
         let mut process = host.spawn("redis-server", &arguments, &[], &host.file("redis.log"))?;
         listening(host, &mut process, port)?;
         Ok(Self {
             host: host.clone(),
             port,
+            password: password.to_owned(),
             process,
         })
+    }
+
+    /// What redis-cli prints of a command on the server's own host.
+    ///
+    /// # Errors
+    /// When redis-cli is not installed or redis does not answer.
+    pub fn ask(&self, command: &[&str]) -> Result<String> {
+        let port = self.port.to_string();
+        let mut arguments = vec!["-p", &port, "--no-auth-warning"];
+        if !self.password.is_empty() {
+            arguments.extend(["-a", &self.password]);
+        }
+        arguments.extend(command);
+        self.host.check("redis-cli", &arguments)
     }
 
     /// How often each command was called, most called first; the ones that ask for it (`info`) left out.
@@ -135,10 +161,7 @@ impl Redis {
     /// # Errors
     /// When redis-cli is not installed or redis does not answer.
     pub fn commands(&self) -> Result<Vec<(String, u64)>> {
-        let port = self.port.to_string();
-        let text = self
-            .host
-            .check("redis-cli", &["-p", &port, "info", "commandstats"])?;
+        let text = self.ask(&["info", "commandstats"])?;
         let mut commands: Vec<_> = text.lines().filter_map(command_calls).collect();
         commands.retain(|(name, _)| name != "info");
         commands.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));

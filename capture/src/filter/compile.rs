@@ -472,13 +472,12 @@ fn by_hosts<const N: usize>(
     let (to_hosts, from_hosts) = (rules.to.hosts(), rules.from.hosts());
     addresses(asm, &to_hosts, offsets.destination, verdicts.to, from);
     asm.bind(from);
-    addresses(
-        asm,
-        &from_hosts,
-        offsets.source,
-        verdicts.from,
-        verdicts.reject,
-    );
+    // Its port may be one of those.
+    let ours = match rules.whole.is_nothing() {
+        true => verdicts.from,
+        false => verdicts.whole,
+    };
+    addresses(asm, &from_hosts, offsets.source, ours, verdicts.reject);
 }
 
 /// Goes to `yes` when the port in scratch memory and the address in the header are a pair of the

@@ -29,11 +29,14 @@ pub struct Expression {
     /// Packets to these are left out whatever the expression says: our own copies on their way to
     /// the target.
     pub exclude: Vec<SocketAddr>,
+    /// Bytes kept of each packet, if the ring does not keep less.
+    pub snap_len: u32,
 }
 
 impl Expression {
     pub(super) fn compile(&self, link: LinkType, snap_len: u32) -> Result<Program, FilterError> {
         let library = Pcap::load()?;
+        let snap_len = snap_len.min(self.snap_len);
         // Alone first: an expression that closes parentheses it did not open must not pass, and
         // the message must be about what the operator wrote.
         let alone = library.compile(&self.text, link, snap_len)?;

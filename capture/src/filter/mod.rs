@@ -58,6 +58,18 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Whether it keeps frames that are longer than their headers.
+    pub fn keeps_long_frames(&self) -> bool {
+        match self {
+            Self::Services(spec) => spec.client_snap_len.max(spec.server_snap_len) > HEADERS_ONLY,
+            Self::Responses(spec) => spec.snap_len > HEADERS_ONLY || !spec.whole_ports.is_empty(),
+            Self::Expression(expression) => expression.snap_len > HEADERS_ONLY,
+            Self::Connects(_) => false,
+        }
+    }
+}
+
 /// A TCP service whose packets are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceFilter {

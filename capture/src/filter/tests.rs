@@ -352,6 +352,7 @@ fn the_kernel_accepts_every_program_on_a_socket() {
     let expression = Expression {
         text: "tcp port 80 or tcp port 443".to_owned(),
         exclude: all.exclude.clone(),
+        snap_len: u32::MAX,
     };
     for filter in [
         Filter::Services(all),
@@ -374,6 +375,7 @@ fn an_expression_selects_and_our_own_copies_are_left_out() {
                 "198.18.0.2:80".parse().unwrap(),
                 "[2001:db8::2]:80".parse().unwrap(),
             ],
+            snap_len: u32::MAX,
         })
     };
     for (text, live, copy, unrelated) in [
@@ -405,6 +407,7 @@ fn a_wrong_expression_is_answered_in_the_words_of_libpcap() {
         let expression = Expression {
             text: text.to_owned(),
             exclude: vec!["198.18.0.2:80".parse().unwrap()],
+            snap_len: u32::MAX,
         };
         let error = Filter::Expression(expression)
             .compile(LinkType::Ethernet, SNAP)

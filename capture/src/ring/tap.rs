@@ -28,6 +28,7 @@ pub struct Tap {
     before: RingStatistics,
     /// The last reason why it could not be opened, so that it is said once.
     said: String,
+    little_memory_said: bool,
 }
 
 impl Tap {
@@ -37,9 +38,22 @@ impl Tap {
     /// As [`Ring::open`].
     pub fn open(config: RingConfig) -> Result<Self, CaptureError> {
         let ring = Ring::open(&config)?;
+        let mut tap = Self {
+            link_type: Some(ring.link_type()),
+            ring: Some(ring),
+            ..Self::waiting(config)
+        };
+        tap.warn_of_little_memory();
+        Ok(tap)
+    }
+
+    /// Says once that the kernel grants less memory for long frames than they may need, where any are captured.
+    fn warn_of_little_memory(&mut self) {
+        let Some(ring) = &self.ring else { return };
         let (slots, long) = ring.memory();
-        let asked = config.buffer_bytes.saturating_sub(slots);
-        if ring.takes_long_frames() && long < asked {
+        let asked = self.config.buffer_bytes.saturating_sub(slots);
+        let takes_long = ring.takes_long_frames() && self.config.filter.keeps_long_frames();
+        if takes_long && long < asked && !std::mem::replace(&mut self.little_memory_said, true) {
             tracing::warn!(
                 "the kernel grants {} of {} KiB for long frames, so that bursts may be lost \
                  (capture.dropped): start with CAP_NET_ADMIN, or `sysctl -w net.core.rmem_max={}` \
@@ -49,11 +63,6 @@ impl Tap {
                 asked / 2
             );
         }
-        Ok(Self {
-            link_type: Some(ring.link_type()),
-            ring: Some(ring),
-            ..Self::waiting(config)
-        })
     }
 
     /// Opens the ring as soon as the devices are there.
@@ -67,6 +76,7 @@ impl Tap {
             suspect: true,
             before: RingStatistics::default(),
             said: String::new(),
+            little_memory_said: false,
         }
     }
 
@@ -84,22 +94,8 @@ impl Tap {
             ring.set_filter(&filter)?;
         }
         self.config.filter = filter;
+        self.warn_of_little_memory();
         Ok(())
-    }
-
-    /// Keeps so much of a frame from now on. Where that is another length than before, the ring is opened anew: what
-    /// comes in that moment is lost.
-    pub fn set_snap_len(&mut self, snap_len: u32) {
-        if self.config.snap_len == snap_len {
-            return;
-        }
-        self.config.snap_len = snap_len;
-        if self.ring.is_some() {
-            self.before = self.statistics();
-            self.ring = None;
-            self.look_at = Instant::now();
-            self.reopen();
-        }
     }
 
     /// Its devices, for people.
@@ -210,6 +206,7 @@ impl Tap {
                 self.link_type = Some(ring.link_type());
                 self.ring = Some(ring);
                 self.said.clear();
+                self.warn_of_little_memory();
             }
             Err(error) => {
                 let error = error.to_string();

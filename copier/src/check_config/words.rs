@@ -196,6 +196,14 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
             "{ip} stands in for clients on this host's loopback address"
         ));
     }
+    for (place, kind) in plan.protocols.each() {
+        if let Some(service) = plan.engine.services.get(place) {
+            lines.push(format!(
+                "sessions of port {} are replayed by the protocol module {kind}",
+                service.live_port
+            ));
+        }
+    }
     if plan.pilot.intensity > Intensity::ONE && !plan.engine.spread.is_zero() {
         lines.push(format!(
             "the copies of one session begin up to {} apart",

@@ -19,7 +19,7 @@ pub struct TcpcopyOptions {
     )]
     pub default_rtt: Option<u32>,
 
-    /// Refused: log-ins to MySQL cannot be replayed yet.
+    /// Refused: log-ins to MySQL cannot be replayed yet, and passwords are given in a file (--accounts-file).
     #[arg(
         short = 'u',
         long = "accounts",

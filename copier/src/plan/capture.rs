@@ -57,6 +57,7 @@ pub(super) fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, 
         Some(text) => Filter::Expression(Expression {
             text: text.clone(),
             exclude,
+            snap_len: u32::MAX,
         }),
         None => Filter::Services(FilterSpec {
             services: options

@@ -124,6 +124,7 @@ fn filter(options: &RecordOptions) -> Result<Filter, ExitError> {
         Some(text) => Ok(Filter::Expression(Expression {
             text: text.clone(),
             exclude: Vec::new(),
+            snap_len: u32::MAX,
         })),
         None if options.services.is_empty() => Err(ExitError::usage(
             "nothing to record: name the services with -x PORT or -x IP:PORT",

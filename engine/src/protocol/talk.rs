@@ -143,6 +143,9 @@ impl Talk {
                 }
             }
         }
+        if heard.enough {
+            self.forget_answers(pool);
+        }
         heard
     }
 

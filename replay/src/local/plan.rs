@@ -28,6 +28,8 @@ pub struct LocalPlan {
     pub way: Way,
     /// The targets.
     pub targets: Vec<SocketAddr>,
+    /// Ports of targets whose answers are needed with their payload.
+    pub payload_ports: Vec<u16>,
 }
 
 /// What is asked for.
@@ -94,6 +96,7 @@ impl LocalPlan {
                 share: None,
                 way: Way::Tun,
                 targets,
+                payload_ports: Vec::new(),
             });
         }
         if net.is_some() {
@@ -131,12 +134,14 @@ impl LocalPlan {
                 share: None,
                 way: Way::Pool(names),
                 targets,
+                payload_ports: Vec::new(),
             },
             None => Self {
                 sources: own.into_iter().map(|ip| (ip, ip)).collect(),
                 share: Some(own_share(share)?),
                 way: Way::Shield(names),
                 targets,
+                payload_ports: Vec::new(),
             },
         })
     }
@@ -178,11 +183,16 @@ impl LocalPlan {
     pub(super) fn ring(&self, device: &str) -> RingConfig {
         let headers = ResponseFilter {
             sources: self.services(),
+            whole_ports: self.payload_ports.clone(),
             ..ResponseFilter::default()
+        };
+        let snap_len = match self.payload_ports.as_slice() {
+            [] => headers.snap_len,
+            _ => RingConfig::DEFAULT_SNAP_LEN,
         };
         RingConfig {
             buffer_bytes: ANSWER_BUFFER,
-            snap_len: headers.snap_len,
+            snap_len,
             ..RingConfig::new(device, Filter::Responses(headers))
         }
     }

@@ -10,7 +10,7 @@ use millrace_wire::FourTuple;
 use super::LinkId;
 use super::answered_by::AnsweredBy;
 use super::claim::{Claim, Rank};
-use super::yielded::Yielded;
+use super::exceptions::Exceptions;
 use super::{Epoch, Flows, SendError, Uplink};
 use crate::batch::Batch;
 
@@ -61,7 +61,7 @@ pub struct LinkRoutes<U> {
 }
 
 impl<U: Uplink> LinkRoutes<U> {
-    /// Route info on `uplink`, one of `links` to its interceptor. With a `claim` no flows are
+    /// Route info on `uplink`, one of `links` to its interceptor. With a `claim` no flows but exceptions are
     /// announced.
     pub fn new(id: LinkId, uplink: U, links: u32, claim: Option<ClaimSet>, by: FlowTarget) -> Self {
         Self {
@@ -160,10 +160,10 @@ impl<U: Uplink> LinkRoutes<U> {
         epoch: Epoch,
         flows: &impl Flows,
         owners: &AnsweredBy,
-        yielded: &Yielded,
+        exceptions: &Exceptions,
     ) {
         self.is_unsafe = false;
-        self.begin_resync(epoch, flows, owners, yielded);
+        self.begin_resync(epoch, flows, owners, exceptions);
     }
 
     /// Its interceptor has said that its host would send on what is diverted to it.
@@ -273,13 +273,13 @@ impl<U: Uplink> LinkRoutes<U> {
         begins: bool,
         flows: &impl Flows,
         owners: &AnsweredBy,
-        yielded: &Yielded,
+        exceptions: &Exceptions,
     ) {
         match self.state {
             State::Down | State::Synced(_) | State::Halted(_) => {}
             State::Behind(epoch) => {
                 if begins {
-                    self.begin_resync(epoch, flows, owners, yielded);
+                    self.begin_resync(epoch, flows, owners, exceptions);
                 }
             }
             State::Resyncing(..) => self.resync(flows, owners),
@@ -291,16 +291,11 @@ impl<U: Uplink> LinkRoutes<U> {
         epoch: Epoch,
         flows: &impl Flows,
         owners: &AnsweredBy,
-        yielded: &Yielded,
+        exceptions: &Exceptions,
     ) {
         self.forgotten = Batch::new();
         let mut ids: Vec<FlowId> = match &self.claim {
-            Some(_) => {
-                let listened = flows.each().map(|(id, _)| id);
-                let listened =
-                    listened.filter(|id| flows.wants_payload(*id) && !yielded.is_announced(*id));
-                yielded.announced().chain(listened).collect()
-            }
+            Some(_) => exceptions.iter().collect(),
             None => flows.each().map(|(id, _)| id).collect(),
         };
         ids.retain(|id| self.carries(*id));

@@ -3,7 +3,8 @@
 //! Only the director knows which real server gets a copied connection, so a flow is announced to
 //! every interceptor when it begins. The first response shows whose it is; the others are told to
 //! forget it, and are told nothing more of it. With a client pool the pool is claimed from each interceptor
-//! once instead, and no flow is announced but those in a part of it that another copier claims later.
+//! once instead, and no flow is announced but exceptions: those in a part of it that another copier claims later, and those
+//! whose responses come with their payload.
 //!
 //! Each interceptor is on its own: one that is slow, gone or refuses does not hold up another.
 
@@ -11,12 +12,13 @@ mod answered_by;
 mod claim;
 mod conflicts;
 mod event;
+mod exceptions;
 mod flows;
 mod link;
 mod uplink;
 mod yielded;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +34,7 @@ pub use uplink::{Epoch, SendError, Uplink};
 use answered_by::AnsweredBy;
 use claim::{Claim, Rank};
 use conflicts::{Conflicts, Report};
+use exceptions::Exceptions;
 use yielded::Yielded;
 
 use crate::batch::Batch;
@@ -68,8 +71,9 @@ pub struct Routes<U> {
     owners: AnsweredBy,
     conflicts: Conflicts,
     yielded: Yielded,
-    /// Flows that are announced though they lie in what is claimed: their responses come with their payload.
-    listened: HashSet<FlowId>,
+    exceptions: Exceptions,
+    /// Flows whose responses need not come with their payload any more, and whose owner is to be told so.
+    heard_enough: Vec<(InterceptorId, FlowId)>,
     /// What is to be announced: one batch for each number of a link (`-C`), the same for every
     /// interceptor, so that a flow is encoded once.
     announcements: Vec<Batch>,
@@ -89,7 +93,8 @@ impl<U> Default for Routes<U> {
             owners: AnsweredBy::default(),
             conflicts: Conflicts::default(),
             yielded: Yielded::default(),
-            listened: HashSet::new(),
+            exceptions: Exceptions::default(),
+            heard_enough: Vec::new(),
             announcements: Vec::new(),
             announced_at: Duration::ZERO,
             forgotten_at: Duration::ZERO,
@@ -239,7 +244,7 @@ impl<U: Uplink> Routes<U> {
                 if let Some(claim) = link.claim_mut() {
                     claim.on_up(now, rank, first_refused.as_ref());
                 }
-                link.on_up(*epoch, flows, &self.owners, &self.yielded);
+                link.on_up(*epoch, flows, &self.owners, &self.exceptions);
                 true
             }
             LinkEvent::Granted => link.claim_mut().is_some_and(Claim::on_granted),
@@ -302,7 +307,7 @@ impl<U: Uplink> Routes<U> {
             ),
         }
         for (id, tuple) in flows.each() {
-            if self.yielded.note(id, tuple.source) {
+            if self.yielded.contains(tuple.source) && self.exceptions.insert(id) {
                 self.push(id, &tuple, flows.wants_payload(id));
             }
         }
@@ -377,22 +382,27 @@ impl<U: Uplink> Routes<U> {
             self.flush_forgotten();
         }
         let with_payload = flows.wants_payload(id);
-        if self.announces() || with_payload {
-            if with_payload && !self.announces() {
-                self.listened.insert(id);
+        if !self.announces() {
+            if with_payload {
+                self.exceptions.insert(id);
+            } else if !self.exceptions.contains(id) {
+                return;
             }
-            self.push(id, tuple, with_payload);
         }
+        self.push(id, tuple, with_payload);
     }
 
     /// Responses to a flow need not come with their payload any more.
     pub fn heard_enough(&mut self, id: FlowId, flows: &impl Flows) {
-        let is_told = self.announces() || self.listened.contains(&id);
+        let is_told = self.announces() || self.exceptions.contains(id);
         let Some(tuple) = flows.get(id).filter(|_| is_told) else {
             return;
         };
         match self.owners.get(id) {
-            Some(owner) => self.announce_again(owner, &[(id, tuple)], flows),
+            Some(owner) => {
+                self.heard_enough.push((owner, id));
+                self.gathering = true;
+            }
             None => self.push(id, &tuple, flows.wants_payload(id)),
         }
     }
@@ -478,6 +488,20 @@ impl<U: Uplink> Routes<U> {
         }
     }
 
+    /// Announces flows again whose responses need not come with their payload any more.
+    fn tell_heard_enough(&mut self, flows: &impl Flows) {
+        let mut again: BTreeMap<InterceptorId, Vec<(FlowId, FourTuple)>> = BTreeMap::new();
+        for (owner, id) in std::mem::take(&mut self.heard_enough) {
+            // One that has moved since was announced to all.
+            if let Some(flow) = flows.get(id).filter(|_| self.owners.get(id) == Some(owner)) {
+                again.entry(owner).or_default().push((id, flow));
+            }
+        }
+        for (owner, again) in again {
+            self.announce_again(owner, &again, flows);
+        }
+    }
+
     /// Announces connected flows again that interceptors call another copier's.
     fn announce_contested(&mut self, now: Duration, flows: &impl Flows) {
         let mut again: BTreeMap<InterceptorId, Vec<(FlowId, FourTuple)>> = BTreeMap::new();
@@ -499,8 +523,7 @@ impl<U: Uplink> Routes<U> {
     pub fn flow_closed(&mut self, id: FlowId) {
         self.conflicts.remove(id);
         let owner = self.owners.remove(id);
-        let was_listened = self.listened.remove(&id);
-        if self.announces() || self.yielded.forget(id) || was_listened {
+        if self.announces() || self.exceptions.remove(id) {
             self.forget_at(id, |interceptor| {
                 owner.is_none_or(|owner| owner == interceptor)
             });
@@ -549,6 +572,7 @@ impl<U: Uplink> Routes<U> {
             self.announced_at = now;
             self.gathering = false;
             self.flush_announcements();
+            self.tell_heard_enough(flows);
         }
         if now >= self.forgotten_at + FORGET_PACE {
             self.forgotten_at = now;
@@ -566,7 +590,7 @@ impl<U: Uplink> Routes<U> {
                 self.flush_announcements();
             }
             if let Some(link) = self.links.get_mut(index) {
-                link.go_on(begins, flows, &self.owners, &self.yielded);
+                link.go_on(begins, flows, &self.owners, &self.exceptions);
             }
         }
     }

@@ -3,10 +3,10 @@
 //! It owns what nobody else claims. Interceptors say what others claim; what one of them has named is left alone, for a
 //! while longer than it is named: an interceptor that was restarted hears of claims again one after the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use millrace_proto::{ClientRange, FlowId, MAX_CLAIM_ENTRIES};
+use millrace_proto::{ClientRange, MAX_CLAIM_ENTRIES};
 use millrace_wire::Endpoint;
 
 use super::LinkId;
@@ -14,15 +14,13 @@ use super::LinkId;
 /// How long a range that no interceptor names any more is still left alone: longer than a copier takes to be back.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// What is yielded, and what this copier still has there.
+/// What is yielded.
 #[derive(Debug, Default)]
 pub(super) struct Yielded {
     /// What the interceptor at the other end of each link said last.
     said: HashMap<LinkId, Vec<ClientRange>>,
     /// The ranges, and when each is this copier's again: `None` while an interceptor names it.
     ranges: BTreeMap<ClientRange, Option<Duration>>,
-    /// Replicas within them, whose flows are announced.
-    announced: HashSet<FlowId>,
 }
 
 impl Yielded {
@@ -83,24 +81,9 @@ impl Yielded {
         self.ranges.keys().copied()
     }
 
-    /// Notes a replica with this source. Says whether it is to be announced now: its source is yielded.
-    pub(super) fn note(&mut self, id: FlowId, source: Endpoint) -> bool {
-        self.ranges().any(|range| range.contains(source.into())) && self.announced.insert(id)
-    }
-
-    /// A replica is over. Says whether its flow was announced.
-    pub(super) fn forget(&mut self, id: FlowId) -> bool {
-        !self.announced.is_empty() && self.announced.remove(&id)
-    }
-
-    /// Whether this replica's flow is announced.
-    pub(super) fn is_announced(&self, id: FlowId) -> bool {
-        self.announced.contains(&id)
-    }
-
-    /// The replicas whose flows are announced.
-    pub(super) fn announced(&self) -> impl Iterator<Item = FlowId> {
-        self.announced.iter().copied()
+    /// Whether this source is left to others.
+    pub(super) fn contains(&self, source: Endpoint) -> bool {
+        self.ranges().any(|range| range.contains(source.into()))
     }
 }
 

@@ -407,6 +407,11 @@ impl Owners {
         self.wishes.ports()
     }
 
+    /// How often these have changed.
+    pub(super) const fn payload_port_changes(&self) -> u64 {
+        self.wishes.changes()
+    }
+
     /// Whose stream it is.
     pub(super) fn peer(&self, conn: ConnId) -> Option<&Peer> {
         self.streams.get(&conn).map(|copier| &copier.who)

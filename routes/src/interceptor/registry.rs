@@ -174,6 +174,11 @@ impl Registry {
         self.owners.payload_ports()
     }
 
+    /// How often these have changed: who has seen as many need not look.
+    pub const fn payload_port_changes(&self) -> u64 {
+        self.owners.payload_port_changes()
+    }
+
     /// Keeps a header of a flow that nobody owns yet, for a second at most. `now` is the time since any fixed moment.
     pub fn keep(&mut self, now: Duration, flow: FourTuple, header: HeaderRecord) {
         self.pending.keep(now, flow, header);

@@ -13,6 +13,8 @@ pub(super) struct Wishes {
     flows: HashSet<(ConnId, FlowId), RandomState>,
     /// How many flows each port has. Port 0 stands for any: of such a flow only the client is known.
     ports: BTreeMap<u16, usize>,
+    /// How often the ports have changed.
+    changes: u64,
 }
 
 impl Wishes {
@@ -21,7 +23,9 @@ impl Wishes {
         if !wants {
             self.remove(conn, id, target_port);
         } else if self.flows.insert((conn, id)) {
-            *self.ports.entry(target_port).or_default() += 1;
+            let count = self.ports.entry(target_port).or_default();
+            self.changes += u64::from(*count == 0);
+            *count += 1;
         }
     }
 
@@ -34,6 +38,7 @@ impl Wishes {
             *count -= 1;
             if *count == 0 {
                 self.ports.remove(&target_port);
+                self.changes += 1;
             }
         }
     }
@@ -53,5 +58,10 @@ impl Wishes {
     /// The ports of the targets.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
         self.ports.keys().copied()
+    }
+
+    /// How often the ports have changed.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
     }
 }

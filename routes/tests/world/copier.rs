@@ -30,6 +30,8 @@ pub struct Book {
     pub flows: BTreeMap<FlowId, Flow>,
     /// Those that have moved, and are to be announced anew.
     pub moved: Vec<FlowId>,
+    /// What flows were before they moved.
+    pub left_behind: Vec<(FlowId, FourTuple)>,
     last_id: FlowId,
     /// The ports that it may take.
     ports: (u16, u16),
@@ -77,7 +79,8 @@ impl Flows for Book {
             return false;
         };
         if let Some(flow) = self.flows.get_mut(&id) {
-            flow.tuple = tuple;
+            let before = std::mem::replace(&mut flow.tuple, tuple);
+            self.left_behind.push((id, before));
         }
         self.moved.push(id);
         true
@@ -146,6 +149,7 @@ impl Copier {
             routes,
             book: Book {
                 flows: BTreeMap::new(),
+                left_behind: Vec::new(),
                 moved: Vec::new(),
                 // Ids of another run are others.
                 last_id: run << 32,

@@ -519,6 +519,9 @@ impl World {
                 assert_eq!(other, None, "{:?} has two owners", flow.tuple);
                 self.assert_found(number, *id, flow.tuple, flow.listened);
             }
+            for (id, tuple) in &copier.book.left_behind {
+                self.assert_left(number, *id, *tuple);
+            }
         }
     }
 
@@ -540,6 +543,28 @@ impl World {
         assert!(known, "{tuple:?} is known as {key:?}");
         let carried = interceptor.registry.wants_payload(conn, key);
         assert_eq!(carried, listened, "payload of {tuple:?}");
+    }
+
+    /// No interceptor takes responses of the flow that a replica had before it moved for its own.
+    fn assert_left(&self, number: usize, id: FlowId, tuple: FourTuple) {
+        let copier = &self.copiers[number];
+        if copier
+            .book
+            .flows
+            .get(&id)
+            .is_some_and(|flow| flow.tuple == tuple)
+        {
+            // It is back there.
+            return;
+        }
+        for (interceptor, lines) in self.interceptors.iter().zip(&copier.lines) {
+            let found = interceptor.registry.find(&tuple);
+            let is_its = found.is_some_and(|(conn, key)| {
+                let is_on = |line: &Line| line.0.borrow().conn == Some(conn);
+                key == FlowKey::Id(id) && lines.iter().any(is_on)
+            });
+            assert!(!is_its, "{tuple:?} is still flow {id}");
+        }
     }
 
     /// No interceptor knows of a flow that has ended.

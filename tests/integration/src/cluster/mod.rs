@@ -388,6 +388,8 @@ impl ClusterScene {
 
     /// Waits until the copiers hold no replica that still has something to do.
     pub fn settle(&self, limit: Duration) {
+        // A report is up to 250 ms old: one from before the load says that nothing is open.
+        std::thread::sleep(Duration::from_millis(300));
         for copier in &self.copiers {
             // In vain is an answer too: the comparison will show it.
             drop(wait_for("all replicas to end", limit, || {

@@ -30,6 +30,7 @@ mod mistakes;
 mod offline;
 mod operator;
 mod page;
+mod protocols;
 mod readme;
 mod recording;
 mod restarts;

@@ -1,0 +1,109 @@
+//! Protocol modules: for which live ports, and with which accounts at the target.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use millrace_daemon::exit::ExitError;
+use millrace_protocols::{Accounts, Kind};
+
+/// Modules for sessions that cannot be replayed byte for byte.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Protocols")]
+pub struct ProtocolOptions {
+    /// Replay the sessions of a live port with a protocol module, `PORT=NAME`: redis. Several separated by commas.
+    #[arg(long = "protocol", value_name = "PORT=NAME", value_delimiter = ',')]
+    pub protocols: Vec<PortProtocol>,
+
+    /// Names and passwords at the target, for --protocol: a file with USER@PASSWORD on each line, which not everybody
+    /// may read.
+    #[arg(long, value_name = "FILE", requires = "protocols")]
+    pub accounts_file: Option<PathBuf>,
+}
+
+/// A live port whose sessions a module replays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortProtocol {
+    /// The live port.
+    pub port: u16,
+    /// The module.
+    pub kind: Kind,
+}
+
+impl FromStr for PortProtocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (port, name) = text.split_once('=').ok_or("it is not PORT=NAME")?;
+        let port = port.parse().ok().filter(|port| *port != 0);
+        Ok(Self {
+            port: port.ok_or("the port is none")?,
+            kind: name.parse().map_err(|error| format!("{error}"))?,
+        })
+    }
+}
+
+impl ProtocolOptions {
+    /// The accounts that the file holds; without one there are none.
+    ///
+    /// # Errors
+    /// The file cannot be read, everybody can read it, or it is wrong.
+    pub fn accounts(&self) -> Result<Accounts, ExitError> {
+        let Some(path) = &self.accounts_file else {
+            return Ok(Accounts::default());
+        };
+        let what = || format!("--accounts-file {}", path.display());
+        let text = read_secret(path).map_err(|error| ExitError::caused(what(), &error))?;
+        Accounts::parse(&text).map_err(|error| ExitError::usage(format!("{}: {error}", what())))
+    }
+}
+
+fn read_secret(path: &Path) -> std::io::Result<String> {
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & 0o007 != 0 {
+        return Err(std::io::Error::other(
+            "everybody on this host may read or change it: chmod 640, or 600",
+        ));
+    }
+    std::fs::read_to_string(path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_has_a_module_by_its_name() {
+        let redis = PortProtocol {
+            port: 6379,
+            kind: Kind::Redis,
+        };
+        assert_eq!("6379=redis".parse(), Ok(redis));
+        for wrong in ["redis", "0=redis", "70000=redis", "6379=", "6379=http9"] {
+            assert!(wrong.parse::<PortProtocol>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_everybody_may_read_is_refused() {
+        let path = std::env::temp_dir().join(format!("millrace-accounts-{}", std::process::id()));
+        std::fs::write(&path, "default@secret\n").unwrap();
+        let options = ProtocolOptions {
+            accounts_file: Some(path.clone()),
+            ..ProtocolOptions::default()
+        };
+        let with = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            options.accounts().map_err(|error| error.to_string())
+        };
+        let refused = with(0o644).unwrap_err();
+        assert!(
+            refused.contains("everybody on this host may read"),
+            "{refused}"
+        );
+        let accounts = with(0o640).unwrap();
+        assert_eq!(accounts.password("default"), Some("secret"));
+        std::fs::remove_file(path).unwrap();
+    }
+}

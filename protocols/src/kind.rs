@@ -1,0 +1,57 @@
+//! The modules by name.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use millrace_engine::protocol::Protocol;
+
+use crate::accounts::Accounts;
+use crate::redis::Redis;
+
+/// A protocol that has a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Redis: see [`crate::redis`].
+    Redis,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Redis];
+
+    /// Its name, as operators write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+        }
+    }
+
+    /// The module, for target servers with these accounts.
+    pub fn module(self, accounts: &Arc<Accounts>) -> Box<dyn Protocol> {
+        match self {
+            Self::Redis => Box::new(Redis::new(accounts.clone())),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No module has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no protocol module is called {0:?}: there is redis")]
+pub struct UnknownKind(String);
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|kind| kind.name() == text)
+            .ok_or_else(|| UnknownKind(text.to_owned()))
+    }
+}

@@ -1,0 +1,14 @@
+//! Protocol modules: each plays the sessions of one protocol, on the engine's seam ([`millrace_engine::protocol`]).
+//!
+//! A module is sans-IO: it hears bytes and writes a script. It knows no sequence numbers, no time and no sockets.
+//!
+//! - [`kind`]: the modules by name (`--protocol PORT=NAME`).
+//! - [`accounts`]: names and passwords at the target.
+//! - [`redis`]: Redis and what speaks its protocol.
+
+pub mod accounts;
+pub mod kind;
+pub mod redis;
+
+pub use accounts::Accounts;
+pub use kind::Kind;
