@@ -10,6 +10,9 @@ use super::http::Outcome;
 use super::summary::Tally;
 use super::{Kind, Load};
 
+/// What clients of Redis log in with; the recording servers take any password.
+pub const RESP_PASSWORD: &str = "of the lab";
+
 /// Batches of commands, each sent as a whole before its answers are read.
 pub(super) async fn resp(load: Arc<Load>, number: u64, mut tally: Tally) -> Outcome {
     let outcome = async {
@@ -20,6 +23,10 @@ pub(super) async fn resp(load: Arc<Load>, number: u64, mut tally: Tally) -> Outc
             return Ok(());
         };
         let mut client = load.connect(number).await?;
+        let (password, len) = (RESP_PASSWORD, RESP_PASSWORD.len());
+        let login = format!("*2\r\n$4\r\nAUTH\r\n${len}\r\n{password}\r\n");
+        client.send(login.as_bytes()).await?;
+        client.expect(b"+OK\r\n").await?;
         for batch in 0..batches {
             let mut commands = Vec::new();
             let mut expected = Vec::new();

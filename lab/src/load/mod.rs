@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+pub use lines::RESP_PASSWORD;
 pub use summary::{Latency, Summary};
 
 use client::{Client, Trouble};

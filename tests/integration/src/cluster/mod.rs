@@ -190,6 +190,19 @@ impl ClusterScene {
         self.copiers.push(copier);
     }
 
+    /// Bytes of payload that the interceptors have returned, up to 250 ms ago.
+    pub fn returned_payload(&self) -> u64 {
+        let hosts: Vec<_> = match self.mode {
+            Mode::Link => vec![&self.cluster.assistant.host],
+            Mode::Sink | Mode::Nfqueue => self.real.iter().map(Real::host).collect(),
+        };
+        let returned = hosts.into_iter().map(|host| {
+            let status = host.get_json(crate::admin(), "/status").unwrap();
+            number(&status, "/report/returned_payload")
+        });
+        returned.sum()
+    }
+
     /// Starts copiers on these live servers at once, and waits until all are ready.
     pub fn start_copiers(&mut self, lives: impl Iterator<Item = usize>, more: &[&str]) {
         let begun: Vec<Copier> = lives.map(|live| self.begin_copier(live, more)).collect();

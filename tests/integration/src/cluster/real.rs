@@ -131,6 +131,11 @@ impl Real {
         assert!(status.success(), "{status}: {}", interceptor.0.log());
     }
 
+    /// Where it runs.
+    pub(super) const fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// The state of its interceptor.
     pub fn interceptor_status(&self) -> Value {
         self.host.get_json(admin(), "/status").unwrap()

@@ -2,11 +2,12 @@
 //! interceptor each. No one tells the copiers which real server gets a connection.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use millrace_integration::cluster::{ClusterScene, Mode, POOLS, join};
 use millrace_integration::{Family, GREETING, HTTP, RESP, can_run, number};
-use millrace_lab::load::{Kind, Load};
+use millrace_lab::load::{Kind, Load, RESP_PASSWORD};
 
 const SETTLE: Duration = Duration::from_secs(40);
 
@@ -36,9 +37,32 @@ fn traffic(scene: &ClusterScene) {
 }
 
 fn copied_exactly(mode: Mode, arguments: [&[&str]; 2]) {
+    if can_run() {
+        assert_eq!(replay(mode, arguments), 0, "bytes that nobody asked for");
+    }
+}
+
+/// As [`copied_exactly`], with a protocol module for Redis: the answers to its log-ins come back with their payload. The
+/// passwords are those of the live servers, so that the same bytes arrive.
+fn copied_exactly_with_a_module(mode: Mode, arguments: [&[&str]; 2]) {
     if !can_run() {
         return;
     }
+    let file =
+        std::env::temp_dir().join(format!("millrace-accounts-{mode:?}-{}", std::process::id()));
+    std::fs::write(&file, format!("default@{RESP_PASSWORD}\n")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let (module, path) = (format!("{RESP}=redis"), file.display().to_string());
+    let module = ["--protocol", &module, "--accounts-file", &path];
+    let [first, second] = arguments.map(|arguments| [&module[..], arguments].concat());
+    let carried = replay(mode, [&first, &second]);
+    std::fs::remove_file(file).unwrap();
+    // 40 sessions at each live server log in.
+    assert!(carried >= 80 * "+OK\r\n".len() as u64, "{carried} bytes");
+}
+
+/// Gives the bytes of payload that came back.
+fn replay(mode: Mode, arguments: [&[&str]; 2]) -> u64 {
     let mut scene = ClusterScene::new(ClusterScene::options(), mode);
     scene.start_checks();
     scene.start_tester();
@@ -46,11 +70,14 @@ fn copied_exactly(mode: Mode, arguments: [&[&str]; 2]) {
         scene.start_copier(live, arguments);
     }
     traffic(&scene);
+    scene.settle(SETTLE);
+    let carried = scene.returned_payload();
     let outcome = scene.finish_exact(SETTLE);
     outcome.assert_shares(0.25);
     for report in &outcome.reports {
         assert!(number(report, "/sessions/captured") > 300, "{report:#}");
     }
+    carried
 }
 
 #[test]
@@ -60,17 +87,17 @@ fn clients_keep_their_addresses() {
 
 #[test]
 fn each_copier_claims_a_pool_of_its_own() {
-    copied_exactly(Mode::Sink, [&["-c", POOLS[0]], &["-c", POOLS[1]]]);
+    copied_exactly_with_a_module(Mode::Sink, [&["-c", POOLS[0]], &["-c", POOLS[1]]]);
 }
 
 #[test]
 fn responses_are_taken_from_a_queue() {
-    copied_exactly(Mode::Nfqueue, [&[], &["-c", POOLS[1]]]);
+    copied_exactly_with_a_module(Mode::Nfqueue, [&[], &["-c", POOLS[1]]]);
 }
 
 #[test]
 fn responses_of_all_real_servers_end_at_one_assistant() {
-    copied_exactly(Mode::Link, [&[], &["-c", POOLS[1]]]);
+    copied_exactly_with_a_module(Mode::Link, [&[], &["-c", POOLS[1]]]);
 }
 
 #[test]
