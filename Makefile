@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := wire_decode capture_to_engine proto_messages packet_files
+FUZZ_TARGETS := wire_decode capture_to_engine protocol_modules proto_messages packet_files
 # Seconds of live traffic in the demo.
 DEMO_SECONDS ?= 30
 

@@ -11,7 +11,7 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
 use millrace_proto::v1::Need;
-use millrace_replay::diversion::{Diversion, Diverters};
+use millrace_replay::leave::{Diverters, Leave};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 
@@ -190,18 +190,18 @@ impl Agents {
 }
 
 impl Diverters for Agents {
-    fn diversion(&self) -> Diversion {
+    fn leave(&self) -> Leave {
         let (holds, now) = (self.holds(), BootTime::now());
         if holds.is_empty() && self.0.sought.load(Ordering::Relaxed) {
-            return Diversion::Asked;
+            return Leave::NothingNew;
         }
         let standings = holds.iter().map(|hold| Standing::of(hold, now));
         let unsettled = &self.0.unsettled;
-        let diversion = judge(standings, unsettled.load(Ordering::Relaxed));
-        if diversion == Diversion::Held {
+        let leave = judge(standings, unsettled.load(Ordering::Relaxed));
+        if leave == Leave::Full {
             unsettled.store(false, Ordering::Relaxed);
         }
-        diversion
+        leave
     }
 
     fn keep_all_clients(&self) -> bool {
@@ -233,13 +233,13 @@ impl Standing {
 
 /// What follows from how the named agents stand. A newcomer's host holds none of the open sessions: these do not wait for
 /// its agent, unless it may be another name of a host that has some.
-fn judge(standings: impl Iterator<Item = Standing> + Clone, unsettled: bool) -> Diversion {
+fn judge(standings: impl Iterator<Item = Standing> + Clone, unsettled: bool) -> Leave {
     if standings.clone().all(|it| it == Standing::Holds) {
-        return Diversion::Held;
+        return Leave::Full;
     }
     match unsettled || standings.clone().any(|it| it == Standing::Lapsed) {
-        true => Diversion::Lapsed,
-        false => Diversion::Asked,
+        true => Leave::Nothing,
+        false => Leave::NothingNew,
     }
 }
 
@@ -266,24 +266,20 @@ mod tests {
     #[test]
     fn nothing_is_sent_while_one_that_held_does_not() {
         use Standing::{Holds, Lapsed, New};
-        let cases: [(&[Standing], Diversion); 7] = [
-            (&[], Diversion::Held),
-            (&[Holds, Holds], Diversion::Held),
-            (&[Holds, New], Diversion::Asked),
-            (&[New], Diversion::Asked),
-            (&[Holds, Lapsed], Diversion::Lapsed),
-            (&[Lapsed, New], Diversion::Lapsed),
-            (&[Holds, Lapsed, New], Diversion::Lapsed),
+        let cases: [(&[Standing], Leave); 7] = [
+            (&[], Leave::Full),
+            (&[Holds, Holds], Leave::Full),
+            (&[Holds, New], Leave::NothingNew),
+            (&[New], Leave::NothingNew),
+            (&[Holds, Lapsed], Leave::Nothing),
+            (&[Lapsed, New], Leave::Nothing),
+            (&[Holds, Lapsed, New], Leave::Nothing),
         ];
-        for (standings, diversion) in cases {
+        for (standings, leave) in cases {
             let judged = |unsettled| judge(standings.iter().copied(), unsettled);
-            assert_eq!(judged(false), diversion, "{standings:?}");
+            assert_eq!(judged(false), leave, "{standings:?}");
             let all = standings.iter().all(|it| *it == Holds);
-            let strict = if all {
-                Diversion::Held
-            } else {
-                Diversion::Lapsed
-            };
+            let strict = if all { Leave::Full } else { Leave::Nothing };
             assert_eq!(judged(true), strict, "{standings:?}, unsettled");
         }
     }
@@ -326,7 +322,7 @@ mod tests {
         let named = DefaultPort(1).parse_list("198.18.2.20").unwrap();
         assert!(agents.set(&named, &named, false).is_err());
         assert!(agents.set(&[], &[], true).is_err());
-        assert_eq!(agents.diversion(), Diversion::Held, "nothing was changed");
+        assert_eq!(agents.leave(), Leave::Full, "nothing was changed");
         assert!(agents.is_unguarded());
         assert!(agents.set(&[], &[], false).is_ok());
     }
@@ -345,10 +341,10 @@ mod tests {
         let line = "millrace-copier -x 80-198.18.2.20:8080 -s h --insecure -i lo";
         let agents = agents(&Options::parse_from(line.split_whitespace()));
         agents.set(&[], &[], false).unwrap();
-        assert_eq!(agents.diversion(), Diversion::Held);
+        assert_eq!(agents.leave(), Leave::Full);
         assert!(agents.is_unguarded());
         agents.set(&[], &[], true).unwrap();
-        assert_eq!(agents.diversion(), Diversion::Asked);
+        assert_eq!(agents.leave(), Leave::NothingNew);
         assert!(!agents.is_unguarded() && agents.keep_all_clients());
     }
 }

@@ -115,7 +115,7 @@ pub struct Replicas {
     pub completed: u64,
     /// Held at the moment.
     pub open: u64,
-    /// Of these, waiting for an interceptor before they begin.
+    /// Of these, waiting for an interceptor or for first contact before they begin.
     pub waiting: u64,
     /// Ended otherwise, by reason.
     pub aborted: Counts,

@@ -39,9 +39,9 @@ use crate::answers::AnswerSource;
 use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::consent::{Cluster, Consent};
-use crate::diversion::{Diversion, Diverters};
 use crate::inbox::{Inbox, Message};
 use crate::input::Input;
+use crate::leave::{Diverters, Leave};
 use crate::moderation::Moderation;
 use crate::pressure::Governor;
 use crate::probe::Prober;
@@ -72,8 +72,10 @@ pub struct Shard {
     sender: Sender,
     routes: Routes,
     /// Whether responses are kept from the real clients.
-    diversion: Diversion,
+    leave: Leave,
     unreadable: Quiet<InterceptorId>,
+    /// Conversations that could not go on.
+    failures: Quiet<()>,
     prober: Prober,
     pilot: Pilot,
     sight: Sight<LinkId>,
@@ -164,8 +166,9 @@ impl Shard {
             builder: PacketBuilder::new(),
             sender: parts.sender,
             routes: Routes::default(),
-            diversion: Diversion::default(),
+            leave: Leave::default(),
             unreadable: Quiet::default(),
+            failures: Quiet::default(),
             prober,
             sight: Sight::new(window),
             pilot,
@@ -217,7 +220,7 @@ impl Shard {
             let captured = self.capture();
             self.take_messages();
             let now = self.clock.now();
-            let diverted = self.diversion == Diversion::Held;
+            let diverted = self.leave == Leave::Full;
             let answered = self.answers.take(now, &mut self.engine, diverted);
             // Without answers, or sources of its own, nothing can be finished.
             if self.answers.is_lost() || self.cluster.has_lost_share() {
@@ -257,24 +260,24 @@ impl Shard {
         // Before it is asked whether anything may be sent: what is vouched for is not vouched for later.
         let (time, at) = (Instant::now(), BootTime::now());
         let consent = self.cluster.consent();
-        let diversion = if self.routes.is_unsafe() {
-            Diversion::Lapsed
+        let leave = if self.routes.is_unsafe() {
+            Leave::Nothing
         } else {
             self.leave_to_send()
         };
         self.engine.listen(now, self.routes.are_all_up());
-        if std::mem::replace(&mut self.diversion, diversion) != diversion {
-            self.routes.set_diverted(diversion == Diversion::Held);
+        if std::mem::replace(&mut self.leave, leave) != leave {
+            self.routes.set_diverted(leave == Leave::Full);
             self.engine.set_open(now, self.routes.is_open());
         }
-        self.standstill.tell(time, at, diversion, consent);
+        self.standstill.tell(time, at, leave, consent);
     }
 
     /// Whether those who divert, and the cluster, let this copier send at this moment.
-    fn leave_to_send(&self) -> Diversion {
+    fn leave_to_send(&self) -> Leave {
         match self.cluster.consent() {
-            Consent::Given => self.diverters.diversion(),
-            Consent::NoShare | Consent::NoPlan => Diversion::Lapsed,
+            Consent::Given => self.diverters.leave(),
+            Consent::NoShare | Consent::NoPlan => Leave::Nothing,
         }
     }
 
@@ -313,7 +316,7 @@ impl Shard {
             fds.push(self.waker.as_fd());
         }
         let longest = rest.map_or(longest, |rest| rest.min(longest));
-        let pause = pause(timer.min(longest), self.diversion);
+        let pause = pause(timer.min(longest), self.leave);
         match wait(&fds, Some(pause)) {
             Ok(readiness) => {
                 if let Some(captured) = captured.filter(|_| readiness.is_ready(0)) {
@@ -388,10 +391,10 @@ impl Shard {
 }
 
 /// What is due while nothing may be sent stays due: it is no reason to stay awake.
-fn pause(timer: Duration, diversion: Diversion) -> Duration {
-    match diversion {
-        Diversion::Lapsed => timer.max(RETRY_SLEEP),
-        Diversion::Asked | Diversion::Held => timer,
+fn pause(timer: Duration, leave: Leave) -> Duration {
+    match leave {
+        Leave::Nothing => timer.max(RETRY_SLEEP),
+        Leave::NothingNew | Leave::Full => timer,
     }
 }
 
@@ -401,8 +404,8 @@ mod tests {
 
     #[test]
     fn what_may_not_be_sent_keeps_nobody_awake() {
-        assert_eq!(pause(Duration::ZERO, Diversion::Held), Duration::ZERO);
-        assert_eq!(pause(Duration::ZERO, Diversion::Lapsed), RETRY_SLEEP);
-        assert_eq!(pause(LONGEST_SLEEP, Diversion::Lapsed), LONGEST_SLEEP);
+        assert_eq!(pause(Duration::ZERO, Leave::Full), Duration::ZERO);
+        assert_eq!(pause(Duration::ZERO, Leave::Nothing), RETRY_SLEEP);
+        assert_eq!(pause(LONGEST_SLEEP, Leave::Nothing), LONGEST_SLEEP);
     }
 }

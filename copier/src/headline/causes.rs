@@ -1,5 +1,5 @@
 //! What keeps a copier from copying, the first cause first: what an operator has decided, then the way to the target
-//! from its near end to its far one.
+//! from its near end to its far one, and last what comes from clients and what becomes of it.
 
 use std::collections::BTreeMap;
 

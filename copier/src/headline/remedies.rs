@@ -29,9 +29,7 @@ pub(super) fn of_abort(reason: &str) -> Option<&'static str> {
         "unproven" => "answers to such clients were not seen at first contact",
         "misdirected" => "the way behind the target leads to the live service again",
         "mptcp" => "they are multipath TCP with several subflows",
-        "protocol" => {
-            "the protocol module of their service could not go on (debug lines in the log say why)"
-        }
+        "protocol" => "the protocol module of their service could not go on (the log says why)",
         _ => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! Every figure of the report that is a metric: where it stands in the report, its name, and what it says.
 //!
-//! What is counted is written once here and once where it is counted; /metrics and docs/metrics.md are made from this
-//! table, and a test names every figure of the report that it lacks.
+//! What is counted is written once here and once where it is counted; /metrics is made from this
+//! table, docs/metrics.md is compared with it, and a test names every figure of the report that it lacks.
 
 /// What kind of metric a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,6 +34,8 @@ const VALUES: &[(&str, &str)] = &[
     ("router-agent", "198.18.2.20,198.18.2.21:36526"),
     ("client-pool", "198.18.8.0/24"),
     ("loopback-client", "198.18.2.10"),
+    ("protocol", "6379=redis"),
+    ("accounts-file", "/etc/millrace/accounts"),
     ("control", "/run/millrace/copier.sock"),
     ("report", "/var/lib/millrace/report.json"),
     ("replicas", "3"),

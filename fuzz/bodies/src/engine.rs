@@ -1,17 +1,19 @@
 //! The way from capture through the engine: frames, segments, response headers and time, in any order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_engine::{
     Caps, Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, Share, SourcePool,
     TargetSilence, Time,
 };
+use millrace_protocols::{Accounts, Kind};
 use millrace_wire::{
     Decoder, Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket, Verify,
 };
 
-use crate::flows::{Connection, Flow, near};
+use crate::flows::{Connection, FIRST_OF_CLIENT, FIRST_OF_TARGET, Flow, near};
 use crate::input::Input;
 
 /// Small, so that a short input meets it.
@@ -44,15 +46,48 @@ const PAYLOAD: [u8; 4096] = [0x5a; 4096];
 /// only plausible segments reach; step 0 feeds raw frames.
 pub fn capture_to_engine(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut player = Player::new(&mut input);
-    while !input.is_empty() {
-        player.step(&mut input);
-        player.check();
+    Player::new(&mut input, None).play(input);
+}
+
+/// Plays an input to an engine whose replicas protocol modules play.
+///
+/// Four bytes are the lengths of what clients and targets say, again and again, which follows; the rest is as in
+/// [`capture_to_engine`].
+pub fn protocol_modules(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (clients, targets) = (usize::from(input.u16()), usize::from(input.u16()));
+    let words = Words {
+        of_clients: Words::again_and_again(input.bytes(clients)),
+        of_targets: Words::again_and_again(input.bytes(targets)),
+    };
+    Player::new(&mut input, Some(words)).play(input);
+}
+
+/// What the ends of connections say, where modules understand it.
+struct Words {
+    of_clients: Vec<u8>,
+    of_targets: Vec<u8>,
+}
+
+impl Words {
+    /// As much as a segment holds, from wherever in it.
+    fn again_and_again(text: &[u8]) -> Vec<u8> {
+        let text = if text.is_empty() { &[0][..] } else { text };
+        let len = text.len() + PAYLOAD.len();
+        text.iter().cycle().take(len).copied().collect()
     }
-    player.finish();
+
+    /// The bytes that have these numbers, of a stream whose SYN had the number `syn`.
+    fn at(words: &[u8], syn: Seq, seq: Seq, len: usize) -> &[u8] {
+        let period = (words.len() - PAYLOAD.len()).max(1);
+        let from = seq.0.wrapping_sub(syn.0).wrapping_sub(1) as usize % period;
+        words.get(from..from + len).unwrap_or(&[])
+    }
 }
 
 struct Player {
+    /// Protocol modules play the replicas.
+    words: Option<Words>,
     engine: Engine,
     decoder: Decoder,
     now: Time,
@@ -61,15 +96,32 @@ struct Player {
 }
 
 impl Player {
-    fn new(input: &mut Input<'_>) -> Self {
+    fn play(mut self, mut input: Input<'_>) {
+        while !input.is_empty() {
+            self.step(&mut input);
+            self.check();
+        }
+        self.finish();
+    }
+
+    fn new(input: &mut Input<'_>, words: Option<Words>) -> Self {
         let now = Time::from_micros(1_700_000_000_000_000);
         let config = config(input);
+        let services = config.services.len();
         let mut engine = Engine::new(config);
+        if words.is_some() {
+            let accounts = Accounts::parse("default@right\napp@two words").unwrap_or_default();
+            let accounts = Arc::new(accounts);
+            for service in 0..services {
+                engine.set_protocol(service, Kind::Redis.module(&accounts));
+            }
+        }
         engine.set_open(now, input.u8() % 4 != 3);
         let [live4, live6] = LIVE;
         let loopback = Endpoint::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
         let client = |ip, port, live| Connection::new(Endpoint::new(ip, port), live);
         Self {
+            words,
             engine,
             decoder: Decoder::new(),
             now,
@@ -141,7 +193,11 @@ impl Player {
         } else {
             connection.tuple.reversed()
         };
-        let payload = PAYLOAD.get(..len).filter(|_| from_client).unwrap_or(&[]);
+        let words = match &self.words {
+            Some(words) => Words::at(&words.of_clients, FIRST_OF_CLIENT, seq, len),
+            None => PAYLOAD.get(..len).unwrap_or(&[]),
+        };
+        let payload = if from_client { words } else { &[] };
         let packet = TcpPacket {
             tuple,
             header: TcpHeader {
@@ -202,7 +258,7 @@ impl Player {
             ..TcpHeader::default()
         };
         header.options.timestamps = flow.timestamp.map(|echo| (now.as_micros() as u32, echo));
-        let mut payload = 0;
+        let (mut payload, first) = (0, flow.next);
         if flow.opening {
             header.flags = Flags::SYN | Flags::ACK;
             header.options.mss = Some(if what & 1 == 0 { 1460 } else { 200 });
@@ -218,7 +274,14 @@ impl Player {
             }
         }
         let reference = FlowRef::Id(flow.key.flow_id());
-        self.engine.target_header(now, reference, &header, payload);
+        let carried = match &self.words {
+            Some(words) if what & 16 == 0 => {
+                Words::at(&words.of_targets, FIRST_OF_TARGET, first, payload as usize)
+            }
+            Some(_) | None => &[],
+        };
+        self.engine
+            .target_segment(now, reference, &header, carried, payload);
     }
 
     fn pass(&mut self, span: Duration) {
@@ -362,6 +425,10 @@ impl Player {
             stats.bytes_delivered,
             stats.bytes_wanted
         );
+        if self.words.is_some() {
+            // Scripts have lengths of their own.
+            return;
+        }
         let most = self.engine.intensity().as_ratio().ceil() as u64;
         assert!(
             stats.bytes_wanted <= stats.bytes_captured * most,

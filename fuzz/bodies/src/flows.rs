@@ -3,6 +3,11 @@
 use millrace_engine::{ReplicaKey, Transmit};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq};
 
+/// The number of a client's SYN: close to the wrap, which long connections meet too.
+pub(crate) const FIRST_OF_CLIENT: Seq = Seq(u32::MAX - 2000);
+/// The number of a target's SYN.
+pub(crate) const FIRST_OF_TARGET: Seq = Seq(1_000_000);
+
 /// A client's connection to the live server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connection {
@@ -16,8 +21,7 @@ impl Connection {
     pub(crate) fn new(client: Endpoint, live: Endpoint) -> Self {
         Self {
             tuple: FourTuple::new(client, live),
-            // Close to the wrap, which long connections meet too.
-            client: Seq(u32::MAX - 2000),
+            client: FIRST_OF_CLIENT,
             live: Seq(7),
         }
     }
@@ -43,7 +47,7 @@ impl Flow {
             key,
             tuple,
             sent: Seq(0),
-            next: Seq(1_000_000),
+            next: FIRST_OF_TARGET,
             opening: false,
             timestamp: None,
         }

@@ -52,3 +52,8 @@ fn the_corpus_of_packet_files() {
 fn the_corpus_of_proto_messages() {
     replay("proto_messages");
 }
+
+#[test]
+fn the_corpus_of_protocol_modules() {
+    replay("protocol_modules");
+}

@@ -52,10 +52,11 @@ fn seeds_break_no_promise() {
 
 type Seeds = Vec<(String, Vec<u8>)>;
 
-fn all() -> [(&'static str, Seeds); 4] {
+fn all() -> [(&'static str, Seeds); 5] {
     [
         ("wire_decode", wire()),
         ("capture_to_engine", engine()),
+        ("protocol_modules", modules()),
         ("proto_messages", proto()),
         ("packet_files", files::seeds()),
     ]
@@ -479,6 +480,30 @@ fn memory_limit() -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The engine's sessions, in which clients log in and targets accept that, or do not.
+fn modules() -> Seeds {
+    let client =
+        b"*2\r\n$4\r\nAUTH\r\n$4\r\nlive\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nvv\r\nPING\r\n";
+    let mut seeds = Seeds::new();
+    for (answer, target) in [
+        ("accepted", "+OK\r\n+OK\r\n+PONG\r\n"),
+        ("refused", "-WRONGPASS no\r\n"),
+    ] {
+        for (name, bytes) in engine() {
+            let len = |text: &[u8]| u16::try_from(text.len()).unwrap().to_be_bytes();
+            let input = [
+                &len(client)[..],
+                &len(target.as_bytes()),
+                client,
+                target.as_bytes(),
+                &bytes,
+            ];
+            seeds.push((format!("{name}-{answer}"), input.concat()));
+        }
+    }
+    seeds
 }
 
 fn proto() -> Seeds {

@@ -1,12 +1,15 @@
 //! What the shard puts out: packets to targets, and flows to interceptors.
 
+use std::time::Instant;
+
 use millrace_capture::SendErrorKind;
 use millrace_daemon::boottime::BootTime;
+use millrace_daemon::quiet::times_before;
 use millrace_engine::{Event, ReplicaKey, SendFailure, Time};
 
 use super::packets::{push, push_transmit};
 use super::{PACKETS_IN_A_ROW, Shard};
-use crate::diversion::Diversion;
+use crate::leave::Leave;
 use crate::probe::Prober;
 use crate::routes::{EngineFlows, moment};
 
@@ -15,8 +18,8 @@ impl Shard {
     /// sender. Says whether there are more packets.
     pub(super) fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
-        let diversion = self.diversion;
-        let lapsed = diversion == Diversion::Lapsed;
+        let leave = self.leave;
+        let lapsed = leave == Leave::Nothing;
         if lapsed {
             self.acknowledge(now);
         }
@@ -30,7 +33,7 @@ impl Shard {
             };
             push_transmit(&mut self.sender, &mut self.builder, &transmit);
         }
-        while diversion == Diversion::Held
+        while leave == Leave::Full
             && let Some((id, tuple, header)) = self.prober.poll_transmit()
         {
             push(
@@ -82,9 +85,14 @@ impl Shard {
                     self.prober
                         .on_silence(now, &mut self.engine, &silence, guarded);
                 }
-                // Counted, and shown in the report; at most one for each copy.
+                // Counted, and shown in the report.
                 Event::ConversationFailed { reason, .. } => {
-                    tracing::debug!("a copied connection ends, its protocol module says: {reason}");
+                    if let Some(more) = self.failures.say((), Instant::now()) {
+                        let more = times_before(more);
+                        tracing::warn!(
+                            "a copied connection ends, says its protocol module: {reason}{more}"
+                        );
+                    }
                 }
                 Event::Misdirected {
                     target,
@@ -103,7 +111,7 @@ impl Shard {
         self.routes
             .flush(moment(now), &mut EngineFlows { engine, now });
         // This thread may have stood still since it put the packets out. TCP sends them again.
-        if self.leave_to_send() == Diversion::Lapsed && self.diversion != Diversion::Lapsed {
+        if self.leave_to_send() == Leave::Nothing && self.leave != Leave::Nothing {
             self.sender.discard();
         }
         let Self {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use millrace_daemon::boottime::BootTime;
 
 use crate::consent::Consent;
-use crate::diversion::Diversion;
+use crate::leave::Leave;
 
 /// On a crowded host an agent's word may come a moment late. A pause as short is bridged by TCP, and
 /// is no news.
@@ -20,7 +20,7 @@ const ACKNOWLEDGED: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Standstill {
     since: Option<Instant>,
-    said: Option<Diversion>,
+    said: Option<Leave>,
     /// When all agents that have held last vouched for their hosts.
     held_at: BootTime,
     /// Whether something was acknowledged since.
@@ -29,18 +29,12 @@ pub(super) struct Standstill {
 
 impl Standstill {
     /// Takes the present state in. `consent`: Consul's, as far as that is needed.
-    pub(super) fn tell(
-        &mut self,
-        now: Instant,
-        at: BootTime,
-        diversion: Diversion,
-        consent: Consent,
-    ) {
-        if diversion != Diversion::Lapsed {
+    pub(super) fn tell(&mut self, now: Instant, at: BootTime, leave: Leave, consent: Consent) {
+        if leave != Leave::Nothing {
             self.held_at = at;
             self.acknowledged = false;
         }
-        if diversion == Diversion::Held {
+        if leave == Leave::Full {
             if self.said.take().is_some()
                 && let Some(since) = self.since
             {
@@ -58,19 +52,19 @@ impl Standstill {
         // That nothing at all is sent is news where it was said that no session begins, and not the other way round.
         let news = match self.said {
             None => true,
-            Some(said) => said == Diversion::Asked && diversion == Diversion::Lapsed,
+            Some(said) => said == Leave::NothingNew && leave == Leave::Nothing,
         };
         if !news || now < since + NEWS_AFTER {
             return;
         }
-        self.said = Some(diversion);
-        match diversion {
-            Diversion::Held => {}
-            Diversion::Asked => tracing::warn!(
+        self.said = Some(leave);
+        match leave {
+            Leave::Full => {}
+            Leave::NothingNew => tracing::warn!(
                 "no session begins: not all router-agents keep the targets' responses from the \
                  real clients yet (/status names them)"
             ),
-            Diversion::Lapsed => tracing::warn!(
+            Leave::Nothing => tracing::warn!(
                 "nothing is sent: {}",
                 match consent {
                     Consent::Given =>
@@ -101,12 +95,12 @@ mod tests {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
         assert_eq!(standstill.may_acknowledge(at), None, "nobody ever vouched");
-        standstill.tell(now, at, Diversion::Held, Consent::Given);
-        standstill.tell(now, at, Diversion::Lapsed, Consent::Given);
+        standstill.tell(now, at, Leave::Full, Consent::Given);
+        standstill.tell(now, at, Leave::Nothing, Consent::Given);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
         assert_eq!(standstill.may_acknowledge(at), Some(false));
         assert_eq!(standstill.may_acknowledge(at.after(ACKNOWLEDGED)), None);
-        standstill.tell(now, at, Diversion::Held, Consent::Given);
+        standstill.tell(now, at, Leave::Full, Consent::Given);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
     }
 
@@ -114,23 +108,19 @@ mod tests {
     fn what_is_worse_is_said_after_what_is_not() {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
-        let mut tell = |seconds, diversion| {
+        let mut tell = |seconds, leave| {
             standstill.tell(
                 now + Duration::from_secs(seconds),
                 at,
-                diversion,
+                leave,
                 Consent::Given,
             );
             standstill.said
         };
-        assert_eq!(tell(0, Diversion::Asked), None);
-        assert_eq!(tell(2, Diversion::Asked), Some(Diversion::Asked));
-        assert_eq!(tell(3, Diversion::Lapsed), Some(Diversion::Lapsed));
-        assert_eq!(
-            tell(4, Diversion::Asked),
-            Some(Diversion::Lapsed),
-            "no news"
-        );
-        assert_eq!(tell(5, Diversion::Held), None);
+        assert_eq!(tell(0, Leave::NothingNew), None);
+        assert_eq!(tell(2, Leave::NothingNew), Some(Leave::NothingNew));
+        assert_eq!(tell(3, Leave::Nothing), Some(Leave::Nothing));
+        assert_eq!(tell(4, Leave::NothingNew), Some(Leave::Nothing), "no news");
+        assert_eq!(tell(5, Leave::Full), None);
     }
 }

@@ -77,8 +77,8 @@ impl Owners {
     /// A stream is open. What its copier had on the one before is its own again; what an earlier run of it had is
     /// nobody's. Gives these flows.
     pub(super) fn attach(&mut self, conn: ConnId, who: Peer) -> Vec<FourTuple> {
-        let copiers = self.streams.iter();
-        let its = copiers
+        let streams = self.streams.iter();
+        let its = streams
             .filter(|(_, it)| it.leased_until.is_some() && it.who.copier_id == who.copier_id);
         let its: Vec<(ConnId, u64, u32)> = its
             .map(|(conn, it)| (*conn, it.who.run, it.who.link))
@@ -114,10 +114,10 @@ impl Owners {
     /// A stream is gone. Its flows and its claim are leased. Gives what is to be said to others.
     pub(super) fn detach(&mut self, now: Duration, conn: ConnId) -> Vec<Change> {
         match self.streams.get_mut(&conn) {
-            Some(copier) if !copier.flows.is_empty() => {
-                copier.leased_until = Some(now + LEASE);
-                let copiers = self.streams.values();
-                if copiers.filter(|it| it.leased_until.is_some()).count() > MOST_LEASES {
+            Some(stream) if !stream.flows.is_empty() => {
+                stream.leased_until = Some(now + LEASE);
+                let streams = self.streams.values();
+                if streams.filter(|it| it.leased_until.is_some()).count() > MOST_LEASES {
                     self.end_oldest_lease();
                 }
             }
@@ -129,8 +129,8 @@ impl Owners {
     /// Ends leases that have run out. Gives the flows of each stream, and what is to be said of claims.
     pub(super) fn expire(&mut self, now: Duration) -> (Vec<(ConnId, Vec<FourTuple>)>, Vec<Change>) {
         let is_over = |it: &Stream| it.leased_until.is_some_and(|until| until <= now);
-        let copiers = self.streams.iter();
-        let over: Vec<ConnId> = copiers.filter(|it| is_over(it.1)).map(|it| *it.0).collect();
+        let streams = self.streams.iter();
+        let over: Vec<ConnId> = streams.filter(|it| is_over(it.1)).map(|it| *it.0).collect();
         let gone = over.into_iter().map(|conn| (conn, self.drop_stream(conn)));
         let gone = gone.collect();
         (gone, self.claims.expire(now))
@@ -138,7 +138,7 @@ impl Owners {
 
     /// Forgets a stream. Gives the flows that it had.
     fn drop_stream(&mut self, conn: ConnId) -> Vec<FourTuple> {
-        let flows = self.streams.remove(&conn).map(|copier| copier.flows);
+        let flows = self.streams.remove(&conn).map(|stream| stream.flows);
         let flows = flows.into_iter().flatten();
         flows
             .map(|(id, tuple)| {
@@ -158,11 +158,11 @@ impl Owners {
         for flow in FlowRecords::new(flows).map_while(Result::ok) {
             let tuple = FourTuple::new(flow.client.into(), flow.target.into());
             let taken = self.is_anothers(&tuple, conn);
-            let Some(copier) = self.streams.get_mut(&conn) else {
+            let Some(stream) = self.streams.get_mut(&conn) else {
                 return announced;
             };
-            let new = !copier.flows.contains_key(&flow.id);
-            if new && (held >= self.limit || copier.flows.len() >= share) {
+            let new = !stream.flows.contains_key(&flow.id);
+            if new && (held >= self.limit || stream.flows.len() >= share) {
                 self.over_limit += 1;
                 continue;
             }
@@ -173,8 +173,8 @@ impl Owners {
             }
             held += usize::from(new);
             // A replica that was moved to another port keeps its id.
-            let old = copier.flows.insert(flow.id, tuple);
-            if let Some(named) = &mut copier.resync {
+            let old = stream.flows.insert(flow.id, tuple);
+            if let Some(named) = &mut stream.resync {
                 named.insert(flow.id, tuple);
             }
             if let Some(old) = old.filter(|old| *old != tuple) {
@@ -200,11 +200,11 @@ impl Owners {
         others.retain(|other| *other != owner);
         let (same, rest): (Vec<Owner>, Vec<Owner>) =
             others.into_iter().partition(|other| other.0 == conn);
-        if let Some(copier) = self.streams.get_mut(&conn) {
+        if let Some(stream) = self.streams.get_mut(&conn) {
             for (_, old) in &same {
-                copier.flows.remove(old);
+                stream.flows.remove(old);
                 self.wishes.remove(conn, *old, flow.destination.port);
-                if let Some(named) = &mut copier.resync {
+                if let Some(named) = &mut stream.resync {
                     named.remove(old);
                 }
             }
@@ -223,8 +223,8 @@ impl Owners {
 
     /// Says whether there was one.
     fn end_oldest_lease(&mut self) -> bool {
-        let copiers = self.streams.iter();
-        let leases = copiers.filter_map(|(conn, it)| Some((it.leased_until?, *conn)));
+        let streams = self.streams.iter();
+        let leases = streams.filter_map(|(conn, it)| Some((it.leased_until?, *conn)));
         let oldest = leases.min().map(|(_, conn)| conn);
         if let Some(conn) = oldest {
             self.drop_stream(conn);
@@ -250,13 +250,13 @@ impl Owners {
     pub(super) fn forget(&mut self, conn: ConnId, ids: &[u8]) -> Vec<FourTuple> {
         let mut gone = Vec::new();
         for id in FlowIds::new(ids).map_while(Result::ok) {
-            let Some(copier) = self.streams.get_mut(&conn) else {
+            let Some(stream) = self.streams.get_mut(&conn) else {
                 return gone;
             };
-            if let Some(named) = &mut copier.resync {
+            if let Some(named) = &mut stream.resync {
                 named.remove(&id);
             }
-            if let Some(tuple) = copier.flows.remove(&id) {
+            if let Some(tuple) = stream.flows.remove(&id) {
                 self.remove(conn, id, &tuple);
                 gone.push(tuple);
             }
@@ -266,23 +266,23 @@ impl Owners {
 
     /// All that a stream owns follows.
     pub(super) fn begin_resync(&mut self, conn: ConnId) {
-        if let Some(copier) = self.streams.get_mut(&conn) {
-            copier.resync = Some(HashMap::default());
+        if let Some(stream) = self.streams.get_mut(&conn) {
+            stream.resync = Some(HashMap::default());
         }
     }
 
     /// What a stream did not name since the begin is not its own any more. Gives these flows.
     pub(super) fn end_resync(&mut self, conn: ConnId) -> Vec<FourTuple> {
-        let Some(copier) = self.streams.get_mut(&conn) else {
+        let Some(stream) = self.streams.get_mut(&conn) else {
             return Vec::new();
         };
-        let Some(named) = copier.resync.take() else {
+        let Some(named) = stream.resync.take() else {
             return Vec::new();
         };
-        let before = std::mem::replace(&mut copier.flows, named);
+        let before = std::mem::replace(&mut stream.flows, named);
         let gone: Vec<_> = before
             .into_iter()
-            .filter(|(id, _)| !copier.flows.contains_key(id))
+            .filter(|(id, _)| !stream.flows.contains_key(id))
             .collect();
         for (id, tuple) in &gone {
             self.remove(conn, *id, tuple);
@@ -373,8 +373,8 @@ impl Owners {
         });
         if let Some(owner) = announced {
             let is_there = |conn: ConnId| {
-                let copier = self.streams.get(&conn);
-                copier.is_some_and(|it| it.leased_until.is_none())
+                let stream = self.streams.get(&conn);
+                stream.is_some_and(|it| it.leased_until.is_none())
             };
             let others = match self.shadowed.is_empty() {
                 true => None,
@@ -387,7 +387,7 @@ impl Owners {
         let (target, client) = (address(tuple.destination), address(tuple.source));
         // Of several links of one copier, each port has its own, so that a flow keeps to one.
         let carries = |conn: ConnId| {
-            let who = self.streams.get(&conn).map(|copier| &copier.who);
+            let who = self.streams.get(&conn).map(|stream| &stream.who);
             who.is_some_and(|who| u32::from(client.port()) % who.links.max(1) == who.link)
         };
         let conn = self.claims.find(target, client, carries)?;
@@ -414,13 +414,13 @@ impl Owners {
 
     /// Whose stream it is.
     pub(super) fn peer(&self, conn: ConnId) -> Option<&Peer> {
-        self.streams.get(&conn).map(|copier| &copier.who)
+        self.streams.get(&conn).map(|stream| &stream.who)
     }
 
     /// Whether any copier is attached.
     pub(super) fn has_streams(&self) -> bool {
-        let mut copiers = self.streams.values();
-        copiers.any(|copier| copier.leased_until.is_none())
+        let mut streams = self.streams.values();
+        streams.any(|stream| stream.leased_until.is_none())
     }
 
     /// Number of announced flows.
