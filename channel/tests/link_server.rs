@@ -305,7 +305,7 @@ async fn a_slow_reader_loses_its_oldest_headers_and_slows_nobody() {
         Security::Insecure,
         "slow",
     );
-    config.timeouts.keepalive_timeout = PATIENCE;
+    config.peer.timeouts.keepalive_timeout = PATIENCE;
     let gate = std::sync::Mutex::new(gate);
     // On a runtime of its own: a worker that is blocked keeps the tasks that it was to run next,
     // and one of them could be the server's or the test's.
@@ -416,7 +416,7 @@ async fn a_capture_thread_that_does_not_read_slows_the_stream_and_memory_stays_b
 async fn a_peer_that_accepts_and_says_nothing_is_noticed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let link = link_to(listener.local_addr().unwrap(), |it| {
-        it.timeouts.connect = Duration::from_millis(50);
+        it.peer.timeouts.connect = Duration::from_millis(50);
     });
     let mut waited = 0;
     while link.handle.status().attempts < 2 {
@@ -434,7 +434,7 @@ async fn a_name_that_does_not_resolve_is_said() {
         .parse("no-such-host.invalid")
         .unwrap();
     let mut config = LinkConfig::new(address, Security::Insecure, "live-1");
-    config.backoff.max = Duration::from_millis(20);
+    config.peer.backoff.max = Duration::from_millis(20);
     let link = link::spawn(config, &Handle::current(), |_| {});
     while link.status().attempts < 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;

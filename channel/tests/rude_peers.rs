@@ -218,8 +218,8 @@ async fn silence_is_noticed_by_both_sides() {
     });
     let mut link = link_to(middle, |it| {
         (
-            it.timeouts.keepalive_interval,
-            it.timeouts.keepalive_timeout,
+            it.peer.timeouts.keepalive_interval,
+            it.peer.timeouts.keepalive_timeout,
         ) = quick;
     });
     let (conn, _) = server.attached().await;

@@ -391,10 +391,8 @@ async fn an_address_that_nobody_named_must_be_one_of_the_certificates_own_if_tha
         let (server, _attached) = serve(files.security(Role::Interceptor));
         for must_confirm in [false, true] {
             let address = DefaultPort(server.local_addr().port()).parse(host).unwrap();
-            let config = LinkConfig {
-                must_confirm,
-                ..LinkConfig::new(address, copier.security(Role::Copier), "live1")
-            };
+            let mut config = LinkConfig::new(address, copier.security(Role::Copier), "live1");
+            config.peer.must_confirm = must_confirm;
             let mut link = link_with(config);
             if confirms || !must_confirm {
                 link.up().await;

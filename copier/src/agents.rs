@@ -136,10 +136,8 @@ impl Agents {
         } = &*self.0;
         let task = Arc::new(readiness.register(format!("router-agent {address}")));
         let (security, id) = (plan.security.clone(), plan.id.clone());
-        let config = HoldConfig {
-            must_confirm,
-            ..HoldConfig::new(address.clone(), security, id, need.clone())
-        };
+        let mut config = HoldConfig::new(address.clone(), security, id, need.clone());
+        config.peer.must_confirm = must_confirm;
         let (ready, waker) = (task.clone(), waker.clone());
         let handle = hold::spawn(config, runtime, move |event| {
             match event {

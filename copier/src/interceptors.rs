@@ -134,14 +134,14 @@ impl Interceptors {
             1 => format!("interceptor {address}"),
             _ => format!("interceptor {address} link {}", id.link),
         }));
-        let config = LinkConfig {
+        let mut config = LinkConfig {
             link: id.link,
             links: plan.connections,
-            must_confirm,
             claims: plan.claim.is_some(),
             needs_payload: !plan.protocols.is_empty(),
             ..LinkConfig::new(address.clone(), plan.security.clone(), plan.id.clone())
         };
+        config.peer.must_confirm = must_confirm;
         // The shard must know the link before its first event, which may come at once: what comes
         // before that waits behind this lock.
         let gate = Arc::new(Mutex::new(()));

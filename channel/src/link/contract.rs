@@ -1,6 +1,5 @@
 //! What copier and interceptor say to each other: Hello and Welcome, route info and response headers.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use millrace_proto::{ClientRange, MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 
 use super::queue::{OutboundControl, connection};
 use super::{LinkEvent, Shared};
-use crate::tls::{Expect, Role};
+use crate::tls::Role;
 use crate::upkeep::{
     Contract, Dial, End, Refusal, Taken, Terms, Wire, call, check_version, printable,
 };
@@ -22,9 +21,6 @@ use millrace_daemon::boottime::BootTime;
 
 /// How often the round trip through the interceptor is measured.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A host may answer HTTP/2 pings while the interceptor behind it hangs.
-const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Messages about claims of others in a second, on average: they cannot be left out.
 const ABOUT_CLAIMS: u32 = 1000;
@@ -60,9 +56,9 @@ impl CopierContract {
 
     pub(super) fn terms(&self) -> Terms {
         let config = &self.shared.config;
-        let answer_within = config.timeouts.connect * 2;
+        let answer_within = config.peer.timeouts.connect * 2;
         Terms {
-            peer: format!("interceptor {}", config.address),
+            peer: format!("interceptor {}", config.peer.address),
             until: "it is back",
             answer_within,
             no_answer: format!(
@@ -71,9 +67,8 @@ impl CopierContract {
             ),
             ended: ENDED,
             ping_every: PING_INTERVAL,
-            pong_within: PONG_TIMEOUT,
             pong: "Pong",
-            backoff: config.backoff,
+            backoff: config.peer.backoff,
         }
     }
 
@@ -97,7 +92,7 @@ impl CopierContract {
         }
         tracing::info!(
             "interceptor {} ({}): connected",
-            shared.config.address,
+            shared.config.peer.address,
             welcome.interceptor_id
         );
         (shared.on_event)(LinkEvent::Up {
@@ -238,25 +233,13 @@ impl Wire for CopierContract {
         self.outbound = Some((control, outbound.counter()));
         let shared = self.shared.clone();
         Box::pin(async move {
-            let config = &shared.config;
-            let expect = Expect {
-                role: Role::Interceptor,
-                must_confirm: config.must_confirm,
-            };
             let open = async |channel| {
                 InterceptorClient::new(channel)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                     .attach(outbound)
                     .await
             };
-            call(
-                &config.address,
-                &config.security,
-                expect,
-                &config.timeouts,
-                open,
-            )
-            .await
+            call(&shared.config.peer, Role::Interceptor, open).await
         })
     }
 
@@ -266,11 +249,6 @@ impl Wire for CopierContract {
         };
         control.send(message);
         true
-    }
-
-    /// All that a copier says after Hello goes through its queue.
-    async fn wants(&mut self) -> CopierMessage {
-        pending().await
     }
 }
 

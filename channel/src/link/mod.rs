@@ -23,8 +23,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::Bytes;
 
-use crate::transport::{Security, Timeouts};
-use crate::upkeep::{self, Backoff};
+use crate::transport::Security;
+use crate::upkeep::{self, Peer};
 use millrace_daemon::incarnation::Incarnation;
 use millrace_notation::address::HostPort;
 
@@ -37,12 +37,8 @@ use status::Counters;
 /// What a link needs to know.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
-    /// The interceptor; its name is resolved anew at each attempt.
-    pub address: HostPort,
-    /// Its certificate must confirm the address: the operator has not named it.
-    pub must_confirm: bool,
-    /// How the channel is protected.
-    pub security: Security,
+    /// The interceptor. Its answer to Hello may come as late as twice the bound of connecting.
+    pub peer: Peer,
     /// Stable name of this copier.
     pub copier_id: String,
     /// This run of this copier; the same for all its links.
@@ -57,20 +53,13 @@ pub struct LinkConfig {
     pub needs_payload: bool,
     /// Bytes that may wait to be sent. What does not fit is refused.
     pub queue_bytes: usize,
-    /// The waits between attempts.
-    pub backoff: Backoff,
-    /// How long the interceptor may be silent. Its answer to Hello may come as late as twice the bound of connecting.
-    pub timeouts: Timeouts,
 }
 
 impl LinkConfig {
-    /// The defaults, for the only link to `address`: a silent peer is noticed within 5 s, one that
-    /// is back is found within 2 s.
+    /// The defaults of [`Peer::new`], for the only link to `address`.
     pub fn new(address: HostPort, security: Security, copier_id: impl Into<String>) -> Self {
         LinkConfig {
-            address,
-            must_confirm: false,
-            security,
+            peer: Peer::new(address, security),
             copier_id: copier_id.into(),
             incarnation: Incarnation::of_this_process(),
             link: 0,
@@ -78,8 +67,6 @@ impl LinkConfig {
             claims: false,
             needs_payload: false,
             queue_bytes: 8 << 20,
-            backoff: Backoff::default(),
-            timeouts: Timeouts::default(),
         }
     }
 }
@@ -105,7 +92,7 @@ pub struct LinkHandle {
 impl std::fmt::Debug for LinkHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LinkHandle")
-            .field("address", &self.shared.config.address)
+            .field("address", &self.shared.config.peer.address)
             .field("link", &self.shared.config.link)
             .finish_non_exhaustive()
     }
@@ -146,7 +133,7 @@ impl LinkHandle {
 
     /// Where the interceptor is.
     pub fn address(&self) -> &HostPort {
-        &self.shared.config.address
+        &self.shared.config.peer.address
     }
 
     /// Messages that came, since the process started. Takes no lock.
@@ -214,7 +201,8 @@ mod tests {
     fn a_link_that_is_gone_is_noticed_before_its_claim_is_anothers() {
         let address = DefaultPort(1).parse_list("rs1").unwrap().remove(0);
         let config = LinkConfig::new(address, Security::Insecure, "copier");
-        let noticed = config.timeouts.keepalive_interval + config.timeouts.keepalive_timeout;
+        let noticed =
+            config.peer.timeouts.keepalive_interval + config.peer.timeouts.keepalive_timeout;
         assert!(noticed < LEASE);
     }
 }

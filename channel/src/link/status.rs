@@ -141,7 +141,7 @@ impl Counters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let state = self.state.lock();
         LinkStatus {
-            address: config.address.to_string(),
+            address: config.peer.address.to_string(),
             link: config.link,
             connected: state.connected,
             since_seconds: state.since.elapsed().as_secs(),

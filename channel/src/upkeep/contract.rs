@@ -1,6 +1,5 @@
 //! What one kind of stream adds to a stream.
 
-use std::future::Future;
 use std::time::Duration;
 
 use millrace_daemon::boottime::BootTime;
@@ -54,10 +53,6 @@ pub(crate) trait Wire: Contract {
 
     /// Sends a message, without waiting. Says whether there was room for it.
     fn send(&mut self, message: Self::Outgoing) -> bool;
-
-    /// Waits for what this side wants to say of itself while the stream is up. May be dropped and
-    /// asked again without loss.
-    fn wants(&mut self) -> impl Future<Output = Self::Outgoing> + Send;
 }
 
 /// The times and words of a contract.
@@ -75,9 +70,6 @@ pub(crate) struct Terms {
     pub(crate) ended: &'static str,
     /// How often the peer is pinged, unless its last answer is still awaited.
     pub(crate) ping_every: Duration,
-    /// How long an answer to that is waited for. HTTP/2 has pings of its own, but a host may answer these while the
-    /// daemon on it hangs.
-    pub(crate) pong_within: Duration,
     /// What such an answer is called.
     pub(crate) pong: &'static str,
     /// The waits between attempts.

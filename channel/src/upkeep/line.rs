@@ -6,9 +6,9 @@ use std::pin::Pin;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-use crate::tls::Expect;
-use crate::transport::{self, Diagnosis, Opened, Security, Timeouts};
-use millrace_notation::address::HostPort;
+use super::Peer;
+use crate::tls::{Expect, Role};
+use crate::transport::{self, Diagnosis, Opened};
 
 /// A connection that is being opened.
 pub(crate) type Dial<I> = Pin<Box<dyn Future<Output = Result<Inbound<I>, String>> + Send>>;
@@ -20,22 +20,24 @@ pub(crate) struct Inbound<I> {
     diagnosis: Diagnosis,
 }
 
-/// Connects to whom `expect` says, and makes the call that opens the stream.
+/// Connects to a peer, which must have this role, and makes the call that opens the stream.
 ///
 /// # Errors
 /// One line in the operator's words.
 pub(crate) async fn call<I, F>(
-    address: &HostPort,
-    security: &Security,
-    expect: Expect,
-    timeouts: &Timeouts,
+    peer: &Peer,
+    role: Role,
     open: impl FnOnce(Channel) -> F,
 ) -> Result<Inbound<I>, String>
 where
     F: Future<Output = Result<Response<Streaming<I>>, Status>>,
 {
-    let Opened { channel, diagnosis } =
-        transport::channel(address, security, expect, timeouts).await?;
+    let expect = Expect {
+        role,
+        must_confirm: peer.must_confirm,
+    };
+    let opened = transport::channel(&peer.address, &peer.security, expect, &peer.timeouts);
+    let Opened { channel, diagnosis } = opened.await?;
     match open(channel).await {
         Ok(response) => Ok(Inbound {
             messages: response.into_inner(),

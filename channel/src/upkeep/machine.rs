@@ -8,6 +8,10 @@ use millrace_daemon::boottime::BootTime;
 
 use super::{Contract, End, Refusal, Terms, printable};
 
+/// How long an answer to a ping is waited for. HTTP/2 has pings of its own, but a host may answer these while the daemon on
+/// it hangs.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
 /// What is to be done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action<M> {
@@ -80,6 +84,7 @@ impl<C: Contract> Machine<C> {
         &mut self.contract
     }
 
+    #[cfg(test)]
     pub(super) fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Up { .. })
     }
@@ -117,7 +122,7 @@ impl<C: Contract> Machine<C> {
                 // This side has stood still: what the peer has said meanwhile is not read yet.
                 let stood_still = now.since(*next_ping) > self.terms.ping_every;
                 *next_ping = now.after(self.terms.ping_every);
-                let patience = self.terms.pong_within;
+                let patience = PONG_WITHIN;
                 match asked_at {
                     Some(asked_at) if now.since(*asked_at) > patience && !stood_still => {
                         let pong = self.terms.pong;

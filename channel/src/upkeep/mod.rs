@@ -5,6 +5,7 @@
 //!
 //! - `contract`: what one kind of stream adds to that.
 //! - `machine`: when what is done; no clock, no I/O.
+//! - `peer`: whom a stream is kept to.
 //! - `task`: the machine on tokio, over the connection of `line`.
 //! - `serving`: the other end: what servers of all contracts ask of a peer.
 
@@ -12,11 +13,13 @@ mod backoff;
 mod contract;
 mod line;
 mod machine;
+mod peer;
 mod serving;
 mod task;
 mod words;
 
 pub use backoff::Backoff;
+pub use peer::Peer;
 
 pub(crate) use contract::{Contract, End, Refusal, Taken, Terms, Wire};
 pub(crate) use line::{Dial, call};

@@ -12,9 +12,6 @@ use super::line::Line;
 use super::machine::{Action, Machine};
 use super::{Terms, Wire};
 
-/// What is said of a connection that takes nothing more.
-const FULL: &str = "it takes no more requests";
-
 /// As good as never: a stream that waits for nothing has been closed.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -31,27 +28,21 @@ async fn run<W: Wire>(mut machine: Machine<W>, closed: CancellationToken) {
     let mut deadline = machine.deadline();
     let alarm = sleep_until(alarm_at(deadline));
     tokio::pin!(alarm);
+    let cancelled = closed.cancelled();
+    tokio::pin!(cancelled);
     loop {
         // Set only when it changes: most messages do not change it, and there may be many.
         if machine.deadline() != deadline {
             deadline = machine.deadline();
             alarm.as_mut().reset(alarm_at(deadline));
         }
-        let is_up = machine.is_up();
         let actions = tokio::select! {
             biased;
-            () = closed.cancelled() => machine.close(BootTime::now()),
+            () = &mut cancelled => machine.close(BootTime::now()),
             () = &mut alarm => {
                 // Whatever it says, the next alarm is a new one: this one has gone off.
                 deadline = None;
                 machine.tick(BootTime::now())
-            }
-            wanted = machine.contract().wants(), if is_up => {
-                // Not waited for, since the pongs must be watched.
-                match machine.contract().send(wanted) {
-                    true => Vec::new(),
-                    false => machine.failed(FULL.to_owned(), BootTime::now()),
-                }
             }
             heard = line.next() => match heard {
                 Ok(message) => machine.heard(message, BootTime::now()),

@@ -101,7 +101,7 @@ pub struct TestLink {
 
 pub fn link_to(address: SocketAddr, change: impl FnOnce(&mut LinkConfig)) -> TestLink {
     let mut config = LinkConfig::new(HostPort::from(address), Security::Insecure, "live-1");
-    config.backoff = Backoff {
+    config.peer.backoff = Backoff {
         first: Duration::from_millis(5),
         max: Duration::from_millis(40),
     };

@@ -47,7 +47,7 @@ pub(crate) fn link_to(address: SocketAddr, security: Security, id: &str) -> Test
 }
 
 pub(crate) fn link_with(mut config: LinkConfig) -> TestLink {
-    config.backoff = Backoff {
+    config.peer.backoff = Backoff {
         first: Duration::from_millis(20),
         max: Duration::from_millis(200),
     };

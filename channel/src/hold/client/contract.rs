@@ -8,15 +8,15 @@ use millrace_proto::v1::hold_reply::Kind as Reply;
 use millrace_proto::v1::hold_request::Kind;
 use millrace_proto::v1::router_agent_client::RouterAgentClient;
 use millrace_proto::v1::{
-    HoldPing, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Need, Standing,
+    HoldPing, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Standing,
 };
 use millrace_proto::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{HoldEvent, Shared};
 use crate::hold::status::Change;
-use crate::tls::{Expect, Role};
+use crate::tls::Role;
 use crate::upkeep::{
     Contract, Dial, End, Refusal, Taken, Terms, Wire, call, check_version, printable,
 };
@@ -26,8 +26,6 @@ use millrace_daemon::quiet::times_before;
 /// How often the agent is asked what its host is like: what it says is worth something for twice as
 /// long.
 const PING_INTERVAL: Duration = Duration::from_millis(100);
-/// A host may answer HTTP/2 pings while the agent on it hangs.
-const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// An agent that has to change the kernel's state first takes a moment.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests that may wait to be sent.
@@ -40,7 +38,6 @@ const AGENT: &str = "millrace-router-agent";
 /// The holder's side at one agent, from connection to connection.
 pub(super) struct HolderContract {
     shared: Arc<Shared>,
-    need: watch::Receiver<Need>,
     /// Where this connection's requests go.
     requests: Option<mpsc::Sender<HoldRequest>>,
 }
@@ -48,7 +45,6 @@ pub(super) struct HolderContract {
 impl HolderContract {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         HolderContract {
-            need: shared.need.subscribe(),
             shared,
             requests: None,
         }
@@ -57,17 +53,16 @@ impl HolderContract {
     pub(super) fn terms(&self) -> Terms {
         let config = &self.shared.config;
         Terms {
-            peer: format!("router-agent {}", config.address),
+            peer: format!("router-agent {}", config.peer.address),
             until: "it holds",
-            answer_within: config.timeouts.connect + ANSWER_TIMEOUT,
+            answer_within: config.peer.timeouts.connect + ANSWER_TIMEOUT,
             no_answer: format!(
                 "connected, but no answer within {ANSWER_TIMEOUT:?}: is it a {AGENT}?"
             ),
             ended: "the agent ended the stream",
             ping_every: PING_INTERVAL,
-            pong_within: PONG_TIMEOUT,
             pong: "pong",
-            backoff: config.backoff,
+            backoff: config.peer.backoff,
         }
     }
 
@@ -79,7 +74,7 @@ impl HolderContract {
         for warning in &mut holding.warnings {
             *warning = printable(warning);
         }
-        let address = &self.shared.config.address;
+        let address = &self.shared.config.peer.address;
         tracing::info!(
             "router-agent {address} ({}): holds, confirmed by {} route look-ups",
             holding.agent_id,
@@ -100,7 +95,7 @@ impl HolderContract {
     /// Takes in what the agent says of its host.
     fn stands(&self, standing: Standing) {
         let shared = &self.shared;
-        let address = &shared.config.address;
+        let address = &shared.config.peer.address;
         match shared.tracker.standing(standing) {
             Change::None => {}
             Change::Troubled(reason) => {
@@ -136,7 +131,7 @@ impl Contract for HolderContract {
             holder_id: config.holder_id.clone(),
             incarnation: config.incarnation.id,
             started_at_ms: config.incarnation.started_at_ms,
-            need: Some(self.need.borrow_and_update().clone()),
+            need: Some(self.shared.config.need.clone()),
         }))
     }
 
@@ -208,38 +203,19 @@ impl Wire for HolderContract {
         self.requests = Some(requests);
         let shared = self.shared.clone();
         Box::pin(async move {
-            let config = &shared.config;
-            let expect = Expect {
-                role: Role::RouterAgent,
-                must_confirm: config.must_confirm,
-            };
             let open = async |channel| {
                 RouterAgentClient::new(channel)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                     .hold(ReceiverStream::new(outbound))
                     .await
             };
-            call(
-                &config.address,
-                &config.security,
-                expect,
-                &config.timeouts,
-                open,
-            )
-            .await
+            call(&shared.config.peer, Role::RouterAgent, open).await
         })
     }
 
     fn send(&mut self, message: HoldRequest) -> bool {
         let sent = self.requests.as_ref().map(|it| it.try_send(message));
         sent.is_some_and(|it| it.is_ok())
-    }
-
-    /// Says what is needed from now on.
-    async fn wants(&mut self) -> HoldRequest {
-        // The sender is in what this side shares: it is never gone.
-        let _ = self.need.changed().await;
-        request(Kind::Need(self.need.borrow_and_update().clone()))
     }
 }
 

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use millrace_proto::v1::Need;
 use millrace_proto::v1::hold_refused::Code;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::status::{HoldStatus, Tracker};
-use crate::transport::{Security, Timeouts};
-use crate::upkeep::{self, Backoff};
+use crate::transport::Security;
+use crate::upkeep::{self, Peer};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::incarnation::Incarnation;
 use millrace_daemon::quiet::Quiet;
@@ -23,26 +22,18 @@ use contract::HolderContract;
 /// What a hold needs to know.
 #[derive(Debug, Clone)]
 pub struct HoldConfig {
-    /// The agent; its name is resolved anew at each attempt.
-    pub address: HostPort,
-    /// Its certificate must confirm the address: the operator has not named it.
-    pub must_confirm: bool,
-    /// How the channel is protected.
-    pub security: Security,
+    /// The agent.
+    pub peer: Peer,
     /// Stable name of this holder.
     pub holder_id: String,
     /// This run of this holder.
     pub incarnation: Incarnation,
     /// What is to be diverted.
     pub need: Need,
-    /// The waits between attempts.
-    pub backoff: Backoff,
-    /// How long the agent may be silent.
-    pub timeouts: Timeouts,
 }
 
 impl HoldConfig {
-    /// The defaults: as those of [`crate::link::LinkConfig`].
+    /// The defaults of [`Peer::new`].
     pub fn new(
         address: HostPort,
         security: Security,
@@ -50,14 +41,10 @@ impl HoldConfig {
         need: Need,
     ) -> Self {
         HoldConfig {
-            address,
-            must_confirm: false,
-            security,
+            peer: Peer::new(address, security),
             holder_id: holder_id.into(),
             incarnation: Incarnation::of_this_process(),
             need,
-            backoff: Backoff::default(),
-            timeouts: Timeouts::default(),
         }
     }
 }
@@ -99,7 +86,6 @@ type OnEvent = Box<dyn Fn(HoldEvent) + Send + Sync>;
 struct Shared {
     config: HoldConfig,
     on_event: OnEvent,
-    need: watch::Sender<Need>,
     tracker: Tracker,
     /// What was wrong at the agent's host.
     said: Quiet<String>,
@@ -116,7 +102,7 @@ pub struct HoldHandle {
 impl std::fmt::Debug for HoldHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HoldHandle")
-            .field("address", &self.shared.config.address)
+            .field("address", &self.shared.config.peer.address)
             .finish_non_exhaustive()
     }
 }
@@ -129,7 +115,6 @@ pub fn spawn(
 ) -> HoldHandle {
     let closed = CancellationToken::new();
     let shared = Arc::new(Shared {
-        need: watch::Sender::new(config.need.clone()),
         config,
         on_event: Box::new(on_event),
         tracker: Tracker::default(),
@@ -158,14 +143,9 @@ impl HoldHandle {
         self.shared.tracker.has_lapsed(now)
     }
 
-    /// Asks for something else from now on.
-    pub fn set_need(&self, need: Need) {
-        self.shared.need.send_replace(need);
-    }
-
     /// The hold as an operator wants to see it.
     pub fn status(&self) -> HoldStatus {
-        self.shared.tracker.status(&self.shared.config.address)
+        self.shared.tracker.status(&self.shared.config.peer.address)
     }
 
     /// Gives the lease up; the agent keeps it for its grace time.

@@ -103,7 +103,6 @@ impl World {
             no_answer: "no answer to Hello".to_owned(),
             ended: "it ended the stream",
             ping_every: SLOWEST,
-            pong_within: Duration::from_secs(20),
             pong: "Pong",
             backoff: Backoff {
                 first: FIRST,
