@@ -226,7 +226,7 @@ pub(crate) enum Ruling {
     /// Send these again.
     Challenge(Vec<Asked>),
     /// Connections may begin again.
-    Release,
+    Resume,
     /// Send nothing any more: so many packets of so many are unanswered.
     Stop(usize, u64),
 }
@@ -344,7 +344,7 @@ impl Silence {
                 }
                 if !most_are {
                     self.state = State::Listening;
-                    return Ruling::Release;
+                    return Ruling::Resume;
                 }
                 if round == 1 && self.lane(kind).loss() > LOSSY {
                     return self.challenge(now, kind, silent, 2);

@@ -17,7 +17,7 @@ pub enum Consent {
 }
 
 /// The cluster, as the shard asks it: several times in each of its rounds, so that no answer may take long.
-pub trait Cluster: Send {
+pub trait ClusterConsent: Send {
     /// Whether this copier may send at this moment.
     fn consent(&self) -> Consent;
 

@@ -14,7 +14,7 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What packets are to leave through.
 #[derive(Clone, Debug)]
-pub enum Way {
+pub enum SendPath {
     /// At the link layer if all targets can be reached so, else the host's routing.
     Auto {
         /// Whether the host's routing may be used though it tracks connections.
@@ -22,7 +22,7 @@ pub enum Way {
     },
     /// The host's routing.
     Routed {
-        /// See [`Way::Auto`].
+        /// See [`SendPath::Auto`].
         tracked: bool,
     },
     /// One device.
@@ -33,7 +33,7 @@ pub enum Way {
 #[derive(Clone, Debug)]
 pub struct OutletConfig {
     /// What they leave through.
-    pub way: Way,
+    pub way: SendPath,
     /// How large they are, and what may wait.
     pub sender: SenderConfig,
     /// The targets' addresses.
@@ -62,9 +62,9 @@ impl Found {
     /// When the kernel cannot be asked.
     fn of(config: &OutletConfig) -> Result<Self, ExitError> {
         Ok(match &config.way {
-            Way::Link(hops) => Self::Link(hops.clone()),
-            Way::Routed { .. } => Self::Routed("-o says so".to_owned()),
-            Way::Auto { .. } => match other_than_ethernet(&config.targets)? {
+            SendPath::Link(hops) => Self::Link(hops.clone()),
+            SendPath::Routed { .. } => Self::Routed("-o says so".to_owned()),
+            SendPath::Auto { .. } => match other_than_ethernet(&config.targets)? {
                 None => Self::Link(NextHopConfig::any_ethernet()),
                 Some(reason) => Self::Routed(reason),
             },
@@ -72,10 +72,10 @@ impl Found {
     }
 
     /// Refuses to send through the kernel's routing on a host that tracks connections.
-    fn refuse_tracked(&self, way: &Way) -> Result<(), ExitError> {
+    fn refuse_tracked(&self, way: &SendPath) -> Result<(), ExitError> {
         match (self, way) {
             (Self::Link(_), _)
-            | (_, Way::Auto { tracked: true } | Way::Routed { tracked: true }) => Ok(()),
+            | (_, SendPath::Auto { tracked: true } | SendPath::Routed { tracked: true }) => Ok(()),
             (Self::Routed(why), _) => conntrack::refuse(why),
         }
     }
@@ -104,7 +104,7 @@ impl Outlet {
                 Ok(Self::Link(socket, hops))
             }
             Found::Routed(why) => {
-                if matches!(config.way, Way::Auto { .. }) {
+                if matches!(config.way, SendPath::Auto { .. }) {
                     tracing::info!("sending through this host's routing: {why}");
                 }
                 Ok(Self::Routed(Sender::raw(&config.sender).map_err(failed)?))

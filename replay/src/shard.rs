@@ -38,7 +38,7 @@ use self::standstill::Standstill;
 use crate::answers::AnswerSource;
 use crate::clock::Clock;
 use crate::commands::Commands;
-use crate::consent::{Cluster, Consent};
+use crate::consent::{ClusterConsent, Consent};
 use crate::inbox::{Inbox, Message};
 use crate::input::Input;
 use crate::leave::{Diverters, Leave};
@@ -81,7 +81,7 @@ pub struct Shard {
     sight: Sight<LinkId>,
     commands: Commands,
     diverters: Box<dyn Diverters>,
-    cluster: Box<dyn Cluster>,
+    cluster: Box<dyn ClusterConsent>,
     inbox: Arc<Inbox>,
     messages: VecDeque<Message>,
     moderation: Moderation,
@@ -123,7 +123,7 @@ pub struct Parts {
     /// Who keeps responses from the real clients.
     pub diverters: Box<dyn Diverters>,
     /// Who else lets it send, and how much.
-    pub cluster: Box<dyn Cluster>,
+    pub cluster: Box<dyn ClusterConsent>,
     /// What the links hand over.
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.

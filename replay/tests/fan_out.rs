@@ -168,15 +168,15 @@ impl Copier {
     fn link(&mut self, id: LinkId, links: u32, to: SocketAddr, claim: Option<ClaimSet>) {
         let address = to.to_string();
         let address = DefaultPort(1).parse_list(&address).unwrap().remove(0);
-        let config = LinkConfig {
+        let mut config = LinkConfig {
             link: id.link,
             links,
             claims: claim.is_some(),
-            backoff: Backoff {
-                first: Duration::from_millis(10),
-                max: Duration::from_millis(100),
-            },
             ..LinkConfig::new(address, Security::Insecure, "copier")
+        };
+        config.peer.backoff = Backoff {
+            first: Duration::from_millis(10),
+            max: Duration::from_millis(100),
         };
         let inbox = self.inbox.clone();
         let handle = link::spawn(config, &Handle::current(), move |event| {

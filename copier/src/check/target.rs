@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_capture::{NextHopConfig, NextHops};
 use millrace_daemon::check::Verdict;
-use millrace_replay::outlet::Way;
+use millrace_replay::outlet::SendPath;
 use millrace_replay::probe::knock::knock;
 use millrace_replay::probe::verdict::Knock;
 
@@ -49,8 +49,8 @@ pub(super) fn route(subject: &Subject) -> Verdict {
         return Verdict::ok("answers are caught on this host");
     }
     let config = match &subject.plan.outlet.way {
-        Way::Link(config) => config.clone(),
-        Way::Auto { .. } | Way::Routed { .. } => NextHopConfig::any_ethernet(),
+        SendPath::Link(config) => config.clone(),
+        SendPath::Auto { .. } | SendPath::Routed { .. } => NextHopConfig::any_ethernet(),
     };
     let hops = match NextHops::start(config.clone()) {
         Ok(hops) => hops,

@@ -8,7 +8,7 @@ use millrace_notation::units;
 use millrace_pilot::guard::Action;
 use millrace_pilot::ramp::Stage;
 use millrace_replay::local;
-use millrace_replay::outlet::Way;
+use millrace_replay::outlet::SendPath;
 
 use crate::options::Options;
 use crate::plan::Plan;
@@ -216,15 +216,15 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
 fn sending(options: &Options, plan: &Plan) -> Vec<String> {
     let past = "past this host's firewall and connection tracking";
     let way = match &plan.outlet.way {
-        Way::Link(hops) => {
+        SendPath::Link(hops) => {
             let device = hops.device.as_deref().unwrap_or_default();
             format!("at the link layer from {device}, {past}")
         }
-        Way::Auto { .. } => format!(
+        SendPath::Auto { .. } => format!(
             "at the link layer, {past}; through its routing if the way to a target leads out of another device than \
              an Ethernet"
         ),
-        Way::Routed { .. } => "through this host's routing, as packets of its own".to_owned(),
+        SendPath::Routed { .. } => "through this host's routing, as packets of its own".to_owned(),
     };
     let order = if plan.engine.gate {
         "each request when the target has answered the one before, after the client's own pause"
@@ -241,13 +241,13 @@ fn sending(options: &Options, plan: &Plan) -> Vec<String> {
 fn answers(options: &Options, plan: &Plan) -> Vec<String> {
     if let Some(local) = &plan.local {
         return vec![match &local.way {
-            local::Way::Tun => "this host catches them itself, in a tun device".to_owned(),
-            local::Way::Shield(_) => {
+            local::CatchBy::Tun => "this host catches them itself, in a tun device".to_owned(),
+            local::CatchBy::Shield(_) => {
                 "this host catches them itself; an nftables table keeps its own TCP \
                                from answering them"
                     .to_owned()
             }
-            local::Way::Pool(_) => {
+            local::CatchBy::Pool(_) => {
                 "this host catches them itself: the network must bring what is sent to \
                              the client pool to it"
                     .to_owned()

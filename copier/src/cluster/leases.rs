@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_pilot::{FleetPlan, Note};
-use millrace_replay::consent::{Cluster, Consent};
+use millrace_replay::consent::{ClusterConsent, Consent};
 
 use super::plan::ClusterPlan;
 use super::share::Claim;
@@ -18,7 +18,7 @@ pub struct Leases {
     pub plan: ClusterPlan,
 }
 
-impl Cluster for Leases {
+impl ClusterConsent for Leases {
     fn consent(&self) -> Consent {
         if !self.share.is_valid() {
             Consent::NoShare

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use millrace_capture::{Device, MacAddress, NextHopConfig, StaticHop};
 use millrace_daemon::exit::ExitError;
 use millrace_notation::address::Mac;
-use millrace_replay::outlet::Way;
+use millrace_replay::outlet::SendPath;
 
 use crate::options::{Options, Output};
 
-pub(super) fn way(options: &Options, local: bool) -> Result<Way, ExitError> {
+pub(super) fn way(options: &Options, local: bool) -> Result<SendPath, ExitError> {
     let sending = &options.sending;
     // What stays on this host is caught by rules of its own.
     let tracked = sending.allow_conntrack || local;
@@ -22,8 +22,8 @@ pub(super) fn way(options: &Options, local: bool) -> Result<Way, ExitError> {
             Some(mapping) => Err(ExitError::usage(format!(
                 "-x {mapping}: MAC addresses are for sending at the link layer: add -o DEVICE"
             ))),
-            None if local || sending.output == Output::Routed => Ok(Way::Routed { tracked }),
-            None => Ok(Way::Auto { tracked }),
+            None if local || sending.output == Output::Routed => Ok(SendPath::Routed { tracked }),
+            None => Ok(SendPath::Auto { tracked }),
         };
     };
     let found = Device::find(device).map_err(|error| ExitError::start(error.to_string()))?;
@@ -46,7 +46,7 @@ pub(super) fn way(options: &Options, local: bool) -> Result<Way, ExitError> {
             fixed.insert(mapping.target.ip(), hop);
         }
     }
-    Ok(Way::Link(NextHopConfig {
+    Ok(SendPath::Link(NextHopConfig {
         fixed,
         ..NextHopConfig::new(device.clone())
     }))

@@ -221,8 +221,8 @@ impl Engine {
         }
         self.sessions.all.sweep();
         self.replicas.all.sweep();
-        if self.ways.release_at() <= now {
-            self.release_waiting(now);
+        if self.ways.resume_at() <= now {
+            self.resume_waiting(now);
         }
     }
 
@@ -236,7 +236,7 @@ impl Engine {
         let next = sessions
             .min(self.replicas.all.next_deadline())
             .min(self.listening.judged_at)
-            .min(self.ways.release_at());
+            .min(self.ways.resume_at());
         // While nothing may be sent, what is ready waits for the bandwidth.
         let next = match self.replicas.first_ready() {
             None => next,
@@ -259,7 +259,7 @@ impl Engine {
         self.ways.set_open(open);
         if open {
             self.path_restored(now, |_| true);
-            self.release_waiting(now);
+            self.resume_waiting(now);
         } else {
             self.forget_silence(now);
         }
@@ -299,7 +299,7 @@ impl Engine {
             if open {
                 state.refused = None;
                 self.end_silence(now, way);
-                self.release_waiting(now);
+                self.resume_waiting(now);
             }
         }
     }

@@ -87,7 +87,7 @@ impl Engine {
             }
         }
         self.listening.judged_at = Time::NEVER;
-        self.release_waiting(now);
+        self.resume_waiting(now);
     }
 
     /// Silence on this way is judged from the beginning, and what was stopped goes on.
@@ -173,7 +173,7 @@ impl Engine {
                         self.replicas.hurry(key);
                     }
                 }
-                Ruling::Release => self.release_waiting(now),
+                Ruling::Resume => self.resume_waiting(now),
                 Ruling::Stop(unanswered, of) => {
                     self.stats.targets_stopped += 1;
                     let silence = TargetSilence {

@@ -10,7 +10,7 @@ use millrace_wire::{Flags, Seq, TcpPacket};
 use super::Engine;
 use super::client_segments::{BorneOut, ClientSegment};
 use super::doubts::BORNE_OUT_AFTER;
-use crate::evidence::{Decision, Waiting, decide, ends, known_end};
+use crate::evidence::{Fate, Waiting, decide, ends, known_end};
 use crate::key::SessionKey;
 use crate::live_view::Said;
 use crate::payload::Payload;
@@ -170,7 +170,7 @@ impl Engine {
         }
         while let Some((waiting, decision)) = self.next_decided(now, key, all) {
             match decision {
-                Decision::Take => {
+                Fate::Take => {
                     if let Some(session) = self.sessions.get_mut(key).filter(|_| waiting.borne_out)
                     {
                         // The live server has sent what it acknowledges, captured or not.
@@ -187,20 +187,15 @@ impl Engine {
                     };
                     self.take_borne_out(now, key, segment, borne_out);
                 }
-                Decision::Drop => self.stats.segments_out_of_window += 1,
-                Decision::Repeated => self.stats.bytes_repeated += waiting.payload_len as u64,
-                Decision::Wait => {}
+                Fate::Drop => self.stats.segments_out_of_window += 1,
+                Fate::Repeated => self.stats.bytes_repeated += waiting.payload_len as u64,
+                Fate::Wait => {}
             }
         }
     }
 
     /// Takes out the first segment that waits no longer.
-    fn next_decided(
-        &mut self,
-        now: Time,
-        key: SessionKey,
-        all: bool,
-    ) -> Option<(Waiting, Decision)> {
+    fn next_decided(&mut self, now: Time, key: SessionKey, all: bool) -> Option<(Waiting, Fate)> {
         let clock = self.clock.now(now);
         let session = self.sessions.get(key)?;
         let queue = self.evidence.waiting(key);
@@ -210,7 +205,7 @@ impl Engine {
         let (index, decision) =
             first.into_iter().chain(last).find_map(|(index, one)| {
                 match decide(session, one, clock, all) {
-                    Decision::Wait => None,
+                    Fate::Wait => None,
                     decision => Some((index, decision)),
                 }
             })?;

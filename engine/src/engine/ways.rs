@@ -64,8 +64,8 @@ impl Engine {
     }
 
     /// Lets go of replicas that were held back.
-    pub(super) fn release_waiting(&mut self, now: Time) {
-        for key in self.ways.release(now) {
+    pub(super) fn resume_waiting(&mut self, now: Time) {
+        for key in self.ways.resume(now) {
             if self.replicas.is_held_back(key) {
                 self.connect(now, key, true);
             }

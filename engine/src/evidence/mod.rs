@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use slotmap::SparseSecondaryMap;
 
 pub(crate) use self::doubts::{DoubtfulReset, Doubts, Greeting};
-pub(crate) use self::waiting::{Decision, Waiting, decide, ends, known_end};
+pub(crate) use self::waiting::{Fate, Waiting, decide, ends, known_end};
 use crate::key::SessionKey;
 use crate::time::Time;
 

@@ -34,7 +34,7 @@ pub(crate) struct Waiting {
 }
 
 /// What becomes of a segment that waits.
-pub(crate) enum Decision {
+pub(crate) enum Fate {
     Wait,
     Take,
     Drop,
@@ -107,7 +107,7 @@ pub(crate) fn ends(header: &TcpHeader) -> bool {
 }
 
 /// What becomes of a segment now; `all` says that nothing else is to come.
-pub(crate) fn decide(session: &Session, one: &Waiting, clock: Time, all: bool) -> Decision {
+pub(crate) fn decide(session: &Session, one: &Waiting, clock: Time, all: bool) -> Fate {
     let is_unsent = session.live.is_unsent(&one.header);
     let is_due = all || one.due() <= clock;
     match session.phase() {
@@ -115,36 +115,36 @@ pub(crate) fn decide(session: &Session, one: &Waiting, clock: Time, all: bool) -
         Phase::Midway(_) => {
             let is_doubted = one.passed_over || is_unsent && !one.likely;
             return match one.borne_out || !is_doubted {
-                true => Decision::Take,
-                false => Decision::Drop,
+                true => Fate::Take,
+                false => Fate::Drop,
             };
         }
         // The live server resets whoever acknowledges what it never sent.
         Phase::Opening => {
             return match (one.borne_out || !is_unsent, is_due) {
-                (true, _) => Decision::Take,
-                (false, true) => Decision::Drop,
-                (false, false) => Decision::Wait,
+                (true, _) => Fate::Take,
+                (false, true) => Fate::Drop,
+                (false, false) => Fate::Wait,
             };
         }
         Phase::Active { .. } => {}
     }
     let Some(offset) = session.stream().offset_of(one.header.seq) else {
-        return Decision::Drop;
+        return Fate::Drop;
     };
     let has = session.stream().len();
     let fin = one.header.flags.has(Flags::FIN);
     if has >= one.end(offset) || fin && session.stream().announced_end().is_some() {
-        return Decision::Repeated;
+        return Fate::Repeated;
     }
     let is_loose = ends(&one.header) && offset > has;
     if one.borne_out || !(is_loose || is_unsent) {
-        return Decision::Take;
+        return Fate::Take;
     }
     match (is_due, one.passed_over || is_unsent && !one.likely) {
-        (true, true) => Decision::Drop,
+        (true, true) => Fate::Drop,
         // The live server's words are not captured.
-        (true, false) => Decision::Take,
-        (false, _) => Decision::Wait,
+        (true, false) => Fate::Take,
+        (false, _) => Fate::Wait,
     }
 }

@@ -31,12 +31,12 @@ impl SubAssign for Load {
 }
 
 /// A session whose load may change.
-pub(crate) struct Changing<'a> {
+pub(crate) struct SessionChange<'a> {
     session: &'a mut Session,
     sum: &'a mut Load,
 }
 
-impl<'a> Changing<'a> {
+impl<'a> SessionChange<'a> {
     /// `sum` is over all sessions, this one included.
     #[inline]
     pub(crate) fn new(session: &'a mut Session, sum: &'a mut Load) -> Self {
@@ -75,7 +75,7 @@ impl<'a> Changing<'a> {
     }
 }
 
-impl Deref for Changing<'_> {
+impl Deref for SessionChange<'_> {
     type Target = Session;
 
     #[inline]
@@ -84,14 +84,14 @@ impl Deref for Changing<'_> {
     }
 }
 
-impl DerefMut for Changing<'_> {
+impl DerefMut for SessionChange<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Session {
         self.session
     }
 }
 
-impl Drop for Changing<'_> {
+impl Drop for SessionChange<'_> {
     #[inline]
     fn drop(&mut self) {
         *self.sum += self.session.load();

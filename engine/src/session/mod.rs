@@ -1,7 +1,7 @@
 //! A session: one client connection that is copied, and its client's stream.
 //!
 //! - [`Midway`]: what is seen of one that is not copied now, until a turn comes from which it can be.
-//! - [`Changing`]: how what it stores is changed.
+//! - [`SessionChange`]: how what it stores is changed.
 
 mod changing;
 mod midway;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millrace_wire::{FourTuple, Seq};
 
-pub(crate) use self::changing::{Changing, Load};
+pub(crate) use self::changing::{Load, SessionChange};
 pub(crate) use self::midway::{Midway, Watch, Watched};
 use crate::config::Config;
 use crate::key::ReplicaKey;

@@ -6,8 +6,8 @@
 //! - [`Ways`]: what is known of the ways to targets and back, and the replicas that wait for theirs.
 
 mod kept;
-mod release;
 mod replicas;
+mod resumption;
 mod sessions;
 mod timed;
 mod ways;

@@ -78,7 +78,7 @@ impl Counts {
 }
 
 /// A replica that may change: counts follow when this is dropped.
-pub(crate) struct Changing<'a> {
+pub(crate) struct ReplicaChange<'a> {
     replica: &'a mut Replica,
     counts: &'a mut Counts,
     before: Stage,
@@ -87,7 +87,7 @@ pub(crate) struct Changing<'a> {
     talk: Option<&'a Talk>,
 }
 
-impl<'a> Changing<'a> {
+impl<'a> ReplicaChange<'a> {
     /// Its conversation, if it plays a script of its own.
     #[inline]
     pub(crate) const fn talk(&self) -> Option<&'a Talk> {
@@ -95,7 +95,7 @@ impl<'a> Changing<'a> {
     }
 }
 
-impl Deref for Changing<'_> {
+impl Deref for ReplicaChange<'_> {
     type Target = Replica;
 
     #[inline]
@@ -104,14 +104,14 @@ impl Deref for Changing<'_> {
     }
 }
 
-impl DerefMut for Changing<'_> {
+impl DerefMut for ReplicaChange<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Replica {
         self.replica
     }
 }
 
-impl Drop for Changing<'_> {
+impl Drop for ReplicaChange<'_> {
     #[inline]
     fn drop(&mut self) {
         let after = self.replica.stage();
@@ -180,7 +180,7 @@ impl Replicas {
 
     /// A replica of which anything may change. Counts are right again when what this gives is dropped.
     #[inline]
-    pub(crate) fn change(&mut self, key: ReplicaKey) -> Option<Changing<'_>> {
+    pub(crate) fn change(&mut self, key: ReplicaKey) -> Option<ReplicaChange<'_>> {
         let replica = self.all.get_mut(key)?;
         let kept = match self.kept.is_empty() {
             true => None,
@@ -190,7 +190,7 @@ impl Replicas {
             true => self.talks.get(key).map(Box::as_ref),
             false => None,
         };
-        Some(Changing {
+        Some(ReplicaChange {
             before: replica.stage(),
             kept: kept.map(|kept| (kept, needs_of(replica, talk))),
             talk,

@@ -9,7 +9,7 @@ use millrace_wire::FourTuple;
 use super::ENTRY_COST;
 use super::timed::{Armed, Timed};
 use crate::key::{ReplicaKey, SessionKey};
-use crate::session::{Changing, Load, Session};
+use crate::session::{Load, Session, SessionChange};
 use crate::time::Time;
 
 /// Memory for each session but for what it stores, in bytes.
@@ -63,9 +63,9 @@ impl Sessions {
 
     /// A session of which anything may change. The sums are right again when what this gives is dropped.
     #[inline]
-    pub(crate) fn change(&mut self, key: SessionKey) -> Option<Changing<'_>> {
+    pub(crate) fn change(&mut self, key: SessionKey) -> Option<SessionChange<'_>> {
         let session = self.all.get_mut(key)?;
-        Some(Changing::new(session, &mut self.load))
+        Some(SessionChange::new(session, &mut self.load))
     }
 
     /// The session that has this four-tuple.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::release::Release;
+use super::resumption::Resumption;
 use crate::config::{ClientKind, Config, Way};
 use crate::key::ReplicaKey;
 use crate::replica::gate::QuietFloor;
@@ -78,7 +78,7 @@ pub(crate) struct Ways {
     all: Vec<WayState>,
     /// Whether answers of targets can reach the engine.
     open: bool,
-    release: Release,
+    resumption: Resumption,
 }
 
 impl Ways {
@@ -96,7 +96,7 @@ impl Ways {
         Self {
             all: vec![way; Way::all(config.services.len()).count()],
             open: false,
-            release: Release::NOTHING,
+            resumption: Resumption::NOTHING,
         }
     }
 
@@ -133,7 +133,7 @@ impl Ways {
     pub(crate) const fn set_open(&mut self, open: bool) {
         self.open = open;
         if !open {
-            self.release = Release::NOTHING;
+            self.resumption = Resumption::NOTHING;
         }
     }
 
@@ -163,7 +163,7 @@ impl Ways {
         held_back: usize,
         is_held_back: impl Fn(ReplicaKey) -> bool,
     ) {
-        let joins = self.release.is_under_way();
+        let joins = self.resumption.is_under_way();
         let Some(way) = self.get_mut(way) else {
             return;
         };
@@ -175,16 +175,16 @@ impl Ways {
     }
 
     /// Those that may begin now, of all that wait.
-    pub(crate) fn release(&mut self, now: Time) -> Vec<ReplicaKey> {
-        self.release = Release::NOTHING;
+    pub(crate) fn resume(&mut self, now: Time) -> Vec<ReplicaKey> {
+        self.resumption = Resumption::NOTHING;
         match self.open {
-            true => self.release.take(now, &mut self.all),
+            true => self.resumption.take(now, &mut self.all),
             false => Vec::new(),
         }
     }
 
     /// When more may begin.
-    pub(crate) const fn release_at(&self) -> Time {
-        self.release.at()
+    pub(crate) const fn resume_at(&self) -> Time {
+        self.resumption.at()
     }
 }

@@ -24,5 +24,5 @@ mod setup;
 mod shield;
 
 pub use answers::Answers;
-pub use plan::{LocalPlan, Wanted, Way};
+pub use plan::{CatchBy, LocalPlan, Wanted};
 pub use setup::Local;

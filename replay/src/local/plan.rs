@@ -25,7 +25,7 @@ pub struct LocalPlan {
     /// The share of them that is used, whatever `-f` says; `None`: just what it says.
     pub share: Option<Share>,
     /// How the answers are caught.
-    pub way: Way,
+    pub way: CatchBy,
     /// The targets.
     pub targets: Vec<SocketAddr>,
     /// Ports of targets whose answers are needed with their payload.
@@ -47,7 +47,7 @@ pub struct Wanted<'a> {
 
 /// How answers are caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum CatchBy {
     /// The targets are on this host: a tun device takes the answers.
     Tun,
     /// The targets are elsewhere, the sources are this host's own addresses: a shield keeps its TCP
@@ -94,7 +94,7 @@ impl LocalPlan {
             return Ok(Self {
                 sources: for_targets(ranges(&nets), &targets),
                 share: None,
-                way: Way::Tun,
+                way: CatchBy::Tun,
                 targets,
                 payload_ports: Vec::new(),
             });
@@ -132,14 +132,14 @@ impl LocalPlan {
             Some(pool) => Self {
                 sources: ranges(pool),
                 share: None,
-                way: Way::Pool(names),
+                way: CatchBy::Pool(names),
                 targets,
                 payload_ports: Vec::new(),
             },
             None => Self {
                 sources: own.into_iter().map(|ip| (ip, ip)).collect(),
                 share: Some(own_share(share)?),
-                way: Way::Shield(names),
+                way: CatchBy::Shield(names),
                 targets,
                 payload_ports: Vec::new(),
             },
@@ -148,7 +148,7 @@ impl LocalPlan {
 
     /// Whether replicas bear addresses that this host's own connections have too.
     pub const fn bears_own_addresses(&self) -> bool {
-        matches!(self.way, Way::Shield(_))
+        matches!(self.way, CatchBy::Shield(_))
     }
 
     /// What this host's own addresses can hold at the same time, in words.

@@ -10,7 +10,7 @@ use millrace_engine::Config;
 use parking_lot::Mutex;
 
 use super::answers::Answers;
-use super::plan::{LocalPlan, Way};
+use super::plan::{CatchBy, LocalPlan};
 use super::shield::{Rule, Shield};
 
 /// Name of the tun device; the number is the first that is free.
@@ -33,7 +33,7 @@ impl Local {
     /// What this host lacks, and what to do about it.
     pub fn set_up(plan: &LocalPlan, engine: &Config) -> Result<(Self, Answers), ExitError> {
         let (kept, taps) = match &plan.way {
-            Way::Tun => {
+            CatchBy::Tun => {
                 let tun = Tun::create(DEVICE).map_err(|error| failed(&error))?;
                 route(&tun, plan)?;
                 let taps = taps(plan, std::slice::from_ref(&tun.name().to_owned()))?;
@@ -44,7 +44,7 @@ impl Local {
                 };
                 (kept, taps)
             }
-            Way::Shield(devices) => {
+            CatchBy::Shield(devices) => {
                 let taps = taps(plan, devices)?;
                 let rules = rules(plan, engine);
                 warn_of_own_connections(&rules);
@@ -59,7 +59,7 @@ impl Local {
                 };
                 (kept, taps)
             }
-            Way::Pool(devices) => (Kept::default(), taps(plan, devices)?),
+            CatchBy::Pool(devices) => (Kept::default(), taps(plan, devices)?),
         };
         let local = Self(Arc::new(kept));
         Ok((local.clone(), Answers::new(taps, local)))

@@ -14,11 +14,11 @@ const TICKS: usize = 8_000;
 
 /// When the next are let go.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Release {
+pub(super) struct Resumption {
     at: Time,
 }
 
-impl Release {
+impl Resumption {
     /// Nobody waits.
     pub(super) const NOTHING: Self = Self { at: Time::NEVER };
 
