@@ -25,6 +25,8 @@ struct Manner {
     prefix: &'static [u8],
     /// Nothing is played before the target has said so many bytes.
     greeting: usize,
+    /// They listen no longer than until the target has said so many bytes.
+    enough: Option<usize>,
     /// They fail at a piece that holds this byte, or panic.
     fails_at: Option<u8>,
     panics: bool,
@@ -64,7 +66,11 @@ struct Speaker {
 
 impl Speaker {
     fn is_greeted(&self) -> bool {
-        self.heard.lock().unwrap()[self.number].len() >= self.manner.greeting
+        self.has_heard() >= self.manner.greeting
+    }
+
+    fn has_heard(&self) -> usize {
+        self.heard.lock().unwrap()[self.number].len()
     }
 
     fn play(&mut self, script: &mut Script<'_>) {
@@ -125,7 +131,8 @@ impl Conversation for Speaker {
     }
 
     fn wants_answers(&self) -> bool {
-        self.manner.listens
+        let enough = self.manner.enough;
+        self.manner.listens && enough.is_none_or(|enough| self.has_heard() < enough)
     }
 }
 
@@ -246,6 +253,39 @@ fn a_script_may_be_longer_than_what_the_client_sent_and_wait_for_a_greeting() {
     let stats = stats(&world);
     assert_eq!((stats.bytes_wanted, stats.bytes_delivered), (42, 42));
     assert_eq!((stats.bytes_captured, stats.replicas_completed), (30, 1));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_a_conversation_has_heard_enough_of_is_acknowledged_by_its_length_alone() {
+    let manner = Manner {
+        listens: true,
+        greeting: 70,
+        enough: Some(70),
+        ..Manner::default()
+    };
+    let (mut world, heard) = world(config(), 1, manner);
+    world.behaviour = Behaviour {
+        greeting: 70,
+        answers: vec![(10, 9000), (30, 9000)],
+        answer_delay: ms(3),
+        ..Behaviour::default()
+    };
+    let talk = [
+        Server(70),
+        says(10),
+        Server(9000),
+        says(20),
+        Server(9000),
+        ClientFin,
+        ServerFin,
+    ];
+    world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+    world.run(secs(60));
+    assert_eq!(world.heard_enough, 1, "it is said once");
+    assert_eq!(heard.lock().unwrap()[0].len(), 70);
+    let stats = stats(&world);
+    assert_eq!((stats.replicas_completed, stats.bytes_delivered), (1, 30));
     world.assert_nothing_left();
 }
 
