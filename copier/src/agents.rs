@@ -11,7 +11,7 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
 use millrace_proto::v1::Need;
-use millrace_replay::leave::{Diverters, Leave};
+use millrace_replay::may_send::{Diverters, MaySend};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::runtime::Handle;
 
@@ -188,18 +188,18 @@ impl Agents {
 }
 
 impl Diverters for Agents {
-    fn leave(&self) -> Leave {
+    fn may_send(&self) -> MaySend {
         let (holds, now) = (self.holds(), BootTime::now());
         if holds.is_empty() && self.0.sought.load(Ordering::Relaxed) {
-            return Leave::NothingNew;
+            return MaySend::NothingNew;
         }
         let standings = holds.iter().map(|hold| Standing::of(hold, now));
         let unsettled = &self.0.unsettled;
-        let leave = judge(standings, unsettled.load(Ordering::Relaxed));
-        if leave == Leave::Full {
+        let may_send = judge(standings, unsettled.load(Ordering::Relaxed));
+        if may_send == MaySend::Everything {
             unsettled.store(false, Ordering::Relaxed);
         }
-        leave
+        may_send
     }
 
     fn keep_all_clients(&self) -> bool {
@@ -231,13 +231,13 @@ impl Standing {
 
 /// What follows from how the named agents stand. A newcomer's host holds none of the open sessions: these do not wait for
 /// its agent, unless it may be another name of a host that has some.
-fn judge(standings: impl Iterator<Item = Standing> + Clone, unsettled: bool) -> Leave {
+fn judge(standings: impl Iterator<Item = Standing> + Clone, unsettled: bool) -> MaySend {
     if standings.clone().all(|it| it == Standing::Holds) {
-        return Leave::Full;
+        return MaySend::Everything;
     }
     match unsettled || standings.clone().any(|it| it == Standing::Lapsed) {
-        true => Leave::Nothing,
-        false => Leave::NothingNew,
+        true => MaySend::Nothing,
+        false => MaySend::NothingNew,
     }
 }
 
@@ -264,20 +264,24 @@ mod tests {
     #[test]
     fn nothing_is_sent_while_one_that_held_does_not() {
         use Standing::{Holds, Lapsed, New};
-        let cases: [(&[Standing], Leave); 7] = [
-            (&[], Leave::Full),
-            (&[Holds, Holds], Leave::Full),
-            (&[Holds, New], Leave::NothingNew),
-            (&[New], Leave::NothingNew),
-            (&[Holds, Lapsed], Leave::Nothing),
-            (&[Lapsed, New], Leave::Nothing),
-            (&[Holds, Lapsed, New], Leave::Nothing),
+        let cases: [(&[Standing], MaySend); 7] = [
+            (&[], MaySend::Everything),
+            (&[Holds, Holds], MaySend::Everything),
+            (&[Holds, New], MaySend::NothingNew),
+            (&[New], MaySend::NothingNew),
+            (&[Holds, Lapsed], MaySend::Nothing),
+            (&[Lapsed, New], MaySend::Nothing),
+            (&[Holds, Lapsed, New], MaySend::Nothing),
         ];
-        for (standings, leave) in cases {
+        for (standings, expected) in cases {
             let judged = |unsettled| judge(standings.iter().copied(), unsettled);
-            assert_eq!(judged(false), leave, "{standings:?}");
+            assert_eq!(judged(false), expected, "{standings:?}");
             let all = standings.iter().all(|it| *it == Holds);
-            let strict = if all { Leave::Full } else { Leave::Nothing };
+            let strict = if all {
+                MaySend::Everything
+            } else {
+                MaySend::Nothing
+            };
             assert_eq!(judged(true), strict, "{standings:?}, unsettled");
         }
     }
@@ -320,7 +324,11 @@ mod tests {
         let named = DefaultPort(1).parse_list("198.18.2.20").unwrap();
         assert!(agents.set(&named, &named, false).is_err());
         assert!(agents.set(&[], &[], true).is_err());
-        assert_eq!(agents.leave(), Leave::Full, "nothing was changed");
+        assert_eq!(
+            agents.may_send(),
+            MaySend::Everything,
+            "nothing was changed"
+        );
         assert!(agents.is_unguarded());
         assert!(agents.set(&[], &[], false).is_ok());
     }
@@ -339,10 +347,10 @@ mod tests {
         let line = "millrace-copier -x 80-198.18.2.20:8080 -s h --insecure -i lo";
         let agents = agents(&Options::parse_from(line.split_whitespace()));
         agents.set(&[], &[], false).unwrap();
-        assert_eq!(agents.leave(), Leave::Full);
+        assert_eq!(agents.may_send(), MaySend::Everything);
         assert!(agents.is_unguarded());
         agents.set(&[], &[], true).unwrap();
-        assert_eq!(agents.leave(), Leave::NothingNew);
+        assert_eq!(agents.may_send(), MaySend::NothingNew);
         assert!(!agents.is_unguarded() && agents.keep_all_clients());
     }
 }

@@ -107,7 +107,8 @@ fn privileges(_: &Options) -> Verdict {
 
 fn memory(options: &Options) -> Verdict {
     let devices = options.devices.len().max(1) as u64;
-    let buffers = (u64::from(options.buffer_mb) << 20) * devices;
+    // All that may be taken: see `rings`.
+    let buffers = (u64::from(options.buffer_mb) << 22) * devices;
     host::memory(buffers, "the capture buffers (-B)")
 }
 

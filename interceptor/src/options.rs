@@ -96,7 +96,8 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000_000))]
     pub max_flows: u32,
 
-    /// Capture buffer of each device, in MB.
+    /// Capture buffer of each device for headers, in MB. Three times as much more is taken as needed for answers with
+    /// their payload, which protocol modules of copiers ask for.
     #[arg(short = 'B', long = "buffer", value_name = "MB", default_value_t = 16,
           value_parser = RangedU64ValueParser::<u32>::new().range(1..=1024))]
     pub buffer_mb: u32,

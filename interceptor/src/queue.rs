@@ -69,6 +69,8 @@ struct Inner {
     /// Bytes of these beyond their heads.
     extra: usize,
     dropped: u64,
+    /// Of queues that were open before.
+    before: QueueStatistics,
     statistics: QueueStatistics,
 }
 
@@ -88,17 +90,26 @@ impl Heads {
         inner.extra = 0;
     }
 
-    /// Says whether packets are wanted whole. The queue is opened anew for it, at its next packet; what waits in it then is
-    /// dropped, and repeated by the targets.
-    pub fn set_whole(&self, whole: bool) {
-        self.whole.store(whole, Ordering::Relaxed);
+    /// Has packets handed over whole from now on, for as long as the process runs. The queue is opened anew for it, at its
+    /// next packet; what waits in it then is dropped, and repeated by the targets.
+    pub fn want_whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
+    /// Another queue follows.
+    fn reopened(&self) {
+        let mut inner = self.lock();
+        let last = std::mem::take(&mut inner.statistics);
+        inner.before.received += last.received;
+        inner.before.overruns += last.overruns;
     }
 
     /// Packets read, and packets that were lost on the way here.
     pub fn counts(&self) -> (u64, u64) {
         let inner = self.lock();
-        let statistics = inner.statistics;
-        (statistics.received, statistics.overruns + inner.dropped)
+        let (before, now) = (inner.before, inner.statistics);
+        let lost = before.overruns + now.overruns + inner.dropped;
+        (before.received + now.received, lost)
     }
 
     fn push(&self, head: Head, statistics: QueueStatistics) -> bool {
@@ -141,6 +152,7 @@ fn read(mut queue: PacketQueue, pass: Option<&ClientPool>, heads: &Heads, waker:
         if whole != queue.is_whole() {
             let number = queue.number();
             drop(queue);
+            heads.reopened();
             queue = open(number, whole);
         }
         let mut head = None;
@@ -155,6 +167,7 @@ fn read(mut queue: PacketQueue, pass: Option<&ClientPool>, heads: &Heads, waker:
             tracing::error!("{error}; opening the queue again");
             let number = queue.number();
             drop(queue);
+            heads.reopened();
             std::thread::sleep(PAUSE);
             queue = open(number, whole);
             continue;
@@ -178,13 +191,16 @@ fn passes(decoder: &mut Decoder, pass: Option<&ClientPool>, packet: &QueuedPacke
 }
 
 fn open(number: u16, whole: bool) -> PacketQueue {
+    let mut is_said = false;
     loop {
         match PacketQueue::open(number, whole) {
             Ok(queue) => return queue,
+            Err(error) if is_said => tracing::debug!("{error}"),
             Err(error) => {
-                tracing::debug!("{error}");
-                std::thread::sleep(PAUSE);
+                tracing::error!("no answers are taken in until the queue can be opened: {error}");
+                is_said = true;
             }
         }
+        std::thread::sleep(PAUSE);
     }
 }

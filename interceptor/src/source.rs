@@ -88,7 +88,9 @@ impl Source {
                     tracing::warn!("answers come without their payload: {error}");
                 }
             }
-            Self::Queue(heads, _) => heads.set_whole(!ports.is_empty()),
+            Self::Queue(heads, _) if !ports.is_empty() => heads.want_whole(),
+            // To have heads again it would lose packets.
+            Self::Queue(..) => {}
         }
     }
 

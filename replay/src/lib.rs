@@ -16,7 +16,7 @@
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over links, of this engine's flows.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
 //! - [`pressure`]: what is given up first when there is too much.
-//! - [`leave`] and [`consent`]: whom the shard asks before it sends: router-agents, and the cluster.
+//! - [`may_send`] and [`consent`]: whom the shard asks before it sends: router-agents, and the cluster.
 //! - [`commands`]: what operators ask for. [`snapshot`]: what the shard shows of itself.
 
 pub mod answers;
@@ -27,8 +27,8 @@ pub mod consent;
 pub mod inbox;
 pub mod input;
 pub mod intake;
-pub mod leave;
 pub mod local;
+pub mod may_send;
 pub mod moderation;
 pub mod outlet;
 pub mod pressure;

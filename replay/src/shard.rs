@@ -41,7 +41,7 @@ use crate::commands::Commands;
 use crate::consent::{ClusterConsent, Consent};
 use crate::inbox::{Inbox, Message};
 use crate::input::Input;
-use crate::leave::{Diverters, Leave};
+use crate::may_send::{Diverters, MaySend};
 use crate::moderation::Moderation;
 use crate::pressure::Governor;
 use crate::probe::Prober;
@@ -72,7 +72,7 @@ pub struct Shard {
     sender: Sender,
     routes: Routes,
     /// Whether responses are kept from the real clients.
-    leave: Leave,
+    may_send: MaySend,
     unreadable: Quiet<InterceptorId>,
     /// Conversations that could not go on.
     failures: Quiet<()>,
@@ -166,7 +166,7 @@ impl Shard {
             builder: PacketBuilder::new(),
             sender: parts.sender,
             routes: Routes::default(),
-            leave: Leave::default(),
+            may_send: MaySend::default(),
             unreadable: Quiet::default(),
             failures: Quiet::default(),
             prober,
@@ -220,7 +220,7 @@ impl Shard {
             let captured = self.capture();
             self.take_messages();
             let now = self.clock.now();
-            let diverted = self.leave == Leave::Full;
+            let diverted = self.may_send == MaySend::Everything;
             let answered = self.answers.take(now, &mut self.engine, diverted);
             // Without answers, or sources of its own, nothing can be finished.
             if self.answers.is_lost() || self.cluster.has_lost_share() {
@@ -232,7 +232,7 @@ impl Shard {
             let guarded = self.diverters.keep_all_clients();
             self.prober
                 .advance(now, &mut self.engine, &mut self.routes, guarded);
-            self.ask_leave(now);
+            self.ask_may_send(now);
             let unsent = self.put_out(now);
             self.flush();
             self.steer();
@@ -255,29 +255,29 @@ impl Shard {
 
     /// Unless responses are kept from the real clients, nothing begins; once they are not any more,
     /// nothing is sent.
-    fn ask_leave(&mut self, now: Time) {
+    fn ask_may_send(&mut self, now: Time) {
         self.obey_plan_first();
         // Before it is asked whether anything may be sent: what is vouched for is not vouched for later.
         let (time, at) = (Instant::now(), BootTime::now());
         let consent = self.cluster.consent();
-        let leave = if self.routes.is_unsafe() {
-            Leave::Nothing
+        let may_send = if self.routes.is_unsafe() {
+            MaySend::Nothing
         } else {
-            self.leave_to_send()
+            self.may_send_now()
         };
         self.engine.listen(now, self.routes.are_all_up());
-        if std::mem::replace(&mut self.leave, leave) != leave {
-            self.routes.set_diverted(leave == Leave::Full);
+        if std::mem::replace(&mut self.may_send, may_send) != may_send {
+            self.routes.set_diverted(may_send == MaySend::Everything);
             self.engine.set_open(now, self.routes.is_open());
         }
-        self.standstill.tell(time, at, leave, consent);
+        self.standstill.tell(time, at, may_send, consent);
     }
 
     /// Whether those who divert, and the cluster, let this copier send at this moment.
-    fn leave_to_send(&self) -> Leave {
+    fn may_send_now(&self) -> MaySend {
         match self.cluster.consent() {
-            Consent::Given => self.diverters.leave(),
-            Consent::NoShare | Consent::NoPlan => Leave::Nothing,
+            Consent::Given => self.diverters.may_send(),
+            Consent::NoShare | Consent::NoPlan => MaySend::Nothing,
         }
     }
 
@@ -316,7 +316,7 @@ impl Shard {
             fds.push(self.waker.as_fd());
         }
         let longest = rest.map_or(longest, |rest| rest.min(longest));
-        let pause = pause(timer.min(longest), self.leave);
+        let pause = pause(timer.min(longest), self.may_send);
         match wait(&fds, Some(pause)) {
             Ok(readiness) => {
                 if let Some(captured) = captured.filter(|_| readiness.is_ready(0)) {
@@ -391,10 +391,10 @@ impl Shard {
 }
 
 /// What is due while nothing may be sent stays due: it is no reason to stay awake.
-fn pause(timer: Duration, leave: Leave) -> Duration {
-    match leave {
-        Leave::Nothing => timer.max(RETRY_SLEEP),
-        Leave::NothingNew | Leave::Full => timer,
+fn pause(timer: Duration, may_send: MaySend) -> Duration {
+    match may_send {
+        MaySend::Nothing => timer.max(RETRY_SLEEP),
+        MaySend::NothingNew | MaySend::Everything => timer,
     }
 }
 
@@ -404,8 +404,8 @@ mod tests {
 
     #[test]
     fn what_may_not_be_sent_keeps_nobody_awake() {
-        assert_eq!(pause(Duration::ZERO, Leave::Full), Duration::ZERO);
-        assert_eq!(pause(Duration::ZERO, Leave::Nothing), RETRY_SLEEP);
-        assert_eq!(pause(LONGEST_SLEEP, Leave::Nothing), LONGEST_SLEEP);
+        assert_eq!(pause(Duration::ZERO, MaySend::Everything), Duration::ZERO);
+        assert_eq!(pause(Duration::ZERO, MaySend::Nothing), RETRY_SLEEP);
+        assert_eq!(pause(LONGEST_SLEEP, MaySend::Nothing), LONGEST_SLEEP);
     }
 }

@@ -152,6 +152,14 @@ fn refuse(words: &[String]) -> Result<(), ExitError> {
                 "{word} behind --: the files stand before it, and each of their services is foretold"
             )));
         }
+        if ["--protocol", "--accounts-file"]
+            .iter()
+            .any(|it| word.starts_with(it))
+        {
+            return Err(ExitError::usage(format!(
+                "{word} behind --: what a protocol module makes of a recording cannot be foretold"
+            )));
+        }
         if ["--tunnels", "--vxlan-ports"]
             .iter()
             .any(|it| word.starts_with(it))

@@ -1,5 +1,7 @@
 //! Protocol modules: for which live ports, and with which accounts at the target.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -17,7 +19,7 @@ pub struct ProtocolOptions {
 
     /// Names and passwords at the target, for --protocol: a file with USER@PASSWORD on each line, which not everybody
     /// may read.
-    #[arg(long, value_name = "FILE", requires = "protocols")]
+    #[arg(long, value_name = "FILE")]
     pub accounts_file: Option<PathBuf>,
 }
 
@@ -37,7 +39,7 @@ impl FromStr for PortProtocol {
         let (port, name) = text.split_once('=').ok_or("it is not PORT=NAME")?;
         let port = port.parse().ok().filter(|port| *port != 0);
         Ok(Self {
-            port: port.ok_or("the port is none")?,
+            port: port.ok_or("the port must be 1 to 65535")?,
             kind: name.parse().map_err(|error| format!("{error}"))?,
         })
     }
@@ -59,13 +61,16 @@ impl ProtocolOptions {
 }
 
 fn read_secret(path: &Path) -> std::io::Result<String> {
-    let mode = std::fs::metadata(path)?.permissions().mode();
+    let mut file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
     if mode & 0o007 != 0 {
         return Err(std::io::Error::other(
             "everybody on this host may read or change it: chmod 640, or 600",
         ));
     }
-    std::fs::read_to_string(path)
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -20,8 +20,13 @@ impl Protocols {
     /// Finds the services of the ports that are named.
     ///
     /// # Errors
-    /// No service has the port, two modules want it, or the accounts cannot be read.
+    /// No service has the port, two modules want it, or the accounts cannot be read, or are for nobody.
     pub(super) fn new(options: &ProtocolOptions, services: &[Service]) -> Result<Self, ExitError> {
+        if options.protocols.is_empty() && options.accounts_file.is_some() {
+            return Err(ExitError::usage(
+                "--accounts-file: no module uses it; name one with --protocol, or leave it out",
+            ));
+        }
         let mut of_services: Vec<(usize, Kind)> = Vec::new();
         for protocol in &options.protocols {
             let (port, kind) = (protocol.port, protocol.kind);
@@ -40,9 +45,16 @@ impl Protocols {
             }
             of_services.extend(its.into_iter().map(|place| (place, kind)));
         }
+        let accounts = Arc::new(options.accounts()?);
+        if let Some((_, kind)) = of_services.first().filter(|_| accounts.is_empty()) {
+            return Err(ExitError::usage(format!(
+                "--protocol: {kind} needs an account at the target in --accounts-file; without one its sessions are copied as \
+                 well without the module"
+            )));
+        }
         Ok(Self {
             of_services,
-            accounts: Arc::new(options.accounts()?),
+            accounts,
         })
     }
 

@@ -113,7 +113,10 @@ impl Engine {
         match decision {
             Decision::Copied(copies) => {
                 let service = self.sessions.get(key).map_or(0, |session| session.service);
-                let plain = u64::from(self.plain_copies(service, copies));
+                let plain = match self.has_protocol(service) {
+                    true => 0,
+                    false => u64::from(copies),
+                };
                 if let Some(mut session) = self.sessions.change(key) {
                     *session.phase_mut() = Phase::Active { copies, busy: 0 };
                     // What came with the SYN.

@@ -451,7 +451,7 @@ impl Engine {
             u64::from(offset == 0 && accepted.new > 0 && is_tls(bytes));
         self.stats.bytes_captured += accepted.new;
         drop(session);
-        let plain = self.plain_copies(service, copies);
+        let plain = self.plain_copies(key, service, copies);
         self.stats.bytes_wanted += accepted.new * u64::from(plain);
         self.stats.bytes_missing += accepted.missing;
         self.stats.bytes_repeated += accepted.repeated;

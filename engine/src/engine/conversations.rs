@@ -43,12 +43,21 @@ impl Engine {
         }
     }
 
-    /// So many of a session's copies get its client's bytes as they are: what else is wanted, scripts say.
-    pub(super) fn plain_copies(&self, service: u16, copies: u16) -> u16 {
-        match self.protocols.get(usize::from(service)) {
-            Some(Some(_)) => 0,
-            Some(None) | None => copies,
+    /// Whether a module plays the replicas of this service.
+    pub(super) fn has_protocol(&self, service: u16) -> bool {
+        matches!(self.protocols.get(usize::from(service)), Some(Some(_)))
+    }
+
+    /// So many of a session's copies are to get its client's bytes as they are. What conversations play, scripts say; where
+    /// one has failed, or could not begin, it is these bytes that its target lacks.
+    pub(super) fn plain_copies(&self, key: SessionKey, service: u16, copies: u16) -> u16 {
+        if !self.has_protocol(service) {
+            return copies;
         }
+        let replicas = self.replicas.siblings(self.sessions.first_replica(key));
+        let played = replicas
+            .filter(|(key, replica)| !replica.is_lingering() && self.replicas.talk(*key).is_some());
+        copies.saturating_sub(u16::try_from(played.count()).unwrap_or(u16::MAX))
     }
 
     /// Tells the conversations about a session what its client has sent since.
@@ -166,6 +175,7 @@ impl Engine {
         let Some(failure) = heard.failure else {
             return true;
         };
+        self.stats.bytes_wanted += self.unheard(key);
         self.events.push_back(Event::ConversationFailed {
             key,
             reason: failure.0,
@@ -174,6 +184,16 @@ impl Engine {
             replica.abort(cx, AbortReason::Protocol);
         });
         false
+    }
+
+    /// Bytes of the client that a conversation has not heard.
+    fn unheard(&self, key: ReplicaKey) -> u64 {
+        let replica = self.replicas.get(key);
+        let session = replica.and_then(|replica| self.sessions.get(replica.session));
+        let heard = self.replicas.talk(key).map(|talk| talk.needs().stream);
+        let sent = session.map(|session| session.stream().len());
+        sent.zip(heard)
+            .map_or(0, |(sent, heard)| sent.saturating_sub(heard))
     }
 
     /// Frees what the target has taken of a replica's script.

@@ -124,6 +124,10 @@ impl Talk {
             heard.join(self.speak(now, pool, |conversation, script| {
                 conversation.on_client(&piece, turn, script)
             }));
+            if heard.failure.is_some() {
+                // What it could not stand reaches the target no more than what follows.
+                self.needs.stream = from;
+            }
         }
         let end = stream.end().filter(|_| heard.failure.is_none());
         if let Some(end) = end.filter(|_| !std::mem::replace(&mut self.heard_end, true)) {

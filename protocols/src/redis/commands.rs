@@ -51,8 +51,14 @@ impl Place {
         let (user, password) = match words.len() {
             2 if is(0, b"AUTH") => (None, 1),
             3 if is(0, b"AUTH") => (Some(1), 2),
-            // HELLO protover AUTH name password
-            5.. if is(0, b"HELLO") && is(2, b"AUTH") => (Some(3), 4),
+            // HELLO protover [AUTH name password] [SETNAME name]
+            len if is(0, b"HELLO") => {
+                let auth = if is(2, b"SETNAME") { 4 } else { 2 };
+                (
+                    Some(auth + 1),
+                    Some(auth + 2).filter(|at| is(auth, b"AUTH") && *at < len)?,
+                )
+            }
             _ => return None,
         };
         Some(Self { user, password })
@@ -180,6 +186,8 @@ impl Commands {
                     None if line.get(1) == Some(&b'-') => Next::Command,
                     None => return Err(Failure("a command has no length".to_owned())),
                 },
+                // Quotes make words of their own; who types them logs in by hand.
+                _ if line.iter().any(|byte| matches!(byte, b'"' | b'\'')) => Next::Command,
                 _ => {
                     let words = line.split(u8::is_ascii_whitespace);
                     let words = words.filter(|word| !word.is_empty());
@@ -251,6 +259,13 @@ fn may_log_in(name: &[u8]) -> bool {
 }
 
 impl Command {
+    /// Whether it is a HELLO, which not every server knows.
+    pub(super) fn is_hello(&self) -> bool {
+        self.words
+            .first()
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"HELLO"))
+    }
+
     /// The command with the password that its name has at the target, if it has one there.
     pub(super) fn with_passwords_of(mut self, accounts: &Accounts) -> Vec<u8> {
         let user = match self.place.user {
@@ -328,7 +343,16 @@ mod tests {
                 command(&["HELLO", "3", "AUTH", "app", "live", "SETNAME", "x"]),
                 command(&["HELLO", "3", "AUTH", "app", "two words", "SETNAME", "x"]),
             ),
+            (
+                command(&["HELLO", "3", "SETNAME", "x", "AUTH", "app", "live"]),
+                command(&["HELLO", "3", "SETNAME", "x", "AUTH", "app", "two words"]),
+            ),
             (command(&["HELLO", "3"]), command(&["HELLO", "3"])),
+            (
+                command(&["HELLO", "3", "AUTH", "app"]),
+                command(&["HELLO", "3", "AUTH", "app"]),
+            ),
+            ("AUTH \"a b\"\r\n".to_owned(), "AUTH \"a b\"\r\n".to_owned()),
             (command(&["AUTH"]), command(&["AUTH"])),
         ] {
             assert_eq!(played([said.as_bytes()]), Ok(plays), "{said:?}");

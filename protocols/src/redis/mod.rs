@@ -1,9 +1,9 @@
 //! Redis: log-ins with the password that the target wants.
 //!
 //! A client logs in with `AUTH` or `HELLO ... AUTH`; the name's password at the target stands in place of the live one.
-//! All else is played as the client sent it. A replica whose log-in the target refuses ends. One that begins in the
-//! middle of a session logs in first, as the default user, where that has a password; the database is the first one
-//! then, since an earlier `SELECT` is not known.
+//! All else is played as the client sent it. Where a session's first command is a log-in and the target refuses it, the
+//! replica ends. A replica that begins in the middle of a session logs in first, as the default user, where that has a
+//! password; the database is the first one then, since an earlier `SELECT` is not known.
 //!
 //! - `commands`: finds the log-ins in what a client sends.
 //! - `reply`: whether the target has refused one.
@@ -13,9 +13,8 @@ mod reply;
 
 use std::sync::Arc;
 
-use millrace_engine::protocol::{
-    Beginning, ClientEnd, Conversation, Failure, Protocol, Script, Turn,
-};
+use millrace_engine::protocol::ClientEnd;
+use millrace_engine::protocol::{Beginning, Conversation, Failure, Protocol, Script, Turn};
 
 use self::commands::{Commands, Part};
 use self::reply::{Reply, Verdict};
@@ -23,9 +22,6 @@ use crate::accounts::Accounts;
 
 /// Whom `AUTH` without a name means (<https://redis.io/docs/latest/commands/auth/>).
 const DEFAULT_USER: &str = "default";
-/// Bytes that may wait for the answer to a log-in that stands before them.
-const MOST_HELD: usize = 1 << 20;
-
 /// The module.
 #[derive(Debug)]
 pub struct Redis {
@@ -44,7 +40,7 @@ impl Protocol for Redis {
         let default = self.accounts.password(DEFAULT_USER);
         let prologue = default.filter(|_| beginning == Beginning::Turn);
         let login = match (prologue, self.accounts.is_empty()) {
-            (Some(password), _) => Login::First(commands::auth(password)),
+            (Some(password), _) => Login::ToSend(commands::auth(password)),
             // Nothing is replaced, and whether the target takes the live password shows as it does without a module.
             (None, true) => Login::Over,
             (None, false) if beginning == Beginning::Connection => Login::Expected,
@@ -54,7 +50,6 @@ impl Protocol for Redis {
             accounts: self.accounts.clone(),
             commands: Commands::default(),
             login,
-            held: Held::default(),
         }))
     }
 }
@@ -65,21 +60,11 @@ enum Login {
     /// The client's first command will show whether there is one.
     Expected,
     /// This goes first, before all that the client says.
-    First(Vec<u8>),
-    /// It was sent first; what the client says is held until the target has answered.
-    Before(Reply),
-    /// The client's own was sent; what the client says goes on meanwhile.
-    Within(Reply),
+    ToSend(Vec<u8>),
+    /// It was sent, and what the client says goes on meanwhile: without a log-in the target refuses that.
+    Sent(Reply),
     /// The target is not listened to any more.
     Over,
-}
-
-/// What the client said while a log-in that stands before it was not answered.
-#[derive(Debug, Default)]
-struct Held {
-    pieces: Vec<(Option<Turn>, Vec<u8>)>,
-    bytes: usize,
-    end: Option<(ClientEnd, Option<Turn>)>,
 }
 
 /// One replica.
@@ -87,7 +72,6 @@ struct Player {
     accounts: Arc<Accounts>,
     commands: Commands,
     login: Login,
-    held: Held,
 }
 
 impl Player {
@@ -113,23 +97,12 @@ impl Player {
                 }
                 Part::Login(command) => {
                     if is_first {
-                        *login = Login::Within(Reply::default());
+                        *login = Login::Sent(Reply::new(command.is_hello()));
                     }
                     script.play(&command.with_passwords_of(accounts));
                 }
             }
         })
-    }
-
-    fn hear(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
-        let (Login::Before(reply) | Login::Within(reply)) = &mut self.login else {
-            return Ok(false);
-        };
-        match reply.hear(bytes) {
-            Verdict::Unknown => Ok(false),
-            Verdict::Accepted => Ok(true),
-            Verdict::Refused(why) => Err(Failure(format!("the target refuses the log-in: {why}"))),
-        }
     }
 }
 
@@ -140,17 +113,15 @@ impl Conversation for Player {
         turn: Option<Turn>,
         script: &mut Script<'_>,
     ) -> Result<(), Failure> {
-        if let Login::First(command) = &self.login {
+        if let Login::ToSend(command) = &self.login {
+            // A turn is seldom anything but the beginning of a command, and what is none must not be taken for one.
+            if bytes.first() != Some(&b'*') {
+                return Err(Failure("it was picked up within a command".to_owned()));
+            }
             script.play(command);
-            self.login = Login::Before(Reply::default());
-        }
-        if let Login::Before(_) = self.login {
-            self.held.bytes += bytes.len();
-            self.held.pieces.push((turn, bytes.to_vec()));
-            return match self.held.bytes > MOST_HELD {
-                true => Err(Failure("the target does not answer the log-in".to_owned())),
-                false => Ok(()),
-            };
+            self.login = Login::Sent(Reply::new(false));
+            // The answer to that log-in is none that the live server gave.
+            return self.play(bytes, turn.map(Turn::answered), script);
         }
         self.play(bytes, turn, script)
     }
@@ -161,10 +132,6 @@ impl Conversation for Player {
         turn: Option<Turn>,
         script: &mut Script<'_>,
     ) -> Result<(), Failure> {
-        if let Login::Before(_) = self.login {
-            self.held.end = Some((end, turn));
-            return Ok(());
-        }
         script.play(&self.commands.rest());
         if let Some(turn) = turn {
             script.turn(turn);
@@ -173,20 +140,20 @@ impl Conversation for Player {
         Ok(())
     }
 
-    fn on_target(&mut self, bytes: &[u8], script: &mut Script<'_>) -> Result<(), Failure> {
-        if !self.hear(bytes)? {
+    fn on_target(&mut self, bytes: &[u8], _: &mut Script<'_>) -> Result<(), Failure> {
+        let Login::Sent(reply) = &mut self.login else {
             return Ok(());
+        };
+        match reply.hear(bytes) {
+            Verdict::Unknown => {}
+            Verdict::Accepted => self.login = Login::Over,
+            // Clients fall back to AUTH where a server does not know HELLO.
+            Verdict::NoHello => self.login = Login::Expected,
+            Verdict::Refused(why) => {
+                return Err(Failure(format!("the target refuses the log-in: {why}")));
+            }
         }
-        self.login = Login::Over;
-        let held = std::mem::take(&mut self.held);
-        for (turn, bytes) in held.pieces {
-            // The answer to the log-in is none that the live server gave.
-            self.play(&bytes, turn.map(Turn::answered), script)?;
-        }
-        match held.end {
-            Some((end, turn)) => self.on_client_end(end, turn, script),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn wants_answers(&self) -> bool {

@@ -1,15 +1,18 @@
-//! The target's answer to a log-in: the first line of it says enough.
+//! The target's answer to a log-in: the first word of it says enough.
 //!
 //! `+OK` answers `AUTH`; a map or an array, of which the first octet suffices, answers `HELLO`; `-WRONGPASS ...` and other
-//! errors begin with a minus sign (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+//! errors begin with a minus sign (<https://redis.io/docs/latest/develop/reference/protocol-spec/>). What follows the first
+//! word of an error may repeat the password, and is not looked at.
 
-/// Bytes of a refusal that are shown.
-const MOST_SHOWN: usize = 100;
+/// The longest first word of an error that is shown.
+const MOST_SHOWN: usize = 20;
 
 /// What has come of an answer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reply {
-    error: Option<Vec<u8>>,
+    /// To HELLO, which not every server knows.
+    to_hello: bool,
+    error: Option<String>,
 }
 
 /// What it says.
@@ -19,40 +22,41 @@ pub(super) enum Verdict {
     Unknown,
     /// The log-in is done.
     Accepted,
-    /// It is not, in the target's words.
+    /// The server does not know HELLO, or not so.
+    NoHello,
+    /// The log-in is not done: the kind of error.
     Refused(String),
 }
 
 impl Reply {
+    pub(super) const fn new(to_hello: bool) -> Self {
+        Self {
+            to_hello,
+            error: None,
+        }
+    }
+
     /// The target sent these bytes, next to those before.
     pub(super) fn hear(&mut self, bytes: &[u8]) -> Verdict {
-        let mut bytes = bytes;
-        let error = match &mut self.error {
-            Some(error) => error,
-            None => match bytes.split_first() {
+        let mut bytes = bytes.iter();
+        if self.error.is_none() {
+            match bytes.next() {
                 None => return Verdict::Unknown,
-                Some((b'-', rest)) => {
-                    bytes = rest;
-                    self.error.get_or_insert_default()
-                }
+                Some(b'-') => self.error = Some(String::new()),
                 Some(_) => return Verdict::Accepted,
-            },
-        };
-        let line_end = bytes
-            .iter()
-            .position(|byte| *byte == b'\r' || *byte == b'\n');
-        error.extend_from_slice(
-            bytes
-                .get(..line_end.unwrap_or(bytes.len()))
-                .unwrap_or(bytes),
-        );
-        if line_end.is_none() && error.len() < MOST_SHOWN {
-            return Verdict::Unknown;
+            }
         }
-        error.truncate(MOST_SHOWN);
-        let text = String::from_utf8_lossy(error);
-        let is_printable = |c: char| c == ' ' || c.is_ascii_graphic();
-        Verdict::Refused(text.chars().filter(|c| is_printable(*c)).collect())
+        let error = self.error.get_or_insert_default();
+        for byte in bytes {
+            if !byte.is_ascii_uppercase() || error.len() >= MOST_SHOWN {
+                return match self.to_hello && error != "WRONGPASS" {
+                    true => Verdict::NoHello,
+                    false => Verdict::Refused(std::mem::take(error)),
+                };
+            }
+            error.push(char::from(*byte));
+        }
+        Verdict::Unknown
     }
 }
 
@@ -60,25 +64,36 @@ impl Reply {
 mod tests {
     use super::*;
 
+    fn refused(word: &str) -> Verdict {
+        Verdict::Refused(word.to_owned())
+    }
+
     #[test]
-    fn the_first_octet_says_whether_a_login_is_done_and_its_line_why_not() {
-        assert_eq!(Reply::default().hear(b"+OK\r\n"), Verdict::Accepted);
-        assert_eq!(Reply::default().hear(b"%7\r\n"), Verdict::Accepted);
-        let mut reply = Reply::default();
+    fn the_first_octet_says_whether_a_login_is_done_and_a_word_why_not() {
+        let hear = |bytes: &[u8]| Reply::new(false).hear(bytes);
+        assert_eq!(hear(b"+OK\r\n"), Verdict::Accepted);
+        assert_eq!(hear(b"%7\r\n"), Verdict::Accepted);
+        let mut reply = Reply::new(false);
         assert_eq!(reply.hear(b""), Verdict::Unknown);
         assert_eq!(reply.hear(b"-WRONG"), Verdict::Unknown);
-        let why = "WRONGPASS invalid".to_owned();
+        assert_eq!(reply.hear(b"PASS invalid\r\n+OK"), refused("WRONGPASS"));
+        // Whatever a server says behind it: Redis 5 repeats the arguments of a command that it does not know.
         assert_eq!(
-            reply.hear(b"PASS \x1binvalid\r\n+OK"),
-            Verdict::Refused(why)
+            hear(b"-ERR unknown command, with args beginning with: 'secret'"),
+            refused("ERR")
+        );
+        assert_eq!(hear(&[b'-'; 2]), refused(""));
+        assert_eq!(
+            hear(&[&[b'-'][..], &[b'X'; 5000]].concat()),
+            refused(&"X".repeat(20))
         );
     }
 
     #[test]
-    fn a_refusal_without_an_end_is_bounded() {
-        let why = "x".repeat(MOST_SHOWN);
-        let mut reply = Reply::default();
-        assert_eq!(reply.hear(b"-"), Verdict::Unknown);
-        assert_eq!(reply.hear(&[b'x'; 5000]), Verdict::Refused(why));
+    fn a_server_that_does_not_know_hello_may_still_take_auth() {
+        let hear = |bytes: &[u8]| Reply::new(true).hear(bytes);
+        assert_eq!(hear(b"-ERR unknown command"), Verdict::NoHello);
+        assert_eq!(hear(b"-NOPROTO unsupported"), Verdict::NoHello);
+        assert_eq!(hear(b"-WRONGPASS invalid"), refused("WRONGPASS"));
     }
 }

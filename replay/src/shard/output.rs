@@ -9,7 +9,7 @@ use millrace_engine::{Event, ReplicaKey, SendFailure, Time};
 
 use super::packets::{push, push_transmit};
 use super::{PACKETS_IN_A_ROW, Shard};
-use crate::leave::Leave;
+use crate::may_send::MaySend;
 use crate::probe::Prober;
 use crate::routes::{EngineFlows, moment};
 
@@ -18,8 +18,8 @@ impl Shard {
     /// sender. Says whether there are more packets.
     pub(super) fn put_out(&mut self, now: Time) -> bool {
         let mut unsent = false;
-        let leave = self.leave;
-        let lapsed = leave == Leave::Nothing;
+        let may_send = self.may_send;
+        let lapsed = may_send == MaySend::Nothing;
         if lapsed {
             self.acknowledge(now);
         }
@@ -33,7 +33,7 @@ impl Shard {
             };
             push_transmit(&mut self.sender, &mut self.builder, &transmit);
         }
-        while leave == Leave::Full
+        while may_send == MaySend::Everything
             && let Some((id, tuple, header)) = self.prober.poll_transmit()
         {
             push(
@@ -111,7 +111,7 @@ impl Shard {
         self.routes
             .flush(moment(now), &mut EngineFlows { engine, now });
         // This thread may have stood still since it put the packets out. TCP sends them again.
-        if self.leave_to_send() == Leave::Nothing && self.leave != Leave::Nothing {
+        if self.may_send_now() == MaySend::Nothing && self.may_send != MaySend::Nothing {
             self.sender.discard();
         }
         let Self {

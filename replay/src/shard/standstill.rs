@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use millrace_daemon::boottime::BootTime;
 
 use crate::consent::Consent;
-use crate::leave::Leave;
+use crate::may_send::MaySend;
 
 /// On a crowded host an agent's word may come a moment late. A pause as short is bridged by TCP, and
 /// is no news.
@@ -20,7 +20,7 @@ const ACKNOWLEDGED: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Standstill {
     since: Option<Instant>,
-    said: Option<Leave>,
+    said: Option<MaySend>,
     /// When all agents that have held last vouched for their hosts.
     held_at: BootTime,
     /// Whether something was acknowledged since.
@@ -29,12 +29,12 @@ pub(super) struct Standstill {
 
 impl Standstill {
     /// Takes the present state in. `consent`: Consul's, as far as that is needed.
-    pub(super) fn tell(&mut self, now: Instant, at: BootTime, leave: Leave, consent: Consent) {
-        if leave != Leave::Nothing {
+    pub(super) fn tell(&mut self, now: Instant, at: BootTime, may_send: MaySend, consent: Consent) {
+        if may_send != MaySend::Nothing {
             self.held_at = at;
             self.acknowledged = false;
         }
-        if leave == Leave::Full {
+        if may_send == MaySend::Everything {
             if self.said.take().is_some()
                 && let Some(since) = self.since
             {
@@ -52,19 +52,19 @@ impl Standstill {
         // That nothing at all is sent is news where it was said that no session begins, and not the other way round.
         let news = match self.said {
             None => true,
-            Some(said) => said == Leave::NothingNew && leave == Leave::Nothing,
+            Some(said) => said == MaySend::NothingNew && may_send == MaySend::Nothing,
         };
         if !news || now < since + NEWS_AFTER {
             return;
         }
-        self.said = Some(leave);
-        match leave {
-            Leave::Full => {}
-            Leave::NothingNew => tracing::warn!(
+        self.said = Some(may_send);
+        match may_send {
+            MaySend::Everything => {}
+            MaySend::NothingNew => tracing::warn!(
                 "no session begins: not all router-agents keep the targets' responses from the \
                  real clients yet (/status names them)"
             ),
-            Leave::Nothing => tracing::warn!(
+            MaySend::Nothing => tracing::warn!(
                 "nothing is sent: {}",
                 match consent {
                     Consent::Given =>
@@ -95,12 +95,12 @@ mod tests {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
         assert_eq!(standstill.may_acknowledge(at), None, "nobody ever vouched");
-        standstill.tell(now, at, Leave::Full, Consent::Given);
-        standstill.tell(now, at, Leave::Nothing, Consent::Given);
+        standstill.tell(now, at, MaySend::Everything, Consent::Given);
+        standstill.tell(now, at, MaySend::Nothing, Consent::Given);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
         assert_eq!(standstill.may_acknowledge(at), Some(false));
         assert_eq!(standstill.may_acknowledge(at.after(ACKNOWLEDGED)), None);
-        standstill.tell(now, at, Leave::Full, Consent::Given);
+        standstill.tell(now, at, MaySend::Everything, Consent::Given);
         assert_eq!(standstill.may_acknowledge(at), Some(true));
     }
 
@@ -108,19 +108,23 @@ mod tests {
     fn what_is_worse_is_said_after_what_is_not() {
         let mut standstill = Standstill::default();
         let (now, at) = (Instant::now(), BootTime::from_ms(60_000));
-        let mut tell = |seconds, leave| {
+        let mut tell = |seconds, may_send| {
             standstill.tell(
                 now + Duration::from_secs(seconds),
                 at,
-                leave,
+                may_send,
                 Consent::Given,
             );
             standstill.said
         };
-        assert_eq!(tell(0, Leave::NothingNew), None);
-        assert_eq!(tell(2, Leave::NothingNew), Some(Leave::NothingNew));
-        assert_eq!(tell(3, Leave::Nothing), Some(Leave::Nothing));
-        assert_eq!(tell(4, Leave::NothingNew), Some(Leave::Nothing), "no news");
-        assert_eq!(tell(5, Leave::Full), None);
+        assert_eq!(tell(0, MaySend::NothingNew), None);
+        assert_eq!(tell(2, MaySend::NothingNew), Some(MaySend::NothingNew));
+        assert_eq!(tell(3, MaySend::Nothing), Some(MaySend::Nothing));
+        assert_eq!(
+            tell(4, MaySend::NothingNew),
+            Some(MaySend::Nothing),
+            "no news"
+        );
+        assert_eq!(tell(5, MaySend::Everything), None);
     }
 }

@@ -42,7 +42,7 @@ fn copied_exactly(mode: Mode, arguments: [&[&str]; 2]) {
     }
 }
 
-/// As [`copied_exactly`], with a protocol module for Redis: the answers to its log-ins come back with their payload. The
+/// As [`copied_exactly`], the first copier with a protocol module for Redis: the answers to its log-ins come back with their payload. The
 /// passwords are those of the live servers, so that the same bytes arrive.
 fn copied_exactly_with_a_module(mode: Mode, arguments: [&[&str]; 2]) {
     if !can_run() {
@@ -54,11 +54,11 @@ fn copied_exactly_with_a_module(mode: Mode, arguments: [&[&str]; 2]) {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let (module, path) = (format!("{RESP}=redis"), file.display().to_string());
     let module = ["--protocol", &module, "--accounts-file", &path];
-    let [first, second] = arguments.map(|arguments| [&module[..], arguments].concat());
-    let carried = replay(mode, [&first, &second]);
+    let [first, second] = arguments;
+    let carried = replay(mode, [&[&module[..], first].concat(), second]);
     std::fs::remove_file(file).unwrap();
-    // 40 sessions at each live server log in.
-    assert!(carried >= 80 * "+OK\r\n".len() as u64, "{carried} bytes");
+    // 40 sessions at the first live server log in.
+    assert!(carried >= 40 * "+OK\r\n".len() as u64, "{carried} bytes");
 }
 
 /// Gives the bytes of payload that came back.

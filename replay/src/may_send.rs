@@ -2,13 +2,13 @@
 
 /// What may be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Leave {
+pub enum MaySend {
     /// What open sessions still have to say, and none begins: a router-agent was asked and has never held. These began before it
     /// was named.
     #[default]
     NothingNew,
     /// Everything: each router-agent that is named holds what is needed, and was heard of a short time ago.
-    Full,
+    Everything,
     /// Nothing: a router-agent held what is needed and does not any more, an interceptor's host sends on what is diverted to
     /// it, or the cluster does not consent ([`crate::consent`]).
     Nothing,
@@ -18,7 +18,7 @@ pub enum Leave {
 /// answer may take long.
 pub trait Diverters: Send {
     /// What may be sent now.
-    fn leave(&self) -> Leave;
+    fn may_send(&self) -> MaySend;
 
     /// Whether responses are kept from the real clients whose addresses the replicas bear, whichever clients these are.
     fn keep_all_clients(&self) -> bool;
