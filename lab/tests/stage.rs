@@ -307,7 +307,8 @@ fn real_servers_count_what_they_are_asked() {
     let stage = Stage::new(StageOptions::default()).unwrap();
     let live = &stage.live[0];
     let nginx = millrace_lab::apps::Nginx::start(&live.host, 80).unwrap();
-    let redis = millrace_lab::apps::Redis::start(&live.host, 6379).unwrap();
+    let password = millrace_lab::load::RESP_PASSWORD;
+    let redis = millrace_lab::apps::Redis::start_with_password(&live.host, 6379, password).unwrap();
     for address in live.address.both() {
         let at = |port| SocketAddr::new(address, port);
         let one = Kind::OneRequest {
@@ -332,7 +333,8 @@ fn real_servers_count_what_they_are_asked() {
     assert_eq!(nginx.requests().unwrap(), 100);
     assert_eq!(
         redis.commands().unwrap(),
-        [("ping".to_owned(), 60), ("set".to_owned(), 60)]
+        // Each session logs in, and so does who asks.
+        [("ping", 60), ("set", 60), ("auth", 5)].map(|(name, calls)| (name.to_owned(), calls))
     );
 }
 
@@ -420,7 +422,7 @@ fn the_recorder_hashes_every_kind_of_load_and_two_alike_runs_are_equal() {
     assert_eq!(recorded[0].ended(End::Fin), 2 * per_family);
     assert_eq!(
         recorded[0].requests(),
-        2 * (300 + 50 + 5 + 5 + 3200 + 60 + 10 + 80)
+        2 * (300 + 50 + 5 + 5 + 3200 + 10 + 60 + 10 + 80)
     );
     let difference = recorded[0].compare(&recorded[1]);
     assert!(difference.is_none(), "{difference}");
