@@ -51,9 +51,15 @@ impl Engine {
     /// So many of a session's copies are to get its client's bytes as they are. What conversations play, scripts say; where
     /// one has failed, or could not begin, it is these bytes that its target lacks.
     pub(super) fn plain_copies(&self, key: SessionKey, service: u16, copies: u16) -> u16 {
-        if !self.has_protocol(service) {
-            return copies;
+        match self.has_protocol(service) {
+            true => self.unplayed_copies(key, copies),
+            false => copies,
         }
+    }
+
+    /// Of a session whose service has a module, the copies that no conversation plays.
+    #[cold]
+    fn unplayed_copies(&self, key: SessionKey, copies: u16) -> u16 {
         let replicas = self.replicas.siblings(self.sessions.first_replica(key));
         let played = replicas
             .filter(|(key, replica)| !replica.is_lingering() && self.replicas.talk(*key).is_some());
@@ -79,7 +85,9 @@ impl Engine {
         }
     }
 
-    /// Takes a segment of the target of a replica that plays a script of its own.
+    /// Takes a segment of the target of a replica that plays a script of its own. Not inlined: where no module is, nothing is
+    /// paid for it.
+    #[inline(never)]
     pub(super) fn take_answer(
         &mut self,
         now: Time,
@@ -187,6 +195,7 @@ impl Engine {
     }
 
     /// Bytes of the client that a conversation has not heard.
+    #[cold]
     fn unheard(&self, key: ReplicaKey) -> u64 {
         let replica = self.replicas.get(key);
         let session = replica.and_then(|replica| self.sessions.get(replica.session));
