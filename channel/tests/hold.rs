@@ -129,6 +129,17 @@ fn hold_at(runtime: &Handle, address: SocketAddr, id: &str) -> (HoldHandle, Rece
     (handle, seen)
 }
 
+/// Who asks for port 80.
+fn holder(id: &str) -> Holder {
+    Holder {
+        protocol_version: PROTOCOL_VERSION,
+        holder_id: id.to_owned(),
+        incarnation: 1,
+        started_at_ms: 1,
+        need: Some(need(80)),
+    }
+}
+
 fn next(seen: &Receiver<HoldEvent>) -> HoldEvent {
     seen.recv_timeout(PATIENCE).unwrap()
 }
@@ -364,14 +375,7 @@ fn who_breaks_the_contract_is_refused_and_counted() {
 fn a_holder_that_asks_for_something_else_is_answered_for_that() {
     let runtime = Runtime::new().unwrap();
     let agent = Agent::start(runtime.handle(), OWN);
-    let holder = Holder {
-        protocol_version: PROTOCOL_VERSION,
-        holder_id: "copier-1".to_owned(),
-        incarnation: 1,
-        started_at_ms: 1,
-        need: Some(need(80)),
-    };
-    let requests = [Kind::Holder(holder), Kind::Need(need(81))].map(kind);
+    let requests = [Kind::Holder(holder("copier-1")), Kind::Need(need(81))].map(kind);
     runtime.spawn(provoke(agent.address(), requests.into()));
     assert_eq!(agent.answer(true), ("copier-1".to_owned(), 80));
     assert_eq!(agent.answer(true), ("copier-1".to_owned(), 81));
@@ -418,18 +422,14 @@ fn a_holder_that_does_not_read_is_ended_and_its_lease_told_of() {
         let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
         // HTTP/2's pings are answered all the same.
         let channel = channel.unwrap().initial_stream_window_size(0);
-        let holder = Holder {
-            protocol_version: PROTOCOL_VERSION,
-            holder_id: "deaf".to_owned(),
-            incarnation: 1,
-            started_at_ms: 1,
-            need: Some(need(80)),
-        };
         let (sender, receiver) = tokio::sync::mpsc::channel(8);
         let outbound = tokio_stream::wrappers::ReceiverStream::new(receiver);
         let mut client = RouterAgentClient::new(channel.connect().await.unwrap());
         let requests = tokio::spawn(async move {
-            sender.send(kind(Kind::Holder(holder))).await.unwrap();
+            sender
+                .send(kind(Kind::Holder(holder("deaf"))))
+                .await
+                .unwrap();
             for nonce in 1..100 {
                 sender
                     .send(kind(Kind::Ping(HoldPing { nonce })))

@@ -13,8 +13,9 @@ mod reply;
 
 use std::sync::Arc;
 
-use millrace_engine::protocol::ClientEnd;
-use millrace_engine::protocol::{Beginning, Conversation, Failure, Protocol, Script, Turn};
+use millrace_engine::protocol::{
+    Beginning, ClientEnd, Conversation, Failure, Protocol, Script, Turn,
+};
 
 use self::commands::{Commands, Part};
 use self::reply::{Reply, Verdict};
