@@ -58,6 +58,7 @@ pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;
 pub use source::{Block, Capacity, Share, SourcePool, Sources, Space};
 pub use stats::{
-    AbortReason, Aborts, Latencies, Owed, PerReason, RefusalReason, Refusals, Stats, Timeouts,
+    AbortReason, Aborts, FailureKind, Failures, Latencies, Owed, PerReason, RefusalReason,
+    Refusals, Stats, Timeouts,
 };
 pub use time::Time;

@@ -29,10 +29,22 @@ pub(crate) struct Mark {
     /// At that moment the client had seen all that the server had sent, and the server had
     /// received all that the client had sent: nothing was under way.
     pub(crate) lockstep: bool,
-    /// Whoever made this mark has heard the target's whole answer: no more of it is waited for.
-    pub(crate) heard_out: bool,
+    /// What of the target's answer is waited for.
+    pub(crate) wait: Wait,
     /// How long that byte had waited before it was taken in: see [`Waited`].
     pub(crate) waited: Waited,
+}
+
+/// What of the target's answer to the turn before a turn waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// As many bytes as the live server had answered, or silence.
+    #[default]
+    Counted,
+    /// Until the conversation that plays this says that it was whole.
+    Told,
+    /// Nothing: it has been heard whole.
+    Over,
 }
 
 /// How long something waited before it was taken in: in units of 256 microseconds, up to 16 seconds.
@@ -274,6 +286,21 @@ impl Turns {
             .filter(|last| last.start == mark.start);
         self.last_answer = self.last_answer.max(mark.answer);
         last.map(|last| *last = mark).is_some()
+    }
+
+    /// Mark number `n` waits for no more of an answer. Says whether it is still kept.
+    pub(crate) fn answered(&mut self, n: u32) -> bool {
+        let mark = match n.checked_sub(self.base) {
+            None => None,
+            Some(0) => self.front.as_mut(),
+            Some(i) => {
+                let marks = self.rest.as_mut().map(|rest| &mut rest.marks);
+                marks
+                    .and_then(|marks| marks.get_mut(i as usize - 1))
+                    .map(|(mark, _)| mark)
+            }
+        };
+        mark.map(|mark| mark.wait = Wait::Over).is_some()
     }
 
     /// Number of the next mark that will be made.

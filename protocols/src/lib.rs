@@ -5,10 +5,12 @@
 //! - [`kind`]: the modules by name (`--protocol PORT=NAME`).
 //! - [`accounts`]: names and passwords at the target.
 //! - [`redis`]: Redis and what speaks its protocol.
+//! - [`writes`]: which requests may reach a target.
 
 pub mod accounts;
 pub mod kind;
 pub mod redis;
+pub mod writes;
 
 pub use accounts::Accounts;
 pub use kind::Kind;

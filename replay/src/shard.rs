@@ -28,6 +28,7 @@ use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
 use millrace_daemon::service_manager::Heart;
+use millrace_engine::protocol::FailureKind;
 use millrace_engine::{Engine, Time};
 use millrace_pilot::{Pilot, PilotConfig, Sight};
 use millrace_routes::copier::{InterceptorId, LinkId};
@@ -75,7 +76,7 @@ pub struct Shard {
     may_send: MaySend,
     unreadable: Quiet<InterceptorId>,
     /// Conversations that could not go on.
-    failures: Quiet<()>,
+    failures: Quiet<FailureKind>,
     prober: Prober,
     pilot: Pilot,
     sight: Sight<LinkId>,

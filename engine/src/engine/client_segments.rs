@@ -13,7 +13,7 @@ use crate::session::{PLAUSIBLE, Phase, Watch, Watched};
 use crate::stats::{RefusalReason, Stats};
 use crate::stream::{ClientStream, End, EndKind, RunInfo, StreamError};
 use crate::time::Time;
-use crate::turns::Mark;
+use crate::turns::{Mark, Wait};
 
 /// Further than this no client goes in its first window; where its SYN-ACK was captured, more may be lost.
 const FIRST_WINDOW: u64 = 1 << 20;
@@ -566,7 +566,7 @@ pub(super) fn mark(
         live_latency: latency.map_or(0, |latency| latency.first),
         live_gap,
         lockstep: live.in_step() && live.acked >= start,
-        heard_out: false,
+        wait: Wait::Counted,
         waited: live_clock.waited(),
     }
 }

@@ -177,6 +177,7 @@ impl Engine {
     /// What a conversation has written counts, and ends its replica where it cannot go on. Says whether it goes on.
     fn take_words(&mut self, now: Time, key: ReplicaKey, heard: Heard) -> bool {
         self.stats.bytes_wanted += heard.written;
+        self.stats.requests_left_out += heard.left_out;
         if heard.enough {
             self.events.push_back(Event::HeardEnough { key });
         }
@@ -184,10 +185,9 @@ impl Engine {
             return true;
         };
         self.stats.bytes_wanted += self.unheard(key);
-        self.events.push_back(Event::ConversationFailed {
-            key,
-            reason: failure.0,
-        });
+        self.stats.conversations_failed.add(failure.kind);
+        self.events
+            .push_back(Event::ConversationFailed { key, failure });
         self.with_replica(now, key, |replica, cx| {
             replica.abort(cx, AbortReason::Protocol);
         });

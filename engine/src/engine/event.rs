@@ -5,6 +5,7 @@ use millrace_wire::{Endpoint, FourTuple};
 use super::Misdirection;
 use crate::config::ClientKind;
 use crate::key::ReplicaKey;
+use crate::protocol::Failure;
 
 /// Something that the owner should know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +34,8 @@ pub enum Event {
     ConversationFailed {
         /// The replica.
         key: ReplicaKey,
-        /// Why, in a few words.
-        reason: String,
+        /// Why.
+        failure: Failure,
     },
     /// Copies came back as live traffic.
     Misdirected {

@@ -7,15 +7,17 @@
 //! Sequence numbers, retransmission, windows and the gate are the engine's business. A conversation sees bytes in their
 //! order, each once, and never the wire.
 
+mod failure;
 mod script;
 mod talk;
 
 use std::time::Duration;
 
+pub use self::failure::{Failure, FailureKind};
 pub use self::script::Script;
 pub(crate) use self::talk::{Heard, Talk};
 use crate::stream::EndKind;
-use crate::turns::Mark;
+use crate::turns::{Mark, Wait};
 
 /// How a client's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,18 +61,33 @@ impl Turn {
     /// This turn, for a conversation that has heard the whole answer of the target before it writes on: what follows
     /// waits for the think time alone, and for no more bytes of an answer.
     pub const fn answered(mut self) -> Self {
-        self.mark.heard_out = true;
+        self.mark.wait = Wait::Over;
+        self
+    }
+
+    /// This turn, for a conversation that hears where answers end: what follows waits for [`Script::answered`], and neither
+    /// for a number of bytes nor for silence. A target that says nothing is waited for as long as any, and no longer.
+    pub const fn until_told(mut self) -> Self {
+        self.mark.wait = Wait::Told;
         self
     }
 }
 
-/// A conversation cannot go on. Its replica ends, counted as [`crate::AbortReason::Protocol`], and no other.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(
-    /// Why, in a few words for an operator. They are logged: no payload is among them.
-    pub String,
-);
+/// Names a turn of a script: what [`Script::turn`] gives and [`Script::answered`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnNumber(u32);
+
+/// What was captured of the live server's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live<'a> {
+    /// Its bytes, next to those before.
+    Bytes(&'a [u8]),
+    /// Bytes that were not captured. What comes next does not follow what came before.
+    Missing {
+        /// How many.
+        bytes: u64,
+    },
+}
 
 /// Plays one replica: decides what the target gets instead of what the client sent.
 pub trait Conversation: Send {
@@ -103,6 +120,22 @@ pub trait Conversation: Send {
         Ok(())
     }
 
+    /// What the live server sent, captured before whatever of the client comes next. It comes only where
+    /// [`Protocol::hears_live`] says so, and never holds anything up: capture may miss some of it, or all.
+    ///
+    /// # Errors
+    /// The replica cannot go on.
+    fn on_live(&mut self, _live: Live<'_>, _script: &mut Script<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Whether what the client sends is to wait, for something that the target has yet to say. Nothing is lost meanwhile: it
+    /// stays where the engine keeps it, within the limits of memory. Asked after each call of this trait; where answers are
+    /// not listened to, nothing would ever change it.
+    fn holds_client(&self) -> bool {
+        false
+    }
+
     /// The target sent these bytes, next to those before. They come only where [`Conversation::wants_answers`] says so.
     ///
     /// # Errors
@@ -127,4 +160,9 @@ pub trait Protocol: Send {
     /// The conversation of one replica; `None` where a replica that begins so cannot be played: it is refused, counted as
     /// [`crate::RefusalReason::Protocol`].
     fn begin(&self, beginning: Beginning) -> Option<Box<dyn Conversation>>;
+
+    /// Whether its conversations want to know what the live server sends: its packets are captured whole then.
+    fn hears_live(&self) -> bool {
+        false
+    }
 }

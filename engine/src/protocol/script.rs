@@ -1,6 +1,6 @@
 //! What a replica plays instead of its client's stream.
 
-use super::{ClientEnd, Turn};
+use super::{ClientEnd, Turn, TurnNumber};
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::stream::{ClientStream, End, RunInfo};
@@ -20,6 +20,10 @@ pub struct Script<'a> {
     pub(super) now: Time,
     /// Bytes that were written.
     pub(super) written: u64,
+    /// Requests that were left out.
+    pub(super) left_out: u64,
+    /// A turn may have become free to go.
+    pub(super) answered: bool,
     /// No memory was left for them.
     pub(super) is_short_of_memory: bool,
 }
@@ -36,19 +40,31 @@ impl Script<'_> {
     }
 
     /// What follows is a turn: it waits until the target has answered as the live server had, and for the client's think
-    /// time.
-    pub fn turn(&mut self, turn: Turn) {
+    /// think time. Gives its number, for [`Script::answered`].
+    pub fn turn(&mut self, turn: Turn) -> TurnNumber {
+        let turns = &self.played.turns;
+        let last = TurnNumber(turns.next_number().saturating_sub(1));
         if self.played.stream.end().is_some() {
-            return;
+            return last;
         }
         let mark = Mark {
             start: self.len(),
             ..turn.mark
         };
         // A turn without a byte is none: the next one stands for both.
-        if !self.played.turns.replace_last(mark) {
-            self.played.turns.push(self.now, mark);
+        match self.played.turns.replace_last(mark) {
+            true => last,
+            false => {
+                let number = self.played.turns.next_number();
+                self.played.turns.push(self.now, mark);
+                TurnNumber(number)
+            }
         }
+    }
+
+    /// The target has answered all that was played before this turn.
+    pub fn answered(&mut self, turn: TurnNumber) {
+        self.answered |= self.played.turns.answered(turn.0);
     }
 
     /// Adds bytes. Behind an end there are none.
@@ -64,6 +80,11 @@ impl Script<'_> {
             Ok(accepted) => self.written += accepted.new,
             Err(_) => self.is_short_of_memory = true,
         }
+    }
+
+    /// A request of the client was left out on purpose: it is counted.
+    pub const fn leave_out(&mut self) {
+        self.left_out += 1;
     }
 
     /// Ends the replica's stream here. The first end counts.

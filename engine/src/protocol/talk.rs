@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use millrace_wire::{Flags, Seq, TcpHeader};
 
 use super::script::Played;
-use super::{ClientEnd, Conversation, Failure, Script, Turn};
+use super::{ClientEnd, Conversation, Failure, FailureKind, Script, Turn};
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::replica::Needs;
@@ -39,6 +39,8 @@ pub(crate) struct Talk {
 pub(crate) struct Heard {
     /// Bytes that the script has grown by.
     pub(crate) written: u64,
+    /// Requests of the client that it leaves out.
+    pub(crate) left_out: u64,
     /// It wants to hear nothing more of the target.
     pub(crate) enough: bool,
     /// It cannot go on.
@@ -48,6 +50,7 @@ pub(crate) struct Heard {
 impl Heard {
     fn join(&mut self, other: Self) {
         self.written += other.written;
+        self.left_out += other.left_out;
         self.enough |= other.enough;
         self.failure = self.failure.take().or(other.failure);
     }
@@ -302,6 +305,8 @@ impl Talk {
             pool,
             now,
             written: 0,
+            answered: false,
+            left_out: 0,
             is_short_of_memory: false,
         };
         let conversation = self.conversation.as_mut();
@@ -315,15 +320,21 @@ impl Talk {
             said
         });
         let failure = match said {
-            Ok(Ok(())) if script.is_short_of_memory => Some("no memory is left".to_owned()),
+            Ok(Ok(())) if script.is_short_of_memory => {
+                Some(Failure::new(FailureKind::Memory, "no memory is left"))
+            }
             Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(failure.0),
-            Err(_) => Some("the protocol module panicked".to_owned()),
+            Ok(Err(failure)) => Some(failure),
+            Err(_) => Some(Failure::new(
+                FailureKind::Fault,
+                "the protocol module panicked",
+            )),
         };
         Heard {
             written: script.written,
+            left_out: script.left_out,
             enough: listened && !self.listens,
-            failure: failure.map(Failure),
+            failure,
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::stats::TurnLatency;
 use crate::time::Time;
-use crate::turns::{Mark, TurnClock};
+use crate::turns::{Mark, TurnClock, Wait};
 
 /// Quiet after a shorter answer, to begin with, in microseconds. It adapts: see [`QuietFloor`].
 const FIRST_QUIET: u32 = 200_000;
@@ -163,7 +163,12 @@ impl Gate {
             }
         };
         let needed = mark.answer.saturating_add_signed(self.skew);
-        if mark.heard_out || progress.answered >= needed || progress.finished {
+        let is_answered = match mark.wait {
+            Wait::Counted => progress.answered >= needed,
+            Wait::Told => false,
+            Wait::Over => true,
+        };
+        if is_answered || progress.finished {
             if self.settled_at == Time::NEVER {
                 self.settled_at = latest.min(now);
             }
@@ -185,7 +190,7 @@ impl Gate {
             // The target has not even received the turn before: retransmission is at work.
             return Verdict::Wait(Time::NEVER);
         }
-        if self.clock.has_answer() {
+        if mark.wait == Wait::Counted && self.clock.has_answer() {
             let quiet = self.quiet_until(mark, progress, floor);
             return at(quiet.max(thought), Passed::Quiet);
         }
@@ -253,6 +258,8 @@ impl Gate {
     ) -> Option<TurnLatency> {
         let difference = progress.answered as i64 - mark.answer as i64;
         match passed {
+            // Whoever has heard it whole knows how long it was.
+            Passed::Answered if mark.wait == Wait::Over => self.skew = difference,
             // More than the live answer: forgive it only where the surplus cannot be the answer
             // to another turn that is under way.
             Passed::Answered if mark.lockstep => self.skew = difference.max(self.skew),
@@ -317,7 +324,7 @@ mod tests {
             live_latency: 1000,
             live_gap: 0,
             lockstep: true,
-            heard_out: false,
+            wait: Wait::Counted,
             waited: crate::turns::Waited::default(),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use millrace_engine::protocol::{
-    Beginning, ClientEnd, Conversation, Failure, Protocol, Script, Turn,
+    Beginning, ClientEnd, Conversation, Failure, FailureKind, Protocol, Script, Turn,
 };
 use millrace_engine::{AbortReason, Config, Intensity, RefusalReason};
 
@@ -106,7 +106,8 @@ impl Conversation for Speaker {
             .is_some_and(|byte| bytes.contains(&byte))
         {
             assert!(!self.manner.panics, "as it was told to");
-            return Err(Failure("a byte that it cannot stand".to_owned()));
+            let text = "a byte that it cannot stand";
+            return Err(Failure::new(FailureKind::Unsupported, text));
         }
         self.held.push((turn, bytes.to_vec()));
         self.play(script);

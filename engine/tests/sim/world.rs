@@ -359,7 +359,7 @@ impl World {
                         });
                     }
                 }
-                Event::ConversationFailed { reason, .. } => self.failures.push(reason),
+                Event::ConversationFailed { failure, .. } => self.failures.push(failure.text),
                 Event::HeardEnough { key } => {
                     assert!(!self.engine.wants_answers(key));
                     self.heard_enough += 1;

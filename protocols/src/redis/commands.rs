@@ -4,7 +4,7 @@
 //! A command is an array of bulk strings, `*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n`, or a line of words, `AUTH secret\r\n`
 //! (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
-use millrace_engine::protocol::Failure;
+use millrace_engine::protocol::{Failure, FailureKind};
 
 use super::DEFAULT_USER;
 use crate::accounts::Accounts;
@@ -19,6 +19,10 @@ const MOST_HELD: usize = 16 << 10;
 const MOST_LINE: usize = 64 << 10;
 /// The largest bulk string (proto-max-bulk-len).
 const MOST_BULK: u64 = 512 << 20;
+
+fn malformed(text: &str) -> Failure {
+    Failure::new(FailureKind::Malformed, text)
+}
 
 /// What is to be played.
 pub(super) enum Part<'a> {
@@ -158,7 +162,7 @@ impl Commands {
             Next::Command | Next::Length(_) => {
                 self.line.extend_from_slice(now);
                 if self.line.len() > MOST_LINE {
-                    return Err(Failure("a line is too long for Redis".to_owned()));
+                    return Err(malformed("a line is too long for Redis"));
                 }
                 if self.line.last() == Some(&b'\n') {
                     let line = std::mem::take(&mut self.line);
@@ -173,7 +177,7 @@ impl Commands {
         self.next = match self.next {
             Next::Length(more) => {
                 let len = number(line, b'$').filter(|len| *len <= MOST_BULK);
-                let len = len.ok_or_else(|| Failure("an argument has no length".to_owned()))?;
+                let len = len.ok_or_else(|| malformed("an argument has no length"))?;
                 if !self.passes {
                     self.words.push(Vec::new());
                 }
@@ -184,7 +188,7 @@ impl Commands {
                 Some(b'*') => match number(line, b'*') {
                     Some(count) => after(count),
                     None if line.get(1) == Some(&b'-') => Next::Command,
-                    None => return Err(Failure("a command has no length".to_owned())),
+                    None => return Err(malformed("a command has no length")),
                 },
                 // Quotes make words of their own; who types them logs in by hand.
                 _ if line.iter().any(|byte| matches!(byte, b'"' | b'\'')) => Next::Command,

@@ -14,7 +14,7 @@ mod reply;
 use std::sync::Arc;
 
 use millrace_engine::protocol::{
-    Beginning, ClientEnd, Conversation, Failure, Protocol, Script, Turn,
+    Beginning, ClientEnd, Conversation, Failure, FailureKind, Protocol, Script, Turn,
 };
 
 use self::commands::{Commands, Part};
@@ -117,7 +117,10 @@ impl Conversation for Player {
         if let Login::ToSend(command) = &self.login {
             // A turn is seldom anything but the beginning of a command, and what is none must not be taken for one.
             if bytes.first() != Some(&b'*') {
-                return Err(Failure("it was picked up within a command".to_owned()));
+                return Err(Failure::new(
+                    FailureKind::Unsupported,
+                    "it was picked up within a command",
+                ));
             }
             script.play(command);
             self.login = Login::Sent(Reply::new(false));
@@ -151,7 +154,10 @@ impl Conversation for Player {
             // Clients fall back to AUTH where a server does not know HELLO.
             Verdict::NoHello => self.login = Login::Expected,
             Verdict::Refused(why) => {
-                return Err(Failure(format!("the target refuses the log-in: {why}")));
+                return Err(Failure::new(
+                    FailureKind::Login,
+                    format!("the target refuses the log-in: {why}"),
+                ));
             }
         }
         Ok(())

@@ -86,11 +86,11 @@ impl Shard {
                         .on_silence(now, &mut self.engine, &silence, guarded);
                 }
                 // Counted, and shown in the report.
-                Event::ConversationFailed { reason, .. } => {
-                    if let Some(more) = self.failures.say((), Instant::now()) {
+                Event::ConversationFailed { failure, .. } => {
+                    if let Some(more) = self.failures.say(failure.kind, Instant::now()) {
                         let more = times_before(more);
                         tracing::warn!(
-                            "a copied connection ends, says its protocol module: {reason}{more}"
+                            "a copied connection ends, says its protocol module: {failure}{more}"
                         );
                     }
                 }
