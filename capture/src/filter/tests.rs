@@ -343,9 +343,30 @@ fn many_services_fit_and_too_many_are_refused() {
     assert!(error.starts_with("5000 services need"), "{error}");
 }
 
+/// Whether what needs libpcap is to be left out here, said aloud: whoever has only Rust can run all the other tests.
+fn lacks_libpcap() -> bool {
+    let expression = Expression {
+        text: String::new(),
+        exclude: Vec::new(),
+        snap_len: SNAP,
+    };
+    let Err(error) = Filter::Expression(expression).compile(LinkType::Ethernet, SNAP) else {
+        return false;
+    };
+    assert!(std::env::var_os("CI").is_none(), "{error}");
+    eprintln!("SKIPPED: {error}");
+    true
+}
+
 #[test]
 fn the_kernel_accepts_every_program_on_a_socket() {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let accepted = |filter: &Filter| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for link in [LinkType::Ethernet, LinkType::RawIp, LinkType::LinuxSll2] {
+            let program = filter.compile(link, SNAP).unwrap();
+            attach_filter(socket.as_fd(), &mut program.to_kernel()).unwrap();
+        }
+    };
     let mut all = spec(&[(None, 80), (Some("2001:db8::1"), 443), (Some("::"), 22)]);
     all.local_addresses = (1..=40u8).map(|i| IpAddr::from([198, 18, 0, i])).collect();
     all.exclude = vec!["198.18.0.2:80".parse().unwrap()];
@@ -354,20 +375,18 @@ fn the_kernel_accepts_every_program_on_a_socket() {
         exclude: all.exclude.clone(),
         snap_len: u32::MAX,
     };
-    for filter in [
-        Filter::Services(all),
-        Filter::Responses(ResponseFilter::default()),
-        Filter::Expression(expression),
-    ] {
-        for link in [LinkType::Ethernet, LinkType::RawIp, LinkType::LinuxSll2] {
-            let program = filter.compile(link, SNAP).unwrap();
-            attach_filter(socket.as_fd(), &mut program.to_kernel()).unwrap();
-        }
+    accepted(&Filter::Services(all));
+    accepted(&Filter::Responses(ResponseFilter::default()));
+    if !lacks_libpcap() {
+        accepted(&Filter::Expression(expression));
     }
 }
 
 #[test]
 fn an_expression_selects_and_our_own_copies_are_left_out() {
+    if lacks_libpcap() {
+        return;
+    }
     let filter = |text: &str| {
         Filter::Expression(Expression {
             text: text.to_owned(),
@@ -399,6 +418,9 @@ fn an_expression_selects_and_our_own_copies_are_left_out() {
 
 #[test]
 fn a_wrong_expression_is_answered_in_the_words_of_libpcap() {
+    if lacks_libpcap() {
+        return;
+    }
     for (text, message) in [
         ("tcp prot 80", "syntax error"),
         ("port 80) or (port 81", "syntax error"),
