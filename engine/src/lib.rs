@@ -30,6 +30,7 @@ mod intensity;
 mod key;
 mod live_clock;
 mod live_view;
+mod overheard;
 mod payload;
 mod pool;
 pub mod protocol;

@@ -62,6 +62,11 @@ impl Said {
         self.acked
     }
 
+    /// Where it begins, as an offset of the server's stream.
+    pub(crate) const fn start(&self) -> u64 {
+        self.start
+    }
+
     /// Whether it acknowledges what the client is not known to have sent, more than a FIN.
     pub(crate) const fn is_unasked(&self) -> bool {
         self.acked > self.asked + 1
@@ -253,6 +258,14 @@ impl LiveView {
     /// Bytes of the server that the client has acknowledged.
     pub(crate) const fn client_saw(&self) -> u64 {
         self.client_saw
+    }
+
+    /// The same, without the server's FIN.
+    pub(crate) const fn client_saw_bytes(&self) -> u64 {
+        match self.finished && self.client_saw >= self.sent {
+            true => self.client_saw.saturating_sub(1),
+            false => self.client_saw,
+        }
     }
 
     /// Whether the server has sent something that the client had not seen.

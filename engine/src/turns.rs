@@ -288,8 +288,8 @@ impl Turns {
         last.map(|last| *last = mark).is_some()
     }
 
-    /// Mark number `n` waits for no more of an answer. Says whether it is still kept.
-    pub(crate) fn answered(&mut self, n: u32) -> bool {
+    /// Mark number `n`, if it is still kept, waits for no more of an answer.
+    pub(crate) fn answered(&mut self, n: u32) {
         let mark = match n.checked_sub(self.base) {
             None => None,
             Some(0) => self.front.as_mut(),
@@ -300,7 +300,9 @@ impl Turns {
                     .map(|(mark, _)| mark)
             }
         };
-        mark.map(|mark| mark.wait = Wait::Over).is_some()
+        if let Some(mark) = mark {
+            mark.wait = Wait::Over;
+        }
     }
 
     /// Number of the next mark that will be made.

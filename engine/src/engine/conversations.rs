@@ -6,8 +6,11 @@ use millrace_wire::{Flags, TcpHeader};
 
 use super::{Engine, Event};
 use crate::key::{ReplicaKey, SessionKey};
-use crate::protocol::{Beginning, Heard, Protocol, Talk};
+use crate::overheard::Piece;
+use crate::pool::BlockPool;
+use crate::protocol::{Beginning, Heard, Live, Protocol, Talk};
 use crate::replica::{Needs, Replica};
+use crate::session::Session;
 use crate::stats::AbortReason;
 use crate::time::Time;
 
@@ -16,6 +19,7 @@ impl Engine {
     /// conversations.
     pub fn set_protocol(&mut self, service: usize, protocol: Box<dyn Protocol>) {
         if let Some(slot) = self.protocols.get_mut(service) {
+            self.hears_live |= protocol.hears_live();
             *slot = Some(protocol);
         }
     }
@@ -66,8 +70,64 @@ impl Engine {
         copies.saturating_sub(u16::try_from(played.count()).unwrap_or(u16::MAX))
     }
 
+    /// The live server of a session sent these bytes, as far as they were captured, at an offset of its stream: to be told
+    /// once what the client said before is.
+    #[cold]
+    pub(super) fn overhear(&mut self, key: SessionKey, offset: u64, bytes: &[u8]) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let protocol = self.protocols.get(usize::from(session.service));
+        let is_heard = protocol.is_some_and(|protocol| {
+            protocol
+                .as_ref()
+                .is_some_and(|protocol| protocol.hears_live())
+        });
+        if !is_heard || bytes.is_empty() || self.is_nearly_full() {
+            return;
+        }
+        self.overheard.take(key, offset, bytes);
+    }
+
+    /// Tells the conversations about a session what its live server has sent since, or what of that its client had seen when
+    /// it went on. Says whether there was anything.
+    #[cold]
+    pub(super) fn tell_live(&mut self, now: Time, key: SessionKey, seen: Option<u64>) -> bool {
+        if !self.sessions.get(key).is_some_and(Session::is_active) {
+            return false;
+        }
+        let mut was_told = false;
+        while let Some(piece) = self.overheard.pop(key, seen) {
+            was_told = true;
+            let live = match &piece {
+                Piece::Bytes(bytes) => Live::Bytes(bytes),
+                Piece::Missing(bytes) => Live::Missing { bytes: *bytes },
+            };
+            self.each_talk(now, key, |talk, pool, _| talk.hear_live(now, pool, live));
+        }
+        was_told
+    }
+
     /// Tells the conversations about a session what its client has sent since.
     pub(super) fn tell_client(&mut self, now: Time, session: SessionKey) {
+        if self.hears_live
+            && let Some(its) = self.sessions.get(session)
+        {
+            let seen = its.live.client_saw_bytes();
+            self.tell_live(now, session, Some(seen));
+        }
+        self.each_talk(now, session, |talk, pool, session| {
+            talk.hear_client(now, pool, session.stream(), session.turns())
+        });
+    }
+
+    /// Lets each conversation about a session hear something.
+    fn each_talk(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        mut hear: impl FnMut(&mut Talk, &mut BlockPool, &Session) -> Heard,
+    ) {
         let mut next = self.sessions.first_replica(session);
         while let Some(key) = next {
             next = self.replicas.sibling_of(key);
@@ -77,7 +137,7 @@ impl Engine {
             let pool = &mut self.pool;
             let heard = self.replicas.with_talk(key, |talk, replica| {
                 let deaf = replica.is_lingering();
-                (!deaf).then(|| talk.hear_client(now, pool, session.stream(), session.turns()))
+                (!deaf).then(|| hear(talk, pool, session))
             });
             if let Some(heard) = heard.flatten() {
                 self.take_words(now, key, heard);
@@ -111,17 +171,21 @@ impl Engine {
             return;
         }
         let is_full = self.is_nearly_full();
+        let session = replica.map(|replica| replica.session);
         let pool = &mut self.pool;
         let counted = self.replicas.with_talk(key, |talk, _| {
             let counted = talk.take_answer(now, pool, header, payload, len, is_full);
-            (counted, talk.hear_target(now, pool))
+            let held = talk.holds_client();
+            (counted, talk.hear_target(now, pool), held)
         });
-        let Some(((counted, arrived), heard)) = counted else {
+        let Some(((counted, arrived), heard, held)) = counted else {
             return;
         };
         if !self.take_words(now, key, heard) {
             return;
         }
+        let held = session.filter(|_| held);
+        self.let_go_on(now, key, held);
         let is_early = len > 0 && arrived == 0;
         self.with_replica(now, key, |replica, cx| {
             replica.on_header(cx, &counted, arrived);
@@ -139,7 +203,16 @@ impl Engine {
             None => true,
         };
         if goes_on {
+            self.let_go_on(now, key, held);
             self.with_replica(now, key, Replica::advance);
+        }
+    }
+
+    /// A conversation that held the client back may hear of this session what has waited, if it does so no more.
+    fn let_go_on(&mut self, now: Time, key: ReplicaKey, held: Option<SessionKey>) {
+        let holds = self.replicas.talk(key).is_some_and(Talk::holds_client);
+        if let Some(session) = held.filter(|_| !holds) {
+            self.tell_client(now, session);
         }
     }
 
@@ -184,7 +257,6 @@ impl Engine {
         let Some(failure) = heard.failure else {
             return true;
         };
-        self.stats.bytes_wanted += self.unheard(key);
         self.stats.conversations_failed.add(failure.kind);
         self.events
             .push_back(Event::ConversationFailed { key, failure });
@@ -194,19 +266,21 @@ impl Engine {
         false
     }
 
-    /// Bytes of the client that a conversation has not heard.
+    /// A replica is over: what its conversation has not heard of the client is what its target lacks.
     #[cold]
-    fn unheard(&self, key: ReplicaKey) -> u64 {
+    pub(super) fn count_unheard(&mut self, key: ReplicaKey) {
         let replica = self.replicas.get(key);
         let session = replica.and_then(|replica| self.sessions.get(replica.session));
-        let heard = self.replicas.talk(key).map(|talk| talk.needs().stream);
-        let sent = session.map(|session| session.stream().len());
-        sent.zip(heard)
-            .map_or(0, |(sent, heard)| sent.saturating_sub(heard))
+        let sent = session.map_or(0, |session| session.stream().len());
+        let unheard = self.replicas.with_talk(key, |talk, _| talk.give_up(sent));
+        self.stats.bytes_wanted += unheard.unwrap_or(0);
     }
 
     /// Frees what the target has taken of a replica's script.
     pub(super) fn release_played(&mut self, key: ReplicaKey) {
+        if self.replicas.get(key).is_some_and(Replica::is_lingering) {
+            self.count_unheard(key);
+        }
         let pool = &mut self.pool;
         self.replicas.with_talk(key, |talk, replica| {
             let played = match replica.is_lingering() {

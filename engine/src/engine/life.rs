@@ -100,6 +100,7 @@ impl Engine {
         self.settle_ack(key);
         self.replicas.forget_kept(key);
         self.evidence.forget(key);
+        self.overheard.forget(key);
         self.joinable.forget(key);
         let Some(mut session) = self.sessions.change(key) else {
             return;
@@ -216,6 +217,9 @@ impl Engine {
 
     /// Forgets a replica.
     pub(super) fn remove_replica(&mut self, now: Time, key: ReplicaKey) {
+        if self.replicas.has_talks() {
+            self.count_unheard(key);
+        }
         if self.replicas.has_talks()
             && let Some(talk) = self.replicas.take_talk(key)
         {

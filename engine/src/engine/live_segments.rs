@@ -128,6 +128,11 @@ impl Engine {
             true => live.said(at, packet, sent, offset_of),
             false => None,
         };
+        if self.hears_live
+            && let Some(said) = &said
+        {
+            self.overhear(key, said.start(), packet.payload);
+        }
         let said = said.filter(|said| self.hear(key, said));
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -150,6 +155,9 @@ impl Engine {
             self.note_answer(key, &said, before);
         }
         self.settle_waiting(now, key, false);
+        if self.hears_live && self.tell_live(now, key, None) {
+            self.advance_replicas(now, key);
+        }
         self.check_gap(now, key);
         if reset && !ended {
             return self.sever(now, key);

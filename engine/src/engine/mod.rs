@@ -47,6 +47,7 @@ use crate::departed::Departed;
 use crate::evidence::Evidence;
 use crate::key::ReplicaKey;
 use crate::live_clock::LiveClock;
+use crate::overheard::Overheard;
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::protocol::Protocol;
@@ -74,6 +75,10 @@ pub struct Engine {
     clock: LiveClock,
     /// What was captured and does not count yet.
     evidence: Evidence,
+    /// What live servers say to modules that hear it.
+    overheard: Overheard,
+    /// Some module hears live servers.
+    hears_live: bool,
     /// Connections that are over.
     departed: Departed,
     /// Connections that other subflows may join.
@@ -104,6 +109,8 @@ impl Engine {
             allocator: Allocator::new(config.source_rules()),
             clock: LiveClock::new(config.recorded),
             evidence: Evidence::new(config.seed),
+            overheard: Overheard::new(config.seed),
+            hears_live: false,
             departed: Departed::new(config.late, departed, config.seed),
             joinable: Joinable::new(config.seed),
             signs: Signs::default(),
@@ -378,7 +385,7 @@ impl Engine {
     /// Memory in use, in bytes.
     fn memory(&self) -> u64 {
         let tables = self.sessions.memory() + self.replicas.memory() + self.evidence.memory();
-        (self.pool.memory() + tables) as u64
+        (self.pool.memory() + tables + self.overheard.memory()) as u64
     }
 }
 

@@ -22,8 +22,6 @@ pub struct Script<'a> {
     pub(super) written: u64,
     /// Requests that were left out.
     pub(super) left_out: u64,
-    /// A turn may have become free to go.
-    pub(super) answered: bool,
     /// No memory was left for them.
     pub(super) is_short_of_memory: bool,
 }
@@ -64,7 +62,7 @@ impl Script<'_> {
 
     /// The target has answered all that was played before this turn.
     pub fn answered(&mut self, turn: TurnNumber) {
-        self.answered |= self.played.turns.answered(turn.0);
+        self.played.turns.answered(turn.0);
     }
 
     /// Adds bytes. Behind an end there are none.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use millrace_wire::{Flags, Seq, TcpHeader};
 
 use super::script::Played;
-use super::{ClientEnd, Conversation, Failure, FailureKind, Script, Turn};
+use super::{ClientEnd, Conversation, Failure, FailureKind, Live, Script, Turn};
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::replica::Needs;
@@ -32,6 +32,10 @@ pub(crate) struct Talk {
     told_end: bool,
     /// The conversation wants to be told.
     listens: bool,
+    /// It wants to hear nothing of the client for now.
+    holds_client: bool,
+    /// Its replica is over, and what it has not heard is counted.
+    given_up: bool,
 }
 
 /// What came of a conversation's words.
@@ -64,6 +68,8 @@ impl Talk {
         };
         Self {
             listens: conversation.wants_answers(),
+            holds_client: conversation.holds_client(),
+            given_up: false,
             conversation,
             played,
             needs: Needs::EVERYTHING,
@@ -108,7 +114,7 @@ impl Talk {
         let mut heard = Heard::default();
         let mut piece = Vec::new();
         let mut cursor = Cursor::default();
-        while heard.failure.is_none() && self.needs.stream < stream.len() {
+        while heard.failure.is_none() && !self.holds_client && self.needs.stream < stream.len() {
             let from = self.needs.stream;
             let turn = self.next_turn(turns, from);
             let next = turns.get(self.needs.marks);
@@ -132,7 +138,9 @@ impl Talk {
                 self.needs.stream = from;
             }
         }
-        let end = stream.end().filter(|_| heard.failure.is_none());
+        let end = stream
+            .end()
+            .filter(|_| heard.failure.is_none() && !self.holds_client);
         if let Some(end) = end.filter(|_| !std::mem::replace(&mut self.heard_end, true)) {
             let turn = self.next_turn(turns, end.offset);
             let how = match end.kind {
@@ -230,6 +238,30 @@ impl Talk {
         (counted, u32::try_from(has - before).unwrap_or(u32::MAX))
     }
 
+    /// Whether what the client sends waits for what the target has yet to say.
+    pub(crate) const fn holds_client(&self) -> bool {
+        self.holds_client
+    }
+
+    /// Its replica is over. Gives how much of the `sent` bytes of the client it never heard, once.
+    pub(crate) fn give_up(&mut self, sent: u64) -> u64 {
+        match std::mem::replace(&mut self.given_up, true) {
+            true => 0,
+            false => sent.saturating_sub(self.needs.stream),
+        }
+    }
+
+    /// Tells it what the live server has sent.
+    pub(crate) fn hear_live(&mut self, now: Time, pool: &mut BlockPool, live: Live<'_>) -> Heard {
+        let heard = self.speak(now, pool, |conversation, script| {
+            conversation.on_live(live, script)
+        });
+        if heard.enough {
+            self.forget_answers(pool);
+        }
+        heard
+    }
+
     /// Tells it what the target has sent since.
     pub(crate) fn hear_target(&mut self, now: Time, pool: &mut BlockPool) -> Heard {
         let mut heard = Heard::default();
@@ -305,18 +337,23 @@ impl Talk {
             pool,
             now,
             written: 0,
-            answered: false,
             left_out: 0,
             is_short_of_memory: false,
         };
         let conversation = self.conversation.as_mut();
         let said = catch_unwind(AssertUnwindSafe(|| {
             let said = speak(conversation, &mut script);
-            (said, conversation.wants_answers())
+            (
+                said,
+                conversation.wants_answers(),
+                conversation.holds_client(),
+            )
         }));
         let listened = self.listens;
-        let said = said.map(|(said, wants)| {
+        let said = said.map(|(said, wants, holds)| {
             self.listens &= wants;
+            // Nothing else would ever change its mind.
+            self.holds_client = holds && self.listens;
             said
         });
         let failure = match said {

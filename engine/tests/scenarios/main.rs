@@ -20,6 +20,7 @@ mod ends;
 mod flows;
 mod forged;
 mod gaps;
+mod hearing;
 mod identity;
 mod intensity;
 mod limits;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 17] = [
+const SOURCES: [(&str, &str); 18] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -21,6 +21,7 @@ const SOURCES: [(&str, &str); 17] = [
     ("doubts", include_str!("doubts.rs")),
     ("forged", include_str!("forged.rs")),
     ("protocol", include_str!("protocol.rs")),
+    ("hearing", include_str!("hearing.rs")),
 ];
 
 /// The tests of all files, as `file::name`.
