@@ -93,6 +93,7 @@ fn reflect(arguments: &Arguments) -> Result<String, Failure> {
         client_snap_len: u32::MAX,
         // As the copier: it needs the headers of the live server's packets.
         server_snap_len: millrace_capture::filter::HEADERS_ONLY,
+        whole_services: Vec::new(),
         tunnels: Tunnels::none(),
     });
     let mut ring = Ring::open(&RingConfig {

@@ -38,6 +38,7 @@ fn service() -> Filter {
         exclude: Vec::new(),
         client_snap_len: u32::MAX,
         server_snap_len: HEADERS_ONLY,
+        whole_services: Vec::new(),
         tunnels: Tunnels::none(),
     })
 }

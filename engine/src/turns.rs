@@ -275,19 +275,6 @@ impl Turns {
         }
     }
 
-    /// Puts another mark in the place of the last one, if that is kept and begins at the same byte. Says whether it was.
-    pub(crate) fn replace_last(&mut self, mark: Mark) -> bool {
-        let last = self
-            .rest
-            .as_mut()
-            .and_then(|rest| rest.marks.back_mut())
-            .map(|(last, _)| last)
-            .or(self.front.as_mut())
-            .filter(|last| last.start == mark.start);
-        self.last_answer = self.last_answer.max(mark.answer);
-        last.map(|last| *last = mark).is_some()
-    }
-
     /// Mark number `n`, if it is still kept, waits for no more of an answer.
     pub(crate) fn answered(&mut self, n: u32) {
         let mark = match n.checked_sub(self.base) {

@@ -236,6 +236,7 @@ fn open(request: &TraceRequest, devices: &[Device]) -> Result<Vec<(String, Ring)
         exclude: Vec::new(),
         client_snap_len: HEADERS_ONLY,
         server_snap_len: HEADERS_ONLY,
+        whole_services: Vec::new(),
         tunnels: Tunnels::none(),
     });
     let mut rings = Vec::new();

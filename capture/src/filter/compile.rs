@@ -45,7 +45,7 @@ pub(super) fn services(
         only_syns: false,
         to_snap_len: spec.client_snap_len.min(snap_len),
         from_snap_len: spec.server_snap_len.min(snap_len),
-        whole_snap_len: 0,
+        whole_snap_len: snap_len,
         tunnels: Bearers::of(&spec.tunnels),
         tunnel_snap_len: snap_len,
         ipv4: FamilyRules::of_services::<Ipv4>(spec),
@@ -109,7 +109,7 @@ impl<const N: usize> FamilyRules<N> {
             exclude: Endpoints::of_sockets::<F>(&spec.exclude),
             to: services.clone(),
             from: services,
-            whole: Endpoints::nothing(),
+            whole: Endpoints::of_services::<F>(&spec.whole_services, &spec.local_addresses),
         }
     }
 

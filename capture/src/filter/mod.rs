@@ -62,7 +62,10 @@ impl Filter {
     /// Whether it keeps frames that are longer than their headers.
     pub fn keeps_long_frames(&self) -> bool {
         match self {
-            Self::Services(spec) => spec.client_snap_len.max(spec.server_snap_len) > HEADERS_ONLY,
+            Self::Services(spec) => {
+                spec.client_snap_len.max(spec.server_snap_len) > HEADERS_ONLY
+                    || !spec.whole_services.is_empty()
+            }
             Self::Responses(spec) => spec.snap_len > HEADERS_ONLY || !spec.whole_ports.is_empty(),
             Self::Expression(expression) => expression.snap_len > HEADERS_ONLY,
             Self::Connects(_) => false,
@@ -93,6 +96,8 @@ pub struct FilterSpec {
     pub client_snap_len: u32,
     /// Bytes kept of a packet from a service; 0 leaves them out. See [`HEADERS_ONLY`].
     pub server_snap_len: u32,
+    /// Packets from these services are kept as far as the ring keeps any.
+    pub whole_services: Vec<ServiceFilter>,
     /// Packets that may bear one of these tunnels are captured whole, whatever is inside: the reader has to look.
     pub tunnels: Tunnels,
 }

@@ -142,13 +142,26 @@ impl Packet {
 
 /// What the filter promises, said plainly.
 fn expected(spec: &FilterSpec, packet: &Packet) -> u32 {
-    let serves = |host: IpAddr, port: Option<u16>| {
-        spec.services.iter().any(|service| {
-            let here = match service.address {
-                Some(address) => address == host,
-                None => spec.local_addresses.is_empty() || spec.local_addresses.contains(&host),
-            };
-            here && port.is_none_or(|port| port == service.port)
+    let is_at = |service: &ServiceFilter, host: IpAddr| match service.address {
+        Some(address) => address == host,
+        None => spec.local_addresses.is_empty() || spec.local_addresses.contains(&host),
+    };
+    let one_of = |services: &[ServiceFilter], host: IpAddr, port: Option<u16>| {
+        let has = |service: &ServiceFilter| port.is_none_or(|port| port == service.port);
+        services
+            .iter()
+            .any(|service| is_at(service, host) && has(service))
+    };
+    let serves = |host, port| one_of(&spec.services, host, port);
+    // Where the port is not shown, it may be any that is wanted whole in this family.
+    let may_be_whole = |host: IpAddr| {
+        spec.whole_services.iter().any(|service| {
+            let like = |address: &IpAddr| address.is_ipv4() == host.is_ipv4();
+            let local = &spec.local_addresses;
+            match service.address {
+                Some(address) => like(&address),
+                None => local.is_empty() || local.iter().any(like),
+            }
         })
     };
     if !packet.may_be_tcp() {
@@ -162,7 +175,15 @@ fn expected(spec: &FilterSpec, packet: &Packet) -> u32 {
     } else if serves(packet.destination.ip(), port(packet.destination)) {
         spec.client_snap_len
     } else if serves(packet.source.ip(), port(packet.source)) {
-        spec.server_snap_len
+        let host = packet.source.ip();
+        let is_whole = match ports {
+            true => one_of(&spec.whole_services, host, port(packet.source)),
+            false => may_be_whole(host),
+        };
+        match is_whole {
+            true => SNAP,
+            false => spec.server_snap_len,
+        }
     } else {
         0
     }
@@ -181,6 +202,7 @@ fn spec(services: &[(Option<&str>, u16)]) -> FilterSpec {
         exclude: Vec::new(),
         client_snap_len: 65_535,
         server_snap_len: HEADERS_ONLY,
+        whole_services: Vec::new(),
         tunnels: Tunnels::none(),
     }
 }
@@ -504,21 +526,25 @@ fn any_spec() -> impl Strategy<Value = FilterSpec> {
     let target = (any_address(), 80u16..90).prop_map(|(a, p)| SocketAddr::new(a, p));
     (
         prop::collection::vec(service, 0..12),
+        0..4usize,
         prop::collection::vec(any_address(), 0..5),
         prop::collection::vec(target, 0..4),
         prop::sample::subsequence(Tunnel::ALL.to_vec(), 0..=Tunnel::ALL.len()),
     )
-        .prop_map(|(services, local_addresses, exclude, kinds)| FilterSpec {
-            services,
-            local_addresses,
-            exclude,
-            client_snap_len: 65_535,
-            server_snap_len: HEADERS_ONLY,
-            tunnels: Tunnels {
-                kinds,
-                vxlan_ports: vec![82, 85],
+        .prop_map(
+            |(services, whole, local_addresses, exclude, kinds)| FilterSpec {
+                whole_services: services.iter().take(whole).copied().collect(),
+                services,
+                local_addresses,
+                exclude,
+                client_snap_len: 65_535,
+                server_snap_len: HEADERS_ONLY,
+                tunnels: Tunnels {
+                    kinds,
+                    vxlan_ports: vec![82, 85],
+                },
             },
-        })
+        )
 }
 
 proptest! {

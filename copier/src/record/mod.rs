@@ -143,6 +143,7 @@ fn filter(options: &RecordOptions) -> Result<Filter, ExitError> {
                     true => options.snap_length,
                     false => millrace_capture::filter::HEADERS_ONLY,
                 },
+                whole_services: Vec::new(),
                 tunnels: options.tunnels.on_devices(),
             }))
         }

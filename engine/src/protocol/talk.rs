@@ -62,16 +62,12 @@ impl Heard {
 
 impl Talk {
     pub(crate) fn new(conversation: Box<dyn Conversation>) -> Self {
-        let played = Played {
-            stream: ClientStream::new(Seq(0)),
-            turns: Turns::default(),
-        };
         Self {
             listens: conversation.wants_answers(),
             holds_client: conversation.holds_client(),
             given_up: false,
             conversation,
-            played,
+            played: Played::new(),
             needs: Needs::EVERYTHING,
             heard_end: false,
             answers: None,
@@ -307,7 +303,7 @@ impl Talk {
 
     /// Frees what was played of the script, up to this.
     pub(crate) fn release(&mut self, pool: &mut BlockPool, played: Needs) {
-        let Played { stream, turns } = &mut self.played;
+        let Played { stream, turns, .. } = &mut self.played;
         if played.stream == Needs::NOTHING.stream {
             stream.discard(pool);
         } else {
