@@ -4,6 +4,7 @@
 //! is the daemon's.
 
 use clap::CommandFactory;
+use millrace_daemon::config::secret::off_the_command_line;
 use millrace_daemon::exit::ExitError;
 
 use crate::command::{Arguments, Command, names};
@@ -42,6 +43,7 @@ pub fn run() -> Result<(), ExitError> {
         .and_then(|word| word.to_str())
         .filter(|word| !word.is_empty() && !word.starts_with('-'));
     let Some(word) = word else {
+        off_the_command_line("MILLRACE_COPIER_ACCOUNTS", "-u", "--accounts")?;
         return daemon::run();
     };
     let Some(command) = Command::find(word) else {

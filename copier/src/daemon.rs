@@ -127,7 +127,7 @@ pub fn run() -> Result<(), ExitError> {
     let input = open_input(opened.input, &waker)?;
     let mut engine = Engine::new(plan.engine.clone());
     plan.protocols.install(&mut engine);
-    let reports = shown.shared.clone();
+    let (reports, protocols) = (shown.shared.clone(), plan.protocols.clone());
     let shard = Shard::new(Parts {
         cluster: Box::new(leases),
         engine,
@@ -144,7 +144,13 @@ pub fn run() -> Result<(), ExitError> {
         waker,
         drain: watch.clone(),
         grace: plan.grace,
-        show: Box::new(move |snapshot| reports.replace(Report::new(snapshot))),
+        show: Box::new(move |snapshot| {
+            let mut report = Report::new(snapshot);
+            for (kind, ledger) in protocols.ledgers() {
+                report.protocols.note(kind, ledger);
+            }
+            reports.replace(report);
+        }),
         readiness,
         heart: manager.heart("shard"),
     });

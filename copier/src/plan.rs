@@ -136,7 +136,6 @@ impl Plan {
 
     fn with_inputs(options: &Options, inputs: Inputs) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
-        options.tcpcopy.check()?;
         let interceptors = options.interceptors().map_err(|error| usage(&error))?;
         match inputs {
             Inputs::Devices(_) => options.offline.refuse()?,
@@ -166,7 +165,11 @@ impl Plan {
             diverted.as_ref().map_err(Clone::clone)?;
         }
         let input = match inputs {
-            Inputs::Devices(names) => InputPlan::Rings(ring(options, &devices(options, names)?)?),
+            Inputs::Devices(names) => {
+                let devices = devices(options, names)?;
+                let hears_live = |port| protocols.hears_live(&engine.services, port);
+                InputPlan::Rings(ring(options, &devices, hears_live)?)
+            }
             Inputs::Files(sources) => InputPlan::Recording(feed(options, sources)?),
         };
         let outlet = OutletConfig {

@@ -1,10 +1,12 @@
 //! What a run amounts to: printed at the end, written by `--report`, and shown at /status.
 
 mod latency;
+mod protocols;
 mod shared;
 mod text;
 
 pub use latency::{Buckets, Latency, Percentiles, Sides};
+pub use protocols::Protocols;
 pub use shared::Shared;
 
 use std::collections::BTreeMap;
@@ -39,6 +41,8 @@ pub struct Report {
     pub sessions: Sessions,
     /// Copied connections.
     pub replicas: Replicas,
+    /// What protocol modules did.
+    pub protocols: Protocols,
     /// Payload of clients.
     pub bytes: Bytes,
     /// Bytes delivered of those that were wanted, captured or known to be missing; 1 when nothing was
@@ -259,6 +263,7 @@ impl Report {
             targets: from.probes.clone(),
             sessions: sessions(from),
             replicas: replicas(from),
+            protocols: Protocols::of(stats),
             bytes: bytes(from),
             fidelity,
             fidelity_low,

@@ -68,7 +68,7 @@ const WRONG: &[(&str, &str)] = &[
     ("-M 100", "576..=65535"),
     ("-t soon", "-t"),
     // What is not there.
-    ("-u root@secret", "leave -u out"),
+    ("-u root@secret", "no module uses accounts"),
     ("-a 10", "name one with -i FILE"),
     ("-d -i -", "there is no standard input"),
     ("--no-such-option", "--no-such-option"),

@@ -13,13 +13,13 @@ pub struct Accounts(BTreeMap<String, String>);
 /// Why a file of accounts is refused. No password is among it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccountsError {
-    /// A line without an `@`, or without a name.
-    #[error("line {0} is not USER@PASSWORD")]
+    /// An account without an `@`, or without a name; in a file, in this line.
+    #[error("account {0} is not USER@PASSWORD")]
     Form(usize),
     /// The same name a second time.
-    #[error("line {line}: {user:?} has a password already")]
+    #[error("account {line}: {user:?} has a password already")]
     Twice {
-        /// The line, from 1.
+        /// Its place, from 1; in a file, its line.
         line: usize,
         /// The name.
         user: String,
@@ -32,11 +32,22 @@ impl Accounts {
     /// # Errors
     /// The first line that is wrong.
     pub fn parse(text: &str) -> Result<Self, AccountsError> {
+        let is_account = |line: &str| !line.trim().is_empty() && !line.starts_with('#');
+        Self::collect((1..).zip(text.lines()).filter(|(_, line)| is_account(line)))
+    }
+
+    /// Reads accounts between commas.
+    ///
+    /// # Errors
+    /// The first that is wrong.
+    pub fn parse_list(text: &str) -> Result<Self, AccountsError> {
+        let accounts = (1..).zip(text.split(','));
+        Self::collect(accounts.filter(|(_, account)| !account.is_empty()))
+    }
+
+    fn collect<'a>(all: impl Iterator<Item = (usize, &'a str)>) -> Result<Self, AccountsError> {
         let mut accounts = BTreeMap::new();
-        for (number, line) in (1..).zip(text.lines()) {
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
+        for (number, line) in all {
             let account = line.split_once('@').filter(|(user, _)| !user.is_empty());
             let (user, password) = account.ok_or(AccountsError::Form(number))?;
             let before = accounts.insert(user.to_owned(), password.to_owned());
@@ -83,6 +94,18 @@ mod tests {
     }
 
     #[test]
+    fn a_list_has_commas_between_accounts() {
+        let accounts = Accounts::parse_list("a@b,app@p@w,").unwrap();
+        assert_eq!(accounts.password("a"), Some("b"));
+        assert_eq!(accounts.password("app"), Some("p@w"));
+        assert_eq!(
+            Accounts::parse_list("a@b,secret"),
+            Err(AccountsError::Form(2))
+        );
+        assert!(Accounts::parse_list("").unwrap().is_empty());
+    }
+
+    #[test]
     fn wrong_lines_are_named_and_not_shown() {
         assert_eq!(
             Accounts::parse("a@b\nsecret\n"),
@@ -90,6 +113,6 @@ mod tests {
         );
         assert_eq!(Accounts::parse("@b"), Err(AccountsError::Form(1)));
         let twice = Accounts::parse("a@b\na@secret").unwrap_err().to_string();
-        assert_eq!(twice, "line 2: \"a\" has a password already");
+        assert_eq!(twice, "account 2: \"a\" has a password already");
     }
 }

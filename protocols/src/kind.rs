@@ -8,9 +8,19 @@ use millrace_engine::protocol::Protocol;
 
 use crate::accounts::Accounts;
 use crate::redis::Redis;
+use crate::writes::WriteGuard;
+
+/// What modules are told.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Names and passwords at the target.
+    pub accounts: Arc<Accounts>,
+    /// Which requests may reach the target.
+    pub guard: WriteGuard,
+}
 
 /// A protocol that has a module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Redis: see [`crate::redis`].
     Redis,
@@ -27,10 +37,11 @@ impl Kind {
         }
     }
 
-    /// The module, for target servers with these accounts.
-    pub fn module(self, accounts: &Arc<Accounts>) -> Box<dyn Protocol> {
+    /// The module, with these settings.
+    pub fn module(self, settings: &Settings) -> Box<dyn Protocol> {
+        let Settings { accounts, guard } = settings;
         match self {
-            Self::Redis => Box::new(Redis::new(accounts.clone())),
+            Self::Redis => Box::new(Redis::new(accounts.clone(), guard.clone())),
         }
     }
 }

@@ -13,4 +13,4 @@ pub mod redis;
 pub mod writes;
 
 pub use accounts::Accounts;
-pub use kind::Kind;
+pub use kind::{Kind, Settings};

@@ -196,6 +196,9 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
             "{ip} stands in for clients on this host's loopback address"
         ));
     }
+    if options.protocol.read_only {
+        lines.push("nothing that writes is sent to targets of protocol modules".to_owned());
+    }
     for (place, kind) in plan.protocols.each() {
         if let Some(service) = plan.engine.services.get(place) {
             lines.push(format!(

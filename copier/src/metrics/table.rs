@@ -155,6 +155,16 @@ pub(super) const METRICS: &[Metric] = &[
         "Copied connections aborted after a time-out, by what the target owed",
     ),
     reasons(
+        "/protocols/failed",
+        "protocol_failures",
+        "Copied connections that their protocol module could not play on",
+    ),
+    counter(
+        "/protocols/left_out",
+        "requests_left_out",
+        "Requests that protocol modules left out on purpose",
+    ),
+    reasons(
         "/replicas/refused",
         "replicas_refused",
         "Copied connections not opened",

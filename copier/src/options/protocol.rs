@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use millrace_daemon::config::secret::Secret;
 use millrace_daemon::exit::ExitError;
+use millrace_protocols::writes::{Pattern, Rules};
 use millrace_protocols::{Accounts, Kind};
 
 /// Modules for sessions that cannot be replayed byte for byte.
@@ -17,10 +19,48 @@ pub struct ProtocolOptions {
     #[arg(long = "protocol", value_name = "PORT=NAME", value_delimiter = ',')]
     pub protocols: Vec<PortProtocol>,
 
-    /// Names and passwords at the target, for --protocol: a file with USER@PASSWORD on each line, which not everybody
-    /// may read.
+    /// Names and passwords at the target, for --protocol, separated by commas. The list of processes does not show them; in
+    /// a file (--accounts-file) they may hold commas.
+    #[arg(short = 'u', long, value_name = "USER@PASSWORD,...")]
+    pub accounts: Option<Secret>,
+
+    /// The same in a file: USER@PASSWORD on each line, which not everybody may read.
     #[arg(long, value_name = "FILE")]
     pub accounts_file: Option<PathBuf>,
+
+    /// Send nothing that writes, by what the modules of --protocol know of requests.
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// With --read-only, send these though they write: a protocol, and requests without their values, where * stands for
+    /// anything. Can be given several times.
+    #[arg(long, value_name = "NAME:PATTERN")]
+    pub allow_writes: Vec<ProtocolPattern>,
+
+    /// Leave these requests out, whatever they do. Can be given several times.
+    #[arg(long, value_name = "NAME:PATTERN")]
+    pub deny_requests: Vec<ProtocolPattern>,
+}
+
+/// Requests of a protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolPattern {
+    /// The protocol.
+    pub kind: Kind,
+    /// Its requests.
+    pub pattern: Pattern,
+}
+
+impl FromStr for ProtocolPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, pattern) = text.split_once(':').ok_or("it is not NAME:PATTERN")?;
+        Ok(Self {
+            kind: name.parse().map_err(|error| format!("{error}"))?,
+            pattern: pattern.parse().map_err(|error| format!("{error}"))?,
+        })
+    }
 }
 
 /// A live port whose sessions a module replays.
@@ -46,17 +86,47 @@ impl FromStr for PortProtocol {
 }
 
 impl ProtocolOptions {
-    /// The accounts that the file holds; without one there are none.
+    /// What requests of this protocol may reach targets.
+    pub fn rules(&self, kind: Kind) -> Rules {
+        let of = |all: &[ProtocolPattern]| {
+            let its = all.iter().filter(|it| it.kind == kind);
+            its.map(|it| it.pattern.clone()).collect()
+        };
+        Rules {
+            read_only: self.read_only,
+            allow: of(&self.allow_writes),
+            deny: of(&self.deny_requests),
+        }
+    }
+
+    /// Whether some rule says what may be sent.
+    pub const fn has_rules(&self) -> bool {
+        self.read_only || !self.allow_writes.is_empty() || !self.deny_requests.is_empty()
+    }
+
+    /// The accounts that are given, in a file or by themselves.
     ///
     /// # Errors
-    /// The file cannot be read, everybody can read it, or it is wrong.
+    /// Both are given; the file cannot be read, or everybody can read it; or an account is wrong.
     pub fn accounts(&self) -> Result<Accounts, ExitError> {
         let Some(path) = &self.accounts_file else {
-            return Ok(Accounts::default());
+            let list = self.accounts.as_ref().map_or("", Secret::reveal);
+            return Accounts::parse_list(list)
+                .map_err(|error| ExitError::usage(format!("-u: {error}")));
         };
+        if self.accounts.is_some() {
+            return Err(ExitError::usage(
+                "-u and --accounts-file: give the accounts in one place",
+            ));
+        }
         let what = || format!("--accounts-file {}", path.display());
         let text = read_secret(path).map_err(|error| ExitError::caused(what(), &error))?;
         Accounts::parse(&text).map_err(|error| ExitError::usage(format!("{}: {error}", what())))
+    }
+
+    /// Whether accounts are given.
+    pub const fn has_accounts(&self) -> bool {
+        self.accounts.is_some() || self.accounts_file.is_some()
     }
 }
 
@@ -87,6 +157,22 @@ mod tests {
         assert_eq!("6379=redis".parse(), Ok(redis));
         for wrong in ["redis", "0=redis", "70000=redis", "6379=", "6379=http9"] {
             assert!(wrong.parse::<PortProtocol>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_of_one_protocol() {
+        let options = ProtocolOptions {
+            read_only: true,
+            allow_writes: vec!["redis:SET".parse().unwrap()],
+            deny_requests: vec!["redis:FLUSH*".parse().unwrap()],
+            ..ProtocolOptions::default()
+        };
+        let rules = options.rules(Kind::Redis);
+        assert!(rules.read_only && options.has_rules());
+        assert_eq!((rules.allow.len(), rules.deny.len()), (1, 1));
+        for wrong in ["SET", "redis:", "http9:GET *"] {
+            assert!(wrong.parse::<ProtocolPattern>().is_err(), "{wrong}");
         }
     }
 

@@ -1,6 +1,4 @@
-//! Options of TCPCopy that mean nothing here, or cannot be had yet: they stand in people's scripts.
-
-use millrace_daemon::exit::ExitError;
+//! Options of TCPCopy that mean nothing here: they stand in people's scripts.
 
 /// Options that are understood for TCPCopy's sake.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -18,32 +16,9 @@ pub struct TcpcopyOptions {
         hide_short_help = true
     )]
     pub default_rtt: Option<u32>,
-
-    /// Refused: log-ins to MySQL cannot be replayed yet, and passwords are given in a file (--accounts-file).
-    #[arg(
-        short = 'u',
-        long = "accounts",
-        value_name = "USER@PASSWORD,...",
-        hide_short_help = true
-    )]
-    pub accounts: Option<String>,
 }
 
 impl TcpcopyOptions {
-    /// Refuses what cannot be had, rather than copying something else.
-    ///
-    /// # Errors
-    /// What to do instead.
-    pub fn check(&self) -> Result<(), ExitError> {
-        if self.accounts.is_some() {
-            return Err(ExitError::usage(
-                "-u: log-ins to MySQL cannot be replayed by this version, and copied sessions would \
-                 fail at the target; leave -u out to copy other services",
-            ));
-        }
-        Ok(())
-    }
-
     /// What was given without need, in words.
     pub fn needless(&self) -> Vec<&'static str> {
         [

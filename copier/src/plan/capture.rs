@@ -42,12 +42,22 @@ pub(super) fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<D
     Ok(devices)
 }
 
-pub(super) fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, ExitError> {
+/// How captured packets get here. `hears_live` says of which live ports packets to clients are wanted whole.
+pub(super) fn ring(
+    options: &Options,
+    devices: &[Device],
+    hears_live: impl Fn(u16) -> bool,
+) -> Result<RingConfig, ExitError> {
     let exclude: Vec<_> = options
         .services
         .iter()
         .map(|mapping| mapping.target)
         .collect();
+    let services = options.services.iter().map(|mapping| ServiceFilter {
+        address: mapping.live_ip,
+        port: mapping.live_port,
+    });
+    let services: Vec<_> = services.collect();
     let filter = match &options.capture.filter {
         Some(text) if text.trim().is_empty() => {
             return Err(ExitError::usage(
@@ -60,14 +70,12 @@ pub(super) fn ring(options: &Options, devices: &[Device]) -> Result<RingConfig, 
             snap_len: u32::MAX,
         }),
         None => Filter::Services(FilterSpec {
-            services: options
-                .services
+            whole_services: services
                 .iter()
-                .map(|mapping| ServiceFilter {
-                    address: mapping.live_ip,
-                    port: mapping.live_port,
-                })
+                .filter(|service| hears_live(service.port))
+                .copied()
                 .collect(),
+            services,
             local_addresses: local_addresses(),
             exclude,
             client_snap_len: options.capture.snap_length(),

@@ -1,10 +1,12 @@
 //! Which services are replayed by protocol modules.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_daemon::exit::ExitError;
 use millrace_engine::{Engine, Service};
-use millrace_protocols::{Accounts, Kind};
+use millrace_protocols::writes::{Ledger, Rules, WriteGuard};
+use millrace_protocols::{Accounts, Kind, Settings};
 
 use crate::options::ProtocolOptions;
 
@@ -14,6 +16,8 @@ pub struct Protocols {
     /// The place of a service in [`millrace_engine::Config::services`], and its module.
     of_services: Vec<(usize, Kind)>,
     accounts: Arc<Accounts>,
+    rules: BTreeMap<Kind, Arc<Rules>>,
+    ledgers: BTreeMap<Kind, Arc<Ledger>>,
 }
 
 impl Protocols {
@@ -22,9 +26,9 @@ impl Protocols {
     /// # Errors
     /// No service has the port, two modules want it, or the accounts cannot be read, or are for nobody.
     pub(super) fn new(options: &ProtocolOptions, services: &[Service]) -> Result<Self, ExitError> {
-        if options.protocols.is_empty() && options.accounts_file.is_some() {
+        if options.protocols.is_empty() && options.has_accounts() {
             return Err(ExitError::usage(
-                "--accounts-file: no module uses it; name one with --protocol, or leave it out",
+                "-u, --accounts-file: no module uses accounts; name one with --protocol, or leave them out",
             ));
         }
         let mut of_services: Vec<(usize, Kind)> = Vec::new();
@@ -46,16 +50,45 @@ impl Protocols {
             of_services.extend(its.into_iter().map(|place| (place, kind)));
         }
         let accounts = Arc::new(options.accounts()?);
-        if let Some((_, kind)) = of_services.first().filter(|_| accounts.is_empty()) {
+        let is_idle = accounts.is_empty() && !options.has_rules();
+        if let Some((_, kind)) = of_services.first().filter(|_| is_idle) {
             return Err(ExitError::usage(format!(
-                "--protocol: {kind} needs an account at the target in --accounts-file; without one its sessions are copied as \
-                 well without the module"
+                "--protocol: {kind} has nothing to do: it needs an account at the target (-u, --accounts-file), or a rule of what \
+                 may be sent (--read-only, --deny-requests)"
             )));
         }
+        check_rules(options, &of_services)?;
+        let kinds = || of_services.iter().map(|(_, kind)| *kind);
         Ok(Self {
+            rules: kinds()
+                .map(|kind| (kind, Arc::new(options.rules(kind))))
+                .collect(),
+            ledgers: kinds().map(|kind| (kind, Arc::default())).collect(),
             of_services,
             accounts,
         })
+    }
+
+    /// Whether the module of a live port hears what the live server sends.
+    pub(super) fn hears_live(&self, services: &[Service], port: u16) -> bool {
+        self.each().any(|(place, kind)| {
+            let its = services.get(place).map(|service| service.live_port);
+            its == Some(port) && kind.module(&self.settings(kind)).hears_live()
+        })
+    }
+
+    /// What is noted of requests, by protocol.
+    pub fn ledgers(&self) -> impl Iterator<Item = (Kind, &Ledger)> {
+        self.ledgers.iter().map(|(kind, ledger)| (*kind, &**ledger))
+    }
+
+    fn settings(&self, kind: Kind) -> Settings {
+        let rules = self.rules.get(&kind).cloned().unwrap_or_default();
+        let ledger = self.ledgers.get(&kind).cloned().unwrap_or_default();
+        Settings {
+            accounts: self.accounts.clone(),
+            guard: WriteGuard::new(rules, ledger),
+        }
     }
 
     /// Whether no service has a module.
@@ -80,7 +113,35 @@ impl Protocols {
     /// Gives the engine its modules.
     pub fn install(&self, engine: &mut Engine) {
         for (place, kind) in self.each() {
-            engine.set_protocol(place, kind.module(&self.accounts));
+            engine.set_protocol(place, kind.module(&self.settings(kind)));
         }
     }
+}
+
+/// Rules of what may be sent need somebody who knows requests.
+fn check_rules(options: &ProtocolOptions, of_services: &[(usize, Kind)]) -> Result<(), ExitError> {
+    if of_services.is_empty() && options.has_rules() {
+        return Err(ExitError::usage(
+            "--read-only, --allow-writes and --deny-requests are for modules: name one with --protocol, else everything is sent",
+        ));
+    }
+    if !options.read_only && !options.allow_writes.is_empty() {
+        return Err(ExitError::usage(
+            "--allow-writes: without --read-only everything is allowed; --deny-requests leaves requests out",
+        ));
+    }
+    let both = [
+        ("--allow-writes", &options.allow_writes),
+        ("--deny-requests", &options.deny_requests),
+    ];
+    for (option, patterns) in both {
+        let is_used = |kind: Kind| of_services.iter().any(|(_, it)| *it == kind);
+        if let Some(unused) = patterns.iter().find(|it| !is_used(it.kind)) {
+            return Err(ExitError::usage(format!(
+                "{option} {}:{}: no service has this module; name one with --protocol",
+                unused.kind, unused.pattern
+            )));
+        }
+    }
+    Ok(())
 }

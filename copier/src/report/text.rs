@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Counts, Percentiles, Report};
+use super::{Counts, Percentiles, Protocols, Report};
 use millrace_notation::units::shown;
 
 impl Report {
@@ -16,6 +16,19 @@ impl Report {
                  like the others",
                 shown(self.fidelity_low)
             ),
+        }
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.failed.is_empty() {
+            let why = list(&self.failed);
+            writeln!(f, "            what stopped protocol modules: {why}")?;
+        }
+        match self.left_out {
+            0 => Ok(()),
+            count => writeln!(f, "            {count} requests left out on purpose"),
         }
     }
 }
@@ -69,6 +82,7 @@ impl fmt::Display for Report {
                 list(&replicas.timed_out)
             )?;
         }
+        write!(f, "{}", self.protocols)?;
         if sessions.resumed + sessions.set_aside > 0 {
             writeln!(
                 f,

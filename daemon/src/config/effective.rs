@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
+use super::secret::{HIDDEN, SECRETS};
 use super::{Layers, NOT_IN_FILE, takes_value};
 
 /// Of the first parse of this process's own arguments: a later one, at a reload, changes what it says only in part.
@@ -14,8 +15,7 @@ static STARTED_WITH: OnceLock<Value> = OnceLock::new();
 
 /// The options of this process, as `GET /config` shows them: `{"program": ..., "version": ..., "options": {"log-level":
 /// {"value": "info", "from": "default"}, ...}}`. `from` is `default`, `command line`, the name of an environment variable,
-/// or the place in the file; `value` is null where there is none. Options hold no secrets: these are in files that they
-/// name. Null before [`super::parse`].
+/// or the place in the file; `value` is null where there is none, and hidden where it is a secret. Null before [`super::parse`].
 pub fn started_with() -> Value {
     STARTED_WITH.get().cloned().unwrap_or_default()
 }
@@ -56,6 +56,9 @@ fn value(matches: &ArgMatches, argument: &Arg) -> Value {
             .map_or(Value::Null, |is_on| json!(is_on));
     }
     let values = matches.try_get_raw(id).ok().flatten();
+    if values.is_some() && argument.get_long().is_some_and(|it| SECRETS.contains(&it)) {
+        return json!(HIDDEN);
+    }
     values.map_or(Value::Null, |values| {
         let texts: Vec<_> = values.map(OsStr::to_string_lossy).collect();
         json!(texts.join(","))

@@ -9,6 +9,7 @@
 mod effective;
 mod error;
 mod file;
+pub mod secret;
 
 pub use self::effective::started_with;
 

@@ -8,7 +8,7 @@ use millrace_engine::{
     Caps, Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, Share, SourcePool,
     TargetSilence, Time,
 };
-use millrace_protocols::{Accounts, Kind};
+use millrace_protocols::{Accounts, Kind, Settings};
 use millrace_wire::{
     Decoder, Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket, Verify,
 };
@@ -111,9 +111,12 @@ impl Player {
         let mut engine = Engine::new(config);
         if words.is_some() {
             let accounts = Accounts::parse("default@right\napp@two words").unwrap_or_default();
-            let accounts = Arc::new(accounts);
+            let settings = Settings {
+                accounts: Arc::new(accounts),
+                ..Settings::default()
+            };
             for service in 0..services {
-                engine.set_protocol(service, Kind::Redis.module(&accounts));
+                engine.set_protocol(service, Kind::Redis.module(&settings));
             }
         }
         engine.set_open(now, input.u8() % 4 != 3);

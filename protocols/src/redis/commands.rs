@@ -1,5 +1,6 @@
-//! The log-ins in what a client sends. Everything else passes as it is, however large, and is never held longer than the
-//! name of its command takes to be known.
+//! The commands in what a client sends: each is named before anything of it is played, so that it can be left out, and
+//! log-ins come whole. Everything else passes as it is, however large, and is never held longer than its name takes to be
+//! known.
 //!
 //! A command is an array of bulk strings, `*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n`, or a line of words, `AUTH secret\r\n`
 //! (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
@@ -7,6 +8,7 @@
 use millrace_engine::protocol::{Failure, FailureKind};
 
 use super::DEFAULT_USER;
+use super::writes::naming_words;
 use crate::accounts::Accounts;
 
 /// The longest name of a command that can be a log-in.
@@ -15,6 +17,8 @@ const MOST_NAME: usize = 5;
 const MOST_ARGUMENTS: usize = 8;
 /// The longest log-in. A longer command is none.
 const MOST_HELD: usize = 16 << 10;
+/// The longest name of a command, both words of some; what is longer is cut, and no command that anybody knows.
+const LONGEST_NAME: usize = 64;
 /// The longest line that a server takes (PROTO_INLINE_MAX_SIZE).
 const MOST_LINE: usize = 64 << 10;
 /// The largest bulk string (proto-max-bulk-len).
@@ -26,6 +30,8 @@ fn malformed(text: &str) -> Failure {
 
 /// What is to be played.
 pub(super) enum Part<'a> {
+    /// A command of this name begins, in capitals. Whoever answers `false` gets nothing more of it.
+    Begins(&'a str),
     /// Bytes, as they are.
     Bytes(&'a [u8]),
     /// A log-in.
@@ -91,19 +97,32 @@ pub(super) struct Commands {
     held: Vec<u8>,
     /// Its arguments so far.
     words: Vec<Vec<u8>>,
-    /// Whether what comes belongs to a command that is none.
-    passes: bool,
+    course: Course,
+}
+
+/// What becomes of the bytes of a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Course {
+    /// They are held: it has no name yet.
+    #[default]
+    Unnamed,
+    /// They are held: it has a name, and may be a log-in.
+    Named,
+    /// They pass: it is no log-in.
+    Passes,
+    /// They are left out.
+    LeftOut,
 }
 
 impl Commands {
-    /// Reads on. Gives parts in their order.
+    /// Reads on. Gives parts in their order; the answer to one that begins counts.
     ///
     /// # Errors
     /// It is not the protocol of Redis.
     pub(super) fn read(
         &mut self,
         bytes: &[u8],
-        mut give: impl FnMut(Part<'_>),
+        mut give: impl FnMut(Part<'_>) -> bool,
     ) -> Result<(), Failure> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
@@ -118,22 +137,57 @@ impl Commands {
             };
             let (now, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
             bytes = rest;
-            if self.passes {
-                give(Part::Bytes(now));
-            } else {
-                self.held.extend_from_slice(now);
+            match self.course {
+                Course::Passes => {
+                    give(Part::Bytes(now));
+                }
+                Course::LeftOut => {}
+                Course::Unnamed | Course::Named => self.held.extend_from_slice(now),
             }
             self.step(now)?;
-            if self.next == Next::Command && self.line.is_empty() {
+            let is_over = self.next == Next::Command && self.line.is_empty();
+            if self.course == Course::Unnamed {
+                self.name(is_over, &mut give);
+            }
+            if is_over {
                 self.end_command(&mut give);
-            } else if !self.passes && !self.may_be_login() {
-                self.passes = true;
+            } else if self.course == Course::Named && !self.may_be_login() {
+                self.course = Course::Passes;
                 give(Part::Bytes(&self.held));
                 self.held.clear();
                 self.words.clear();
             }
         }
         Ok(())
+    }
+
+    /// Names the command once enough of it is there.
+    fn name(&mut self, is_over: bool, give: &mut impl FnMut(Part<'_>) -> bool) {
+        let is_begun = matches!(self.next, Next::Argument(..));
+        let whole = self.words.len() - usize::from(is_begun && !is_over);
+        let wanted = self.words.first().map_or(1, |name| naming_words(name));
+        let is_long = self.words.iter().any(|word| word.len() > LONGEST_NAME);
+        // Nothing at all is an empty line.
+        if self.words.is_empty() || whole < wanted && !is_over && !is_long {
+            return;
+        }
+        let words = self.words.iter().take(wanted).map(|word| {
+            let head = word.get(..LONGEST_NAME).unwrap_or(word);
+            String::from_utf8_lossy(head).to_ascii_uppercase()
+        });
+        let name = words.collect::<Vec<_>>().join(" ");
+        self.course = match give(Part::Begins(&name)) {
+            true => Course::Named,
+            false => {
+                self.held.clear();
+                Course::LeftOut
+            }
+        };
+    }
+
+    /// Whether the words of the command are still wanted.
+    const fn keeps_words(&self) -> bool {
+        matches!(self.course, Course::Unnamed | Course::Named)
     }
 
     /// What is held of a command that does not end.
@@ -144,7 +198,7 @@ impl Commands {
     fn step(&mut self, now: &[u8]) -> Result<(), Failure> {
         match self.next {
             Next::Argument(left, more) => {
-                if !self.passes
+                if self.keeps_words()
                     && let Some(word) = self.words.last_mut()
                 {
                     word.extend_from_slice(now);
@@ -178,7 +232,7 @@ impl Commands {
             Next::Length(more) => {
                 let len = number(line, b'$').filter(|len| *len <= MOST_BULK);
                 let len = len.ok_or_else(|| malformed("an argument has no length"))?;
-                if !self.passes {
+                if self.keeps_words() {
                     self.words.push(Vec::new());
                 }
                 Next::Argument(len + 2, more)
@@ -191,7 +245,12 @@ impl Commands {
                     None => return Err(malformed("a command has no length")),
                 },
                 // Quotes make words of their own; who types them logs in by hand.
-                _ if line.iter().any(|byte| matches!(byte, b'"' | b'\'')) => Next::Command,
+                _ if line.iter().any(|byte| matches!(byte, b'"' | b'\'')) => {
+                    let mut words = line.split(|byte| matches!(byte, b'"' | b'\'' | b' ' | b'\t'));
+                    let first = words.find(|word| !word.is_empty()).unwrap_or_default();
+                    self.words = vec![first.to_vec()];
+                    Next::Command
+                }
                 _ => {
                     let words = line.split(u8::is_ascii_whitespace);
                     let words = words.filter(|word| !word.is_empty());
@@ -226,17 +285,19 @@ impl Commands {
         }
     }
 
-    fn end_command(&mut self, give: &mut impl FnMut(Part<'_>)) {
+    fn end_command(&mut self, give: &mut impl FnMut(Part<'_>) -> bool) {
         let words = std::mem::take(&mut self.words);
         let held = std::mem::take(&mut self.held);
-        let passes = std::mem::take(&mut self.passes);
-        if passes {
+        if matches!(
+            std::mem::take(&mut self.course),
+            Course::Passes | Course::LeftOut
+        ) {
             return;
         }
         match Place::find(&words) {
             Some(place) => give(Part::Login(Command { words, place })),
             None => give(Part::Bytes(&held)),
-        }
+        };
     }
 }
 
@@ -316,9 +377,13 @@ mod tests {
     fn played<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<String, Failure> {
         let (mut commands, mut out) = (Commands::default(), Vec::new());
         for piece in pieces {
-            commands.read(piece, |part| match part {
-                Part::Bytes(bytes) => out.extend_from_slice(bytes),
-                Part::Login(command) => out.extend(command.with_passwords_of(&accounts())),
+            commands.read(piece, |part| {
+                match part {
+                    Part::Begins(name) => return !name.starts_with("DEL"),
+                    Part::Bytes(bytes) => out.extend_from_slice(bytes),
+                    Part::Login(command) => out.extend(command.with_passwords_of(&accounts())),
+                }
+                true
             })?;
         }
         out.extend(commands.rest());
@@ -399,6 +464,8 @@ mod tests {
                 Just(command(&["SET", "a", "AUTH x\r\n"])),
                 Just("AUTH live\r\n".to_owned()),
                 Just("PING\r\n".to_owned()),
+                Just(command(&["DEL", "a"])),
+                Just(command(&["config", "get", "a"])),
                 "[*$0-9\r\nAUTH ]{0,20}",
             ], 0..8),
             cuts in prop::collection::vec(1usize..20, 1..50),

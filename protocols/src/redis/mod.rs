@@ -7,9 +7,11 @@
 //!
 //! - `commands`: finds the log-ins in what a client sends.
 //! - `reply`: whether the target has refused one.
+//! - `writes`: which commands only read.
 
 mod commands;
 mod reply;
+mod writes;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use millrace_engine::protocol::{
 use self::commands::{Commands, Part};
 use self::reply::{Reply, Verdict};
 use crate::accounts::Accounts;
+use crate::writes::WriteGuard;
 
 /// Whom `AUTH` without a name means (<https://redis.io/docs/latest/commands/auth/>).
 const DEFAULT_USER: &str = "default";
@@ -27,12 +30,13 @@ const DEFAULT_USER: &str = "default";
 #[derive(Debug)]
 pub struct Redis {
     accounts: Arc<Accounts>,
+    guard: WriteGuard,
 }
 
 impl Redis {
-    /// For targets with these accounts.
-    pub const fn new(accounts: Arc<Accounts>) -> Self {
-        Self { accounts }
+    /// For targets with these accounts, which get what the guard permits.
+    pub const fn new(accounts: Arc<Accounts>, guard: WriteGuard) -> Self {
+        Self { accounts, guard }
     }
 }
 
@@ -49,6 +53,7 @@ impl Protocol for Redis {
         };
         Some(Box::new(Player {
             accounts: self.accounts.clone(),
+            guard: self.guard.clone(),
             commands: Commands::default(),
             login,
         }))
@@ -71,6 +76,7 @@ enum Login {
 /// One replica.
 struct Player {
     accounts: Arc<Accounts>,
+    guard: WriteGuard,
     commands: Commands,
     login: Login,
 }
@@ -86,10 +92,17 @@ impl Player {
         if let Some(turn) = turn {
             script.turn(turn);
         }
-        let (accounts, login) = (&self.accounts, &mut self.login);
+        let (accounts, guard, login) = (&self.accounts, &self.guard, &mut self.login);
         self.commands.read(bytes, |part| {
             let is_first = matches!(login, Login::Expected);
             match part {
+                Part::Begins(name) => {
+                    let permitted = guard.permits(name, writes::writes(name));
+                    if !permitted {
+                        script.leave_out();
+                    }
+                    return permitted;
+                }
                 Part::Bytes(bytes) => {
                     if is_first {
                         *login = Login::Over;
@@ -103,6 +116,7 @@ impl Player {
                     script.play(&command.with_passwords_of(accounts));
                 }
             }
+            true
         })
     }
 }

@@ -1,0 +1,201 @@
+//! Which commands of Redis only read. Everything else may write, commands of modules included.
+
+/// Commands of which the second word says what they do.
+const CONTAINERS: [&str; 11] = [
+    "ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "LATENCY", "MEMORY", "OBJECT", "SCRIPT",
+    "SLOWLOG", "XINFO",
+];
+
+/// Commands that change nothing that is kept (<https://redis.io/docs/latest/commands/>), sorted.
+const READS: [&str; 153] = [
+    "ACL CAT",
+    "ACL WHOAMI",
+    "ASKING",
+    "AUTH",
+    "BITCOUNT",
+    "BITFIELD_RO",
+    "BITPOS",
+    "CLIENT CACHING",
+    "CLIENT GETNAME",
+    "CLIENT GETREDIR",
+    "CLIENT ID",
+    "CLIENT INFO",
+    "CLIENT LIST",
+    "CLIENT NO-EVICT",
+    "CLIENT NO-TOUCH",
+    "CLIENT REPLY",
+    "CLIENT SETINFO",
+    "CLIENT SETNAME",
+    "CLIENT TRACKING",
+    "CLIENT TRACKINGINFO",
+    "CLUSTER COUNTKEYSINSLOT",
+    "CLUSTER GETKEYSINSLOT",
+    "CLUSTER INFO",
+    "CLUSTER KEYSLOT",
+    "CLUSTER LINKS",
+    "CLUSTER MYID",
+    "CLUSTER NODES",
+    "CLUSTER SHARDS",
+    "CLUSTER SLOTS",
+    "COMMAND",
+    "COMMAND COUNT",
+    "COMMAND DOCS",
+    "COMMAND GETKEYS",
+    "COMMAND INFO",
+    "COMMAND LIST",
+    "CONFIG GET",
+    "DBSIZE",
+    "DISCARD",
+    "DUMP",
+    "ECHO",
+    "EVALSHA_RO",
+    "EVAL_RO",
+    "EXEC",
+    "EXISTS",
+    "EXPIRETIME",
+    "FCALL_RO",
+    "GEODIST",
+    "GEOHASH",
+    "GEOPOS",
+    "GEORADIUSBYMEMBER_RO",
+    "GEORADIUS_RO",
+    "GEOSEARCH",
+    "GET",
+    "GETBIT",
+    "GETRANGE",
+    "HELLO",
+    "HEXISTS",
+    "HGET",
+    "HGETALL",
+    "HKEYS",
+    "HLEN",
+    "HMGET",
+    "HRANDFIELD",
+    "HSCAN",
+    "HSTRLEN",
+    "HVALS",
+    "INFO",
+    "KEYS",
+    "LASTSAVE",
+    "LATENCY HISTORY",
+    "LATENCY LATEST",
+    "LCS",
+    "LINDEX",
+    "LLEN",
+    "LOLWUT",
+    "LPOS",
+    "LRANGE",
+    "MEMORY STATS",
+    "MEMORY USAGE",
+    "MGET",
+    "MULTI",
+    "OBJECT ENCODING",
+    "OBJECT FREQ",
+    "OBJECT IDLETIME",
+    "OBJECT REFCOUNT",
+    "PEXPIRETIME",
+    "PFCOUNT",
+    "PING",
+    "PSUBSCRIBE",
+    "PTTL",
+    "PUBSUB",
+    "PUNSUBSCRIBE",
+    "QUIT",
+    "RANDOMKEY",
+    "READONLY",
+    "READWRITE",
+    "RESET",
+    "ROLE",
+    "SCAN",
+    "SCARD",
+    "SCRIPT EXISTS",
+    "SDIFF",
+    "SELECT",
+    "SINTER",
+    "SINTERCARD",
+    "SISMEMBER",
+    "SLOWLOG GET",
+    "SLOWLOG LEN",
+    "SMEMBERS",
+    "SMISMEMBER",
+    "SORT_RO",
+    "SRANDMEMBER",
+    "SSCAN",
+    "SSUBSCRIBE",
+    "STRLEN",
+    "SUBSCRIBE",
+    "SUBSTR",
+    "SUNION",
+    "SUNSUBSCRIBE",
+    "TIME",
+    "TTL",
+    "TYPE",
+    "UNSUBSCRIBE",
+    "UNWATCH",
+    "WAIT",
+    "WATCH",
+    "XINFO CONSUMERS",
+    "XINFO GROUPS",
+    "XINFO STREAM",
+    "XLEN",
+    "XPENDING",
+    "XRANGE",
+    "XREAD",
+    "XREVRANGE",
+    "ZCARD",
+    "ZCOUNT",
+    "ZDIFF",
+    "ZINTER",
+    "ZINTERCARD",
+    "ZLEXCOUNT",
+    "ZMSCORE",
+    "ZRANDMEMBER",
+    "ZRANGE",
+    "ZRANGEBYLEX",
+    "ZRANGEBYSCORE",
+    "ZRANK",
+    "ZREVRANGE",
+    "ZREVRANGEBYLEX",
+    "ZREVRANGEBYSCORE",
+    "ZREVRANK",
+    "ZSCAN",
+    "ZSCORE",
+    "ZUNION",
+];
+
+/// How many words of a command say what it does, if its first is this.
+pub(super) fn naming_words(name: &[u8]) -> usize {
+    let mut containers = CONTAINERS.iter();
+    1 + usize::from(containers.any(|it| name.eq_ignore_ascii_case(it.as_bytes())))
+}
+
+/// Whether a command of this name, in capitals, may write.
+pub(super) fn writes(digest: &str) -> bool {
+    READS.binary_search(&digest).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_to_read_writes() {
+        assert!(READS.is_sorted());
+        for read in ["GET", "CONFIG GET", "COMMAND", "ZUNION", "PING"] {
+            assert!(!writes(read), "{read}");
+        }
+        for write in [
+            "SET",
+            "CONFIG SET",
+            "CONFIG",
+            "FT.SEARCH",
+            "",
+            "GETDEL",
+            "SORT",
+        ] {
+            assert!(writes(write), "{write}");
+        }
+        let words = [&b"get"[..], b"config", b"Script"].map(naming_words);
+        assert_eq!(words, [1, 2, 2]);
+    }
+}
