@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures large page mixin helm fuzz budget bench lint fmt-check clippy doc deny deps clean
+.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures large page mixin helm fuzz budget bench lint fmt-check clippy doc deny deps test-deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -41,7 +41,7 @@ demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what 
 certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copier/live1": others)
 	$(CARGO) run --locked -q -p millrace-lab -- certs $(CERTS)
 
-test: deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
+test: test-deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
 
 # What needs neither root nor namespaces: a contributor's first run.
 check: fmt-check clippy ## Formatting, clippy, and the tests that any user can run, at once
@@ -196,8 +196,11 @@ guides: deps consul ## Follows the guides of docs/ to the letter, on hosts of th
 	$(CARGO) build --locked --workspace --bins
 	cd tests/docs && PROGRAMS=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug python3 -B -m unittest -v
 
-deps: ## Installs the Debian packages that demo and tests use
+deps: ## Installs the Debian packages that the demo uses
 	@sh lab/install-deps.sh
+
+test-deps: ## Installs those that the tests use
+	@sh lab/install-deps.sh --tests
 
 clean: ## Removes everything that was built
 	$(CARGO) clean

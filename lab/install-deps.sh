@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the programs that the lab, the demo and the tests use. Says nothing when all are there.
+# Installs the programs that the lab and the demo use, and with --tests those of the tests. Says nothing when all are there.
 set -eu
 
 missing=""
@@ -25,6 +25,13 @@ need jq jq
 need unshare util-linux
 # -F expressions are compiled by libpcap, which is loaded when one is given.
 /sbin/ldconfig -p 2>/dev/null | grep -q 'libpcap\.so\.' || missing="$missing libpcap0.8"
+
+if [ "${1:-}" = --tests ]; then
+    need mariadbd mariadb-server-core
+    need mariadb mariadb-client-core
+    need sysbench sysbench
+    /usr/bin/python3 -c 'import pymysql' 2>/dev/null || missing="$missing python3-pymysql"
+fi
 
 [ -n "$missing" ] || exit 0
 

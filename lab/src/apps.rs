@@ -1,4 +1,8 @@
-//! Real servers on hosts of a lab: nginx and redis as Debian ships them, each with a configuration of its own.
+//! Real servers on hosts of a lab: nginx, redis and MariaDB as Debian ships them, each with a configuration of its own.
+
+mod mariadb;
+
+pub use mariadb::{Asked, MariaDb};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -184,7 +188,16 @@ fn command_calls(line: &str) -> Option<(String, u64)> {
 }
 
 fn listening(host: &Host, process: &mut Process, port: u16) -> Result<()> {
-    host.wait_listening(&[port], PATIENCE).map_err(|error| {
+    listening_within(host, process, port, PATIENCE)
+}
+
+fn listening_within(
+    host: &Host,
+    process: &mut Process,
+    port: u16,
+    patience: Duration,
+) -> Result<()> {
+    host.wait_listening(&[port], patience).map_err(|error| {
         if process.is_running() {
             return error;
         }
