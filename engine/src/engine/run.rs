@@ -29,9 +29,12 @@ impl Engine {
         let mut replica = self.replicas.change(key)?;
         let session = self.sessions.get(replica.session)?;
         let way = self.ways.get_mut(replica.way())?;
-        let (stream, turns) = match replica.talk() {
-            None => (session.stream(), session.turns()),
-            Some(talk) => (&talk.played().stream, &talk.played().turns),
+        let (stream, turns, holds_client) = match replica.talk() {
+            None => (session.stream(), session.turns(), false),
+            Some(talk) => {
+                let played = talk.played();
+                (&played.stream, &played.turns, talk.holds_client())
+            }
         };
         let mut cx = Context {
             now,
@@ -42,6 +45,7 @@ impl Engine {
             client: &session.tuple.source,
             stream,
             turns,
+            holds_client,
             reset_after_fin: session.reset_after_fin,
             live_over: session.is_over(),
             live_heard_at: session.last_seen.min(now),

@@ -196,7 +196,7 @@ impl Connection {
         });
         let turn = cx.turns.get(self.gate.next_mark()).is_some();
         let may_answer = cx.config.gate && !self.receiver.finished();
-        self.work = if taken < cx.stream.len() || turn || ends {
+        self.work = if taken < cx.stream.len() || turn || ends || cx.holds_client {
             Work::Owed
         } else if may_answer && cx.now < self.gate.waits_until() {
             Work::Optional

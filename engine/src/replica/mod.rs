@@ -87,6 +87,8 @@ pub(crate) struct Context<'a> {
     pub(crate) client: &'a Endpoint,
     pub(crate) stream: &'a ClientStream,
     pub(crate) turns: &'a Turns,
+    /// The conversation that plays it waits for the target before it hears more of the client.
+    pub(crate) holds_client: bool,
     /// The client answered the target's data with a RST after its own FIN.
     pub(crate) reset_after_fin: bool,
     /// Nothing more comes from either side of the live connection.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use millrace_engine::protocol::{
     Beginning, Conversation, Failure, FailureKind, Live, Protocol, Script, Turn, TurnNumber,
 };
-use millrace_engine::{AbortReason, Time};
+use millrace_engine::{AbortReason, Config, Recorded, Time};
 use millrace_wire::{Flags, Seq};
 
 use crate::sim::{
@@ -297,6 +297,33 @@ fn what_a_client_that_is_held_back_says_is_missing_where_its_target_never_takes_
     assert_eq!(stats.replicas_aborted.of(AbortReason::Shutdown), 1);
     assert_eq!((stats.bytes_wanted, stats.bytes_delivered), (300, 0));
     assert_eq!(world.engine.gauges().memory, 0);
+}
+
+#[test]
+fn a_recording_waits_for_a_conversation_that_waits_for_its_target() {
+    for (greeting, busy) in [(71, 1), (70, 0)] {
+        let module = Module {
+            greeting,
+            ..Module::default()
+        };
+        let recorded = Recorded {
+            speed: 1.0,
+            longest_pause: None,
+        };
+        let config = Config {
+            recorded: Some(recorded),
+            ..config()
+        };
+        let mut world = World::new(config, 1);
+        world.engine.set_protocol(0, Box::new(module));
+        world.behaviour = answers_like(&talk());
+        let now = world.now;
+        for (time, packet) in captured_whole(&talk()) {
+            world.engine.segment(now, time - secs(3600), &packet.view());
+        }
+        world.run(secs(3));
+        assert_eq!(world.engine.gauges().sessions_busy, busy);
+    }
 }
 
 #[test]

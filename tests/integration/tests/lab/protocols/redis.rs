@@ -1,40 +1,35 @@
-//! Sessions that protocol modules replay: real servers with passwords of their own, real clients.
+//! Redis: real servers whose passwords differ, real clients.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use millrace_integration::{Scene, can_run, number};
+use millrace_integration::number;
 use millrace_lab::apps::Redis;
-use millrace_lab::{Process, StageOptions, wait_for};
-use serde_json::Value;
+use millrace_lab::{Process, wait_for};
+
+use super::{LIMIT, Stand, assert_whole};
 
 const PORT: u16 = 6379;
-const ADMIN: &str = "127.0.0.1:36530";
 const LIVE: &str = "of the live service";
 const TARGET: &str = "of the target";
-const LIMIT: Duration = Duration::from_secs(30);
 
-/// A stage with a Redis at the live server and one at the target, whose passwords differ.
-struct Stand {
-    scene: Scene,
+/// A Redis at the live server and one at the target, whose passwords differ.
+struct Servers {
+    stand: Stand,
     live: Redis,
     target: Redis,
 }
 
-impl Stand {
+impl Servers {
     fn new() -> Option<Self> {
-        if !can_run() {
-            return None;
-        }
-        let mut scene = Scene::new(StageOptions::default());
+        let mut stand = Stand::new(PORT, "redis")?;
         let start = |host, password| Redis::start_with_password(host, PORT, password).unwrap();
-        let live = start(&scene.stage.live[0].host, LIVE);
-        let target = start(&scene.stage.target.host, TARGET);
-        scene.start_interceptor();
+        let live = start(stand.live(), LIVE);
+        let target = start(stand.target(), TARGET);
+        stand.scene.start_interceptor();
         Some(Self {
-            scene,
+            stand,
             live,
             target,
         })
@@ -42,42 +37,16 @@ impl Stand {
 
     /// A copier that gives the target this password.
     fn copier(&self, password: &str) -> Process {
-        let place = &self.scene.stage.live[0];
-        let file = place.host.file("accounts");
-        std::fs::write(
-            &file,
-            format!("# of the test cluster\ndefault@{password}\n"),
-        )
-        .unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let file = file.display().to_string();
-        let (live, target) = (place.address.v4, self.scene.stage.target.address.v4);
-        let service = format!("{live}:{PORT}-{target}:{PORT}");
-        let module = format!("{PORT}=redis");
-        let more = ["--protocol", &module, "--accounts-file", &file];
-        let copier = self.scene.copier_of(&service, ADMIN, &more);
-        wait_for("the target to be open", LIMIT, || {
-            let status = place.host.get(ADMIN.parse().unwrap(), "/readyz");
-            status.is_ok_and(|(code, _)| code == 200)
-        })
-        .unwrap_or_else(|error| panic!("{error}: {}", copier.log()));
-        copier
-    }
-
-    fn report(&self) -> Value {
-        let host = &self.scene.stage.live[0].host;
-        host.get_json(ADMIN.parse().unwrap(), "/status").unwrap()["report"].clone()
-    }
-
-    fn live_service(&self) -> SocketAddr {
-        SocketAddr::new(self.scene.stage.live[0].address.v4.into(), PORT)
+        let text = format!("# of the test cluster\ndefault@{password}\n");
+        let file = self.stand.secret("accounts", &text);
+        self.stand.copier(&["--accounts-file", &file])
     }
 
     /// So many clients log in and count up, each so often, all at the same time. Half of them name the default user.
     fn count_up(&self, clients: u32, times: u32) {
-        let to = self.live_service();
-        let client = &self.scene.stage.client().unwrap().host;
-        client
+        let to = self.stand.live_service();
+        self.stand
+            .client()
             .enter(|| {
                 std::thread::scope(|scope| {
                     for n in 0..clients {
@@ -98,17 +67,6 @@ impl Stand {
             .unwrap();
     }
 
-    /// Waits until so many sessions are captured and all their replicas have ended; gives the report.
-    fn settled(&self, sessions: u64) -> Value {
-        wait_for("all replicas to end", LIMIT, || {
-            let report = self.report();
-            let captured = number(&report, "/sessions/captured");
-            captured == sessions && number(&report, "/replicas/open") == 0
-        })
-        .unwrap_or_else(|error| panic!("{error}: {:#}", self.report()));
-        self.report()
-    }
-
     /// Waits until target and live server agree on a key.
     fn wait_until_equal(&self, key: &str) {
         let ask = |server: &Redis| server.ask(&["GET", key]).unwrap();
@@ -120,7 +78,7 @@ impl Stand {
                 "{error}: {} {} {:#}",
                 ask(&self.live),
                 ask(&self.target),
-                self.report()
+                self.stand.report()
             )
         });
     }
@@ -160,16 +118,16 @@ impl Client {
 
 #[test]
 fn log_ins_bear_the_password_of_the_target() {
-    let Some(stand) = Stand::new() else { return };
-    let mut copier = stand.copier(TARGET);
-    stand.count_up(40, 50);
-    stand.wait_until_equal("count");
+    let Some(servers) = Servers::new() else {
+        return;
+    };
+    let stand = &servers.stand;
+    let mut copier = servers.copier(TARGET);
+    servers.count_up(40, 50);
+    servers.wait_until_equal("count");
     // An argument that takes many segments.
     let large = "x".repeat(1 << 20);
-    let (to, client) = (
-        stand.live_service(),
-        &stand.scene.stage.client().unwrap().host,
-    );
+    let (to, client) = (stand.live_service(), stand.client());
     client
         .enter(|| {
             let mut client = Client::new(to);
@@ -177,8 +135,8 @@ fn log_ins_bear_the_password_of_the_target() {
             client.says(&["SET", "large", &large], "+OK\r\n");
         })
         .unwrap();
-    stand.wait_until_equal("large");
-    let calls = stand.target.ask(&["INFO", "commandstats"]).unwrap();
+    servers.wait_until_equal("large");
+    let calls = servers.target.ask(&["INFO", "commandstats"]).unwrap();
     let failed = calls
         .lines()
         .filter(|line| !line.contains("failed_calls=0"));
@@ -187,12 +145,7 @@ fn log_ins_bear_the_password_of_the_target() {
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
     let report = stand.settled(41);
-    assert_eq!(report["fidelity"], 1.0, "{report:#}");
-    assert_eq!(
-        report["replicas"]["aborted"],
-        serde_json::json!({}),
-        "{report:#}"
-    );
+    assert_whole(&report);
     // Payload comes back for the log-ins alone: each answer to one has five bytes, and what follows it at once may come
     // along.
     let carried = || {
@@ -211,16 +164,16 @@ fn log_ins_bear_the_password_of_the_target() {
 
 #[test]
 fn a_session_that_began_before_the_copier_logs_in_first() {
-    let Some(stand) = Stand::new() else { return };
-    let (to, client) = (
-        stand.live_service(),
-        &stand.scene.stage.client().unwrap().host,
-    );
+    let Some(servers) = Servers::new() else {
+        return;
+    };
+    let stand = &servers.stand;
+    let (to, client) = (stand.live_service(), stand.client());
     let mut early = client.enter(|| Client::new(to)).unwrap();
     early.says(&["AUTH", LIVE], "+OK\r\n");
     early.says(&["SET", "early", "0"], "+OK\r\n");
-    stand.target.ask(&["SET", "early", "0"]).unwrap();
-    let mut copier = stand.copier(TARGET);
+    servers.target.ask(&["SET", "early", "0"]).unwrap();
+    let mut copier = servers.copier(TARGET);
     for n in 1..=20 {
         early.says(&["INCR", "early"], &format!(":{n}\r\n"));
         std::thread::sleep(Duration::from_millis(20));
@@ -231,9 +184,9 @@ fn a_session_that_began_before_the_copier_logs_in_first() {
         text.trim().parse().unwrap()
     };
     wait_for("the target to count up", LIMIT, || {
-        last(&stand.target) >= 18
+        last(&servers.target) >= 18
     })
-    .unwrap_or_else(|error| panic!("{error}: {} {:#}", last(&stand.target), stand.report()));
+    .unwrap_or_else(|error| panic!("{error}: {} {:#}", last(&servers.target), stand.report()));
     let report = stand.report();
     assert_eq!(number(&report, "/sessions/midway"), 1, "{report:#}");
     assert_eq!(
@@ -246,14 +199,14 @@ fn a_session_that_began_before_the_copier_logs_in_first() {
 
 #[test]
 fn a_wrong_password_ends_its_replicas_and_no_others() {
-    let Some(stand) = Stand::new() else { return };
-    let mut copier = stand.copier("forgotten");
-    stand.count_up(10, 5);
+    let Some(servers) = Servers::new() else {
+        return;
+    };
+    let stand = &servers.stand;
+    let mut copier = servers.copier("forgotten");
+    servers.count_up(10, 5);
     // This one does not log in, and its commands are refused as they are at the live server.
-    let (to, client) = (
-        stand.live_service(),
-        &stand.scene.stage.client().unwrap().host,
-    );
+    let (to, client) = (stand.live_service(), stand.client());
     client
         .enter(|| {
             let mut client = Client::new(to);
@@ -270,7 +223,7 @@ fn a_wrong_password_ends_its_replicas_and_no_others() {
     );
     assert_eq!(number(&report, "/replicas/completed"), 1, "{report:#}");
     // No second attempt: the target has heard of each log-in once.
-    let calls = stand.target.commands().unwrap();
+    let calls = servers.target.commands().unwrap();
     let of = |name: &str| {
         let call = calls.iter().find(|(command, _)| command == name);
         call.map_or(0, |(_, calls)| *calls)
