@@ -4,12 +4,15 @@
 //!
 //! Captured segments go in, packets to the target come out, and the headers of its responses go in again.
 
-#![allow(clippy::print_stdout, unused_crate_dependencies)]
+#![allow(clippy::print_stdout, unreachable_pub, unused_crate_dependencies)]
+
+mod hand;
 
 use std::net::SocketAddr;
 
-use millrace_engine::{Config, Engine, FlowRef, Service, Time, Transmit};
-use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpPacket};
+use hand::{SYN_ACK, answer, capture, header};
+use millrace_engine::{Config, Engine, FlowRef, Service, Time};
+use millrace_wire::{Endpoint, Flags};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = |text: &str| text.parse::<SocketAddr>().map(Endpoint::from);
@@ -27,39 +30,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Responses come back, and none reaches the client.
     engine.set_open(now, true);
 
-    // What a capture on the live server sees of a request.
+    let (there, back) = ([client, live], [live, client]);
     let request = b"GET / HTTP/1.1\r\n\r\n";
-    let ack = Flags::ACK;
-    capture(
-        &mut engine,
-        now,
-        client,
-        live,
-        header(100, 0, Flags::SYN),
-        b"",
-    );
-    capture(
-        &mut engine,
-        now,
-        live,
-        client,
-        header(900, 101, Flags(Flags::SYN.0 | ack.0)),
-        b"",
-    );
-    capture(&mut engine, now, client, live, header(101, 901, ack), b"");
-    capture(
-        &mut engine,
-        now,
-        client,
-        live,
-        header(101, 901, ack),
-        request,
-    );
+    capture(&mut engine, now, there, header(100, 0, Flags::SYN), b"");
+    capture(&mut engine, now, back, header(900, 101, SYN_ACK), b"");
+    let ack = header(101, 901, Flags::ACK);
+    capture(&mut engine, now, there, ack, b"");
+    capture(&mut engine, now, there, ack, request);
 
-    // The copy opens a connection of its own. The target answers as any TCP does (RFC 9293 3.5).
+    // The copy opens a connection of its own. The target answers as any TCP does.
     while let Some(packet) = engine.poll_transmit(now) {
-        println!("to the target: {}", show(&packet));
-        let Some(answer) = target(&packet) else {
+        let (bytes, flags) = (packet.payload_len(), packet.header.flags);
+        println!(
+            "to the target: {:?}: {bytes} bytes, {flags:?}",
+            packet.tuple
+        );
+        let Some(answer) = answer(&packet, 5001) else {
             continue;
         };
         let flow = FlowRef::Id(packet.key.flow_id());
@@ -71,53 +57,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stats.bytes_delivered, stats.bytes_captured
     );
     Ok(())
-}
-
-fn capture(
-    engine: &mut Engine,
-    now: Time,
-    from: Endpoint,
-    to: Endpoint,
-    header: TcpHeader,
-    payload: &[u8],
-) {
-    let (tuple, payload_len) = (FourTuple::new(from, to), payload.len());
-    engine.segment(
-        now,
-        now,
-        &TcpPacket {
-            tuple,
-            header,
-            payload,
-            payload_len,
-        },
-    );
-}
-
-fn header(seq: u32, ack: u32, flags: Flags) -> TcpHeader {
-    TcpHeader {
-        seq: Seq(seq),
-        ack: Seq(ack),
-        flags,
-        window: 65_000,
-        ..TcpHeader::default()
-    }
-}
-
-/// What a target answers: SYN-ACK, or an acknowledgement of what came.
-fn target(packet: &Transmit<'_>) -> Option<TcpHeader> {
-    let syn = packet.header.flags.has(Flags::SYN);
-    let length = packet.payload_len() as u32 + u32::from(syn);
-    let seq = if syn { 5000 } else { 5001 };
-    let flags = if syn { Flags::SYN.0 } else { 0 } | Flags::ACK.0;
-    (length > 0).then(|| header(seq, packet.header.seq.add(length).0, Flags(flags)))
-}
-
-fn show(packet: &Transmit<'_>) -> String {
-    format!(
-        "{:?}: {} bytes, {:?}",
-        packet.tuple,
-        packet.payload_len(),
-        packet.header.flags
-    )
 }

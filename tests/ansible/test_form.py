@@ -74,7 +74,8 @@ ELSEWHERE = {
     "of the unit": {"daemon", "pid-file", "user", "control"},
     "said by millrace_tls": {"ca", "cert", "key", "insecure"},
     "for recordings": {"speed", "longest-pause", "asap", "repeat", "local", "local-net", "min-fidelity"},
-    "for TCPCopy's sake": {"lonely", "default-rtt", "accounts", "table-size", "container"},
+    "passwords, which are in accounts-file": {"accounts"},
+    "for TCPCopy's sake": {"lonely", "default-rtt", "table-size", "container"},
 }
 
 

@@ -33,12 +33,12 @@ pub struct ProtocolOptions {
     pub read_only: bool,
 
     /// With --read-only, send these though they write: a protocol, and requests without their values, where * stands for
-    /// anything. Can be given several times.
-    #[arg(long, value_name = "NAME:PATTERN")]
+    /// anything. Several separated by commas.
+    #[arg(long, value_name = "NAME:PATTERN", value_delimiter = ',')]
     pub allow_writes: Vec<ProtocolPattern>,
 
-    /// Leave these requests out, whatever they do. Can be given several times.
-    #[arg(long, value_name = "NAME:PATTERN")]
+    /// Leave these requests out, whatever they do. Several separated by commas.
+    #[arg(long, value_name = "NAME:PATTERN", value_delimiter = ',')]
     pub deny_requests: Vec<ProtocolPattern>,
 }
 
