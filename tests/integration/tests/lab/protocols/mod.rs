@@ -1,5 +1,6 @@
 //! Sessions that protocol modules replay: real servers with passwords of their own, real clients.
 
+mod http;
 mod mysql;
 mod redis;
 
@@ -60,12 +61,14 @@ impl Stand {
 
     /// A copier with the module, once its target is open.
     fn copier(&self, more: &[&str]) -> Process {
+        let module = format!("{}={}", self.port, self.module);
+        self.copier_without_module(&[&["--protocol", &module][..], more].concat())
+    }
+
+    fn copier_without_module(&self, more: &[&str]) -> Process {
         let target = self.scene.stage.target.address.v4;
-        let port = self.port;
-        let service = format!("{}-{target}:{port}", self.live_service());
-        let module = format!("{port}={}", self.module);
-        let more = [&["--protocol", &module][..], more].concat();
-        let copier = self.scene.copier_of(&service, ADMIN, &more);
+        let service = format!("{}-{target}:{}", self.live_service(), self.port);
+        let copier = self.scene.copier_of(&service, ADMIN, more);
         wait_for("the target to be open", LIMIT, || {
             let status = self.live().get(ADMIN.parse().unwrap(), "/readyz");
             status.is_ok_and(|(code, _)| code == 200)
