@@ -1,0 +1,571 @@
+//! Plays one replica: reads the client's requests one by one, and writes what the target gets of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use millrace_engine::protocol::{ClientEnd, Failure, FailureKind};
+
+use super::asks::{Asks, Users};
+use super::book::{Book, Shared};
+use super::head::{Framing, Head, HeadReader, is_token};
+use super::path;
+use super::request::{Body, Gathered};
+use super::rewrite;
+use super::settings::{Settings, TokenRule};
+use super::stage::{Pace, Stage};
+use super::swap::Swap;
+use super::text::Spot;
+use crate::writes::WriteGuard;
+
+/// Bytes that may wait here for an answer of the target; the engine keeps the client's others.
+const MOST_WAITING: usize = 256 * 1024;
+/// How HTTP/2 begins (RFC 9113, section 3.4): its first line.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// What all replicas of a module have in common.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) settings: Settings,
+    pub(super) rules: Arc<[TokenRule]>,
+    pub(super) guard: WriteGuard,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Terms {
+    /// Whether replicas listen to the target.
+    pub(super) fn listens(&self) -> bool {
+        self.settings.exact_ends || !self.rules.is_empty()
+    }
+
+    /// Whether a request is chosen, and may be sent; counts it.
+    fn permits(&self, head: &Head, path: &str) -> bool {
+        let settings = &self.settings;
+        let is_in = |all: &[super::text::Selector]| all.iter().any(|it| it.chooses(head, path));
+        let is_chosen =
+            (settings.only.is_empty() || is_in(&settings.only)) && !is_in(&settings.except);
+        let method = String::from_utf8_lossy(head.method());
+        is_chosen
+            && self
+                .guard
+                .permits(&path::digest(&method, path), path::writes(head))
+    }
+
+    /// Whether HTTP/2 may be sent, of which nothing is read.
+    fn permits_preface(&self) -> bool {
+        let settings = &self.settings;
+        settings.only.is_empty() && settings.except.is_empty() && self.guard.permits("PRI *", true)
+    }
+
+    fn swaps_bodies(&self) -> bool {
+        let mut places = self.rules.iter().flat_map(|rule| &rule.to);
+        places.any(|place| matches!(place.spot, Spot::Form | Spot::Json))
+    }
+}
+
+/// A request whose head is read.
+#[derive(Debug)]
+struct Request {
+    head: Head,
+    users: Users,
+    rest: Rest,
+}
+
+/// What of its body goes with the head.
+#[derive(Debug)]
+enum Rest {
+    /// All of it, with other values.
+    Whole(Box<Gathered>),
+    /// This as it came; the remainder follows.
+    Begun { raw: Vec<u8>, body: Body },
+}
+
+/// Where in the client's stream the player is.
+#[derive(Debug)]
+enum At {
+    /// At a head, or within one.
+    Head,
+    /// Within a body that is sent as it comes, or not at all.
+    Body { body: Body, is_played: bool },
+    /// Within a body that is gathered.
+    Gathering(Box<Request>, Box<Gathered>),
+    /// Behind a request that waits for a value.
+    Waiting(Box<Request>),
+    /// Within another protocol.
+    Tunnel,
+    /// Where nothing is sent any more.
+    Silence,
+}
+
+/// What has come while something was waited for.
+#[derive(Debug)]
+enum Input<T> {
+    Client(Option<T>, Vec<u8>),
+    Live(Vec<u8>),
+    End(ClientEnd, Option<T>),
+}
+
+/// One replica. `T` is a turn, `N` names one that was written.
+#[derive(Debug)]
+pub(super) struct Player<T, N> {
+    terms: Arc<Terms>,
+    at: At,
+    reader: HeadReader,
+    asks: Asks,
+    /// A turn that nothing has followed yet.
+    turn: Option<T>,
+    /// Turns that wait for so many answers.
+    waits: VecDeque<(N, u64)>,
+    /// A turn within a body, which waits for an interim answer.
+    interim: Option<N>,
+    inputs: VecDeque<Input<T>>,
+    /// Bytes in them.
+    waiting: usize,
+    /// The connection's first octets may be HTTP/2.
+    is_first: bool,
+    /// The last request asked for another protocol; with CONNECT nothing else follows.
+    may_tunnel: bool,
+    is_connect: bool,
+    /// The request within whose body this is expects an interim answer.
+    expects: bool,
+    has_left_out: bool,
+}
+
+impl<T, N: Copy> Player<T, N> {
+    /// `is_whole`: it begins with the connection.
+    pub(super) fn new(terms: Arc<Terms>, is_whole: bool) -> Self {
+        let book = Book::new(terms.shared.clone());
+        Self {
+            asks: Asks::new(terms.rules.clone(), book, terms.listens()),
+            terms,
+            at: At::Head,
+            reader: HeadReader::default(),
+            turn: None,
+            waits: VecDeque::new(),
+            interim: None,
+            inputs: VecDeque::new(),
+            waiting: 0,
+            is_first: is_whole,
+            may_tunnel: false,
+            is_connect: false,
+            expects: false,
+            has_left_out: false,
+        }
+    }
+
+    /// Whether the target is listened to.
+    pub(super) const fn listens(&self) -> bool {
+        let is_over = matches!(self.at, At::Tunnel | At::Silence) && self.asks.is_settled();
+        self.asks.listens() && !is_over
+    }
+
+    /// Whether the client's next bytes are to wait.
+    pub(super) fn holds(&self) -> bool {
+        self.is_blocked() || !self.inputs.is_empty()
+    }
+
+    fn is_blocked(&self) -> bool {
+        matches!(self.at, At::Waiting(_)) || self.asks.is_full()
+    }
+
+    /// The client has said this.
+    pub(super) fn on_client(
+        &mut self,
+        bytes: &[u8],
+        turn: Option<T>,
+        stage: &mut dyn Stage<T, N>,
+    ) -> Result<(), Failure> {
+        if self.holds() {
+            return self.keep(Input::Client(turn, bytes.to_vec()), bytes.len());
+        }
+        self.hear_client(bytes, turn, stage)
+    }
+
+    /// The client says nothing more.
+    pub(super) fn on_client_end(
+        &mut self,
+        end: ClientEnd,
+        turn: Option<T>,
+        stage: &mut dyn Stage<T, N>,
+    ) {
+        match self.holds() {
+            true => self.inputs.push_back(Input::End(end, turn)),
+            false => self.end(end, turn, stage),
+        }
+    }
+
+    /// The live server has said this.
+    pub(super) fn on_live(&mut self, bytes: &[u8]) {
+        let waits = self.inputs.iter().any(|it| matches!(it, Input::Live(_)));
+        let left = match waits {
+            true => bytes.len(),
+            false => self.asks.hear_live(bytes),
+        };
+        let left = bytes.get(bytes.len() - left..).unwrap_or_default();
+        if left.is_empty() {
+            return;
+        }
+        // It may answer a request that waits here.
+        let is_kept = self.holds() && self.keep(Input::Live(left.to_vec()), left.len()).is_ok();
+        if !is_kept {
+            self.lose_live();
+        }
+    }
+
+    /// Something of what the live server has said is missing.
+    pub(super) fn lose_live(&mut self) {
+        self.inputs.retain(|it| !matches!(it, Input::Live(_)));
+        self.asks.lose_live();
+    }
+
+    /// The target has said this.
+    pub(super) fn on_target(
+        &mut self,
+        bytes: &[u8],
+        stage: &mut dyn Stage<T, N>,
+    ) -> Result<(), Failure> {
+        let told = self.asks.hear_target(bytes);
+        if let Some(turn) = self.interim.take_if(|_| told.began) {
+            stage.answered(turn);
+        }
+        self.go_on(stage)
+    }
+
+    /// The target says nothing more.
+    pub(super) fn on_target_end(&mut self, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
+        self.asks.stop_listening();
+        self.go_on(stage)
+    }
+
+    /// Does what an answer of the target has made possible.
+    fn go_on(&mut self, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
+        let answered = self.asks.answered();
+        while let Some((turn, _)) = self.waits.pop_front_if(|it| it.1 <= answered) {
+            stage.answered(turn);
+        }
+        match std::mem::replace(&mut self.at, At::Head) {
+            At::Waiting(request) => self.send(*request, stage),
+            at => self.at = at,
+        }
+        while !self.is_blocked()
+            && let Some(input) = self.inputs.pop_front()
+        {
+            match input {
+                Input::Client(turn, bytes) => {
+                    self.waiting -= bytes.len();
+                    self.hear_client(&bytes, turn, stage)?;
+                }
+                Input::Live(bytes) => {
+                    self.waiting -= bytes.len();
+                    let left = self.asks.hear_live(&bytes);
+                    if left > 0 {
+                        self.lose_live();
+                    }
+                }
+                Input::End(end, turn) => self.end(end, turn, stage),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, input: Input<T>, len: usize) -> Result<(), Failure> {
+        if self.waiting + len > MOST_WAITING {
+            let text = "too much came while a value of the target was waited for";
+            return Err(Failure::new(FailureKind::Limit, text));
+        }
+        self.waiting += len;
+        self.inputs.push_back(input);
+        Ok(())
+    }
+
+    fn hear_client(
+        &mut self,
+        bytes: &[u8],
+        turn: Option<T>,
+        stage: &mut dyn Stage<T, N>,
+    ) -> Result<(), Failure> {
+        self.hear_turn(turn);
+        let mut left = bytes;
+        while !left.is_empty() {
+            if self.is_blocked() {
+                self.waiting += left.len();
+                self.inputs.push_front(Input::Client(None, left.to_vec()));
+                break;
+            }
+            let taken = self.step(left, stage)?;
+            left = left.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn hear_turn(&mut self, turn: Option<T>) {
+        let Some(turn) = turn else {
+            return;
+        };
+        if matches!(self.at, At::Head) && self.reader.is_empty() {
+            self.asks.find_live();
+        }
+        match &self.at {
+            // The request goes as one: what made its client wait does not matter.
+            At::Gathering(..) => {}
+            At::Body {
+                is_played: false, ..
+            } => {}
+            // Without ears the first turn of several is the one whose answer the target gives: the others waited for
+            // answers to what was left out.
+            _ if self.turn.is_some() && !self.asks.listens() => {}
+            At::Head
+            | At::Body {
+                is_played: true, ..
+            }
+            | At::Waiting(_)
+            | At::Tunnel
+            | At::Silence => self.turn = Some(turn),
+        }
+    }
+
+    /// Takes some of the client's bytes: how many. It takes none only where another protocol begins.
+    fn step(&mut self, bytes: &[u8], stage: &mut dyn Stage<T, N>) -> Result<usize, Failure> {
+        match &mut self.at {
+            At::Head => self.step_head(bytes, stage),
+            At::Body { body, is_played } => {
+                let (taken, is_played) = (body.skip(bytes)?, *is_played);
+                let over = body.is_over();
+                if is_played {
+                    self.write_turn_within(stage);
+                    stage.play(bytes.get(..taken).unwrap_or_default());
+                }
+                if over {
+                    self.at = At::Head;
+                }
+                Ok(taken)
+            }
+            At::Gathering(_, gathered) => {
+                let taken = gathered.read(bytes)?;
+                if gathered.body.is_over() || gathered.is_too_long() {
+                    self.end_gathering(stage);
+                }
+                Ok(taken)
+            }
+            At::Tunnel => {
+                if let Some(turn) = self.turn.take() {
+                    stage.turn(turn, Pace::Counted);
+                }
+                stage.play(bytes);
+                Ok(bytes.len())
+            }
+            At::Waiting(_) | At::Silence => Ok(bytes.len()),
+        }
+    }
+
+    fn step_head(&mut self, bytes: &[u8], stage: &mut dyn Stage<T, N>) -> Result<usize, Failure> {
+        if self.reader.is_empty() && self.is_tunnel(bytes) {
+            self.at = At::Tunnel;
+            return Ok(0);
+        }
+        let before = self.reader.so_far().len();
+        match self.reader.read(bytes) {
+            Ok((taken, head)) => {
+                if let Some(head) = head {
+                    self.begin(head, stage)?;
+                }
+                Ok(taken)
+            }
+            Err(bad) => {
+                let mut so_far = self.reader.take();
+                so_far.truncate(before);
+                so_far.extend_from_slice(bytes);
+                let is_preface = so_far.starts_with(PREFACE) && (self.is_first || self.may_tunnel);
+                if is_preface && !self.may_tunnel && !self.terms.permits_preface() {
+                    self.leave_out(stage);
+                    self.at = At::Silence;
+                } else if is_preface || self.may_tunnel {
+                    self.write_turn(stage);
+                    stage.play(&so_far);
+                    self.at = At::Tunnel;
+                } else {
+                    return Err(bad.into());
+                }
+                Ok(bytes.len())
+            }
+        }
+    }
+
+    /// Whether what begins here is another protocol, as was asked for. Where the live server is not heard, the first octet
+    /// tells: no frame of WebSocket or TLS begins like a request.
+    fn is_tunnel(&mut self, bytes: &[u8]) -> bool {
+        if !self.may_tunnel {
+            return false;
+        }
+        if self.asks.speaks_on() {
+            (self.may_tunnel, self.is_connect) = (false, false);
+            return false;
+        }
+        let is_request = bytes.first().is_some_and(|byte| is_token(*byte));
+        self.asks.has_tunnel() || self.is_connect || !is_request
+    }
+
+    /// A head is whole.
+    fn begin(&mut self, head: Head, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
+        let framing = head.framing()?;
+        let path = path::path_of(&head);
+        let asks_for_tunnel = head.asks_for_tunnel();
+        (self.is_first, self.may_tunnel) = (false, asks_for_tunnel);
+        self.is_connect = head.is_connect();
+        self.expects = head.expects_continue();
+        self.asks.ask(&head, &path);
+        if !self.terms.permits(&head, &path) {
+            self.leave_out(stage);
+            self.asks.decide(false);
+            self.at = match asks_for_tunnel {
+                true => At::Silence,
+                false => after(Body::new(framing), false),
+            };
+            return Ok(());
+        }
+        let gathered = match self.terms.swaps_bodies() && self.asks.knows_values() {
+            true => Gathered::new(&head, framing),
+            false => None,
+        };
+        let request = Request::new(head, framing, &self.terms.rules);
+        match gathered {
+            Some(gathered) => self.at = At::Gathering(request.into(), gathered.into()),
+            None => self.send(request, stage),
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, stage: &mut dyn Stage<T, N>) {
+        self.has_left_out = true;
+        stage.leave_out();
+    }
+
+    /// A gathered body is whole, or too long.
+    fn end_gathering(&mut self, stage: &mut dyn Stage<T, N>) {
+        let At::Gathering(mut request, gathered) = std::mem::replace(&mut self.at, At::Head) else {
+            return;
+        };
+        request.rest = match gathered.body.is_over() {
+            true => Rest::Whole(gathered),
+            false => Rest::Begun {
+                raw: gathered.raw,
+                body: gathered.body,
+            },
+        };
+        self.send(*request, stage);
+    }
+
+    /// Sends a request with the target's values, or waits for them.
+    fn send(&mut self, request: Request, stage: &mut dyn Stage<T, N>) {
+        let asks = &self.asks;
+        let find = |rule: usize, value: &[u8]| asks.find(&request.users, rule, value);
+        let mut swap = Swap {
+            rules: &self.terms.rules,
+            find: &find,
+            waits: false,
+        };
+        let mut swapped = match self.terms.rules.is_empty() {
+            true => rewrite::Swapped::default(),
+            false => swap.head(&request.head),
+        };
+        let body = match &request.rest {
+            Rest::Whole(gathered) => swap
+                .body(gathered.content(), gathered.data())
+                .map(|data| gathered.with(data)),
+            Rest::Begun { .. } => None,
+        };
+        if swap.waits {
+            self.at = At::Waiting(request.into());
+            return;
+        }
+        let (body, length) = body.map_or((None, None), |(body, len)| (Some(body), len));
+        swapped.length = length;
+        self.write_turn(stage);
+        self.asks.decide(true);
+        stage.play(&rewrite::write(
+            &request.head,
+            &self.terms.settings,
+            &swapped,
+        ));
+        self.at = match request.rest {
+            Rest::Whole(gathered) => {
+                stage.play(body.as_deref().unwrap_or(&gathered.raw));
+                At::Head
+            }
+            Rest::Begun { raw, body } => {
+                stage.play(&raw);
+                after(body, true)
+            }
+        };
+    }
+
+    /// Writes the turn that precedes a request.
+    fn write_turn(&mut self, stage: &mut dyn Stage<T, N>) {
+        let Some(turn) = self.turn.take() else {
+            return;
+        };
+        let pace = match self.asks.pace() {
+            // Nothing is under way at the target, and nothing will come.
+            Pace::Counted if self.has_left_out && self.asks.played() == 0 => Pace::Answered,
+            pace => pace,
+        };
+        let number = stage.turn(turn, pace);
+        if pace == Pace::Told {
+            self.waits.push_back((number, self.asks.played()));
+        }
+    }
+
+    /// Writes a turn within a body: what the client waited for, if anything, is an interim answer.
+    fn write_turn_within(&mut self, stage: &mut dyn Stage<T, N>) {
+        let Some(turn) = self.turn.take() else {
+            return;
+        };
+        let pace = match (self.asks.listens(), self.expects) {
+            (false, _) => Pace::Counted,
+            (true, true) if !self.asks.is_settled() => Pace::Told,
+            (true, _) => Pace::Answered,
+        };
+        let number = stage.turn(turn, pace);
+        if pace == Pace::Told {
+            self.interim = Some(number);
+        }
+    }
+
+    fn end(&mut self, end: ClientEnd, turn: Option<T>, stage: &mut dyn Stage<T, N>) {
+        self.hear_turn(turn);
+        let is_partial = !self.reader.is_empty() || matches!(self.at, At::Gathering(..));
+        if is_partial && self.may_tunnel && matches!(self.at, At::Head) {
+            self.write_turn(stage);
+            stage.play(&self.reader.take());
+        } else if is_partial {
+            // Half a request is none, and nobody can tell what it would do.
+            stage.leave_out();
+        }
+        self.write_turn(stage);
+        stage.end(end);
+    }
+}
+
+/// Behind a head whose body this is.
+fn after(body: Body, is_played: bool) -> At {
+    match body.is_over() {
+        true => At::Head,
+        false => At::Body { body, is_played },
+    }
+}
+
+impl Request {
+    fn new(head: Head, framing: Framing, rules: &[TokenRule]) -> Self {
+        Self {
+            users: Users::of(&head, rules),
+            head,
+            rest: Rest::Begun {
+                raw: Vec::new(),
+                body: Body::new(framing),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "player_tests.rs"]
+mod tests;
