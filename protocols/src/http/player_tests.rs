@@ -535,6 +535,7 @@ fn values_of_bodies_are_replaced_in_forms_whose_length_changes() {
         Live(&live),
         Turn(&request),
         Target(&target),
+        Live(OK),
         Turn(GET),
     ];
     let text = played(CSRF, &says);
