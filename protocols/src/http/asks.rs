@@ -20,6 +20,8 @@ const MOST_UNANSWERED: u64 = 512;
 /// So many may wait for any server. Nothing holds the live server up: where its answers come later than these, nobody
 /// listens to it until the next turn.
 const MOST_EXCHANGES: usize = 2048;
+/// So many bytes of the live server may precede the requests that they answer, which wait where the client is held back.
+const MOST_EARLY: usize = 256 * 1024;
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +150,8 @@ pub(super) struct Asks {
     live: Ear,
     target: Ear,
     book: Book,
+    /// What the live server has said to requests that have not come yet.
+    early: Vec<u8>,
     /// Requests that were played, and those of them that were answered.
     played: u64,
     answered: u64,
@@ -168,6 +172,7 @@ impl Asks {
             rules,
             queue: VecDeque::new(),
             book,
+            early: Vec::new(),
             played: 0,
             answered: 0,
             has_tunnel: false,
@@ -253,6 +258,10 @@ impl Asks {
         };
         exchange.live.is_over = !matches!(self.live, Ear::Hears(_));
         self.queue.push_back(exchange);
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            self.hear_live(&early);
+        }
     }
 
     /// The last request was played, or left out.
@@ -314,29 +323,44 @@ impl Asks {
         told
     }
 
-    /// The live server has said this. Gives how many of the bytes answer nothing that was asked.
-    pub(super) fn hear_live(&mut self, bytes: &[u8]) -> usize {
+    /// The live server has said this. What answers nothing yet is kept for a while: the client may be held back.
+    pub(super) fn hear_live(&mut self, bytes: &[u8]) {
+        if matches!(self.live, Ear::Deaf) {
+            return;
+        }
+        if !self.early.is_empty() {
+            return self.keep_early(bytes);
+        }
         let Ear::Hears(mut responses) = std::mem::replace(&mut self.live, Ear::Lost) else {
-            return 0;
+            return;
         };
         let heard = self.hear(Server::Live, &mut responses, bytes, &mut Told::default());
+        self.live = Ear::Hears(responses);
         match heard {
-            Ok(_) if self.has_tunnel => self.live = Ear::Hears(responses),
-            Ok(left) => {
-                self.live = Ear::Hears(responses);
-                self.clear();
-                return left;
-            }
+            Ok(_) if self.has_tunnel => {}
+            Ok(left) => self.keep_early(bytes.get(bytes.len() - left..).unwrap_or_default()),
             Err(_) => self.lose_live(),
         }
         self.clear();
-        0
+    }
+
+    fn keep_early(&mut self, bytes: &[u8]) {
+        match self.early.len() + bytes.len() > MOST_EARLY {
+            true => self.lose_live(),
+            false => self.early.extend_from_slice(bytes),
+        }
+    }
+
+    /// What the live server has said so far answers requests that are not played here.
+    pub(super) fn forget_early(&mut self) {
+        self.early.clear();
     }
 
     /// What the live server says is not understood until the next turn.
     pub(super) fn lose_live(&mut self) {
         if !matches!(self.live, Ear::Deaf) {
             self.live = Ear::Lost;
+            self.early = Vec::new();
             for exchange in &mut self.queue {
                 exchange.live.is_over = true;
                 exchange.live.scan = None;
@@ -355,6 +379,7 @@ impl Asks {
     /// The target says nothing more that matters.
     pub(super) fn stop_listening(&mut self) {
         (self.target, self.live) = (Ear::Deaf, Ear::Deaf);
+        self.early = Vec::new();
         for mut exchange in self.queue.drain(..) {
             exchange.pair(&self.rules, &mut self.book);
         }

@@ -100,8 +100,18 @@ enum At {
 #[derive(Debug)]
 enum Input<T> {
     Client(Option<T>, Vec<u8>),
-    Live(Vec<u8>),
     End(ClientEnd, Option<T>),
+}
+
+/// How far behind the live server the client is heard, which is never held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lag {
+    /// In the order in which both were captured.
+    None,
+    /// The client is held back.
+    Held,
+    /// It was, and the rest of that is heard now.
+    Behind,
 }
 
 /// One replica. `T` is a turn, `N` names one that was written.
@@ -118,6 +128,9 @@ pub(super) struct Player<T, N> {
     /// A turn within a body, which waits for an interim answer.
     interim: Option<N>,
     inputs: VecDeque<Input<T>>,
+    lag: Lag,
+    /// The client has not been heard yet.
+    is_new: bool,
     /// Bytes in them.
     waiting: usize,
     /// The connection's first octets may be HTTP/2.
@@ -130,7 +143,7 @@ pub(super) struct Player<T, N> {
     has_left_out: bool,
 }
 
-impl<T, N: Copy> Player<T, N> {
+impl<T, N: Copy + PartialEq> Player<T, N> {
     /// `is_whole`: it begins with the connection.
     pub(super) fn new(terms: Arc<Terms>, is_whole: bool) -> Self {
         let book = Book::new(terms.shared.clone());
@@ -143,6 +156,8 @@ impl<T, N: Copy> Player<T, N> {
             waits: VecDeque::new(),
             interim: None,
             inputs: VecDeque::new(),
+            lag: Lag::None,
+            is_new: true,
             waiting: 0,
             is_first: is_whole,
             may_tunnel: false,
@@ -174,8 +189,20 @@ impl<T, N: Copy> Player<T, N> {
         turn: Option<T>,
         stage: &mut dyn Stage<T, N>,
     ) -> Result<(), Failure> {
+        if std::mem::take(&mut self.is_new) {
+            self.asks.forget_early();
+        }
         if self.holds() {
-            return self.keep(Input::Client(turn, bytes.to_vec()), bytes.len());
+            self.waiting += bytes.len();
+            if self.waiting > MOST_WAITING {
+                let text = "too much came while a value of the target was waited for";
+                return Err(Failure::new(FailureKind::Limit, text));
+            }
+            self.inputs.push_back(Input::Client(turn, bytes.to_vec()));
+            return Ok(());
+        }
+        if self.lag == Lag::Held {
+            self.lag = Lag::Behind;
         }
         self.hear_client(bytes, turn, stage)
     }
@@ -195,26 +222,21 @@ impl<T, N: Copy> Player<T, N> {
 
     /// The live server has said this.
     pub(super) fn on_live(&mut self, bytes: &[u8]) {
-        let waits = self.inputs.iter().any(|it| matches!(it, Input::Live(_)));
-        let left = match waits {
-            true => bytes.len(),
-            false => self.asks.hear_live(bytes),
-        };
-        let left = bytes.get(bytes.len() - left..).unwrap_or_default();
-        if left.is_empty() {
-            return;
-        }
-        // It may answer a request that waits here.
-        let is_kept = self.holds() && self.keep(Input::Live(left.to_vec()), left.len()).is_ok();
-        if !is_kept {
-            self.lose_live();
-        }
+        self.catch_up();
+        self.asks.hear_live(bytes);
     }
 
     /// Something of what the live server has said is missing.
     pub(super) fn lose_live(&mut self) {
-        self.inputs.retain(|it| !matches!(it, Input::Live(_)));
+        self.catch_up();
         self.asks.lose_live();
+    }
+
+    /// Something else than the client is heard: what was held back of it has been.
+    fn catch_up(&mut self) {
+        if self.lag == Lag::Behind && !self.holds() {
+            self.lag = Lag::None;
+        }
     }
 
     /// The target has said this.
@@ -223,6 +245,7 @@ impl<T, N: Copy> Player<T, N> {
         bytes: &[u8],
         stage: &mut dyn Stage<T, N>,
     ) -> Result<(), Failure> {
+        self.catch_up();
         let told = self.asks.hear_target(bytes);
         if let Some(turn) = self.interim.take_if(|_| told.began) {
             stage.answered(turn);
@@ -254,26 +277,9 @@ impl<T, N: Copy> Player<T, N> {
                     self.waiting -= bytes.len();
                     self.hear_client(&bytes, turn, stage)?;
                 }
-                Input::Live(bytes) => {
-                    self.waiting -= bytes.len();
-                    let left = self.asks.hear_live(&bytes);
-                    if left > 0 {
-                        self.lose_live();
-                    }
-                }
                 Input::End(end, turn) => self.end(end, turn, stage),
             }
         }
-        Ok(())
-    }
-
-    fn keep(&mut self, input: Input<T>, len: usize) -> Result<(), Failure> {
-        if self.waiting + len > MOST_WAITING {
-            let text = "too much came while a value of the target was waited for";
-            return Err(Failure::new(FailureKind::Limit, text));
-        }
-        self.waiting += len;
-        self.inputs.push_back(input);
         Ok(())
     }
 
@@ -294,6 +300,9 @@ impl<T, N: Copy> Player<T, N> {
             let taken = self.step(left, stage)?;
             left = left.get(taken..).unwrap_or_default();
         }
+        if self.is_blocked() {
+            self.lag = Lag::Held;
+        }
         Ok(())
     }
 
@@ -301,25 +310,29 @@ impl<T, N: Copy> Player<T, N> {
         let Some(turn) = turn else {
             return;
         };
-        if matches!(self.at, At::Head) && self.reader.is_empty() {
-            self.asks.find_live();
-        }
         match &self.at {
-            // The request goes as one: what made its client wait does not matter.
-            At::Gathering(..) => {}
-            At::Body {
-                is_played: false, ..
-            } => {}
-            // Without ears the first turn of several is the one whose answer the target gives: the others waited for
-            // answers to what was left out.
-            _ if self.turn.is_some() && !self.asks.listens() => {}
-            At::Head
+            At::Head if self.reader.is_empty() => {
+                // What was held back waited for answers that have long been heard.
+                if self.lag == Lag::None {
+                    self.asks.find_live();
+                }
+                self.turn = Some(turn);
+            }
+            // Pauses within a head.
+            At::Head => {
+                self.turn.get_or_insert(turn);
+            }
+            // The request goes as one, or not at all: what made its client wait does not matter.
+            At::Gathering(..)
             | At::Body {
+                is_played: false, ..
+            }
+            | At::Silence => {}
+            At::Body {
                 is_played: true, ..
             }
             | At::Waiting(_)
-            | At::Tunnel
-            | At::Silence => self.turn = Some(turn),
+            | At::Tunnel => self.turn = Some(turn),
         }
     }
 
@@ -434,7 +447,10 @@ impl<T, N: Copy> Player<T, N> {
         Ok(())
     }
 
+    /// Leaves a request out, or what follows one. Its turn is written all the same: so the next one is known not to wait for
+    /// an answer to this.
     fn leave_out(&mut self, stage: &mut dyn Stage<T, N>) {
+        self.write_turn(stage);
         self.has_left_out = true;
         stage.leave_out();
     }
@@ -509,6 +525,8 @@ impl<T, N: Copy> Player<T, N> {
             pace => pace,
         };
         let number = stage.turn(turn, pace);
+        // One that nothing has followed stands for this one too.
+        self.waits.pop_back_if(|(last, _)| *last == number);
         if pace == Pace::Told {
             self.waits.push_back((number, self.asks.played()));
         }
@@ -538,7 +556,7 @@ impl<T, N: Copy> Player<T, N> {
             stage.play(&self.reader.take());
         } else if is_partial {
             // Half a request is none, and nobody can tell what it would do.
-            stage.leave_out();
+            self.leave_out(stage);
         }
         self.write_turn(stage);
         stage.end(end);

@@ -20,33 +20,42 @@ enum Say<'a> {
     Fin,
 }
 
-/// Writes all down: bytes as they are, the rest in `<>`.
+/// Writes all down: bytes as they are, the rest in `<>`. As in a script, a turn without a byte is none.
 #[derive(Debug, Default)]
 struct Paper {
     text: Vec<u8>,
     turns: usize,
+    turn: Option<&'static str>,
 }
 
 impl Paper {
     fn note(&mut self, text: &str) {
         self.text.extend_from_slice(text.as_bytes());
     }
+
+    fn begin_turn(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            self.note(turn);
+            self.turns += 1;
+        }
+    }
 }
 
 impl Stage<(), usize> for Paper {
     fn play(&mut self, bytes: &[u8]) {
-        self.text.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.begin_turn();
+            self.text.extend_from_slice(bytes);
+        }
     }
 
     fn turn(&mut self, (): (), pace: Pace) -> usize {
-        self.turns += 1;
-        let pace = match pace {
+        self.turn = Some(match pace {
             Pace::Counted => "<turn>",
             Pace::Told => "<until told>",
             Pace::Answered => "<at once>",
-        };
-        self.note(pace);
-        self.turns
+        });
+        self.turns + 1
     }
 
     fn answered(&mut self, turn: usize) {
@@ -58,6 +67,7 @@ impl Stage<(), usize> for Paper {
     }
 
     fn end(&mut self, _: ClientEnd) {
+        self.begin_turn();
         self.note("<fin>");
     }
 }
@@ -76,7 +86,7 @@ fn terms(settings: &str, rules: Rules) -> Arc<Terms> {
 struct Session {
     player: Player<(), usize>,
     paper: Paper,
-    kept: VecDeque<(Option<()>, Vec<u8>, Option<Vec<u8>>)>,
+    kept: VecDeque<(Option<()>, Vec<u8>)>,
     result: Result<(), Failure>,
 }
 
@@ -125,14 +135,14 @@ impl Session {
 
     fn bytes(&mut self, bytes: &[u8], mut turn: Option<()>, piece: usize) {
         for bytes in bytes.chunks(piece) {
-            self.kept.push_back((turn.take(), bytes.to_vec(), None));
+            self.kept.push_back((turn.take(), bytes.to_vec()));
         }
         self.go_on();
     }
 
     fn go_on(&mut self) {
         while self.result.is_ok() && !self.player.holds() {
-            let Some((turn, bytes, _)) = self.kept.pop_front() else {
+            let Some((turn, bytes)) = self.kept.pop_front() else {
                 break;
             };
             self.result = self.player.on_client(&bytes, turn, &mut self.paper);
@@ -642,6 +652,51 @@ fn values_that_could_end_a_line_are_not_taken() {
         text.contains("X: x y\r\n") && !text.contains("\nEvil"),
         "{text}"
     );
+}
+
+#[test]
+fn the_live_server_may_answer_what_the_engine_holds_back() {
+    let (live, target) = (with_sid("L"), with_sid("T"));
+    let (second, third) = (with_sid("L2"), with_sid("T2"));
+    let (request, last) = (get_with("L"), get_with("L2"));
+    for piece in [1, 5, 100_000] {
+        let mut session = Session::new(&terms(SID, Rules::default()), true);
+        for say in [
+            Client(GET),
+            Live(&live),
+            Turn(&request),
+            // Nothing of this reaches the player yet, but the answer does.
+            Turn(GET),
+            Live(OK),
+            Live(&second),
+            Target(&target),
+            Target(OK),
+            Turn(&last),
+            Target(&third),
+        ] {
+            session.say(say, piece);
+        }
+        let text = session.text();
+        assert!(text.contains(&get_with("T")), "{text}");
+        assert!(text.contains(&get_with("T2")), "{text}");
+    }
+}
+
+#[test]
+fn what_the_live_server_said_before_a_session_was_picked_up_answers_nothing() {
+    let (live, target) = (with_sid("L"), with_sid("T"));
+    let mut session = Session::new(&terms(SID, Rules::default()), false);
+    let request = get_with("L");
+    for say in [
+        Live("the end of an answer"),
+        Turn(GET),
+        Live(&live),
+        Target(&target),
+        Turn(&request),
+    ] {
+        session.say(say, 9);
+    }
+    assert!(session.text().ends_with(&get_with("T")));
 }
 
 #[test]
