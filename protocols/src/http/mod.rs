@@ -12,7 +12,8 @@
 //! - `path`: what write rules and selectors see.
 //! - `rewrite`: heads as the target gets them. `swap`: values in requests. `scan`: values in responses. `book`: which belong
 //!   together.
-//! - `asks`: requests with the answers of both servers. `player`: one replica. `stage`: what it writes on.
+//! - `asks`: requests with the answers of both servers. `player`: one replica. `stage`: what it writes on. `terms`: what all
+//!   replicas have in common.
 
 mod asks;
 mod book;
@@ -27,6 +28,7 @@ mod scan;
 mod settings;
 mod stage;
 mod swap;
+mod terms;
 mod text;
 
 use std::sync::Arc;
@@ -35,8 +37,9 @@ use millrace_engine::protocol::{
     Beginning, ClientEnd, Conversation, Failure, Live, Protocol, Script, Turn, TurnNumber,
 };
 
-use self::player::{Player, Terms};
+use self::player::Player;
 pub use self::settings::{Settings, SettingsError, TokenRule};
+use self::terms::Terms;
 pub use self::text::{
     Around, Editable, Key, Name, Place, Selector, Source, Spot, TextError, Value,
 };

@@ -5,79 +5,20 @@ use std::sync::Arc;
 
 use millrace_engine::protocol::{ClientEnd, Failure, FailureKind};
 
-use super::asks::{Asks, Users};
-use super::book::{Book, Shared};
-use super::head::{Framing, Head, HeadReader, is_token};
+use super::asks::Asks;
+use super::book::Book;
+use super::head::{Head, HeadReader, is_token};
 use super::path;
-use super::request::{Body, Gathered};
+use super::request::{Body, Gathered, Request, Rest};
 use super::rewrite;
-use super::settings::{Settings, TokenRule};
 use super::stage::{Pace, Stage};
 use super::swap::Swap;
-use super::text::Spot;
-use crate::writes::WriteGuard;
+use super::terms::Terms;
 
 /// Bytes that may wait here for an answer of the target; the engine keeps the client's others.
 const MOST_WAITING: usize = 256 * 1024;
 /// How HTTP/2 begins (RFC 9113, section 3.4): its first line.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
-
-/// What all replicas of a module have in common.
-#[derive(Debug)]
-pub(super) struct Terms {
-    pub(super) settings: Settings,
-    pub(super) rules: Arc<[TokenRule]>,
-    pub(super) guard: WriteGuard,
-    pub(super) shared: Arc<Shared>,
-}
-
-impl Terms {
-    /// Whether replicas listen to the target.
-    pub(super) fn listens(&self) -> bool {
-        self.settings.exact_ends || !self.rules.is_empty()
-    }
-
-    /// Whether a request is chosen, and may be sent; counts it.
-    fn permits(&self, head: &Head, path: &str) -> bool {
-        let settings = &self.settings;
-        let is_in = |all: &[super::text::Selector]| all.iter().any(|it| it.chooses(head, path));
-        let is_chosen =
-            (settings.only.is_empty() || is_in(&settings.only)) && !is_in(&settings.except);
-        let method = String::from_utf8_lossy(head.method());
-        is_chosen
-            && self
-                .guard
-                .permits(&path::digest(&method, path), path::writes(head))
-    }
-
-    /// Whether HTTP/2 may be sent, of which nothing is read.
-    fn permits_preface(&self) -> bool {
-        let settings = &self.settings;
-        settings.only.is_empty() && settings.except.is_empty() && self.guard.permits("PRI *", true)
-    }
-
-    fn swaps_bodies(&self) -> bool {
-        let mut places = self.rules.iter().flat_map(|rule| &rule.to);
-        places.any(|place| matches!(place.spot, Spot::Form | Spot::Json))
-    }
-}
-
-/// A request whose head is read.
-#[derive(Debug)]
-struct Request {
-    head: Head,
-    users: Users,
-    rest: Rest,
-}
-
-/// What of its body goes with the head.
-#[derive(Debug)]
-enum Rest {
-    /// All of it, with other values.
-    Whole(Box<Gathered>),
-    /// This as it came; the remainder follows.
-    Begun { raw: Vec<u8>, body: Body },
-}
 
 /// Where in the client's stream the player is.
 #[derive(Debug)]
@@ -135,7 +76,7 @@ pub(super) struct Player<T, N> {
     waiting: usize,
     /// The connection's first octets may be HTTP/2.
     is_first: bool,
-    /// The last request asked for another protocol; with CONNECT nothing else follows.
+    /// The last request asked for another protocol; by CONNECT.
     may_tunnel: bool,
     is_connect: bool,
     /// The request within whose body this is expects an interim answer.
@@ -391,7 +332,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
                 if is_preface && !self.may_tunnel && !self.terms.permits_preface() {
                     self.leave_out(stage);
                     self.at = At::Silence;
-                } else if is_preface || self.may_tunnel {
+                } else if is_preface || self.may_tunnel && self.terms.are_open() {
                     self.write_turn(stage);
                     stage.play(&so_far);
                     self.at = At::Tunnel;
@@ -404,7 +345,8 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// Whether what begins here is another protocol, as was asked for. Where the live server is not heard, the first octet
-    /// tells: no frame of WebSocket or TLS begins like a request.
+    /// tells: no frame of WebSocket or TLS begins like a request. What does is one, or else nobody could be kept from sending
+    /// requests past the rules.
     fn is_tunnel(&mut self, bytes: &[u8]) -> bool {
         if !self.may_tunnel {
             return false;
@@ -413,8 +355,9 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
             (self.may_tunnel, self.is_connect) = (false, false);
             return false;
         }
-        let is_request = bytes.first().is_some_and(|byte| is_token(*byte));
-        self.asks.has_tunnel() || self.is_connect || !is_request
+        let first = bytes.first().copied().unwrap_or(b'\r');
+        let is_request = is_token(first) || matches!(first, b'\r' | b'\n');
+        self.asks.has_tunnel() || !is_request || self.is_connect && self.terms.are_open()
     }
 
     /// A head is whole.
@@ -571,19 +514,6 @@ fn after(body: Body, is_played: bool) -> At {
     }
 }
 
-impl Request {
-    fn new(head: Head, framing: Framing, rules: &[TokenRule]) -> Self {
-        Self {
-            users: Users::of(&head, rules),
-            head,
-            rest: Rest::Begun {
-                raw: Vec::new(),
-                body: Body::new(framing),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "player_tests.rs"]
+#[path = "player_tests/mod.rs"]
 mod tests;

@@ -1,7 +1,9 @@
-//! Bodies of requests: streamed, left out, or gathered where values in them are replaced.
+//! Requests with their bodies: streamed, left out, or gathered where values in them are replaced.
 
+use super::asks::Users;
 use super::chunked::{Chunked, Part};
 use super::head::{Bad, Framing, Head};
+use super::settings::TokenRule;
 use super::swap::Content;
 
 /// Longer bodies are not gathered: they pass as they are. In octets, chunk sizes among them.
@@ -49,6 +51,36 @@ impl Body {
             taken += self.read(bytes.get(taken..).unwrap_or_default())?.0;
         }
         Ok(taken)
+    }
+}
+
+/// A request whose head is read.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) head: Head,
+    pub(super) users: Users,
+    pub(super) rest: Rest,
+}
+
+/// What of its body goes with the head.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// All of it, with other values.
+    Whole(Box<Gathered>),
+    /// This as it came; the remainder follows.
+    Begun { raw: Vec<u8>, body: Body },
+}
+
+impl Request {
+    pub(super) fn new(head: Head, framing: Framing, rules: &[TokenRule]) -> Self {
+        Self {
+            users: Users::of(&head, rules),
+            head,
+            rest: Rest::Begun {
+                raw: Vec::new(),
+                body: Body::new(framing),
+            },
+        }
     }
 }
 
