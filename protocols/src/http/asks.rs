@@ -498,3 +498,59 @@ impl Exchange {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::HeadReader;
+    use super::super::settings::Settings;
+    use super::*;
+
+    fn asks() -> Asks {
+        let rules = Settings::parse("[[token]]\nfrom = 'body'\nafter = '<'\nbefore = '>'");
+        let rules = rules.unwrap().token.into();
+        Asks::new(rules, Book::new(Arc::default()), true)
+    }
+
+    fn ask(asks: &mut Asks) {
+        let text = b"GET / HTTP/1.1\r\n\r\n";
+        let (_, head) = HeadReader::default().read(text).unwrap();
+        asks.ask(&head.unwrap(), "/");
+        asks.decide(true);
+    }
+
+    #[test]
+    fn what_the_live_server_says_too_early_is_kept_up_to_a_bound() {
+        let mut asks = asks();
+        for _ in 0..100 {
+            asks.hear_live(&[b'x'; 16 * 1024]);
+            assert!(asks.early.len() <= MOST_EARLY);
+        }
+        assert!(matches!(asks.live, Ear::Lost));
+        asks.find_live();
+        ask(&mut asks);
+        assert!(!asks.speaks_on());
+        asks.hear_live(b"HTTP/1.1 204 x\r\n\r\n");
+        assert!(asks.speaks_on());
+    }
+
+    #[test]
+    fn a_live_server_that_never_answers_costs_no_more_than_so_many_requests() {
+        let mut asks = asks();
+        for _ in 0..3 * MOST_EXCHANGES {
+            ask(&mut asks);
+            asks.hear_target(b"HTTP/1.1 200 x\r\nContent-Length: 3\r\n\r\n<a>");
+            assert!(asks.queue.len() <= MOST_EXCHANGES);
+            assert!(!asks.is_full() && asks.is_settled());
+        }
+    }
+
+    #[test]
+    fn a_target_that_answers_what_was_not_asked_is_not_heard_any_more() {
+        let mut asks = asks();
+        ask(&mut asks);
+        asks.hear_target(b"HTTP/1.1 204 x\r\n\r\n");
+        assert!(asks.listens());
+        asks.hear_target(b"HTTP/1.1 408 x\r\n\r\n");
+        assert!(!asks.listens() && asks.is_settled());
+    }
+}

@@ -422,9 +422,9 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
             find: &find,
             waits: false,
         };
-        let mut swapped = match self.terms.rules.is_empty() {
-            true => rewrite::Swapped::default(),
-            false => swap.head(&request.head),
+        let mut swapped = match asks.knows_values() {
+            true => swap.head(&request.head),
+            false => rewrite::Swapped::default(),
         };
         let body = match &request.rest {
             Rest::Whole(gathered) => swap

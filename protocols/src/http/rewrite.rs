@@ -35,7 +35,9 @@ pub(super) fn write<'a>(head: &'a Head, settings: &Settings, swapped: &Swapped) 
     let mut writer = Fields {
         settings,
         swapped,
-        has_host: false,
+        // Without one a request of HTTP/1.1 is refused (RFC 9112, section 3.2): what the live server has not done, the target
+        // shall not do.
+        has_host: head.version() != "HTTP/1.0",
         written: Vec::new(),
         out,
     };
@@ -170,6 +172,8 @@ mod tests {
             "GET /a HTTP/1.1\r\nhost: test:81\r\nA: x\r\nB: ******\r\nNew: y\r\n\r\n"
         );
         let settings = "host = 'test'";
+        let refused = "GET /a HTTP/1.1\r\n\r\n";
+        assert_eq!(rewritten(refused, settings, &Swapped::default()), refused);
         let bare = "GET http://live:80/a?b HTTP/1.0\r\n\r\n";
         assert_eq!(
             rewritten(bare, settings, &Swapped::default()),

@@ -1,4 +1,4 @@
-//! The rule file: a TOML text. docs/protocols.md has a whole one.
+//! The rule file: a TOML text. `example.toml` is a whole one.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ pub struct Settings {
     /// Each request waits until the target's response to the one before has ended, rather than for as many bytes as the live
     /// server had sent. For that the payload of all responses comes to the copier. Rules for values imply it.
     pub exact_ends: bool,
-    /// What stands in `Host`, and in targets that are whole URLs. `None`: what the client wrote.
+    /// What stands in `Host`, and in targets that are whole URLs. `None`: what the client wrote. It is added to requests of
+    /// HTTP/1.0 that have none; those of 1.1 are refused for that, and stay so.
     pub host: Option<Value>,
     /// Fields that have this value: in place of the client's, or added.
     pub set_header: BTreeMap<Editable, Value>,
@@ -177,6 +178,13 @@ key = "header:Authorization"
         assert_eq!(settings.token[1].to.len(), 6);
         assert!(settings.token[1].is_shared());
         assert_eq!(Settings::parse(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn the_example_of_the_guide_is_read() {
+        let settings = Settings::parse(include_str!("example.toml")).unwrap();
+        assert_eq!(settings.token.len(), 5);
+        assert!(settings.token[1].is_shared() && !settings.token[3].is_shared());
     }
 
     #[test]

@@ -299,7 +299,7 @@ fn what_the_live_server_said_before_a_session_was_picked_up_answers_nothing() {
 
 #[test]
 fn an_upgrade_is_known_from_the_live_servers_answer() {
-    let upgrade = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: live\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
     let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
     let says = [
         Client(upgrade),
@@ -311,6 +311,6 @@ fn an_upgrade_is_known_from_the_live_servers_answer() {
         Turn("z"),
     ];
     let text = played(&format!("host = 'x'\n{SID}"), &says);
-    let upgrade = upgrade.replace("\r\n\r\n", "\r\nHost: x\r\n\r\n");
+    let upgrade = upgrade.replace("live", "x");
     assert_eq!(text, format!("{upgrade}<turn>{GET}<turn>z"));
 }
