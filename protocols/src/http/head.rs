@@ -186,6 +186,11 @@ impl Head {
             || self.values("Upgrade").next().is_some() && self.has_word("Connection", "upgrade")
     }
 
+    /// Whether it asks for this protocol.
+    pub(super) fn asks_for(&self, protocol: &str) -> bool {
+        self.asks_for_tunnel() && self.has_word("Upgrade", protocol)
+    }
+
     /// Whether the client waits for an interim answer before it sends the body (RFC 9110, section 10.1.1).
     pub(super) fn expects_continue(&self) -> bool {
         self.has_word("Expect", "100-continue")

@@ -79,7 +79,7 @@ pub(super) struct Player<T, N> {
     /// The last request asked for another protocol; by CONNECT.
     may_tunnel: bool,
     is_connect: bool,
-    /// The request within whose body this is expects an interim answer.
+    /// The request within whose body this is expects an interim answer, which has not come.
     expects: bool,
     has_left_out: bool,
 }
@@ -188,20 +188,23 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     ) -> Result<(), Failure> {
         self.catch_up();
         let told = self.asks.hear_target(bytes);
-        if let Some(turn) = self.interim.take_if(|_| told.began) {
-            stage.answered(turn);
-        }
+        self.expects &= !told.began;
         self.go_on(stage)
     }
 
     /// The target says nothing more.
     pub(super) fn on_target_end(&mut self, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
         self.asks.stop_listening();
+        self.expects = false;
         self.go_on(stage)
     }
 
     /// Does what an answer of the target has made possible.
     fn go_on(&mut self, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
+        let interim = (!self.expects || self.asks.is_settled()).then(|| self.interim.take());
+        if let Some(turn) = interim.flatten() {
+            stage.answered(turn);
+        }
         let answered = self.asks.answered();
         while let Some((turn, _)) = self.waits.pop_front_if(|it| it.1 <= answered) {
             stage.answered(turn);
@@ -329,7 +332,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
                 so_far.truncate(before);
                 so_far.extend_from_slice(bytes);
                 let is_preface = so_far.starts_with(PREFACE) && (self.is_first || self.may_tunnel);
-                if is_preface && !self.may_tunnel && !self.terms.permits_preface() {
+                if is_preface && !self.terms.permits_preface() {
                     self.leave_out(stage);
                     self.at = At::Silence;
                 } else if is_preface || self.may_tunnel && self.terms.are_open() {
@@ -494,7 +497,8 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     fn end(&mut self, end: ClientEnd, turn: Option<T>, stage: &mut dyn Stage<T, N>) {
         self.hear_turn(turn);
         let is_partial = !self.reader.is_empty() || matches!(self.at, At::Gathering(..));
-        if is_partial && self.may_tunnel && matches!(self.at, At::Head) {
+        let may_tunnel = self.may_tunnel && self.terms.are_open();
+        if is_partial && may_tunnel && matches!(self.at, At::Head) {
             self.write_turn(stage);
             stage.play(&self.reader.take());
         } else if is_partial {

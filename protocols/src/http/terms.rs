@@ -31,7 +31,10 @@ impl Terms {
         let is_chosen =
             (settings.only.is_empty() || is_in(&settings.only)) && !is_in(&settings.except);
         let method = String::from_utf8_lossy(head.method());
+        // Requests may follow that nobody sees.
+        let is_seen = !head.asks_for("h2c") || self.permits_preface();
         is_chosen
+            && is_seen
             && self
                 .guard
                 .permits(&path::digest(&method, path), path::writes(head))

@@ -58,6 +58,26 @@ fn nobody_gets_past_the_rules_by_asking_for_another_protocol() {
     }
 }
 
+#[test]
+fn requests_in_http_2_do_not_pass_the_rules_unseen() {
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let ask = |protocol: &str| {
+        format!("GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\r\n")
+    };
+    let (h2c, other) = (ask("x, H2C"), ask("x"));
+    let except = || terms("except = ['POST *']", Rules::default());
+    let text = played_with(except, &[Client(GET), Turn(&h2c), Turn(preface)]);
+    assert_eq!(text, format!("{GET}<left out>"));
+    let guarded = || terms("", read_only(&["GET *"]));
+    let text = played_with(guarded, &[Client(&h2c), Turn(preface)]);
+    assert_eq!(text, "<left out>");
+    let text = played_with(guarded, &[Client(&other), Turn(preface)]);
+    assert_eq!(text, format!("{other}<left out>"));
+    let allowed = || terms("", read_only(&["GET *", "PRI *"]));
+    let text = played_with(allowed, &[Client(&h2c), Turn(preface)]);
+    assert_eq!(text, format!("{h2c}<turn>{preface}"));
+}
+
 /// What hostile sides may say.
 fn noise() -> impl Strategy<Value = (u8, Vec<u8>)> {
     let words = prop::sample::select(vec![

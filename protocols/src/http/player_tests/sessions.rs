@@ -169,6 +169,37 @@ fn a_body_that_waits_for_100_continue_goes_when_it_has_come() {
 }
 
 #[test]
+fn pauses_of_a_body_wait_for_no_second_100_continue() {
+    let head = "PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+    let says = [
+        Client(head),
+        Turn("a"),
+        Target(interim),
+        Turn("b"),
+        Turn("cd"),
+        Target(OK),
+        Turn(GET),
+    ];
+    assert_eq!(
+        played("exact_ends = true", &says),
+        format!("{head}<until told>a<told 1><at once>b<at once>cd<at once>{GET}")
+    );
+    let says = [
+        Client(head),
+        Target(interim),
+        Turn("ab"),
+        Turn("cd"),
+        Turn(GET),
+        Target(OK),
+    ];
+    assert_eq!(
+        played("exact_ends = true", &says),
+        format!("{head}<at once>ab<at once>cd<until told>{GET}<told 3>")
+    );
+}
+
+#[test]
 fn whoever_answers_nonsense_is_not_listened_to() {
     let says = [Client(GET), Turn(GET), Target("+PONG\r\n\r\n"), Turn(GET)];
     assert_eq!(
