@@ -5,6 +5,7 @@
 //! than one length, a length beside a coding, any coding but `chunked`, or a coding in HTTP/1.0. nginx answers 400 or 501 to
 //! all of these but the bare LF.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use millrace_engine::protocol::{Failure, FailureKind};
@@ -219,9 +220,9 @@ pub(super) fn length_of(value: &[u8]) -> Option<u64> {
 
 /// Whether this is a head, or the beginning of one (`None`): its minor version.
 fn check(raw: &[u8]) -> Result<Option<u8>, Bad> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(raw) {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(raw, &mut fields) {
         Ok(httparse::Status::Complete(_)) => Ok(request.version),
         Ok(httparse::Status::Partial) => Ok(None),
         Err(httparse::Error::TooManyHeaders) => Err(Bad::limit("a head has too many fields")),

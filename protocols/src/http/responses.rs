@@ -3,6 +3,8 @@
 //! A response decides nothing about what the target gets but when it gets it, and which values stand in it. So this reader
 //! takes more than the one of requests does; where it cannot read on, nobody listens to that side any more.
 
+use std::mem::MaybeUninit;
+
 use super::chunked::{Chunked, Part};
 use super::head::{Bad, LONGEST_HEAD, length_of};
 
@@ -176,14 +178,14 @@ impl Responses {
 }
 
 fn parse(raw: &[u8]) -> Result<(ResponseHead, u8), Bad> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
     config
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
         .ignore_invalid_headers_in_responses(true);
-    let complete = config.parse_response(&mut response, raw);
+    let complete = config.parse_response_with_uninit_headers(&mut response, raw, &mut fields);
     let bad = Bad::form("this is no response of HTTP/1");
     if !complete.is_ok_and(|it| it.is_complete()) {
         return Err(bad);
