@@ -4,10 +4,12 @@
 //!
 //! - [`kind`]: the modules by name (`--protocol PORT=NAME`).
 //! - [`accounts`]: names and passwords at the target.
+//! - [`http`]: HTTP/1.0 and 1.1.
 //! - [`redis`]: Redis and what speaks its protocol.
 //! - [`writes`]: which requests may reach a target.
 
 pub mod accounts;
+pub mod http;
 pub mod kind;
 pub mod redis;
 pub mod writes;

@@ -143,6 +143,11 @@ impl WriteGuard {
         Self { rules, ledger }
     }
 
+    /// Whether it lets everything through.
+    pub fn is_open(&self) -> bool {
+        *self.rules == Rules::default()
+    }
+
     /// Whether a request may be sent; counts it.
     pub fn permits(&self, digest: &str, writes: bool) -> bool {
         let permitted = self.rules.permit(digest, writes);

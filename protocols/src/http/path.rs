@@ -1,0 +1,183 @@
+//! Paths: what selectors and write rules see of a request's target.
+
+use percent_encoding::percent_decode;
+
+use super::head::Head;
+
+/// The path of a request, without its query, as servers resolve it: percent-encoding undone, several slashes made one, `.`
+/// and `..` resolved (RFC 3986, section 6.2.2). So `/x/..//%61dmin` does not pass where `/admin` would not. Of an absolute
+/// target only the path; of `CONNECT` and `*` the target itself.
+pub(super) fn path_of(head: &Head) -> String {
+    let target = head.target();
+    let path = match split(target) {
+        Some((_, path)) => path,
+        None => return String::from_utf8_lossy(target).into_owned(),
+    };
+    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
+    let path = path.get(..end.unwrap_or(path.len())).unwrap_or_default();
+    let path: Vec<u8> = percent_decode(path).collect();
+    resolve(&String::from_utf8_lossy(&path))
+}
+
+/// A target's authority, where it is absolute (RFC 9112, section 3.2.2), and what follows. `None`: it has no path.
+pub(super) fn split(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    if target.starts_with(b"/") {
+        return Some((&[], target));
+    }
+    let scheme = memchr::memmem::find(target, b"://")?;
+    let is_scheme = target.iter().take(scheme).all(u8::is_ascii_alphanumeric);
+    if !is_scheme {
+        return None;
+    }
+    let (_, rest) = target.split_at_checked(scheme + 3)?;
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    rest.split_at_checked(end.unwrap_or(rest.len()))
+}
+
+fn resolve(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    let is_directory = path.rsplit('/').next().is_some_and(is_dots);
+    let mut resolved = String::with_capacity(path.len() + 1);
+    for part in &parts {
+        resolved.push('/');
+        resolved.push_str(part);
+    }
+    if is_directory || parts.is_empty() {
+        resolved.push('/');
+    }
+    resolved
+}
+
+fn is_dots(part: &str) -> bool {
+    matches!(part, "" | "." | "..")
+}
+
+/// The name under which a request is counted and judged: its method and path, with `?` for what names a single thing.
+pub(super) fn digest(method: &str, path: &str) -> String {
+    let mut digest = String::with_capacity(method.len() + path.len() + 1);
+    digest.push_str(method);
+    digest.push(' ');
+    for (number, part) in path.split('/').enumerate() {
+        if number > 0 {
+            digest.push('/');
+        }
+        match is_value(part) {
+            true => digest.push('?'),
+            false => digest.push_str(part),
+        }
+    }
+    digest
+}
+
+/// A number, a UUID, or 16 and more hexadecimal digits.
+fn is_value(part: &str) -> bool {
+    let digits = part.bytes().filter(u8::is_ascii_digit).count();
+    let hex = part.bytes().filter(u8::is_ascii_hexdigit).count();
+    let dashes = part.bytes().filter(|byte| *byte == b'-').count();
+    let is_number = digits > 0 && digits == part.len();
+    let is_uuid = part.len() == 36 && hex == 32 && dashes == 4;
+    // Without a digit it may well be a word.
+    let is_hash = part.len() >= 16 && hex == part.len() && digits > 0;
+    is_number || is_uuid || is_hash
+}
+
+/// Whether a method may change what the server has (RFC 9110, section 9.2.1). Methods are told apart by case: `get` is
+/// none that reads.
+pub(super) fn writes(head: &Head) -> bool {
+    let reads = matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
+    let is_overridden = [
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+    ]
+    .iter()
+    .any(|name| head.values(name).next().is_some());
+    // Nobody sees what is said behind an upgrade.
+    !reads || is_overridden || head.asks_for_tunnel()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::HeadReader;
+    use super::*;
+
+    fn head(line: &str, fields: &str) -> Head {
+        let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
+        let (_, head) = HeadReader::default().read(text.as_bytes()).unwrap();
+        head.unwrap()
+    }
+
+    #[test]
+    fn a_path_is_what_a_server_makes_of_it() {
+        for (target, path) in [
+            ("/", "/"),
+            ("/a/b?c=/d", "/a/b"),
+            ("/a//b/", "/a/b/"),
+            ("/a/./b/../c", "/a/c"),
+            ("/../../a", "/a"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/x/..//%61dmin", "/admin"),
+            ("/%2e%2e/%2fadmin", "/admin"),
+            ("/%ff", "/\u{fffd}"),
+            ("http://live:80/a?b", "/a"),
+            ("http://live", "/"),
+            ("http://live?x=/y", "/"),
+            ("*", "*"),
+            ("live:443", "live:443"),
+            ("/a#/b", "/a"),
+            ("/a./b.", "/a./b."),
+        ] {
+            assert_eq!(
+                path_of(&head(&format!("GET {target}"), "")),
+                path,
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn digests_have_no_values() {
+        for (path, expected) in [
+            ("/orders/17/items", "GET /orders/?/items"),
+            ("/a/123e4567-e89b-12d3-a456-426614174000", "GET /a/?"),
+            ("/blob/deadbeef00112233", "GET /blob/?"),
+            ("/v1/a1/facade", "GET /v1/a1/facade"),
+            ("*", "GET *"),
+        ] {
+            assert_eq!(digest("GET", path), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_to_read_writes() {
+        for (line, fields, expected) in [
+            ("GET /", "", false),
+            ("HEAD /", "", false),
+            ("OPTIONS *", "", false),
+            ("get /", "", true),
+            ("POST /", "", true),
+            ("CONNECT a:1", "", true),
+            ("BREW /", "", true),
+            ("GET /", "x-http-method-override: DELETE\r\n", true),
+            (
+                "GET /",
+                "Connection: upgrade\r\nUpgrade: websocket\r\n",
+                true,
+            ),
+        ] {
+            assert_eq!(writes(&head(line, fields)), expected, "{line} {fields}");
+        }
+    }
+}
