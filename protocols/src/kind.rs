@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millrace_engine::protocol::Protocol;
 
 use crate::accounts::Accounts;
+use crate::http::{self, Http};
 use crate::redis::Redis;
 use crate::writes::WriteGuard;
 
@@ -15,6 +16,8 @@ use crate::writes::WriteGuard;
 pub struct Settings {
     /// Names and passwords at the target.
     pub accounts: Arc<Accounts>,
+    /// What HTTP's does besides copying.
+    pub http: http::Settings,
     /// Which requests may reach the target.
     pub guard: WriteGuard,
 }
@@ -22,25 +25,33 @@ pub struct Settings {
 /// A protocol that has a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// HTTP/1.0 and 1.1: see [`crate::http`].
+    Http,
     /// Redis: see [`crate::redis`].
     Redis,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Redis];
+    pub const ALL: [Self; 2] = [Self::Http, Self::Redis];
 
     /// Its name, as operators write it.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Http => "http",
             Self::Redis => "redis",
         }
     }
 
     /// The module, with these settings.
     pub fn module(self, settings: &Settings) -> Box<dyn Protocol> {
-        let Settings { accounts, guard } = settings;
+        let Settings {
+            accounts,
+            http,
+            guard,
+        } = settings;
         match self {
+            Self::Http => Box::new(Http::new(http.clone(), guard.clone())),
             Self::Redis => Box::new(Redis::new(accounts.clone(), guard.clone())),
         }
     }
@@ -54,8 +65,12 @@ impl fmt::Display for Kind {
 
 /// No module has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no protocol module is called {0:?}: there is redis")]
+#[error("no protocol module is called {0:?}: there are {list}", list = names())]
 pub struct UnknownKind(String);
+
+fn names() -> String {
+    Kind::ALL.map(Kind::name).join(", ")
+}
 
 impl FromStr for Kind {
     type Err = UnknownKind;

@@ -152,10 +152,16 @@ fn refuse(words: &[String]) -> Result<(), ExitError> {
                 "{word} behind --: the files stand before it, and each of their services is foretold"
             )));
         }
-        if ["--protocol", "--accounts-file"]
-            .iter()
-            .any(|it| word.starts_with(it))
-        {
+        let of_modules = [
+            "--protocol",
+            "--accounts",
+            "-u",
+            "--http-rules",
+            "--read-only",
+            "--allow-writes",
+            "--deny-requests",
+        ];
+        if of_modules.iter().any(|it| word.starts_with(it)) {
             return Err(ExitError::usage(format!(
                 "{word} behind --: what a protocol module makes of a recording cannot be foretold"
             )));

@@ -9,13 +9,14 @@ use std::str::FromStr;
 use millrace_daemon::config::secret::Secret;
 use millrace_daemon::exit::ExitError;
 use millrace_protocols::writes::{Pattern, Rules};
-use millrace_protocols::{Accounts, Kind};
+use millrace_protocols::{Accounts, Kind, http};
 
 /// Modules for sessions that cannot be replayed byte for byte.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Protocols")]
 pub struct ProtocolOptions {
-    /// Replay the sessions of a live port with a protocol module, `PORT=NAME`: redis. Several separated by commas.
+    /// Replay the sessions of a live port with a protocol module, `PORT=NAME`: http or redis. Several separated by
+    /// commas.
     #[arg(long = "protocol", value_name = "PORT=NAME", value_delimiter = ',')]
     pub protocols: Vec<PortProtocol>,
 
@@ -27,6 +28,10 @@ pub struct ProtocolOptions {
     /// The same in a file: USER@PASSWORD on each line, which not everybody may read.
     #[arg(long, value_name = "FILE")]
     pub accounts_file: Option<PathBuf>,
+
+    /// What the module http is to do: a file of rules, which not everybody may read.
+    #[arg(long, value_name = "FILE")]
+    pub http_rules: Option<PathBuf>,
 
     /// Send nothing that writes, by what the modules of --protocol know of requests.
     #[arg(long)]
@@ -122,6 +127,20 @@ impl ProtocolOptions {
         let what = || format!("--accounts-file {}", path.display());
         let text = read_secret(path).map_err(|error| ExitError::caused(what(), &error))?;
         Accounts::parse(&text).map_err(|error| ExitError::usage(format!("{}: {error}", what())))
+    }
+
+    /// The rules of the module for HTTP; without a file there are none.
+    ///
+    /// # Errors
+    /// The file cannot be read, everybody can read it, or it is wrong.
+    pub fn http_rules(&self) -> Result<http::Settings, ExitError> {
+        let Some(path) = &self.http_rules else {
+            return Ok(http::Settings::default());
+        };
+        let what = || format!("--http-rules {}", path.display());
+        let text = read_secret(path).map_err(|error| ExitError::caused(what(), &error))?;
+        http::Settings::parse(&text)
+            .map_err(|error| ExitError::usage(format!("{}: {error}", what())))
     }
 
     /// Whether accounts are given.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millrace_daemon::exit::ExitError;
 use millrace_engine::{Engine, Service};
 use millrace_protocols::writes::{Ledger, Rules, WriteGuard};
-use millrace_protocols::{Accounts, Kind, Settings};
+use millrace_protocols::{Accounts, Kind, Settings, http};
 
 use crate::options::ProtocolOptions;
 
@@ -16,6 +16,7 @@ pub struct Protocols {
     /// The place of a service in [`millrace_engine::Config::services`], and its module.
     of_services: Vec<(usize, Kind)>,
     accounts: Arc<Accounts>,
+    http: http::Settings,
     rules: BTreeMap<Kind, Arc<Rules>>,
     ledgers: BTreeMap<Kind, Arc<Ledger>>,
 }
@@ -50,13 +51,8 @@ impl Protocols {
             of_services.extend(its.into_iter().map(|place| (place, kind)));
         }
         let accounts = Arc::new(options.accounts()?);
-        let is_idle = accounts.is_empty() && !options.has_rules();
-        if let Some((_, kind)) = of_services.first().filter(|_| is_idle) {
-            return Err(ExitError::usage(format!(
-                "--protocol: {kind} has nothing to do: it needs an account at the target (-u, --accounts-file), or a rule of what \
-                 may be sent (--read-only, --deny-requests)"
-            )));
-        }
+        let http = options.http_rules()?;
+        check_use(options, &of_services)?;
         check_rules(options, &of_services)?;
         let kinds = || of_services.iter().map(|(_, kind)| *kind);
         Ok(Self {
@@ -66,6 +62,7 @@ impl Protocols {
             ledgers: kinds().map(|kind| (kind, Arc::default())).collect(),
             of_services,
             accounts,
+            http,
         })
     }
 
@@ -87,6 +84,7 @@ impl Protocols {
         let ledger = self.ledgers.get(&kind).cloned().unwrap_or_default();
         Settings {
             accounts: self.accounts.clone(),
+            http: self.http.clone(),
             guard: WriteGuard::new(rules, ledger),
         }
     }
@@ -116,6 +114,32 @@ impl Protocols {
             engine.set_protocol(place, kind.module(&self.settings(kind)));
         }
     }
+}
+
+/// Each module must have something to do, and what is given must be for one.
+fn check_use(options: &ProtocolOptions, of_services: &[(usize, Kind)]) -> Result<(), ExitError> {
+    let is_used = |kind: Kind| of_services.iter().any(|(_, it)| *it == kind);
+    if options.http_rules.is_some() && !is_used(Kind::Http) {
+        return Err(ExitError::usage(
+            "--http-rules: no service has the module http; name one with --protocol PORT=http",
+        ));
+    }
+    for (_, kind) in of_services {
+        let (is_told, wants) = match kind {
+            Kind::Http => (options.http_rules.is_some(), "rules (--http-rules)"),
+            Kind::Redis => (
+                options.has_accounts(),
+                "an account at the target (-u, --accounts-file)",
+            ),
+        };
+        if !is_told && !options.has_rules() {
+            return Err(ExitError::usage(format!(
+                "--protocol: {kind} has nothing to do: it needs {wants}, or a rule of what may be sent (--read-only, \
+                 --deny-requests)"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Rules of what may be sent need somebody who knows requests.

@@ -37,6 +37,7 @@ const VALUES: &[(&str, &str)] = &[
     ("protocol", "6379=redis"),
     ("accounts", "app@secret"),
     ("accounts-file", "/etc/millrace/accounts"),
+    ("http-rules", "/etc/millrace/http.toml"),
     ("allow-writes", "redis:INCR"),
     ("deny-requests", "redis:FLUSH*"),
     ("control", "/run/millrace/copier.sock"),

@@ -150,6 +150,11 @@ pub trait Conversation: Send {
         Ok(())
     }
 
+    /// Memory that it holds besides itself, in bytes. Asked after each call; it counts towards the copier's limit.
+    fn memory(&self) -> usize {
+        0
+    }
+
     /// Whether the target's bytes are needed from now on. Their carriage costs: where they are not, only their number
     /// comes here. Once they are not, they never are again.
     fn wants_answers(&self) -> bool;

@@ -34,6 +34,8 @@ pub(crate) struct Talk {
     listens: bool,
     /// It wants to hear nothing of the client for now.
     holds_client: bool,
+    /// Memory of the conversation itself, in bytes.
+    own_memory: usize,
     /// Its replica is over, and what it has not heard is counted.
     given_up: bool,
 }
@@ -65,6 +67,7 @@ impl Talk {
         Self {
             listens: conversation.wants_answers(),
             holds_client: conversation.holds_client(),
+            own_memory: conversation.memory(),
             given_up: false,
             conversation,
             played: Played::new(),
@@ -90,6 +93,7 @@ impl Talk {
     pub(crate) fn heap_size(&self) -> usize {
         let answers = self.answers.as_ref();
         size_of::<Self>()
+            + self.own_memory
             + self.played.turns.heap_size()
             + answers.map_or(0, ClientStream::held_memory)
     }
@@ -339,14 +343,16 @@ impl Talk {
         let conversation = self.conversation.as_mut();
         let said = catch_unwind(AssertUnwindSafe(|| {
             let said = speak(conversation, &mut script);
-            (
-                said,
+            let now = (
                 conversation.wants_answers(),
                 conversation.holds_client(),
-            )
+                conversation.memory(),
+            );
+            (said, now)
         }));
         let listened = self.listens;
-        let said = said.map(|(said, wants, holds)| {
+        let said = said.map(|(said, (wants, holds, memory))| {
+            self.own_memory = memory;
             self.listens &= wants;
             // Nothing else would ever change its mind.
             self.holds_client = holds && self.listens;

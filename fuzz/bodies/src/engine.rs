@@ -8,12 +8,13 @@ use millrace_engine::{
     Caps, Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, Share, SourcePool,
     TargetSilence, Time,
 };
-use millrace_protocols::{Accounts, Kind, Settings};
+use millrace_protocols::writes::{Rules, WriteGuard};
+use millrace_protocols::{Accounts, Kind, Settings, http};
 use millrace_wire::{
     Decoder, Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket, Verify,
 };
 
-use crate::flows::{Connection, FIRST_OF_CLIENT, FIRST_OF_TARGET, Flow, near};
+use crate::flows::{Connection, FIRST_OF_CLIENT, FIRST_OF_LIVE, FIRST_OF_TARGET, Flow, near};
 use crate::input::Input;
 
 /// Small, so that a short input meets it.
@@ -51,12 +52,14 @@ pub fn capture_to_engine(data: &[u8]) {
 
 /// Plays an input to an engine whose replicas protocol modules play.
 ///
-/// Four bytes are the lengths of what clients and targets say, again and again, which follows; the rest is as in
-/// [`capture_to_engine`].
+/// A byte chooses the module; four bytes are the lengths of what clients and servers say, again and again, which follows; the
+/// rest is as in [`capture_to_engine`].
 pub fn protocol_modules(data: &[u8]) {
     let mut input = Input::new(data);
+    let kind = usize::from(input.u8()) % Kind::ALL.len();
     let (clients, targets) = (usize::from(input.u16()), usize::from(input.u16()));
     let words = Words {
+        kind,
         of_clients: Words::again_and_again(input.bytes(clients)),
         of_targets: Words::again_and_again(input.bytes(targets)),
     };
@@ -65,6 +68,8 @@ pub fn protocol_modules(data: &[u8]) {
 
 /// What the ends of connections say, where modules understand it.
 struct Words {
+    /// Whose words they are, in [`Kind::ALL`].
+    kind: usize,
     of_clients: Vec<u8>,
     of_targets: Vec<u8>,
 }
@@ -109,14 +114,21 @@ impl Player {
         let config = config(input);
         let services = config.services.len();
         let mut engine = Engine::new(config);
-        if words.is_some() {
+        if let Some(words) = &words {
             let accounts = Accounts::parse("default@right\napp@two words").unwrap_or_default();
+            let rules = Rules {
+                read_only: true,
+                ..Rules::default()
+            };
             let settings = Settings {
                 accounts: Arc::new(accounts),
-                ..Settings::default()
+                http: http::Settings::parse(http::EXAMPLE).unwrap_or_default(),
+                guard: WriteGuard::new(Arc::new(rules), Arc::default()),
             };
             for service in 0..services {
-                engine.set_protocol(service, Kind::Redis.module(&settings));
+                if let Some(kind) = Kind::ALL.get(words.kind) {
+                    engine.set_protocol(service, kind.module(&settings));
+                }
             }
         }
         engine.set_open(now, input.u8() % 4 != 3);
@@ -196,11 +208,12 @@ impl Player {
         } else {
             connection.tuple.reversed()
         };
-        let words = match &self.words {
-            Some(words) => Words::at(&words.of_clients, FIRST_OF_CLIENT, seq, len),
-            None => PAYLOAD.get(..len).unwrap_or(&[]),
+        let payload = match (&self.words, from_client) {
+            (Some(words), true) => Words::at(&words.of_clients, FIRST_OF_CLIENT, seq, len),
+            (Some(words), false) => Words::at(&words.of_targets, FIRST_OF_LIVE, seq, len),
+            (None, true) => PAYLOAD.get(..len).unwrap_or(&[]),
+            (None, false) => &[],
         };
-        let payload = if from_client { words } else { &[] };
         let packet = TcpPacket {
             tuple,
             header: TcpHeader {

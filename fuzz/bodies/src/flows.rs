@@ -8,6 +8,9 @@ pub(crate) const FIRST_OF_CLIENT: Seq = Seq(u32::MAX - 2000);
 /// The number of a target's SYN.
 pub(crate) const FIRST_OF_TARGET: Seq = Seq(1_000_000);
 
+/// The number of a live server's SYN.
+pub(crate) const FIRST_OF_LIVE: Seq = Seq(6);
+
 /// A client's connection to the live server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connection {
@@ -22,7 +25,7 @@ impl Connection {
         Self {
             tuple: FourTuple::new(client, live),
             client: FIRST_OF_CLIENT,
-            live: Seq(7),
+            live: FIRST_OF_LIVE.add(1),
         }
     }
 }

@@ -16,6 +16,7 @@ use std::path::Path;
 use millrace_fuzz_bodies::BODIES;
 use millrace_proto::v1::{self, copier_message, interceptor_message};
 use millrace_proto::{ClaimSet, ClientRange, FlowKey, FlowRecord, HeaderRecord};
+use millrace_protocols::Kind;
 use millrace_wire::{
     Endpoint, Flags, FourTuple, PacketBuilder, SackBlocks, Seq, TcpHeader, TcpOptions,
 };
@@ -484,23 +485,27 @@ fn memory_limit() -> Vec<u8> {
 
 /// The engine's sessions, in which clients log in and targets accept that, or do not.
 fn modules() -> Seeds {
-    let client =
+    let redis =
         b"*2\r\n$4\r\nAUTH\r\n$4\r\nlive\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nvv\r\nPING\r\n";
+    let http = b"GET /login HTTP/1.1\r\nHost: a\r\nCookie: sid=abcdefgh\r\n\r\n\
+        POST /api/a?order=7 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\norder=7&a\
+        PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let page = b"HTTP/1.1 200 OK\r\nSet-Cookie: sid=abcdefgh\r\nContent-Length: 22\r\n\r\n{\"access_token\":\"tttt\"}\
+        HTTP/1.1 201 Created\r\nLocation: /orders/7\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    let talks: [(&str, Kind, &[u8], &[u8]); 3] = [
+        ("accepted", Kind::Redis, redis, b"+OK\r\n+OK\r\n+PONG\r\n"),
+        ("refused", Kind::Redis, redis, b"-WRONGPASS no\r\n"),
+        ("http", Kind::Http, http, page),
+    ];
     let mut seeds = Seeds::new();
-    for (answer, target) in [
-        ("accepted", "+OK\r\n+OK\r\n+PONG\r\n"),
-        ("refused", "-WRONGPASS no\r\n"),
-    ] {
+    for (talk, kind, client, server) in talks {
+        let kind = Kind::ALL.iter().position(|it| *it == kind).unwrap();
         for (name, bytes) in engine() {
             let len = |text: &[u8]| u16::try_from(text.len()).unwrap().to_be_bytes();
-            let input = [
-                &len(client)[..],
-                &len(target.as_bytes()),
-                client,
-                target.as_bytes(),
-                &bytes,
-            ];
-            seeds.push((format!("{name}-{answer}"), input.concat()));
+            let lens = [len(client), len(server)].concat();
+            let kind = [u8::try_from(kind).unwrap()];
+            let input = [&kind[..], &lens, client, server, &bytes];
+            seeds.push((format!("{name}-{talk}"), input.concat()));
         }
     }
     seeds

@@ -45,6 +45,9 @@ pub use self::text::{
 };
 use crate::writes::WriteGuard;
 
+/// A rule file that says everything that one can.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
 /// The module.
 #[derive(Debug)]
 pub struct Http {

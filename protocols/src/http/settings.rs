@@ -182,7 +182,7 @@ key = "header:Authorization"
 
     #[test]
     fn the_example_of_the_guide_is_read() {
-        let settings = Settings::parse(include_str!("example.toml")).unwrap();
+        let settings = Settings::parse(super::super::EXAMPLE).unwrap();
         assert_eq!(settings.token.len(), 5);
         assert!(settings.token[1].is_shared() && !settings.token[3].is_shared());
     }
