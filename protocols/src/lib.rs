@@ -9,6 +9,7 @@
 
 pub mod accounts;
 pub mod kind;
+pub mod mysql;
 pub mod redis;
 pub mod writes;
 

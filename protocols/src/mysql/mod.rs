@@ -1,0 +1,9 @@
+//! MySQL
+mod answers;
+mod auth;
+mod commands;
+mod greeting;
+mod key;
+mod packets;
+mod response;
+mod wire;
