@@ -1,9 +1,12 @@
 //! MySQL
 mod answers;
 mod auth;
+mod class;
 mod commands;
+mod digest;
 mod greeting;
 mod key;
 mod packets;
 mod response;
+mod tokens;
 mod wire;
