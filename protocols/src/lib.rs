@@ -4,6 +4,7 @@
 //!
 //! - [`kind`]: the modules by name (`--protocol PORT=NAME`).
 //! - [`accounts`]: names and passwords at the target.
+//! - [`mysql`]: MySQL and MariaDB.
 //! - [`redis`]: Redis and what speaks its protocol.
 //! - [`writes`]: which requests may reach a target.
 

@@ -17,9 +17,17 @@ pub(super) fn writes(text: &[u8]) -> bool {
 
 /// Whether a text has a statement that may ask the client for a file.
 pub(super) fn loads(text: &[u8]) -> bool {
-    let mut words = Tokens::new(text, Escapes::Backslash);
-    let is = |word: &[u8], name: &[u8]| word.eq_ignore_ascii_case(name);
-    words.any(|token| matches!(token, Token::Word(word) if is(word, b"LOAD")))
+    mentions(text, &[b"LOAD"])
+}
+
+/// Whether a text may prepare statements, by itself or in a procedure.
+pub(super) fn may_prepare(text: &[u8]) -> bool {
+    mentions(text, &[b"PREPARE", b"EXECUTE", b"CALL"])
+}
+
+fn mentions(text: &[u8], words: &[&[u8]]) -> bool {
+    let mut tokens = Tokens::new(text, Escapes::Backslash);
+    tokens.any(|token| matches!(token, Token::Word(word) if is_in(words, word)))
 }
 
 fn any_writes(tokens: Tokens<'_>) -> bool {

@@ -72,3 +72,8 @@ pub(super) const fn answer(number: u8) -> Option<Shape> {
         _ => Some(Shape::Usual),
     }
 }
+
+/// Whether servers know a command of this number.
+pub(super) const fn is_known(number: u8) -> bool {
+    number < 0x22 || number == STMT_BULK_EXECUTE || number == 0xFE
+}
