@@ -408,4 +408,4 @@ const fn definitions(parameters: u16, columns: u16) -> Next {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 #[path = "answers_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -6,7 +6,7 @@ use super::*;
 use crate::mysql::packets::packet;
 
 /// Packets of a server, numbered as it does.
-pub(super) fn said(payloads: &[&[u8]]) -> Vec<u8> {
+pub(in crate::mysql) fn said(payloads: &[&[u8]]) -> Vec<u8> {
     let numbered = (1..).zip(payloads);
     numbered
         .flat_map(|(number, it)| packet(number, it))

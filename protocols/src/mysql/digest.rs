@@ -27,8 +27,6 @@ pub(super) fn digest(text: &[u8]) -> String {
 #[derive(Default)]
 struct Digest {
     out: Vec<u8>,
-    /// Where the last opening parenthesis stands.
-    opened: usize,
 }
 
 impl Digest {

@@ -71,11 +71,10 @@ impl<T: Copy, N: Copy> Player<T, N> {
         stage: &mut S,
     ) -> Result<(), Failure> {
         match self.phase {
-            Phase::Greeting | Phase::LoggingIn(_) => {
-                let text = "the target ended the connection before the log-in was over";
-                self.refuse(Failure::new(FailureKind::Login, text))?;
+            Phase::Greeting | Phase::Greeted(_) | Phase::LoggingIn(_) => {
+                self.refuse(ended_early())?;
             }
-            Phase::Greeted(_) | Phase::Refused(_) => {}
+            Phase::Refused(_) => {}
             Phase::Commands => self.lose_target(stage),
         }
         self.go_on(stage)
@@ -243,6 +242,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
         let payload = response.encode(exchange.method().0, &exchange.proof());
         self.phase = Phase::LoggingIn(exchange);
         self.play(&packet(number, &payload), stage);
+        self.target.expect(Shape::Login, None);
         Ok(())
     }
 
@@ -270,4 +270,9 @@ impl<T: Copy, N: Copy> Player<T, N> {
         self.statements.clear();
         Ok(())
     }
+}
+
+fn ended_early() -> Failure {
+    let text = "the target ended the connection before the log-in was over";
+    Failure::new(FailureKind::Login, text)
 }

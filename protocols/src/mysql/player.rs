@@ -113,7 +113,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
             turn: None,
             client: Packets::default(),
             message: Message::None,
-            target: Side::new([Shape::Greeting, Shape::Login]),
+            target: Side::new([Shape::Greeting]),
             is_target_lost: false,
             live: match is_midway {
                 true => Live::midway(),
