@@ -119,10 +119,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
                 true => Live::midway(),
                 false => Live::from_the_beginning(),
             },
-            statements: match is_midway {
-                true => Statements::default(),
-                false => Statements::from_the_beginning(),
-            },
+            statements: Statements::default(),
             client_capabilities: None,
             target_capabilities: 0,
             awaited: None,

@@ -374,25 +374,30 @@ fn numbers_that_were_not_captured_are_inferred_or_refused() {
     let execute = |id| numbered(commands::STMT_EXECUTE, id, EXECUTE);
     let then = |used: u32| {
         [
-            Missing,
             Turn(prepare("SELECT 1")),
-            Missing,
+            Live(prepared(70)),
             Turn(prepare("SELECT 2")),
             Missing,
+            Turn(prepare("SELECT 3")),
+            Missing,
+            Target(prepared(7)),
             Target(prepared(8)),
             Target(prepared(9)),
             Turn(execute(used)),
         ]
     };
-    let played = commands_of(Rules::default(), then(2));
-    assert!(played.bytes.ends_with(&execute(9)));
-    assert_eq!(
-        failure(&with(login(ALL), then(7))),
-        FailureKind::Unsupported
-    );
-    // Of MariaDB: the last one.
-    let played = commands_of(Rules::default(), then(u32::MAX));
-    assert!(played.bytes.ends_with(&execute(9)));
+    for (used, id) in [(70, 7), (71, 8), (72, 9), (u32::MAX, 9)] {
+        let played = commands_of(Rules::default(), then(used));
+        assert!(played.bytes.ends_with(&execute(id)));
+    }
+    let unknown = with(login(ALL), then(73));
+    assert_eq!(failure(&unknown), FailureKind::Unsupported);
+    // With nothing to count from it may be any of several.
+    let deaf: Vec<_> = then(71)
+        .into_iter()
+        .filter(|it| !matches!(it, Live(_)))
+        .collect();
+    assert_eq!(failure(&with(login(ALL), deaf)), FailureKind::Unsupported);
 }
 
 #[test]
