@@ -167,10 +167,17 @@ impl<T: Copy, N: Copy> Player<T, N> {
         stage: &mut S,
     ) -> Result<(), Failure> {
         let mut response = Response::parse(payload)?;
-        let agreed = response.capabilities & self.live.capabilities.unwrap_or(u32::MAX);
+        let mut agreed = response.capabilities & self.live.capabilities.unwrap_or(u32::MAX);
         if agreed & (capability::COMPRESS | capability::ZSTD) != 0 {
             let text = "the client and the live server compress";
             return Err(Failure::new(FailureKind::Compressed, text));
+        }
+        // Without the live server's greeting the form of statements may be either, and is made the one without attributes.
+        let has_attributes = agreed & capability::QUERY_ATTRIBUTES != 0;
+        let is_known = !has_attributes || self.live.capabilities.is_some();
+        self.has_attributes = is_known.then_some(has_attributes);
+        if !is_known {
+            agreed &= !capability::QUERY_ATTRIBUTES;
         }
         self.client_capabilities = Some(agreed);
         self.live.agree(agreed);

@@ -9,7 +9,7 @@ use super::Settings;
 use super::answers::Shape;
 use super::auth::Exchange;
 use super::greeting::Greeting;
-use super::live::Live;
+use super::live::{Live, Login};
 use super::packets::{Head, Packets, Part, packet};
 use super::side::Side;
 use super::stage::{Gate, Stage};
@@ -89,6 +89,8 @@ pub(super) struct Player<T, N> {
     pub(super) statements: Statements,
     /// What the client and the live server agreed on; not known of a session picked up in the middle.
     pub(super) client_capabilities: Option<u32>,
+    /// Whether the client's statements have query attributes; if that is not known, their form tells.
+    pub(super) has_attributes: Option<bool>,
     /// What was agreed on with the target.
     pub(super) target_capabilities: u32,
     /// The client's next message needs the target's answer to this PREPARE.
@@ -121,6 +123,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
             },
             statements: Statements::default(),
             client_capabilities: None,
+            has_attributes: None,
             target_capabilities: 0,
             awaited: None,
             loads: false,
@@ -179,6 +182,20 @@ impl<T: Copy, N: Copy> Player<T, N> {
 
     pub(super) fn holds_client(&self) -> bool {
         !self.items.is_empty() || self.is_blocked()
+    }
+
+    /// Bytes that are kept here.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let items = self.items.iter().map(|item| match item {
+            Item::Client(_, bytes) | Item::Live(bytes) => bytes.len(),
+            Item::Missing => 0,
+        });
+        let message = match &self.message {
+            Message::Held(held) => held.bytes.len(),
+            Message::None | Message::Passes | Message::File | Message::Dropped => 0,
+        };
+        items.sum::<usize>() + message
     }
 
     /// Plays what waits, as far as it may.
@@ -311,7 +328,9 @@ impl<T: Copy, N: Copy> Player<T, N> {
             return Ok(());
         }
         self.message = match (&self.phase, head.number) {
-            (Phase::Refused(failure), 0) => return Err(failure.clone()),
+            (Phase::Refused(failure), 0) if self.live.login != Login::Refused => {
+                return Err(failure.clone());
+            }
             (Phase::Refused(_), _) => Message::Dropped,
             (Phase::Greeted(_), 0) => return Err(malformed("a client begins with a command")),
             (Phase::Greeted(_), _) => hold(head),

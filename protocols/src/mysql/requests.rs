@@ -130,10 +130,8 @@ impl<T: Copy, N: Copy> Player<T, N> {
         mut held: Held,
         stage: &mut S,
     ) -> Result<(), Failure> {
-        let has_attributes = match self.client_capabilities {
-            Some(capabilities) => capabilities & capability::QUERY_ATTRIBUTES != 0,
-            None => attributes::are_in(&held.bytes),
-        };
+        let by_form = || attributes::are_in(&held.bytes);
+        let has_attributes = self.has_attributes.unwrap_or_else(by_form);
         let at = match has_attributes {
             true => attributes::text_at(&held.bytes),
             false => Some(1),
@@ -245,10 +243,8 @@ impl<T: Copy, N: Copy> Player<T, N> {
 
     /// Whether an EXECUTE is in a form that the target does not know.
     fn strips(&self, payload: &[u8]) -> bool {
-        let has_them = match self.client_capabilities {
-            Some(capabilities) => capabilities & capability::QUERY_ATTRIBUTES != 0,
-            None => payload.len() < 6 || attributes::counts(payload),
-        };
+        let by_form = || payload.len() < 6 || attributes::counts(payload);
+        let has_them = self.has_attributes.unwrap_or_else(by_form);
         payload.first() == Some(&commands::STMT_EXECUTE)
             && has_them
             && self.target_capabilities & capability::QUERY_ATTRIBUTES == 0
