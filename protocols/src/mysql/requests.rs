@@ -56,6 +56,10 @@ impl<T: Copy, N: Copy> Player<T, N> {
         let Message::Held(held) = std::mem::replace(&mut self.message, Message::None) else {
             return Ok(());
         };
+        if matches!(self.phase, Phase::Refused(_)) {
+            self.follow(&held, None, Message::Dropped);
+            return Ok(());
+        }
         if matches!(self.phase, Phase::Greeted(_)) {
             return self.log_in(held.head.number, whole(&held)?, stage);
         }

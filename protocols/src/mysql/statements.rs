@@ -107,7 +107,7 @@ impl Statements {
     /// It is not known which.
     pub(super) fn find(&mut self, live: u32) -> Result<u64, Failure> {
         let found = match live {
-            LAST => self.all.last_key_value().map(|(place, _)| *place),
+            LAST => (self.next.checked_sub(1)).filter(|place| self.all.contains_key(place)),
             _ => self
                 .by_live
                 .get(&live)
@@ -259,8 +259,11 @@ mod tests {
         assert!(it.is_awaited(1));
         assert!(it.target_prepared(1, 4, 1).is_err());
         assert!(it.find(1).is_err());
+        assert_eq!(it.find(LAST), Ok(1));
         it.close(1);
         assert!(it.find(75).is_err());
+        // The last one is gone: it is not the one before.
+        assert!(it.find(LAST).is_err());
     }
 
     #[test]

@@ -182,3 +182,50 @@ fn a_session_picked_up_in_the_middle_logs_in_first() {
     let module = MySql::new(Settings::default());
     assert!(module.begin(Beginning::Turn).is_none());
 }
+
+#[test]
+fn what_a_client_says_to_a_target_that_is_gone_is_not_played() {
+    let (first, rest) = (live_login()[..40].to_vec(), live_login()[40..].to_vec());
+    let head = packet(1, &live_login())[..4].to_vec();
+    let steps = [
+        Target(packet(0, &greeting(ALL, 0, NATIVE, SCRAMBLE))),
+        Turn([head, first].concat()),
+        TargetEnds,
+        More(rest),
+        End,
+    ];
+    let (played, result) = check(&settings(Rules::default()), Beginning::Connection, &steps);
+    assert_eq!(result, Ok(()));
+    assert_eq!((played.bytes.len(), played.end), (0, Some(ClientEnd::Fin)));
+}
+
+#[test]
+fn clients_of_mariadb_log_in_at_servers_of_mysql_and_the_other_way() {
+    let sent = |client: Response, target: u32, extended: u32| {
+        let steps = [
+            Live(packet(
+                0,
+                &greeting(client.capabilities, client.extended, NATIVE, LIVE_SCRAMBLE),
+            )),
+            Target(packet(0, &greeting(target, extended, NATIVE, SCRAMBLE))),
+            Turn(packet(1, &client.encode(NATIVE, b""))),
+        ];
+        let (played, result) = check(&settings(Rules::default()), Beginning::Connection, &steps);
+        assert_eq!(result, Ok(()));
+        Response::parse(&played.bytes[4..]).unwrap()
+    };
+    let of_mysql = response(USUAL);
+    let of_mariadb = Response {
+        capabilities: USUAL & !capability::LONG_PASSWORD,
+        extended: 0x1D,
+        ..response(USUAL)
+    };
+    let mariadb = ALL & !capability::LONG_PASSWORD;
+    assert_eq!(sent(of_mariadb.clone(), mariadb, 0x15).extended, 0x15);
+    assert_eq!(sent(of_mariadb, ALL, 0).capabilities, USUAL);
+    assert_eq!(sent(of_mysql.clone(), mariadb, 0x15), of_mysql);
+    // What the target does not have is not asked for.
+    let poor = ALL & !(capability::CONNECT_ATTRIBUTES | capability::PS_MULTI_RESULTS);
+    let bare = sent(of_mysql, poor, 0);
+    assert_eq!((bare.capabilities, bare.attributes), (USUAL & poor, None));
+}
