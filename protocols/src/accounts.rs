@@ -66,6 +66,13 @@ impl Accounts {
         self.0.get(user).map(String::as_str)
     }
 
+    /// The name of the account, if there is but one.
+    pub fn only(&self) -> Option<&str> {
+        let mut users = self.0.keys();
+        let user = users.next()?;
+        users.next().is_none().then_some(user)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -90,6 +97,8 @@ mod tests {
         assert_eq!(accounts.password("default"), Some("p@ss#word "));
         assert_eq!(accounts.password("app"), Some(""));
         assert_eq!(accounts.password("other"), None);
+        assert_eq!(accounts.only(), None);
+        assert_eq!(Accounts::parse("app@").unwrap().only(), Some("app"));
         assert!(!format!("{accounts:?}").contains("p@ss"));
     }
 

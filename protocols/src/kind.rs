@@ -8,6 +8,7 @@ use millrace_engine::protocol::Protocol;
 
 use crate::accounts::Accounts;
 use crate::http::{self, Http};
+use crate::mysql::{self, MySql};
 use crate::redis::Redis;
 use crate::writes::WriteGuard;
 
@@ -18,8 +19,19 @@ pub struct Settings {
     pub accounts: Arc<Accounts>,
     /// What HTTP's does besides copying.
     pub http: http::Settings,
+    /// How sessions of MySQL log in that were picked up in the middle.
+    pub midway: Midway,
     /// Which requests may reach the target.
     pub guard: WriteGuard,
+}
+
+/// What is not known of a session that was picked up in the middle.
+#[derive(Clone, Debug, Default)]
+pub struct Midway {
+    /// Whose it is. `None`: the only account's, if there is just one.
+    pub user: Option<String>,
+    /// Its database.
+    pub database: Option<String>,
 }
 
 /// A protocol that has a module.
@@ -27,18 +39,21 @@ pub struct Settings {
 pub enum Kind {
     /// HTTP/1.0 and 1.1: see [`crate::http`].
     Http,
+    /// MySQL and MariaDB: see [`crate::mysql`].
+    MySql,
     /// Redis: see [`crate::redis`].
     Redis,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Http, Self::Redis];
+    pub const ALL: [Self; 3] = [Self::Http, Self::MySql, Self::Redis];
 
     /// Its name, as operators write it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::MySql => "mysql",
             Self::Redis => "redis",
         }
     }
@@ -48,10 +63,17 @@ impl Kind {
         let Settings {
             accounts,
             http,
+            midway,
             guard,
         } = settings;
         match self {
             Self::Http => Box::new(Http::new(http.clone(), guard.clone())),
+            Self::MySql => Box::new(MySql::new(mysql::Settings {
+                accounts: accounts.clone(),
+                guard: guard.clone(),
+                midway_user: midway.user.clone(),
+                midway_database: midway.database.clone(),
+            })),
             Self::Redis => Box::new(Redis::new(accounts.clone(), guard.clone())),
         }
     }

@@ -5,14 +5,16 @@
 //! - [`kind`]: the modules by name (`--protocol PORT=NAME`).
 //! - [`accounts`]: names and passwords at the target.
 //! - [`http`]: HTTP/1.0 and 1.1.
+//! - [`mysql`]: MySQL and MariaDB.
 //! - [`redis`]: Redis and what speaks its protocol.
 //! - [`writes`]: which requests may reach a target.
 
 pub mod accounts;
 pub mod http;
 pub mod kind;
+pub mod mysql;
 pub mod redis;
 pub mod writes;
 
 pub use accounts::Accounts;
-pub use kind::{Kind, Settings};
+pub use kind::{Kind, Midway, Settings};

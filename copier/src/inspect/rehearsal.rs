@@ -157,6 +157,7 @@ fn refuse(words: &[String]) -> Result<(), ExitError> {
             "--accounts",
             "-u",
             "--http-rules",
+            "--midway",
             "--read-only",
             "--allow-writes",
             "--deny-requests",

@@ -15,8 +15,8 @@ use millrace_protocols::{Accounts, Kind, http};
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Protocols")]
 pub struct ProtocolOptions {
-    /// Replay the sessions of a live port with a protocol module, `PORT=NAME`: http or redis. Several separated by
-    /// commas.
+    /// Replay the sessions of a live port with a protocol module, `PORT=NAME`: http, mysql or redis. Several separated
+    /// by commas.
     #[arg(long = "protocol", value_name = "PORT=NAME", value_delimiter = ',')]
     pub protocols: Vec<PortProtocol>,
 
@@ -32,6 +32,15 @@ pub struct ProtocolOptions {
     /// What the module http is to do: a file of rules, which not everybody may read.
     #[arg(long, value_name = "FILE")]
     pub http_rules: Option<PathBuf>,
+
+    /// As whom sessions of MySQL log in at the target that were picked up in the middle. Default: the only account, if there is
+    /// just one; else they are not copied.
+    #[arg(long, value_name = "USER")]
+    pub midway_user: Option<String>,
+
+    /// The database that such sessions begin with.
+    #[arg(long, value_name = "NAME")]
+    pub midway_database: Option<String>,
 
     /// Send nothing that writes, by what the modules of --protocol know of requests.
     #[arg(long)]

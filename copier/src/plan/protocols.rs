@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millrace_daemon::exit::ExitError;
 use millrace_engine::{Engine, Service};
 use millrace_protocols::writes::{Ledger, Rules, WriteGuard};
-use millrace_protocols::{Accounts, Kind, Settings, http};
+use millrace_protocols::{Accounts, Kind, Midway, Settings, http};
 
 use crate::options::ProtocolOptions;
 
@@ -17,6 +17,7 @@ pub struct Protocols {
     of_services: Vec<(usize, Kind)>,
     accounts: Arc<Accounts>,
     http: http::Settings,
+    midway: Midway,
     rules: BTreeMap<Kind, Arc<Rules>>,
     ledgers: BTreeMap<Kind, Arc<Ledger>>,
 }
@@ -63,6 +64,10 @@ impl Protocols {
             of_services,
             accounts,
             http,
+            midway: Midway {
+                user: options.midway_user.clone(),
+                database: options.midway_database.clone(),
+            },
         })
     }
 
@@ -85,6 +90,7 @@ impl Protocols {
         Settings {
             accounts: self.accounts.clone(),
             http: self.http.clone(),
+            midway: self.midway.clone(),
             guard: WriteGuard::new(rules, ledger),
         }
     }
@@ -124,15 +130,23 @@ fn check_use(options: &ProtocolOptions, of_services: &[(usize, Kind)]) -> Result
             "--http-rules: no service has the module http; name one with --protocol PORT=http",
         ));
     }
+    let of_mysql = options.midway_user.is_some() || options.midway_database.is_some();
+    if of_mysql && !is_used(Kind::MySql) {
+        return Err(ExitError::usage(
+            "--midway-user, --midway-database: no service has the module mysql; name one with --protocol PORT=mysql",
+        ));
+    }
     for (_, kind) in of_services {
         let (is_told, wants) = match kind {
             Kind::Http => (options.http_rules.is_some(), "rules (--http-rules)"),
-            Kind::Redis => (
+            Kind::MySql | Kind::Redis => (
                 options.has_accounts(),
                 "an account at the target (-u, --accounts-file)",
             ),
         };
-        if !is_told && !options.has_rules() {
+        // A log-in to MySQL proves a password to one server alone: without one of the target nothing can be played.
+        let does_something = *kind != Kind::MySql && options.has_rules();
+        if !is_told && !does_something {
             return Err(ExitError::usage(format!(
                 "--protocol: {kind} has nothing to do: it needs {wants}, or a rule of what may be sent (--read-only, \
                  --deny-requests)"

@@ -38,6 +38,8 @@ const VALUES: &[(&str, &str)] = &[
     ("accounts", "app@secret"),
     ("accounts-file", "/etc/millrace/accounts"),
     ("http-rules", "/etc/millrace/http.toml"),
+    ("midway-user", "app"),
+    ("midway-database", "shop"),
     ("allow-writes", "redis:INCR"),
     ("deny-requests", "redis:FLUSH*"),
     ("control", "/run/millrace/copier.sock"),

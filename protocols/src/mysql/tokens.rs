@@ -1,0 +1,213 @@
+//! The tokens of a statement, as far as a digest needs them
+//! (<https://dev.mysql.com/doc/refman/8.4/en/language-structure.html>).
+
+/// A token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A number or a string, or a place for one.
+    Value,
+    /// A word, a quoted name or a variable.
+    Word(&'a [u8]),
+    /// The beginning of a comment that servers execute, with its version: `/*!50000`.
+    Opens(&'a [u8]),
+    /// The end of one.
+    Closes,
+    /// Any other character.
+    Sign(u8),
+}
+
+/// How strings are written, which a statement does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Escapes {
+    /// A backslash makes the next character part of the string.
+    Backslash,
+    /// It does not (`NO_BACKSLASH_ESCAPES`).
+    None,
+}
+
+/// Reads tokens.
+#[derive(Debug)]
+pub(super) struct Tokens<'a> {
+    rest: &'a [u8],
+    escapes: Escapes,
+    /// Within a comment that servers execute.
+    is_inside: bool,
+    /// Whether space stood before the token that was read last.
+    pub(super) spaced: bool,
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) const fn new(text: &'a [u8], escapes: Escapes) -> Self {
+        Self {
+            rest: text,
+            escapes,
+            is_inside: false,
+            spaced: false,
+        }
+    }
+
+    fn take(&mut self, len: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at_checked(len).unwrap_or((self.rest, &[]));
+        self.rest = rest;
+        taken
+    }
+
+    fn take_while(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
+        let end = self.rest.iter().position(|byte| !is(*byte));
+        self.take(end.unwrap_or(self.rest.len()))
+    }
+
+    /// Passes over what ends with this, or over all.
+    fn skip_past(&mut self, end: &[u8]) {
+        let at = self.rest.windows(end.len()).position(|it| it == end);
+        self.take(at.map_or(self.rest.len(), |at| at + end.len()));
+    }
+
+    fn skip_space(&mut self) {
+        self.spaced = false;
+        loop {
+            let before = self.rest.len();
+            self.take_while(|byte| byte.is_ascii_whitespace() || byte == 0x0B);
+            let ends_word = |at: usize| self.rest.get(at).is_none_or(|byte| *byte <= b' ');
+            match self.rest {
+                [b'#', ..] => self.skip_past(b"\n"),
+                // Two dashes are a comment only where space follows.
+                [b'-', b'-', ..] if ends_word(2) => self.skip_past(b"\n"),
+                [b'/', b'*', b'!', ..] | [b'/', b'*', b'M', b'!', ..] => {}
+                [b'/', b'*', ..] => {
+                    self.take(2);
+                    self.skip_past(b"*/");
+                }
+                _ => {}
+            }
+            if self.rest.len() == before {
+                return;
+            }
+            self.spaced = true;
+        }
+    }
+
+    /// Passes over a string or a quoted name.
+    fn quoted(&mut self, quote: u8, escapes: Escapes) {
+        self.take(1);
+        loop {
+            let is_plain = |byte| byte != quote && (byte != b'\\' || escapes == Escapes::None);
+            self.take_while(is_plain);
+            match self.rest {
+                [] => return,
+                [b'\\', ..] if escapes == Escapes::Backslash && quote != b'\\' => self.take(2),
+                [a, b, ..] if a == b => self.take(2),
+                _ => {
+                    self.take(1);
+                    return;
+                }
+            };
+        }
+    }
+
+    /// A word, or a string that a word begins: `x'00'`, `_utf8'a'`.
+    fn word(&mut self) -> Token<'a> {
+        let word = self.take_while(is_word);
+        let is_prefix =
+            word.starts_with(b"_") || matches!(word, [b'x' | b'X' | b'b' | b'B' | b'n' | b'N']);
+        if is_prefix && let [quote @ (b'\'' | b'"'), ..] = *self.rest {
+            self.quoted(quote, self.escapes);
+            return Token::Value;
+        }
+        Token::Word(word)
+    }
+
+    /// A number, or a name that begins with a digit.
+    fn number(&mut self) -> Token<'a> {
+        let text = self.rest;
+        let word = self.take_while(|byte| is_word(byte) || byte == b'.');
+        let is_exponent = |word: &[u8]| matches!(word.last(), Some(b'e' | b'E'));
+        if let [b'+' | b'-', b'0'..=b'9', ..] = self.rest
+            && is_exponent(word)
+            && is_number(word.split_last().map_or(word, |(_, front)| front))
+        {
+            self.take(1);
+            self.take_while(|byte| byte.is_ascii_digit());
+            return Token::Value;
+        }
+        if is_number(word) {
+            return Token::Value;
+        }
+        self.rest = text;
+        match text {
+            [b'.', ..] => {
+                self.take(1);
+                Token::Sign(b'.')
+            }
+            _ => Token::Word(self.take_while(is_word)),
+        }
+    }
+
+    fn executed_comment(&mut self) -> Token<'a> {
+        let text = self.rest;
+        self.take_while(|byte| byte != b'!');
+        self.take(1);
+        self.take_while(|byte| byte.is_ascii_digit());
+        self.is_inside = true;
+        let len = text.len() - self.rest.len();
+        Token::Opens(text.get(..len).unwrap_or(text))
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        self.skip_space();
+        let text = self.rest;
+        Some(match text {
+            [] => return None,
+            [quote @ (b'\'' | b'"'), ..] => {
+                self.quoted(*quote, self.escapes);
+                Token::Value
+            }
+            [b'`', ..] => {
+                self.quoted(b'`', Escapes::None);
+                let len = text.len() - self.rest.len();
+                Token::Word(text.get(..len).unwrap_or(text))
+            }
+            [b'/', b'*', ..] => self.executed_comment(),
+            [b'*', b'/', ..] if self.is_inside => {
+                self.take(2);
+                self.is_inside = false;
+                Token::Closes
+            }
+            [b'0'..=b'9', ..] | [b'.', b'0'..=b'9', ..] => self.number(),
+            [b'?', ..] => {
+                self.take(1);
+                Token::Value
+            }
+            [byte, ..] if is_word(*byte) => self.word(),
+            [byte, ..] => {
+                self.take(1);
+                Token::Sign(*byte)
+            }
+        })
+    }
+}
+
+/// Bytes of names, variables and of all that is not ASCII.
+const fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'@' | 0x80..)
+}
+
+fn is_number(word: &[u8]) -> bool {
+    let all = |word: &[u8], is: fn(&u8) -> bool| !word.is_empty() && word.iter().all(is);
+    match word {
+        [b'0', b'x', hex @ ..] => all(hex, u8::is_ascii_hexdigit),
+        [b'0', b'b', bits @ ..] => all(bits, |byte| matches!(byte, b'0' | b'1')),
+        _ => {
+            let exponent = word.iter().position(|byte| matches!(byte, b'e' | b'E'));
+            let (front, back) = word
+                .split_at_checked(exponent.unwrap_or(word.len()))
+                .unwrap_or((word, &[]));
+            all(front, |byte| byte.is_ascii_digit() || *byte == b'.')
+                && (back.is_empty() || all(back.get(1..).unwrap_or_default(), u8::is_ascii_digit))
+        }
+    }
+}
