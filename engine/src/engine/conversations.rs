@@ -6,11 +6,8 @@ use millrace_wire::{Flags, TcpHeader};
 
 use super::{Engine, Event};
 use crate::key::{ReplicaKey, SessionKey};
-use crate::overheard::Piece;
-use crate::pool::BlockPool;
-use crate::protocol::{Beginning, Heard, Live, Protocol, Talk};
+use crate::protocol::{Beginning, Heard, Protocol, Talk};
 use crate::replica::{Needs, Replica};
-use crate::session::Session;
 use crate::stats::AbortReason;
 use crate::time::Time;
 
@@ -70,8 +67,7 @@ impl Engine {
         copies.saturating_sub(u16::try_from(played.count()).unwrap_or(u16::MAX))
     }
 
-    /// The live server of a session sent these bytes, as far as they were captured, at an offset of its stream: to be told
-    /// once what the client said before is.
+    /// The live server of a session sent these bytes, as far as they were captured, at an offset of its stream.
     #[cold]
     pub(super) fn overhear(&mut self, key: SessionKey, offset: u64, bytes: &[u8]) {
         let Some(session) = self.sessions.get(key) else {
@@ -89,59 +85,38 @@ impl Engine {
         self.overheard.take(key, offset, bytes);
     }
 
-    /// Tells the conversations about a session what its live server has sent since, or what of that its client had seen when
-    /// it went on. Says whether there was anything.
+    /// The client of a session goes on, or the live server has said something: what it has said by now comes before what the
+    /// client says next. `seen` is how much of it the client had seen, if it is the client that goes on.
     #[cold]
-    pub(super) fn tell_live(&mut self, now: Time, key: SessionKey, seen: Option<u64>) -> bool {
-        if !self.sessions.get(key).is_some_and(Session::is_active) {
-            return false;
+    pub(super) fn log_live(&mut self, key: SessionKey, seen: Option<u64>) {
+        if let Some(session) = self.sessions.get(key) {
+            self.overheard.log(key, seen, session.stream().len());
         }
-        let mut was_told = false;
-        while let Some(piece) = self.overheard.pop(key, seen) {
-            was_told = true;
-            let live = match &piece {
-                Piece::Bytes(bytes) => Live::Bytes(bytes),
-                Piece::Missing(bytes) => Live::Missing { bytes: *bytes },
-            };
-            self.each_talk(now, key, |talk, pool, _| talk.hear_live(now, pool, live));
-        }
-        was_told
     }
 
-    /// Tells the conversations about a session what its client has sent since.
-    pub(super) fn tell_client(&mut self, now: Time, session: SessionKey) {
-        if self.hears_live
-            && let Some(its) = self.sessions.get(session)
-        {
-            let seen = its.live.client_saw_bytes();
-            self.tell_live(now, session, Some(seen));
-        }
-        self.each_talk(now, session, |talk, pool, session| {
-            talk.hear_client(now, pool, session.stream(), session.turns())
-        });
-    }
-
-    /// Lets each conversation about a session hear something.
-    fn each_talk(
-        &mut self,
-        now: Time,
-        session: SessionKey,
-        mut hear: impl FnMut(&mut Talk, &mut BlockPool, &Session) -> Heard,
-    ) {
+    /// Tells the conversations about a session what client and live server have sent since.
+    pub(super) fn tell(&mut self, now: Time, session: SessionKey) {
         let mut next = self.sessions.first_replica(session);
+        let mut heard_live = u64::MAX;
         while let Some(key) = next {
             next = self.replicas.sibling_of(key);
-            let Some(session) = self.sessions.get(session) else {
+            let Some(its) = self.sessions.get(session) else {
                 return;
             };
-            let pool = &mut self.pool;
+            let (pool, log) = (&mut self.pool, self.overheard.of(session));
             let heard = self.replicas.with_talk(key, |talk, replica| {
-                let deaf = replica.is_lingering();
-                (!deaf).then(|| hear(talk, pool, session))
+                let is_deaf = replica.is_lingering();
+                let sides = (its.stream(), its.turns());
+                let heard = (!is_deaf).then(|| talk.hear_live_connection(now, pool, sides, log));
+                heard.map(|heard| (heard, talk.next_live()))
             });
-            if let Some(heard) = heard.flatten() {
+            if let Some((heard, next_live)) = heard.flatten() {
+                heard_live = heard_live.min(next_live);
                 self.take_words(now, key, heard);
             }
+        }
+        if self.hears_live {
+            self.overheard.forget_before(session, heard_live);
         }
     }
 
@@ -212,7 +187,7 @@ impl Engine {
     fn let_go_on(&mut self, now: Time, key: ReplicaKey, held: Option<SessionKey>) {
         let holds = self.replicas.talk(key).is_some_and(Talk::holds_client);
         if let Some(session) = held.filter(|_| !holds) {
-            self.tell_client(now, session);
+            self.tell(now, session);
         }
     }
 

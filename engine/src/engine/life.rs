@@ -161,7 +161,7 @@ impl Engine {
         }
         if self.replicas.has_talks() {
             // What came with the SYN.
-            self.tell_client(now, key);
+            self.tell(now, key);
         }
     }
 

@@ -155,7 +155,8 @@ impl Engine {
             self.note_answer(key, &said, before);
         }
         self.settle_waiting(now, key, false);
-        if self.hears_live && self.tell_live(now, key, None) {
+        if self.hears_live && packet.payload_len > 0 {
+            self.log_live(key, None);
             self.advance_replicas(now, key);
         }
         self.check_gap(now, key);

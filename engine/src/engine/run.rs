@@ -89,7 +89,7 @@ impl Engine {
     /// Lets every replica of a session see what has changed.
     pub(super) fn advance_replicas(&mut self, now: Time, session: SessionKey) {
         if self.replicas.has_talks() {
-            self.tell_client(now, session);
+            self.tell(now, session);
         }
         let mut next = self.sessions.first_replica(session);
         let any = next.is_some();

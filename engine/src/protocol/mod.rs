@@ -53,6 +53,14 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Whether nothing was under way: the client had seen all that the live server had sent, and that had received all that
+    /// the client had sent. Turns begin after long pauses, too.
+    pub const fn is_settled(&self) -> bool {
+        self.mark.lockstep
+    }
+}
+
+impl Turn {
     /// How long the client waited after the live server's answer before it went on.
     pub const fn think_time(&self) -> Duration {
         Duration::from_micros(self.mark.think as u64)
@@ -120,8 +128,9 @@ pub trait Conversation: Send {
         Ok(())
     }
 
-    /// What the live server sent, captured before whatever of the client comes next. It comes only where
-    /// [`Protocol::hears_live`] says so, and never holds anything up: capture may miss some of it, or all.
+    /// What the live server sent: after all that its client had said by then, and before what the client says next, also while
+    /// the client is held. It comes only where [`Protocol::hears_live`] says so, and never holds anything up: capture may
+    /// miss some of it, or all.
     ///
     /// # Errors
     /// The replica cannot go on.

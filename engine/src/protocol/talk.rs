@@ -6,6 +6,7 @@ use millrace_wire::{Flags, Seq, TcpHeader};
 
 use super::script::Played;
 use super::{ClientEnd, Conversation, Failure, FailureKind, Live, Script, Turn};
+use crate::overheard::{Log, Piece};
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::replica::Needs;
@@ -24,6 +25,8 @@ pub(crate) struct Talk {
     played: Played,
     /// What of the client's stream it still has to hear.
     needs: Needs,
+    /// Number of the live server's piece that it hears next.
+    next_live: u64,
     heard_end: bool,
     /// What the target sends, once the connection is there.
     answers: Option<ClientStream>,
@@ -72,6 +75,7 @@ impl Talk {
             conversation,
             played: Played::new(),
             needs: Needs::EVERYTHING,
+            next_live: 0,
             heard_end: false,
             answers: None,
             told: 0,
@@ -103,22 +107,34 @@ impl Talk {
         self.played.stream.stored()
     }
 
-    /// Tells it what the client has sent since, and its end.
-    pub(crate) fn hear_client(
+    /// Tells it what both sides of the live connection have sent since, in the order in which it was captured, and how the
+    /// client's ended.
+    pub(crate) fn hear_live_connection(
         &mut self,
         now: Time,
         pool: &mut BlockPool,
-        stream: &ClientStream,
-        turns: &Turns,
+        (stream, turns): (&ClientStream, &Turns),
+        log: Option<&Log>,
     ) -> Heard {
         let mut heard = Heard::default();
         let mut piece = Vec::new();
         let mut cursor = Cursor::default();
-        while heard.failure.is_none() && !self.holds_client && self.needs.stream < stream.len() {
+        while heard.failure.is_none() {
+            let live = log.and_then(|log| log.get(self.next_live));
+            if let Some((_, live)) = live.filter(|(after, _)| *after <= self.needs.stream) {
+                self.next_live += 1;
+                heard.join(self.hear_live(now, pool, live));
+                continue;
+            }
+            if self.holds_client || self.needs.stream >= stream.len() {
+                break;
+            }
             let from = self.needs.stream;
             let turn = self.next_turn(turns, from);
-            let next = turns.get(self.needs.marks);
-            let to = next.map_or(stream.len(), |mark| mark.start.min(stream.len()));
+            let next = turns.get(self.needs.marks).map(|mark| mark.start);
+            let ends = [next, live.map(|(after, _)| after)];
+            let ends = ends.into_iter().flatten();
+            let to = ends.fold(stream.len(), u64::min);
             let len = usize::try_from(to.saturating_sub(from)).map_or(PIECE, |len| len.min(PIECE));
             piece.clear();
             for part in stream.read(pool, &mut cursor, from, len) {
@@ -251,15 +267,19 @@ impl Talk {
         }
     }
 
-    /// Tells it what the live server has sent.
-    pub(crate) fn hear_live(&mut self, now: Time, pool: &mut BlockPool, live: Live<'_>) -> Heard {
-        let heard = self.speak(now, pool, |conversation, script| {
+    /// Number of the first piece of the live server that it has not heard.
+    pub(crate) const fn next_live(&self) -> u64 {
+        self.next_live
+    }
+
+    fn hear_live(&mut self, now: Time, pool: &mut BlockPool, piece: &Piece) -> Heard {
+        let live = match piece {
+            Piece::Bytes(bytes) => Live::Bytes(bytes),
+            Piece::Missing(bytes) => Live::Missing { bytes: *bytes },
+        };
+        self.speak(now, pool, |conversation, script| {
             conversation.on_live(live, script)
-        });
-        if heard.enough {
-            self.forget_answers(pool);
-        }
-        heard
+        })
     }
 
     /// Tells it what the target has sent since.

@@ -9,7 +9,7 @@ use millrace_engine::{
     TargetSilence, Time,
 };
 use millrace_protocols::writes::{Rules, WriteGuard};
-use millrace_protocols::{Accounts, Kind, Settings, http};
+use millrace_protocols::{Accounts, Kind, Midway, Settings, http};
 use millrace_wire::{
     Decoder, Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket, Verify,
 };
@@ -123,6 +123,10 @@ impl Player {
             let settings = Settings {
                 accounts: Arc::new(accounts),
                 http: http::Settings::parse(http::EXAMPLE).unwrap_or_default(),
+                midway: Midway {
+                    user: Some("app".to_owned()),
+                    database: None,
+                },
                 guard: WriteGuard::new(Arc::new(rules), Arc::default()),
             };
             for service in 0..services {

@@ -160,7 +160,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
             self.live.hear(bytes, &mut self.statements)?;
             return self.check_refusal();
         }
-        // It answers what the client is held with, or what comes before it.
+        // It comes behind what the client said and is held here.
         let waiting = self.items.iter().map(|item| match item {
             Item::Live(bytes) => bytes.len(),
             Item::Client(..) | Item::Missing => 0,
@@ -277,7 +277,9 @@ impl<T: Copy, N: Copy> Player<T, N> {
     /// The client had waited before what comes next.
     fn take_turn<S: Stage<Turn = T, Number = N>>(&mut self, turn: T, stage: &mut S) {
         if !self.client.is_within() {
-            self.live.turn();
+            if S::is_settled(turn) {
+                self.live.turn();
+            }
             self.turn = Some(turn);
             return;
         }

@@ -20,6 +20,8 @@ pub(super) trait Stage {
     /// Names one that was written.
     type Number: Copy;
 
+    /// Whether nothing was under way at this turn.
+    fn is_settled(turn: Self::Turn) -> bool;
     fn turn(&mut self, turn: Self::Turn, gate: Gate) -> Self::Number;
     fn answered(&mut self, number: Self::Number);
     fn play(&mut self, bytes: &[u8]);
@@ -30,6 +32,10 @@ pub(super) trait Stage {
 impl Stage for Script<'_> {
     type Turn = Turn;
     type Number = TurnNumber;
+
+    fn is_settled(turn: Turn) -> bool {
+        turn.is_settled()
+    }
 
     fn turn(&mut self, turn: Turn, gate: Gate) -> TurnNumber {
         let turn = match gate {

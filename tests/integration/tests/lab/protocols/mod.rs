@@ -82,6 +82,11 @@ impl Stand {
         status.unwrap()["report"].clone()
     }
 
+    /// What the copier has written.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.live().file("copier-alone.log")).unwrap_or_default()
+    }
+
     /// Waits until so many sessions are captured and all their replicas have ended; gives the report.
     fn settled(&self, sessions: u64) -> Value {
         wait_for("all replicas to end", LIMIT, || {

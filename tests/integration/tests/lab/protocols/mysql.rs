@@ -108,10 +108,10 @@ impl Servers {
                 .zip(&target)
                 .find(|(live, target)| live != target);
             panic!(
-                "{} and {} sessions, the first that differ: {first:#?}, {:#}",
+                "{} and {} sessions, the first that differ: {first:?}, {}",
                 live.len(),
                 target.len(),
-                self.stand.report()
+                self.stand.log()
             );
         }
     }
