@@ -41,9 +41,7 @@ impl Servers {
     }
 
     fn copier(&self, rules: &str, more: &[&str]) -> Process {
-        let file = self.stand.live().file("http.toml");
-        std::fs::write(&file, rules).unwrap();
-        let file = file.display().to_string();
+        let file = self.stand.secret("http.toml", rules);
         self.stand
             .copier(&[&["--http-rules", &file][..], more].concat())
     }

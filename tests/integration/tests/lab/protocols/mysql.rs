@@ -281,7 +281,7 @@ fn a_session_that_began_before_the_copier_logs_in_first() {
         count(&servers.target) >= 18
     })
     .unwrap_or_else(|error| panic!("{error}: {:#}", servers.stand.report()));
-    let report = servers.stand.report();
+    let report = servers.stand.settled(1);
     assert_eq!(number(&report, "/sessions/midway"), 1, "{report:#}");
     assert_whole(&report);
     copier.terminate(LIMIT).unwrap();
