@@ -7,6 +7,7 @@
 //! - [`http`]: HTTP/1.0 and 1.1.
 //! - [`mysql`]: MySQL and MariaDB.
 //! - [`redis`]: Redis and what speaks its protocol.
+//! - `stage`: what players write on.
 //! - [`writes`]: which requests may reach a target.
 
 pub mod accounts;
@@ -14,6 +15,7 @@ pub mod http;
 pub mod kind;
 pub mod mysql;
 pub mod redis;
+mod stage;
 pub mod writes;
 
 pub use accounts::Accounts;

@@ -11,9 +11,9 @@ use super::head::{Bad, Head};
 use super::responses::{Asked, Event, ResponseHead, Responses};
 use super::scan::{self, Scan};
 use super::settings::TokenRule;
-use super::stage::Pace;
 use super::swap::{Known, decode};
 use super::text::Key;
+use crate::stage::Pace;
 
 /// So many requests may wait for the target; further ones wait with the client's bytes.
 const MOST_UNANSWERED: u64 = 512;

@@ -12,7 +12,7 @@
 //! - `path`: what write rules and selectors see.
 //! - `rewrite`: heads as the target gets them. `swap`: values in requests. `scan`: values in responses. `book`: which belong
 //!   together.
-//! - `asks`: requests with the answers of both servers. `player`: one replica. `stage`: what it writes on. `terms`: what all
+//! - `asks`: requests with the answers of both servers. `player`: one replica. `terms`: what all
 //!   replicas have in common.
 
 mod asks;
@@ -26,7 +26,6 @@ mod responses;
 mod rewrite;
 mod scan;
 mod settings;
-mod stage;
 mod swap;
 mod terms;
 mod text;

@@ -11,9 +11,9 @@ use super::head::{Head, HeadReader, is_token};
 use super::path;
 use super::request::{Body, Gathered, Request, Rest};
 use super::rewrite;
-use super::stage::{Pace, Stage};
 use super::swap::Swap;
 use super::terms::Terms;
+use crate::stage::{Pace, Stage};
 
 /// Bytes that may wait here for an answer of the target; the engine keeps the client's others.
 const MOST_WAITING: usize = 256 * 1024;
@@ -84,7 +84,7 @@ pub(super) struct Player<T, N> {
     has_left_out: bool,
 }
 
-impl<T, N: Copy + PartialEq> Player<T, N> {
+impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     /// `is_whole`: it begins with the connection.
     pub(super) fn new(terms: Arc<Terms>, is_whole: bool) -> Self {
         let book = Book::new(terms.shared.clone());
@@ -128,7 +128,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
         &mut self,
         bytes: &[u8],
         turn: Option<T>,
-        stage: &mut dyn Stage<T, N>,
+        stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<(), Failure> {
         if std::mem::take(&mut self.is_new) {
             self.asks.forget_early();
@@ -153,7 +153,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
         &mut self,
         end: ClientEnd,
         turn: Option<T>,
-        stage: &mut dyn Stage<T, N>,
+        stage: &mut dyn Stage<Turn = T, Number = N>,
     ) {
         match self.holds() {
             true => self.inputs.push_back(Input::End(end, turn)),
@@ -184,7 +184,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     pub(super) fn on_target(
         &mut self,
         bytes: &[u8],
-        stage: &mut dyn Stage<T, N>,
+        stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<(), Failure> {
         self.catch_up();
         let told = self.asks.hear_target(bytes);
@@ -193,14 +193,17 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// The target says nothing more.
-    pub(super) fn on_target_end(&mut self, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
+    pub(super) fn on_target_end(
+        &mut self,
+        stage: &mut dyn Stage<Turn = T, Number = N>,
+    ) -> Result<(), Failure> {
         self.asks.stop_listening();
         self.expects = false;
         self.go_on(stage)
     }
 
     /// Does what an answer of the target has made possible.
-    fn go_on(&mut self, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
+    fn go_on(&mut self, stage: &mut dyn Stage<Turn = T, Number = N>) -> Result<(), Failure> {
         let interim = (!self.expects || self.asks.is_settled()).then(|| self.interim.take());
         if let Some(turn) = interim.flatten() {
             stage.answered(turn);
@@ -231,7 +234,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
         &mut self,
         bytes: &[u8],
         turn: Option<T>,
-        stage: &mut dyn Stage<T, N>,
+        stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<(), Failure> {
         self.hear_turn(turn);
         let mut left = bytes;
@@ -281,7 +284,11 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// Takes some of the client's bytes: how many. It takes none only where another protocol begins.
-    fn step(&mut self, bytes: &[u8], stage: &mut dyn Stage<T, N>) -> Result<usize, Failure> {
+    fn step(
+        &mut self,
+        bytes: &[u8],
+        stage: &mut dyn Stage<Turn = T, Number = N>,
+    ) -> Result<usize, Failure> {
         match &mut self.at {
             At::Head => self.step_head(bytes, stage),
             At::Body { body, is_played } => {
@@ -314,7 +321,11 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
         }
     }
 
-    fn step_head(&mut self, bytes: &[u8], stage: &mut dyn Stage<T, N>) -> Result<usize, Failure> {
+    fn step_head(
+        &mut self,
+        bytes: &[u8],
+        stage: &mut dyn Stage<Turn = T, Number = N>,
+    ) -> Result<usize, Failure> {
         if self.reader.is_empty() && self.is_tunnel(bytes) {
             self.at = At::Tunnel;
             return Ok(0);
@@ -364,7 +375,11 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// A head is whole.
-    fn begin(&mut self, head: Head, stage: &mut dyn Stage<T, N>) -> Result<(), Failure> {
+    fn begin(
+        &mut self,
+        head: Head,
+        stage: &mut dyn Stage<Turn = T, Number = N>,
+    ) -> Result<(), Failure> {
         let framing = head.framing()?;
         let path = path::path_of(&head);
         let asks_for_tunnel = head.asks_for_tunnel();
@@ -395,14 +410,14 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
 
     /// Leaves a request out, or what follows one. Its turn is written all the same: so the next one is known not to wait for
     /// an answer to this.
-    fn leave_out(&mut self, stage: &mut dyn Stage<T, N>) {
+    fn leave_out(&mut self, stage: &mut dyn Stage<Turn = T, Number = N>) {
         self.write_turn(stage);
         self.has_left_out = true;
         stage.leave_out();
     }
 
     /// A gathered body is whole, or too long.
-    fn end_gathering(&mut self, stage: &mut dyn Stage<T, N>) {
+    fn end_gathering(&mut self, stage: &mut dyn Stage<Turn = T, Number = N>) {
         let At::Gathering(mut request, gathered) = std::mem::replace(&mut self.at, At::Head) else {
             return;
         };
@@ -417,7 +432,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// Sends a request with the target's values, or waits for them.
-    fn send(&mut self, request: Request, stage: &mut dyn Stage<T, N>) {
+    fn send(&mut self, request: Request, stage: &mut dyn Stage<Turn = T, Number = N>) {
         let asks = &self.asks;
         let find = |rule: usize, value: &[u8]| asks.find(&request.users, rule, value);
         let mut swap = Swap {
@@ -461,7 +476,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// Writes the turn that precedes a request.
-    fn write_turn(&mut self, stage: &mut dyn Stage<T, N>) {
+    fn write_turn(&mut self, stage: &mut dyn Stage<Turn = T, Number = N>) {
         let Some(turn) = self.turn.take() else {
             return;
         };
@@ -479,7 +494,7 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// Writes a turn within a body: what the client waited for, if anything, is an interim answer.
-    fn write_turn_within(&mut self, stage: &mut dyn Stage<T, N>) {
+    fn write_turn_within(&mut self, stage: &mut dyn Stage<Turn = T, Number = N>) {
         let Some(turn) = self.turn.take() else {
             return;
         };
@@ -494,7 +509,12 @@ impl<T, N: Copy + PartialEq> Player<T, N> {
         }
     }
 
-    fn end(&mut self, end: ClientEnd, turn: Option<T>, stage: &mut dyn Stage<T, N>) {
+    fn end(
+        &mut self,
+        end: ClientEnd,
+        turn: Option<T>,
+        stage: &mut dyn Stage<Turn = T, Number = N>,
+    ) {
         self.hear_turn(turn);
         let is_partial = !self.reader.is_empty() || matches!(self.at, At::Gathering(..));
         let may_tunnel = self.may_tunnel && self.terms.are_open();

@@ -10,8 +10,8 @@ use super::packets::packet;
 use super::player::{Phase, Player};
 use super::response::{ChangeUser, Response};
 use super::side::Due;
-use super::stage::Stage;
 use super::wire::{capability, malformed};
+use crate::stage::Stage;
 
 /// What a session picked up in the middle is taken to have agreed on: all that lets its commands pass, and nothing that
 /// changes their form.

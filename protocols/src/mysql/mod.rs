@@ -17,7 +17,7 @@
 //! - `tokens`, `digest`, `class`: statements.
 //! - `statements`: which prepared statement is which.
 //! - `live`: what was captured of the live server.
-//! - `player`, `requests`, `login`: one replica, writing to a `stage`.
+//! - `player`, `requests`, `login`: one replica, writing to a stage.
 
 mod answers;
 mod attributes;
@@ -34,7 +34,6 @@ mod player;
 mod requests;
 mod response;
 mod side;
-mod stage;
 mod statements;
 mod tokens;
 mod wire;

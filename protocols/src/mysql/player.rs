@@ -12,9 +12,9 @@ use super::greeting::Greeting;
 use super::live::{Live, Login};
 use super::packets::{Head, Packets, Part, packet};
 use super::side::Side;
-use super::stage::{Gate, Stage};
 use super::statements::Statements;
 use super::wire::{malformed, unsupported};
+use crate::stage::{Pace, Stage};
 
 /// More requests than so many are not played before the first of them is answered.
 const MOST_UNANSWERED: usize = 1024;
@@ -277,7 +277,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
     /// The client had waited before what comes next.
     fn take_turn<S: Stage<Turn = T, Number = N>>(&mut self, turn: T, stage: &mut S) {
         if !self.client.is_within() {
-            if S::is_settled(turn) {
+            if stage.is_settled(turn) {
                 self.live.turn();
             }
             self.turn = Some(turn);
@@ -286,7 +286,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
         // It paused within a message, which nothing answers.
         match self.message {
             Message::Passes | Message::File => {
-                stage.turn(turn, Gate::Over);
+                stage.turn(turn, Pace::Answered);
             }
             Message::None | Message::Held(_) | Message::Dropped => {
                 self.turn = self.turn.or(Some(turn));
@@ -303,12 +303,12 @@ impl<T: Copy, N: Copy> Player<T, N> {
         let is_over = !self.target.is_waiting() || self.target.wants_file();
         match (self.is_target_lost, is_over) {
             (true, _) => {
-                stage.turn(turn, Gate::Counted);
+                stage.turn(turn, Pace::Counted);
             }
             (false, true) => {
-                stage.turn(turn, Gate::Over);
+                stage.turn(turn, Pace::Answered);
             }
-            (false, false) => self.target.wait(stage.turn(turn, Gate::UntilTold)),
+            (false, false) => self.target.wait(stage.turn(turn, Pace::Told)),
         }
     }
 

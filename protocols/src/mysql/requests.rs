@@ -9,9 +9,9 @@ use super::commands::{self, Command};
 use super::digest::digest;
 use super::packets::{Head, LONGEST};
 use super::player::{Held, Message, Phase, Player};
-use super::stage::Stage;
 use super::statements::AtTarget;
 use super::wire::{capability, malformed, unsupported};
+use crate::stage::Stage;
 
 /// So much of a statement is looked at. A longer one is taken to write: what its end does is not known.
 const MOST_TEXT: u32 = 64 << 10;

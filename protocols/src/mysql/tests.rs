@@ -14,12 +14,12 @@ use super::greeting::tests::greeting;
 use super::packets::packet;
 use super::response::Response;
 use super::response::tests::{USUAL, response};
-use super::stage::{Gate, Stage};
 use super::wire::capability;
 use super::{
     Accounts, Arc, Beginning, ClientEnd, Failure, MySql, Player, Protocol as _, Settings,
     WriteGuard, auth, commands,
 };
+use crate::stage::{Pace, Stage};
 use crate::writes::{Ledger, Rules};
 
 /// What a player did.
@@ -27,7 +27,7 @@ use crate::writes::{Ledger, Rules};
 struct Played {
     bytes: Vec<u8>,
     /// Each with where it stands, and what it waits for.
-    turns: Vec<(usize, u32, Gate)>,
+    turns: Vec<(usize, u32, Pace)>,
     answered: Vec<usize>,
     left_out: usize,
     end: Option<ClientEnd>,
@@ -37,11 +37,11 @@ impl Stage for Played {
     type Turn = u32;
     type Number = usize;
 
-    fn is_settled(_: u32) -> bool {
+    fn is_settled(&self, _: u32) -> bool {
         true
     }
 
-    fn turn(&mut self, turn: u32, gate: Gate) -> usize {
+    fn turn(&mut self, turn: u32, gate: Pace) -> usize {
         self.turns.push((self.bytes.len(), turn, gate));
         self.turns.len() - 1
     }

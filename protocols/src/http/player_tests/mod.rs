@@ -44,7 +44,14 @@ impl Paper {
     }
 }
 
-impl Stage<(), usize> for Paper {
+impl Stage for Paper {
+    type Turn = ();
+    type Number = usize;
+
+    fn is_settled(&self, (): ()) -> bool {
+        true
+    }
+
     fn play(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.begin_turn();

@@ -24,9 +24,9 @@ fn a_login_bears_the_targets_password_and_commands_follow_it() {
     assert_eq!(
         played.turns,
         [
-            (0, 0, Gate::Over),
-            (0, 1, Gate::Over),
-            (second, 2, Gate::UntilTold)
+            (0, 0, Pace::Answered),
+            (0, 1, Pace::Answered),
+            (second, 2, Pace::Told)
         ]
     );
     assert_eq!(played.answered, [2]);

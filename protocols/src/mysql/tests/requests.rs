@@ -95,7 +95,12 @@ fn what_writes_is_left_out_with_all_that_belongs_to_it() {
         [query("SELECT 1"), query("SELECT 2")].concat()
     );
     assert_eq!(played.left_out, 5);
-    assert!(played.turns.iter().all(|(_, _, gate)| *gate == Gate::Over));
+    assert!(
+        played
+            .turns
+            .iter()
+            .all(|(_, _, gate)| *gate == Pace::Answered)
+    );
 }
 
 #[test]
@@ -148,7 +153,7 @@ fn turns_go_by_the_live_answers_once_the_targets_are_not_understood() {
     let gates: Vec<_> = played.turns.iter().map(|(_, _, gate)| *gate).collect();
     assert_eq!(
         gates,
-        [Gate::Over, Gate::Over, Gate::UntilTold, Gate::Counted]
+        [Pace::Answered, Pace::Answered, Pace::Told, Pace::Counted]
     );
     assert_eq!(played.answered, [2]);
 }

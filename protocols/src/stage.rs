@@ -1,28 +1,28 @@
-//! What a player writes to: a script, or in tests a list of what was done.
+//! What the modules' players write on: the engine's script, or what a test has in its place.
 
 use millrace_engine::protocol::{ClientEnd, Script, Turn, TurnNumber};
 
-/// What lets go on what follows a turn.
+/// What a turn waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gate {
-    /// As many bytes as the live server answered: ends of answers are not known.
+pub(crate) enum Pace {
+    /// As many bytes as the live server had sent, or silence: where answers end is not known.
     Counted,
     /// [`Stage::answered`].
-    UntilTold,
-    /// Nothing but the client's think time: all was answered.
-    Over,
+    Told,
+    /// The client's think time alone: all was answered.
+    Answered,
 }
 
 /// Takes what is played.
-pub(super) trait Stage {
+pub(crate) trait Stage {
     /// A point at which the client waited.
     type Turn: Copy;
     /// Names one that was written.
     type Number: Copy;
 
     /// Whether nothing was under way at this turn.
-    fn is_settled(turn: Self::Turn) -> bool;
-    fn turn(&mut self, turn: Self::Turn, gate: Gate) -> Self::Number;
+    fn is_settled(&self, turn: Self::Turn) -> bool;
+    fn turn(&mut self, turn: Self::Turn, pace: Pace) -> Self::Number;
     fn answered(&mut self, number: Self::Number);
     fn play(&mut self, bytes: &[u8]);
     fn leave_out(&mut self);
@@ -33,15 +33,15 @@ impl Stage for Script<'_> {
     type Turn = Turn;
     type Number = TurnNumber;
 
-    fn is_settled(turn: Turn) -> bool {
+    fn is_settled(&self, turn: Turn) -> bool {
         turn.is_settled()
     }
 
-    fn turn(&mut self, turn: Turn, gate: Gate) -> TurnNumber {
-        let turn = match gate {
-            Gate::Counted => turn,
-            Gate::UntilTold => turn.until_told(),
-            Gate::Over => turn.answered(),
+    fn turn(&mut self, turn: Turn, pace: Pace) -> TurnNumber {
+        let turn = match pace {
+            Pace::Counted => turn,
+            Pace::Told => turn.until_told(),
+            Pace::Answered => turn.answered(),
         };
         Script::turn(self, turn)
     }
