@@ -31,6 +31,7 @@ if [ "${1:-}" = --tests ]; then
     need mariadb mariadb-client-core
     need sysbench sysbench
     /usr/bin/python3 -c 'import pymysql' 2>/dev/null || missing="$missing python3-pymysql"
+    /usr/bin/python3 -c 'import cryptography' 2>/dev/null || missing="$missing python3-cryptography"
 fi
 
 [ -n "$missing" ] || exit 0
