@@ -12,7 +12,7 @@ use std::hint::black_box;
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
-use millrace_bench::{Conversation, budget, engine};
+use millrace_bench::{ANSWER, Conversation, REQUEST, budget, engine, http_engine};
 use millrace_engine::Engine;
 
 /// How often each benchmark does its thing.
@@ -79,6 +79,30 @@ fn keep_alive_turn((mut engine, mut conversation): State) -> State {
     (engine, conversation)
 }
 
+/// As [`open`], of HTTP.
+fn open_http() -> State {
+    let mut engine = http_engine(MEMORY_LIMIT);
+    for number in 1..=TIMES {
+        Conversation::new(number).open(&mut engine);
+    }
+    let mut conversation = Conversation::new(0);
+    conversation.open(&mut engine);
+    for _ in 0..20 {
+        conversation.turn_heard(&mut engine, REQUEST, ANSWER);
+    }
+    (engine, conversation)
+}
+
+// The same, framed by the module of HTTP, which changes a header.
+#[library_benchmark(setup = open_http, config = within(budget::HTTP_TURN))]
+#[bench::one_connection()]
+fn http_turn((mut engine, mut conversation): State) -> State {
+    for _ in 0..TIMES {
+        conversation.turn_heard(black_box(&mut engine), black_box(REQUEST), ANSWER);
+    }
+    (engine, conversation)
+}
+
 // Segment of 1,448 bytes, with the live server's and the target's acknowledgement.
 #[library_benchmark(setup = uploading, config = within(budget::BULK_UPLOAD_SEGMENT))]
 #[bench::one_connection()]
@@ -113,6 +137,7 @@ library_benchmark_group!(
     name = engine_cost,
     benchmarks = [
         keep_alive_turn,
+        http_turn,
         bulk_upload_segment,
         one_request_session,
         response_header

@@ -11,3 +11,8 @@ pub const BULK_UPLOAD_SEGMENT: u64 = 6_640;
 pub const ONE_REQUEST_SESSION: u64 = 31_000;
 /// The header of a segment of 1,448 bytes from the target.
 pub const RESPONSE_HEADER: u64 = 1_760;
+/// A request on an open connection and its answer, both framed by the module of HTTP.
+pub const HTTP_TURN: u64 = 19_990;
+
+// Framing may cost half as much again.
+const _: () = assert!(2 * HTTP_TURN <= 3 * KEEP_ALIVE_TURN);

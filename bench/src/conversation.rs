@@ -25,6 +25,8 @@ pub struct Conversation {
     received: Seq,
     target: Seq,
     echo: u32,
+    /// What the target's next bytes are, where they come with their header.
+    said: &'static [u8],
 }
 
 impl Conversation {
@@ -39,7 +41,15 @@ impl Conversation {
             received: Seq(0),
             target: TARGET_ISN,
             echo: 0,
+            said: &[],
         }
+    }
+
+    /// As [`Conversation::turn`], with the bytes of the target's answer.
+    pub fn turn_heard(&mut self, engine: &mut Engine, request: &[u8], answer: &'static [u8]) {
+        self.said = answer;
+        self.turn(engine, request, answer.len());
+        self.said = &[];
     }
 
     /// Both handshakes.
@@ -132,7 +142,11 @@ impl Conversation {
         packet.header.options.timestamps = Some((self.now.as_micros() as u32, self.echo));
         self.target = packet.seq_end();
         // Segments of benchmarks are short.
-        engine.target_header(self.now, FlowRef::Tuple(flow), &packet.header, len as u32);
+        let (flow, said) = (FlowRef::Tuple(flow), self.said.get(..len).unwrap_or(&[]));
+        match said.is_empty() {
+            true => engine.target_header(self.now, flow, &packet.header, len as u32),
+            false => engine.target_segment(self.now, flow, &packet.header, said, len as u32),
+        }
     }
 
     /// Hands the target what is sent to it.
@@ -186,6 +200,24 @@ fn segment(
 mod tests {
     use super::*;
     use crate::engine;
+
+    #[test]
+    fn what_is_heard_is_framed() {
+        let mut engine = crate::http_engine(64 << 20);
+        let mut conversation = Conversation::new(0);
+        conversation.open(&mut engine);
+        for _ in 0..5 {
+            conversation.turn_heard(&mut engine, crate::REQUEST, crate::ANSWER);
+        }
+        conversation.close(&mut engine);
+        let stats = engine.stats();
+        assert_eq!(stats.bytes_captured, 5 * 120);
+        // Each request bears another host.
+        assert_eq!(stats.bytes_wanted, 5 * 119);
+        assert_eq!(stats.bytes_delivered, stats.bytes_wanted);
+        assert_eq!(stats.replicas_completed, 1, "{:?}", stats.replicas_aborted);
+        assert_eq!((stats.gate_quiet, stats.gate_overridden), (0, 0));
+    }
 
     /// A benchmark of something that does not happen would be fast.
     #[test]

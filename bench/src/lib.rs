@@ -8,14 +8,44 @@ pub use conversation::Conversation;
 use std::net::{IpAddr, Ipv4Addr};
 
 use millrace_engine::{Config, Engine, Event, Service, Time};
+use millrace_protocols::http;
+use millrace_protocols::writes::WriteGuard;
 use millrace_wire::Endpoint;
 
 /// The live service.
 pub const LIVE: Endpoint = Endpoint::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 10)), 80);
 /// The target.
 pub const TARGET: Endpoint = Endpoint::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 20)), 8080);
+/// A request of HTTP of 120 bytes.
+pub const REQUEST: &[u8] =
+    b"GET /shop/articles/4711?colour=red HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench\r\n\
+    Accept: */*\r\nX-Pad: xxxxxxxxxxxx\r\n\r\n";
+/// An answer to it of 500 bytes.
+pub const ANSWER: &[u8] = &answer();
 /// When a benchmark begins: far from zero, as a wall clock is.
 pub const START: Time = Time::from_micros(1_700_000_000_000_000);
+
+const fn answer() -> [u8; 500] {
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 435\r\n\r\n";
+    let mut answer = [b'x'; 500];
+    let mut at = 0;
+    while at < HEAD.len() {
+        answer[at] = HEAD[at];
+        at += 1;
+    }
+    answer
+}
+
+/// As [`engine`], with the module of HTTP: it changes a header and hears where answers end.
+pub fn http_engine(memory_limit: u64) -> Engine {
+    let rules = "exact_ends = true\nhost = \"test.other\"\n";
+    let rules = http::Settings::parse(rules).unwrap_or_default();
+    let mut engine = engine(memory_limit);
+    let module = http::Http::new(rules, WriteGuard::default());
+    engine.set_protocol(0, Box::new(module));
+    engine
+}
 
 /// An engine that may send, with `memory_limit` bytes.
 pub fn engine(memory_limit: u64) -> Engine {
