@@ -213,7 +213,7 @@ mod tests {
         let stats = engine.stats();
         assert_eq!(stats.bytes_captured, 5 * 120);
         // Each request bears another host.
-        assert_eq!(stats.bytes_wanted, 5 * 119);
+        assert_eq!(stats.bytes_wanted, 5 * 118);
         assert_eq!(stats.bytes_delivered, stats.bytes_wanted);
         assert_eq!(stats.replicas_completed, 1, "{:?}", stats.replicas_aborted);
         assert_eq!((stats.gate_quiet, stats.gate_overridden), (0, 0));

@@ -8,7 +8,7 @@ use millrace_integration::number;
 use millrace_lab::apps::Redis;
 use millrace_lab::{Process, wait_for};
 
-use super::{LIMIT, Stand, assert_whole};
+use super::{ADMIN, LIMIT, Stand, assert_whole};
 
 const PORT: u16 = 6379;
 const LIVE: &str = "of the live service";
@@ -203,7 +203,12 @@ fn a_wrong_password_ends_its_replicas_and_no_others() {
         return;
     };
     let stand = &servers.stand;
-    let mut copier = servers.copier("forgotten");
+    let mut copier = stand.copier(&["-u", "default@forgotten,other@too"]);
+    // It is not in the list of processes, nor in what the copier was started with.
+    let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", copier.pid())).unwrap();
+    assert!(shown.contains("--protocol") && !shown.contains("forgotten"));
+    let config = stand.live().get(ADMIN.parse().unwrap(), "/config").unwrap();
+    assert!(config.1.contains("(hidden)") && !config.1.contains("forgotten"));
     servers.count_up(10, 5);
     // This one does not log in, and its commands are refused as they are at the live server.
     let (to, client) = (stand.live_service(), stand.client());
