@@ -25,8 +25,6 @@ pub struct Conversation {
     received: Seq,
     target: Seq,
     echo: u32,
-    /// What the target's next bytes are, where they come with their header.
-    said: &'static [u8],
 }
 
 impl Conversation {
@@ -41,15 +39,20 @@ impl Conversation {
             received: Seq(0),
             target: TARGET_ISN,
             echo: 0,
-            said: &[],
         }
     }
 
     /// As [`Conversation::turn`], with the bytes of the target's answer.
-    pub fn turn_heard(&mut self, engine: &mut Engine, request: &[u8], answer: &'static [u8]) {
-        self.said = answer;
-        self.turn(engine, request, answer.len());
-        self.said = &[];
+    pub fn turn_heard(&mut self, engine: &mut Engine, request: &[u8], answer: &[u8]) {
+        self.ask_live(engine, request, answer.len());
+        let Some(flow) = self.flow else { return };
+        let flags = Flags::ACK | Flags::PSH;
+        let len = answer.len();
+        let header = self.target_header(flow, flags, len, TcpOptions::default());
+        // Segments of benchmarks are short.
+        engine.target_segment(self.now, FlowRef::Tuple(flow), &header, answer, len as u32);
+        self.deliver(engine);
+        self.pass(engine, Duration::from_millis(11));
     }
 
     /// Both handshakes.
@@ -70,13 +73,17 @@ impl Conversation {
 
     /// A request, its answer by live server and target, and the acknowledgements of both.
     pub fn turn(&mut self, engine: &mut Engine, request: &[u8], answer: usize) {
+        self.ask_live(engine, request, answer);
+        self.response(engine, answer);
+        // Longer than the delayed acknowledgement takes.
+        self.pass(engine, Duration::from_millis(11));
+    }
+
+    fn ask_live(&mut self, engine: &mut Engine, request: &[u8], answer: usize) {
         self.client_sends(engine, Flags::ACK | Flags::PSH, request);
         self.pass(engine, Duration::from_micros(200));
         self.live_sends(engine, Flags::ACK | Flags::PSH, answer);
         self.client_sends(engine, Flags::ACK, &[]);
-        self.response(engine, answer);
-        // Longer than the delayed acknowledgement takes.
-        self.pass(engine, Duration::from_millis(11));
     }
 
     /// A segment of an upload, acknowledged by both servers.
@@ -137,16 +144,24 @@ impl Conversation {
 
     fn target_sends(&mut self, engine: &mut Engine, flags: Flags, len: usize, options: TcpOptions) {
         let Some(flow) = self.flow else { return };
+        let header = self.target_header(flow, flags, len, options);
+        // Segments of benchmarks are short.
+        engine.target_header(self.now, FlowRef::Tuple(flow), &header, len as u32);
+    }
+
+    /// That of the target's next segment.
+    fn target_header(
+        &mut self,
+        flow: FourTuple,
+        flags: Flags,
+        len: usize,
+        options: TcpOptions,
+    ) -> TcpHeader {
         let mut packet = segment(flow.reversed(), flags, self.target, self.received, &[], len);
         packet.header.options = options;
         packet.header.options.timestamps = Some((self.now.as_micros() as u32, self.echo));
         self.target = packet.seq_end();
-        // Segments of benchmarks are short.
-        let (flow, said) = (FlowRef::Tuple(flow), self.said.get(..len).unwrap_or(&[]));
-        match said.is_empty() {
-            true => engine.target_header(self.now, flow, &packet.header, len as u32),
-            false => engine.target_segment(self.now, flow, &packet.header, said, len as u32),
-        }
+        packet.header
     }
 
     /// Hands the target what is sent to it.

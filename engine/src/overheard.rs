@@ -201,9 +201,6 @@ impl Overheard {
 
     /// Nothing of this session is wanted any more.
     pub(crate) fn forget(&mut self, key: SessionKey) {
-        if self.ears.is_empty() {
-            return;
-        }
         if let Some(ear) = self.ears.remove(key) {
             self.memory -= ear.cost();
         }

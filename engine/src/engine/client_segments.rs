@@ -384,9 +384,8 @@ impl Engine {
             0 => offset.saturating_sub(1),
             _ => wire_end,
         };
-        let seen = session.live.client_saw_bytes();
         if self.hears_live && packet.payload_len > 0 {
-            self.log_live(key, Some(seen));
+            self.log_live(key, true);
         }
         let Ok(Taken { grown, began }) = self.take_run(now, key, offset, bytes, payload, info)
         else {

@@ -86,10 +86,11 @@ impl Engine {
     }
 
     /// The client of a session goes on, or the live server has said something: what it has said by now comes before what the
-    /// client says next. `seen` is how much of it the client had seen, if it is the client that goes on.
+    /// client says next.
     #[cold]
-    pub(super) fn log_live(&mut self, key: SessionKey, seen: Option<u64>) {
+    pub(super) fn log_live(&mut self, key: SessionKey, client_goes_on: bool) {
         if let Some(session) = self.sessions.get(key) {
+            let seen = client_goes_on.then(|| session.live.client_saw_bytes());
             self.overheard.log(key, seen, session.stream().len());
         }
     }
@@ -249,6 +250,15 @@ impl Engine {
         let sent = session.map_or(0, |session| session.stream().len());
         let unheard = self.replicas.with_talk(key, |talk, _| talk.give_up(sent));
         self.stats.bytes_wanted += unheard.unwrap_or(0);
+    }
+
+    /// A replica is forgotten, and its conversation with it.
+    #[cold]
+    pub(super) fn end_talk(&mut self, key: ReplicaKey) {
+        self.count_unheard(key);
+        if let Some(talk) = self.replicas.take_talk(key) {
+            talk.discard(&mut self.pool);
+        }
     }
 
     /// Frees what the target has taken of a replica's script.

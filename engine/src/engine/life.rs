@@ -100,7 +100,9 @@ impl Engine {
         self.settle_ack(key);
         self.replicas.forget_kept(key);
         self.evidence.forget(key);
-        self.overheard.forget(key);
+        if self.hears_live {
+            self.overheard.forget(key);
+        }
         self.joinable.forget(key);
         let Some(mut session) = self.sessions.change(key) else {
             return;
@@ -218,12 +220,7 @@ impl Engine {
     /// Forgets a replica.
     pub(super) fn remove_replica(&mut self, now: Time, key: ReplicaKey) {
         if self.replicas.has_talks() {
-            self.count_unheard(key);
-        }
-        if self.replicas.has_talks()
-            && let Some(talk) = self.replicas.take_talk(key)
-        {
-            talk.discard(&mut self.pool);
+            self.end_talk(key);
         }
         let session = self.replicas.get(key).map(|replica| replica.session);
         let first = session.and_then(|session| self.sessions.first_replica(session));

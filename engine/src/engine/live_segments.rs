@@ -156,7 +156,7 @@ impl Engine {
         }
         self.settle_waiting(now, key, false);
         if self.hears_live && packet.payload_len > 0 {
-            self.log_live(key, None);
+            self.log_live(key, false);
             self.advance_replicas(now, key);
         }
         self.check_gap(now, key);

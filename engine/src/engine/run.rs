@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::key::{ReplicaKey, SessionKey};
+use crate::protocol::Talk;
 use crate::replica::{Context, Replica};
 use crate::time::Time;
 
@@ -29,12 +30,9 @@ impl Engine {
         let mut replica = self.replicas.change(key)?;
         let session = self.sessions.get(replica.session)?;
         let way = self.ways.get_mut(replica.way())?;
-        let (stream, turns, holds_client) = match replica.talk() {
-            None => (session.stream(), session.turns(), false),
-            Some(talk) => {
-                let played = talk.played();
-                (&played.stream, &played.turns, talk.holds_client())
-            }
+        let (stream, turns) = match replica.talk() {
+            None => (session.stream(), session.turns()),
+            Some(talk) => (&talk.played().stream, &talk.played().turns),
         };
         let mut cx = Context {
             now,
@@ -45,7 +43,6 @@ impl Engine {
             client: &session.tuple.source,
             stream,
             turns,
-            holds_client,
             reset_after_fin: session.reset_after_fin,
             live_over: session.is_over(),
             live_heard_at: session.last_seen.min(now),
@@ -56,7 +53,8 @@ impl Engine {
         // Whether targets are what a recording has to wait for: nobody asks otherwise, and it would be asked of every
         // packet.
         if self.clock.is_recorded() {
-            replica.note_busy(&cx);
+            let holds_client = replica.talk().is_some_and(Talk::holds_client);
+            replica.note_busy(&cx, holds_client);
             let (busy, session) = (replica.is_busy(), replica.session);
             if busy != was_busy {
                 self.sessions.count_busy(session, busy);

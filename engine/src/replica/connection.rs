@@ -182,7 +182,7 @@ impl Connection {
     }
 
     /// Notes whether there is a turn to be sent, taken or answered, or an end to be taken.
-    pub(super) fn note_work(&mut self, cx: &Context<'_>) {
+    pub(super) fn note_work(&mut self, cx: &Context<'_>, holds_client: bool) {
         let taken = self.sender.una();
         let ends = cx.stream.end().is_some_and(|end| {
             let waits = match end.kind {
@@ -196,7 +196,7 @@ impl Connection {
         });
         let turn = cx.turns.get(self.gate.next_mark()).is_some();
         let may_answer = cx.config.gate && !self.receiver.finished();
-        self.work = if taken < cx.stream.len() || turn || ends || cx.holds_client {
+        self.work = if taken < cx.stream.len() || turn || ends || holds_client {
             Work::Owed
         } else if may_answer && cx.now < self.gate.waits_until() {
             Work::Optional

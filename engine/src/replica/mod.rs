@@ -87,8 +87,6 @@ pub(crate) struct Context<'a> {
     pub(crate) client: &'a Endpoint,
     pub(crate) stream: &'a ClientStream,
     pub(crate) turns: &'a Turns,
-    /// The conversation that plays it waits for the target before it hears more of the client.
-    pub(crate) holds_client: bool,
     /// The client answered the target's data with a RST after its own FIN.
     pub(crate) reset_after_fin: bool,
     /// Nothing more comes from either side of the live connection.
@@ -253,10 +251,11 @@ impl Replica {
         }
     }
 
-    /// Brings [`Replica::is_busy`] up to date.
-    pub(crate) fn note_busy(&mut self, cx: &Context<'_>) {
+    /// Brings [`Replica::is_busy`] up to date. `holds_client`: the conversation that plays it waits for the target before it
+    /// hears more of the client.
+    pub(crate) fn note_busy(&mut self, cx: &Context<'_>, holds_client: bool) {
         if let Phase::Established(connection) = &mut self.phase {
-            connection.note_work(cx);
+            connection.note_work(cx, holds_client);
         }
     }
 
