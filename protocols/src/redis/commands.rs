@@ -19,6 +19,8 @@ const MOST_ARGUMENTS: usize = 8;
 const MOST_HELD: usize = 16 << 10;
 /// The longest name of a command, both words of some; what is longer is cut, and no command that anybody knows.
 const LONGEST_NAME: usize = 64;
+/// What stands for a line of words with quotes among them.
+const QUOTED: &[u8] = b"(quoted)";
 /// The longest line that a server takes (PROTO_INLINE_MAX_SIZE).
 const MOST_LINE: usize = 64 << 10;
 /// The largest bulk string (proto-max-bulk-len).
@@ -39,7 +41,7 @@ pub(super) enum Part<'a> {
 }
 
 /// A whole command that logs in.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) struct Command {
     words: Vec<Vec<u8>>,
     place: Place,
@@ -88,7 +90,7 @@ enum Next {
 }
 
 /// Reads what a client sends.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Commands {
     next: Next,
     /// The line that is being read.
@@ -203,6 +205,14 @@ impl Commands {
                 {
                     word.extend_from_slice(now);
                 }
+                let ends = (0u64..).zip(now).all(|(at, byte)| match left - at {
+                    2 => *byte == b'\r',
+                    1 => *byte == b'\n',
+                    _ => true,
+                });
+                if !ends {
+                    return Err(malformed("an argument is longer than it says"));
+                }
                 let left = left - now.len() as u64;
                 if left > 0 {
                     self.next = Next::Argument(left, more);
@@ -220,14 +230,24 @@ impl Commands {
                 }
                 if self.line.last() == Some(&b'\n') {
                     let line = std::mem::take(&mut self.line);
-                    self.take_line(line.trim_ascii_end())?;
+                    self.take_line(&line)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<(), Failure> {
+    /// Takes a line with its end. Servers look for the first CR, or for the LF, or stop at a NUL: a line that they would read
+    /// in different ways is none.
+    fn take_line(&mut self, whole: &[u8]) -> Result<(), Failure> {
+        let is_inline = self.next == Next::Command && whole.first() != Some(&b'*');
+        let line = whole.strip_suffix(b"\r\n");
+        let line = match is_inline {
+            true => line.or_else(|| whole.strip_suffix(b"\n")),
+            false => line,
+        };
+        let line = line.filter(|line| !line.contains(&b'\r') && !line.contains(&0));
+        let line = line.ok_or_else(|| malformed("a line does not end as lines do"))?;
         self.next = match self.next {
             Next::Length(more) => {
                 let len = number(line, b'$').filter(|len| *len <= MOST_BULK);
@@ -244,11 +264,10 @@ impl Commands {
                     None if line.get(1) == Some(&b'-') => Next::Command,
                     None => return Err(malformed("a command has no length")),
                 },
-                // Quotes make words of their own; who types them logs in by hand.
-                _ if line.iter().any(|byte| matches!(byte, b'"' | b'\'')) => {
-                    let mut words = line.split(|byte| matches!(byte, b'"' | b'\'' | b' ' | b'\t'));
-                    let first = words.find(|word| !word.is_empty()).unwrap_or_default();
-                    self.words = vec![first.to_vec()];
+                // Quotes make words of their own, and join others: it has a name that no command has. Who types them logs in
+                // by hand.
+                _ if line.iter().any(|byte| matches!(byte, b'"' | b'\'' | b'\\')) => {
+                    self.words = vec![QUOTED.to_vec()];
                     Next::Command
                 }
                 _ => {
@@ -311,7 +330,8 @@ fn after(more: u64) -> Next {
 
 fn number(line: &[u8], sign: u8) -> Option<u64> {
     let digits = line.strip_prefix(&[sign])?;
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let is_plain = digits.first() != Some(&b'0') || digits.len() == 1;
+    let is_number = !digits.is_empty() && is_plain && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits)
         .ok()
         .filter(|_| is_number)?
@@ -388,6 +408,42 @@ mod tests {
         }
         out.extend(commands.rest());
         Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    #[test]
+    fn what_servers_may_read_in_another_way_is_refused_or_writes() {
+        let begun = |said: &[u8]| {
+            let mut names = Vec::new();
+            let read = Commands::default().read(said, |part| {
+                if let Part::Begins(name) = part {
+                    names.push(name.to_owned());
+                }
+                true
+            });
+            read.map(|()| names)
+        };
+        // A server ends a line at its first CR, and skips two bytes.
+        let smuggled = [
+            &b"*2\r\n$3\r\nGET\r\n$28\r"[..],
+            &[b'\r'; 18],
+            b"\nAAAAAAAAAA*1\r\n$8\r\nFLUSHALL\r\nZZ",
+        ];
+        for refused in [
+            &smuggled.concat()[..],
+            b"*1 \r\n$4\r\nPING\r\n",
+            b"*01\r\n$4\r\nPING\r\n",
+            b"*1\r\n$4\nPING\r\n",
+            b"*1\r\n$3\r\nPING\r\n",
+            b"PING\0\r\n",
+            b"PING\rFLUSHALL\r\n",
+        ] {
+            assert!(begun(refused).is_err(), "{refused:?}");
+        }
+        // Quotes end words, or go on with them: GET"DEL" is GETDEL.
+        for quoted in ["GET\"DEL\" k\r\n", "SUNION'STORE' d a\n", "GE\\T k\r\n"] {
+            assert_eq!(begun(quoted.as_bytes()).unwrap(), ["(QUOTED)"]);
+        }
+        assert_eq!(begun(b"get k\n PING \r\n").unwrap(), ["GET", "PING"]);
     }
 
     fn command(words: &[&str]) -> String {

@@ -26,6 +26,7 @@ use crate::writes::WriteGuard;
 
 /// Whom `AUTH` without a name means (<https://redis.io/docs/latest/commands/auth/>).
 const DEFAULT_USER: &str = "default";
+
 /// The module.
 #[derive(Debug)]
 pub struct Redis {
@@ -61,7 +62,6 @@ impl Protocol for Redis {
 }
 
 /// How far the log-in is.
-#[derive(Debug)]
 enum Login {
     /// The client's first command will show whether there is one.
     Expected,

@@ -7,7 +7,7 @@ const CONTAINERS: [&str; 11] = [
 ];
 
 /// Commands that change nothing that is kept (<https://redis.io/docs/latest/commands/>), sorted.
-const READS: [&str; 153] = [
+const READS: [&str; 152] = [
     "ACL CAT",
     "ACL WHOAMI",
     "ASKING",
@@ -94,7 +94,6 @@ const READS: [&str; 153] = [
     "OBJECT IDLETIME",
     "OBJECT REFCOUNT",
     "PEXPIRETIME",
-    "PFCOUNT",
     "PING",
     "PSUBSCRIBE",
     "PTTL",
