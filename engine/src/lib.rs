@@ -59,7 +59,7 @@ pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;
 pub use source::{Block, Capacity, Share, SourcePool, Sources, Space};
 pub use stats::{
-    AbortReason, Aborts, FailureKind, Failures, Latencies, Owed, PerReason, RefusalReason,
+    AbortReason, Aborts, FailureKind, Failures, Latencies, Owed, PerReason, Reason, RefusalReason,
     Refusals, Stats, Timeouts,
 };
 pub use time::Time;

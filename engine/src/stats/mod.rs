@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use hdrhistogram::Histogram;
 
 pub use self::reasons::{
-    AbortReason, Aborts, FailureKind, Failures, Owed, PerReason, RefusalReason, Refusals, Timeouts,
+    AbortReason, Aborts, FailureKind, Failures, Owed, PerReason, Reason, RefusalReason, Refusals,
+    Timeouts,
 };
 
 /// Bytes that are given up with a stream, or with what lies behind a hole in it.

@@ -1,5 +1,7 @@
 //! Why something did not go as it should have, and a counter for each reason.
 
+use std::marker::PhantomData;
+
 /// Why a replica ended before it was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -224,83 +226,63 @@ impl RefusalReason {
     }
 }
 
+/// Something that is counted by its kinds.
+pub trait Reason: Copy {
+    /// Its place among all of them.
+    fn index(self) -> usize;
+}
+
+macro_rules! reasons {
+    ($($reason:ident),*) => {
+        $(impl Reason for $reason {
+            fn index(self) -> usize {
+                self as usize
+            }
+        })*
+    };
+}
+
+reasons!(AbortReason, Owed, FailureKind, RefusalReason);
+
 /// A counter for each of `N` reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PerReason<const N: usize>([u64; N]);
+pub struct PerReason<R, const N: usize> {
+    counts: [u64; N],
+    reasons: PhantomData<R>,
+}
 
-impl<const N: usize> Default for PerReason<N> {
+impl<R, const N: usize> Default for PerReason<R, N> {
     fn default() -> Self {
-        Self([0; N])
+        Self {
+            counts: [0; N],
+            reasons: PhantomData,
+        }
     }
 }
 
-impl<const N: usize> PerReason<N> {
-    fn count(&mut self, index: usize) {
-        if let Some(counter) = self.0.get_mut(index) {
+impl<R: Reason, const N: usize> PerReason<R, N> {
+    pub(crate) fn add(&mut self, reason: R) {
+        if let Some(counter) = self.counts.get_mut(reason.index()) {
             *counter += 1;
         }
     }
 
-    fn at(&self, index: usize) -> u64 {
-        self.0.get(index).copied().unwrap_or(0)
+    /// How many there were for this reason.
+    pub fn of(&self, reason: R) -> u64 {
+        self.counts.get(reason.index()).copied().unwrap_or(0)
     }
 
     /// The sum over all reasons.
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.counts.iter().sum()
     }
 }
 
 /// Aborted replicas by reason.
-pub type Aborts = PerReason<{ AbortReason::ALL.len() }>;
+pub type Aborts = PerReason<AbortReason, { AbortReason::ALL.len() }>;
 /// Refused sessions and replicas by reason.
-pub type Refusals = PerReason<{ RefusalReason::ALL.len() }>;
+pub type Refusals = PerReason<RefusalReason, { RefusalReason::ALL.len() }>;
 /// Replicas aborted after a time-out ([`AbortReason::Timeout`]) by what the target owed.
-pub type Timeouts = PerReason<{ Owed::ALL.len() }>;
-
+pub type Timeouts = PerReason<Owed, { Owed::ALL.len() }>;
 /// Replicas that their protocol module could not play on ([`AbortReason::Protocol`]) by what stopped it.
-pub type Failures = PerReason<{ FailureKind::ALL.len() }>;
-
-impl Failures {
-    /// How many there were of this kind.
-    pub fn of(&self, kind: FailureKind) -> u64 {
-        self.at(kind as usize)
-    }
-
-    pub(crate) fn add(&mut self, kind: FailureKind) {
-        self.count(kind as usize);
-    }
-}
-
-impl Aborts {
-    /// How many there were for `reason`.
-    pub fn of(&self, reason: AbortReason) -> u64 {
-        self.at(reason as usize)
-    }
-
-    pub(crate) fn add(&mut self, reason: AbortReason) {
-        self.count(reason as usize);
-    }
-}
-
-impl Timeouts {
-    /// How many there were for what was owed.
-    pub fn of(&self, owed: Owed) -> u64 {
-        self.at(owed as usize)
-    }
-
-    pub(crate) fn add(&mut self, owed: Owed) {
-        self.count(owed as usize);
-    }
-}
-
-impl Refusals {
-    /// How many there were for `reason`.
-    pub fn of(&self, reason: RefusalReason) -> u64 {
-        self.at(reason as usize)
-    }
-
-    pub(crate) fn add(&mut self, reason: RefusalReason) {
-        self.count(reason as usize);
-    }
-}
+pub type Failures = PerReason<FailureKind, { FailureKind::ALL.len() }>;
