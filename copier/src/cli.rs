@@ -37,13 +37,13 @@ pub fn command_line() -> clap::Command {
 /// # Errors
 /// One line that says what is wrong; its exit code is that of the command.
 pub fn run() -> Result<(), ExitError> {
+    hide_accounts()?;
     let mut arguments: Arguments = std::env::args_os().collect();
     let word = arguments
         .get(1)
         .and_then(|word| word.to_str())
         .filter(|word| !word.is_empty() && !word.starts_with('-'));
     let Some(word) = word else {
-        off_the_command_line("MILLRACE_COPIER_ACCOUNTS", "-u", "--accounts")?;
         return daemon::run();
     };
     let Some(command) = Command::find(word) else {
@@ -62,4 +62,13 @@ pub fn run() -> Result<(), ExitError> {
         Command::Ctl => ctl::run(arguments),
         Command::Status => ctl::status::run(arguments),
     }
+}
+
+/// Passwords leave the command line before anything else: commands take the daemon's options, too.
+fn hide_accounts() -> Result<(), ExitError> {
+    let daemon = Options::command();
+    let takes_no_value = |argument: &&clap::Arg| !argument.get_action().takes_values();
+    let flags = daemon.get_arguments().filter(takes_no_value);
+    let flags: String = flags.filter_map(clap::Arg::get_short).collect();
+    off_the_command_line("MILLRACE_COPIER_ACCOUNTS", ('u', "--accounts"), &flags)
 }

@@ -88,8 +88,8 @@ impl Log {
 struct Ear {
     /// What is in the log, as an offset of the server's stream.
     next: u64,
-    /// What came ahead of it.
-    ahead: BTreeMap<u64, Vec<u8>>,
+    /// What came ahead of it, each with how much of its client the server had received.
+    ahead: BTreeMap<u64, (Vec<u8>, u64)>,
     held: usize,
     log: Log,
 }
@@ -99,20 +99,22 @@ impl Ear {
         EAR_COST + self.held + self.log.cost
     }
 
-    /// Holds bytes at an offset where nothing is held yet.
-    fn hold(&mut self, offset: u64, bytes: Vec<u8>) {
+    /// Holds bytes at an offset. Of two copies the longer counts: a probe, or a segment that was cut, is no more than the
+    /// beginning.
+    fn hold(&mut self, offset: u64, bytes: &[u8], after: u64) {
+        let held = self.ahead.get(&offset).map_or(0, |(held, _)| held.len());
         let cost = bytes.len() + PIECE_COST;
-        let is_known = bytes.is_empty() || self.ahead.contains_key(&offset);
-        if is_known || self.held + cost > MOST_HELD {
+        if bytes.len() <= held || self.held + cost > MOST_HELD {
             return;
         }
-        self.ahead.insert(offset, bytes);
+        let before = self.ahead.insert(offset, (bytes.to_vec(), after));
+        self.held -= before.map_or(0, |(held, _)| held.len() + PIECE_COST);
         self.held += cost;
     }
 
     /// The next piece. With an offset of what its client has seen: the next up to there, and what of that was not captured is
     /// missing. Without: the next that is here.
-    fn pop(&mut self, seen: Option<u64>) -> Option<Piece> {
+    fn pop(&mut self, seen: Option<u64>) -> Option<(Piece, u64)> {
         let end = seen.unwrap_or(u64::MAX);
         while self.next < end {
             let first = self.ahead.first_key_value().map(|(offset, _)| *offset);
@@ -120,18 +122,18 @@ impl Ear {
                 let until = first.or(seen)?.min(seen?);
                 let missing = until - self.next;
                 self.next = until;
-                return Some(Piece::Missing(missing));
+                return Some((Piece::Missing(missing), 0));
             };
-            let mut bytes = self.ahead.remove(&offset)?;
+            let (bytes, after) = self.ahead.remove(&offset)?;
             self.held -= bytes.len() + PIECE_COST;
             let behind = usize::try_from(self.next - offset).unwrap_or(usize::MAX);
-            bytes.drain(..behind.min(bytes.len()));
+            let fresh = bytes.get(behind..).unwrap_or_default();
             let fits = usize::try_from(end - self.next).unwrap_or(usize::MAX);
-            let rest = bytes.split_off(fits.min(bytes.len()));
-            self.next += bytes.len() as u64;
-            self.hold(self.next, rest);
-            if !bytes.is_empty() {
-                return Some(Piece::Bytes(bytes));
+            let (now, rest) = fresh.split_at_checked(fits).unwrap_or((fresh, &[]));
+            self.next += now.len() as u64;
+            self.hold(self.next, rest, after);
+            if !now.is_empty() {
+                return Some((Piece::Bytes(now.to_vec()), after));
             }
         }
         None
@@ -166,16 +168,21 @@ impl Overheard {
         }
     }
 
-    /// Takes bytes that begin at an offset of the server's stream. Of what came before, the first copy counts.
-    pub(crate) fn take(&mut self, key: SessionKey, offset: u64, bytes: &[u8]) {
+    /// From now on this session's live server is heard.
+    pub(crate) fn listen(&mut self, key: SessionKey) {
         if !self.ears.contains_key(key) {
             self.ears.insert(key, Ear::default());
             self.memory += EAR_COST;
         }
+    }
+
+    /// Takes bytes that begin at an offset of the server's stream, which had received so much of its client.
+    pub(crate) fn take(&mut self, key: SessionKey, offset: u64, bytes: &[u8], after: u64) {
+        self.listen(key);
         self.change(key, |ear| {
             let behind = usize::try_from(ear.next.saturating_sub(offset)).unwrap_or(usize::MAX);
             let fresh = bytes.get(behind..).unwrap_or_default();
-            ear.hold(offset.max(ear.next), fresh.to_vec());
+            ear.hold(offset.max(ear.next), fresh, after);
         });
     }
 
@@ -183,7 +190,13 @@ impl Overheard {
     /// captured or not. Without: what is here in its order.
     pub(crate) fn log(&mut self, key: SessionKey, seen: Option<u64>, after: u64) {
         self.change(key, |ear| {
-            while let Some(piece) = ear.pop(seen) {
+            while let Some((piece, received)) = ear.pop(seen) {
+                // With an offset, its client has said more than it had received then.
+                let after = if seen.is_some() {
+                    after
+                } else {
+                    after.max(received)
+                };
                 ear.log.push(after, piece);
             }
         });
@@ -227,15 +240,16 @@ mod tests {
     fn pieces_come_in_order_and_each_byte_once() {
         let mut overheard = Overheard::new(1);
         let key = SlotMap::with_key().insert(());
-        overheard.take(key, 3, b"defg");
+        overheard.take(key, 3, b"defg", 0);
         assert_eq!(all(&mut overheard, key, None), []);
-        overheard.take(key, 0, b"abcde");
-        overheard.take(key, 5, b"xx");
+        overheard.take(key, 0, b"abcde", 0);
+        overheard.take(key, 5, b"xx", 0);
         let bytes = |text: &str| Piece::Bytes(text.as_bytes().to_vec());
         assert_eq!(all(&mut overheard, key, Some(2)), [bytes("ab")]);
         assert_eq!(all(&mut overheard, key, None), [bytes("cde"), bytes("fg")]);
-        overheard.take(key, 2, b"again");
-        overheard.take(key, 9, b"jk");
+        overheard.take(key, 2, b"again", 0);
+        overheard.take(key, 9, b"j", 0);
+        overheard.take(key, 9, b"jk", 0);
         assert_eq!(all(&mut overheard, key, Some(7)), []);
         assert_eq!(
             all(&mut overheard, key, Some(12)),
@@ -250,7 +264,7 @@ mod tests {
         let mut overheard = Overheard::new(1);
         let key = SlotMap::with_key().insert(());
         for piece in 1..1000 {
-            overheard.take(key, piece * 1000, &[1; 1000]);
+            overheard.take(key, piece * 1000, &[1; 1000], 0);
         }
         assert!(overheard.memory() <= MOST_HELD + EAR_COST);
         let told: u64 = all(&mut overheard, key, Some(1_000_000))
@@ -272,7 +286,7 @@ mod tests {
         let mut overheard = Overheard::new(1);
         let key = SlotMap::with_key().insert(());
         for turn in 0..100_000 {
-            overheard.take(key, turn * 100, &[1; 100]);
+            overheard.take(key, turn * 100, &[1; 100], 0);
             overheard.log(key, None, turn);
         }
         assert!(overheard.memory() <= 2 * MOST_HELD + EAR_COST);

@@ -197,7 +197,17 @@ fn sources(options: &Options, plan: &Plan) -> Vec<String> {
         ));
     }
     if options.protocol.read_only {
+        let has_module = |place: usize| plan.protocols.each().any(|(it, _)| it == place);
+        let services = plan.engine.services.iter().enumerate();
+        let others = services.filter(|(place, _)| !has_module(*place));
+        let others: Vec<String> = others.map(|(_, it)| it.live_port.to_string()).collect();
         lines.push("nothing that writes is sent to targets of protocol modules".to_owned());
+        if !others.is_empty() {
+            lines.push(format!(
+                "everything is sent of port {}: it has no protocol module, and --read-only is not for it",
+                others.join(", ")
+            ));
+        }
     }
     for (place, kind) in plan.protocols.each() {
         if let Some(service) = plan.engine.services.get(place) {

@@ -28,11 +28,6 @@ impl Protocols {
     /// # Errors
     /// No service has the port, two modules want it, or the accounts cannot be read, or are for nobody.
     pub(super) fn new(options: &ProtocolOptions, services: &[Service]) -> Result<Self, ExitError> {
-        if options.protocols.is_empty() && options.has_accounts() {
-            return Err(ExitError::usage(
-                "-u, --accounts-file: no module uses accounts; name one with --protocol, or leave them out",
-            ));
-        }
         let mut of_services: Vec<(usize, Kind)> = Vec::new();
         for protocol in &options.protocols {
             let (port, kind) = (protocol.port, protocol.kind);
@@ -54,6 +49,12 @@ impl Protocols {
         let accounts = Arc::new(options.accounts()?);
         let http = options.http_rules()?;
         check_use(options, &of_services)?;
+        let midway = options.midway_user.as_deref();
+        if let Some(user) = midway.filter(|user| accounts.password(user).is_none()) {
+            return Err(ExitError::usage(format!(
+                "--midway-user {user}: there is no such account (-u, --accounts-file)"
+            )));
+        }
         check_rules(options, &of_services)?;
         let kinds = || of_services.iter().map(|(_, kind)| *kind);
         Ok(Self {
@@ -128,6 +129,11 @@ fn check_use(options: &ProtocolOptions, of_services: &[(usize, Kind)]) -> Result
     if options.http_rules.is_some() && !is_used(Kind::Http) {
         return Err(ExitError::usage(
             "--http-rules: no service has the module http; name one with --protocol PORT=http",
+        ));
+    }
+    if options.has_accounts() && !is_used(Kind::MySql) && !is_used(Kind::Redis) {
+        return Err(ExitError::usage(
+            "-u, --accounts-file: no module uses accounts; name one with --protocol, or leave them out",
         ));
     }
     let of_mysql = options.midway_user.is_some() || options.midway_database.is_some();

@@ -93,6 +93,12 @@ fn resolve(
     }
     if let Some(path) = config_path(given.as_ref(), &layers) {
         for entry in file::read(&path, command)? {
+            if secret::SECRETS.contains(&entry.key.as_str()) {
+                return Err(ExitError::usage(format!(
+                    "{}: {} does not belong into a file that others may read: {}-file names one of its own",
+                    entry.place, entry.key, entry.key
+                )));
+            }
             let argument = command
                 .get_arguments()
                 .find(|it| it.get_long() == Some(&entry.key));

@@ -400,6 +400,9 @@ impl Engine {
             self.stats.bytes_missing += session.stream_mut().reach(sent_to);
         }
         let ended = self.note_end(now, at, key, packet, offset, wire_end);
+        if self.hears_live && ended {
+            self.log_live(key, true);
+        }
         if grown || ended {
             self.advance_replicas(now, key);
         }

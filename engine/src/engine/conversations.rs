@@ -6,6 +6,7 @@ use millrace_wire::{Flags, TcpHeader};
 
 use super::{Engine, Event};
 use crate::key::{ReplicaKey, SessionKey};
+use crate::live_view::Said;
 use crate::protocol::{Beginning, Heard, Protocol, Talk};
 use crate::replica::{Needs, Replica};
 use crate::stats::AbortReason;
@@ -67,28 +68,34 @@ impl Engine {
         copies.saturating_sub(u16::try_from(played.count()).unwrap_or(u16::MAX))
     }
 
-    /// The live server of a session sent these bytes, as far as they were captured, at an offset of its stream.
+    /// The live server of a session sent these bytes, as far as they were captured. Says whether anybody hears them.
     #[cold]
-    pub(super) fn overhear(&mut self, key: SessionKey, offset: u64, bytes: &[u8]) {
+    pub(super) fn overhear(&mut self, key: SessionKey, said: &Said, bytes: &[u8]) -> bool {
+        if bytes.is_empty() || self.is_nearly_full() || !self.is_heard_live(key) {
+            return false;
+        }
+        self.overheard.take(key, said.start(), bytes, said.acked());
+        true
+    }
+
+    /// Whether some conversation about a session hears its live server.
+    fn is_heard_live(&self, key: SessionKey) -> bool {
         let Some(session) = self.sessions.get(key) else {
-            return;
+            return false;
         };
         let protocol = self.protocols.get(usize::from(session.service));
-        let is_heard = protocol.is_some_and(|protocol| {
-            protocol
-                .as_ref()
-                .is_some_and(|protocol| protocol.hears_live())
-        });
-        if !is_heard || bytes.is_empty() || self.is_nearly_full() {
-            return;
-        }
-        self.overheard.take(key, offset, bytes);
+        let hears = protocol.is_some_and(|it| it.as_ref().is_some_and(|it| it.hears_live()));
+        let mut replicas = self.replicas.siblings(session.first_replica());
+        hears && replicas.any(|(key, it)| !it.is_lingering() && self.replicas.talk(key).is_some())
     }
 
     /// The client of a session goes on, or the live server has said something: what it has said by now comes before what the
     /// client says next.
     #[cold]
     pub(super) fn log_live(&mut self, key: SessionKey, client_goes_on: bool) {
+        if client_goes_on && self.is_heard_live(key) {
+            self.overheard.listen(key);
+        }
         if let Some(session) = self.sessions.get(key) {
             let seen = client_goes_on.then(|| session.live.client_saw_bytes());
             self.overheard.log(key, seen, session.stream().len());
@@ -258,6 +265,10 @@ impl Engine {
         self.count_unheard(key);
         if let Some(talk) = self.replicas.take_talk(key) {
             talk.discard(&mut self.pool);
+        }
+        let session = self.replicas.get(key).map(|replica| replica.session);
+        if let Some(session) = session.filter(|session| !self.is_heard_live(*session)) {
+            self.overheard.forget(session);
         }
     }
 

@@ -128,11 +128,8 @@ impl Engine {
             true => live.said(at, packet, sent, offset_of),
             false => None,
         };
-        if self.hears_live
-            && let Some(said) = &said
-        {
-            self.overhear(key, said.start(), packet.payload);
-        }
+        let is_overheard =
+            self.hears_live && said.is_some_and(|said| self.overhear(key, &said, packet.payload));
         let said = said.filter(|said| self.hear(key, said));
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -155,7 +152,7 @@ impl Engine {
             self.note_answer(key, &said, before);
         }
         self.settle_waiting(now, key, false);
-        if self.hears_live && packet.payload_len > 0 {
+        if is_overheard {
             self.log_live(key, false);
             self.advance_replicas(now, key);
         }

@@ -70,7 +70,10 @@ impl Script<'_> {
         let left_out = std::mem::take(&mut played.skipped.since_turn);
         let mut mark = turn.mark;
         mark.answer = mark.answer.saturating_sub(played.skipped.bytes);
-        // A turn without a byte is none: this one stands for both.
+        // A turn without a byte is none: this one stands for both, and what was answered stays so.
+        if played.turn.is_some_and(|it| it.wait == Wait::Over) && mark.wait == Wait::Told {
+            mark.wait = Wait::Over;
+        }
         if let Some(before) = played.turn.filter(|_| left_out) {
             played.skipped.bytes += mark.answer.saturating_sub(before.answer);
             mark.answer = before.answer;
@@ -116,8 +119,8 @@ impl Script<'_> {
         }
     }
 
-    /// A request of the client was left out on purpose: it is counted. Where nothing else is played in its turn, the next
-    /// turn waits for no answer to it.
+    /// A request of the client was left out on purpose: it is counted. Where its turn was written ([`Script::turn`]) and nothing
+    /// else is played in it, the next turn waits for no answer to it.
     pub const fn leave_out(&mut self) {
         self.left_out += 1;
         self.played.skipped.since_turn = true;

@@ -121,7 +121,11 @@ impl Talk {
         let mut cursor = Cursor::default();
         while heard.failure.is_none() {
             let live = log.and_then(|log| log.get(self.next_live));
-            if let Some((_, live)) = live.filter(|(after, _)| *after <= self.needs.stream) {
+            // What follows the client's last byte comes even if it acknowledges more: a FIN, or what was not captured.
+            let is_at_end = stream.end().is_some() && self.needs.stream >= stream.len();
+            if let Some((_, live)) =
+                live.filter(|(after, _)| is_at_end || *after <= self.needs.stream)
+            {
                 self.next_live += 1;
                 heard.join(self.hear_live(now, pool, live));
                 continue;
@@ -146,13 +150,14 @@ impl Talk {
                 break;
             }
             self.needs.stream += piece.len() as u64;
-            heard.join(self.speak(now, pool, |conversation, script| {
+            let said = self.speak(now, pool, |conversation, script| {
                 conversation.on_client(&piece, turn, script)
-            }));
-            if heard.failure.is_some() {
+            });
+            if said.failure.is_some() {
                 // What it could not stand reaches the target no more than what follows.
-                self.needs.stream = from;
+                self.needs.stream = from + said.written.min(piece.len() as u64);
             }
+            heard.join(said);
         }
         let end = stream
             .end()
@@ -375,7 +380,7 @@ impl Talk {
             self.own_memory = memory;
             self.listens &= wants;
             // Nothing else would ever change its mind.
-            self.holds_client = holds && self.listens;
+            self.holds_client = holds && self.listens && !self.told_end;
             said
         });
         let failure = match said {
