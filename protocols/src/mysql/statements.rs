@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use millrace_engine::protocol::{Failure, FailureKind};
 
+use super::judge::Judged;
 use super::wire::unsupported;
 
 /// So many are kept at once: the most of all connections to a server, unless it is told otherwise
@@ -40,8 +41,7 @@ pub(super) struct Statement {
     live: Option<u32>,
     /// So many parameters it has, as either side says.
     pub(super) parameters: Option<u16>,
-    pub(super) digest: Box<str>,
-    pub(super) writes: bool,
+    pub(super) judged: Judged,
 }
 
 /// Those of a session, by the order in which they were prepared.
@@ -64,12 +64,7 @@ impl Statements {
     ///
     /// # Errors
     /// There are too many.
-    pub(super) fn prepare(
-        &mut self,
-        digest: String,
-        writes: bool,
-        is_played: bool,
-    ) -> Result<u64, Failure> {
+    pub(super) fn prepare(&mut self, judged: Judged, is_played: bool) -> Result<u64, Failure> {
         if self.all.len() >= MOST {
             let text = "a session has too many prepared statements";
             return Err(Failure::new(FailureKind::Limit, text));
@@ -84,8 +79,7 @@ impl Statements {
             },
             live: None,
             parameters: None,
-            digest: digest.into_boxed_str(),
-            writes,
+            judged,
         };
         self.all.insert(place, statement);
         Ok(place)
@@ -242,7 +236,7 @@ mod tests {
     fn with(number: usize) -> Statements {
         let mut it = Statements::default();
         for _ in 0..number {
-            it.prepare(String::new(), false, true).unwrap();
+            it.prepare(Judged::default(), true).unwrap();
         }
         it
     }
@@ -291,8 +285,8 @@ mod tests {
         assert!(two.find(40).is_err());
         assert_eq!(two.find(LAST), Ok(1));
         // A number that is captured again is one to count from, but not back.
-        two.prepare(String::new(), false, true).unwrap();
-        two.prepare(String::new(), false, true).unwrap();
+        two.prepare(Judged::default(), true).unwrap();
+        two.prepare(Judged::default(), true).unwrap();
         two.live_prepared(2, 50, 0).unwrap();
         assert_eq!(two.find(51), Ok(3));
         assert!(two.find(49).is_err());
@@ -301,9 +295,9 @@ mod tests {
     #[test]
     fn there_are_no_more_than_a_server_has() {
         let mut it = with(MOST);
-        let failure = it.prepare(String::new(), false, true).unwrap_err();
+        let failure = it.prepare(Judged::default(), true).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Limit);
         it.clear();
-        assert!(it.prepare(String::new(), false, true).is_ok());
+        assert!(it.prepare(Judged::default(), true).is_ok());
     }
 }
