@@ -152,6 +152,10 @@ impl Conversation for Session {
         self.0.on_target_end(script)
     }
 
+    fn memory(&self) -> usize {
+        self.0.memory()
+    }
+
     fn wants_answers(&self) -> bool {
         true
     }

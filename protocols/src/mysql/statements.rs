@@ -49,6 +49,8 @@ pub(super) struct Statement {
 pub(super) struct Statements {
     all: BTreeMap<u64, Statement>,
     by_live: BTreeMap<u32, u64>,
+    /// What the texts of all take.
+    texts: usize,
     /// The next one has this place in the order.
     next: u64,
     /// The place and the number of one, from which others are counted.
@@ -81,8 +83,21 @@ impl Statements {
             parameters: None,
             judged,
         };
+        self.texts += statement.judged.memory();
         self.all.insert(place, statement);
         Ok(place)
+    }
+
+    fn remove(&mut self, place: u64) -> Option<Statement> {
+        let statement = self.all.remove(&place)?;
+        self.texts = self.texts.saturating_sub(statement.judged.memory());
+        Some(statement)
+    }
+
+    /// Memory that they take.
+    pub(super) fn memory(&self) -> usize {
+        let each = size_of::<(u64, Statement)>();
+        self.texts + self.all.len() * each + self.by_live.len() * size_of::<(u32, u64)>()
     }
 
     pub(super) fn get(&self, place: u64) -> Option<&Statement> {
@@ -163,7 +178,7 @@ impl Statements {
 
     /// The live server could not prepare one. It is not certain that it was counted.
     pub(super) fn live_failed(&mut self, place: u64) {
-        self.all.remove(&place);
+        self.remove(place);
         self.others_may_count();
     }
 
@@ -213,7 +228,7 @@ impl Statements {
 
     /// The client needs one no longer.
     pub(super) fn close(&mut self, place: u64) {
-        let live = self.all.remove(&place).and_then(|it| it.live);
+        let live = self.remove(place).and_then(|it| it.live);
         if let Some(live) = live {
             self.by_live.remove(&live);
         }
@@ -223,6 +238,7 @@ impl Statements {
     pub(super) fn clear(&mut self) {
         self.all.clear();
         self.by_live.clear();
+        self.texts = 0;
         self.others_may_count();
         self.highest = 0;
     }
@@ -297,7 +313,9 @@ mod tests {
         let mut it = with(MOST);
         let failure = it.prepare(Judged::default(), true).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Limit);
+        assert!(it.memory() > MOST * size_of::<Statement>());
         it.clear();
+        assert_eq!(it.memory(), 0);
         assert!(it.prepare(Judged::default(), true).is_ok());
     }
 }
