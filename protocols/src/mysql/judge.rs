@@ -1,13 +1,18 @@
 //! What a statement's text is to the rules: the digest and the class of each statement in it, or a doubt.
 
+use std::fmt;
+
 use super::class::Statement;
 use super::digest::Digest;
 use super::plain;
 use super::tokens::{Token, Tokens};
 use crate::writes::WriteGuard;
 
+/// Longer ones are not shown.
+const LONGEST: usize = 1024;
+
 /// A text that was looked at.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Judged {
     /// Each with its digest, and whether it writes. Of a doubtful text: as it seems.
     statements: Vec<(String, bool)>,
@@ -37,6 +42,7 @@ impl Judged {
         let mut judged = Self::of(text, is_whole);
         if judged.statements.len() > 1 {
             judged.statements.truncate(1);
+            judged.statements.shrink_to_fit();
             if judged.doubtful.is_none() {
                 let statements = judged.statements.clone();
                 judged.doubt(Self {
@@ -50,6 +56,7 @@ impl Judged {
 
     fn doubt(&mut self, known: Self) {
         let mut shown = known.digests().join("; ");
+        shown.truncate(shown.floor_char_boundary(LONGEST));
         shown.push_str(if shown.is_empty() { "..." } else { " ..." });
         self.doubtful = Some(shown);
         self.may_prepare = true;
@@ -112,6 +119,13 @@ impl Judged {
             Some(shown) => guard.would_permit_doubtful(shown, &self.statements),
             None => guard.would_permit_all(&self.statements),
         }
+    }
+}
+
+/// What a doubtful text seems to be may have values in it.
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Judged").field(&self.digests()).finish()
     }
 }
 

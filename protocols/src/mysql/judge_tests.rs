@@ -80,7 +80,10 @@ fn what_may_write_is_a_write() {
 /// Most of these deleted rows of a server, or may.
 #[test]
 fn what_is_not_plain_is_doubtful_and_a_write() {
-    let texts: [&[u8]; 46] = [
+    let texts: [&[u8]; 49] = [
+        b"SELECT $$ ' $$ ; DELETE FROM t -- '",
+        b"SELECT $a$ ' $a$ ; DELETE FROM t -- '",
+        b"SELECT @@$$ ' $$ ; DELETE FROM t -- '",
         b"/*!50000 DELETE */ FROM t",
         b"/*!99999 SELECT */ DELETE FROM t",
         b"SELECT 1 /*! INTO OUTFILE 'x' */",
@@ -164,6 +167,16 @@ fn each_statement_of_a_text_needs_its_permission() {
     let prepared = |text: &[u8]| Judged::of_prepared(text, true).may_be_sent(&allowed);
     assert!(prepared(b"INSERT INTO log VALUES (?);"));
     assert!(!prepared(b"SELECT 1; SELECT 2"));
+}
+
+#[test]
+fn what_is_kept_of_a_prepare_is_short_and_nothing_shows_its_values() {
+    let many = Judged::of_prepared(&b"a;".repeat(10_000), true);
+    assert_eq!((many.statements.len(), many.statements.capacity()), (1, 1));
+    let many = [&b"a;".repeat(10_000)[..], b"'"].concat();
+    assert!(Judged::of_prepared(&many, true).memory() < 2 * LONGEST);
+    let secret = Judged::of(b"SELECT '\\'', secret", true);
+    assert_eq!(format!("{secret:?}"), "Judged([\"SELECT ...\"])");
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! - `answers`, `side`: where a server's answers end.
 //! - `commands`, `attributes`: the client's messages.
 //! - `tokens`, `digest`, `class`: statements.
+//! - `plain`, `judge`: texts, of which only plain ones may read.
 //! - `statements`: which prepared statement is which.
 //! - `live`: what was captured of the live server.
 //! - `player`, `requests`, `login`: one replica, writing to a stage.

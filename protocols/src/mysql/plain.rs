@@ -10,7 +10,9 @@ const HINT: &[u8] = b"/*!40001 SQL_NO_CACHE */";
 /// Where the first string, comment or character begins that servers may read in several ways, if one does.
 pub(super) fn doubt(text: &[u8]) -> Option<usize> {
     let mut at = 0;
-    while let Some((rest, [first, ..])) = text.get(at..).map(|rest| (rest, rest)) {
+    while let Some(rest) = text.get(at..)
+        && let Some(first) = rest.first()
+    {
         let len = match (*first, rest) {
             (b' ' | b'\t' | b'\n' | b'\r', _) => Some(1),
             (b'\'' | b'"' | b'`', _) => quoted_len(rest),
@@ -43,9 +45,10 @@ fn follows_select(text: &[u8], at: usize) -> bool {
 fn word_len(text: &[u8]) -> Option<usize> {
     let len = text.iter().position(|byte| !is_word(*byte));
     let len = len.unwrap_or(text.len());
-    text.get(..len)
-        .filter(|word| word.is_ascii())
-        .map(<[u8]>::len)
+    let word = text.get(..len)?;
+    // Dollars may quote (MySQL 9): `$$ ' $$` is a string.
+    let name = word.iter().find(|byte| **byte != b'@');
+    (word.is_ascii() && name != Some(&b'$')).then_some(len)
 }
 
 /// The length of a string or a quoted name, if it is plain.
