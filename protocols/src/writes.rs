@@ -158,6 +158,45 @@ impl WriteGuard {
         }
         permitted
     }
+
+    /// Whether a request of several, each with a digest and whether it writes, may be sent: all of them, or none. Counts
+    /// each.
+    pub fn permits_all(&self, requests: &[(String, bool)]) -> bool {
+        let permitted = self.would_permit_all(requests);
+        for (digest, writes) in requests {
+            match (permitted, *writes) {
+                (true, false) => {}
+                (true, true) => self.ledger.note(digest, |counts| counts.sent += 1),
+                (false, _) => self.ledger.note(digest, |counts| counts.left_out += 1),
+            }
+        }
+        permitted
+    }
+
+    /// The same, and counts nothing.
+    pub fn would_permit_all(&self, requests: &[(String, bool)]) -> bool {
+        let mut each = requests.iter();
+        each.all(|(digest, writes)| self.rules.permit(digest, *writes))
+    }
+
+    /// Whether a request may be sent of which it is not known what it does: it counts as one that writes, and is never
+    /// allowed by its digest. Denied is what has this digest, or one of those that it seems to have. Counts it.
+    pub fn permits_doubtful(&self, digest: &str, seeming: &[(String, bool)]) -> bool {
+        let permitted = self.would_permit_doubtful(digest, seeming);
+        self.ledger.note(digest, |counts| match permitted {
+            true => counts.sent += 1,
+            false => counts.left_out += 1,
+        });
+        permitted
+    }
+
+    /// The same, and counts nothing.
+    pub fn would_permit_doubtful(&self, digest: &str, seeming: &[(String, bool)]) -> bool {
+        let mut seeming = seeming.iter().map(|(digest, _)| digest.as_str());
+        !self.rules.read_only
+            && self.rules.permit(digest, true)
+            && seeming.all(|digest| self.rules.permit(digest, true))
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -210,6 +249,40 @@ mod tests {
             assert_eq!(rules.permit(digest, writes), expected, "{digest}");
         }
         assert!(Rules::default().permit("DROP TABLE x", true));
+    }
+
+    #[test]
+    fn several_requests_go_together_and_doubtful_ones_are_never_allowed() {
+        let ledger = Arc::new(Ledger::default());
+        let guard = |read_only, allow: &[&str], deny: &[&str]| {
+            let rules = Rules {
+                read_only,
+                allow: patterns(allow),
+                deny: patterns(deny),
+            };
+            WriteGuard::new(Arc::new(rules), ledger.clone())
+        };
+        let each = |texts: &[(&str, bool)]| -> Vec<_> {
+            let owned = texts.iter().map(|(it, writes)| ((*it).to_owned(), *writes));
+            owned.collect()
+        };
+        let two = each(&[("UPDATE a", true), ("DELETE b", true)]);
+        let strict = guard(true, &["UPDATE a*"], &[]);
+        assert!(!strict.would_permit_all(&two));
+        assert!(strict.would_permit_all(&two[..1]));
+        assert!(strict.would_permit_all(&[]));
+        assert!(ledger.counts().is_empty());
+        assert!(!strict.permits_all(&two));
+        assert!(strict.permits_all(&two[..1]));
+        assert!(!strict.permits_doubtful("UPDATE a ...", &two[..1]));
+        assert!(guard(false, &[], &[]).permits_doubtful("x ...", &two));
+        assert!(!guard(false, &[], &["*b"]).permits_doubtful("x ...", &two));
+        let counts = ledger.counts();
+        let of = |digest| (counts[digest].sent, counts[digest].left_out);
+        assert_eq!(of("UPDATE a"), (1, 1));
+        assert_eq!(of("DELETE b"), (0, 1));
+        assert_eq!(of("UPDATE a ..."), (0, 1));
+        assert_eq!(of("x ..."), (1, 1));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(super) enum Command {
     Passes,
     /// It is a request that writes, called so.
     Writes(&'static str),
+    /// Nothing is known of it but its number: it is taken to write.
+    Strange,
     /// A statement's text.
     Query,
     /// A statement's text, to be executed later.
@@ -35,7 +37,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// What the command of this number is. One that no server knows passes: each answers it with an error.
+    /// What the command of this number is.
     pub(super) const fn of(number: u8) -> Self {
         match number {
             QUERY => Self::Query,
@@ -55,7 +57,10 @@ impl Command {
             0x21 => Self::Unsupported("COM_SUBSCRIBE_GROUP_REPLICATION_STREAM"),
             // Of MariaDB 10.2: several commands in one.
             0xFE => Self::Unsupported("COM_MULTI"),
-            _ => Self::Passes,
+            // COM_INIT_DB, COM_FIELD_LIST, COM_STATISTICS, COM_PROCESS_INFO, COM_PING, COM_SET_OPTION.
+            QUIT | 0x02 | 0x04 | 0x09 | 0x0A | 0x0E | 0x1B | RESET_CONNECTION => Self::Passes,
+            // COM_DEBUG, what servers use among themselves, and what is not known.
+            _ => Self::Strange,
         }
     }
 }

@@ -15,6 +15,7 @@
 //! - `answers`, `side`: where a server's answers end.
 //! - `commands`, `attributes`: the client's messages.
 //! - `tokens`, `digest`, `class`: statements.
+//! - `plain`, `judge`: texts, of which only plain ones may read.
 //! - `statements`: which prepared statement is which.
 //! - `live`: what was captured of the live server.
 //! - `player`, `requests`, `login`: one replica, writing to a stage.
@@ -26,10 +27,12 @@ mod class;
 mod commands;
 mod digest;
 mod greeting;
+mod judge;
 mod key;
 mod live;
 mod login;
 mod packets;
+mod plain;
 mod player;
 mod requests;
 mod response;
@@ -148,6 +151,10 @@ impl Conversation for Session {
 
     fn on_target_end(&mut self, script: &mut Script<'_>) -> Result<(), Failure> {
         self.0.on_target_end(script)
+    }
+
+    fn memory(&self) -> usize {
+        self.0.memory()
     }
 
     fn wants_answers(&self) -> bool {

@@ -21,13 +21,42 @@ const MOST_UNANSWERED: usize = 1024;
 /// So much of the live server is kept while the client is held; of more than that the beginning is missing.
 const MOST_LIVE: usize = 64 << 10;
 
-/// What was heard and waits its turn.
-#[derive(Debug)]
+/// What was heard and waits its turn. It may have a log-in in it: nothing shows it.
 enum Item<T> {
     Client(Option<T>, Vec<u8>),
     Live(Vec<u8>),
     /// Bytes of the live server that were not captured.
     Missing,
+}
+
+/// Bytes of what waits.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    client: usize,
+    live: usize,
+}
+
+impl Waiting {
+    /// Those of the side that an item is of.
+    const fn of<T>(&mut self, item: &Item<T>) -> Option<(&mut usize, usize)> {
+        match item {
+            Item::Client(_, bytes) => Some((&mut self.client, bytes.len())),
+            Item::Live(bytes) => Some((&mut self.live, bytes.len())),
+            Item::Missing => None,
+        }
+    }
+
+    const fn add<T>(&mut self, item: &Item<T>) {
+        if let Some((sum, len)) = self.of(item) {
+            *sum += len;
+        }
+    }
+
+    const fn take<T>(&mut self, item: &Item<T>) {
+        if let Some((sum, len)) = self.of(item) {
+            *sum = sum.saturating_sub(len);
+        }
+    }
 }
 
 /// How far the session is.
@@ -45,7 +74,6 @@ pub(super) enum Phase {
 }
 
 /// The client's message that is under way.
-#[derive(Debug)]
 pub(super) enum Message {
     /// None.
     None,
@@ -59,8 +87,7 @@ pub(super) enum Message {
     Dropped,
 }
 
-/// A message of which only the beginning is there.
-#[derive(Debug)]
+/// A message of which only the beginning is there. It may be a log-in: nothing shows it.
 pub(super) struct Held {
     pub(super) head: Head,
     pub(super) bytes: Vec<u8>,
@@ -77,6 +104,8 @@ pub(super) struct Player<T, N> {
     /// The method and the scramble of the last log-in, for the next one.
     pub(super) last_login: Option<Exchange>,
     items: VecDeque<Item<T>>,
+    /// How long they are.
+    waiting: Waiting,
     end: Option<(ClientEnd, Option<T>)>,
     /// A turn that goes before what is played next.
     turn: Option<T>,
@@ -111,6 +140,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
             phase: Phase::Greeting,
             last_login: None,
             items: VecDeque::new(),
+            waiting: Waiting::default(),
             end: None,
             turn: None,
             client: Packets::default(),
@@ -139,7 +169,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
         stage: &mut S,
     ) -> Result<(), Failure> {
         if !self.items.is_empty() || self.is_blocked() {
-            self.items.push_back(Item::Client(turn, bytes.to_vec()));
+            self.push(Item::Client(turn, bytes.to_vec()));
             return Ok(());
         }
         self.read(bytes, turn, stage)
@@ -161,22 +191,23 @@ impl<T: Copy, N: Copy> Player<T, N> {
             return self.check_refusal();
         }
         // It comes behind what the client said and is held here.
-        let waiting = self.items.iter().map(|item| match item {
-            Item::Live(bytes) => bytes.len(),
-            Item::Client(..) | Item::Missing => 0,
-        });
-        match waiting.sum::<usize>() + bytes.len() > MOST_LIVE {
+        match self.waiting.live + bytes.len() > MOST_LIVE {
             true => self.on_live_missing(),
-            false => self.items.push_back(Item::Live(bytes.to_vec())),
+            false => self.push(Item::Live(bytes.to_vec())),
         }
         Ok(())
+    }
+
+    fn push(&mut self, item: Item<T>) {
+        self.waiting.add(&item);
+        self.items.push_back(item);
     }
 
     pub(super) fn on_live_missing(&mut self) {
         match self.items.back() {
             None if !self.is_blocked() => self.live.lose(),
             Some(Item::Missing) => {}
-            None | Some(Item::Client(..) | Item::Live(_)) => self.items.push_back(Item::Missing),
+            None | Some(Item::Client(..) | Item::Live(_)) => self.push(Item::Missing),
         }
     }
 
@@ -184,18 +215,18 @@ impl<T: Copy, N: Copy> Player<T, N> {
         !self.items.is_empty() || self.is_blocked()
     }
 
-    /// Bytes that are kept here.
-    #[cfg(test)]
+    /// Bytes of both sides that are kept here.
     pub(super) fn held(&self) -> usize {
-        let items = self.items.iter().map(|item| match item {
-            Item::Client(_, bytes) | Item::Live(bytes) => bytes.len(),
-            Item::Missing => 0,
-        });
         let message = match &self.message {
             Message::Held(held) => held.bytes.len(),
             Message::None | Message::Passes | Message::File | Message::Dropped => 0,
         };
-        items.sum::<usize>() + message
+        self.waiting.client + self.waiting.live + message
+    }
+
+    /// Memory that all this takes, besides itself.
+    pub(super) fn memory(&self) -> usize {
+        self.held() + self.items.len() * size_of::<Item<T>>() + self.statements.memory()
     }
 
     /// Plays what waits, as far as it may.
@@ -208,6 +239,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
         while !self.is_blocked()
             && let Some(item) = self.items.pop_front()
         {
+            self.waiting.take(&item);
             match item {
                 Item::Client(turn, bytes) => self.read(&bytes, turn, stage)?,
                 Item::Live(bytes) => {
@@ -269,7 +301,9 @@ impl<T: Copy, N: Copy> Player<T, N> {
             }
         }
         if !bytes.is_empty() {
-            self.items.push_front(Item::Client(None, bytes.to_vec()));
+            let item = Item::Client(None, bytes.to_vec());
+            self.waiting.add(&item);
+            self.items.push_front(item);
         }
         Ok(())
     }

@@ -4,9 +4,8 @@ use millrace_engine::protocol::{Failure, FailureKind};
 
 use super::answers::Shape;
 use super::attributes;
-use super::class;
 use super::commands::{self, Command};
-use super::digest::digest;
+use super::judge::Judged;
 use super::packets::{Head, LONGEST};
 use super::player::{Held, Message, Phase, Player};
 use super::statements::AtTarget;
@@ -37,7 +36,10 @@ impl<T: Copy, N: Copy> Player<T, N> {
             (Phase::Greeted(_), _) => MOST_LOGIN,
             (_, None) => 1,
             (_, Some(command)) => match Command::of(*command) {
-                Command::Passes | Command::Writes(_) | Command::Unsupported(_) => 1,
+                Command::Passes
+                | Command::Writes(_)
+                | Command::Strange
+                | Command::Unsupported(_) => 1,
                 Command::Query | Command::Prepare => MOST_TEXT,
                 Command::Statement if self.strips(&held.bytes) => MOST_TEXT,
                 Command::Statement => NUMBERED,
@@ -83,6 +85,13 @@ impl<T: Copy, N: Copy> Player<T, N> {
                 true => self.pass(held, None, stage),
                 false => self.leave_out(&held, None, stage),
             },
+            Command::Strange => {
+                let digest = format!("COM_{command}");
+                match self.settings.guard.permits(&digest, true) {
+                    true => self.pass(held, None, stage),
+                    false => self.leave_out(&held, None, stage),
+                }
+            }
             Command::Query => self.query(held, stage)?,
             Command::Prepare => self.prepare(held, stage)?,
             Command::Statement => self.execute(held, stage)?,
@@ -142,12 +151,11 @@ impl<T: Copy, N: Copy> Player<T, N> {
         };
         let at = at.ok_or_else(|| unsupported("attributes of a query cannot be read"))?;
         let text = held.bytes.get(at..).unwrap_or_default();
-        let writes = !held.is_whole || class::writes(text);
-        if class::may_prepare(text) {
+        let judged = Judged::of(text, held.is_whole);
+        if judged.may_prepare {
             self.statements.others_may_count();
         }
-        let (digest, loads) = (digest(text), class::loads(text));
-        if !self.settings.guard.permits(&digest, writes) {
+        if !judged.permits(&self.settings.guard) {
             self.leave_out(&held, None, stage);
             return Ok(());
         }
@@ -155,7 +163,7 @@ impl<T: Copy, N: Copy> Player<T, N> {
             strip(&mut held, at)?;
         }
         self.pass(held, None, stage);
-        self.loads = loads;
+        self.loads = judged.loads;
         Ok(())
     }
 
@@ -165,10 +173,10 @@ impl<T: Copy, N: Copy> Player<T, N> {
         stage: &mut S,
     ) -> Result<(), Failure> {
         let text = held.bytes.get(1..).unwrap_or_default();
-        let writes = !held.is_whole || class::writes(text);
-        let digest = digest(text);
-        let is_played = self.settings.guard.permits(&digest, writes);
-        let place = self.statements.prepare(digest, writes, is_played)?;
+        let judged = Judged::of_prepared(text, held.is_whole);
+        // It is counted when it is executed.
+        let is_played = judged.may_be_sent(&self.settings.guard);
+        let place = self.statements.prepare(judged, is_played)?;
         match is_played {
             true => self.pass(held, Some(place), stage),
             false => self.leave_out(&held, Some(place), stage),
@@ -218,8 +226,10 @@ impl<T: Copy, N: Copy> Player<T, N> {
             command,
             commands::STMT_EXECUTE | commands::STMT_BULK_EXECUTE
         );
-        let guard = &self.settings.guard;
-        let is_permitted = !executes || guard.permits(&statement.digest, statement.writes);
+        let is_permitted = !executes || statement.judged.permits(&self.settings.guard);
+        if executes && statement.judged.may_prepare {
+            self.statements.others_may_count();
+        }
         let Some(id) = at_target.filter(|_| is_permitted) else {
             if executes {
                 stage.leave_out();

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use millrace_engine::protocol::{Failure, FailureKind};
 
+use super::judge::Judged;
 use super::wire::unsupported;
 
 /// So many are kept at once: the most of all connections to a server, unless it is told otherwise
@@ -40,8 +41,7 @@ pub(super) struct Statement {
     live: Option<u32>,
     /// So many parameters it has, as either side says.
     pub(super) parameters: Option<u16>,
-    pub(super) digest: Box<str>,
-    pub(super) writes: bool,
+    pub(super) judged: Judged,
 }
 
 /// Those of a session, by the order in which they were prepared.
@@ -49,6 +49,8 @@ pub(super) struct Statement {
 pub(super) struct Statements {
     all: BTreeMap<u64, Statement>,
     by_live: BTreeMap<u32, u64>,
+    /// What the texts of all take.
+    texts: usize,
     /// The next one has this place in the order.
     next: u64,
     /// The place and the number of one, from which others are counted.
@@ -64,12 +66,7 @@ impl Statements {
     ///
     /// # Errors
     /// There are too many.
-    pub(super) fn prepare(
-        &mut self,
-        digest: String,
-        writes: bool,
-        is_played: bool,
-    ) -> Result<u64, Failure> {
+    pub(super) fn prepare(&mut self, judged: Judged, is_played: bool) -> Result<u64, Failure> {
         if self.all.len() >= MOST {
             let text = "a session has too many prepared statements";
             return Err(Failure::new(FailureKind::Limit, text));
@@ -84,11 +81,23 @@ impl Statements {
             },
             live: None,
             parameters: None,
-            digest: digest.into_boxed_str(),
-            writes,
+            judged,
         };
+        self.texts += statement.judged.memory();
         self.all.insert(place, statement);
         Ok(place)
+    }
+
+    fn remove(&mut self, place: u64) -> Option<Statement> {
+        let statement = self.all.remove(&place)?;
+        self.texts = self.texts.saturating_sub(statement.judged.memory());
+        Some(statement)
+    }
+
+    /// Memory that they take.
+    pub(super) fn memory(&self) -> usize {
+        let each = size_of::<(u64, Statement)>();
+        self.texts + self.all.len() * each + self.by_live.len() * size_of::<(u32, u64)>()
     }
 
     pub(super) fn get(&self, place: u64) -> Option<&Statement> {
@@ -169,7 +178,7 @@ impl Statements {
 
     /// The live server could not prepare one. It is not certain that it was counted.
     pub(super) fn live_failed(&mut self, place: u64) {
-        self.all.remove(&place);
+        self.remove(place);
         self.others_may_count();
     }
 
@@ -219,7 +228,7 @@ impl Statements {
 
     /// The client needs one no longer.
     pub(super) fn close(&mut self, place: u64) {
-        let live = self.all.remove(&place).and_then(|it| it.live);
+        let live = self.remove(place).and_then(|it| it.live);
         if let Some(live) = live {
             self.by_live.remove(&live);
         }
@@ -229,6 +238,7 @@ impl Statements {
     pub(super) fn clear(&mut self) {
         self.all.clear();
         self.by_live.clear();
+        self.texts = 0;
         self.others_may_count();
         self.highest = 0;
     }
@@ -242,7 +252,7 @@ mod tests {
     fn with(number: usize) -> Statements {
         let mut it = Statements::default();
         for _ in 0..number {
-            it.prepare(String::new(), false, true).unwrap();
+            it.prepare(Judged::default(), true).unwrap();
         }
         it
     }
@@ -291,8 +301,8 @@ mod tests {
         assert!(two.find(40).is_err());
         assert_eq!(two.find(LAST), Ok(1));
         // A number that is captured again is one to count from, but not back.
-        two.prepare(String::new(), false, true).unwrap();
-        two.prepare(String::new(), false, true).unwrap();
+        two.prepare(Judged::default(), true).unwrap();
+        two.prepare(Judged::default(), true).unwrap();
         two.live_prepared(2, 50, 0).unwrap();
         assert_eq!(two.find(51), Ok(3));
         assert!(two.find(49).is_err());
@@ -301,9 +311,11 @@ mod tests {
     #[test]
     fn there_are_no_more_than_a_server_has() {
         let mut it = with(MOST);
-        let failure = it.prepare(String::new(), false, true).unwrap_err();
+        let failure = it.prepare(Judged::default(), true).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Limit);
+        assert!(it.memory() > MOST * size_of::<Statement>());
         it.clear();
-        assert!(it.prepare(String::new(), false, true).is_ok());
+        assert_eq!(it.memory(), 0);
+        assert!(it.prepare(Judged::default(), true).is_ok());
     }
 }

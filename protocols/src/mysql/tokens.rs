@@ -16,20 +16,10 @@ pub(super) enum Token<'a> {
     Sign(u8),
 }
 
-/// How strings are written, which a statement does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Escapes {
-    /// A backslash makes the next character part of the string.
-    Backslash,
-    /// It does not (`NO_BACKSLASH_ESCAPES`).
-    None,
-}
-
 /// Reads tokens.
 #[derive(Debug)]
 pub(super) struct Tokens<'a> {
     rest: &'a [u8],
-    escapes: Escapes,
     /// Within a comment that servers execute.
     is_inside: bool,
     /// Whether space stood before the token that was read last.
@@ -37,10 +27,9 @@ pub(super) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) const fn new(text: &'a [u8], escapes: Escapes) -> Self {
+    pub(super) const fn new(text: &'a [u8]) -> Self {
         Self {
             rest: text,
-            escapes,
             is_inside: false,
             spaced: false,
         }
@@ -88,14 +77,15 @@ impl<'a> Tokens<'a> {
     }
 
     /// Passes over a string or a quoted name.
-    fn quoted(&mut self, quote: u8, escapes: Escapes) {
+    fn quoted(&mut self, quote: u8) {
         self.take(1);
+        let escapes = quote != b'`';
         loop {
-            let is_plain = |byte| byte != quote && (byte != b'\\' || escapes == Escapes::None);
+            let is_plain = |byte| byte != quote && (byte != b'\\' || !escapes);
             self.take_while(is_plain);
             match self.rest {
                 [] => return,
-                [b'\\', ..] if escapes == Escapes::Backslash && quote != b'\\' => self.take(2),
+                [b'\\', ..] if escapes => self.take(2),
                 [a, b, ..] if a == b => self.take(2),
                 _ => {
                     self.take(1);
@@ -111,7 +101,7 @@ impl<'a> Tokens<'a> {
         let is_prefix =
             word.starts_with(b"_") || matches!(word, [b'x' | b'X' | b'b' | b'B' | b'n' | b'N']);
         if is_prefix && let [quote @ (b'\'' | b'"'), ..] = *self.rest {
-            self.quoted(quote, self.escapes);
+            self.quoted(quote);
             return Token::Value;
         }
         Token::Word(word)
@@ -119,22 +109,11 @@ impl<'a> Tokens<'a> {
 
     /// A number, or a name that begins with a digit.
     fn number(&mut self) -> Token<'a> {
-        let text = self.rest;
-        let word = self.take_while(|byte| is_word(byte) || byte == b'.');
-        let is_exponent = |word: &[u8]| matches!(word.last(), Some(b'e' | b'E'));
-        if let [b'+' | b'-', b'0'..=b'9', ..] = self.rest
-            && is_exponent(word)
-            && is_number(word.split_last().map_or(word, |(_, front)| front))
-        {
-            self.take(1);
-            self.take_while(|byte| byte.is_ascii_digit());
+        if let Some(len) = number_len(self.rest) {
+            self.take(len);
             return Token::Value;
         }
-        if is_number(word) {
-            return Token::Value;
-        }
-        self.rest = text;
-        match text {
+        match self.rest {
             [b'.', ..] => {
                 self.take(1);
                 Token::Sign(b'.')
@@ -163,11 +142,11 @@ impl<'a> Iterator for Tokens<'a> {
         Some(match text {
             [] => return None,
             [quote @ (b'\'' | b'"'), ..] => {
-                self.quoted(*quote, self.escapes);
+                self.quoted(*quote);
                 Token::Value
             }
             [b'`', ..] => {
-                self.quoted(b'`', Escapes::None);
+                self.quoted(b'`');
                 let len = text.len() - self.rest.len();
                 Token::Word(text.get(..len).unwrap_or(text))
             }
@@ -192,22 +171,40 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 /// Bytes of names, variables and of all that is not ASCII.
-const fn is_word(byte: u8) -> bool {
+pub(super) const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'@' | 0x80..)
 }
 
-fn is_number(word: &[u8]) -> bool {
-    let all = |word: &[u8], is: fn(&u8) -> bool| !word.is_empty() && word.iter().all(is);
-    match word {
-        [b'0', b'x', hex @ ..] => all(hex, u8::is_ascii_hexdigit),
-        [b'0', b'b', bits @ ..] => all(bits, |byte| matches!(byte, b'0' | b'1')),
+/// The length of a number that ends where it seems to: no letter and no point follows it.
+pub(super) fn number_len(text: &[u8]) -> Option<usize> {
+    let run = |at: usize, is: fn(&u8) -> bool| {
+        let rest = text.get(at..).unwrap_or_default();
+        rest.iter().position(|byte| !is(byte)).unwrap_or(rest.len())
+    };
+    let is_at = |at: usize, is: fn(&u8) -> bool| text.get(at).is_some_and(is);
+    let len = match text {
+        [b'0', b'x', ..] => 2 + some(run(2, u8::is_ascii_hexdigit))?,
+        [b'0', b'b', ..] => 2 + some(run(2, |byte| matches!(byte, b'0' | b'1')))?,
         _ => {
-            let exponent = word.iter().position(|byte| matches!(byte, b'e' | b'E'));
-            let (front, back) = word
-                .split_at_checked(exponent.unwrap_or(word.len()))
-                .unwrap_or((word, &[]));
-            all(front, |byte| byte.is_ascii_digit() || *byte == b'.')
-                && (back.is_empty() || all(back.get(1..).unwrap_or_default(), u8::is_ascii_digit))
+            let mut len = run(0, u8::is_ascii_digit);
+            if is_at(len, |byte| *byte == b'.') {
+                let digits = run(len + 1, u8::is_ascii_digit);
+                some(len + digits)?;
+                len += 1 + digits;
+            }
+            some(len)?;
+            if is_at(len, |byte| matches!(byte, b'e' | b'E')) {
+                let sign = usize::from(is_at(len + 1, |byte| matches!(byte, b'+' | b'-')));
+                len += 1 + sign + some(run(len + 1 + sign, u8::is_ascii_digit))?;
+            }
+            len
         }
-    }
+    };
+    let goes_on = is_at(len, |byte| is_word(*byte) || *byte == b'.');
+    (!goes_on).then_some(len)
+}
+
+/// A length that is one.
+fn some(len: usize) -> Option<usize> {
+    Some(len).filter(|len| *len > 0)
 }

@@ -223,3 +223,111 @@ fn attributes_of_queries_are_taken_out_for_a_target_that_does_not_know_them() {
     assert!(of(None, ALL | attributes, with_them).ends_with(&bare));
     assert!(of(None, ALL | attributes, b"SELECT 1").ends_with(&bare));
 }
+
+#[test]
+fn numbers_are_not_inferred_behind_what_may_have_prepared_others() {
+    let execute = |id| numbered(commands::STMT_EXECUTE, id, EXECUTE);
+    let long = format!("SELECT '{}", "x".repeat(70 << 10));
+    let behind = |second: &str, executed: Vec<u8>| {
+        let steps = [
+            Turn(prepare("SELECT 1")),
+            Live(prepared(1)),
+            Turn(prepare(second)),
+            Live(prepared(2)),
+            Target(prepared(1)),
+            Target(prepared(2)),
+            Turn(executed),
+            Live(said(&[OK])),
+            Target(said(&[OK])),
+            Turn(prepare("SELECT 2")),
+            Missing,
+            Turn(prepare("SELECT 3")),
+            Missing,
+            Target(prepared(3)),
+            Target(prepared(4)),
+            Turn(execute(4)),
+        ];
+        let steps = with(login(ALL), steps);
+        let settings = settings(Rules::default());
+        play(&settings, Beginning::Connection, &steps, 999).1
+    };
+    assert_eq!(behind("SELECT 0", execute(2)), Ok(()));
+    assert_eq!(behind("CALL p()", execute(1)), Ok(()));
+    let kind = |it: Result<(), Failure>| it.map_err(|it| it.kind);
+    let unsupported = Err(FailureKind::Unsupported);
+    // The procedure may have counted one.
+    assert_eq!(kind(behind("CALL p()", execute(2))), unsupported);
+    assert_eq!(kind(behind("SELECT /*!1 a*/", execute(2))), unsupported);
+    assert_eq!(kind(behind(&long, execute(2))), unsupported);
+    for text in ["CALL p()", "SELECT '\\''", &long] {
+        assert_eq!(kind(behind("SELECT 0", query(text))), unsupported);
+    }
+}
+
+#[test]
+fn commands_that_are_not_known_to_read_are_writes() {
+    let rules = Rules {
+        read_only: true,
+        ..Rules::default()
+    };
+    let ledger = Arc::new(Ledger::default());
+    let settings = Settings {
+        guard: WriteGuard::new(Arc::new(rules), ledger.clone()),
+        ..settings(Rules::default())
+    };
+    let asked = |number| [Turn(command(number, b"")), Live(said(&[OK]))];
+    let strange = [0x00, 0x0B, 0x0D, 0x0F, 0x10, 0x14, 0x1D, 0x22, 0x80, 0xFF];
+    let steps = with(login(ALL), strange.into_iter().flat_map(asked));
+    let (played, result) = play(&settings, Beginning::Connection, &steps, 999);
+    assert_eq!(result, Ok(()));
+    assert_eq!(played.bytes, target_login());
+    let counts = ledger.counts();
+    assert_eq!(counts.len(), strange.len());
+    assert_eq!(counts["COM_13"].left_out, 1);
+    // Those pass.
+    let known = [0x02, 0x04, 0x09, 0x0A, 0x0E, 0x1B, 0x1F];
+    let asked = |number| [Turn(command(number, b"")), Target(said(&[OK]))];
+    let steps = with(login(ALL), known.into_iter().flat_map(asked));
+    let (played, _) = play(&settings, Beginning::Connection, &steps, 999);
+    let expected: Vec<_> = known.iter().flat_map(|it| command(*it, b"")).collect();
+    assert_eq!(played.bytes, [target_login(), expected].concat());
+}
+
+#[test]
+fn statements_are_counted_when_they_are_executed() {
+    let execute = |id| numbered(commands::STMT_EXECUTE, id, EXECUTE);
+    for (read_only, left_out) in [(true, 4), (false, 0)] {
+        let rules = Rules {
+            read_only,
+            ..Rules::default()
+        };
+        let ledger = Arc::new(Ledger::default());
+        let settings = Settings {
+            guard: WriteGuard::new(Arc::new(rules), ledger.clone()),
+            ..settings(Rules::default())
+        };
+        let steps = [
+            Turn(prepare("DELETE FROM a")),
+            Live(prepared(1)),
+            Turn(prepare("DELETE FROM b")),
+            Live(prepared(2)),
+            Target(prepared(1)),
+            Target(prepared(2)),
+            Turn(execute(2)),
+            Turn(execute(2)),
+        ];
+        let steps = with(
+            login(ALL),
+            steps
+                .into_iter()
+                .filter(|it| !read_only || !matches!(it, Target(_))),
+        );
+        let (played, result) = play(&settings, Beginning::Connection, &steps, 999);
+        assert_eq!((played.left_out, result), (left_out, Ok(())));
+        let counts = ledger.counts();
+        assert_eq!(counts.len(), 1);
+        let counts = counts["DELETE FROM b"];
+        assert_eq!(counts.sent + counts.left_out, 2);
+        assert_eq!(counts.left_out == 2, read_only);
+    }
+}
