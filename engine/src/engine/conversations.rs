@@ -7,7 +7,7 @@ use millrace_wire::{Flags, TcpHeader};
 use super::{Engine, Event};
 use crate::key::{ReplicaKey, SessionKey};
 use crate::live_view::Said;
-use crate::protocol::{Beginning, Heard, Protocol, Talk};
+use crate::protocol::{Beginning, Failure, FailureKind, Heard, Protocol, Talk};
 use crate::replica::{Needs, Replica};
 use crate::stats::AbortReason;
 use crate::time::Time;
@@ -126,6 +126,9 @@ impl Engine {
         if self.hears_live {
             self.overheard.forget_before(session, heard_live);
         }
+        if self.holds_client(session) {
+            self.arm_session(session);
+        }
     }
 
     /// Takes a segment of the target of a replica that plays a script of its own. Not inlined: where no module is, nothing is
@@ -200,7 +203,7 @@ impl Engine {
     }
 
     /// When a session is given up of whose scripts one has no end though its client's stream has: its module waits for
-    /// something that does not come.
+    /// something that does not come. Or when its target has kept a module waiting for too long.
     pub(super) fn script_overdue_at(&self, key: SessionKey) -> Time {
         if !self.replicas.has_talks() {
             return Time::NEVER;
@@ -208,16 +211,48 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return Time::NEVER;
         };
-        let mut replicas = self.replicas.siblings(session.first_replica());
-        let waits = session.stream().end().is_some()
-            && replicas.any(|(key, replica)| {
-                let talk = self.replicas.talk(key);
-                !replica.is_lingering() && talk.is_some_and(Talk::is_unended)
-            });
-        match waits {
-            true => session.last_seen + self.config.idle_timeout,
-            false => Time::NEVER,
+        let replicas = self.replicas.siblings(session.first_replica());
+        let played = replicas.filter(|(_, replica)| !replica.is_lingering());
+        let due = played.filter_map(|(key, _)| {
+            let talk = self.replicas.talk(key)?;
+            let ended = session.stream().end().is_some() && talk.is_unended();
+            let ended = ended.then_some(session.last_seen + self.config.idle_timeout);
+            Some(ended.unwrap_or(Time::NEVER).min(self.silent_at(talk)))
+        });
+        due.min().unwrap_or(Time::NEVER)
+    }
+
+    /// Whether some conversation about a session holds its client back.
+    fn holds_client(&self, key: SessionKey) -> bool {
+        let mut replicas = self.replicas.siblings(self.sessions.first_replica(key));
+        let holds = |talk: Option<&Talk>| talk.is_some_and(Talk::holds_client);
+        replicas.any(|(key, _)| holds(self.replicas.talk(key)))
+    }
+
+    /// When the target of a conversation that holds the client back has said nothing for too long. Of a recording, whoever
+    /// feeds it decides.
+    fn silent_at(&self, talk: &Talk) -> Time {
+        let since = talk.held_since().filter(|_| !self.clock.is_recorded());
+        since.map_or(Time::NEVER, |since| since + self.config.answer_timeout)
+    }
+
+    /// Ends the replicas of a session whose targets have kept their modules waiting for too long. Says whether there were any.
+    pub(super) fn end_silent(&mut self, now: Time, session: SessionKey) -> bool {
+        let replicas = self.replicas.siblings(self.sessions.first_replica(session));
+        let silent = replicas.map(|(key, _)| key).filter(|key| {
+            let talk = self.replicas.talk(*key);
+            talk.is_some_and(|talk| self.silent_at(talk) <= now)
+        });
+        let silent: Vec<ReplicaKey> = silent.collect();
+        for key in &silent {
+            let text = "the target does not say what its module waits for";
+            let heard = Heard {
+                failure: Some(Failure::new(FailureKind::Silent, text)),
+                ..Heard::default()
+            };
+            self.take_words(now, *key, heard);
         }
+        !silent.is_empty()
     }
 
     /// Bytes of this session's scripts that targets have not taken yet.

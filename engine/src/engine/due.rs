@@ -66,6 +66,10 @@ impl Engine {
             self.arm_session(key);
             return;
         }
+        if self.replicas.has_talks() && self.end_silent(now, key) {
+            self.arm_session(key);
+            return;
+        }
         if self.script_overdue_at(key) <= clock {
             self.abort_session(now, key, AbortReason::Protocol);
             return;

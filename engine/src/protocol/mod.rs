@@ -139,7 +139,7 @@ pub trait Conversation: Send {
     }
 
     /// Whether what the client sends is to wait, for something that the target has yet to say. Nothing is lost meanwhile: it
-    /// stays where the engine keeps it, within the limits of memory. Asked after each call of this trait; where answers are
+    /// stays where the engine keeps it, within the limits of memory, and for as long as a target may take to answer. Asked after each call of this trait; where answers are
     /// not listened to, nothing would ever change it.
     fn holds_client(&self) -> bool {
         false
@@ -157,6 +157,11 @@ pub trait Conversation: Send {
     /// The replica cannot go on.
     fn on_target_end(&mut self, _script: &mut Script<'_>) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// Bytes of the client that it has heard and may still play. Asked when its replica is over: the target lacks them.
+    fn unplayed(&self) -> u64 {
+        0
     }
 
     /// Memory that it holds besides itself, in bytes. Asked after each call; it counts towards the copier's limit.

@@ -37,6 +37,8 @@ pub(crate) struct Talk {
     listens: bool,
     /// It wants to hear nothing of the client for now.
     holds_client: bool,
+    /// Since when.
+    held_since: Option<Time>,
     /// Memory of the conversation itself, in bytes.
     own_memory: usize,
     /// Its replica is over, and what it has not heard is counted.
@@ -70,6 +72,7 @@ impl Talk {
         Self {
             listens: conversation.wants_answers(),
             holds_client: conversation.holds_client(),
+            held_since: None,
             own_memory: conversation.memory(),
             given_up: false,
             conversation,
@@ -264,12 +267,21 @@ impl Talk {
         self.holds_client
     }
 
-    /// Its replica is over. Gives how much of the `sent` bytes of the client it never heard, once.
+    /// Its replica is over. Gives how much of the `sent` bytes of the client it never heard, or has not played, once.
     pub(crate) fn give_up(&mut self, sent: u64) -> u64 {
-        match std::mem::replace(&mut self.given_up, true) {
-            true => 0,
-            false => sent.saturating_sub(self.needs.stream),
+        if std::mem::replace(&mut self.given_up, true) {
+            return 0;
         }
+        let conversation = &self.conversation;
+        let unplayed = catch_unwind(AssertUnwindSafe(|| conversation.unplayed()));
+        let is_ended = self.played.stream.end().is_some();
+        let unplayed = unplayed.ok().filter(|_| !is_ended).unwrap_or(0);
+        sent.saturating_sub(self.needs.stream) + unplayed
+    }
+
+    /// Since when it has held the client back.
+    pub(crate) const fn held_since(&self) -> Option<Time> {
+        self.held_since
     }
 
     /// Number of the first piece of the live server that it has not heard.
@@ -381,6 +393,10 @@ impl Talk {
             self.listens &= wants;
             // Nothing else would ever change its mind.
             self.holds_client = holds && self.listens && !self.told_end;
+            self.held_since = match self.holds_client {
+                true => self.held_since.or(Some(now)),
+                false => None,
+            };
             said
         });
         let failure = match said {

@@ -122,6 +122,8 @@ pub enum FailureKind {
     Unsupported,
     /// A side does not speak the protocol.
     Malformed,
+    /// The target does not say what the module waits for.
+    Silent,
     /// A message, or what waits for one, is larger than its module holds.
     Limit,
     /// No memory is left.
@@ -132,13 +134,14 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Login,
         Self::Account,
         Self::Encrypted,
         Self::Compressed,
         Self::Unsupported,
         Self::Malformed,
+        Self::Silent,
         Self::Limit,
         Self::Memory,
         Self::Fault,
@@ -153,6 +156,7 @@ impl FailureKind {
             Self::Compressed => "compressed",
             Self::Unsupported => "unsupported",
             Self::Malformed => "malformed",
+            Self::Silent => "silent",
             Self::Limit => "limit",
             Self::Memory => "memory",
             Self::Fault => "fault",

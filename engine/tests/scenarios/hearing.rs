@@ -306,6 +306,78 @@ fn what_a_client_that_is_held_back_says_is_missing_where_its_target_never_takes_
 }
 
 #[test]
+fn a_target_that_never_says_what_is_waited_for_is_given_up_while_its_client_goes_on() {
+    let module = Module {
+        greeting: 71,
+        ..Module::default()
+    };
+    let mut world = world(&module);
+    let mut talk = vec![Server(70)];
+    for _ in 0..30 {
+        talk.extend([says(100), Server(3000), Pause(secs(10))]);
+    }
+    world.behaviour = Behaviour {
+        greeting: 70,
+        ..Behaviour::default()
+    };
+    world.capture(captured_whole(&talk));
+    let patience = world.engine.config().answer_timeout;
+    world.run(patience - secs(1));
+    assert_eq!(world.engine.gauges().replicas, 1);
+    world.run(secs(10));
+    let stats = stats(&world);
+    assert_eq!(stats.replicas_aborted.of(AbortReason::Protocol), 1);
+    assert_eq!(stats.conversations_failed.of(FailureKind::Silent), 1);
+    assert_eq!(stats.bytes_wanted, stats.bytes_captured);
+    let held = world.engine.gauges().memory;
+    world.run(secs(170));
+    let now = world.engine.gauges().memory;
+    assert!(now <= held, "{now} {held}: nobody hears the live server");
+}
+
+#[test]
+fn what_client_and_live_server_say_is_told_in_order_however_late_the_client_is_captured() {
+    for late in [ms(0), ms(2), ms(20)] {
+        let module = Module::default();
+        let mut world = world(&module);
+        let talk = [
+            Server(70),
+            says(10),
+            Server(1000),
+            Pause(ms(50)),
+            says(20),
+            Server(60),
+            Pause(ms(50)),
+            says(30),
+            Server(50),
+            Pause(ms(50)),
+            ClientFin,
+            ServerFin,
+        ];
+        world.behaviour = answers_like(&talk);
+        let mut packets = captured_whole(&talk);
+        for (time, packet) in &mut packets {
+            if packet.tuple.source.port == PORT && packet.payload_len > 0 {
+                *time = *time + late;
+            }
+        }
+        world.capture(packets);
+        world.run(secs(60));
+        let expected = [
+            answer(0, 70),
+            Told::Client(10),
+            answer(70, 1070),
+            Told::Client(20),
+            answer(1070, 1130),
+            Told::Client(30),
+            answer(1130, 1180),
+        ];
+        assert!(told(&module.log) == expected, "{late:?}");
+        world.assert_all_delivered();
+    }
+}
+
+#[test]
 fn a_recording_waits_for_a_conversation_that_waits_for_its_target() {
     for (greeting, busy) in [(71, 1), (70, 0)] {
         let module = Module {

@@ -26,6 +26,7 @@ fn is_doubtful(text: &[u8]) -> bool {
 fn what_surely_reads_is_no_write() {
     for text in [
         "SELECT 1",
+        "SELECT 'José'",
         "select a into @x from t; ;",
         "(SELECT 1) UNION (SELECT 2)",
         "SHOW TABLES; use shop; DESC t; explain delete from t",
@@ -110,7 +111,6 @@ fn what_is_not_plain_is_doubtful_and_a_write() {
         b"SELECT \"it's\"",
         b"SELECT \"a`\"",
         b"SELECT `a\\b`",
-        b"SELECT 'a\xE9'",
         b"--\x7f'\nDELETE FROM t -- '",
         b"--\x01'\nDELETE FROM t -- '",
         b"SELECT * FROM t INTO\xA0OUTFILE '/tmp/x'",

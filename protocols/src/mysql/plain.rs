@@ -60,8 +60,9 @@ fn quoted_len(text: &[u8]) -> Option<usize> {
             [] | [0, ..] => return None,
             [a, b, ..] if a == quote && a == b => 2,
             [a, ..] if a == quote => break,
-            // A character set may take both for one character, and `sql_mode` says what a backslash is.
-            [b'\\' | 0x80.., b'\'' | b'"' | b'`', ..] | [(0x80..), b'\\', ..] => return None,
+            // `sql_mode` says what a backslash is. gbk, big5 and sjis take a byte with a backslash or a backtick behind it for one
+            // character; no character set of clients has other quotes there.
+            [b'\\', b'\'' | b'"' | b'`', ..] | [(0x80..), b'\\' | b'`', ..] => return None,
             [b'\\' | b'\'' | b'`', ..] if *quote == b'"' => return None,
             [b'\\', ..] if *quote == b'`' => return None,
             _ => 1,
