@@ -81,7 +81,7 @@ fn what_may_write_is_a_write() {
 /// Most of these deleted rows of a server, or may.
 #[test]
 fn what_is_not_plain_is_doubtful_and_a_write() {
-    let texts: [&[u8]; 49] = [
+    let texts: [&[u8]; 48] = [
         b"SELECT $$ ' $$ ; DELETE FROM t -- '",
         b"SELECT $a$ ' $a$ ; DELETE FROM t -- '",
         b"SELECT @@$$ ' $$ ; DELETE FROM t -- '",

@@ -157,6 +157,10 @@ impl Conversation for Session {
         self.0.memory()
     }
 
+    fn unplayed(&self) -> u64 {
+        self.0.unplayed()
+    }
+
     fn wants_answers(&self) -> bool {
         true
     }

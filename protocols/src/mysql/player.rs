@@ -229,6 +229,15 @@ impl<T: Copy, N: Copy> Player<T, N> {
         self.held() + self.items.len() * size_of::<Item<T>>() + self.statements.memory()
     }
 
+    /// Bytes of the client that were heard and may still be played.
+    pub(super) fn unplayed(&self) -> u64 {
+        let message = match &self.message {
+            Message::Held(held) => held.bytes.len(),
+            Message::None | Message::Passes | Message::File | Message::Dropped => 0,
+        };
+        (self.waiting.client + message) as u64
+    }
+
     /// Plays what waits, as far as it may.
     pub(super) fn go_on<S: Stage<Turn = T, Number = N>>(
         &mut self,
