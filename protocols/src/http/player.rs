@@ -236,7 +236,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         turn: Option<T>,
         stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<(), Failure> {
-        self.hear_turn(turn);
+        self.hear_turn(turn, stage);
         let mut left = bytes;
         while !left.is_empty() {
             if self.is_blocked() {
@@ -253,14 +253,15 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         Ok(())
     }
 
-    fn hear_turn(&mut self, turn: Option<T>) {
+    fn hear_turn(&mut self, turn: Option<T>, stage: &dyn Stage<Turn = T, Number = N>) {
         let Some(turn) = turn else {
             return;
         };
         match &self.at {
             At::Head if self.reader.is_empty() => {
-                // What was held back waited for answers that have long been heard.
-                if self.lag == Lag::None {
+                // Only where nothing was under way the live server's next byte begins an answer. What was held back waited
+                // for answers that have long been heard.
+                if self.lag == Lag::None && stage.is_settled(turn) {
                     self.asks.find_live();
                 }
                 self.turn = Some(turn);
@@ -515,7 +516,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         turn: Option<T>,
         stage: &mut dyn Stage<Turn = T, Number = N>,
     ) {
-        self.hear_turn(turn);
+        self.hear_turn(turn, stage);
         let is_partial = !self.reader.is_empty() || matches!(self.at, At::Gathering(..));
         let may_tunnel = self.may_tunnel && self.terms.are_open();
         if is_partial && may_tunnel && matches!(self.at, At::Head) {

@@ -122,7 +122,7 @@ proptest! {
         for (who, bytes) in says {
             match who {
                 0 | 1 => session.bytes(&bytes, None, 50),
-                2 => session.bytes(&bytes, Some(()), 50),
+                2 => session.bytes(&bytes, Some(true), 50),
                 3 => session.player.on_live(&bytes),
                 4 | 5 => {
                     if session.result.is_ok() && session.player.listens() {
