@@ -37,6 +37,36 @@ enum At {
     Silence,
 }
 
+/// What may follow a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Requests,
+    /// Another protocol, which was asked of the target too.
+    Tunnel,
+    /// The same, by CONNECT.
+    Connect,
+    /// Another protocol, of a request that was left out.
+    Unheard,
+    /// HTTP/2, which was not offered to the target.
+    Http2,
+}
+
+impl Next {
+    fn after(head: &Head, is_played: bool) -> Self {
+        match (head.asks_for_tunnel(), is_played) {
+            (true, true) if head.is_connect() => Self::Connect,
+            (true, true) => Self::Tunnel,
+            (true, false) => Self::Unheard,
+            (false, _) if head.offers_h2c() => Self::Http2,
+            (false, _) => Self::Requests,
+        }
+    }
+
+    const fn may_tunnel(self) -> bool {
+        matches!(self, Self::Tunnel | Self::Connect)
+    }
+}
+
 /// What has come while something was waited for.
 #[derive(Debug)]
 enum Input<T> {
@@ -76,9 +106,8 @@ pub(super) struct Player<T, N> {
     waiting: usize,
     /// The connection's first octets may be HTTP/2.
     is_first: bool,
-    /// The last request asked for another protocol; by CONNECT.
-    may_tunnel: bool,
-    is_connect: bool,
+    /// What may follow the last request.
+    next: Next,
     /// The request within whose body this is expects an interim answer, which has not come.
     expects: bool,
     has_left_out: bool,
@@ -101,8 +130,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
             is_new: true,
             waiting: 0,
             is_first: is_whole,
-            may_tunnel: false,
-            is_connect: false,
+            next: Next::Requests,
             expects: false,
             has_left_out: false,
         }
@@ -327,9 +355,18 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         bytes: &[u8],
         stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<usize, Failure> {
-        if self.reader.is_empty() && self.is_tunnel(bytes) {
-            self.at = At::Tunnel;
-            return Ok(0);
+        if self.reader.is_empty() && self.next != Next::Requests {
+            if self.asks.speaks_on() {
+                self.next = Next::Requests;
+            } else if self.next.may_tunnel() {
+                if self.is_tunnel(bytes) {
+                    self.at = At::Tunnel;
+                    return Ok(0);
+                }
+            } else if self.asks.has_tunnel() {
+                self.lose_client(stage)?;
+                return Ok(bytes.len());
+            }
         }
         let before = self.reader.so_far().len();
         match self.reader.read(bytes) {
@@ -343,14 +380,17 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
                 let mut so_far = self.reader.take();
                 so_far.truncate(before);
                 so_far.extend_from_slice(bytes);
-                let is_preface = so_far.starts_with(PREFACE) && (self.is_first || self.may_tunnel);
+                let may_tunnel = self.next.may_tunnel();
+                let is_preface = so_far.starts_with(PREFACE) && (self.is_first || may_tunnel);
                 if is_preface && !self.terms.permits_preface() {
                     self.leave_out(stage);
                     self.at = At::Silence;
-                } else if is_preface || self.may_tunnel && self.terms.are_open() {
+                } else if is_preface || may_tunnel && self.terms.are_open() {
                     self.write_turn(stage);
                     stage.play(&so_far);
                     self.at = At::Tunnel;
+                } else if matches!(self.next, Next::Unheard | Next::Http2) {
+                    self.lose_client(stage)?;
                 } else {
                     return Err(bad.into());
                 }
@@ -359,20 +399,27 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         }
     }
 
+    /// The client goes on in a protocol that the target does not speak with it.
+    fn lose_client(&mut self, stage: &mut dyn Stage<Turn = T, Number = N>) -> Result<(), Failure> {
+        if self.next == Next::Http2 {
+            if self.terms.are_open() {
+                let text = "the live server went on in HTTP/2, and the target was not asked to";
+                return Err(Failure::new(FailureKind::Unsupported, text));
+            }
+            self.leave_out(stage);
+        }
+        self.at = At::Silence;
+        Ok(())
+    }
+
     /// Whether what begins here is another protocol, as was asked for. Where the live server is not heard, the first octet
     /// tells: no frame of WebSocket or TLS begins like a request. What does is one, or else nobody could be kept from sending
     /// requests past the rules.
-    fn is_tunnel(&mut self, bytes: &[u8]) -> bool {
-        if !self.may_tunnel {
-            return false;
-        }
-        if self.asks.speaks_on() {
-            (self.may_tunnel, self.is_connect) = (false, false);
-            return false;
-        }
+    fn is_tunnel(&self, bytes: &[u8]) -> bool {
         let first = bytes.first().copied().unwrap_or(b'\r');
         let is_request = is_token(first) || matches!(first, b'\r' | b'\n');
-        self.asks.has_tunnel() || !is_request || self.is_connect && self.terms.are_open()
+        let is_connect = self.next == Next::Connect;
+        self.asks.has_tunnel() || !is_request || is_connect && self.terms.are_open()
     }
 
     /// A head is whole.
@@ -383,15 +430,15 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     ) -> Result<(), Failure> {
         let framing = head.framing()?;
         let path = path::path_of(&head);
-        let asks_for_tunnel = head.asks_for_tunnel();
-        (self.is_first, self.may_tunnel) = (false, asks_for_tunnel);
-        self.is_connect = head.is_connect();
+        let is_permitted = self.terms.permits(&head, &path);
+        (self.is_first, self.next) = (false, Next::after(&head, is_permitted));
         self.expects = head.expects_continue();
         self.asks.ask(&head, &path);
-        if !self.terms.permits(&head, &path) {
+        if !is_permitted {
             self.leave_out(stage);
             self.asks.decide(false);
-            self.at = match asks_for_tunnel {
+            // What follows a tunnel's beginning is another server's.
+            self.at = match head.is_connect() {
                 true => At::Silence,
                 false => after(Body::new(framing), false),
             };
@@ -518,7 +565,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     ) {
         self.hear_turn(turn, stage);
         let is_partial = !self.reader.is_empty() || matches!(self.at, At::Gathering(..));
-        let may_tunnel = self.may_tunnel && self.terms.are_open();
+        let may_tunnel = self.next.may_tunnel() && self.terms.are_open();
         if is_partial && may_tunnel && matches!(self.at, At::Head) {
             self.write_turn(stage);
             stage.play(&self.reader.take());
