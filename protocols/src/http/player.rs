@@ -21,7 +21,6 @@ const MOST_WAITING: usize = 256 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Where in the client's stream the player is.
-#[derive(Debug)]
 enum At {
     /// At a head, or within one.
     Head,
@@ -29,8 +28,8 @@ enum At {
     Body { body: Body, is_played: bool },
     /// Within a body that is gathered.
     Gathering(Box<Request>, Box<Gathered>),
-    /// Behind a request that waits for a value.
-    Waiting(Box<Request>),
+    /// Behind a request that waits for this rule's value, at least.
+    Waiting(Box<Request>, usize, Vec<u8>),
     /// Within another protocol.
     Tunnel,
     /// Where nothing is sent any more.
@@ -68,7 +67,6 @@ impl Next {
 }
 
 /// What has come while something was waited for.
-#[derive(Debug)]
 enum Input<T> {
     Client(Option<T>, Vec<u8>),
     End(ClientEnd, Option<T>),
@@ -86,7 +84,6 @@ enum Lag {
 }
 
 /// One replica. `T` is a turn, `N` names one that was written.
-#[derive(Debug)]
 pub(super) struct Player<T, N> {
     terms: Arc<Terms>,
     at: At,
@@ -148,7 +145,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     }
 
     fn is_blocked(&self) -> bool {
-        matches!(self.at, At::Waiting(_)) || self.asks.is_full()
+        matches!(self.at, At::Waiting(..)) || self.asks.is_full()
     }
 
     /// The client has said this.
@@ -241,7 +238,9 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
             stage.answered(turn);
         }
         match std::mem::replace(&mut self.at, At::Head) {
-            At::Waiting(request) => self.send(*request, stage),
+            At::Waiting(request, rule, value) if !self.asks.awaits(rule, &value) => {
+                self.send(*request, stage);
+            }
             at => self.at = at,
         }
         while !self.is_blocked()
@@ -307,7 +306,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
             At::Body {
                 is_played: true, ..
             }
-            | At::Waiting(_)
+            | At::Waiting(..)
             | At::Tunnel => self.turn = Some(turn),
         }
     }
@@ -346,7 +345,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
                 stage.play(bytes);
                 Ok(bytes.len())
             }
-            At::Waiting(_) | At::Silence => Ok(bytes.len()),
+            At::Waiting(..) | At::Silence => Ok(bytes.len()),
         }
     }
 
@@ -486,7 +485,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         let mut swap = Swap {
             rules: &self.terms.rules,
             find: &find,
-            waits: false,
+            waits: None,
         };
         let mut swapped = match asks.knows_values() {
             true => swap.head(&request.head),
@@ -498,8 +497,8 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
                 .map(|data| gathered.with(data)),
             Rest::Begun { .. } => None,
         };
-        if swap.waits {
-            self.at = At::Waiting(request.into());
+        if let Some((rule, value)) = swap.waits {
+            self.at = At::Waiting(request.into(), rule, value);
             return;
         }
         let (body, length) = body.map_or((None, None), |(body, len)| (Some(body), len));
