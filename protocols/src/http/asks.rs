@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::book::{Book, Scope};
+use super::awaited::Awaited;
+use super::book::Book;
 use super::head::{Bad, Head};
 use super::responses::{Asked, Event, ResponseHead, Responses};
 use super::scan::{self, Scan};
 use super::settings::TokenRule;
 use super::swap::{Known, decode};
-use super::text::Key;
+use super::users::Users;
 use crate::stage::Pace;
 
 /// So many requests may wait for the target; further ones wait with the client's bytes.
@@ -31,7 +32,7 @@ pub(super) enum Server {
 }
 
 /// What one server has answered to a request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Answer {
     is_over: bool,
     /// Values that have no counterpart yet, by their rules.
@@ -48,7 +49,6 @@ enum Fate {
 }
 
 /// A request and its answers.
-#[derive(Debug)]
 struct Exchange {
     asked: Asked,
     fate: Fate,
@@ -85,48 +85,7 @@ impl Exchange {
     }
 }
 
-/// Whose a request is, for each rule that tells users apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Users(Vec<(usize, Vec<u8>)>);
-
-impl Users {
-    pub(super) fn of(head: &Head, rules: &[TokenRule]) -> Self {
-        let rules = rules.iter().enumerate();
-        let users = rules.filter_map(|(number, rule)| {
-            let user = match rule.key.as_ref()? {
-                Key::Header(name) => head.values(name.as_str()).next()?.to_vec(),
-                Key::Cookie(name) => cookie(head, name.as_str().as_bytes())?,
-            };
-            Some((number, user))
-        });
-        Self(users.collect())
-    }
-
-    fn scope(&self, rules: &[TokenRule], number: usize) -> Scope<'_> {
-        let rule = rules.get(number).filter(|rule| rule.is_shared());
-        match rule.map(|rule| &rule.key) {
-            None => Scope::Session,
-            Some(None) => Scope::User(b""),
-            Some(Some(_)) => {
-                let user = self.0.iter().find(|(it, _)| *it == number);
-                user.map_or(Scope::Session, |(_, user)| Scope::User(user))
-            }
-        }
-    }
-}
-
-fn cookie(head: &Head, name: &[u8]) -> Option<Vec<u8>> {
-    let mut pairs = head
-        .values("Cookie")
-        .flat_map(|value| value.split(|byte| *byte == b';'));
-    pairs.find_map(|pair| {
-        let value = pair.trim_ascii_start().strip_prefix(name)?;
-        value.strip_prefix(b"=").map(<[u8]>::to_vec)
-    })
-}
-
 /// How well one side is heard.
-#[derive(Debug)]
 enum Ear {
     /// Not at all, for good.
     Deaf,
@@ -143,13 +102,13 @@ pub(super) struct Told {
 }
 
 /// All of a session.
-#[derive(Debug)]
 pub(super) struct Asks {
     rules: Arc<[TokenRule]>,
     queue: VecDeque<Exchange>,
     live: Ear,
     target: Ear,
     book: Book,
+    awaited: Awaited,
     /// What the live server has said to requests that have not come yet.
     early: Vec<u8>,
     /// Requests that were played, and those of them that were answered.
@@ -172,6 +131,7 @@ impl Asks {
             rules,
             queue: VecDeque::new(),
             book,
+            awaited: Awaited::default(),
             early: Vec::new(),
             played: 0,
             answered: 0,
@@ -279,6 +239,9 @@ impl Asks {
                 true => Fate::Played,
                 false => Fate::LeftOut,
             };
+            if exchange.waits_for(Server::Target) {
+                self.awaited.add(&exchange.live.values);
+            }
         }
         self.clear();
     }
@@ -289,16 +252,14 @@ impl Asks {
             && (self.queue.iter().any(|it| !it.live.values.is_empty()) || !self.book.is_empty())
     }
 
+    /// Whether the target may yet give another one for it.
+    pub(super) fn awaits(&self, rule: usize, value: &[u8]) -> bool {
+        self.awaited.has(rule, value)
+    }
+
     /// What is known of a value in a request of these users.
     pub(super) fn find(&self, users: &Users, rule: usize, value: &[u8]) -> Known {
-        let is_it = |it: &(usize, Vec<u8>)| {
-            it.0 == rule && (it.1 == value || decode(&it.1, false) == value)
-        };
-        let waits = self
-            .queue
-            .iter()
-            .any(|it| it.waits_for(Server::Target) && it.live.values.iter().any(is_it));
-        if waits {
+        if self.awaits(rule, value) {
             return Known::NotYet;
         }
         let scope = users.scope(&self.rules, rule);
@@ -380,6 +341,7 @@ impl Asks {
     pub(super) fn stop_listening(&mut self) {
         (self.target, self.live) = (Ear::Deaf, Ear::Deaf);
         self.early = Vec::new();
+        self.awaited.clear();
         for mut exchange in self.queue.drain(..) {
             exchange.pair(&self.rules, &mut self.book);
         }
@@ -401,6 +363,7 @@ impl Asks {
             let Some(exchange) = waiting else {
                 return Ok(left.len());
             };
+            let before = exchange.live.values.len();
             let (taken, event) = responses.read(left, exchange.asked)?;
             left = left.get(taken..).unwrap_or_default();
             let over = match event {
@@ -426,10 +389,17 @@ impl Asks {
                     return self.hear_tunnel(server);
                 }
             };
+            if exchange.waits_for(Server::Target) {
+                let new = exchange.live.values.get(before..).unwrap_or_default();
+                self.awaited.add(new);
+            }
             if over {
                 let answer = exchange.answer(server);
                 (answer.is_over, answer.scan) = (true, None);
-                self.answered += u64::from(server == Server::Target);
+                if server == Server::Target {
+                    self.answered += 1;
+                    self.awaited.remove(&exchange.live.values);
+                }
             }
             if exchange.target.is_over {
                 exchange.pair(&rules, &mut self.book);

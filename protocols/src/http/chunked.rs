@@ -15,7 +15,9 @@ const LONGEST_TRAILERS: usize = 64 * 1024;
 enum At {
     /// Within the digits of a size.
     Size,
-    /// Behind them, where extensions stand.
+    /// Behind them, where nothing but extensions may follow.
+    SizeEnd,
+    /// Within extensions.
     Extension,
     /// Behind the CR of that line.
     SizeLf,
@@ -117,9 +119,15 @@ impl Chunked {
         }
         self.at = match (self.at, byte) {
             (At::Size, _) => self.size(byte)?,
-            (At::Extension, b'\r') => At::SizeLf,
-            (At::Extension, b'\n') => return Err(Bad::form("a bare LF in a chunked body")),
-            (At::Extension, _) => At::Extension,
+            (At::SizeEnd | At::Extension, b'\r') => At::SizeLf,
+            (At::SizeEnd | At::Extension, b'\n') => {
+                return Err(Bad::form("a bare LF in a chunked body"));
+            }
+            (At::SizeEnd, b' ' | b'\t') => At::SizeEnd,
+            (At::SizeEnd, b';') | (At::Extension, b'\t' | b' '..=b'~') => At::Extension,
+            (At::SizeEnd | At::Extension, _) => {
+                return Err(Bad::form("an extension of a chunk cannot be read"));
+            }
             (At::SizeLf, b'\n') => self.end_size(),
             (At::DataCr, b'\r') => At::DataLf,
             (At::DataLf, b'\n') => {
@@ -161,7 +169,8 @@ impl Chunked {
         match byte {
             _ if self.digits == 0 => Err(Bad::form("a chunk has no size")),
             b'\r' => Ok(At::SizeLf),
-            b';' | b' ' | b'\t' => Ok(At::Extension),
+            b' ' | b'\t' => Ok(At::SizeEnd),
+            b';' => Ok(At::Extension),
             _ => Err(Bad::form("the size of a chunk is no number")),
         }
     }
@@ -203,7 +212,8 @@ mod tests {
 
     #[test]
     fn content_trailers_and_end_are_found_in_any_pieces() {
-        let whole = b"5\r\nhello\r\n00A;name=\"v\"\r\n, world...\r\n0 \r\nX: y\r\nZ: a\r\n\r\n";
+        let whole =
+            b"5\r\nhello\r\n00A \t; name = \"v\" ;b\r\n, world...\r\n0 \r\nX: y\r\nZ: a\r\n\r\n";
         let text = [&whole[..], b"GET / HTTP/1.1"].concat();
         for piece in 1..=text.len() {
             let (data, trailers, len) = read(&text, piece).unwrap();
@@ -234,6 +244,12 @@ mod tests {
             b" 5\r\n",
             b"5_\r\n",
             b"10000000000000005\r\n",
+            b"5 junk\r\nhello\r\n0\r\n\r\n",
+            b"5\tx;y\r\nhello\r\n0\r\n\r\n",
+            b"5;a=\0\r\nhello\r\n0\r\n\r\n",
+            b"5;a=\x7f\r\nhello\r\n0\r\n\r\n",
+            b"5;a=\x85\r\nhello\r\n0\r\n\r\n",
+            b"5;a\rb\r\nhello\r\n0\r\n\r\n",
         ] {
             assert!(read(text, text.len()).is_err(), "{text:?}");
             assert!(read(text, 1).is_err(), "{text:?}");

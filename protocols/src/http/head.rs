@@ -181,10 +181,25 @@ impl Head {
         self.method() == b"CONNECT"
     }
 
-    /// Whether another protocol may follow: `CONNECT`, or `Upgrade` (RFC 9110, section 7.8).
+    fn asks_for_upgrade(&self) -> bool {
+        self.values("Upgrade").next().is_some() && self.has_word("Connection", "upgrade")
+    }
+
+    /// Whether another protocol may follow: `CONNECT`, or `Upgrade` (RFC 9110, section 7.8), but for what is offered in
+    /// passing.
     pub(super) fn asks_for_tunnel(&self) -> bool {
-        self.is_connect()
-            || self.values("Upgrade").next().is_some() && self.has_word("Connection", "upgrade")
+        self.is_connect() || self.asks_for_upgrade() && !self.offers_h2c()
+    }
+
+    /// Whether it offers HTTP/2 and nothing else (RFC 7540, section 3.2): some clients do so with every connection, and most
+    /// servers ignore it.
+    pub(super) fn offers_h2c(&self) -> bool {
+        let mut protocols = self
+            .values("Upgrade")
+            .flat_map(|value| value.split(|byte| *byte == b','));
+        !self.is_connect()
+            && self.asks_for_upgrade()
+            && protocols.all(|it| it.trim_ascii().eq_ignore_ascii_case(b"h2c"))
     }
 
     /// Whether it asks for this protocol.

@@ -12,10 +12,12 @@
 //! - `path`: what write rules and selectors see.
 //! - `rewrite`: heads as the target gets them. `swap`: values in requests. `scan`: values in responses. `book`: which belong
 //!   together.
+//! - `awaited`, `users`: what requests wait for, and whose they are.
 //! - `asks`: requests with the answers of both servers. `player`: one replica. `terms`: what all
 //!   replicas have in common.
 
 mod asks;
+mod awaited;
 mod book;
 mod chunked;
 mod head;
@@ -29,6 +31,7 @@ mod settings;
 mod swap;
 mod terms;
 mod text;
+mod users;
 
 use std::sync::Arc;
 

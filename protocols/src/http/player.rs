@@ -21,7 +21,6 @@ const MOST_WAITING: usize = 256 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Where in the client's stream the player is.
-#[derive(Debug)]
 enum At {
     /// At a head, or within one.
     Head,
@@ -29,16 +28,45 @@ enum At {
     Body { body: Body, is_played: bool },
     /// Within a body that is gathered.
     Gathering(Box<Request>, Box<Gathered>),
-    /// Behind a request that waits for a value.
-    Waiting(Box<Request>),
+    /// Behind a request that waits for this rule's value, at least.
+    Waiting(Box<Request>, usize, Vec<u8>),
     /// Within another protocol.
     Tunnel,
     /// Where nothing is sent any more.
     Silence,
 }
 
+/// What may follow a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Requests,
+    /// Another protocol, which was asked of the target too.
+    Tunnel,
+    /// The same, by CONNECT.
+    Connect,
+    /// Another protocol, of a request that was left out.
+    Unheard,
+    /// HTTP/2, which was not offered to the target.
+    Http2,
+}
+
+impl Next {
+    fn after(head: &Head, is_played: bool) -> Self {
+        match (head.asks_for_tunnel(), is_played) {
+            (true, true) if head.is_connect() => Self::Connect,
+            (true, true) => Self::Tunnel,
+            (true, false) => Self::Unheard,
+            (false, _) if head.offers_h2c() => Self::Http2,
+            (false, _) => Self::Requests,
+        }
+    }
+
+    const fn may_tunnel(self) -> bool {
+        matches!(self, Self::Tunnel | Self::Connect)
+    }
+}
+
 /// What has come while something was waited for.
-#[derive(Debug)]
 enum Input<T> {
     Client(Option<T>, Vec<u8>),
     End(ClientEnd, Option<T>),
@@ -56,7 +84,6 @@ enum Lag {
 }
 
 /// One replica. `T` is a turn, `N` names one that was written.
-#[derive(Debug)]
 pub(super) struct Player<T, N> {
     terms: Arc<Terms>,
     at: At,
@@ -76,9 +103,8 @@ pub(super) struct Player<T, N> {
     waiting: usize,
     /// The connection's first octets may be HTTP/2.
     is_first: bool,
-    /// The last request asked for another protocol; by CONNECT.
-    may_tunnel: bool,
-    is_connect: bool,
+    /// What may follow the last request.
+    next: Next,
     /// The request within whose body this is expects an interim answer, which has not come.
     expects: bool,
     has_left_out: bool,
@@ -101,8 +127,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
             is_new: true,
             waiting: 0,
             is_first: is_whole,
-            may_tunnel: false,
-            is_connect: false,
+            next: Next::Requests,
             expects: false,
             has_left_out: false,
         }
@@ -120,7 +145,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     }
 
     fn is_blocked(&self) -> bool {
-        matches!(self.at, At::Waiting(_)) || self.asks.is_full()
+        matches!(self.at, At::Waiting(..)) || self.asks.is_full()
     }
 
     /// The client has said this.
@@ -213,7 +238,9 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
             stage.answered(turn);
         }
         match std::mem::replace(&mut self.at, At::Head) {
-            At::Waiting(request) => self.send(*request, stage),
+            At::Waiting(request, rule, value) if !self.asks.awaits(rule, &value) => {
+                self.send(*request, stage);
+            }
             at => self.at = at,
         }
         while !self.is_blocked()
@@ -236,7 +263,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         turn: Option<T>,
         stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<(), Failure> {
-        self.hear_turn(turn);
+        self.hear_turn(turn, stage);
         let mut left = bytes;
         while !left.is_empty() {
             if self.is_blocked() {
@@ -253,14 +280,15 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         Ok(())
     }
 
-    fn hear_turn(&mut self, turn: Option<T>) {
+    fn hear_turn(&mut self, turn: Option<T>, stage: &dyn Stage<Turn = T, Number = N>) {
         let Some(turn) = turn else {
             return;
         };
         match &self.at {
             At::Head if self.reader.is_empty() => {
-                // What was held back waited for answers that have long been heard.
-                if self.lag == Lag::None {
+                // Only where nothing was under way the live server's next byte begins an answer. What was held back waited
+                // for answers that have long been heard.
+                if self.lag == Lag::None && stage.is_settled(turn) {
                     self.asks.find_live();
                 }
                 self.turn = Some(turn);
@@ -278,7 +306,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
             At::Body {
                 is_played: true, ..
             }
-            | At::Waiting(_)
+            | At::Waiting(..)
             | At::Tunnel => self.turn = Some(turn),
         }
     }
@@ -317,7 +345,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
                 stage.play(bytes);
                 Ok(bytes.len())
             }
-            At::Waiting(_) | At::Silence => Ok(bytes.len()),
+            At::Waiting(..) | At::Silence => Ok(bytes.len()),
         }
     }
 
@@ -326,9 +354,18 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         bytes: &[u8],
         stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<usize, Failure> {
-        if self.reader.is_empty() && self.is_tunnel(bytes) {
-            self.at = At::Tunnel;
-            return Ok(0);
+        if self.reader.is_empty() && self.next != Next::Requests {
+            if self.asks.speaks_on() {
+                self.next = Next::Requests;
+            } else if self.next.may_tunnel() {
+                if self.is_tunnel(bytes) {
+                    self.at = At::Tunnel;
+                    return Ok(0);
+                }
+            } else if self.asks.has_tunnel() {
+                self.lose_client(stage)?;
+                return Ok(bytes.len());
+            }
         }
         let before = self.reader.so_far().len();
         match self.reader.read(bytes) {
@@ -342,14 +379,17 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
                 let mut so_far = self.reader.take();
                 so_far.truncate(before);
                 so_far.extend_from_slice(bytes);
-                let is_preface = so_far.starts_with(PREFACE) && (self.is_first || self.may_tunnel);
+                let may_tunnel = self.next.may_tunnel();
+                let is_preface = so_far.starts_with(PREFACE) && (self.is_first || may_tunnel);
                 if is_preface && !self.terms.permits_preface() {
                     self.leave_out(stage);
                     self.at = At::Silence;
-                } else if is_preface || self.may_tunnel && self.terms.are_open() {
+                } else if is_preface || may_tunnel && self.terms.are_open() {
                     self.write_turn(stage);
                     stage.play(&so_far);
                     self.at = At::Tunnel;
+                } else if matches!(self.next, Next::Unheard | Next::Http2) {
+                    self.lose_client(stage)?;
                 } else {
                     return Err(bad.into());
                 }
@@ -358,20 +398,27 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         }
     }
 
+    /// The client goes on in a protocol that the target does not speak with it.
+    fn lose_client(&mut self, stage: &mut dyn Stage<Turn = T, Number = N>) -> Result<(), Failure> {
+        if self.next == Next::Http2 {
+            if self.terms.are_open() {
+                let text = "the live server went on in HTTP/2, and the target was not asked to";
+                return Err(Failure::new(FailureKind::Unsupported, text));
+            }
+            self.leave_out(stage);
+        }
+        self.at = At::Silence;
+        Ok(())
+    }
+
     /// Whether what begins here is another protocol, as was asked for. Where the live server is not heard, the first octet
     /// tells: no frame of WebSocket or TLS begins like a request. What does is one, or else nobody could be kept from sending
     /// requests past the rules.
-    fn is_tunnel(&mut self, bytes: &[u8]) -> bool {
-        if !self.may_tunnel {
-            return false;
-        }
-        if self.asks.speaks_on() {
-            (self.may_tunnel, self.is_connect) = (false, false);
-            return false;
-        }
+    fn is_tunnel(&self, bytes: &[u8]) -> bool {
         let first = bytes.first().copied().unwrap_or(b'\r');
         let is_request = is_token(first) || matches!(first, b'\r' | b'\n');
-        self.asks.has_tunnel() || !is_request || self.is_connect && self.terms.are_open()
+        let is_connect = self.next == Next::Connect;
+        self.asks.has_tunnel() || !is_request || is_connect && self.terms.are_open()
     }
 
     /// A head is whole.
@@ -382,15 +429,15 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     ) -> Result<(), Failure> {
         let framing = head.framing()?;
         let path = path::path_of(&head);
-        let asks_for_tunnel = head.asks_for_tunnel();
-        (self.is_first, self.may_tunnel) = (false, asks_for_tunnel);
-        self.is_connect = head.is_connect();
+        let is_permitted = self.terms.permits(&head, &path);
+        (self.is_first, self.next) = (false, Next::after(&head, is_permitted));
         self.expects = head.expects_continue();
         self.asks.ask(&head, &path);
-        if !self.terms.permits(&head, &path) {
+        if !is_permitted {
             self.leave_out(stage);
             self.asks.decide(false);
-            self.at = match asks_for_tunnel {
+            // What follows a tunnel's beginning is another server's.
+            self.at = match head.is_connect() {
                 true => At::Silence,
                 false => after(Body::new(framing), false),
             };
@@ -438,7 +485,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         let mut swap = Swap {
             rules: &self.terms.rules,
             find: &find,
-            waits: false,
+            waits: None,
         };
         let mut swapped = match asks.knows_values() {
             true => swap.head(&request.head),
@@ -450,8 +497,8 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
                 .map(|data| gathered.with(data)),
             Rest::Begun { .. } => None,
         };
-        if swap.waits {
-            self.at = At::Waiting(request.into());
+        if let Some((rule, value)) = swap.waits {
+            self.at = At::Waiting(request.into(), rule, value);
             return;
         }
         let (body, length) = body.map_or((None, None), |(body, len)| (Some(body), len));
@@ -515,9 +562,9 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         turn: Option<T>,
         stage: &mut dyn Stage<Turn = T, Number = N>,
     ) {
-        self.hear_turn(turn);
+        self.hear_turn(turn, stage);
         let is_partial = !self.reader.is_empty() || matches!(self.at, At::Gathering(..));
-        let may_tunnel = self.may_tunnel && self.terms.are_open();
+        let may_tunnel = self.next.may_tunnel() && self.terms.are_open();
         if is_partial && may_tunnel && matches!(self.at, At::Head) {
             self.write_turn(stage);
             stage.play(&self.reader.take());

@@ -1,10 +1,10 @@
 //! Requests with their bodies: streamed, left out, or gathered where values in them are replaced.
 
-use super::asks::Users;
 use super::chunked::{Chunked, Part};
 use super::head::{Bad, Framing, Head};
 use super::settings::TokenRule;
 use super::swap::Content;
+use super::users::Users;
 
 /// Longer bodies are not gathered: they pass as they are. In octets, chunk sizes among them.
 pub(super) const LONGEST_BODY: usize = 1 << 20;

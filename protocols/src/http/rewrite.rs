@@ -25,9 +25,10 @@ impl Swapped {
 }
 
 /// Writes a head. Lines that say the same as before are copied as they are. What the settings say goes before what was
-/// swapped.
+/// swapped. An offer of HTTP/2 is taken out: nobody here could read on.
 pub(super) fn write<'a>(head: &'a Head, settings: &Settings, swapped: &Swapped) -> Cow<'a, [u8]> {
-    if swapped.is_empty() && !edits(settings) {
+    let offers_h2c = head.offers_h2c();
+    if swapped.is_empty() && !edits(settings) && !offers_h2c {
         return Cow::Borrowed(head.raw());
     }
     let mut out = Vec::with_capacity(head.raw().len() + 256);
@@ -35,6 +36,7 @@ pub(super) fn write<'a>(head: &'a Head, settings: &Settings, swapped: &Swapped) 
     let mut writer = Fields {
         settings,
         swapped,
+        offers_h2c,
         // Without one a request of HTTP/1.1 is refused (RFC 9112, section 3.2): what the live server has not done, the target
         // shall not do.
         has_host: head.version() != "HTTP/1.0",
@@ -76,6 +78,7 @@ fn write_first_line(head: &Head, settings: &Settings, swapped: &Swapped, out: &m
 struct Fields<'a> {
     settings: &'a Settings,
     swapped: &'a Swapped,
+    offers_h2c: bool,
     has_host: bool,
     /// Fields of `set_header` that stand there.
     written: Vec<&'a str>,
@@ -85,6 +88,12 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn field(&mut self, number: usize, name: &[u8], value: &[u8], line: &[u8]) {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        if self.offers_h2c && (is("Upgrade") || is("HTTP2-Settings")) {
+            return;
+        }
+        if self.offers_h2c && is("Connection") {
+            return self.connection(name, value);
+        }
         let settings = self.settings;
         if let Some(host) = settings.host.as_ref().filter(|_| is("Host")) {
             self.has_host = true;
@@ -108,6 +117,21 @@ impl<'a> Fields<'a> {
             (Some(value), _) => self.line(name, value),
             (None, Some(length)) => self.line(name, length.to_string().as_bytes()),
             (None, None) => self.out.extend_from_slice(line),
+        }
+    }
+
+    /// `Connection` without the words of an offer of HTTP/2.
+    fn connection(&mut self, name: &[u8], value: &[u8]) {
+        let is_offer = |word: &[u8]| {
+            word.eq_ignore_ascii_case(b"upgrade") || word.eq_ignore_ascii_case(b"HTTP2-Settings")
+        };
+        let words = value
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|word| !word.is_empty() && !is_offer(word));
+        let words: Vec<_> = words.collect();
+        if !words.is_empty() {
+            self.line(name, &words.join(&b", "[..]));
         }
     }
 
@@ -179,6 +203,20 @@ mod tests {
             rewritten(bare, settings, &Swapped::default()),
             "GET http://test/a?b HTTP/1.0\r\nHost: test\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn an_offer_of_http_2_is_taken_out() {
+        let text = "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade, HTTP2-Settings\r\n\
+                    Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nA:  1\r\nconnection: upgrade\r\n\r\n";
+        assert_eq!(
+            rewritten(text, "", &Swapped::default()),
+            "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nA:  1\r\n\r\n"
+        );
+        let other = text.replace("h2c", "h2c, x");
+        assert_eq!(rewritten(&other, "", &Swapped::default()), other);
+        let none = text.replace("pgrade,", "p,").replace(": upgrade", ": x");
+        assert_eq!(rewritten(&none, "", &Swapped::default()), none);
     }
 
     #[test]

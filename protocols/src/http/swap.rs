@@ -34,8 +34,8 @@ pub(super) struct Swap<'a> {
     pub(super) rules: &'a [TokenRule],
     /// What is known of a rule's value.
     pub(super) find: &'a dyn Fn(usize, &[u8]) -> Known,
-    /// A value is not known yet.
-    pub(super) waits: bool,
+    /// A rule's value that is not known yet.
+    pub(super) waits: Option<(usize, Vec<u8>)>,
 }
 
 /// What a body is.
@@ -102,7 +102,7 @@ impl Swap<'_> {
             }
             match (self.find)(number, value) {
                 Known::Is(target) => return Some(target),
-                Known::NotYet => self.waits = true,
+                Known::NotYet => self.waits = Some((number, value.to_vec())),
                 Known::No => {}
             }
         }

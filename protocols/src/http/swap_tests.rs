@@ -19,10 +19,10 @@ fn swap<R>(rule: &str, act: impl FnOnce(&mut Swap<'_>) -> R) -> (R, bool) {
     let mut swap = Swap {
         rules: &settings.token,
         find: &find,
-        waits: false,
+        waits: None,
     };
     let result = act(&mut swap);
-    (result, swap.waits)
+    (result, swap.waits.is_some())
 }
 
 fn head(text: &str, rule: &str) -> (String, bool) {

@@ -16,6 +16,8 @@ enum Say<'a> {
     Client(&'a str),
     /// The client says this after an answer.
     Turn(&'a str),
+    /// The client says this after a long pause, while something was under way.
+    Pause(&'a str),
     Live(&'a str),
     Missing,
     Target(&'a str),
@@ -45,11 +47,12 @@ impl Paper {
 }
 
 impl Stage for Paper {
-    type Turn = ();
+    /// Whether nothing was under way.
+    type Turn = bool;
     type Number = usize;
 
-    fn is_settled(&self, (): ()) -> bool {
-        true
+    fn is_settled(&self, turn: bool) -> bool {
+        turn
     }
 
     fn play(&mut self, bytes: &[u8]) {
@@ -59,7 +62,7 @@ impl Stage for Paper {
         }
     }
 
-    fn turn(&mut self, (): (), pace: Pace) -> usize {
+    fn turn(&mut self, _: bool, pace: Pace) -> usize {
         self.turn = Some(match pace {
             Pace::Counted => "<turn>",
             Pace::Told => "<until told>",
@@ -94,9 +97,9 @@ fn terms(settings: &str, rules: Rules) -> Arc<Terms> {
 
 /// A replica with what the engine keeps for it.
 struct Session {
-    player: Player<(), usize>,
+    player: Player<bool, usize>,
     paper: Paper,
-    kept: VecDeque<(Option<()>, Vec<u8>)>,
+    kept: VecDeque<(Option<bool>, Vec<u8>)>,
     result: Result<(), Failure>,
 }
 
@@ -113,7 +116,8 @@ impl Session {
     fn say(&mut self, say: Say<'_>, piece: usize) {
         match say {
             Client(text) => self.client(text, None, piece),
-            Turn(text) => self.client(text, Some(()), piece),
+            Turn(text) => self.client(text, Some(true), piece),
+            Pause(text) => self.client(text, Some(false), piece),
             Live(text) => text
                 .as_bytes()
                 .chunks(piece)
@@ -139,11 +143,11 @@ impl Session {
         }
     }
 
-    fn client(&mut self, text: &str, turn: Option<()>, piece: usize) {
+    fn client(&mut self, text: &str, turn: Option<bool>, piece: usize) {
         self.bytes(text.as_bytes(), turn, piece);
     }
 
-    fn bytes(&mut self, bytes: &[u8], mut turn: Option<()>, piece: usize) {
+    fn bytes(&mut self, bytes: &[u8], mut turn: Option<bool>, piece: usize) {
         for bytes in bytes.chunks(piece) {
             self.kept.push_back((turn.take(), bytes.to_vec()));
         }

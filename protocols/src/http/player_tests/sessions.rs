@@ -106,7 +106,7 @@ fn other_protocols_pass_as_they_are() {
     // Only at the beginning.
     let late = played("", &[Client(GET), Client(preface)]);
     assert_eq!(late, format!("{GET}<this is no request of HTTP/1>"));
-    let h2c = "GET /a HTTP/1.1\r\nHost: live\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    let h2c = "GET /a HTTP/1.1\r\nHost: live\r\nConnection: Upgrade\r\nUpgrade: x, h2c\r\n\r\n";
     assert_eq!(
         played("", &[Client(h2c), Turn(preface)]),
         format!("{h2c}<turn>{preface}")
@@ -125,6 +125,58 @@ fn other_protocols_pass_as_they_are() {
         played("", &[Client(connect), Turn(GET), Turn("\u{16}\u{3}")]),
         format!("{connect}<turn>{GET}<turn>\u{16}\u{3}")
     );
+}
+
+#[test]
+fn an_offer_of_http_2_is_a_request_like_others() {
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0";
+    let h2c = "GET /a HTTP/1.1\r\nHost: live\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+               Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
+    let guarded = |says: &[Say<'_>]| played_with(|| terms("", read_only(&[])), says);
+    let text = guarded(&[Client(h2c), Turn(GET), Turn(GET), Turn(POST), Turn(GET)]);
+    assert_eq!(
+        text,
+        format!("{GET}<turn>{GET}<turn>{GET}<left out><turn>{GET}")
+    );
+    // The live server took it up.
+    for after in [preface, "\0\0\0\u{4}"] {
+        let text = guarded(&[Client(h2c), Turn(after), Turn(GET), Turn("\0"), Fin]);
+        assert_eq!(text, format!("{GET}<left out><turn><fin>"));
+        assert_eq!(
+            played("", &[Client(h2c), Turn(after), Turn("\0")]),
+            format!("{GET}<the live server went on in HTTP/2, and the target was not asked to>")
+        );
+    }
+    let written = h2c.replace("GET", "DELETE");
+    let text = guarded(&[Client(&written), Turn(GET), Client(preface)]);
+    assert_eq!(
+        text,
+        format!("<left out><at once>{GET}<this is no request of HTTP/1>")
+    );
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n";
+    let says = [Client(h2c), Live(switch), Target(OK), Turn(GET)];
+    let rules = || terms(SID, read_only(&[]));
+    assert_eq!(played_with(rules, &says), format!("{GET}<left out>"));
+}
+
+#[test]
+fn what_follows_an_upgrade_that_was_left_out_is_judged_while_it_is_requests() {
+    let upgrade = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let connect = "CONNECT a:1 HTTP/1.1\r\n\r\n";
+    let guarded = |says: &[Say<'_>]| played_with(|| terms("", read_only(&[])), says);
+    let text = guarded(&[Client(upgrade), Turn(GET), Turn(POST), Turn(GET)]);
+    assert_eq!(
+        text,
+        format!("<left out><at once>{GET}<left out><turn>{GET}")
+    );
+    let text = guarded(&[Client(upgrade), Turn("\u{1}"), Turn(GET)]);
+    assert_eq!(text, "<left out>");
+    assert_eq!(guarded(&[Client(connect), Turn(GET)]), "<left out>");
+    // The live server is heard: what looks like a request is none.
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
+    let rules = || terms(SID, read_only(&[]));
+    let says = [Client(upgrade), Live(switch), Turn(GET)];
+    assert_eq!(played_with(rules, &says), "<left out>");
 }
 
 #[test]

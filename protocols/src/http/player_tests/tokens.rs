@@ -118,6 +118,31 @@ fn after_missing_bytes_the_live_server_is_understood_again_at_the_next_turn() {
 }
 
 #[test]
+fn after_missing_bytes_a_long_pause_does_not_tell_where_an_answer_begins() {
+    let (bait, live, target) = (with_sid("BAIT"), with_sid("L"), with_sid("T"));
+    let (of_bait, of_live) = (get_with("BAIT"), get_with("L"));
+    let says = [
+        Client(GET),
+        Live("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nxx"),
+        Missing,
+        Target(OK),
+        Pause(GET),
+        // Still of the first answer.
+        Live(&bait),
+        Target(&target),
+        Turn(&of_bait),
+        Live(&live),
+        Target(&target),
+        Turn(&of_live),
+    ];
+    let replaced = get_with("T");
+    assert_eq!(
+        played(SID, &says),
+        format!("{GET}<at once>{GET}<at once>{of_bait}<at once>{replaced}")
+    );
+}
+
+#[test]
 fn values_of_bodies_are_replaced_in_forms_whose_length_changes() {
     let page = |value: &str, cut: usize| {
         let text = format!("<form><input name=csrf value=\"{value}\"></form>");
