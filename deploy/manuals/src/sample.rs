@@ -8,6 +8,7 @@ use std::path::Path;
 
 use clap::{Arg, Command};
 use millrace_daemon::config::NOT_IN_FILE;
+use millrace_daemon::config::secret::SECRETS;
 
 use crate::program::Program;
 
@@ -35,7 +36,6 @@ const VALUES: &[(&str, &str)] = &[
     ("client-pool", "198.18.8.0/24"),
     ("loopback-client", "198.18.2.10"),
     ("protocol", "6379=redis"),
-    ("accounts", "app@secret"),
     ("accounts-file", "/etc/millrace/accounts"),
     ("http-rules", "/etc/millrace/http.toml"),
     ("midway-user", "app"),
@@ -154,7 +154,7 @@ fn head(program: Program) -> String {
 pub fn options(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|it| {
         it.get_long()
-            .is_some_and(|long| !NOT_IN_FILE.contains(&long))
+            .is_some_and(|long| !(NOT_IN_FILE.contains(&long) || SECRETS.contains(&long)))
     })
 }
 
