@@ -101,6 +101,14 @@ impl Book {
         }
     }
 
+    /// What the session itself knows, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let each = size_of::<(Arc<[u8]>, Vec<u8>)>() + 1;
+        self.own.bytes
+            + self.own.pairs.capacity() * each
+            + self.own.order.capacity() * size_of::<Arc<[u8]>>()
+    }
+
     /// Whether nothing is known.
     pub(super) fn is_empty(&self) -> bool {
         self.own.pairs.is_empty() && self.shared.with(|pairs| pairs.pairs.is_empty())

@@ -117,6 +117,11 @@ impl Head {
         &self.raw
     }
 
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.raw.capacity() + self.lines.capacity() * size_of::<Line>()
+    }
+
     pub(super) fn method(&self) -> &[u8] {
         self.part(&self.method)
     }
@@ -262,6 +267,11 @@ impl HeadReader {
     /// Whether nothing of a head has come.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// What has come so far.

@@ -72,6 +72,15 @@ pub(super) enum Rest {
 }
 
 impl Request {
+    /// In bytes.
+    pub(super) fn memory(&self) -> usize {
+        let rest = match &self.rest {
+            Rest::Whole(gathered) => gathered.memory(),
+            Rest::Begun { raw, .. } => raw.capacity(),
+        };
+        size_of::<Self>() + self.head.memory() + self.users.memory() + rest
+    }
+
     pub(super) fn new(head: Head, framing: Framing, rules: &[TokenRule]) -> Self {
         Self {
             users: Users::of(&head, rules),
@@ -112,6 +121,12 @@ impl Gathered {
             data: Vec::new(),
             trailers: Vec::new(),
         })
+    }
+
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        let own = size_of::<Self>();
+        own + self.raw.capacity() + self.data.capacity() + self.trailers.capacity()
     }
 
     /// Reads on: how many octets were taken.

@@ -92,6 +92,11 @@ impl Responses {
         !matches!(self.at, At::Head) || !self.buffer.is_empty()
     }
 
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Reads on: how many octets were taken, and what they are. `asked`: what the next response answers.
     pub(super) fn read<'a>(
         &mut self,

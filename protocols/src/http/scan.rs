@@ -104,6 +104,11 @@ impl Scan {
         })
     }
 
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.window.capacity() + self.open.capacity() * size_of::<usize>()
+    }
+
     /// Reads on; gives rules with their values.
     pub(super) fn read(&mut self, rules: &[TokenRule], data: &[u8]) -> Vec<(usize, Vec<u8>)> {
         let mut values = Vec::new();
