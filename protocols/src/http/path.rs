@@ -4,9 +4,10 @@ use percent_encoding::percent_decode;
 
 use super::head::Head;
 
-/// The path of a request, without its query, as servers resolve it: percent-encoding undone, several slashes made one, `.`
-/// and `..` resolved (RFC 3986, section 6.2.2). So `/x/..//%61dmin` does not pass where `/admin` would not. Of an absolute
-/// target only the path; of `CONNECT` and `*` the target itself.
+/// The path of a request, without its query, in the form in which rules see it: percent-encoding undone, a backslash read as
+/// a slash, `;` and what follows it cut from each segment, several slashes made one, `.` and `..` resolved (RFC 3986, section
+/// 6.2.2). Servers differ in which of these they do. So `/x/..;y//%61dmin` does not pass where `/admin` would not. Of an
+/// absolute target only the path; of `CONNECT` and `*` the target itself.
 pub(super) fn path_of(head: &Head) -> String {
     let target = head.target();
     let path = match split(target) {
@@ -38,7 +39,7 @@ pub(super) fn split(target: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn resolve(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
+    for part in segments(path) {
         match part {
             "" | "." => {}
             ".." => {
@@ -47,7 +48,7 @@ fn resolve(path: &str) -> String {
             part => parts.push(part),
         }
     }
-    let is_directory = path.rsplit('/').next().is_some_and(is_dots);
+    let is_directory = segments(path).last().is_some_and(is_dots);
     let mut resolved = String::with_capacity(path.len() + 1);
     for part in &parts {
         resolved.push('/');
@@ -57,6 +58,11 @@ fn resolve(path: &str) -> String {
         resolved.push('/');
     }
     resolved
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    let all = path.split(['/', '\\']);
+    all.map(|part| part.split_once(';').map_or(part, |(name, _)| name))
 }
 
 fn is_dots(part: &str) -> bool {
@@ -96,15 +102,37 @@ fn is_value(part: &str) -> bool {
 /// none that reads.
 pub(super) fn writes(head: &Head) -> bool {
     let reads = matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
-    let is_overridden = [
-        "X-HTTP-Method-Override",
-        "X-HTTP-Method",
-        "X-Method-Override",
-    ]
-    .iter()
-    .any(|name| head.values(name).next().is_some());
+    let is_overridden =
+        head.fields().any(|field| is_override(field.name)) || has_method(head.target());
     // Nobody sees what is said behind an upgrade.
     !reads || is_overridden || head.asks_for_tunnel()
+}
+
+/// Whether a field names another method. Gateways to scripts do not tell `_` from `-`.
+fn is_override(name: &[u8]) -> bool {
+    let name: Vec<u8> = name
+        .iter()
+        .map(|byte| match byte {
+            b'_' => b'-',
+            byte => byte.to_ascii_lowercase(),
+        })
+        .collect();
+    matches!(
+        name.as_slice(),
+        b"x-http-method-override" | b"x-http-method" | b"x-method-override"
+    )
+}
+
+/// Whether the query names another method, as some frameworks read it.
+fn has_method(target: &[u8]) -> bool {
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let query = parts.nth(1).unwrap_or_default();
+    let mut parameters = query.split(|byte| matches!(byte, b'&' | b';' | b'#'));
+    parameters.any(|parameter| {
+        let name = parameter.split(|byte| *byte == b'=').next();
+        let name: Vec<u8> = percent_decode(name.unwrap_or_default()).collect();
+        name.trim_ascii().eq_ignore_ascii_case(b"_method")
+    })
 }
 
 #[cfg(test)]
@@ -138,6 +166,15 @@ mod tests {
             ("live:443", "live:443"),
             ("/a#/b", "/a"),
             ("/a./b.", "/a./b."),
+            ("/x;v=1/y;w/z", "/x/y/z"),
+            ("/x/..;y//%61dmin", "/admin"),
+            ("/x/..%3by/admin", "/admin"),
+            ("/;x/admin", "/admin"),
+            ("/a/;x", "/a/"),
+            ("/a/..;", "/"),
+            ("/x\\..\\admin", "/admin"),
+            ("/x/..%5cadmin", "/admin"),
+            ("http://live/\\admin;x?y", "/admin"),
         ] {
             assert_eq!(
                 path_of(&head(&format!("GET {target}"), "")),
@@ -171,6 +208,15 @@ mod tests {
             ("CONNECT a:1", "", true),
             ("BREW /", "", true),
             ("GET /", "x-http-method-override: DELETE\r\n", true),
+            ("GET /", "X_HTTP_METHOD_OVERRIDE: DELETE\r\n", true),
+            ("GET /", "X_Http-Method: DELETE\r\n", true),
+            ("GET /", "x-method_override: DELETE\r\n", true),
+            ("GET /", "X-Http-Methods: DELETE\r\n", false),
+            ("GET /?a=b&_method=delete", "", true),
+            ("GET http://live?%5fmethod=delete", "", true),
+            ("GET /?_METHOD", "", true),
+            ("GET /?x_method=delete&method=x", "", false),
+            ("GET /_method=x?a=_method", "", false),
             (
                 "GET /",
                 "Connection: upgrade\r\nUpgrade: websocket\r\n",
