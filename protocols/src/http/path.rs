@@ -4,6 +4,9 @@ use percent_encoding::percent_decode;
 
 use super::head::Head;
 
+/// A longer segment is no name of a resource.
+const LONGEST_NAME: usize = 40;
+
 /// The path of a request, without its query, in the form in which rules see it: percent-encoding undone, a backslash read as
 /// a slash, `;` and what follows it cut from each segment, several slashes made one, `.` and `..` resolved (RFC 3986, section
 /// 6.2.2). Servers differ in which of these they do. So `/x/..;y//%61dmin` does not pass where `/admin` would not. Of an
@@ -74,6 +77,13 @@ pub(super) fn digest(method: &str, path: &str) -> String {
     let mut digest = String::with_capacity(method.len() + path.len() + 1);
     digest.push_str(method);
     digest.push(' ');
+    if !path.starts_with('/') {
+        digest.push_str(match is_host(path) {
+            true => path,
+            false => "?",
+        });
+        return digest;
+    }
     for (number, part) in path.split('/').enumerate() {
         if number > 0 {
             digest.push('/');
@@ -86,16 +96,32 @@ pub(super) fn digest(method: &str, path: &str) -> String {
     digest
 }
 
-/// A number, a UUID, or 16 and more hexadecimal digits.
+/// The target of `CONNECT`, or `*`.
+fn is_host(target: &str) -> bool {
+    let is_part =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
+    target == "*" || target.bytes().all(is_part)
+}
+
+/// Whether a segment may name a single thing or person: a number, a UUID, hexadecimal or other codes, what is long, and all
+/// that has other characters than names of resources have, such as addresses and Base64.
 fn is_value(part: &str) -> bool {
-    let digits = part.bytes().filter(u8::is_ascii_digit).count();
-    let hex = part.bytes().filter(u8::is_ascii_hexdigit).count();
-    let dashes = part.bytes().filter(|byte| *byte == b'-').count();
+    let count = |is: fn(&u8) -> bool| part.bytes().filter(is).count();
+    let digits = count(u8::is_ascii_digit);
+    let hex = count(u8::is_ascii_hexdigit);
     let is_number = digits > 0 && digits == part.len();
-    let is_uuid = part.len() == 36 && hex == 32 && dashes == 4;
+    let is_uuid = part.len() == 36 && hex == 32 && count(|it| *it == b'-') == 4;
     // Without a digit it may well be a word.
     let is_hash = part.len() >= 16 && hex == part.len() && digits > 0;
-    is_number || is_uuid || is_hash
+    let is_code = part.len() >= 16 && digits >= 3;
+    let is_name =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-');
+    is_number
+        || is_uuid
+        || is_hash
+        || is_code
+        || part.len() > LONGEST_NAME
+        || !part.bytes().all(is_name)
 }
 
 /// Whether a method may change what the server has (RFC 9110, section 9.2.1). Methods are told apart by case: `get` is
@@ -192,6 +218,32 @@ mod tests {
             ("/blob/deadbeef00112233", "GET /blob/?"),
             ("/v1/a1/facade", "GET /v1/a1/facade"),
             ("*", "GET *"),
+            ("live:443", "GET live:443"),
+            ("[::1]:443", "GET [::1]:443"),
+            ("a@live:443", "GET ?"),
+            (
+                "/articles/v2/user-profile/index.html",
+                "GET /articles/v2/user-profile/index.html",
+            ),
+            (
+                "/.well-known/~ann/a_b-2024",
+                "GET /.well-known/~ann/a_b-2024",
+            ),
+            ("/users/ann@example.org/x", "GET /users/?/x"),
+            ("/reset/YW5uQGV4YW1wbGU=", "GET /reset/?"),
+            ("/reset/a+b/c d/\u{e4}/x\u{fffd}", "GET /reset/?/?/?/?"),
+            ("/reset/q7Xk29Zp4LmNb1Rt", "GET /reset/?"),
+            (
+                "/reset/eyJhbGciOiJIUzI.eyJzdWIiOiJhbm4ifQ.sdfkjhKJHsdkfjhsdf",
+                "GET /reset/?",
+            ),
+            (
+                "/reset/AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGhIjKlMnO",
+                "GET /reset/?",
+            ),
+            ("/a/123e4567-e89b-12d3-a456-42661417400-", "GET /a/?"),
+            ("/a/abcdefab-abcd-4bcd-abcd-abcdefabcdef", "GET /a/?"),
+            ("/a/", "GET /a/"),
         ] {
             assert_eq!(digest("GET", path), expected);
         }
