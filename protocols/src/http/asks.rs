@@ -415,7 +415,7 @@ impl Asks {
                 Event::Data { data, over } => {
                     let answer = exchange.answer(server);
                     if let Some(scan) = &mut answer.scan {
-                        answer.values.extend(scan.read(&rules, data));
+                        answer.values.extend(scan.read(&rules, data, over));
                     }
                     over
                 }
