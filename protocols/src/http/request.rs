@@ -55,7 +55,6 @@ impl Body {
 }
 
 /// A request whose head is read.
-#[derive(Debug)]
 pub(super) struct Request {
     pub(super) head: Head,
     pub(super) users: Users,
@@ -63,7 +62,6 @@ pub(super) struct Request {
 }
 
 /// What of its body goes with the head.
-#[derive(Debug)]
 pub(super) enum Rest {
     /// All of it, with other values.
     Whole(Box<Gathered>),
@@ -94,7 +92,6 @@ impl Request {
 }
 
 /// A body that is gathered.
-#[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) body: Body,
     content: Content,
