@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::awaited::Awaited;
+use super::awaited::{self, Awaited};
 use super::book::Book;
 use super::head::{Bad, Head};
 use super::responses::{Asked, Event, ResponseHead, Responses};
@@ -23,6 +23,9 @@ const MOST_UNANSWERED: u64 = 512;
 const MOST_EXCHANGES: usize = 2048;
 /// So many bytes of the live server may precede the requests that they answer, which wait where the client is held back.
 const MOST_EARLY: usize = 256 * 1024;
+
+/// So many bytes of values may wait for their counterparts; further ones are not noted.
+const MOST_HELD: usize = 1 << 20;
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +61,18 @@ struct Exchange {
     users: Users,
     live: Answer,
     target: Answer,
+    /// Bytes of their values.
+    held: usize,
 }
 
 impl Exchange {
+    /// In bytes, without its values.
+    fn memory(&self) -> usize {
+        let scans = [&self.live, &self.target].map(|it| it.scan.as_ref().map_or(0, Scan::memory));
+        let rules = self.rules.capacity() * size_of::<usize>();
+        rules + self.users.memory() + scans.iter().sum::<usize>()
+    }
+
     const fn answer(&mut self, server: Server) -> &mut Answer {
         match server {
             Server::Live => &mut self.live,
@@ -94,6 +106,15 @@ enum Ear {
     Lost,
 }
 
+impl Ear {
+    fn memory(&self) -> usize {
+        match self {
+            Self::Deaf | Self::Lost => 0,
+            Self::Hears(responses) => responses.memory(),
+        }
+    }
+}
+
 /// What the target has said that concerns turns.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
@@ -109,6 +130,8 @@ pub(super) struct Asks {
     target: Ear,
     book: Book,
     awaited: Awaited,
+    /// Bytes of values in all exchanges.
+    held: usize,
     /// What the live server has said to requests that have not come yet.
     early: Vec<u8>,
     /// Requests that were played, and those of them that were answered.
@@ -132,6 +155,7 @@ impl Asks {
             queue: VecDeque::new(),
             book,
             awaited: Awaited::default(),
+            held: 0,
             early: Vec::new(),
             played: 0,
             answered: 0,
@@ -215,6 +239,7 @@ impl Asks {
             users: Users::of(head, &self.rules),
             live: Answer::default(),
             target: Answer::default(),
+            held: 0,
         };
         exchange.live.is_over = !matches!(self.live, Ear::Hears(_));
         self.queue.push_back(exchange);
@@ -305,6 +330,15 @@ impl Asks {
         self.clear();
     }
 
+    /// In bytes, besides itself.
+    pub(super) fn memory(&self) -> usize {
+        let each = self.queue.iter().map(Exchange::memory);
+        let exchanges = self.queue.capacity() * size_of::<Exchange>() + each.sum::<usize>();
+        let ears = self.live.memory() + self.target.memory();
+        let values = self.held + self.awaited.memory() + self.book.memory();
+        exchanges + ears + values + self.early.capacity()
+    }
+
     fn keep_early(&mut self, bytes: &[u8]) {
         match self.early.len() + bytes.len() > MOST_EARLY {
             true => self.lose_live(),
@@ -342,6 +376,7 @@ impl Asks {
         (self.target, self.live) = (Ear::Deaf, Ear::Deaf);
         self.early = Vec::new();
         self.awaited.clear();
+        self.held = 0;
         for mut exchange in self.queue.drain(..) {
             exchange.pair(&self.rules, &mut self.book);
         }
@@ -363,7 +398,7 @@ impl Asks {
             let Some(exchange) = waiting else {
                 return Ok(left.len());
             };
-            let before = exchange.live.values.len();
+            let before = exchange.answer(server).values.len();
             let (taken, event) = responses.read(left, exchange.asked)?;
             left = left.get(taken..).unwrap_or_default();
             let over = match event {
@@ -380,7 +415,7 @@ impl Asks {
                 Event::Data { data, over } => {
                     let answer = exchange.answer(server);
                     if let Some(scan) = &mut answer.scan {
-                        answer.values.extend(scan.read(&rules, data));
+                        answer.values.extend(scan.read(&rules, data, over));
                     }
                     over
                 }
@@ -389,9 +424,18 @@ impl Asks {
                     return self.hear_tunnel(server);
                 }
             };
-            if exchange.waits_for(Server::Target) {
-                let new = exchange.live.values.get(before..).unwrap_or_default();
-                self.awaited.add(new);
+            let is_awaited = server == Server::Live && exchange.waits_for(Server::Target);
+            let values = &mut exchange.answer(server).values;
+            let new = values.get(before..).unwrap_or_default();
+            let bytes = awaited::bytes_of(new);
+            if self.held + bytes > MOST_HELD {
+                values.truncate(before);
+            } else {
+                if is_awaited {
+                    self.awaited.add(new);
+                }
+                self.held += bytes;
+                exchange.held += bytes;
             }
             if over {
                 let answer = exchange.answer(server);
@@ -423,8 +467,8 @@ impl Asks {
     }
 
     fn clear(&mut self) {
-        while self.queue.front().is_some_and(Exchange::is_over) {
-            self.queue.pop_front();
+        while let Some(over) = self.queue.pop_front_if(|it| it.is_over()) {
+            self.held = self.held.saturating_sub(over.held);
         }
     }
 }

@@ -8,6 +8,15 @@ use super::swap::decode;
 /// Rules with their values, as answers hold them.
 pub(super) type Values = [(usize, Vec<u8>)];
 
+/// What values take.
+pub(super) fn bytes_of(values: &Values) -> usize {
+    let each = size_of::<(usize, Vec<u8>)>();
+    values
+        .iter()
+        .map(|(_, value)| each + value.capacity())
+        .sum()
+}
+
 /// Counts values in answers to requests that the target has not answered: a look-up costs the same however many there are.
 #[derive(Default)]
 pub(super) struct Awaited {
@@ -59,6 +68,7 @@ impl Awaited {
         counts.is_some_and(|counts| counts.contains_key(value))
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
     }

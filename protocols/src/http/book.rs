@@ -1,6 +1,7 @@
 //! Values of the live server, and what the target has in their place.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The longest value that is known, in bytes.
@@ -23,7 +24,6 @@ struct Most {
 }
 
 /// Pairs of values, of which the oldest go first where there are too many.
-#[derive(Debug)]
 struct Pairs {
     most: Most,
     pairs: HashMap<Arc<[u8]>, Vec<u8>>,
@@ -62,8 +62,14 @@ impl Pairs {
 }
 
 /// What all sessions of a module know.
-#[derive(Debug)]
 pub(super) struct Shared(Mutex<Pairs>);
+
+// No value of it is shown.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(values)")
+    }
+}
 
 impl Default for Shared {
     fn default() -> Self {
@@ -78,7 +84,7 @@ impl Shared {
 }
 
 /// Where other sessions find a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope<'a> {
     /// Nowhere.
     Session,
@@ -87,7 +93,6 @@ pub(super) enum Scope<'a> {
 }
 
 /// What one session knows.
-#[derive(Debug)]
 pub(super) struct Book {
     own: Pairs,
     shared: Arc<Shared>,
@@ -99,6 +104,14 @@ impl Book {
             own: Pairs::new(MOST_OF_SESSION),
             shared,
         }
+    }
+
+    /// What the session itself knows, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let each = size_of::<(Arc<[u8]>, Vec<u8>)>() + 1;
+        self.own.bytes
+            + self.own.pairs.capacity() * each
+            + self.own.order.capacity() * size_of::<Arc<[u8]>>()
     }
 
     /// Whether nothing is known.

@@ -48,7 +48,8 @@ pub(super) struct Chunked {
 }
 
 /// What some octets are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) enum Part<'a> {
     /// Content.
     Data(&'a [u8]),

@@ -58,7 +58,6 @@ struct Line {
 }
 
 /// A whole head.
-#[derive(Debug)]
 pub(super) struct Head {
     raw: Vec<u8>,
     method: Range<usize>,
@@ -69,7 +68,7 @@ pub(super) struct Head {
 }
 
 /// A field's name and value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Field<'a> {
     pub(super) name: &'a [u8],
     pub(super) value: &'a [u8],
@@ -115,6 +114,11 @@ impl Head {
 
     pub(super) fn raw(&self) -> &[u8] {
         &self.raw
+    }
+
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.raw.capacity() + self.lines.capacity() * size_of::<Line>()
     }
 
     pub(super) fn method(&self) -> &[u8] {
@@ -251,7 +255,7 @@ fn check(raw: &[u8]) -> Result<Option<u8>, Bad> {
 }
 
 /// Collects a head.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct HeadReader {
     buffer: Vec<u8>,
     /// Where the line begins that is not complete.
@@ -262,6 +266,11 @@ impl HeadReader {
     /// Whether nothing of a head has come.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// What has come so far.

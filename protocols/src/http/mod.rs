@@ -123,6 +123,10 @@ impl Conversation for Player<Turn, TurnNumber> {
         Player::on_target_end(self, script)
     }
 
+    fn memory(&self) -> usize {
+        Player::memory(self)
+    }
+
     fn wants_answers(&self) -> bool {
         self.listens()
     }

@@ -4,9 +4,13 @@ use percent_encoding::percent_decode;
 
 use super::head::Head;
 
-/// The path of a request, without its query, as servers resolve it: percent-encoding undone, several slashes made one, `.`
-/// and `..` resolved (RFC 3986, section 6.2.2). So `/x/..//%61dmin` does not pass where `/admin` would not. Of an absolute
-/// target only the path; of `CONNECT` and `*` the target itself.
+/// A longer segment is no name of a resource.
+const LONGEST_NAME: usize = 40;
+
+/// The path of a request, without its query, in the form in which rules see it: percent-encoding undone, a backslash read as
+/// a slash, `;` and what follows it cut from each segment, several slashes made one, `.` and `..` resolved (RFC 3986, section
+/// 6.2.2). Servers differ in which of these they do. So `/x/..;y//%61dmin` does not pass where `/admin` would not. Of an
+/// absolute target only the path; of `CONNECT` and `*` the target itself.
 pub(super) fn path_of(head: &Head) -> String {
     let target = head.target();
     let path = match split(target) {
@@ -38,7 +42,7 @@ pub(super) fn split(target: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn resolve(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
+    for part in segments(path) {
         match part {
             "" | "." => {}
             ".." => {
@@ -47,7 +51,7 @@ fn resolve(path: &str) -> String {
             part => parts.push(part),
         }
     }
-    let is_directory = path.rsplit('/').next().is_some_and(is_dots);
+    let is_directory = segments(path).last().is_some_and(is_dots);
     let mut resolved = String::with_capacity(path.len() + 1);
     for part in &parts {
         resolved.push('/');
@@ -59,6 +63,11 @@ fn resolve(path: &str) -> String {
     resolved
 }
 
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    let all = path.split(['/', '\\']);
+    all.map(|part| part.split_once(';').map_or(part, |(name, _)| name))
+}
+
 fn is_dots(part: &str) -> bool {
     matches!(part, "" | "." | "..")
 }
@@ -68,6 +77,13 @@ pub(super) fn digest(method: &str, path: &str) -> String {
     let mut digest = String::with_capacity(method.len() + path.len() + 1);
     digest.push_str(method);
     digest.push(' ');
+    if !path.starts_with('/') {
+        digest.push_str(match is_host(path) {
+            true => path,
+            false => "?",
+        });
+        return digest;
+    }
     for (number, part) in path.split('/').enumerate() {
         if number > 0 {
             digest.push('/');
@@ -80,31 +96,69 @@ pub(super) fn digest(method: &str, path: &str) -> String {
     digest
 }
 
-/// A number, a UUID, or 16 and more hexadecimal digits.
+/// The target of `CONNECT`, or `*`.
+fn is_host(target: &str) -> bool {
+    let is_part =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
+    target == "*" || target.bytes().all(is_part)
+}
+
+/// Whether a segment may name a single thing or person: a number, a UUID, hexadecimal or other codes, what is long, and all
+/// that has other characters than names of resources have, such as addresses and Base64.
 fn is_value(part: &str) -> bool {
-    let digits = part.bytes().filter(u8::is_ascii_digit).count();
-    let hex = part.bytes().filter(u8::is_ascii_hexdigit).count();
-    let dashes = part.bytes().filter(|byte| *byte == b'-').count();
+    let count = |is: fn(&u8) -> bool| part.bytes().filter(is).count();
+    let digits = count(u8::is_ascii_digit);
+    let hex = count(u8::is_ascii_hexdigit);
     let is_number = digits > 0 && digits == part.len();
-    let is_uuid = part.len() == 36 && hex == 32 && dashes == 4;
+    let is_uuid = part.len() == 36 && hex == 32 && count(|it| *it == b'-') == 4;
     // Without a digit it may well be a word.
     let is_hash = part.len() >= 16 && hex == part.len() && digits > 0;
-    is_number || is_uuid || is_hash
+    let is_code = part.len() >= 16 && digits >= 3;
+    let is_name =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-');
+    is_number
+        || is_uuid
+        || is_hash
+        || is_code
+        || part.len() > LONGEST_NAME
+        || !part.bytes().all(is_name)
 }
 
 /// Whether a method may change what the server has (RFC 9110, section 9.2.1). Methods are told apart by case: `get` is
 /// none that reads.
 pub(super) fn writes(head: &Head) -> bool {
     let reads = matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
-    let is_overridden = [
-        "X-HTTP-Method-Override",
-        "X-HTTP-Method",
-        "X-Method-Override",
-    ]
-    .iter()
-    .any(|name| head.values(name).next().is_some());
+    let is_overridden =
+        head.fields().any(|field| is_override(field.name)) || has_method(head.target());
     // Nobody sees what is said behind an upgrade.
     !reads || is_overridden || head.asks_for_tunnel()
+}
+
+/// Whether a field names another method. Gateways to scripts do not tell `_` from `-`.
+fn is_override(name: &[u8]) -> bool {
+    let name: Vec<u8> = name
+        .iter()
+        .map(|byte| match byte {
+            b'_' => b'-',
+            byte => byte.to_ascii_lowercase(),
+        })
+        .collect();
+    matches!(
+        name.as_slice(),
+        b"x-http-method-override" | b"x-http-method" | b"x-method-override"
+    )
+}
+
+/// Whether the query names another method, as some frameworks read it.
+fn has_method(target: &[u8]) -> bool {
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let query = parts.nth(1).unwrap_or_default();
+    let mut parameters = query.split(|byte| matches!(byte, b'&' | b';' | b'#'));
+    parameters.any(|parameter| {
+        let name = parameter.split(|byte| *byte == b'=').next();
+        let name: Vec<u8> = percent_decode(name.unwrap_or_default()).collect();
+        name.trim_ascii().eq_ignore_ascii_case(b"_method")
+    })
 }
 
 #[cfg(test)]
@@ -138,6 +192,15 @@ mod tests {
             ("live:443", "live:443"),
             ("/a#/b", "/a"),
             ("/a./b.", "/a./b."),
+            ("/x;v=1/y;w/z", "/x/y/z"),
+            ("/x/..;y//%61dmin", "/admin"),
+            ("/x/..%3by/admin", "/admin"),
+            ("/;x/admin", "/admin"),
+            ("/a/;x", "/a/"),
+            ("/a/..;", "/"),
+            ("/x\\..\\admin", "/admin"),
+            ("/x/..%5cadmin", "/admin"),
+            ("http://live/\\admin;x?y", "/admin"),
         ] {
             assert_eq!(
                 path_of(&head(&format!("GET {target}"), "")),
@@ -155,6 +218,32 @@ mod tests {
             ("/blob/deadbeef00112233", "GET /blob/?"),
             ("/v1/a1/facade", "GET /v1/a1/facade"),
             ("*", "GET *"),
+            ("live:443", "GET live:443"),
+            ("[::1]:443", "GET [::1]:443"),
+            ("a@live:443", "GET ?"),
+            (
+                "/articles/v2/user-profile/index.html",
+                "GET /articles/v2/user-profile/index.html",
+            ),
+            (
+                "/.well-known/~ann/a_b-2024",
+                "GET /.well-known/~ann/a_b-2024",
+            ),
+            ("/users/ann@example.org/x", "GET /users/?/x"),
+            ("/reset/YW5uQGV4YW1wbGU=", "GET /reset/?"),
+            ("/reset/a+b/c d/\u{e4}/x\u{fffd}", "GET /reset/?/?/?/?"),
+            ("/reset/q7Xk29Zp4LmNb1Rt", "GET /reset/?"),
+            (
+                "/reset/eyJhbGciOiJIUzI.eyJzdWIiOiJhbm4ifQ.sdfkjhKJHsdkfjhsdf",
+                "GET /reset/?",
+            ),
+            (
+                "/reset/AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGhIjKlMnO",
+                "GET /reset/?",
+            ),
+            ("/a/123e4567-e89b-12d3-a456-42661417400-", "GET /a/?"),
+            ("/a/abcdefab-abcd-4bcd-abcd-abcdefabcdef", "GET /a/?"),
+            ("/a/", "GET /a/"),
         ] {
             assert_eq!(digest("GET", path), expected);
         }
@@ -171,6 +260,15 @@ mod tests {
             ("CONNECT a:1", "", true),
             ("BREW /", "", true),
             ("GET /", "x-http-method-override: DELETE\r\n", true),
+            ("GET /", "X_HTTP_METHOD_OVERRIDE: DELETE\r\n", true),
+            ("GET /", "X_Http-Method: DELETE\r\n", true),
+            ("GET /", "x-method_override: DELETE\r\n", true),
+            ("GET /", "X-Http-Methods: DELETE\r\n", false),
+            ("GET /?a=b&_method=delete", "", true),
+            ("GET http://live?%5fmethod=delete", "", true),
+            ("GET /?_METHOD", "", true),
+            ("GET /?x_method=delete&method=x", "", false),
+            ("GET /_method=x?a=_method", "", false),
             (
                 "GET /",
                 "Connection: upgrade\r\nUpgrade: websocket\r\n",

@@ -1,5 +1,7 @@
 //! Plays one replica: reads the client's requests one by one, and writes what the target gets of them.
 
+mod memory;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -55,7 +55,6 @@ impl Body {
 }
 
 /// A request whose head is read.
-#[derive(Debug)]
 pub(super) struct Request {
     pub(super) head: Head,
     pub(super) users: Users,
@@ -63,7 +62,6 @@ pub(super) struct Request {
 }
 
 /// What of its body goes with the head.
-#[derive(Debug)]
 pub(super) enum Rest {
     /// All of it, with other values.
     Whole(Box<Gathered>),
@@ -72,6 +70,15 @@ pub(super) enum Rest {
 }
 
 impl Request {
+    /// In bytes.
+    pub(super) fn memory(&self) -> usize {
+        let rest = match &self.rest {
+            Rest::Whole(gathered) => gathered.memory(),
+            Rest::Begun { raw, .. } => raw.capacity(),
+        };
+        size_of::<Self>() + self.head.memory() + self.users.memory() + rest
+    }
+
     pub(super) fn new(head: Head, framing: Framing, rules: &[TokenRule]) -> Self {
         Self {
             users: Users::of(&head, rules),
@@ -85,7 +92,6 @@ impl Request {
 }
 
 /// A body that is gathered.
-#[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) body: Body,
     content: Content,
@@ -112,6 +118,12 @@ impl Gathered {
             data: Vec::new(),
             trailers: Vec::new(),
         })
+    }
+
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        let own = size_of::<Self>();
+        own + self.raw.capacity() + self.data.capacity() + self.trailers.capacity()
     }
 
     /// Reads on: how many octets were taken.

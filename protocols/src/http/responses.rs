@@ -22,7 +22,8 @@ pub(super) enum Asked {
 }
 
 /// The head of a response.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) struct ResponseHead {
     pub(super) status: u16,
     fields: Vec<(String, Vec<u8>)>,
@@ -42,7 +43,8 @@ impl ResponseHead {
 }
 
 /// What came next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) enum Event<'a> {
     /// Nothing that says anything yet.
     More,
@@ -67,7 +69,6 @@ enum At {
 }
 
 /// Reads responses one after another.
-#[derive(Debug)]
 pub(super) struct Responses {
     at: At,
     buffer: Vec<u8>,
@@ -90,6 +91,11 @@ impl Responses {
     /// Whether a response has begun that is not over.
     pub(super) fn is_within(&self) -> bool {
         !matches!(self.at, At::Head) || !self.buffer.is_empty()
+    }
+
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Reads on: how many octets were taken, and what they are. `asked`: what the next response answers.

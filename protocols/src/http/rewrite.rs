@@ -8,7 +8,7 @@ use super::settings::Settings;
 use super::text::Value;
 
 /// What else of a head is another one for the target.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Swapped {
     /// In place of the request's target.
     pub(super) target: Option<Vec<u8>>,

@@ -14,8 +14,12 @@ use super::text::{Around, Source};
 /// So much of a body is kept while nothing of a value has been found: what precedes one is shorter.
 const OVERLAP: usize = 600;
 
+/// The window is looked through again once one part in so many is new, or the body is over: so a byte is looked at so many
+/// times, however small the pieces are in which it comes.
+const LEAST_NEW: usize = 16;
+
 /// What was found in a piece of text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Found {
     /// Nothing.
     No,
@@ -78,9 +82,10 @@ fn between<'a>(
 }
 
 /// Looks for values in a body.
-#[derive(Debug)]
 pub(super) struct Scan {
     window: Vec<u8>,
+    /// Bytes at its end that were not looked at.
+    new: usize,
     /// Rules whose value was not found yet.
     open: Vec<usize>,
 }
@@ -100,12 +105,23 @@ impl Scan {
             .all(|coding| coding.eq_ignore_ascii_case(b"identity"));
         (is_plain && !open.is_empty()).then_some(Self {
             window: Vec::new(),
+            new: 0,
             open,
         })
     }
 
-    /// Reads on; gives rules with their values.
-    pub(super) fn read(&mut self, rules: &[TokenRule], data: &[u8]) -> Vec<(usize, Vec<u8>)> {
+    /// In bytes.
+    pub(super) const fn memory(&self) -> usize {
+        self.window.capacity() + self.open.capacity() * size_of::<usize>()
+    }
+
+    /// Reads on; gives rules with their values. `over`: the body ends with this.
+    pub(super) fn read(
+        &mut self,
+        rules: &[TokenRule],
+        data: &[u8],
+        over: bool,
+    ) -> Vec<(usize, Vec<u8>)> {
         let mut values = Vec::new();
         // A piece at a time, so that the window stays small whatever comes.
         for data in data.chunks(LONGEST_VALUE) {
@@ -113,12 +129,19 @@ impl Scan {
                 break;
             }
             self.window.extend_from_slice(data);
+            self.new += data.len();
+            if self.new >= self.window.len() / LEAST_NEW {
+                self.look(rules, &mut values);
+            }
+        }
+        if over && self.new > 0 {
             self.look(rules, &mut values);
         }
         values
     }
 
     fn look(&mut self, rules: &[TokenRule], values: &mut Vec<(usize, Vec<u8>)>) {
+        self.new = 0;
         let mut keep = self.window.len().saturating_sub(OVERLAP);
         let window = &self.window;
         self.open.retain(|number| {

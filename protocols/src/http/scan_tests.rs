@@ -23,8 +23,10 @@ fn find_in(rule: &str, body: &str) -> Option<String> {
         let mut scan = Scan::new(&rules, &head(""), |_| true).unwrap();
         let mut values = Vec::new();
         for data in body.as_bytes().chunks(piece) {
-            values.extend(scan.read(&rules, data));
+            values.extend(scan.read(&rules, data, false));
         }
+        // As where chunks end.
+        values.extend(scan.read(&rules, b"", true));
         assert!(scan.window.len() <= 3 * LONGEST_VALUE);
         let first = values.pop();
         first.map(|(_, value)| String::from_utf8(value).unwrap())
@@ -118,4 +120,26 @@ fn encoded_bodies_are_not_looked_into() {
     ));
     assert!(!scan("Content-Encoding: gzip\r\n"));
     assert!(Scan::new(&rules, &head(""), |_| false).is_none());
+}
+
+#[test]
+fn what_does_not_end_is_not_looked_through_with_each_byte() {
+    for (rule, begin, byte) in [
+        ("from = 'field:a'", "<input x=\"", b'>'),
+        ("from = 'field:a'", "<input ", b'x'),
+        ("from = 'json:a'", "{\"a\":\"", b'x'),
+        ("from = 'body'\nafter = '<'\nbefore = 'END'", "<", b'E'),
+    ] {
+        let rules = rules(rule);
+        let mut scan = Scan::new(&rules, &head(""), |_| true).unwrap();
+        scan.read(&rules, begin.as_bytes(), false);
+        let mut looks = 0;
+        for _ in 0..8_000 {
+            let before = scan.new;
+            scan.read(&rules, &[byte], false);
+            looks += usize::from(scan.new <= before);
+        }
+        // A sixteenth more each time.
+        assert!(looks < 200, "{rule}: {looks}");
+    }
 }

@@ -155,7 +155,7 @@ impl FromStr for Value {
 }
 
 /// Chooses requests: by method, path, and a field if it names one. In paths and values `*` stands for any characters, and
-/// case does not matter; the path is judged without its query, as servers resolve it.
+/// case does not matter; the path is judged without its query, its `;` parameters and its dots.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Selector {

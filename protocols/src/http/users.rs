@@ -11,7 +11,8 @@ use super::text::Key;
 const LONGEST_NAME: usize = 64;
 
 /// Whose a request is, for each rule that tells users apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) struct Users(Vec<(usize, Vec<u8>)>);
 
 impl Users {

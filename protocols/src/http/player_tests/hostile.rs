@@ -103,6 +103,32 @@ fn a_head_full_of_words_costs_little_however_much_is_unanswered() {
     assert!(took < std::time::Duration::from_millis(500), "{took:?}");
 }
 
+#[test]
+fn memory_is_told_and_has_a_bound() {
+    let rules = "[[token]]\nfrom = 'header:A'\n".repeat(8);
+    let mut session = Session::new(&terms(&rules, Rules::default()), true);
+    let new = session.player.memory();
+    assert!(new < 10_000);
+    session.say(
+        Client(&"GET / HTTP/1.1\r\nB: b\r\n\r\n".repeat(500)),
+        16 * 1024,
+    );
+    let value = "v".repeat(8_000);
+    let answer = |value: &str| format!("HTTP/1.1 200 x\r\nA: {value}\r\nContent-Length: 0\r\n\r\n");
+    for number in 0..500 {
+        session.say(Live(&answer(&format!("{value}{number}"))), 1 << 20);
+    }
+    let held = session.player.memory();
+    assert!((1 << 20..4 << 20).contains(&held), "{held}");
+    session.say(Target(&answer("w").repeat(500)), 16 * 1024);
+    let over = session.player.memory();
+    // What is known of the values, and room for as many requests.
+    assert!(over < 1 << 20, "{over}");
+    let wait = format!("PUT /{value}499 HTTP/1.1\r\nContent-Length: 9\r\n\r\n");
+    session.say(Client(&wait[..4_000]), 16 * 1024);
+    assert!(session.player.memory() >= over + 4_000);
+}
+
 /// What hostile sides may say.
 fn noise() -> impl Strategy<Value = (u8, Vec<u8>)> {
     let words = prop::sample::select(vec![
@@ -158,6 +184,7 @@ proptest! {
                 _ => session.player.lose_live(),
             }
             prop_assert!(session.player.waiting <= MOST_WAITING);
+            prop_assert!(session.player.memory() < 1 << 20);
         }
     }
 
