@@ -229,3 +229,23 @@ fn a_request_waits_for_the_value_that_the_target_has_in_place_of_the_live_server
     world.wait(20);
     assert_eq!(world.received(), form("2"));
 }
+
+#[test]
+fn an_offer_of_http_2_that_no_server_takes_up_silences_nothing() {
+    let rules = Rules {
+        read_only: true,
+        ..Rules::default()
+    };
+    let mut world = World::new("", rules);
+    let get = "GET /a HTTP/1.1\r\nHost: live\r\n\r\n";
+    let offer = "GET /a HTTP/1.1\r\nHost: live\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                 Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
+    for request in [offer, get, get, get] {
+        world.client(request);
+        world.live(&answer("", ""));
+        world.target(&answer("", ""));
+        world.wait(20);
+        assert_eq!(world.received(), get);
+    }
+    assert_eq!(world.engine.stats().requests_left_out, 0);
+}

@@ -277,6 +277,11 @@ impl Asks {
             && (self.queue.iter().any(|it| !it.live.values.is_empty()) || !self.book.is_empty())
     }
 
+    /// Whether a value may be known: by any rule.
+    pub(super) fn knows(&self, value: &[u8]) -> bool {
+        self.awaited.knows(value) || self.book.knows(value)
+    }
+
     /// Whether the target may yet give another one for it.
     pub(super) fn awaits(&self, rule: usize, value: &[u8]) -> bool {
         self.awaited.has(rule, value)

@@ -68,6 +68,13 @@ impl Awaited {
         counts.is_some_and(|counts| counts.contains_key(value))
     }
 
+    /// Whether any rule has it.
+    pub(super) fn knows(&self, value: &[u8]) -> bool {
+        self.counts
+            .values()
+            .any(|counts| counts.contains_key(value))
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0

@@ -1,7 +1,9 @@
 //! Values of the live server, and what the target has in their place.
 
+use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The longest value that is known, in bytes.
@@ -28,6 +30,9 @@ struct Pairs {
     most: Most,
     pairs: HashMap<Arc<[u8]>, Vec<u8>>,
     order: VecDeque<Arc<[u8]>>,
+    /// Hashes of the live server's values, with how many pairs have them.
+    lives: HashMap<u64, u32>,
+    hasher: RandomState,
     bytes: usize,
 }
 
@@ -37,7 +42,24 @@ impl Pairs {
             most,
             pairs: HashMap::new(),
             order: VecDeque::new(),
+            lives: HashMap::new(),
+            hasher: RandomState::new(),
             bytes: 0,
+        }
+    }
+
+    /// Whether a pair may have this value of the live server.
+    fn knows(&self, live: &[u8]) -> bool {
+        !self.lives.is_empty() && self.lives.contains_key(&self.hasher.hash_one(live))
+    }
+
+    fn forget(&mut self, key: &[u8]) {
+        let hash = self.hasher.hash_one(live_of(key));
+        if let Entry::Occupied(mut count) = self.lives.entry(hash) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -48,6 +70,8 @@ impl Pairs {
         } else {
             let key: Arc<[u8]> = key.into();
             self.bytes += key.len() + value.len();
+            let hash = self.hasher.hash_one(live_of(&key));
+            *self.lives.entry(hash).or_default() += 1;
             self.order.push_back(key.clone());
             self.pairs.insert(key, value);
         }
@@ -55,6 +79,7 @@ impl Pairs {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
+            self.forget(&oldest);
             let value = self.pairs.remove(&oldest).unwrap_or_default();
             self.bytes = self.bytes.saturating_sub(oldest.len() + value.len());
         }
@@ -119,6 +144,11 @@ impl Book {
         self.own.pairs.is_empty() && self.shared.with(|pairs| pairs.pairs.is_empty())
     }
 
+    /// Whether this value of the live server may be known, by any rule.
+    pub(super) fn knows(&self, live: &[u8]) -> bool {
+        self.own.knows(live) || self.shared.with(|pairs| pairs.knows(live))
+    }
+
     /// What the target has in place of the live value of a rule.
     pub(super) fn find(&self, rule: usize, scope: Scope<'_>, live: &[u8]) -> Option<Vec<u8>> {
         let own = self.own.pairs.get(key(rule, &[], live).as_slice()).cloned();
@@ -154,6 +184,14 @@ fn key(rule: usize, user: &[u8], live: &[u8]) -> Vec<u8> {
     key
 }
 
+/// The value of a key.
+fn live_of(key: &[u8]) -> &[u8] {
+    let user = key.get(8..16).and_then(|it| it.try_into().ok());
+    let user = user.map_or(0, u64::from_le_bytes);
+    let from = usize::try_from(user).map_or(usize::MAX, |user| user.saturating_add(16));
+    key.get(from..).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +208,8 @@ mod tests {
         assert_eq!(other.find(0, Scope::Session, b"L"), None);
         assert_eq!(other.find(1, Scope::User(b""), b"L"), None);
         assert_eq!(one.find(1, Scope::Session, b"L").unwrap(), b"own");
+        assert!(one.knows(b"L") && other.knows(b"L"));
+        assert!(!one.knows(b"T") && !other.knows(b"annL"));
         // What a session has heard itself goes first.
         other.note(0, Scope::User(b"ann"), b"L", b"T2");
         assert_eq!(one.find(0, Scope::User(b"ann"), b"L").unwrap(), b"T");
@@ -184,6 +224,8 @@ mod tests {
             assert!(book.own.bytes <= MOST_OF_SESSION.bytes);
             assert!(book.own.pairs.len() <= MOST_OF_SESSION.values);
             assert_eq!(book.own.pairs.len(), book.own.order.len());
+            assert!(book.own.lives.len() <= book.own.pairs.len());
+            assert!(book.knows(&number.to_le_bytes()));
         }
         assert_eq!(book.find(0, Scope::Session, &0_u32.to_le_bytes()), None);
         assert!(

@@ -3,6 +3,7 @@
 //! A request is played as its client sent it, but for what [`Settings`] say: another `Host` and other fields, values that the
 //! target gave in place of the live server's, and requests that are left out. Bodies stream through. What follows an upgrade,
 //! `CONNECT`, or the preface of HTTP/2 passes byte for byte; so what asks for it counts as a request that writes.
+//! Only an offer of HTTP/2 (`Upgrade: h2c`) is taken out, and its request is one like others: the target answers in HTTP/1.1.
 //!
 //! What servers are known to read in different ways ends its replica: see `head` and `chunked`. A session that is picked up in
 //! the middle begins with a request, or ends.

@@ -486,6 +486,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         let find = |rule: usize, value: &[u8]| asks.find(&request.users, rule, value);
         let mut swap = Swap {
             rules: &self.terms.rules,
+            knows: &|value| asks.knows(value),
             find: &find,
             waits: None,
         };

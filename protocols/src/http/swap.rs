@@ -32,6 +32,8 @@ pub(super) enum Known {
 /// Replaces values of one request.
 pub(super) struct Swap<'a> {
     pub(super) rules: &'a [TokenRule],
+    /// Whether any rule may know a value: asked once for each, and quick.
+    pub(super) knows: &'a dyn Fn(&[u8]) -> bool,
     /// What is known of a rule's value.
     pub(super) find: &'a dyn Fn(usize, &[u8]) -> Known,
     /// A rule's value that is not known yet.
@@ -94,6 +96,9 @@ impl Swap<'_> {
 
     fn value(&mut self, spot: Spot, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
         if value.is_empty() {
+            return None;
+        }
+        if !(self.knows)(value) {
             return None;
         }
         for (number, rule) in self.rules.iter().enumerate() {

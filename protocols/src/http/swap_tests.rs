@@ -19,6 +19,7 @@ fn swap<R>(rule: &str, act: impl FnOnce(&mut Swap<'_>) -> R) -> (R, bool) {
     let mut swap = Swap {
         rules: &settings.token,
         find: &find,
+        knows: &|_| true,
         waits: None,
     };
     let result = act(&mut swap);

@@ -104,6 +104,23 @@ fn a_head_full_of_words_costs_little_however_much_is_unanswered() {
 }
 
 #[test]
+fn a_head_full_of_words_costs_little_however_many_rules_there_are() {
+    let rules = "[[token]]\nfrom = 'header:A'\nshared = true\n".repeat(64);
+    let mut session = Session::new(&terms(&rules, Rules::default()), true);
+    let answer = |value: &str| format!("HTTP/1.1 200 x\r\nA: {value}\r\nContent-Length: 0\r\n\r\n");
+    session.say(Client(GET), 1000);
+    session.say(Live(&answer("live")), 1000);
+    session.say(Target(&answer("new")), 1000);
+    let words = "a ".repeat(32_000);
+    let request = format!("GET /x HTTP/1.1\r\nX: {words}live\r\n\r\n");
+    let start = std::time::Instant::now();
+    session.say(Client(&request), 16 * 1024);
+    assert!(session.text().ends_with(" new\r\n\r\n"));
+    let took = start.elapsed();
+    assert!(took < std::time::Duration::from_millis(300), "{took:?}");
+}
+
+#[test]
 fn memory_is_told_and_has_a_bound() {
     let rules = "[[token]]\nfrom = 'header:A'\n".repeat(8);
     let mut session = Session::new(&terms(&rules, Rules::default()), true);
