@@ -175,6 +175,15 @@ fn talk() -> Vec<Action> {
     talk
 }
 
+/// What is told of [`talk`] behind its greeting.
+fn turns_of_talk() -> Vec<Told> {
+    let turn = |n: u64| {
+        let said = answer(70 + n * 3000, 70 + (n + 1) * 3000);
+        [Told::Client(100), said]
+    };
+    (0..3).flat_map(turn).collect()
+}
+
 #[test]
 fn what_the_live_server_says_is_heard_before_what_its_client_says_to_it() {
     let module = Module::default();
@@ -183,10 +192,7 @@ fn what_the_live_server_says_is_heard_before_what_its_client_says_to_it() {
     world.capture(captured_whole(&talk()));
     world.run(secs(60));
     let mut expected = vec![answer(0, 70)];
-    for turn in 0..3 {
-        expected.push(Told::Client(100));
-        expected.push(answer(70 + turn * 3000, 70 + (turn + 1) * 3000));
-    }
+    expected.extend(turns_of_talk());
     assert!(told(&module.log) == expected);
     world.assert_all_delivered();
     world.assert_nothing_left();
@@ -274,12 +280,7 @@ fn a_client_that_is_held_back_goes_on_when_the_target_has_said_enough() {
     assert!(told(&module.log) == [answer(0, 70)]);
     world.run(secs(60));
     // What both sides have said meanwhile is told in the order in which it was captured.
-    let mut expected = Vec::new();
-    for turn in 0..3 {
-        expected.push(Told::Client(100));
-        expected.push(answer(70 + turn * 3000, 70 + (turn + 1) * 3000));
-    }
-    assert!(told(&module.log) == expected);
+    assert!(told(&module.log) == turns_of_talk());
     assert_eq!(world.received(PORT), said(&talk()));
     world.assert_all_delivered();
     world.assert_nothing_left();

@@ -252,7 +252,7 @@ fn pauses_of_a_body_wait_for_no_second_100_continue() {
 }
 
 #[test]
-fn whoever_answers_nonsense_is_not_listened_to() {
+fn a_server_that_breaks_the_protocol_is_not_heard_any_more() {
     let says = [Client(GET), Turn(GET), Target("+PONG\r\n\r\n"), Turn(GET)];
     assert_eq!(
         played("exact_ends = true", &says),
