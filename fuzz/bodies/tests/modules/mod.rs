@@ -5,7 +5,7 @@ use millrace_protocols::Kind;
 use super::Seeds;
 
 /// What each module understands, said over the connections of the engine's seeds.
-pub fn seeds() -> Seeds {
+pub(super) fn seeds() -> Seeds {
     let redis =
         b"*2\r\n$4\r\nAUTH\r\n$4\r\nlive\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nvv\r\nPING\r\n";
     let http = b"GET /login HTTP/1.1\r\nHost: a\r\nCookie: sid=abcdefgh\r\n\r\n\
