@@ -12,7 +12,7 @@ use std::hint::black_box;
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
-use millrace_bench::{ANSWER, Conversation, REQUEST, budget, engine, http_engine};
+use millrace_bench::{ANSWER, Conversation, OTHER_HOST, REQUEST, budget, engine, http_engine};
 use millrace_engine::Engine;
 
 /// How often each benchmark does its thing.
@@ -80,8 +80,8 @@ fn keep_alive_turn((mut engine, mut conversation): State) -> State {
 }
 
 /// As [`open`], of HTTP.
-fn open_http() -> State {
-    let mut engine = http_engine(MEMORY_LIMIT);
+fn open_http(rules: &str) -> State {
+    let mut engine = http_engine(MEMORY_LIMIT, rules);
     for number in 1..=TIMES {
         Conversation::new(number).open(&mut engine);
     }
@@ -93,10 +93,20 @@ fn open_http() -> State {
     (engine, conversation)
 }
 
-// The same, framed by the module of HTTP, which changes a header.
+// The same, framed by the module of HTTP.
 #[library_benchmark(setup = open_http, config = within(budget::HTTP_TURN))]
-#[bench::one_connection()]
+#[bench::one_connection("")]
 fn http_turn((mut engine, mut conversation): State) -> State {
+    for _ in 0..TIMES {
+        conversation.turn_heard(black_box(&mut engine), black_box(REQUEST), ANSWER);
+    }
+    (engine, conversation)
+}
+
+// The same, with another header.
+#[library_benchmark(setup = open_http, config = within(budget::HTTP_TURN_CHANGED))]
+#[bench::one_connection(OTHER_HOST)]
+fn http_turn_changed((mut engine, mut conversation): State) -> State {
     for _ in 0..TIMES {
         conversation.turn_heard(black_box(&mut engine), black_box(REQUEST), ANSWER);
     }
@@ -138,6 +148,7 @@ library_benchmark_group!(
     benchmarks = [
         keep_alive_turn,
         http_turn,
+        http_turn_changed,
         bulk_upload_segment,
         one_request_session,
         response_header

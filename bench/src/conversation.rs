@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_is_heard_is_framed() {
-        let mut engine = crate::http_engine(64 << 20);
+        let mut engine = crate::http_engine(64 << 20, crate::OTHER_HOST);
         let mut conversation = Conversation::new(0);
         conversation.open(&mut engine);
         for _ in 0..5 {

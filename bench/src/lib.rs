@@ -30,15 +30,18 @@ pub const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConten
 /// When a benchmark begins: far from zero, as a wall clock is.
 pub const START: Time = Time::from_micros(1_700_000_000_000_000);
 
-/// As [`engine`], with the module of HTTP: it changes a header and hears where answers end.
-pub fn http_engine(memory_limit: u64) -> Engine {
-    let rules = "exact_ends = true\nhost = \"test.other\"\n";
-    let rules = http::Settings::parse(rules).unwrap_or_default();
+/// As [`engine`], with the module of HTTP, which hears where answers end and does what else these rules say.
+pub fn http_engine(memory_limit: u64, rules: &str) -> Engine {
+    let rules = format!("exact_ends = true\n{rules}\n");
+    let rules = http::Settings::parse(&rules).unwrap_or_default();
     let mut engine = engine(memory_limit);
     let module = http::Http::new(rules, WriteGuard::default());
     engine.set_protocol(0, Box::new(module));
     engine
 }
+
+/// A rule that changes a header.
+pub const OTHER_HOST: &str = "host = \"test.other\"";
 
 /// An engine that may send, with `memory_limit` bytes.
 pub fn engine(memory_limit: u64) -> Engine {

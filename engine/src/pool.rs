@@ -45,6 +45,8 @@ pub(crate) struct BlockPool {
     used: usize,
     /// Bytes that blocks refer to.
     shared: usize,
+    /// Lent to whoever needs bytes in one piece.
+    scratch: Vec<u8>,
 }
 
 impl BlockPool {
@@ -55,7 +57,20 @@ impl BlockPool {
             free: BlockId::NONE,
             used: 0,
             shared: 0,
+            scratch: Vec::new(),
         }
+    }
+
+    /// An empty buffer, to be given back by [`BlockPool::give_scratch`].
+    pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        scratch
+    }
+
+    /// Keeps a buffer for whoever needs one next.
+    pub(crate) fn give_scratch(&mut self, scratch: Vec<u8>) {
+        self.scratch = scratch;
     }
 
     /// Memory in use, in bytes.

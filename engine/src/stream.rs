@@ -214,6 +214,17 @@ impl ClientStream {
         given_up
     }
 
+    /// Counts bytes that whoever reads this stream was given at once. Nothing is stored or held before them.
+    pub(crate) const fn pass(&mut self, len: u64) {
+        self.next += len;
+    }
+
+    /// Whether nothing is stored, held, or known to follow.
+    pub(crate) const fn is_bare(&self) -> bool {
+        let stores = !matches!(self.head, BlockId::NONE);
+        !stores && self.held.is_none() && self.end_kind.is_none() && !self.discarding
+    }
+
     /// Stops storing: whatever comes is counted and thrown away. Gives what was not part of the
     /// stream yet.
     pub(crate) fn discard(&mut self, pool: &mut BlockPool) -> GivenUp {

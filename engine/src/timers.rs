@@ -50,11 +50,18 @@ impl<K: Ord + Copy> Timers<K> {
 
     /// Takes the earliest entry if it is due: its time and its owner. An owner whose `armed` is
     /// another time has been woken already.
+    #[inline]
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, K)> {
         let Reverse((time, _)) = self.heap.peek()?;
         if *time > now {
             return None;
         }
+        self.pop()
+    }
+
+    // Mostly nothing is due: asking so must cost nothing.
+    #[inline(never)]
+    fn pop(&mut self) -> Option<(Time, K)> {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 

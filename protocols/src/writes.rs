@@ -145,7 +145,12 @@ impl WriteGuard {
 
     /// Whether it lets everything through.
     pub fn is_open(&self) -> bool {
-        *self.rules == Rules::default()
+        let Rules {
+            read_only,
+            allow,
+            deny,
+        } = &*self.rules;
+        !read_only && allow.is_empty() && deny.is_empty()
     }
 
     /// Whether a request may be sent; counts it.

@@ -63,8 +63,8 @@ impl Engine {
     #[cold]
     fn unplayed_copies(&self, key: SessionKey, copies: u16) -> u16 {
         let replicas = self.replicas.siblings(self.sessions.first_replica(key));
-        let played = replicas
-            .filter(|(key, replica)| !replica.is_lingering() && self.replicas.talk(*key).is_some());
+        let played =
+            replicas.filter(|(_, replica)| !replica.is_lingering() && replica.traits.is_scripted());
         copies.saturating_sub(u16::try_from(played.count()).unwrap_or(u16::MAX))
     }
 
@@ -86,7 +86,7 @@ impl Engine {
         let protocol = self.protocols.get(usize::from(session.service));
         let hears = protocol.is_some_and(|it| it.as_ref().is_some_and(|it| it.hears_live()));
         let mut replicas = self.replicas.siblings(session.first_replica());
-        hears && replicas.any(|(key, it)| !it.is_lingering() && self.replicas.talk(key).is_some())
+        hears && replicas.any(|(_, it)| !it.is_lingering() && it.traits.is_scripted())
     }
 
     /// The client of a session goes on, or the live server has said something: what it has said by now comes before what the
@@ -112,13 +112,24 @@ impl Engine {
                 return;
             };
             let (pool, log) = (&mut self.pool, self.overheard.of(session));
-            let heard = self.replicas.with_talk(key, |talk, replica| {
-                let is_deaf = replica.is_lingering();
-                let sides = (its.stream(), its.turns());
-                let heard = (!is_deaf).then(|| talk.hear_live_connection(now, pool, sides, log));
-                heard.map(|heard| (heard, talk.next_live()))
+            let replica = self.replicas.get(key);
+            let Some(talk) = self
+                .replicas
+                .talk(key)
+                .filter(|_| replica.is_some_and(|it| !it.is_lingering()))
+            else {
+                continue;
+            };
+            if !talk.is_behind(its.stream(), log) {
+                heard_live = heard_live.min(talk.next_live());
+                continue;
+            }
+            let sides = (its.stream(), its.turns());
+            let heard = self.replicas.with_talk(key, |talk, _| {
+                let heard = talk.hear_live_connection(now, pool, sides, log);
+                (heard, talk.next_live())
             });
-            if let Some((heard, next_live)) = heard.flatten() {
+            if let Some((heard, next_live)) = heard {
                 heard_live = heard_live.min(next_live);
                 self.take_words(now, key, heard);
             }
@@ -129,6 +140,12 @@ impl Engine {
         if self.holds_client(session) {
             self.arm_session(session);
         }
+    }
+
+    /// Whether a replica plays a script of its own.
+    pub(super) fn is_scripted(&self, key: ReplicaKey) -> bool {
+        let replica = self.replicas.get(key);
+        replica.is_some_and(|replica| replica.traits.is_scripted())
     }
 
     /// Takes a segment of the target of a replica that plays a script of its own. Not inlined: where no module is, nothing is
@@ -142,12 +159,15 @@ impl Engine {
         payload: &[u8],
         len: u32,
     ) {
-        let replica = self.replicas.get(key);
-        let was_open = replica.is_some_and(Replica::is_established);
-        let listens = replica.is_some_and(|replica| replica.may_take_data(header))
+        let Some(replica) = self.replicas.get(key) else {
+            return;
+        };
+        let (session, was_open) = (replica.session, replica.is_established());
+        let listens = replica.may_take_data(header)
             && self.replicas.talk(key).is_some_and(Talk::wants_answers);
         if !listens {
             self.with_replica(now, key, |replica, cx| replica.on_header(cx, header, len));
+            self.release_played(key);
             let is_open = self.replicas.get(key).is_some_and(Replica::is_established);
             if is_open && !was_open {
                 let first = header.seq.add(u32::from(header.flags.has(Flags::SYN)));
@@ -157,38 +177,46 @@ impl Engine {
             return;
         }
         let is_full = self.is_nearly_full();
-        let session = replica.map(|replica| replica.session);
         let pool = &mut self.pool;
         let counted = self.replicas.with_talk(key, |talk, _| {
-            let counted = talk.take_answer(now, pool, header, payload, len, is_full);
             let held = talk.holds_client();
-            (counted, talk.hear_target(now, pool), held)
+            let segment = (header, payload, len);
+            let (counted, heard) = talk.hear_answer(now, pool, segment, is_full);
+            (counted, heard, held)
         });
-        let Some(((counted, arrived), heard, held)) = counted else {
+        let Some((counted, heard, held)) = counted else {
             return;
         };
         if !self.take_words(now, key, heard) {
             return;
         }
-        let held = session.filter(|_| held);
+        let held = held.then_some(session);
         self.let_go_on(now, key, held);
+        let (header, arrived) = match &counted {
+            Some((counted, arrived)) => (counted, *arrived),
+            None => (header, len),
+        };
         let is_early = len > 0 && arrived == 0;
         self.with_replica(now, key, |replica, cx| {
-            replica.on_header(cx, &counted, arrived);
+            replica.on_header(cx, header, arrived);
             if is_early {
                 replica.demand_ack();
             }
         });
+        self.release_played(key);
+        if self.replicas.get(key).is_some_and(Replica::has_heard_end) {
+            self.hear_target_end(now, key, held);
+        }
+    }
+
+    /// The target of a replica sends nothing more.
+    #[cold]
+    fn hear_target_end(&mut self, now: Time, key: ReplicaKey, held: Option<SessionKey>) {
         let pool = &mut self.pool;
-        let ended = self.replicas.with_talk(key, |talk, replica| {
-            let is_over = replica.has_heard_end();
-            is_over.then(|| talk.hear_target_end(now, pool))
-        });
-        let goes_on = match ended.flatten() {
-            Some(heard) => self.take_words(now, key, heard),
-            None => true,
-        };
-        if goes_on {
+        let heard = self
+            .replicas
+            .with_talk(key, |talk, _| talk.hear_target_end(now, pool));
+        if heard.is_some_and(|heard| self.take_words(now, key, heard)) {
             self.let_go_on(now, key, held);
             self.with_replica(now, key, Replica::advance);
         }
@@ -196,8 +224,8 @@ impl Engine {
 
     /// A conversation that held the client back may hear of this session what has waited, if it does so no more.
     fn let_go_on(&mut self, now: Time, key: ReplicaKey, held: Option<SessionKey>) {
-        let holds = self.replicas.talk(key).is_some_and(Talk::holds_client);
-        if let Some(session) = held.filter(|_| !holds) {
+        let goes_on = |_: &SessionKey| !self.replicas.talk(key).is_some_and(Talk::holds_client);
+        if let Some(session) = held.filter(goes_on) {
             self.tell(now, session);
         }
     }
@@ -211,11 +239,15 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return Time::NEVER;
         };
+        let is_ended = session.stream().end().is_some();
+        if !is_ended && !self.replicas.has_holding() {
+            return Time::NEVER;
+        }
         let replicas = self.replicas.siblings(session.first_replica());
         let played = replicas.filter(|(_, replica)| !replica.is_lingering());
         let due = played.filter_map(|(key, _)| {
             let talk = self.replicas.talk(key)?;
-            let ended = session.stream().end().is_some() && talk.is_unended();
+            let ended = is_ended && talk.is_unended();
             let ended = ended.then_some(session.last_seen + self.config.idle_timeout);
             Some(ended.unwrap_or(Time::NEVER).min(self.silent_at(talk)))
         });
@@ -224,6 +256,9 @@ impl Engine {
 
     /// Whether some conversation about a session holds its client back.
     fn holds_client(&self, key: SessionKey) -> bool {
+        if !self.replicas.has_holding() {
+            return false;
+        }
         let mut replicas = self.replicas.siblings(self.sessions.first_replica(key));
         let holds = |talk: Option<&Talk>| talk.is_some_and(Talk::holds_client);
         replicas.any(|(key, _)| holds(self.replicas.talk(key)))
@@ -308,17 +343,25 @@ impl Engine {
     }
 
     /// Frees what the target has taken of a replica's script.
-    pub(super) fn release_played(&mut self, key: ReplicaKey) {
+    fn release_played(&mut self, key: ReplicaKey) {
+        let needs = self.replicas.get(key).map(Replica::needs);
+        if let (Some(needs), Some(talk)) = (needs, self.replicas.talk(key))
+            && talk.may_free(&self.pool, needs)
+        {
+            let pool = &mut self.pool;
+            self.replicas
+                .with_talk(key, |talk, _| talk.release(pool, needs));
+        }
+    }
+
+    /// Frees all of a script whose replica is over, and counts what it lacked. Not inlined, as above.
+    #[inline(never)]
+    pub(super) fn give_up_script(&mut self, key: ReplicaKey) {
         if self.replicas.get(key).is_some_and(Replica::is_lingering) {
             self.count_unheard(key);
+            let pool = &mut self.pool;
+            self.replicas
+                .with_talk(key, |talk, _| talk.release(pool, Needs::NOTHING));
         }
-        let pool = &mut self.pool;
-        self.replicas.with_talk(key, |talk, replica| {
-            let played = match replica.is_lingering() {
-                true => Needs::NOTHING,
-                false => replica.needs(),
-            };
-            talk.release(pool, played);
-        });
     }
 }

@@ -30,7 +30,7 @@ impl Engine {
             FlowRef::Tuple(tuple) => self.replicas.find(&tuple),
         };
         match key.filter(|key| self.note_heard(now, *key)) {
-            Some(key) if self.replicas.has_talks() && self.replicas.talk(key).is_some() => {
+            Some(key) if self.replicas.has_talks() && self.is_scripted(key) => {
                 self.take_answer(now, key, header, payload, payload_len);
             }
             Some(key) => {

@@ -66,7 +66,7 @@ impl Engine {
     /// Does what the new state of a replica demands: its timer, memory that is free now, its end.
     pub(super) fn settle(&mut self, now: Time, key: ReplicaKey) {
         if self.replicas.has_talks() {
-            self.release_played(key);
+            self.give_up_script(key);
         }
         match self.replicas.arm_as_due(key, &self.config) {
             Some(session) => self.trim_if_due(session),

@@ -110,6 +110,13 @@ impl Talk {
         self.played.stream.stored()
     }
 
+    /// Whether the live connection has anything that it has not been told, as far as it wants to be told.
+    pub(crate) fn is_behind(&self, stream: &ClientStream, log: Option<&Log>) -> bool {
+        let has_more = !self.holds_client && self.needs.stream < stream.len();
+        let has_end = !self.heard_end && stream.end().is_some();
+        has_more || has_end || log.is_some_and(|log| log.get(self.next_live).is_some())
+    }
+
     /// Tells it what both sides of the live connection have sent since, in the order in which it was captured, and how the
     /// client's ended.
     pub(crate) fn hear_live_connection(
@@ -120,7 +127,7 @@ impl Talk {
         log: Option<&Log>,
     ) -> Heard {
         let mut heard = Heard::default();
-        let mut piece = Vec::new();
+        let mut piece = pool.take_scratch();
         let mut cursor = Cursor::default();
         while heard.failure.is_none() {
             let live = log.and_then(|log| log.get(self.next_live));
@@ -162,6 +169,7 @@ impl Talk {
             }
             heard.join(said);
         }
+        pool.give_scratch(piece);
         let end = stream
             .end()
             .filter(|_| heard.failure.is_none() && !self.holds_client);
@@ -214,14 +222,59 @@ impl Talk {
         }
     }
 
-    /// Takes a segment of the target. Gives what of it counts as received: only bytes that have arrived here, in their order.
-    pub(crate) fn take_answer(
+    /// Takes a segment of the target, and tells the conversation what it makes whole. Gives what of it counts as received,
+    /// where that is not all: only bytes that have arrived here, in their order.
+    pub(crate) fn hear_answer(
         &mut self,
         now: Time,
         pool: &mut BlockPool,
-        header: &TcpHeader,
-        payload: &[u8],
-        len: u32,
+        (header, payload, len): (&TcpHeader, &[u8], u32),
+        is_full: bool,
+    ) -> (Option<(TcpHeader, u32)>, Heard) {
+        if self.is_next(header, payload, len) {
+            return (None, self.hear_at_once(now, pool, payload));
+        }
+        let counted = self.take_answer(now, pool, (header, payload, len), is_full);
+        (Some(counted), self.hear_target(now, pool))
+    }
+
+    /// Whether a segment goes on where the conversation has been told all.
+    fn is_next(&self, header: &TcpHeader, payload: &[u8], len: u32) -> bool {
+        let is_whole = !payload.is_empty() && u32::try_from(payload.len()) == Ok(len);
+        self.answers.as_ref().is_some_and(|answers| {
+            let next = answers.len();
+            is_whole
+                && answers.is_bare()
+                && self.told == next
+                && answers.offset_of(header.seq) == Some(next)
+        })
+    }
+
+    /// Tells the conversation what the target has sent, without storing it first.
+    fn hear_at_once(&mut self, now: Time, pool: &mut BlockPool, payload: &[u8]) -> Heard {
+        let mut heard = Heard::default();
+        for piece in payload.chunks(PIECE) {
+            self.told += piece.len() as u64;
+            if let Some(answers) = self.answers.as_mut() {
+                answers.pass(piece.len() as u64);
+            }
+            if heard.failure.is_none() && self.listens {
+                heard.join(self.speak(now, pool, |conversation, script| {
+                    conversation.on_target(piece, script)
+                }));
+            }
+        }
+        if !self.listens {
+            self.forget_answers(pool);
+        }
+        heard
+    }
+
+    fn take_answer(
+        &mut self,
+        now: Time,
+        pool: &mut BlockPool,
+        (header, payload, len): (&TcpHeader, &[u8], u32),
         is_full: bool,
     ) -> (TcpHeader, u32) {
         let Some(answers) = self.answers.as_mut() else {
@@ -300,9 +353,9 @@ impl Talk {
     }
 
     /// Tells it what the target has sent since.
-    pub(crate) fn hear_target(&mut self, now: Time, pool: &mut BlockPool) -> Heard {
+    fn hear_target(&mut self, now: Time, pool: &mut BlockPool) -> Heard {
         let mut heard = Heard::default();
-        let mut piece = Vec::new();
+        let mut piece = pool.take_scratch();
         while heard.failure.is_none()
             && let Some(answers) = self.answers.as_mut()
             && self.told < answers.len()
@@ -323,6 +376,7 @@ impl Talk {
                 self.forget_answers(pool);
             }
         }
+        pool.give_scratch(piece);
         heard
     }
 
@@ -340,6 +394,13 @@ impl Talk {
         if let Some(mut answers) = self.answers.take() {
             answers.discard(pool);
         }
+    }
+
+    /// Whether something was played of the script, up to this, that is not freed yet.
+    pub(crate) fn may_free(&self, pool: &BlockPool, played: Needs) -> bool {
+        let Played { stream, turns, .. } = &self.played;
+        stream.can_release(pool, played.stream)
+            || turns.can_forget(played.marks.min(turns.next_number()))
     }
 
     /// Frees what was played of the script, up to this.

@@ -124,6 +124,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     pub(super) fn deadline(&self, config: &Config) -> Time {
         if self.state.is_reset_by_target() {
             return self.look_at;
@@ -206,6 +207,7 @@ impl Connection {
     }
 
     /// A segment of the target, not a RST.
+    #[inline]
     pub(super) fn on_segment(
         &mut self,
         cx: &mut Context<'_>,
@@ -386,6 +388,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     pub(super) fn next_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         if self.state.is_reset_by_target() {
             return None;

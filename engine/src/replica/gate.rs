@@ -143,6 +143,8 @@ impl Gate {
 
     /// Whether the turn at `mark` may go at `now`. The client's think time is kept, but not beyond `latest_by`.
     /// `hear_out`: while the target goes on beyond the live answer, it is heard out.
+    // Asked far less often than whether there is a turn at all.
+    #[inline(never)]
     pub(crate) fn check(
         &mut self,
         now: Time,

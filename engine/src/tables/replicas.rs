@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use millrace_wire::{Endpoint, FourTuple};
-use slotmap::SparseSecondaryMap;
+use slotmap::{SecondaryMap, SparseSecondaryMap};
 
 use super::timed::{Armed, Timed};
 use super::{ENTRY_COST, Kept};
@@ -40,7 +40,7 @@ pub(crate) struct Replicas {
     /// By session, where it has several replicas.
     kept: SparseSecondaryMap<SessionKey, Kept, FixedState>,
     /// The conversations of those that play scripts of their own.
-    talks: SparseSecondaryMap<ReplicaKey, Box<Talk>, FixedState>,
+    talks: SecondaryMap<ReplicaKey, Box<Talk>>,
     counts: Counts,
     /// Replicas that were looked at to find out what may be freed.
     #[cfg(test)]
@@ -57,6 +57,8 @@ struct Counts {
     heap: usize,
     /// Bytes of scripts that targets have not taken yet.
     backlog: u64,
+    /// Conversations that hold their clients back.
+    holding: usize,
 }
 
 impl Counts {
@@ -145,7 +147,7 @@ impl Replicas {
             hasher: FixedState::with_seed(config.seed),
             ready: VecDeque::new(),
             kept: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
-            talks: SparseSecondaryMap::with_hasher(FixedState::with_seed(config.seed)),
+            talks: SecondaryMap::new(),
             counts: Counts::default(),
             #[cfg(test)]
             looks: 0,
@@ -172,7 +174,7 @@ impl Replicas {
         let replica = self.all.get_mut(key)?;
         let flow = flow_of(&self.targets, replica);
         let talk = match replica.traits.is_scripted() {
-            true => self.talks.get(key).map(Box::as_ref),
+            true => talk_of(&self.talks, key),
             false => None,
         };
         Some((replica, flow, talk))
@@ -187,7 +189,7 @@ impl Replicas {
             false => self.kept.get_mut(replica.session),
         };
         let talk = match replica.traits.is_scripted() {
-            true => self.talks.get(key).map(Box::as_ref),
+            true => talk_of(&self.talks, key),
             false => None,
         };
         Some(ReplicaChange {
@@ -260,6 +262,7 @@ impl Replicas {
             replica.traits.set_scripted(true);
             self.counts.heap += talk.heap_size();
             self.counts.backlog += talk.backlog();
+            self.counts.holding += usize::from(talk.holds_client());
             self.talks.insert(key, Box::new(talk));
         }
     }
@@ -268,6 +271,11 @@ impl Replicas {
     #[inline]
     pub(crate) fn has_talks(&self) -> bool {
         !self.talks.is_empty()
+    }
+
+    /// Whether any conversation holds its client back.
+    pub(crate) const fn has_holding(&self) -> bool {
+        self.counts.holding > 0
     }
 
     /// The conversation of a replica that plays a script of its own.
@@ -283,11 +291,15 @@ impl Replicas {
     ) -> Option<R> {
         let (talk, replica) = (self.talks.get_mut(key)?, self.all.get(key)?);
         let before = (talk.heap_size(), talk.backlog(), talk.needs());
+        let held = talk.holds_client();
         let result = f(talk, replica);
         self.counts.heap = self.counts.heap - before.0 + talk.heap_size();
         self.counts.backlog = self.counts.backlog - before.1 + talk.backlog();
-        if let Some(kept) = self.kept.get_mut(replica.session)
+        let holding = self.counts.holding - usize::from(held);
+        self.counts.holding = holding + usize::from(talk.holds_client());
+        if !self.kept.is_empty()
             && !replica.is_lingering()
+            && let Some(kept) = self.kept.get_mut(replica.session)
         {
             kept.change(before.2, talk.needs());
         }
@@ -299,6 +311,7 @@ impl Replicas {
         let talk = self.talks.remove(key)?;
         self.counts.heap -= talk.heap_size();
         self.counts.backlog -= talk.backlog();
+        self.counts.holding -= usize::from(talk.holds_client());
         if let Some(replica) = self.all.get_mut(key) {
             if let Some(kept) = self.kept.get_mut(replica.session) {
                 kept.change(needs_of(replica, Some(&talk)), Needs::NOTHING);
@@ -511,6 +524,12 @@ impl Replicas {
     pub(crate) fn memory(&self) -> usize {
         self.all.len() * REPLICA_COST + self.kept.len() * KEPT_COST + self.counts.heap
     }
+}
+
+/// Not inlined: where no module is, nothing is paid for it.
+#[inline(never)]
+fn talk_of(talks: &SecondaryMap<ReplicaKey, Box<Talk>>, key: ReplicaKey) -> Option<&Talk> {
+    talks.get(key).map(Box::as_ref)
 }
 
 #[inline]

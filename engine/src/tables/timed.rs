@@ -53,6 +53,7 @@ impl<K: Key, V: Armed> Timed<K, V> {
     }
 
     /// The next entry whose deadline has come, with the deadline.
+    #[inline]
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, K)> {
         self.timers.pop_due(now)
     }

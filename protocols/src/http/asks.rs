@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::awaited::{self, Awaited};
+use super::awaited::{Awaited, Values};
 use super::book::Book;
 use super::head::{Bad, Head};
-use super::responses::{Asked, Event, ResponseHead, Responses};
-use super::scan::{self, Scan};
+use super::path::Path;
+use super::responses::{Asked, Event, Responses};
 use super::settings::TokenRule;
-use super::swap::{Known, decode};
+use super::swap::Known;
+use super::tokens::Tokens;
 use super::users::Users;
 use crate::stage::Pace;
 
@@ -34,15 +35,6 @@ pub(super) enum Server {
     Target,
 }
 
-/// What one server has answered to a request.
-#[derive(Default)]
-struct Answer {
-    is_over: bool,
-    /// Values that have no counterpart yet, by their rules.
-    values: Vec<(usize, Vec<u8>)>,
-    scan: Option<Scan>,
-}
-
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -55,45 +47,40 @@ enum Fate {
 struct Exchange {
     asked: Asked,
     fate: Fate,
-    /// Rules that look for values in its answers.
-    rules: Vec<usize>,
-    /// Whose it is, for each rule that tells users apart.
-    users: Users,
-    live: Answer,
-    target: Answer,
-    /// Bytes of their values.
-    held: usize,
+    /// The live server has answered.
+    live_over: bool,
+    target_over: bool,
+    /// Where there are rules.
+    tokens: Option<Box<Tokens>>,
 }
 
 impl Exchange {
     /// In bytes, without its values.
     fn memory(&self) -> usize {
-        let scans = [&self.live, &self.target].map(|it| it.scan.as_ref().map_or(0, Scan::memory));
-        let rules = self.rules.capacity() * size_of::<usize>();
-        rules + self.users.memory() + scans.iter().sum::<usize>()
+        self.tokens.as_ref().map_or(0, |tokens| tokens.memory())
     }
 
-    const fn answer(&mut self, server: Server) -> &mut Answer {
+    const fn waits_for(&self, server: Server) -> bool {
         match server {
-            Server::Live => &mut self.live,
-            Server::Target => &mut self.target,
+            Server::Live => !self.live_over,
+            Server::Target => matches!(self.fate, Fate::Played) && !self.target_over,
         }
     }
 
-    fn waits_for(&self, server: Server) -> bool {
-        match server {
-            Server::Live => !self.live.is_over,
-            Server::Target => self.fate == Fate::Played && !self.target.is_over,
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.live.is_over
+    const fn is_over(&self) -> bool {
+        self.live_over
             && match self.fate {
                 Fate::Undecided => false,
-                Fate::Played => self.target.is_over,
+                Fate::Played => self.target_over,
                 Fate::LeftOut => true,
             }
+    }
+
+    /// Values of the live server that have no counterpart yet.
+    fn live_values(&self) -> &Values {
+        self.tokens
+            .as_ref()
+            .map_or(&[], |tokens| &tokens.live.values)
     }
 }
 
@@ -193,7 +180,7 @@ impl Asks {
     /// Whether the live server has answered everything, and speaks HTTP.
     pub(super) fn speaks_on(&self) -> bool {
         let hears = matches!(self.live, Ear::Hears(_));
-        hears && !self.has_tunnel && self.queue.iter().all(|it| it.live.is_over)
+        hears && !self.has_tunnel && self.queue.iter().all(|it| it.live_over)
     }
 
     /// What a turn before the next request waits for.
@@ -205,7 +192,7 @@ impl Asks {
             && self
                 .queue
                 .iter()
-                .any(|it| it.fate != Fate::Undecided && !it.live.is_over);
+                .any(|it| it.fate != Fate::Undecided && !it.live_over);
         match self.is_settled() {
             true => Pace::Answered,
             // The client did not wait for the whole answer: a pause is no turn.
@@ -215,33 +202,28 @@ impl Asks {
     }
 
     /// A request has come.
-    pub(super) fn ask(&mut self, head: &Head, path: &str) {
+    pub(super) fn ask(&mut self, head: &Head<'_>, path: &Path<'_>) {
         if !self.listens() {
             return;
         }
         if self.queue.len() >= MOST_EXCHANGES {
             self.lose_live();
         }
-        let rules = self.rules.iter().enumerate();
-        let rules = rules.filter(|(_, rule)| {
-            rule.on
-                .as_ref()
-                .is_none_or(|selector| selector.chooses(head, path))
-        });
-        let mut exchange = Exchange {
+        let tokens = match self.rules.is_empty() {
+            true => None,
+            false => Some(Box::new(Tokens::new(&self.rules, head, path))),
+        };
+        let exchange = Exchange {
             asked: match head.method() {
                 b"HEAD" => Asked::Head,
                 b"CONNECT" => Asked::Connect,
                 _ => Asked::Other,
             },
             fate: Fate::Undecided,
-            rules: rules.map(|(number, _)| number).collect(),
-            users: Users::of(head, &self.rules),
-            live: Answer::default(),
-            target: Answer::default(),
-            held: 0,
+            live_over: !matches!(self.live, Ear::Hears(_)),
+            target_over: false,
+            tokens,
         };
-        exchange.live.is_over = !matches!(self.live, Ear::Hears(_));
         self.queue.push_back(exchange);
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
@@ -265,7 +247,7 @@ impl Asks {
                 false => Fate::LeftOut,
             };
             if exchange.waits_for(Server::Target) {
-                self.awaited.add(&exchange.live.values);
+                self.awaited.add(exchange.live_values());
             }
         }
         self.clear();
@@ -274,7 +256,7 @@ impl Asks {
     /// Whether a body may hold values.
     pub(super) fn knows_values(&self) -> bool {
         !self.rules.is_empty()
-            && (self.queue.iter().any(|it| !it.live.values.is_empty()) || !self.book.is_empty())
+            && (self.queue.iter().any(|it| !it.live_values().is_empty()) || !self.book.is_empty())
     }
 
     /// Whether a value may be known: by any rule.
@@ -337,10 +319,16 @@ impl Asks {
 
     /// In bytes, besides itself.
     pub(super) fn memory(&self) -> usize {
-        let each = self.queue.iter().map(Exchange::memory);
-        let exchanges = self.queue.capacity() * size_of::<Exchange>() + each.sum::<usize>();
+        let exchanges = self.queue.capacity() * size_of::<Exchange>();
         let ears = self.live.memory() + self.target.memory();
-        let values = self.held + self.awaited.memory() + self.book.memory();
+        let values = match self.rules.is_empty() {
+            true => 0,
+            false => {
+                let each = self.queue.iter().map(Exchange::memory);
+                let known = self.awaited.memory() + self.book.memory();
+                self.held + each.sum::<usize>() + known
+            }
+        };
         exchanges + ears + values + self.early.capacity()
     }
 
@@ -362,8 +350,10 @@ impl Asks {
             self.live = Ear::Lost;
             self.early = Vec::new();
             for exchange in &mut self.queue {
-                exchange.live.is_over = true;
-                exchange.live.scan = None;
+                exchange.live_over = true;
+                if let Some(tokens) = &mut exchange.tokens {
+                    tokens.live.scan = None;
+                }
             }
             self.clear();
         }
@@ -382,8 +372,8 @@ impl Asks {
         self.early = Vec::new();
         self.awaited.clear();
         self.held = 0;
-        for mut exchange in self.queue.drain(..) {
-            exchange.pair(&self.rules, &mut self.book);
+        for mut tokens in self.queue.drain(..).filter_map(|it| it.tokens) {
+            tokens.pair(&self.rules, &mut self.book);
         }
         self.answered = self.played;
     }
@@ -398,60 +388,49 @@ impl Asks {
     ) -> Result<usize, Bad> {
         let mut left = bytes;
         while !left.is_empty() {
-            let rules = self.rules.clone();
             let waiting = self.queue.iter_mut().find(|it| it.waits_for(server));
             let Some(exchange) = waiting else {
                 return Ok(left.len());
             };
-            let before = exchange.answer(server).values.len();
-            let (taken, event) = responses.read(left, exchange.asked)?;
+            let (taken, event) = responses.read(left, exchange.asked, !self.rules.is_empty())?;
             left = left.get(taken..).unwrap_or_default();
-            let over = match event {
+            let over = match &event {
                 Event::More => continue,
                 Event::Interim => {
                     told.began = true;
                     continue;
                 }
-                Event::Head { head, over } => {
+                Event::Head { over, .. } => {
                     told.began = true;
-                    exchange.hear_head(server, &rules, &head);
-                    over
+                    *over
                 }
-                Event::Data { data, over } => {
-                    let answer = exchange.answer(server);
-                    if let Some(scan) = &mut answer.scan {
-                        answer.values.extend(scan.read(&rules, data, over));
-                    }
-                    over
-                }
+                Event::Data { over, .. } => *over,
                 Event::Tunnel => {
                     told.began = true;
                     return self.hear_tunnel(server);
                 }
             };
-            let is_awaited = server == Server::Live && exchange.waits_for(Server::Target);
-            let values = &mut exchange.answer(server).values;
-            let new = values.get(before..).unwrap_or_default();
-            let bytes = awaited::bytes_of(new);
-            if self.held + bytes > MOST_HELD {
-                values.truncate(before);
-            } else {
-                if is_awaited {
-                    self.awaited.add(new);
+            if let Some(tokens) = &mut exchange.tokens {
+                let most = MOST_HELD.saturating_sub(self.held);
+                let new = tokens.hear(&self.rules, server, event, most);
+                self.held += new.bytes;
+                if server == Server::Live && exchange.fate == Fate::Played && !exchange.target_over
+                {
+                    self.awaited
+                        .add(tokens.live.values.get(new.from..).unwrap_or_default());
                 }
-                self.held += bytes;
-                exchange.held += bytes;
             }
-            if over {
-                let answer = exchange.answer(server);
-                (answer.is_over, answer.scan) = (true, None);
-                if server == Server::Target {
+            match (over, server) {
+                (false, _) => {}
+                (true, Server::Live) => exchange.live_over = true,
+                (true, Server::Target) => {
+                    exchange.target_over = true;
                     self.answered += 1;
-                    self.awaited.remove(&exchange.live.values);
+                    self.awaited.remove(exchange.live_values());
                 }
             }
-            if exchange.target.is_over {
-                exchange.pair(&rules, &mut self.book);
+            if let Some(tokens) = exchange.tokens.as_mut().filter(|_| exchange.target_over) {
+                tokens.pair(&self.rules, &mut self.book);
             }
         }
         Ok(0)
@@ -462,7 +441,7 @@ impl Asks {
             Server::Live => {
                 self.has_tunnel = true;
                 for exchange in &mut self.queue {
-                    exchange.live.is_over = true;
+                    exchange.live_over = true;
                 }
                 Ok(0)
             }
@@ -473,48 +452,9 @@ impl Asks {
 
     fn clear(&mut self) {
         while let Some(over) = self.queue.pop_front_if(|it| it.is_over()) {
-            self.held = self.held.saturating_sub(over.held);
+            let held = over.tokens.map_or(0, |tokens| tokens.held);
+            self.held = self.held.saturating_sub(held);
         }
-    }
-}
-
-impl Exchange {
-    fn hear_head(&mut self, server: Server, rules: &[TokenRule], head: &ResponseHead) {
-        let mut values = Vec::new();
-        for number in &self.rules {
-            let value = rules
-                .get(*number)
-                .and_then(|rule| scan::in_head(rule, head));
-            values.extend(value.map(|value| (*number, value)));
-        }
-        let scan = Scan::new(rules, head, |number| self.rules.contains(&number));
-        let answer = self.answer(server);
-        answer.values.extend(values);
-        answer.scan = scan;
-    }
-
-    /// Values that both servers have given belong together.
-    fn pair(&mut self, rules: &[TokenRule], book: &mut Book) {
-        let Self {
-            live,
-            target,
-            users,
-            ..
-        } = self;
-        live.values.retain(|(rule, value)| {
-            let other = target.values.iter().position(|(it, _)| it == rule);
-            let Some(other) = other.map(|at| target.values.swap_remove(at).1) else {
-                return true;
-            };
-            let scope = users.scope(rules, *rule);
-            book.note(*rule, scope, value, &other);
-            // Scripts of pages hand the value of an encoded cookie back as it was before.
-            let plain = decode(value, false);
-            if plain != *value {
-                book.note(*rule, scope, &plain, &decode(&other, false));
-            }
-            false
-        });
     }
 }
 
@@ -533,7 +473,8 @@ mod tests {
     fn ask(asks: &mut Asks) {
         let text = b"GET / HTTP/1.1\r\n\r\n";
         let (_, head) = HeadReader::default().read(text).unwrap();
-        asks.ask(&head.unwrap(), "/");
+        let head = head.unwrap();
+        asks.ask(&head, &Path::of(&head));
         asks.decide(true);
     }
 

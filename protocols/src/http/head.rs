@@ -5,8 +5,8 @@
 //! than one length, a length beside a coding, any coding but `chunked`, or a coding in HTTP/1.0. nginx answers 400 or 501 to
 //! all of these but the bare LF.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use millrace_engine::protocol::{Failure, FailureKind};
 
@@ -49,22 +49,61 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A field, as places in the head.
-#[derive(Debug)]
-struct Line {
-    whole: Range<usize>,
-    name: Range<usize>,
-    value: Range<usize>,
+/// Which fields a head has, of those that decide something: most heads have none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    length: bool,
+    coding: bool,
+    upgrade: bool,
+    expect: bool,
+    /// One that names another method.
+    method: bool,
 }
 
-/// A whole head.
-pub(super) struct Head {
-    raw: Vec<u8>,
-    method: Range<usize>,
-    target: Range<usize>,
-    lines: Vec<Line>,
+impl Seen {
+    fn note(&mut self, name: &[u8]) {
+        match name.len() {
+            6 => self.expect |= name.eq_ignore_ascii_case(b"Expect"),
+            7 => self.upgrade |= name.eq_ignore_ascii_case(b"Upgrade"),
+            14 => self.length |= name.eq_ignore_ascii_case(b"Content-Length"),
+            13 => self.method |= is_method(name, b"x-http-method"),
+            17 => {
+                self.coding |= name.eq_ignore_ascii_case(b"Transfer-Encoding");
+                self.method |= is_method(name, b"x-method-override");
+            }
+            22 => self.method |= is_method(name, b"x-http-method-override"),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a field has this name. Gateways to scripts do not tell `_` from `-`.
+fn is_method(name: &[u8], other: &[u8]) -> bool {
+    let plain = name.iter().map(|byte| match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
+    });
+    plain.eq(other.iter().copied())
+}
+
+/// A whole head: a part of what the client sent, or a copy of it.
+pub(super) struct Head<'a> {
+    raw: Cow<'a, [u8]>,
+    outline: Outline,
+}
+
+/// What a look at a head shows.
+#[derive(Clone, Copy)]
+struct Outline {
+    /// Octets of all of it, of the method, and of the target.
+    len: usize,
+    method: usize,
+    target: usize,
     /// HTTP/1.0 or 1.1.
     minor: u8,
+    seen: Seen,
+    /// Not all of its lines end with CRLF.
+    has_bare_lf: bool,
 }
 
 /// A field's name and value.
@@ -82,34 +121,33 @@ impl Field<'_> {
     }
 }
 
-impl Head {
+impl<'a> Head<'a> {
     /// Reads a head that ends with its empty line. All of its lines end with CRLF.
     fn parse(raw: Vec<u8>) -> Result<Self, Bad> {
-        let minor = check(&raw)?.ok_or(Bad::form("a head without an end"))?;
-        let mut lines = raw.split_inclusive(|byte| *byte == b'\n');
-        let first = lines.next().unwrap_or_default();
-        let words = first.splitn(3, |byte| *byte == b' ').map(<[u8]>::len);
-        let mut words = words.chain([0, 0]);
-        let method = 0..words.next().unwrap_or_default();
-        let from = method.end + 1;
-        let target = from..from + words.next().unwrap_or_default();
-        let mut at = first.len();
-        let mut fields = Vec::new();
-        for line in lines {
-            fields.extend(read_line(line, at));
-            at += line.len();
-        }
-        Ok(Self {
-            raw,
-            method,
-            target,
-            lines: fields,
-            minor,
-        })
+        let outline = look(&raw)?.ok_or(Bad::form("a head without an end"))?;
+        let raw = Cow::Owned(raw);
+        Ok(Self { raw, outline })
     }
 
-    fn part(&self, range: &Range<usize>) -> &[u8] {
-        self.raw.get(range.clone()).unwrap_or_default()
+    /// The head that these octets begin with, if it is whole, and nothing has to be said about it.
+    fn at_once(bytes: &'a [u8]) -> Option<Self> {
+        // Empty lines before it, and what is no head, are looked at octet by octet.
+        bytes.first().filter(|first| is_token(**first))?;
+        let outline = look(bytes).ok().flatten()?;
+        let raw = bytes.get(..outline.len)?;
+        if outline.len > LONGEST_HEAD || outline.has_bare_lf {
+            return None;
+        }
+        let raw = Cow::Borrowed(raw);
+        Some(Self { raw, outline })
+    }
+
+    /// The same, to be kept.
+    pub(super) fn into_owned(self) -> Head<'static> {
+        Head {
+            raw: Cow::Owned(self.raw.into_owned()),
+            outline: self.outline,
+        }
     }
 
     pub(super) fn raw(&self) -> &[u8] {
@@ -118,36 +156,46 @@ impl Head {
 
     /// In bytes.
     pub(super) const fn memory(&self) -> usize {
-        self.raw.capacity() + self.lines.capacity() * size_of::<Line>()
+        match &self.raw {
+            Cow::Owned(raw) => raw.capacity(),
+            Cow::Borrowed(_) => 0,
+        }
     }
 
     pub(super) fn method(&self) -> &[u8] {
-        self.part(&self.method)
+        self.raw.get(..self.outline.method).unwrap_or_default()
     }
 
     /// The request's target, in the form in which it came (RFC 9112, section 3.2).
     pub(super) fn target(&self) -> &[u8] {
-        self.part(&self.target)
+        let from = self.outline.method + 1;
+        let range = from..from + self.outline.target;
+        self.raw.get(range).unwrap_or_default()
     }
 
     /// The version, as it stands at the end of the first line.
     pub(super) const fn version(&self) -> &'static str {
-        match self.minor {
+        match self.outline.minor {
             0 => "HTTP/1.0",
             _ => "HTTP/1.1",
         }
     }
 
     pub(super) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        self.lines.iter().map(|line| Field {
-            name: self.part(&line.name),
-            value: self.part(&line.value),
-            line: self.part(&line.whole),
-        })
+        let raw = self.raw.as_ref();
+        let mut from = 0;
+        let lines = memchr::memchr_iter(b'\n', raw)
+            .filter_map(move |at| raw.get(std::mem::replace(&mut from, at + 1)..=at));
+        lines.skip(1).filter_map(read_line)
+    }
+
+    /// Whether a field names another method.
+    pub(super) const fn names_method(&self) -> bool {
+        self.outline.seen.method
     }
 
     /// The values of all fields with this name.
-    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn values<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b [u8]> {
         let fields = self.fields().filter(move |field| field.is(name));
         fields.map(|field| field.value)
     }
@@ -161,6 +209,9 @@ impl Head {
 
     /// Where its body ends (RFC 9112, section 6.3).
     pub(super) fn framing(&self) -> Result<Framing, Bad> {
+        if !self.outline.seen.length && !self.outline.seen.coding {
+            return Ok(Framing::Sized(0));
+        }
         let mut lengths = self.values("Content-Length");
         let mut codings = self.values("Transfer-Encoding");
         let first = (lengths.next(), codings.next());
@@ -172,7 +223,7 @@ impl Head {
             (Some(length), None) => length_of(length)
                 .map(Framing::Sized)
                 .ok_or(Bad::form("a request's length is no number")),
-            (None, Some(_)) if self.minor == 0 => {
+            (None, Some(_)) if self.outline.minor == 0 => {
                 Err(Bad::form("a request of HTTP/1.0 has a coding"))
             }
             (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
@@ -186,7 +237,7 @@ impl Head {
     }
 
     fn asks_for_upgrade(&self) -> bool {
-        self.values("Upgrade").next().is_some() && self.has_word("Connection", "upgrade")
+        self.outline.seen.upgrade && self.has_word("Connection", "upgrade")
     }
 
     /// Whether another protocol may follow: `CONNECT`, or `Upgrade` (RFC 9110, section 7.8), but for what is offered in
@@ -198,6 +249,9 @@ impl Head {
     /// Whether it offers HTTP/2 and nothing else (RFC 7540, section 3.2): some clients do so with every connection, and most
     /// servers ignore it.
     pub(super) fn offers_h2c(&self) -> bool {
+        if !self.outline.seen.upgrade {
+            return false;
+        }
         let mut protocols = self
             .values("Upgrade")
             .flat_map(|value| value.split(|byte| *byte == b','));
@@ -213,36 +267,55 @@ impl Head {
 
     /// Whether the client waits for an interim answer before it sends the body (RFC 9110, section 10.1.1).
     pub(super) fn expects_continue(&self) -> bool {
-        self.has_word("Expect", "100-continue")
+        self.outline.seen.expect && self.has_word("Expect", "100-continue")
     }
 }
 
-/// A line's field; `at`: where it begins. The empty line has none.
-fn read_line(line: &[u8], at: usize) -> Option<Line> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let value = line.get(colon + 1..)?;
-    let from = at + colon + 1 + (value.len() - value.trim_ascii_start().len());
-    Some(Line {
-        whole: at..at + line.len(),
-        name: at..at + colon,
-        value: from..from + value.trim_ascii().len(),
-    })
+/// A line's field. The empty line has none.
+fn read_line(line: &[u8]) -> Option<Field<'_>> {
+    let colon = memchr::memchr(b':', line)?;
+    let (name, value) = line.split_at_checked(colon)?;
+    let value = value.get(1..)?.trim_ascii();
+    Some(Field { name, value, line })
 }
 
 /// A length (RFC 9110, section 8.6): digits alone.
 pub(super) fn length_of(value: &[u8]) -> Option<u64> {
     // Less than 2^63 as well: no server's arithmetic overflows.
-    let is_number = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(value).ok().filter(|_| is_number)?;
-    text.parse().ok()
+    if !(1..=18).contains(&value.len()) {
+        return None;
+    }
+    value.iter().try_fold(0, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        Some(10 * number + digit)
+    })
 }
 
-/// Whether this is a head, or the beginning of one (`None`): its minor version.
-fn check(raw: &[u8]) -> Result<Option<u8>, Bad> {
+/// Looks at a head, with what follows it. `None`: it is the beginning of one.
+fn look(raw: &[u8]) -> Result<Option<Outline>, Bad> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(raw, &mut fields) {
-        Ok(httparse::Status::Complete(_)) => Ok(request.version),
+        Ok(httparse::Status::Complete(len)) => {
+            let mut seen = Seen::default();
+            // The empty line, and the one before it.
+            let is_head = |head: &[u8]| head.ends_with(b"\r\n\r\n");
+            let mut has_bare_lf = !raw.get(..len).is_some_and(is_head);
+            for field in request.headers.iter() {
+                seen.note(field.name.as_bytes());
+                // The parser's names are parts of `raw`. Each follows the end of a line.
+                let at = field.name.as_ptr().addr().wrapping_sub(raw.as_ptr().addr());
+                has_bare_lf |= raw.get(at.wrapping_sub(2)) != Some(&b'\r');
+            }
+            Ok(request.version.map(|minor| Outline {
+                len,
+                method: request.method.map_or(0, str::len),
+                target: request.path.map_or(0, str::len),
+                minor,
+                seen,
+                has_bare_lf,
+            }))
+        }
         Ok(httparse::Status::Partial) => Ok(None),
         Err(httparse::Error::TooManyHeaders) => Err(Bad::limit("a head has too many fields")),
         Err(
@@ -286,7 +359,11 @@ impl HeadReader {
 
     /// Reads on: how many octets were taken, and the head once it is whole. Empty lines before a head are none of it
     /// (RFC 9112, section 2.2), and are not kept.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Head>), Bad> {
+    pub(super) fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<(usize, Option<Head<'a>>), Bad> {
+        let at_once = self.is_empty().then(|| Head::at_once(bytes));
+        if let Some(head) = at_once.flatten() {
+            return Ok((head.raw.len(), Some(head)));
+        }
         let mut taken = 0;
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.buffer.len() + part.len() > LONGEST_HEAD {
@@ -315,7 +392,7 @@ impl HeadReader {
             (true, 0) => self.buffer.clear(),
             (true, _) => return Ok(true),
             (false, 0) => {
-                check(&self.buffer)?;
+                look(&self.buffer)?;
                 self.line = self.buffer.len();
             }
             (false, _) => self.line = self.buffer.len(),

@@ -1,6 +1,6 @@
 use super::*;
 
-fn read(text: &[u8], piece: usize) -> Result<(usize, Option<Head>), Bad> {
+fn read(text: &[u8], piece: usize) -> Result<(usize, Option<Head<'_>>), Bad> {
     let mut reader = HeadReader::default();
     let mut len = 0;
     for bytes in text.chunks(piece) {
@@ -14,7 +14,7 @@ fn read(text: &[u8], piece: usize) -> Result<(usize, Option<Head>), Bad> {
     Ok((len, None))
 }
 
-fn head(text: &str) -> Head {
+fn head(text: &str) -> Head<'_> {
     read(text.as_bytes(), text.len()).unwrap().1.unwrap()
 }
 

@@ -14,7 +14,7 @@
 //! - `rewrite`: heads as the target gets them. `swap`: values in requests. `scan`: values in responses. `book`: which belong
 //!   together.
 //! - `awaited`, `users`: what requests wait for, and whose they are.
-//! - `asks`: requests with the answers of both servers. `player`: one replica. `terms`: what all
+//! - `asks`: requests with the answers of both servers. `tokens`: the values of one request's answers. `player`: one replica. `terms`: what all
 //!   replicas have in common.
 
 mod asks;
@@ -32,6 +32,7 @@ mod settings;
 mod swap;
 mod terms;
 mod text;
+mod tokens;
 mod users;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Paths: what selectors and write rules see of a request's target.
 
+use std::cell::OnceCell;
+
 use percent_encoding::percent_decode;
 
 use super::head::Head;
@@ -7,11 +9,28 @@ use super::head::Head;
 /// A longer segment is no name of a resource.
 const LONGEST_NAME: usize = 40;
 
+/// A request's path, once somebody asks for it.
+pub(super) struct Path<'a> {
+    head: &'a Head<'a>,
+    known: OnceCell<String>,
+}
+
+impl<'a> Path<'a> {
+    pub(super) const fn of(head: &'a Head<'a>) -> Self {
+        let known = OnceCell::new();
+        Self { head, known }
+    }
+
+    pub(super) fn get(&self) -> &str {
+        self.known.get_or_init(|| path_of(self.head))
+    }
+}
+
 /// The path of a request, without its query, in the form in which rules see it: percent-encoding undone, a backslash read as
 /// a slash, `;` and what follows it cut from each segment, several slashes made one, `.` and `..` resolved (RFC 3986, section
 /// 6.2.2). Servers differ in which of these they do. So `/x/..;y//%61dmin` does not pass where `/admin` would not. Of an
 /// absolute target only the path; of `CONNECT` and `*` the target itself.
-pub(super) fn path_of(head: &Head) -> String {
+fn path_of(head: &Head<'_>) -> String {
     let target = head.target();
     let path = match split(target) {
         Some((_, path)) => path,
@@ -126,38 +145,31 @@ fn is_value(part: &str) -> bool {
 
 /// Whether a method may change what the server has (RFC 9110, section 9.2.1). Methods are told apart by case: `get` is
 /// none that reads.
-pub(super) fn writes(head: &Head) -> bool {
+pub(super) fn writes(head: &Head<'_>) -> bool {
     let reads = matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
-    let is_overridden =
-        head.fields().any(|field| is_override(field.name)) || has_method(head.target());
     // Nobody sees what is said behind an upgrade.
-    !reads || is_overridden || head.asks_for_tunnel()
-}
-
-/// Whether a field names another method. Gateways to scripts do not tell `_` from `-`.
-fn is_override(name: &[u8]) -> bool {
-    let name: Vec<u8> = name
-        .iter()
-        .map(|byte| match byte {
-            b'_' => b'-',
-            byte => byte.to_ascii_lowercase(),
-        })
-        .collect();
-    matches!(
-        name.as_slice(),
-        b"x-http-method-override" | b"x-http-method" | b"x-method-override"
-    )
+    !reads || head.names_method() || head.asks_for_tunnel() || has_method(head.target())
 }
 
 /// Whether the query names another method, as some frameworks read it.
 fn has_method(target: &[u8]) -> bool {
-    let mut parts = target.splitn(2, |byte| *byte == b'?');
-    let query = parts.nth(1).unwrap_or_default();
+    const NAME: &[u8] = b"_method";
+    let Some(at) = memchr::memchr(b'?', target) else {
+        return false;
+    };
+    let query = target.get(at + 1..).unwrap_or_default();
+    // Most queries have none of its characters, plain or encoded.
+    if memchr::memchr2(b'_', b'%', query).is_none() {
+        return false;
+    }
     let mut parameters = query.split(|byte| matches!(byte, b'&' | b';' | b'#'));
     parameters.any(|parameter| {
-        let name = parameter.split(|byte| *byte == b'=').next();
-        let name: Vec<u8> = percent_decode(name.unwrap_or_default()).collect();
-        name.trim_ascii().eq_ignore_ascii_case(b"_method")
+        // Encoded it is longer, and never shorter.
+        parameter.len() >= NAME.len() && {
+            let name = parameter.split(|byte| *byte == b'=').next();
+            let name: Vec<u8> = percent_decode(name.unwrap_or_default()).collect();
+            name.trim_ascii().eq_ignore_ascii_case(NAME)
+        }
     })
 }
 
@@ -166,10 +178,10 @@ mod tests {
     use super::super::head::HeadReader;
     use super::*;
 
-    fn head(line: &str, fields: &str) -> Head {
+    fn head(line: &str, fields: &str) -> Head<'static> {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         let (_, head) = HeadReader::default().read(text.as_bytes()).unwrap();
-        head.unwrap()
+        head.unwrap().into_owned()
     }
 
     #[test]

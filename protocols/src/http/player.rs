@@ -1,16 +1,18 @@
 //! Plays one replica: reads the client's requests one by one, and writes what the target gets of them.
 
 mod memory;
+mod state;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use millrace_engine::protocol::{ClientEnd, Failure, FailureKind};
 
+use self::state::{At, Input, Lag, Next, after};
 use super::asks::Asks;
 use super::book::Book;
 use super::head::{Head, HeadReader, is_token};
-use super::path;
+use super::path::Path;
 use super::request::{Body, Gathered, Request, Rest};
 use super::rewrite;
 use super::swap::Swap;
@@ -21,69 +23,6 @@ use crate::stage::{Pace, Stage};
 const MOST_WAITING: usize = 256 * 1024;
 /// How HTTP/2 begins (RFC 9113, section 3.4): its first line.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
-
-/// Where in the client's stream the player is.
-enum At {
-    /// At a head, or within one.
-    Head,
-    /// Within a body that is sent as it comes, or not at all.
-    Body { body: Body, is_played: bool },
-    /// Within a body that is gathered.
-    Gathering(Box<Request>, Box<Gathered>),
-    /// Behind a request that waits for this rule's value, at least.
-    Waiting(Box<Request>, usize, Vec<u8>),
-    /// Within another protocol.
-    Tunnel,
-    /// Where nothing is sent any more.
-    Silence,
-}
-
-/// What may follow a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    Requests,
-    /// Another protocol, which was asked of the target too.
-    Tunnel,
-    /// The same, by CONNECT.
-    Connect,
-    /// Another protocol, of a request that was left out.
-    Unheard,
-    /// HTTP/2, which was not offered to the target.
-    Http2,
-}
-
-impl Next {
-    fn after(head: &Head, is_played: bool) -> Self {
-        match (head.asks_for_tunnel(), is_played) {
-            (true, true) if head.is_connect() => Self::Connect,
-            (true, true) => Self::Tunnel,
-            (true, false) => Self::Unheard,
-            (false, _) if head.offers_h2c() => Self::Http2,
-            (false, _) => Self::Requests,
-        }
-    }
-
-    const fn may_tunnel(self) -> bool {
-        matches!(self, Self::Tunnel | Self::Connect)
-    }
-}
-
-/// What has come while something was waited for.
-enum Input<T> {
-    Client(Option<T>, Vec<u8>),
-    End(ClientEnd, Option<T>),
-}
-
-/// How far behind the live server the client is heard, which is never held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lag {
-    /// In the order in which both were captured.
-    None,
-    /// The client is held back.
-    Held,
-    /// It was, and the rest of that is heard now.
-    Behind,
-}
 
 /// One replica. `T` is a turn, `N` names one that was written.
 pub(super) struct Player<T, N> {
@@ -426,11 +365,11 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     /// A head is whole.
     fn begin(
         &mut self,
-        head: Head,
+        head: Head<'_>,
         stage: &mut dyn Stage<Turn = T, Number = N>,
     ) -> Result<(), Failure> {
         let framing = head.framing()?;
-        let path = path::path_of(&head);
+        let path = Path::of(&head);
         let is_permitted = self.terms.permits(&head, &path);
         (self.is_first, self.next) = (false, Next::after(&head, is_permitted));
         self.expects = head.expects_continue();
@@ -451,7 +390,9 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         };
         let request = Request::new(head, framing, &self.terms.rules);
         match gathered {
-            Some(gathered) => self.at = At::Gathering(request.into(), gathered.into()),
+            Some(gathered) => {
+                self.at = At::Gathering(request.into_owned().into(), gathered.into());
+            }
             None => self.send(request, stage),
         }
         Ok(())
@@ -481,7 +422,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
     }
 
     /// Sends a request with the target's values, or waits for them.
-    fn send(&mut self, request: Request, stage: &mut dyn Stage<Turn = T, Number = N>) {
+    fn send(&mut self, request: Request<'_>, stage: &mut dyn Stage<Turn = T, Number = N>) {
         let asks = &self.asks;
         let find = |rule: usize, value: &[u8]| asks.find(&request.users, rule, value);
         let mut swap = Swap {
@@ -501,7 +442,7 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
             Rest::Begun { .. } => None,
         };
         if let Some((rule, value)) = swap.waits {
-            self.at = At::Waiting(request.into(), rule, value);
+            self.at = At::Waiting(request.into_owned().into(), rule, value);
             return;
         }
         let (body, length) = body.map_or((None, None), |(body, len)| (Some(body), len));
@@ -577,14 +518,6 @@ impl<T: Copy, N: Copy + PartialEq> Player<T, N> {
         }
         self.write_turn(stage);
         stage.end(end);
-    }
-}
-
-/// Behind a head whose body this is.
-fn after(body: Body, is_played: bool) -> At {
-    match body.is_over() {
-        true => At::Head,
-        false => At::Body { body, is_played },
     }
 }
 

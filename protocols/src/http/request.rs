@@ -55,8 +55,8 @@ impl Body {
 }
 
 /// A request whose head is read.
-pub(super) struct Request {
-    pub(super) head: Head,
+pub(super) struct Request<'a> {
+    pub(super) head: Head<'a>,
     pub(super) users: Users,
     pub(super) rest: Rest,
 }
@@ -69,7 +69,7 @@ pub(super) enum Rest {
     Begun { raw: Vec<u8>, body: Body },
 }
 
-impl Request {
+impl<'a> Request<'a> {
     /// In bytes.
     pub(super) fn memory(&self) -> usize {
         let rest = match &self.rest {
@@ -79,7 +79,16 @@ impl Request {
         size_of::<Self>() + self.head.memory() + self.users.memory() + rest
     }
 
-    pub(super) fn new(head: Head, framing: Framing, rules: &[TokenRule]) -> Self {
+    /// The same, to be kept.
+    pub(super) fn into_owned(self) -> Request<'static> {
+        Request {
+            head: self.head.into_owned(),
+            users: self.users,
+            rest: self.rest,
+        }
+    }
+
+    pub(super) fn new(head: Head<'a>, framing: Framing, rules: &[TokenRule]) -> Self {
         Self {
             users: Users::of(&head, rules),
             head,
@@ -104,7 +113,7 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// The body of this request, if values in it can be replaced and it is not known to be too long.
-    pub(super) fn new(head: &Head, framing: Framing) -> Option<Self> {
+    pub(super) fn new(head: &Head<'_>, framing: Framing) -> Option<Self> {
         let content = Content::of(head)?;
         if let Framing::Sized(len) = framing
             && (len == 0 || len > LONGEST_BODY as u64)

@@ -36,10 +36,6 @@ impl ResponseHead {
         let fields = fields.filter(move |(it, _)| it.eq_ignore_ascii_case(name));
         fields.map(|(_, value)| value.as_slice())
     }
-
-    fn only<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
-        self.values(name).next()
-    }
 }
 
 /// What came next.
@@ -98,15 +94,17 @@ impl Responses {
         self.buffer.capacity()
     }
 
-    /// Reads on: how many octets were taken, and what they are. `asked`: what the next response answers.
+    /// Reads on: how many octets were taken, and what they are. `asked`: what the next response answers. `keeps_fields`: they are
+    /// asked for; heads have none otherwise.
     pub(super) fn read<'a>(
         &mut self,
         bytes: &'a [u8],
         asked: Asked,
+        keeps_fields: bool,
     ) -> Result<(usize, Event<'a>), Bad> {
         let all = bytes.len();
         match &mut self.at {
-            At::Head => self.read_head(bytes, asked),
+            At::Head => self.read_head(bytes, asked, keeps_fields),
             At::Tunnel => Ok((all, Event::More)),
             At::UntilClose => Ok((
                 all,
@@ -140,7 +138,20 @@ impl Responses {
         }
     }
 
-    fn read_head<'a>(&mut self, bytes: &[u8], asked: Asked) -> Result<(usize, Event<'a>), Bad> {
+    fn read_head<'a>(
+        &mut self,
+        bytes: &[u8],
+        asked: Asked,
+        keeps_fields: bool,
+    ) -> Result<(usize, Event<'a>), Bad> {
+        // Empty lines before a head are looked at one by one, and so is a head that has not come whole.
+        if self.buffer.is_empty()
+            && bytes.first() == Some(&b'H')
+            && let Some(head) = parse(bytes, asked, keeps_fields)?
+            && head.len <= LONGEST_HEAD
+        {
+            return Ok((head.len, self.begin(head)));
+        }
         let mut taken = 0;
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.buffer.len() + part.len() > LONGEST_HEAD {
@@ -157,33 +168,51 @@ impl Responses {
             if is_empty && self.line > 2 {
                 self.line = 0;
                 let raw = std::mem::take(&mut self.buffer);
-                return Ok((taken, self.begin(&raw, asked)?));
+                let bad = Bad::form("a head without an end");
+                let head = parse(&raw, asked, keeps_fields)?.ok_or(bad)?;
+                return Ok((taken, self.begin(head)));
             }
         }
         Ok((taken, Event::More))
     }
 
-    fn begin<'a>(&mut self, raw: &[u8], asked: Asked) -> Result<Event<'a>, Bad> {
-        let (head, minor) = parse(raw)?;
-        match head.status {
-            101 => {
+    fn begin<'a>(&mut self, parsed: Parsed) -> Event<'a> {
+        let Parsed { head, body, .. } = parsed;
+        match body {
+            Follows::Response => Event::Interim,
+            Follows::Tunnel => {
                 self.at = At::Tunnel;
-                return Ok(Event::Tunnel);
+                Event::Tunnel
             }
-            100..200 => return Ok(Event::Interim),
-            200..300 if asked == Asked::Connect => {
-                self.at = At::Tunnel;
-                return Ok(Event::Tunnel);
+            Follows::Body(at) => {
+                self.at = at;
+                let over = matches!(self.at, At::Head);
+                Event::Head { head, over }
             }
-            _ => {}
         }
-        self.at = framing(&head, minor, asked)?;
-        let over = matches!(self.at, At::Head);
-        Ok(Event::Head { head, over })
     }
 }
 
-fn parse(raw: &[u8]) -> Result<(ResponseHead, u8), Bad> {
+/// The head of a response, as it was read.
+struct Parsed {
+    head: ResponseHead,
+    /// In octets.
+    len: usize,
+    body: Follows,
+}
+
+/// What follows a head.
+enum Follows {
+    /// The final response.
+    Response,
+    /// Another protocol.
+    Tunnel,
+    /// Its body. `At::Head`: it has none.
+    Body(At),
+}
+
+/// Reads a head, with what follows it. `None`: it is the beginning of one.
+fn parse(raw: &[u8], asked: Asked, keeps_fields: bool) -> Result<Option<Parsed>, Bad> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
@@ -191,36 +220,65 @@ fn parse(raw: &[u8]) -> Result<(ResponseHead, u8), Bad> {
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
         .ignore_invalid_headers_in_responses(true);
-    let complete = config.parse_response_with_uninit_headers(&mut response, raw, &mut fields);
+    let read = config.parse_response_with_uninit_headers(&mut response, raw, &mut fields);
     let bad = Bad::form("this is no response of HTTP/1");
-    if !complete.is_ok_and(|it| it.is_complete()) {
-        return Err(bad);
-    }
+    let len = match read {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(bad),
+    };
     let (Some(status), Some(minor)) = (response.code, response.version) else {
         return Err(bad);
     };
-    let fields = response.headers.iter();
-    let fields = fields.map(|it| (it.name.to_owned(), it.value.to_vec()));
-    let fields = fields.collect();
-    Ok((ResponseHead { status, fields }, minor))
+    let body = match status {
+        101 => Follows::Tunnel,
+        100..200 => Follows::Response,
+        200..300 if asked == Asked::Connect => Follows::Tunnel,
+        _ => Follows::Body(framing(response.headers, status, minor, asked)?),
+    };
+    let fields = match keeps_fields {
+        true => response
+            .headers
+            .iter()
+            .map(|it| (it.name.to_owned(), it.value.to_vec()))
+            .collect(),
+        false => Vec::new(),
+    };
+    let head = ResponseHead { status, fields };
+    Ok(Some(Parsed { head, len, body }))
 }
 
-/// How its body is delimited; `At::Head`: there is none.
-fn framing(head: &ResponseHead, minor: u8, asked: Asked) -> Result<At, Bad> {
-    if asked == Asked::Head || matches!(head.status, 204 | 304) {
+/// How a body is delimited; `At::Head`: there is none.
+fn framing(
+    fields: &[httparse::Header<'_>],
+    status: u16,
+    minor: u8,
+    asked: Asked,
+) -> Result<At, Bad> {
+    if asked == Asked::Head || matches!(status, 204 | 304) {
         return Ok(At::Head);
     }
-    if let Some(coding) = head.only("Transfer-Encoding") {
+    let (mut coding, mut length, mut has_two) = (None, None, false);
+    for field in fields {
+        // Few fields have a name of this length.
+        if field.name.len() == 17 && field.name.eq_ignore_ascii_case("Transfer-Encoding") {
+            coding = coding.or(Some(field.value));
+        } else if field.name.len() == 14 && field.name.eq_ignore_ascii_case("Content-Length") {
+            has_two |= length.is_some_and(|length| length != field.value);
+            length = Some(field.value);
+        }
+    }
+    if let Some(coding) = coding {
         let is_chunked = minor > 0 && coding.eq_ignore_ascii_case(b"chunked");
         return Ok(match is_chunked {
             true => At::Chunked(Chunked::default()),
             false => At::UntilClose,
         });
     }
-    let Some(length) = head.only("Content-Length") else {
+    let Some(length) = length else {
         return Ok(At::UntilClose);
     };
-    if head.values("Content-Length").any(|other| other != length) {
+    if has_two {
         return Err(Bad::form("a response has two lengths"));
     }
     match length_of(length) {
@@ -243,7 +301,8 @@ mod tests {
         let mut next = asked.next().copied();
         for mut bytes in text.chunks(piece) {
             while !bytes.is_empty() {
-                let Ok((taken, event)) = responses.read(bytes, next.unwrap_or(Asked::Other)) else {
+                let Ok((taken, event)) = responses.read(bytes, next.unwrap_or(Asked::Other), true)
+                else {
                     said.push("error".into());
                     return said;
                 };

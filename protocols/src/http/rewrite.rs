@@ -26,7 +26,11 @@ impl Swapped {
 
 /// Writes a head. Lines that say the same as before are copied as they are. What the settings say goes before what was
 /// swapped. An offer of HTTP/2 is taken out: nobody here could read on.
-pub(super) fn write<'a>(head: &'a Head, settings: &Settings, swapped: &Swapped) -> Cow<'a, [u8]> {
+pub(super) fn write<'a>(
+    head: &'a Head<'a>,
+    settings: &Settings,
+    swapped: &Swapped,
+) -> Cow<'a, [u8]> {
     let offers_h2c = head.offers_h2c();
     if swapped.is_empty() && !edits(settings) && !offers_h2c {
         return Cow::Borrowed(head.raw());
@@ -56,7 +60,7 @@ fn edits(settings: &Settings) -> bool {
         || !settings.mask_header.is_empty()
 }
 
-fn write_first_line(head: &Head, settings: &Settings, swapped: &Swapped, out: &mut Vec<u8>) {
+fn write_first_line(head: &Head<'_>, settings: &Settings, swapped: &Swapped, out: &mut Vec<u8>) {
     let target = swapped.target.as_deref().unwrap_or(head.target());
     out.extend_from_slice(head.method());
     out.push(b' ');

@@ -10,7 +10,7 @@ fn rules(text: &str) -> Vec<TokenRule> {
 
 fn head(fields: &str) -> ResponseHead {
     let text = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 1\r\n\r\n");
-    match Responses::default().read(text.as_bytes(), Asked::Other) {
+    match Responses::default().read(text.as_bytes(), Asked::Other, true) {
         Ok((_, Event::Head { head, .. })) => head,
         other => panic!("{other:?}"),
     }

@@ -49,7 +49,7 @@ pub(super) enum Content {
 
 impl Content {
     /// What the body of a request is, if values in it can be replaced.
-    pub(super) fn of(head: &Head) -> Option<Self> {
+    pub(super) fn of(head: &Head<'_>) -> Option<Self> {
         if head.values("Content-Encoding").next().is_some() {
             return None;
         }
@@ -66,7 +66,7 @@ impl Content {
 
 impl Swap<'_> {
     /// The values in a head.
-    pub(super) fn head(&mut self, head: &Head) -> Swapped {
+    pub(super) fn head(&mut self, head: &Head<'_>) -> Swapped {
         let mut swapped = Swapped {
             target: self.url(head.target()),
             ..Swapped::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::book::Shared;
 use super::head::Head;
-use super::path;
+use super::path::{self, Path};
 use super::settings::{Settings, TokenRule};
 use super::text::{Selector, Spot};
 use crate::writes::WriteGuard;
@@ -25,19 +25,20 @@ impl Terms {
     }
 
     /// Whether a request is chosen, and may be sent; counts it.
-    pub(super) fn permits(&self, head: &Head, path: &str) -> bool {
+    pub(super) fn permits(&self, head: &Head<'_>, path: &Path<'_>) -> bool {
+        let writes = path::writes(head);
+        if !writes && self.are_open() {
+            return true;
+        }
         let settings = &self.settings;
+        let path = path.get();
         let is_in = |all: &[Selector]| all.iter().any(|it| it.chooses(head, path));
         let is_chosen =
             (settings.only.is_empty() || is_in(&settings.only)) && !is_in(&settings.except);
         let method = String::from_utf8_lossy(head.method());
         // Requests may follow that nobody sees.
         let is_seen = !head.asks_for("h2c") || self.permits_preface();
-        is_chosen
-            && is_seen
-            && self
-                .guard
-                .permits(&path::digest(&method, path), path::writes(head))
+        is_chosen && is_seen && self.guard.permits(&path::digest(&method, path), writes)
     }
 
     /// Whether HTTP/2 may be sent, of which nothing is read.

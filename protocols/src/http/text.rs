@@ -167,7 +167,7 @@ pub struct Selector {
 
 impl Selector {
     /// Whether it chooses this request, whose path this is.
-    pub(super) fn chooses(&self, head: &Head, path: &str) -> bool {
+    pub(super) fn chooses(&self, head: &Head<'_>, path: &str) -> bool {
         let is_method = |method: &String| method.as_bytes() == head.method();
         let has_field = |(name, pattern): &(Name, Pattern)| {
             head.values(name.as_str())

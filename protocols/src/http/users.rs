@@ -16,7 +16,10 @@ const LONGEST_NAME: usize = 64;
 pub(super) struct Users(Vec<(usize, Vec<u8>)>);
 
 impl Users {
-    pub(super) fn of(head: &Head, rules: &[TokenRule]) -> Self {
+    pub(super) fn of(head: &Head<'_>, rules: &[TokenRule]) -> Self {
+        if rules.is_empty() {
+            return Self::default();
+        }
         let rules = rules.iter().enumerate();
         let users = rules.filter_map(|(number, rule)| {
             let user = match rule.key.as_ref()? {
@@ -48,7 +51,7 @@ impl Users {
     }
 }
 
-fn cookie(head: &Head, name: &[u8]) -> Option<Vec<u8>> {
+fn cookie(head: &Head<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let mut pairs = head
         .values("Cookie")
         .flat_map(|value| value.split(|byte| *byte == b';'));
