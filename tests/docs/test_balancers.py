@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 
+from containers import Container
 from guide import Operator, blocks
 from hosts import CLIENTS, Host, Stage, eventually, plug
 
@@ -106,11 +107,13 @@ class Balancers(unittest.TestCase):
         self.ends_well(len(through))
         self.copied(through)
 
-    def test_the_proxy_is_answered_by_the_target_meanwhile(self):
+    def test_the_proxys_open_connections_are_taken_up_and_the_target_answers_it_meanwhile(self):
         self.behind_a_proxy()
+        self.stage.load(f"{PROXY}:80")
         self.operator.follow(POOL)
         self.stage.load(f"{PROXY}:80")
         eventually("copies", lambda: self.operator.report()["replicas"]["established"])
+        self.assertGreater(self.operator.report()["sessions"]["midway"], 0)
         code = "curl -s -m 5 -o /dev/null -w '%{http_code}' http://198.18.2.20:8080/bytes/10"
         self.assertEqual(self.proxy.run(code), "200")
 
@@ -142,6 +145,31 @@ class Balancers(unittest.TestCase):
         told = self.target.run("cat told.log").splitlines()
         self.assertEqual(sorted(told), [f"198.18.77.7 /new{number}" for number in range(10)])
         self.assertEqual(len(self.live.run("cat told.log").splitlines()), 12)
+
+    def test_a_translator_that_tracks_nothing(self):
+        """Between copier and target; one that does track is in test_containers.py."""
+        shop = Container(self.target, "shop", "198.18.7.2")
+        shop.serve(8080)
+        self.stage.serve("live", 80)
+        self.target.run(
+            "nft add table ip stateless; nft add chain ip stateless in '{ type filter hook prerouting priority raw; }'\n"
+            "nft add rule ip stateless in ip daddr 198.18.2.20 tcp dport '{ 8080, 36525, 36527 }' notrack ip daddr set 198.18.7.2"
+        )
+        # What the daemons inside say to the copier goes back the same way.
+        self.target.run(
+            "nft add chain ip stateless out '{ type filter hook postrouting priority raw; }'\n"
+            "nft add rule ip stateless out ip saddr 198.18.7.2 tcp sport '{ 36525, 36527 }' ip saddr set 198.18.2.20"
+        )
+        for daemon in ("router-agent", "interceptor"):
+            self.operator.end("target", f"millrace-{daemon}")
+        into = "nsenter -t $(docker inspect -f '{{.State.Pid}}' shop) -n "
+        self.operator.start("target", f"{into}millrace-router-agent -b 198.18.7.2 -p 36527 --insecure")
+        self.operator.start("target", f"{into}millrace-interceptor -b 198.18.7.2 -p 36525 --insecure")
+        peers = "-s 198.18.2.20:36525 --router-agent 198.18.2.20:36527"
+        self.operator.start("live", f"millrace-copier -x 80-198.18.2.20:8080 {peers} --nat -c 198.18.9.0/24 --insecure")
+        self.stage.load("198.18.2.10:80")
+        self.ends_well(40)
+        self.copied(self.live_streams())
 
     def test_tls_ends_on_the_live_server(self):
         self.stage.serve("live", 8081)
