@@ -138,7 +138,8 @@ class Containers(unittest.TestCase):
         """Only where invalid packets are dropped."""
         self.target_in_a_container()
         self.live.run("ip route add 198.18.7.0/24 via 198.18.2.20")
-        self.target.run("nft insert rule ip filter forward ip daddr 198.18.7.2 accept; nft insert rule ip filter forward ct state invalid drop")
+        for rule in ("ip daddr 198.18.7.2 accept", "ct state invalid drop"):
+            self.target.run(f"nft insert rule ip filter forward {rule}")
         self.daemons_inside()
         command = PUBLISHED.lines[0].replace("198.18.2.20", "198.18.7.2")
         self.operator.start("live", command)
