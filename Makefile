@@ -39,7 +39,7 @@ demo: deps build ## Copies live traffic in a lab for about 30 s, and shows what 
 	$(BUILT)/millrace-lab demo --seconds $(DEMO_SECONDS)
 
 certs: ## A test CA and certificates for all roles, in certs/ (CERTS="--for copier/live1": others)
-	$(CARGO) run --locked -q -p millrace-lab -- certs $(CERTS)
+	$(CARGO) run --locked -q -p millrace-copier -- certs $(CERTS)
 
 test: test-deps fmt-check clippy test-code test-whole-system ## Formatting, clippy, all tests, the kept fuzz corpora
 

@@ -7,11 +7,12 @@ use clap::CommandFactory;
 use millrace_daemon::config::secret::off_the_command_line;
 use millrace_daemon::exit::ExitError;
 
+use crate::certs::CertsOptions;
 use crate::command::{Arguments, Command, names};
 use crate::inspect::InspectOptions;
 use crate::options::Options;
 use crate::record::options::RecordOptions;
-use crate::{check, check_config, ctl, daemon, inspect, record};
+use crate::{certs, check, check_config, ctl, daemon, inspect, record};
 
 /// All of the command line, the commands among it, for the manual and for shells: they see one program.
 pub fn command_line() -> clap::Command {
@@ -25,6 +26,7 @@ pub fn command_line() -> clap::Command {
             Command::Record => RecordOptions::command(),
             Command::Check => check::command_line(),
             Command::CheckConfig => check_config::command_line().after_help(None),
+            Command::Certs => CertsOptions::command(),
             Command::Ctl => ctl::command_line(),
             Command::Status => ctl::status::command_line(),
         };
@@ -59,6 +61,7 @@ pub fn run() -> Result<(), ExitError> {
         Command::Record => record::run(arguments),
         Command::Check => check::run(arguments),
         Command::CheckConfig => check_config::run(arguments),
+        Command::Certs => certs::run(arguments),
         Command::Ctl => ctl::run(arguments),
         Command::Status => ctl::status::run(arguments),
     }

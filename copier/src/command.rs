@@ -21,6 +21,8 @@ pub enum Command {
     Check,
     /// What the copier would do, in words.
     CheckConfig,
+    /// Certificates for all daemons.
+    Certs,
     /// How much a running copier is to copy.
     Ctl,
     /// How running copiers stand.
@@ -29,13 +31,14 @@ pub enum Command {
 
 impl Command {
     /// All of them, in the order in which the help lists them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Status,
         Self::Ctl,
         Self::Inspect,
         Self::Record,
         Self::Check,
         Self::CheckConfig,
+        Self::Certs,
     ];
 
     /// The command of this name.
@@ -50,6 +53,7 @@ impl Command {
             Self::Record => "record",
             Self::Check => "check",
             Self::CheckConfig => "check-config",
+            Self::Certs => "certs",
             Self::Ctl => "ctl",
             Self::Status => "status",
         }
@@ -61,6 +65,7 @@ impl Command {
             Self::Record => "Record live traffic into files",
             Self::Check => "Say what would keep the copier from its work, or hurt others",
             Self::CheckConfig => "Explain in words what the copier would do",
+            Self::Certs => "Make a CA and certificates for all daemons",
             Self::Ctl => "Tell a running copier how much to copy",
             Self::Status => "Say whether the copiers of this host copy, and why not",
         }

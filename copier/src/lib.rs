@@ -13,6 +13,7 @@
 //! - [`daemon`]: puts the parts together, and ends them.
 //! - [`inspect`]: what recordings hold, and what replays of them will come to.
 //! - [`record`]: live traffic into files.
+//! - [`certs`]: a CA of one's own and certificates, to begin with.
 //! - `outcome`: whether a replay came to what was asked for.
 //! - [`interceptors`]: the links to them.
 //! - [`agents`]: router-agents, without whose hold nothing is sent.
@@ -26,6 +27,7 @@
 mod address_watch;
 mod addresses;
 pub mod agents;
+pub mod certs;
 pub mod check;
 pub mod check_config;
 pub mod cli;

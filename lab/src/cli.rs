@@ -13,7 +13,7 @@ use millrace_lab::load::{Kind, Load};
 use millrace_lab::recorder::{Manners, RecorderConfig, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{bench, certs_command, demo};
+use crate::{bench, demo};
 
 /// Exit status when a check of the lab found a difference or an error.
 const FAILED: u8 = 1;
@@ -38,8 +38,6 @@ enum Part {
     Load(LoadArguments),
     /// Carries frames between two devices and loses, doubles, reorders or delays some
     Hop(HopArguments),
-    /// Makes a CA and certificates to try mutual TLS with
-    Certs(certs_command::Options),
 }
 
 #[derive(Debug, Args)]
@@ -204,7 +202,6 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Part::Recorder(arguments) => recorder(arguments),
         Part::Load(arguments) => load(arguments),
         Part::Hop(arguments) => hop(&arguments),
-        Part::Certs(options) => certs_command::run(&options).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -13,7 +13,6 @@
 
 mod admin;
 pub mod apps;
-mod certs;
 pub mod cluster;
 mod command;
 mod error;
@@ -34,7 +33,6 @@ mod sockets;
 mod stage;
 mod wait;
 
-pub use certs::{CertificateFiles, Certificates};
 pub use command::find as find_program;
 pub use error::{Error, Result};
 pub use host::Host;

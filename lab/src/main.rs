@@ -1,7 +1,6 @@
 //! The lab's program: the demo, the benchmark, and the parts of the lab that run as programs of their own.
 
 mod bench;
-mod certs_command;
 mod cli;
 mod demo;
 

@@ -11,7 +11,8 @@ from hosts import ADMIN, ROOT, Running, Stage, eventually
 
 FENCED = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # A program that goes on until it is ended: `record`, or no word of a command at all.
-DAEMON = re.compile(r"(millrace-(?:copier|interceptor|router-agent)) (?=record |-(?!.* check ))")
+# Before it may stand what leads into a container's network.
+DAEMON = re.compile(r"(nsenter .* -n )?(millrace-(?:copier|interceptor|router-agent)) (?=record |-(?!.* check ))")
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Operator:
     def __init__(self, stage: Stage):
         self.stage = stage
         self.terminals: dict[tuple[str, str], Running] = {}
+        # What leads to where a daemon's admin port is, if it runs in a container's network.
+        self.networks: dict[tuple[str, str], str] = {}
         self.said: dict[str, str] = {}
 
     def follow(self, block: Block) -> None:
@@ -73,12 +76,13 @@ class Operator:
         return said[0]
 
     def start(self, where: str, command: str) -> None:
-        program = DAEMON.match(command)[1]
+        network, program = DAEMON.match(command).groups(default="")
         host = self.stage.hosts[where]
         terminal = host.start(command)
         self.terminals[where, program] = terminal
+        self.networks[where, program] = network
         if " record " not in command:
-            alive = f"curl -sf http://127.0.0.1:{ADMIN[program]}/healthz"
+            alive = f"{network}curl -sf http://127.0.0.1:{ADMIN[program]}/healthz"
             try:
                 eventually(command, lambda: not terminal.alive() or host.run(alive, False))
             except AssertionError as error:
@@ -92,20 +96,21 @@ class Operator:
         assert code == 0, f"{terminal.command}: exit code {code}: {terminal.said()}"
         return terminal.said()
 
-    def report(self) -> dict:
-        return json.loads(self.stage.hosts["live"].run("curl -s http://127.0.0.1:36530/status"))["report"]
+    def report(self, host: str = "live") -> dict:
+        network = self.networks.get((host, "millrace-copier"), "")
+        return json.loads(self.stage.hosts[host].run(f"{network}curl -s http://127.0.0.1:36530/status"))["report"]
 
-    def settled(self, sessions: int) -> dict:
-        """The copier's report, once it has seen so many sessions, and nothing is open any more."""
+    def settled(self, sessions: int, host: str = "live") -> dict:
+        """The report of a host's copier, once it has seen so many sessions, and nothing is open any more."""
 
         def done():
-            report = self.report()
+            report = self.report(host)
             return report["sessions"]["captured"] >= sessions and not report["replicas"]["open"] and report["fidelity"] == 1 and report
 
         try:
             return eventually("every copy ends, delivered", done)
         except AssertionError as error:
-            raise AssertionError(f"{error}: {json.dumps(self.report(), indent=1)}") from None
+            raise AssertionError(f"{error}: {json.dumps(self.report(host), indent=1)}") from None
 
 
 def page_text(page: str) -> str:

@@ -161,7 +161,7 @@ class Packages(unittest.TestCase):
 
     def certificates(self, work: Path) -> Path:
         roles = [word for role in ("copier", "interceptor", "router-agent") for word in ("--for", f"{role}/shop")]
-        subprocess.run([PROGRAMS / "millrace-lab", "certs", "--dir", work / "certs", *roles], check=True, capture_output=True)
+        subprocess.run([PROGRAMS / "millrace-copier", "certs", "--dir", work / "certs", *roles], check=True, capture_output=True)
         return work / "certs"
 
     def certify(self, name: str, certs: Path, role: str) -> None:

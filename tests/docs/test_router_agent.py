@@ -40,7 +40,7 @@ class RouterAgent(unittest.TestCase):
         self.assertEqual(self.host.run(STATE), before, "what remove leaves is what was before")
 
     def test_as_a_daemon(self):
-        self.host.run("millrace-lab certs --dir certs --for router-agent/agent")
+        self.host.run("millrace-copier certs --dir certs --for router-agent/agent")
         for file, name in (("ca.pem", "ca.pem"), ("router-agent-agent.pem", "agent.pem"), ("router-agent-agent-key.pem", "agent-key.pem")):
             self.host.run(f"cp certs/{file} {name}")
         [(command, _)] = self.daemon.commands()

@@ -1,4 +1,4 @@
-"""docs/security.md: certificates of one's own CA by openssl, daemons that use them, and one that runs without root."""
+"""docs/security.md: certificates by `millrace-copier certs` and by openssl, daemons that use them, and one that runs without root."""
 
 from __future__ import annotations
 
@@ -18,12 +18,23 @@ class Security(unittest.TestCase):
         self.hosts = self.stage.hosts
         self.blocks = [it for it in blocks(PAGE) if it.language == "sh"]
 
-    def test_certificates(self):
-        daemons, lab, openssl, _ = self.blocks
-        # The lab's own certificates are those of `make certs`, which builds the lab first.
-        self.assertTrue(all(command.startswith("make certs") for command, _ in lab.commands()))
+    def test_certificates_by_the_command(self):
+        _, certs, *_ = self.blocks
+        said = [self.run_on("client", command) for command, _ in certs.commands()]
+        self.assertEqual([len(it.splitlines()) for it in said], [4, 2, 1])
+        for line in "".join(f"{it}\n" for it in said).splitlines():
+            words = line.split()
+            self.assertEqual(words[::2], ["--ca", "--cert", "--key"])
+            self.assertIn(": OK", self.run_on("client", f"openssl verify -CAfile {words[1]} {words[3]}"))
+            self.assertEqual(self.run_on("client", f"stat -c %a {words[5]}"), "600")
+        again = self.run_on("client", f"{certs.commands()[1][0]} || echo refused")
+        self.assertRegex(again, "(?s)is there already.*--renew.*refused")
+        self.carry("certs/")
+        self.copies_with_them()
+
+    def test_certificates_by_openssl(self):
+        openssl = self.blocks[2]
         # The CA is made on the client, which is none of the hosts that use it.
-        authority = self.hosts["client"]
         commands = [command for command, _ in openssl.commands()]
         self.assertEqual(len(commands), 5)
         said = [self.run_on("client", command) for command in commands]
@@ -32,11 +43,18 @@ class Security(unittest.TestCase):
         # For the interceptor, the same.
         for command in commands[1:]:
             self.run_on("client", command.replace("copier", "interceptor").replace("live1", "rs1"))
+        self.carry("")
+        self.copies_with_them()
+
+    def carry(self, folder: str) -> None:
+        """From the host of the CA to those that use it."""
         for host, name in (("live", "copier-live1"), ("assistant", "interceptor-rs1")):
             for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem"):
-                text = authority.run(f"cat {file}")
+                text = self.hosts["client"].run(f"cat {folder}{file}")
                 self.hosts[host].run(f"cat > {file} <<'END'\n{text}\nEND")
 
+    def copies_with_them(self) -> None:
+        daemons = self.blocks[0]
         self.stage.serve("live", 80)
         self.stage.serve("target", 8080)
         self.operator.follow(blocks("README.md")[7])

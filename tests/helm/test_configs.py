@@ -16,7 +16,7 @@ USAGE = 64
 def certificates(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("tls")
     made = subprocess.run(
-        [PROGRAMS / "millrace-lab", "certs", "--dir", directory], capture_output=True, text=True, timeout=60
+        [PROGRAMS / "millrace-copier", "certs", "--dir", directory], capture_output=True, text=True, timeout=60
     )
     assert made.returncode == 0, made.stderr
     return directory

@@ -56,7 +56,7 @@ def test_helm_knows_the_command(line, place):
 
 
 def test_the_secrets_have_what_the_pods_mount(place):
-    [text] = [text for text in SHELL if "millrace-lab certs" in text]
+    [text] = [text for text in SHELL if "millrace-copier certs" in text]
     done = run(place, "bash", "-ec", text.replace("kubectl -n millrace create", "kubectl -n millrace create --dry-run=client -o json"))
     assert done.returncode == 0, done.stderr
     made = {it["metadata"]["name"]: set(it["data"]) for it in documents(done.stdout)}

@@ -239,7 +239,7 @@ def test_a_changed_secret_is_used_without_a_restart(world, target, certificates,
     before = ends()
     for file in ("ca.pem", "ca-key.pem"):
         (tmp_path / file).write_bytes((certificates / file).read_bytes())
-    command = [PROGRAMS / "millrace-lab", "certs", "--dir", tmp_path, "--days", "30"]
+    command = [PROGRAMS / "millrace-copier", "certs", "--dir", tmp_path, "--days", "30"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     mount_secret(world.directory / "tls", tmp_path, "second")
     until(lambda: ends() < before)

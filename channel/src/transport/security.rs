@@ -23,7 +23,7 @@ pub enum Security {
 pub enum SecurityError {
     /// Neither certificates nor `--insecure`.
     #[error(
-        "who may connect? Give --ca FILE, --cert FILE and --key FILE (`millrace-lab certs` makes \
+        "who may connect? Give --ca FILE, --cert FILE and --key FILE (`millrace-copier certs` makes \
          some to try, docs/security.md says how to make real ones), or --insecure where everybody \
          on the network between the daemons is trusted"
     )]

@@ -25,11 +25,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millrace_certificates::Certificates;
 use millrace_lab::fault::Fault;
 use millrace_lab::load::{Kind, Load, Summary};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::records::RecordedStreams;
-use millrace_lab::{Certificates, Host, Place, Process, Stage, StageOptions, wait_for};
+use millrace_lab::{Host, Place, Process, Stage, StageOptions, wait_for};
 use serde_json::Value;
 
 /// Ports of the recording servers.

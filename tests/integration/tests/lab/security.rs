@@ -6,9 +6,10 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millrace_certificates::Certificates;
 use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Scene, can_run, number};
 use millrace_lab::load::{Kind, Load, Summary};
-use millrace_lab::{Certificates, Process, StageOptions, wait_for};
+use millrace_lab::{Process, StageOptions, wait_for};
 use rustix::process::Signal;
 
 /// Certificates in a directory of their own, removed at the end.
@@ -32,7 +33,7 @@ impl Drop for Pki {
 
 fn issue(certificates: &Certificates) {
     for path in ["copier", "interceptor"] {
-        certificates.issue(path, 30).unwrap();
+        certificates.renew(path, 30).unwrap();
     }
 }
 
@@ -293,7 +294,7 @@ fn as_nobody_the_daemons_copy_rotate_logs_and_report() {
     })
     .unwrap();
     let certificates = scene.certificates.as_ref().unwrap();
-    let files = certificates.issue("copier", 30).unwrap();
+    let files = certificates.renew("copier", 30).unwrap();
     own(&files.key);
     wait_for(
         "the new certificate in use",

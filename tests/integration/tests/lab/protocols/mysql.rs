@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use millrace_certificates::Certificates;
 use millrace_integration::number;
 use millrace_lab::apps::{Asked, MariaDb};
-use millrace_lab::{Certificates, Host, Process, wait_for};
+use millrace_lab::{Host, Process, wait_for};
 use serde_json::Value;
 
 use super::{LIMIT, Stand, assert_whole};

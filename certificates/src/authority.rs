@@ -1,0 +1,128 @@
+//! The CA: a key, and the certificate that follows from it.
+
+use std::path::Path;
+
+use millrace_channel::tls::Identity;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use time::{Duration, OffsetDateTime};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+
+use crate::{Error, Result};
+
+/// How long a CA is valid. Days.
+const DAYS: i64 = 3650;
+
+/// Certificates are valid from this long ago, for clocks that differ.
+const BEFORE: Duration = Duration::hours(1);
+
+/// Signs certificates.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Its name, as certificates bear it.
+    name: String,
+}
+
+impl Authority {
+    /// With a key of its own.
+    pub(crate) fn new() -> Result<Self> {
+        Self::with(KeyPair::generate().map_err(|error| failed("making a key", &error))?)
+    }
+
+    /// With the key that is in a file.
+    pub(crate) fn of_key(pem: &str) -> Result<Self> {
+        Self::with(KeyPair::from_pem(pem).map_err(|error| failed("reading the CA's key", &error))?)
+    }
+
+    /// Its name comes from the key, so that the key alone is enough to sign again.
+    fn with(key: KeyPair) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        (params.not_before, params.not_after) = validity(DAYS);
+        let id: String = params
+            .key_identifier(&key)
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let name = format!("Millrace test CA {id}");
+        params.distinguished_name = called(&name);
+        let issuer = CertifiedIssuer::self_signed(params, key)
+            .map_err(|error| failed("making a CA", &error))?;
+        Ok(Self { issuer, name })
+    }
+
+    /// The same, where `trusted` of the file `ca` begins with its certificate: else daemons would not believe what it signs.
+    pub(crate) fn checked(self, ca: &Path, trusted: &str) -> Result<Self> {
+        let first = CertificateDer::from_pem_slice(trusted.as_bytes()).ok();
+        let first = first.and_then(|der| Certificate::from_der(&der).ok());
+        let ours = first.is_some_and(|it| {
+            let of = it.tbs_certificate;
+            let key = of.subject_public_key_info.subject_public_key;
+            key.raw_bytes() == self.issuer.key().public_key_raw()
+                && of.subject.to_string() == format!("CN={}", self.name)
+        });
+        match ours {
+            true => Ok(self),
+            false => Err(Error::Foreign(ca.to_owned())),
+        }
+    }
+
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Its key.
+    pub(crate) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// A certificate, valid for `days`, and its key.
+    pub(crate) fn sign(&self, whose: &Identity, days: i64) -> Result<(String, String)> {
+        let uri = whose.to_string();
+        let cannot = |error: rcgen::Error| failed(&format!("a certificate for {uri}"), &error);
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().map_err(cannot)?)];
+        let name = whose.name.as_ref().map(|name| format!("/{name}"));
+        params.distinguished_name = called(&format!(
+            "Millrace {}{}",
+            whose.role,
+            name.unwrap_or_default()
+        ));
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = validity(days);
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().map_err(cannot)?;
+        let cert = params.signed_by(&key, &self.issuer).map_err(cannot)?;
+        Ok((cert.pem(), key.serialize_pem()))
+    }
+}
+
+fn called(name: &str) -> DistinguishedName {
+    let mut made = DistinguishedName::new();
+    made.push(DnType::CommonName, name);
+    made
+}
+
+fn validity(days: i64) -> (OffsetDateTime, OffsetDateTime) {
+    let now = OffsetDateTime::now_utc();
+    (now - BEFORE, now + Duration::days(days))
+}
+
+fn failed(what: &str, error: &rcgen::Error) -> Error {
+    Error::Cryptography {
+        what: what.to_owned(),
+        detail: error.to_string(),
+    }
+}

@@ -1,0 +1,173 @@
+//! A CA of one's own, and certificates that say who a daemon is (`spiffe://TRUST_DOMAIN/millrace/ROLE[/NAME]`).
+//!
+//! The CA's key lies beside the certificates, unencrypted: it is as safe as the directory. Keys are readable by their
+//! owner alone, and nothing that is there is written over unless it is asked for.
+//!
+//! - [`Certificates`]: a directory with a CA and what it has signed.
+//! - [`Error`]: what stood in the way.
+
+mod authority;
+mod error;
+mod files;
+
+use std::path::PathBuf;
+
+use millrace_channel::tls::{Identity, IdentityError, Role};
+
+use crate::authority::Authority;
+pub use crate::error::{Error, Result};
+
+const CA: &str = "ca.pem";
+const CA_KEY: &str = "ca-key.pem";
+/// What the name of a key's file has and that of its certificate has not.
+const KEY_ENDING: &str = "-key";
+
+/// Certificates of one trust domain, in a directory: `ca.pem`, and `ROLE[-NAME].pem` with
+/// `ROLE[-NAME]-key.pem` for each role and name.
+pub struct Certificates {
+    dir: PathBuf,
+    trust_domain: String,
+    authority: Authority,
+}
+
+/// The two files of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// Its key, readable by its owner alone.
+    pub key: PathBuf,
+}
+
+impl Certificates {
+    /// Uses the CA that is in `dir`, or makes one.
+    ///
+    /// # Errors
+    /// When `dir` cannot be read or written, or holds a CA that something else has made.
+    pub fn open(dir: impl Into<PathBuf>, trust_domain: &str) -> Result<Self> {
+        let dir = dir.into();
+        // What daemons would refuse is refused before anything is made.
+        identity(trust_domain, Role::Copier.name())?;
+        files::make_directory(&dir)?;
+        let (ca, key) = (dir.join(CA), dir.join(CA_KEY));
+        let authority = match (files::read(&key)?, files::read(&ca)?) {
+            (Some(key), Some(trusted)) => Authority::of_key(&key)?.checked(&ca, &trusted)?,
+            (None, None) => Authority::new()?,
+            (Some(_), None) => return Err(Error::half(&key, &ca)),
+            (None, Some(_)) => return Err(Error::half(&ca, &key)),
+        };
+        let made = Self {
+            dir,
+            trust_domain: trust_domain.to_owned(),
+            authority,
+        };
+        if !ca.exists() {
+            made.write_authority("")?;
+        }
+        Ok(made)
+    }
+
+    /// Makes another CA, which signs from now on. The CAs before it stay in `ca.pem`, so that
+    /// certificates of both are trusted until [`Certificates::forget_old_cas`].
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn renew_ca(&mut self) -> Result<()> {
+        let old = files::read(&self.ca())?.unwrap_or_default();
+        self.authority = Authority::new()?;
+        self.write_authority(&old)
+    }
+
+    /// Leaves only the newest CA in `ca.pem`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn forget_old_cas(&self) -> Result<()> {
+        files::replace(&self.ca(), &self.authority.pem(), files::PUBLIC)
+    }
+
+    fn write_authority(&self, others: &str) -> Result<()> {
+        // The key last: with it the directory counts as one that has a CA.
+        files::replace(&self.ca(), &(self.authority.pem() + others), files::PUBLIC)?;
+        files::replace(
+            &self.dir.join(CA_KEY),
+            &self.authority.key_pem(),
+            files::SECRET,
+        )
+    }
+
+    /// The CAs to trust.
+    #[must_use]
+    pub fn ca(&self) -> PathBuf {
+        self.dir.join(CA)
+    }
+
+    /// Whether a certificate can be made for `path`, `ROLE` or `ROLE/NAME`: nothing is made yet.
+    ///
+    /// # Errors
+    /// When no daemon would accept the identity, or one of the files is there already.
+    pub fn may_issue(&self, path: &str) -> Result<()> {
+        identity(&self.trust_domain, path)?;
+        let files = self.files(path);
+        let there = [files.cert, files.key]
+            .into_iter()
+            .find(|it| it.symlink_metadata().is_ok());
+        there.map_or(Ok(()), |file| Err(Error::Exists(file)))
+    }
+
+    /// Makes a certificate for `path`, valid for `days`.
+    ///
+    /// # Errors
+    /// As [`Certificates::may_issue`], or when the files cannot be written.
+    pub fn issue(&self, path: &str, days: i64) -> Result<CertificateFiles> {
+        self.may_issue(path)?;
+        self.renew(path, days)
+    }
+
+    /// Makes a certificate for `path`, valid for `days`, in place of the one that may be there. Each file is
+    /// replaced at once, so that a running daemon never reads a half.
+    ///
+    /// # Errors
+    /// When no daemon would accept the identity, or the files cannot be written.
+    pub fn renew(&self, path: &str, days: i64) -> Result<CertificateFiles> {
+        let whose = identity(&self.trust_domain, path)?;
+        let (cert, key) = self.authority.sign(&whose, days)?;
+        let files = self.files(path);
+        files::replace(&files.cert, &cert, files::PUBLIC)?;
+        files::replace(&files.key, &key, files::SECRET)?;
+        Ok(files)
+    }
+
+    /// Where the certificate for `path` is, or will be.
+    #[must_use]
+    pub fn files(&self, path: &str) -> CertificateFiles {
+        let name = path.replace('/', "-");
+        CertificateFiles {
+            cert: self.dir.join(format!("{name}.pem")),
+            key: self.dir.join(format!("{name}{KEY_ENDING}.pem")),
+        }
+    }
+}
+
+/// Who a certificate for `path` makes its holder, as daemons will read it.
+fn identity(trust_domain: &str, path: &str) -> Result<Identity> {
+    let uri = format!("spiffe://{trust_domain}/millrace/{path}");
+    let unfit = |detail: String| Error::Unfit {
+        uri: uri.clone(),
+        detail,
+    };
+    let whose: Identity = uri
+        .parse()
+        .map_err(|error: IdentityError| unfit(error.to_string()))?;
+    // `copier/key` would have the file of the key of `copier`.
+    let name = whose.name.as_deref().unwrap_or_default();
+    if name == "key" || name.ends_with(KEY_ENDING) {
+        return Err(unfit(
+            "its name must not end with 'key', as the files of keys do".to_owned(),
+        ));
+    }
+    Ok(whose)
+}
+
+#[cfg(test)]
+mod tests;
