@@ -30,6 +30,24 @@ impl Nginx {
     /// # Errors
     /// When nginx is not installed or does not start; its own message is in the host's `nginx.log`.
     pub fn start(host: &Host, port: u16) -> Result<Self> {
+        let page = format!("root {};", host.file("nginx").display());
+        Self::start_with(host, port, &page)
+    }
+
+    /// The same before an application of the host, to which it passes all requests. JSON comes in chunks, since it is read
+    /// for includes.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_before(host: &Host, port: u16, application: u16) -> Result<Self> {
+        let pass = format!(
+            "proxy_pass http://127.0.0.1:{application}; proxy_http_version 1.1; proxy_set_header Connection ''; \
+             ssi on; ssi_types application/json;"
+        );
+        Self::start_with(host, port, &pass)
+    }
+
+    fn start_with(host: &Host, port: u16, location: &str) -> Result<Self> {
         let prefix = host.file("nginx");
         let failed = || format!("making {}", prefix.display());
         std::fs::create_dir_all(&prefix).doing(failed)?;
@@ -42,9 +60,8 @@ impl Nginx {
              client_max_body_size 100m;\n  client_body_temp_path body;\n  proxy_temp_path proxy;\n\
              fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n\
              server {{\n    listen {port} backlog=65535;\n    listen [::]:{port} ipv6only=on backlog=65535;\n\
-             location / {{ root .; }}\n    location = /status {{ stub_status; }}\n  }}\n}}\n"
+             location / {{ {location} }}\n    location = /status {{ stub_status; }}\n  }}\n}}\n"
         );
-        let config = config.replace("root .;", &format!("root {};", prefix.display()));
         let file = prefix.join("nginx.conf");
         std::fs::write(&file, config).doing(failed)?;
         let (prefix, file) = (prefix.display().to_string(), file.display().to_string());

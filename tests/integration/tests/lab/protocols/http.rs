@@ -1,12 +1,15 @@
 //! HTTP: an application that hands out tokens and wants them back, and requests that are chosen.
 
 use millrace_integration::number;
+use millrace_lab::apps::Nginx;
 use millrace_lab::{Host, Process, wait_for};
 use serde_json::{Value, json};
 
 use super::{LIMIT, Stand, assert_whole};
 
 const PORT: u16 = 8100;
+/// The application's, where nginx stands before it.
+const BEHIND: u16 = 8101;
 const APPLICATION: &str = include_str!("token_app.py");
 /// A cookie, and a token of the body that comes back in a header or a form.
 const RULES: &str = r#"
@@ -19,24 +22,38 @@ on = "GET /login"
 
 struct Servers {
     stand: Stand,
+    /// The applications' port.
+    port: u16,
     _applications: [Process; 2],
+    _nginx: Vec<Nginx>,
 }
 
 impl Servers {
     fn new() -> Option<Self> {
+        Self::start(PORT)
+    }
+
+    /// The applications on this port; where it is another than the service's, nginx stands before each.
+    fn start(port: u16) -> Option<Self> {
         let mut stand = Stand::new(PORT, "http")?;
         let start = |host: &Host| {
-            let (port, log) = (PORT.to_string(), host.file("application.log"));
-            let arguments = ["-c", APPLICATION, &port];
+            let (port_text, log) = (port.to_string(), host.file("application.log"));
+            let arguments = ["-c", APPLICATION, &port_text];
             let process = host.spawn("/usr/bin/python3", &arguments, &[], &log);
-            host.wait_listening(&[PORT], LIMIT).unwrap();
+            host.wait_listening(&[port], LIMIT).unwrap();
             process.unwrap()
         };
         let applications = [start(stand.live()), start(stand.target())];
+        let hosts = [stand.live(), stand.target()].into_iter();
+        let hosts = hosts.filter(|_| port != PORT);
+        let nginx = hosts.map(|host| Nginx::start_before(host, PORT, port).unwrap());
+        let nginx = nginx.collect();
         stand.scene.start_interceptor();
         Some(Self {
             stand,
+            port,
             _applications: applications,
+            _nginx: nginx,
         })
     }
 
@@ -55,14 +72,14 @@ impl Servers {
     }
 
     /// What an application has counted.
-    fn counts(host: &Host) -> Value {
-        host.get_json(([127, 0, 0, 1], PORT).into(), "/counts")
+    fn counts(&self, host: &Host) -> Value {
+        host.get_json(([127, 0, 0, 1], self.port).into(), "/counts")
             .unwrap()
     }
 
     /// Waits until the target has counted this.
     fn wait_for_counts(&self, expected: &Value) {
-        let counts = || Self::counts(self.stand.target());
+        let counts = || self.counts(self.stand.target());
         wait_for("the target to count", LIMIT, || counts() == *expected).unwrap_or_else(|error| {
             panic!("{error}: {:#} {:#}", counts(), self.stand.report());
         });
@@ -104,7 +121,7 @@ fn tokens_of_the_target_stand_in_place_of_the_live_ones() {
     servers.clients(SHOPPERS);
     let report = servers.stand.settled(10);
     assert_whole(&report);
-    let counts = Servers::counts(target);
+    let counts = servers.counts(target);
     assert_eq!(
         counts,
         json!({
@@ -112,6 +129,21 @@ fn tokens_of_the_target_stand_in_place_of_the_live_ones() {
         }),
         "{report:#}"
     );
+    copier.terminate(LIMIT).unwrap();
+}
+
+#[test]
+fn tokens_in_the_chunks_of_nginx_stand_in_place_of_the_live_ones() {
+    let Some(servers) = Servers::start(BEHIND) else {
+        return;
+    };
+    let mut copier = servers.copier(RULES, &[]);
+    servers.clients(SHOPPERS);
+    let report = servers.stand.settled(10);
+    assert_whole(&report);
+    let accepted = json!({"login": 40, "item accepted": 400, "buy accepted": 400});
+    let counts = servers.counts(servers.stand.target());
+    assert_eq!(counts, accepted, "{report:#}");
     copier.terminate(LIMIT).unwrap();
 }
 
