@@ -149,6 +149,14 @@ impl Installer {
         })
     }
 
+    /// What an operator should know if what is diverted cannot be remembered.
+    pub fn forgets(&self) -> Option<String> {
+        let why = self.state.unkept()?;
+        Some(format!(
+            "after a kill copied connections would not be known as copies: {why}"
+        ))
+    }
+
     /// Remembers what was applied by hand.
     ///
     /// # Errors
@@ -175,8 +183,9 @@ impl Installer {
             host: HostLife::now(),
             selectors: kept.clone(),
         };
-        if let Err(error) = self.state.replace(state) {
-            tracing::warn!("{error}: after a kill copied connections would not be known as copies");
+        drop(self.state.replace(state));
+        if let Some(warning) = self.forgets() {
+            tracing::warn!("{warning}");
         }
     }
 

@@ -449,6 +449,7 @@ mod tests {
             mute: None,
             plan_command: "",
             listeners: &|| Some(std::sync::Arc::default()),
+            room: &None,
         })
     }
 
