@@ -15,11 +15,13 @@ mod ways;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use millrace_integration::{HTTP, binary, can_run};
+use millrace_integration::{HTTP, binary};
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::{Certificates, Host, Process, Stage, StageOptions, wait_for};
 use serde_json::Value;
+
+pub(crate) use self::certificates::clock_of;
 
 /// The copier's admin port.
 const ADMIN: u16 = 36_530;
