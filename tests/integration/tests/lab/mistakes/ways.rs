@@ -143,7 +143,7 @@ fn a_way_that_refuses_long_packets_costs_no_byte_and_tells_clients_nothing_that_
     if !can_run() {
         return;
     }
-    let world = routed("ip route add 198.18.2.20 dev eth0 mtu 1400");
+    let world = routed("ip route add 198.18.2.20 dev eth0 mtu lock 1400");
     costs_no_byte(&world);
     // The router told the addresses that copies bear, which are real clients': "fragmentation needed" (RFC 1191).
     let router = &world.stage.router.host;
