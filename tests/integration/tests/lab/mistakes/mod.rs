@@ -172,7 +172,9 @@ impl World {
     }
 
     fn load(&self, host: &Host, from: &[IpAddr], kind: Kind) {
-        let to = SocketAddr::new(self.stage.live[0].address.v4.into(), HTTP);
+        let [v4, v6] = self.stage.live[0].address.both();
+        let live = if from[0].is_ipv4() { v4 } else { v6 };
+        let to = SocketAddr::new(live, HTTP);
         let load = Load::new(kind, to).from(from);
         let summary = host.enter_async(move || load.run()).unwrap();
         assert_eq!(summary.errors, 0, "{:?}", summary.examples);

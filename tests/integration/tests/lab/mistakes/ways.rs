@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use millrace_integration::can_run;
+use millrace_integration::{Family, can_run};
 use millrace_lab::load::Kind;
 use millrace_lab::wait_for;
 
@@ -50,14 +50,17 @@ fn clients_in_the_targets_own_network() {
 }
 
 /// A world whose live host reaches the target through the router, with what is changed there.
-fn routed(change: &str) -> World {
+fn routed(change: &str, service: &str) -> World {
     let mut world = World::new();
     world.guarded_target();
-    let through = ["route add 198.18.2.20 via 198.18.2.1".to_owned()];
-    world.live().ip(&through).unwrap();
+    let through = [
+        "route add 198.18.2.20 via 198.18.2.1",
+        "route add 2001:db8:2::20 via 2001:db8:2::1",
+    ];
+    world.live().ip(&through.map(str::to_owned)).unwrap();
     let router = &world.stage.router.host;
     router.check("sh", &["-c", change]).unwrap();
-    world.copier(USUAL, &GUARDED);
+    world.copier(service, &GUARDED);
     world
 }
 
@@ -66,7 +69,7 @@ fn a_router_that_drops_sources_of_others() {
     if !can_run() {
         return;
     }
-    let world = routed("sysctl -qw net/ipv4/conf/eth0/rp_filter=1");
+    let world = routed("sysctl -qw net/ipv4/conf/eth0/rp_filter=1", USUAL);
     let cure = "sysctl -w net/ipv4/conf/all/rp_filter=2";
     let words = [
         "on the way drops sources that are not of this host",
@@ -96,30 +99,41 @@ fn a_router_that_drops_sources_of_others() {
     assert!(!counted.contains("packets 0 "), "{counted}");
 }
 
-/// Clients upload, which notice nothing, and every byte is delivered. The copier names a way that takes less than its packets.
-fn costs_no_byte(world: &World) {
-    let client = world.stage.client().unwrap();
-    let from: Vec<IpAddr> = client.addresses.iter().map(|it| it.v4.into()).collect();
-    world.names(&["copying 100% of"], &[]);
-    let uploads = || {
-        let kind = Kind::Upload {
-            size: 20_000,
-            count: 10,
-        };
-        world.load(&client.host, &from, kind);
+/// Clients from these addresses upload, which notice nothing.
+fn uploads(world: &World, from: &[IpAddr]) {
+    let client = &world.stage.client().unwrap().host;
+    let kind = Kind::Upload {
+        size: 20_000,
+        count: 10,
     };
-    let words = [
-        "went on with smaller packets alone",
-        "`ping -M do -s 1472 198.18.2.20`",
-        "(-M)",
-    ];
-    world.warns(&uploads, &words);
+    world.load(client, from, kind);
+}
+
+/// All addresses of clients of a family.
+fn clients(world: &World, family: Family) -> Vec<IpAddr> {
+    let client = world.stage.client().unwrap();
+    client.addresses.iter().map(|it| family.of(*it)).collect()
+}
+
+/// Waits until every byte of the uploads is delivered.
+fn costs_no_byte(world: &World) {
     wait_for("every byte", PATIENCE, || {
         let report = &world.status()["report"];
         report["bytes"]["wanted"].as_u64() > Some(200_000) && report["fidelity"] == 1.0
     })
     .unwrap_or_else(|error| panic!("{error}: {:#}", world.status()));
 }
+
+/// What the router has counted under this name.
+fn counted(world: &World, name: &str) -> u64 {
+    let router = &world.stage.router.host;
+    let all = router.check("nstat", &["-asz", name]).unwrap();
+    let line = all.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// What the copier says of a way that takes less than its packets.
+const TOO_LONG: [&str; 2] = ["went on with smaller packets alone", "(-M)"];
 
 #[test]
 fn a_way_that_swallows_long_packets_costs_no_byte() {
@@ -130,6 +144,10 @@ fn a_way_that_swallows_long_packets_costs_no_byte() {
     let swallow = "nft add table ip way; nft 'add chain ip way in { type filter hook prerouting priority -300; }'; \
                    nft add rule ip way in tcp dport 8080 ip length gt 1400 counter drop";
     let world = guarded(swallow, USUAL, &GUARDED);
+    world.names(&["copying 100% of"], &[]);
+    let from = clients(&world, Family::V4);
+    let words = [&TOO_LONG[..], &["`ping -M do -s 1472 198.18.2.20`"]].concat();
+    world.warns(&|| uploads(&world, &from), &words);
     costs_no_byte(&world);
     let counter = world
         .target()
@@ -139,25 +157,40 @@ fn a_way_that_swallows_long_packets_costs_no_byte() {
 }
 
 #[test]
-fn a_way_that_refuses_long_packets_costs_no_byte_and_tells_clients_nothing_that_they_heed() {
+fn a_router_that_refuses_long_packets_tells_real_clients_who_do_not_heed_it() {
     if !can_run() {
         return;
     }
-    let world = routed("ip route add 198.18.2.20 dev eth0 mtu lock 1400");
-    costs_no_byte(&world);
-    // The router told the addresses that copies bear, which are real clients': "fragmentation needed" (RFC 1191).
-    let router = &world.stage.router.host;
-    let counted = router.check("nstat", &["-asz", "IcmpOutDestUnreachs"]);
-    let counted = counted.unwrap();
-    let told = counted.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == "IcmpOutDestUnreachs").then(|| words.next()?.parse::<u64>().ok())?
-    });
-    assert!(told > Some(0), "{counted}");
-    // They have no such connection: the way to their server is as wide as before.
+    let narrow = "ip route add 2001:db8:2::20 dev eth0 mtu lock 1400";
+    let world = routed(narrow, "8080-[2001:db8:2::20]:8080");
+    let from = clients(&world, Family::V6);
     let client = world.stage.client().unwrap();
-    for server in ["198.18.2.10", "198.18.2.20"] {
+    let few = || world.requests(&client.host, &from);
+    world.names_to(&few, &["copying 100% of"], &[]);
+    let words = [&TOO_LONG[..], &["`ping -M do -s 1452 2001:db8:2::20`"]].concat();
+    world.warns(&|| uploads(&world, &from), &words);
+    costs_no_byte(&world);
+    // It told the addresses that copies bear (RFC 8201): they have no such connection, and the way to their own server is
+    // as wide as before.
+    assert!(counted(&world, "Icmp6OutPktTooBigs") > 0);
+    for server in ["2001:db8:2::10", "2001:db8:2::20"] {
         let route = client.host.check("ip", &["route", "get", server]).unwrap();
-        assert!(!route.contains("mtu"), "{route}");
+        assert!(!route.contains(" mtu "), "{route}");
     }
+}
+
+#[test]
+fn a_router_that_cuts_long_packets_costs_nothing() {
+    if !can_run() {
+        return;
+    }
+    // Copies of IPv4 may be fragmented (RFC 791): no router has to refuse one.
+    let world = routed("ip route add 198.18.2.20 dev eth0 mtu lock 1400", USUAL);
+    world.names(&["copying 100% of"], &[]);
+    let from = clients(&world, Family::V4);
+    uploads(&world, &from);
+    costs_no_byte(&world);
+    world.names_to(&|| uploads(&world, &from), &["copying 100% of"], &[]);
+    assert!(counted(&world, "IpFragCreates") > 0);
+    assert_eq!(counted(&world, "IcmpOutDestUnreachs"), 0);
 }
