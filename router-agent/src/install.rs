@@ -151,10 +151,8 @@ impl Installer {
 
     /// What an operator should know if what is diverted cannot be remembered.
     pub fn forgets(&self) -> Option<String> {
-        let why = self.state.unkept()?;
-        Some(format!(
-            "after a kill copied connections would not be known as copies: {why}"
-        ))
+        let forgotten = "after a kill copied connections would not be known as copies";
+        Some(format!("{forgotten}: {}", self.state.unkept()?))
     }
 
     /// Remembers what was applied by hand.
