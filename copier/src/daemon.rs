@@ -335,7 +335,8 @@ impl Shown {
         runtime: &Runtime,
     ) -> Self {
         let shared = Shared::default();
-        let monitor = Monitor::new(&plan.services, shared.clone(), fleet.clone(), leases);
+        let copied = (plan.services.as_slice(), plan.report.as_deref());
+        let monitor = Monitor::new(copied, shared.clone(), fleet.clone(), leases);
         if plan.ring().is_some() {
             runtime.spawn(headline::follow(monitor.clone(), plan.summary));
         }

@@ -181,6 +181,8 @@ pub struct Packets {
     pub retransmitted: u64,
     /// Retransmission time-outs.
     pub retransmission_timeouts: u64,
+    /// Connections that went on after time-outs once their segments were smaller.
+    pub black_holes: u64,
     /// Fast retransmissions.
     pub fast_retransmits: u64,
     /// Probes of a closed window.
@@ -371,6 +373,7 @@ fn packets(from: &Snapshot<'_>) -> Packets {
         sent: stats.packets_sent,
         retransmitted: stats.packets_retransmitted,
         retransmission_timeouts: stats.retransmission_timeouts,
+        black_holes: stats.black_holes,
         fast_retransmits: stats.fast_retransmits,
         window_probes: stats.window_probes,
         stale_connections_reset: stats.stale_connections_reset,

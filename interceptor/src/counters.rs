@@ -14,6 +14,8 @@ pub struct Counters {
     pub capture_dropped: u64,
     /// Frames that are not TCP, or not for somebody else.
     pub ignored: u64,
+    /// Of these, responses to copies that bear this host's own address: it is a client.
+    pub clients_own: u64,
     /// Frames with broken headers.
     pub malformed: u64,
     /// Response headers returned to the owner of their flow.

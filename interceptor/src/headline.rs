@@ -62,6 +62,7 @@ fn also(counters: &Counters) -> Vec<String> {
         capture_dropped,
         dropped,
         unowned,
+        clients_own,
         flows_over_limit,
         ..
     } = *counters;
@@ -81,6 +82,13 @@ fn also(counters: &Counters) -> Vec<String> {
         (
             flows_over_limit > 0,
             format!("{flows_over_limit} flows were refused (--max-flows)"),
+        ),
+        (
+            clients_own > 0,
+            format!(
+                "{clients_own} responses to copies are addressed to this host itself: it is a client, and its kernel resets \
+                 them; run millrace-interceptor on a host that is nobody's client"
+            ),
         ),
         (
             many(unowned),

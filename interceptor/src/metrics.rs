@@ -36,6 +36,11 @@ impl Collector for CounterCollector {
                 c.ignored,
             ),
             (
+                "clients_own_frames",
+                "Responses to copies that bear this host's own address: it is a client",
+                c.clients_own,
+            ),
+            (
                 "malformed_frames",
                 "Frames with broken headers",
                 c.malformed,

@@ -210,9 +210,15 @@ fn look(
     let counts = (before, Counted::now());
     let unanswered = |it: &&Watched| it.target.is_some() && !it.is_seen();
     let syns = watched.iter().filter(unanswered).count() as u64;
-    for one in watched.iter_mut().filter(|it| !it.is_seen()) {
+    for one in &mut watched {
+        // What comes back to this host's own address ends in its kernel, wherever this looks for it.
+        if local.contains(&one.client.ip()) {
+            one.sight.obstacle = Obstacle::ClientHere;
+            continue;
+        }
         // An assistant is not where SYNs are answered.
-        let target = one.target.filter(|_| !setting.assistant);
+        let is_seen = one.is_seen();
+        let target = one.target.filter(|_| !setting.assistant && !is_seen);
         one.sight.obstacle = target.map_or(Obstacle::Unknown, |target| {
             obstacle::of(target, &local, syns, counts)
         });
@@ -281,7 +287,7 @@ impl Seen<'_> {
                     one.target = Some(destination.ip);
                 }
             } else if SocketAddr::from(destination) == one.client {
-                if self.captured_here {
+                if self.captured_here || self.local.contains(&destination.ip) {
                     sight.captured = true;
                 } else if self.outgoing && self.local.contains(&source.ip) {
                     // What this host merely forwards is another host's to divert.

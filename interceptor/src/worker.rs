@@ -247,9 +247,9 @@ impl Worker {
         let more = source.read(decoder, |packet, may_be_response| {
             if !may_be_response || local.contains(&packet.tuple.destination.ip) {
                 counters.ignored += 1;
-                leaves |= !*leaves_said
-                    && !may_be_response
-                    && registry.find(&packet.tuple.reversed()).is_some();
+                let is_copys = || registry.find(&packet.tuple.reversed()).is_some();
+                counters.clients_own += u64::from(may_be_response && is_copys());
+                leaves |= !*leaves_said && !may_be_response && is_copys();
                 return;
             }
             tracer.note_captured(packet.tuple.destination);

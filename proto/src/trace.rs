@@ -106,6 +106,8 @@ pub enum Obstacle {
     NoRoute,
     /// None of these: most likely a firewall dropped the SYN, or the answer.
     Firewall,
+    /// The host has the address that the probe bears: it is a client, and answers end in its own kernel.
+    ClientHere,
 }
 
 impl From<Obstacle> for v1::Obstacle {
@@ -117,6 +119,7 @@ impl From<Obstacle> for v1::Obstacle {
             Obstacle::Backlog => Self::Backlog,
             Obstacle::NoRoute => Self::NoRoute,
             Obstacle::Firewall => Self::Firewall,
+            Obstacle::ClientHere => Self::ClientHere,
         }
     }
 }
@@ -130,6 +133,7 @@ impl From<v1::Obstacle> for Obstacle {
             v1::Obstacle::Backlog => Self::Backlog,
             v1::Obstacle::NoRoute => Self::NoRoute,
             v1::Obstacle::Firewall => Self::Firewall,
+            v1::Obstacle::ClientHere => Self::ClientHere,
         }
     }
 }
@@ -261,6 +265,7 @@ mod tests {
             Obstacle::Backlog,
             Obstacle::NoRoute,
             Obstacle::Firewall,
+            Obstacle::ClientHere,
         ] {
             let sight = Sight {
                 obstacle,

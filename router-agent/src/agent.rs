@@ -204,6 +204,7 @@ impl Agent {
             .into_iter()
             .filter(|warning| !managed || !findings.iter().any(|it| it.to_string() == *warning))
             .chain(self.installer.no_floor())
+            .chain(self.installer.forgets())
             .collect();
         self.warnings.clone_from(&told);
         Ok(Held {

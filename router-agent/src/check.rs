@@ -185,12 +185,19 @@ impl Subject {
             let mut installer = installer.map_err(|error| error.to_string())?;
             Found::of(&mut installer, &self.need)
         };
-        self.found.get_or_init(ask).as_ref().map_err(|error| {
-            Verdict::failure(
+        let found = self.found.get_or_init(ask).as_ref();
+        found.map_err(|error| match self.lacks_iptables() {
+            true => Verdict::skipped("not known as long as iptables is not installed"),
+            false => Verdict::failure(
                 format!("the kernel cannot be asked: {error}"),
                 "run it as root",
-            )
+            ),
         })
+    }
+
+    /// Whether it diverts by a tool that is not there.
+    fn lacks_iptables(&self) -> bool {
+        self.host.mode == Mode::Nfqueue && !Kernel::has_tool("iptables")
     }
 
     fn is_asked(&self) -> bool {
@@ -239,8 +246,7 @@ fn privileges(_: &Subject) -> Verdict {
 }
 
 fn tools(subject: &Subject) -> Verdict {
-    let queue = subject.host.mode == Mode::Nfqueue;
-    if queue && !Kernel::has_tool("iptables") {
+    if subject.lacks_iptables() {
         return Verdict::failure(
             "iptables is not installed, and --mode nfqueue diverts by it",
             "apt-get install iptables",

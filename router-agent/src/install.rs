@@ -149,6 +149,12 @@ impl Installer {
         })
     }
 
+    /// What an operator should know if what is diverted cannot be remembered.
+    pub fn forgets(&self) -> Option<String> {
+        let forgotten = "after a kill copied connections would not be known as copies";
+        Some(format!("{forgotten}: {}", self.state.unkept()?))
+    }
+
     /// Remembers what was applied by hand.
     ///
     /// # Errors
@@ -175,8 +181,9 @@ impl Installer {
             host: HostLife::now(),
             selectors: kept.clone(),
         };
-        if let Err(error) = self.state.replace(state) {
-            tracing::warn!("{error}: after a kill copied connections would not be known as copies");
+        drop(self.state.replace(state));
+        if let Some(warning) = self.forgets() {
+            tracing::warn!("{warning}");
         }
     }
 

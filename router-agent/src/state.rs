@@ -53,11 +53,24 @@ pub struct Diverted {
 
 /// Why the state cannot be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} {}: {error}", path.display())]
+#[error("{what} {}: {error}{}", path.display(), self.cure())]
 pub struct StateError {
     what: &'static str,
     path: PathBuf,
     error: io::Error,
+}
+
+impl StateError {
+    /// What mends it, where that is known.
+    fn cure(&self) -> String {
+        let directory = self.path.parent().unwrap_or(&self.path).display();
+        match self.error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                format!("; make room (`df -h {directory}`), or name another --state-dir")
+            }
+            _ => String::new(),
+        }
+    }
 }
 
 /// The file, and the lock that keeps two agents from working on one host at a time.
@@ -66,6 +79,8 @@ pub struct StateFile {
     directory: PathBuf,
     _lock: Option<File>,
     state: State,
+    /// Why the last state could not be kept, if so.
+    unkept: Option<String>,
 }
 
 /// The directory's only agent, or who it is.
@@ -107,6 +122,7 @@ impl StateFile {
             directory: directory.to_owned(),
             _lock: Some(lock),
             state: load(directory),
+            unkept: None,
         }))
     }
 
@@ -121,6 +137,7 @@ impl StateFile {
             directory: directory.to_owned(),
             _lock: None,
             state: load(directory),
+            unkept: None,
         }
     }
 
@@ -129,11 +146,22 @@ impl StateFile {
         &self.state
     }
 
+    /// Why what was to be remembered last is not, if so.
+    pub fn unkept(&self) -> Option<&str> {
+        self.unkept.as_deref()
+    }
+
     /// Remembers something else, on disk when this returns.
     ///
     /// # Errors
     /// When it cannot be written; then the old state stays.
     pub fn replace(&mut self, state: State) -> Result<(), StateError> {
+        let kept = self.write(state);
+        self.unkept = kept.as_ref().err().map(ToString::to_string);
+        kept
+    }
+
+    fn write(&mut self, state: State) -> Result<(), StateError> {
         let path = self.directory.join("state.json");
         let failed = |error| StateError {
             what: "cannot write",

@@ -131,8 +131,8 @@ fn alert_in_words(alert: Alert) -> String {
              this side a certificate of its CA"
         }
         Alert::CertificateExpired => {
-            "it finds this side's certificate expired or not yet valid: renew --cert and compare \
-             the clocks"
+            "it finds this side's certificate expired or not yet valid: compare the clocks \
+             (`date -u` on both hosts), or renew --cert"
         }
         Alert::AccessDenied => {
             "it refuses this side's role: give a certificate (--cert) whose URI names the role of \

@@ -57,7 +57,7 @@ impl Material {
         }
         if leaf.not_after() < seconds_now() {
             return Err(format!(
-                "--cert {cert}: expired at {}: renew it",
+                "--cert {cert}: expired at {} by this host's clock (`date -u`): renew it, or set the clock",
                 leaf.not_after_text()
             ));
         }

@@ -132,14 +132,14 @@ fn chain_refusal(leaf: &CertificateDer<'_>, error: &Error) -> Refusal {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => of(
             Reason::Expired,
             format!(
-                "its certificate{who} expired at {}: renew it, and compare the clocks",
+                "its certificate{who} expired at {}: renew it, and compare the clocks (`date -u` on both hosts)",
                 since(Leaf::not_after_text)
             ),
         ),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => of(
             Reason::NotYetValid,
             format!(
-                "its certificate{who} is not valid before {}: compare the clocks",
+                "its certificate{who} is not valid before {}: compare the clocks (`date -u` on both hosts)",
                 since(Leaf::not_before_text)
             ),
         ),

@@ -45,7 +45,7 @@ pub const SUITE: Suite<Subject> = Suite {
         Check {
             name: "report",
             about: "The report (`--report`) can be written, and there is room for it",
-            when: When::Command,
+            when: When::Start,
             look: host::report,
         },
         Check {

@@ -449,6 +449,7 @@ mod tests {
             mute: None,
             plan_command: "",
             listeners: &|| Some(std::sync::Arc::default()),
+            room: &None,
         })
     }
 
@@ -590,11 +591,19 @@ mod tests {
         assert!(mute.starts_with(words), "{mute}");
         assert!(tls.starts_with("20 of the last 40 sessions began with TLS"));
         let few = said(|report, _, _| {
+            report.packets.black_holes = 9;
             report.replicas.opened = 1000;
             report.sessions.captured = 1000;
             report.sessions.encrypted = 3;
             report.replicas.aborted = Counts::from([("timeout", 3)]);
         });
         assert_eq!(few.also, []);
+        let swallowed = said(|report, _, _| report.packets.black_holes = 9);
+        let texts: Vec<&str> = swallowed.also.iter().map(|it| it.text.as_str()).collect();
+        let words = "9 copied connections went on with smaller packets alone";
+        assert!(
+            matches!(texts.as_slice(), [it] if it.starts_with(words)),
+            "{texts:?}"
+        );
     }
 }

@@ -4,9 +4,10 @@
 //! - `causes`: what keeps a copier from copying, the first cause first.
 //! - `remarks`: what goes wrong while others go on; `words`: parts and figures in words.
 //! - `remedies`: what reasons mean, and what helps.
-//! - `window`: what happened lately.
+//! - `window`: what happened lately; `aside`: what takes time to find out of this host.
 //! - `watch`: what is said in the log, and when.
 
+mod aside;
 mod causes;
 mod remarks;
 mod remedies;
@@ -15,16 +16,18 @@ mod window;
 mod words;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use millrace_channel::hold::HoldStatus;
 use millrace_channel::link::LinkStatus;
+use millrace_daemon::check::{Level, host};
 use millrace_daemon::status;
 use millrace_notation::address::Mapping;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use self::aside::Aside;
 pub use self::watch::follow;
 pub use self::window::Recent;
 use self::window::Window;
@@ -166,6 +169,8 @@ struct Facts<'a> {
     plan_command: &'a str,
     /// Where this host listens, once that is known.
     listeners: &'a dyn Fn() -> Option<Arc<Listeners>>,
+    /// Why the report may find no place, if so.
+    room: &'a Option<String>,
 }
 
 /// Whoever knows the present state of the copier.
@@ -175,20 +180,12 @@ pub struct Monitor {
     shared: Shared,
     fleet: Fleet,
     leases: Leases,
+    /// Where the report goes to in the end.
+    file: Option<Arc<Path>>,
     window: Arc<Mutex<Window>>,
-    found: Arc<Mutex<Found>>,
+    listeners: Aside<Arc<Listeners>>,
+    room: Aside<String>,
 }
-
-/// What was found out of this host.
-#[derive(Default)]
-struct Found {
-    listeners: Option<(Instant, Option<Arc<Listeners>>)>,
-    /// A thread is finding it out.
-    under_way: bool,
-}
-
-/// Listeners are looked for again after so long, where they matter.
-const LISTENERS_AGAIN: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -197,15 +194,22 @@ impl fmt::Debug for Monitor {
 }
 
 impl Monitor {
-    /// A monitor of a copier of these services.
-    pub fn new(services: &[Mapping], shared: Shared, fleet: Fleet, leases: Leases) -> Self {
+    /// A monitor of a copier of these services, whose report goes to this file.
+    pub fn new(
+        (services, file): (&[Mapping], Option<&Path>),
+        shared: Shared,
+        fleet: Fleet,
+        leases: Leases,
+    ) -> Self {
         Self {
             services: services.into(),
+            file: file.map(Arc::from),
             shared,
             fleet,
             leases,
             window: Arc::default(),
-            found: Arc::default(),
+            listeners: Aside::default(),
+            room: Aside::default(),
         }
     }
 
@@ -229,30 +233,23 @@ impl Monitor {
             unplanned: self.leases.plan.obstacle().as_deref(),
             mute: self.leases.plan.mute().as_deref(),
             plan_command: &self.leases.plan.command(),
-            listeners: &|| self.listeners(),
+            listeners: &|| {
+                let read = || Listeners::read().map(Arc::new);
+                self.listeners.known("listeners", read)
+            },
+            room: &self.room(),
         })
     }
 
-    /// Where this host listens, as it was found last. The list may be long: a thread of its own reads it.
-    fn listeners(&self) -> Option<Arc<Listeners>> {
-        let mut found = self.found.lock();
-        let fresh = |(at, _): &(Instant, _)| at.elapsed() < LISTENERS_AGAIN;
-        if !found.listeners.as_ref().is_some_and(fresh) && !found.under_way {
-            let shared = self.found.clone();
-            let read = move || {
-                let listeners = Listeners::read().map(Arc::new);
-                let mut found = shared.lock();
-                found.listeners = Some((Instant::now(), listeners));
-                found.under_way = false;
-            };
-            let thread = std::thread::Builder::new().name("listeners".to_owned());
-            // Without a thread it is tried again later.
-            found.under_way = thread.spawn(read).is_ok();
-        }
-        found
-            .listeners
-            .as_ref()
-            .and_then(|(_, known)| known.clone())
+    /// Why the report may find no place in the end, as it was found last.
+    fn room(&self) -> Option<String> {
+        let file = self.file.clone()?;
+        self.room.known("room", move || {
+            let verdict = host::file(&file, "--report");
+            let next = verdict.next.unwrap_or_default();
+            (verdict.level > Level::Ok)
+                .then(|| format!("the report may find no place: {}: {next}", verdict.found))
+        })
     }
 
     /// How things stand now, in words.

@@ -66,6 +66,13 @@ pub(super) fn also(facts: &Facts<'_>) -> Vec<Remark> {
     all.extend(mute(facts));
     all.extend(reasons(recent));
     all.extend(encrypted(recent));
+    all.extend(swallowed(facts));
+    all.extend(facts.room.clone().map(|text| Remark {
+        about: "report".to_owned(),
+        text,
+        // The check of the start has said it.
+        is_news: false,
+    }));
     for agent in facts.agents {
         let text = |warning: &String| format!("router-agent {}: {warning}", agent.address);
         let warnings = agent.warnings.iter();
@@ -175,6 +182,32 @@ fn encrypted(recent: &Recent) -> Option<Remark> {
                 1 => "session began".to_owned(),
                 _ => format!("{sessions} sessions began"),
             }
+        ),
+        is_news: true,
+    })
+}
+
+/// A way that takes less than is sent.
+fn swallowed(facts: &Facts<'_>) -> Option<Remark> {
+    let Recent {
+        black_holes,
+        opened,
+        ..
+    } = facts.recent;
+    let target = facts.services.first()?.target;
+    // What a ping carries beside the headers of IP and ICMP.
+    let (largest, headers) = match target.is_ipv4() {
+        true => (1472, 28),
+        false => (1452, 48),
+    };
+    (*black_holes > 0 && black_holes * 100 >= opened * PERCENT).then(|| Remark {
+        about: "mtu".to_owned(),
+        text: format!(
+            "{} went on with smaller packets alone, after time-outs: does the way to the target take the largest? \
+             `ping -M do -s {largest} {}` tells; the size with which it is answered, and {headers} more, is the MTU to copy \
+             with (-M)",
+            count(*black_holes, "copied connection"),
+            target.ip()
         ),
         is_news: true,
     })

@@ -40,6 +40,9 @@ pub struct Recent {
     pub unchosen: u64,
     /// Frames that capture dropped.
     pub dropped: u64,
+    /// Copied connections that went on with smaller packets alone.
+    #[serde(default)]
+    pub black_holes: u64,
     /// Sessions that began with TLS.
     pub encrypted: u64,
     /// For so long targets have acknowledged nothing of what they should get, in seconds.
@@ -98,6 +101,7 @@ impl Window {
             unopened: since(now.sessions.unopened, before.sessions.unopened),
             unchosen: since(now.sessions.unchosen, before.sessions.unchosen),
             dropped: since(now.capture.dropped, before.capture.dropped),
+            black_holes: since(now.packets.black_holes, before.packets.black_holes),
             encrypted: since(now.sessions.encrypted, before.sessions.encrypted),
             stalled_seconds: self.stalled(now),
         }

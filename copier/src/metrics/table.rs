@@ -282,6 +282,11 @@ pub(super) const METRICS: &[Metric] = &[
         "Time-outs",
     ),
     counter(
+        "/packets/black_holes",
+        "black_holes",
+        "Times a copied connection went on after time-outs once its packets were smaller",
+    ),
+    counter(
         "/packets/fast_retransmits",
         "fast_retransmits",
         "Fast retransmissions",

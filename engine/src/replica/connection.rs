@@ -253,6 +253,7 @@ impl Connection {
         let limit = cx.stream.len();
         cx.stats.bytes_delivered += self.sender.una().min(limit) - before.min(limit);
         cx.stats.fast_retransmits += u64::from(acked.fast);
+        cx.stats.black_holes += u64::from(acked.smaller);
         if acked.absurd {
             self.receiver.demand_ack();
         }

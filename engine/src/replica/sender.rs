@@ -97,6 +97,8 @@ pub(crate) struct Acked {
     pub(crate) advanced: u64,
     /// Fast recovery began.
     pub(crate) fast: bool,
+    /// After time-outs a segment was taken that is smaller than those before, and no more than that.
+    pub(crate) smaller: bool,
     /// It acknowledges what was never sent (RFC 9293 3.10.7.4: answer with an ACK).
     pub(crate) absurd: bool,
 }
@@ -446,6 +448,9 @@ impl Sender {
         let news = self.take_sack(header);
         if ack > self.una {
             acked.advanced = ack - self.una;
+            acked.smaller = self.rtt.backoff() >= BLACK_HOLE_TIMEOUTS
+                && acked.advanced == u64::from(self.mss)
+                && self.max > ack;
             self.advance(now, ack);
         } else if empty && self.has_flight() && (news || !changed) {
             acked.fast = self.on_duplicate();

@@ -167,6 +167,9 @@ pub struct Stats {
     pub packets_retransmitted: u64,
     /// Retransmission time-outs.
     pub retransmission_timeouts: u64,
+    /// Times a connection to a target went on after time-outs once its segments were smaller: the way may swallow
+    /// long packets, a black hole (RFC 2923 2.1).
+    pub black_holes: u64,
     /// Fast retransmissions begun.
     pub fast_retransmits: u64,
     /// Probes of a zero window.
@@ -256,6 +259,7 @@ impl Stats {
             packets_sent: 0,
             packets_retransmitted: 0,
             retransmission_timeouts: 0,
+            black_holes: 0,
             fast_retransmits: 0,
             window_probes: 0,
             stale_connections_reset: 0,

@@ -275,6 +275,7 @@ fn a_path_that_swallows_large_packets_is_found_out() {
         &talk,
     );
     assert!(world.target(PORT).largest_payload <= 1000);
+    assert_eq!(stats(&world).black_holes, 1);
     assert_complete(&mut world, &talk);
 }
 

@@ -217,7 +217,8 @@ impl Target {
             routes.close(id);
         }
         let clients_own = engine.config().sources == SourcePool::Clients;
-        let verdict = volley.verdict(routes, clients_own);
+        let own_came_back = self.shared && self.halfway.is_some();
+        let verdict = volley.verdict(routes, clients_own, own_came_back);
         let round_trip = volley.round_trip();
         let open = verdict.is_open();
         if open && clients_own && self.halfway.is_none() {

@@ -279,8 +279,14 @@ impl Volley {
         }
     }
 
-    /// What it showed, where probes bear addresses of `clients_own` or of a pool.
-    pub(super) fn verdict(&self, routes: &Routes, clients_own: bool) -> Verdict {
+    /// What it showed, where probes bear addresses of `clients_own` or of a pool. Those with this host's own address may
+    /// have come back just before.
+    pub(super) fn verdict(
+        &self,
+        routes: &Routes,
+        clients_own: bool,
+        own_came_back: bool,
+    ) -> Verdict {
         let name = |id: &InterceptorId| routes.name(*id).unwrap_or_else(|| format!("#{id}"));
         let silent = self
             .interceptors
@@ -307,6 +313,7 @@ impl Volley {
                 .collect(),
             unsent: self.unsent,
             knock: self.knocking.as_ref().and_then(Knocking::result),
+            own_came_back,
         })
     }
 
@@ -477,7 +484,7 @@ mod tests {
         let header = answer(&volley, 8, Flags::SYN | Flags::ACK);
         assert!(volley.on_header(START, 1, FlowRef::Id(8), &header));
         assert!(volley.advance(START, &routes, true), "all have answered");
-        let verdict = volley.verdict(&routes, true);
+        let verdict = volley.verdict(&routes, true, false);
         assert!(verdict.is_open() && !verdict.is_doubtful(), "{verdict}");
     }
 
@@ -580,7 +587,7 @@ mod tests {
         }
         assert!(over, "a volley is bounded");
         assert_eq!(syns, 12, "six times two, after the first");
-        assert!(!volley.verdict(&routes, true).is_open());
+        assert!(!volley.verdict(&routes, true, false).is_open());
     }
 
     #[test]
@@ -604,9 +611,9 @@ mod tests {
         let header = answer(&volley, 7, Flags::SYN | Flags::ACK);
         volley.on_header(START, 0, FlowRef::Id(7), &header);
         assert_eq!(volley.came_in(), 0);
-        let verdict = volley.verdict(&routes, true);
+        let verdict = volley.verdict(&routes, true, false);
         assert!(matches!(verdict, Verdict::Partly { .. }), "{verdict}");
-        assert!(volley.verdict(&routes, false).is_open());
+        assert!(volley.verdict(&routes, false, false).is_open());
     }
 
     #[test]
@@ -616,7 +623,7 @@ mod tests {
             let header = answer(&volley, id, Flags::RST | Flags::ACK);
             volley.on_header(START, 0, FlowRef::Id(id), &header);
         }
-        let verdict = volley.verdict(&Routes::default(), true);
+        let verdict = volley.verdict(&Routes::default(), true, false);
         assert!(matches!(verdict, Verdict::Refused { .. }), "{verdict}");
         assert!(!verdict.is_open());
     }

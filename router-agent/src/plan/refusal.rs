@@ -187,7 +187,7 @@ fn services(host: &HostConfig, need: &Need, around: &Circumstances<'_>) -> Resul
             Danger::NotLocal,
             format!(
                 "service {first}: this host does not have that address, so it sends no responses \
-                 from it: add it (ip address add {} dev lo), or name the address that the service \
+                 from it: add it (`ip address add {} dev lo`), or name the address that the service \
                  has here",
                 prefixed(first.ip())
             ),
@@ -206,7 +206,7 @@ pub fn elsewhere(need: &Need, snapshot: &Snapshot) -> Vec<String> {
         .map(|service| {
             format!(
                 "this host does not have the address of {service}: if it is a real server of that \
-                 service, add it (ip address add {} dev lo)",
+                 service, add it (`ip address add {} dev lo`)",
                 prefixed(service.ip())
             )
         })

@@ -43,6 +43,8 @@ pub struct Evidence<'a> {
     pub unsent: Option<(SendErrorKind, i32)>,
     /// What the target said to this host's own kernel, if it was asked.
     pub knock: Option<Knock>,
+    /// Whether probes that bore this host's own address came back just before.
+    pub own_came_back: bool,
 }
 
 /// What a target says to a connection of this host's own kernel.
@@ -162,6 +164,20 @@ pub enum Verdict {
         /// The flow.
         flow: Flow,
     },
+    /// The answer came to a host that has the client's address: its kernel is the client's.
+    AtClient {
+        /// The interceptor there.
+        host: String,
+        /// The flow.
+        flow: Flow,
+    },
+    /// No host saw the SYN, which bears a client's address, and all saw those that bear this host's.
+    SourceDropped {
+        /// The interceptors whose hosts looked.
+        asked: Vec<String>,
+        /// The flow.
+        flow: Flow,
+    },
     /// No host saw the SYN.
     NotReceived {
         /// The interceptors whose hosts looked.
@@ -220,6 +236,10 @@ impl Verdict {
 
     /// Which hop the probes that did not come back miss.
     fn missing(evidence: &Evidence<'_>, flow: Flow) -> Self {
+        let is_client = |sight: &Sight| sight.obstacle == Obstacle::ClientHere;
+        if let Some((host, _)) = evidence.find(&|sight| sight.captured && is_client(sight)) {
+            return Self::AtClient { host, flow };
+        }
         if let Some((host, _)) = evidence.find(&|sight| sight.captured) {
             return Self::NotOwned { host };
         }
@@ -248,7 +268,10 @@ impl Verdict {
         let has_said = |host: &String| evidence.reports.iter().any(|(name, _)| name == host);
         let silent = asked.iter().filter(|host| !has_said(host));
         let silent = silent.map(|host| format!("{host}: it has not said what it saw"));
-        let blind = unable.chain(silent).collect();
+        let blind: Vec<String> = unable.chain(silent).collect();
+        if evidence.own_came_back && blind.is_empty() {
+            return Self::SourceDropped { asked, flow };
+        }
         Self::NotReceived { asked, blind, flow }
     }
 
@@ -275,6 +298,8 @@ impl Verdict {
         matches!(
             self,
             Self::NotDiverted { .. }
+                | Self::AtClient { .. }
+                | Self::SourceDropped { .. }
                 | Self::NotReceived { .. }
                 | Self::NotAtAssistant { .. }
                 | Self::Partly { .. }
@@ -326,6 +351,7 @@ mod tests {
                 .collect(),
             unsent: None,
             knock: None,
+            own_came_back: false,
         }
     }
 
@@ -498,5 +524,36 @@ mod tests {
             let named = others.iter().filter(|it| line.contains(**it)).count();
             assert_eq!(named, 1, "{line}");
         }
+    }
+
+    #[test]
+    fn a_way_that_takes_this_hosts_own_address_and_no_clients_drops_sources() {
+        let nothing = TraceReport::default;
+        let reports = [("rs1", nothing()), ("rs2", nothing())];
+        let mut evidence = evidence(0, &reports);
+        evidence.own_came_back = true;
+        let line = Verdict::of(&evidence).to_string();
+        assert!(line.starts_with("sources dropped"), "{line}");
+        assert!(
+            line.contains("`tcpdump -ni any 'host 198.18.1.1 and tcp port 80'`"),
+            "{line}"
+        );
+        // One that has not looked may have seen it.
+        evidence.reports.pop();
+        let line = Verdict::of(&evidence).to_string();
+        assert!(line.starts_with("not received"), "{line}");
+    }
+
+    #[test]
+    fn an_answer_that_came_to_the_clients_own_host_is_not_said_to_be_another_copiers() {
+        let sight = Sight {
+            captured: true,
+            obstacle: Obstacle::ClientHere,
+            ..Sight::default()
+        };
+        let verdict = verdict(0, &[("assistant", report(sight))]);
+        let line = verdict.to_string();
+        assert!(line.starts_with("not returned"), "{line}");
+        assert!(verdict.may_have_leaked(), "its kernel saw it");
     }
 }

@@ -78,6 +78,14 @@ impl Display for Verdict {
                 kind.name(),
                 target.ip,
             ),
+            Self::AtClient { host, flow } => write!(
+                f,
+                "not returned: the answer came to the host of interceptor {host}, and that host is itself the client: its \
+                 kernel resets the copies; run millrace-interceptor on a host that is nobody's client and let {} on the \
+                 target lead there, or run it on the target with millrace-router-agent",
+                way_back(flow)
+            ),
+            Self::SourceDropped { asked, flow } => source_dropped(f, asked, flow),
             Self::NotReceived { asked, blind, flow } => not_received(f, asked, blind, flow),
             Self::NotAtAssistant { asked, flow, knock } => not_at_assistant(f, asked, flow, *knock),
         }
@@ -162,12 +170,29 @@ fn stopped(
             "and nothing went out: a firewall there dropped it, or its answer, as it seems; there `nft list ruleset` and \
              `iptables-save -c`",
         ),
-        Obstacle::Unknown => write!(
+        Obstacle::Unknown | Obstacle::ClientHere => write!(
             f,
             "and nothing went out; see there `ss -ltn 'sport = :{port}'`, `ip route get {ip}` (is the VIP local?) and \
              `sysctl net/ipv4/conf/{device}/rp_filter`"
         ),
     }
+}
+
+fn source_dropped(
+    f: &mut Formatter<'_>,
+    asked: &[String],
+    Flow { client, target }: &Flow,
+) -> fmt::Result {
+    write!(
+        f,
+        "sources dropped: probes that bear this host's own address came back, and no host of {} saw one that bears a \
+         client's: something on the way drops sources that are not of this host (anti-spoofing, source/destination check, \
+         uRPF); `tcpdump -ni any 'host {client} and tcp port {}'` on each hop shows where; let this host's port pass \
+         them, on a router of Linux by `sysctl -w net/ipv4/conf/all/rp_filter=2`, or copy with addresses that may come \
+         from here (-c)",
+        asked.join(", "),
+        target.port
+    )
 }
 
 fn not_received(
