@@ -2,6 +2,7 @@
 
 mod intensity;
 mod offline;
+mod otlp;
 mod protocol;
 mod tcpcopy;
 
@@ -21,6 +22,7 @@ use crate::tunnels::TunnelOptions;
 pub(crate) use intensity::guard_window;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 pub use offline::{DEFAULT_MAX_OPEN, OfflineOptions};
+pub use otlp::{Clients, OtlpOptions};
 pub use protocol::ProtocolOptions;
 pub use tcpcopy::TcpcopyOptions;
 
@@ -145,6 +147,10 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400))]
     pub summary: u64,
+
+    /// Traces of sampled sessions.
+    #[command(flatten)]
+    pub otlp: OtlpOptions,
 
     /// Name of this copier towards interceptors; by default the host's name, one of its addresses and the
     /// live ports.

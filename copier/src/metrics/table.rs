@@ -388,6 +388,21 @@ pub(super) const METRICS: &[Metric] = &[
         "gate_premature",
         "Quiet answers that went on",
     ),
+    counter(
+        "/traces/exported",
+        "spans_exported",
+        "Spans of sampled sessions that the collector took",
+    ),
+    counter(
+        "/traces/dropped",
+        "spans_dropped",
+        "Spans that were not sent, since too many waited",
+    ),
+    counter(
+        "/traces/rejected",
+        "spans_rejected",
+        "Spans that the collector refused",
+    ),
     gauge(
         "/pressure/admitted",
         "admitted_ratio",
