@@ -22,7 +22,7 @@ use crate::tunnels::TunnelOptions;
 pub(crate) use intensity::guard_window;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 pub use offline::{DEFAULT_MAX_OPEN, OfflineOptions};
-pub use otlp::{Clients, OtlpOptions};
+pub use otlp::OtlpOptions;
 pub use protocol::ProtocolOptions;
 pub use tcpcopy::TcpcopyOptions;
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use millrace_engine::Intensity;
 
+use crate::otlp::Clients;
+
 /// Share of the sessions that is sampled, unless said otherwise.
 const DEFAULT_SAMPLE: f64 = 0.01;
 
@@ -29,18 +31,6 @@ pub struct OtlpOptions {
     /// PEM file of the CAs that the collector's certificate comes from, for https.
     #[arg(long, value_name = "FILE")]
     pub otlp_ca: Option<PathBuf>,
-}
-
-/// What spans say of clients' addresses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Clients {
-    /// Nothing.
-    #[default]
-    None,
-    /// A hash of the address.
-    Hashed,
-    /// Address and port.
-    Plain,
 }
 
 impl OtlpOptions {

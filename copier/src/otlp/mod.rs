@@ -22,7 +22,6 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 pub use self::collector::Collector;
 use self::collector::{Failure, send};
 use self::spans::Spans;
-use crate::options::Clients;
 
 /// What waits to be sent, at most: about a megabyte.
 const QUEUE: usize = 2048;
@@ -34,6 +33,18 @@ const GATHER: Duration = Duration::from_secs(1);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// How long the last spans are waited for at the end.
 const LAST: Duration = Duration::from_secs(3);
+
+/// What spans say of clients' addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Clients {
+    /// Nothing.
+    #[default]
+    None,
+    /// A hash of the address.
+    Hashed,
+    /// Address and port.
+    Plain,
+}
 
 /// What traces are to say, and to whom.
 #[derive(Clone, Debug)]

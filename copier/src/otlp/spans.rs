@@ -18,7 +18,7 @@ use millrace_proto::otlp::trace::v1::status::StatusCode;
 use millrace_proto::otlp::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::options::Clients;
+use super::Clients;
 
 /// Stands for the span of the replica itself among those of its turns.
 const WHOLE: u32 = u32::MAX;
