@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn turn() -> ToldTurn {
-        let at = |millis| Time::from_micros(1_700_000_000_000_000 + millis * 1000);
+        let at = |millis: u64| Time::from_micros(1_700_000_000_000_000 + millis * 1000);
         ToldTurn {
             teller: Teller {
                 number: 7,

@@ -49,7 +49,10 @@ impl TraceService for Taken {
 impl Taken {
     fn named(&self, name: &str) -> Vec<Span> {
         let all = self.0.lock().unwrap();
-        all.iter().filter(|span| span.name == name).cloned().collect()
+        all.iter()
+            .filter(|span| span.name == name)
+            .cloned()
+            .collect()
     }
 }
 
@@ -71,7 +74,8 @@ impl Collector {
                 _ = stopped => {}
             }
         });
-        host.wait_listening(&[PORT], Duration::from_secs(10)).unwrap();
+        host.wait_listening(&[PORT], Duration::from_secs(10))
+            .unwrap();
         Self { stop, thread }
     }
 
@@ -148,7 +152,10 @@ fn every_turn_of_every_session_is_a_span_where_all_are_sampled() {
         assert!(turn.events[0].time_unix_nano <= turn.start_time_unix_nano);
         let size = said(turn, "millrace.turn.size").unwrap();
         assert!(size > 20 && said(turn, "millrace.turn.delivered") == Some(size));
-        assert!(said(turn, "millrace.turn.answered").unwrap() > 300, "{turn:?}");
+        assert!(
+            said(turn, "millrace.turn.answered").unwrap() > 300,
+            "{turn:?}"
+        );
         for key in [
             "millrace.turn.lag_us",
             "millrace.live.first_byte_us",
