@@ -1,5 +1,7 @@
 //! The daemon: opens everything in the right order, and ends it.
 
+mod traces;
+
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -36,6 +38,7 @@ use millrace_replay::shard::{Parts, Shard};
 use serde_json::json;
 use tokio::runtime::{Handle, Runtime};
 
+use self::traces::Traces;
 use crate::address_watch;
 use crate::agents::Agents;
 use crate::check;
@@ -49,7 +52,6 @@ use crate::headline::{self, Monitor};
 use crate::interceptors::Interceptors;
 use crate::metrics;
 use crate::options::{ADMIN, MORE_ADMIN, Options};
-use crate::otlp::{Exporter, TraceFigures};
 use crate::outcome;
 use crate::page::Page;
 use crate::plan::{InputPlan, Plan};
@@ -128,8 +130,8 @@ pub fn run() -> Result<(), ExitError> {
     let input = open_input(opened.input, &waker)?;
     let mut engine = Engine::new(plan.engine.clone());
     plan.protocols.install(&mut engine);
-    let exporter = trace(&plan, runtime.handle());
-    let figures = exporter.as_ref().map(Exporter::figures);
+    let traces = Traces::start(&plan, runtime.handle());
+    let note_spans = traces.noting();
     let (reports, protocols) = (shown.shared.clone(), plan.protocols.clone());
     let shard = Shard::new(Parts {
         cluster: Box::new(leases),
@@ -152,21 +154,16 @@ pub fn run() -> Result<(), ExitError> {
             for (kind, ledger) in protocols.ledgers() {
                 report.protocols.note(kind, ledger);
             }
-            if let Some(figures) = &figures {
-                note_spans(&mut report, figures());
-            }
+            note_spans(&mut report);
             reports.replace(report);
         }),
-        tell: match &exporter {
-            Some(exporter) => Box::new(exporter.tell()),
-            None => Box::new(drop),
-        },
+        tell: traces.tell(),
         readiness,
         heart: manager.heart("shard"),
     });
     manager.follow(runtime.handle(), watch, shown.sentence());
     run_shard(shard, startup)?;
-    let report = with_last_spans(shown.shared.report(), exporter, &runtime);
+    let report = traces.finish(shown.shared.report(), &runtime);
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
     shown.leave(&runtime);
@@ -444,34 +441,6 @@ fn announce(plan: &Plan) {
 
 fn failed(error: impl std::error::Error) -> ExitError {
     ExitError::start(error.to_string())
-}
-
-/// Sends traces, where they are wanted.
-fn trace(plan: &Plan, runtime: &Handle) -> Option<Exporter> {
-    let traces = plan.traces.as_ref()?;
-    Some(Exporter::start(
-        traces,
-        &plan.id,
-        &plan.engine.services,
-        runtime,
-    ))
-}
-
-fn note_spans(report: &mut Report, spans: TraceFigures) {
-    let TraceFigures {
-        exported,
-        dropped,
-        rejected,
-    } = spans;
-    report.traces.note(exported, dropped, rejected);
-}
-
-/// The report, once the last spans were sent or given up.
-fn with_last_spans(mut report: Report, exporter: Option<Exporter>, runtime: &Runtime) -> Report {
-    if let Some(exporter) = exporter {
-        note_spans(&mut report, exporter.finish(runtime));
-    }
-    report
 }
 
 /// One thread for all links: a message is small work, and handing it to another thread costs more.

@@ -131,6 +131,10 @@ pub struct Options {
     #[command(flatten)]
     pub limits: LimitOptions,
 
+    /// Traces of sampled sessions.
+    #[command(flatten)]
+    pub otlp: OtlpOptions,
+
     /// Options of TCPCopy that mean nothing here.
     #[command(flatten)]
     pub tcpcopy: TcpcopyOptions,
@@ -147,10 +151,6 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400))]
     pub summary: u64,
-
-    /// Traces of sampled sessions.
-    #[command(flatten)]
-    pub otlp: OtlpOptions,
 
     /// Name of this copier towards interceptors; by default the host's name, one of its addresses and the
     /// live ports.
