@@ -1,5 +1,7 @@
 //! The daemon: opens everything in the right order, and ends it.
 
+mod traces;
+
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -36,6 +38,7 @@ use millrace_replay::shard::{Parts, Shard};
 use serde_json::json;
 use tokio::runtime::{Handle, Runtime};
 
+use self::traces::Traces;
 use crate::address_watch;
 use crate::agents::Agents;
 use crate::check;
@@ -127,6 +130,8 @@ pub fn run() -> Result<(), ExitError> {
     let input = open_input(opened.input, &waker)?;
     let mut engine = Engine::new(plan.engine.clone());
     plan.protocols.install(&mut engine);
+    let traces = Traces::start(&plan, runtime.handle());
+    let note_spans = traces.noting();
     let (reports, protocols) = (shown.shared.clone(), plan.protocols.clone());
     let shard = Shard::new(Parts {
         cluster: Box::new(leases),
@@ -149,14 +154,16 @@ pub fn run() -> Result<(), ExitError> {
             for (kind, ledger) in protocols.ledgers() {
                 report.protocols.note(kind, ledger);
             }
+            note_spans(&mut report);
             reports.replace(report);
         }),
+        tell: traces.tell(),
         readiness,
         heart: manager.heart("shard"),
     });
     manager.follow(runtime.handle(), watch, shown.sentence());
     run_shard(shard, startup)?;
-    let report = shown.shared.report();
+    let report = traces.finish(shown.shared.report(), &runtime);
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
     shown.leave(&runtime);

@@ -41,6 +41,7 @@ pub mod inspect;
 pub mod interceptors;
 pub mod metrics;
 pub mod options;
+pub mod otlp;
 mod outcome;
 pub mod page;
 pub mod plan;

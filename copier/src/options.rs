@@ -2,6 +2,7 @@
 
 mod intensity;
 mod offline;
+mod otlp;
 mod protocol;
 mod tcpcopy;
 
@@ -21,6 +22,7 @@ use crate::tunnels::TunnelOptions;
 pub(crate) use intensity::guard_window;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
 pub use offline::{DEFAULT_MAX_OPEN, OfflineOptions};
+pub use otlp::OtlpOptions;
 pub use protocol::ProtocolOptions;
 pub use tcpcopy::TcpcopyOptions;
 
@@ -128,6 +130,10 @@ pub struct Options {
     /// Limits.
     #[command(flatten)]
     pub limits: LimitOptions,
+
+    /// Traces of sampled sessions.
+    #[command(flatten)]
+    pub otlp: OtlpOptions,
 
     /// Options of TCPCopy that mean nothing here.
     #[command(flatten)]

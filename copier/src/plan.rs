@@ -36,6 +36,7 @@ use self::engine::engine_config;
 use self::id::default_id;
 pub use self::protocols::Protocols;
 use crate::options::{DEFAULT_MAX_OPEN, Options, ShareOption};
+use crate::otlp::{Collector, TracePlan};
 
 /// Port of router-agents that are named without one.
 const ROUTER_AGENT_PORT: DefaultPort = DefaultPort(36_526);
@@ -93,6 +94,8 @@ pub struct Plan {
     pub services: Vec<Mapping>,
     /// The time between two summaries in the log.
     pub summary: Option<Duration>,
+    /// Where traces of sampled sessions go.
+    pub traces: Option<TracePlan>,
 }
 
 /// Where the sessions come from. `R`: how far the ring is.
@@ -226,6 +229,7 @@ impl Plan {
             report: options.report.clone(),
             services: options.services.as_slice().to_vec(),
             summary: (options.summary > 0).then(|| Duration::from_secs(options.summary)),
+            traces: traces(options)?,
             engine,
         })
     }
@@ -366,6 +370,21 @@ fn cluster(options: &Options) -> Result<Option<Cluster>, ExitError> {
         Some(ShareOption::Auto(_)) if named.is_none() => lacks("-f auto"),
         Some(_) | None if options.follow_plan && named.is_none() => lacks("--follow-plan"),
         Some(_) | None => Ok(named),
+    }
+}
+
+/// Where traces go, and what they say.
+fn traces(options: &Options) -> Result<Option<TracePlan>, ExitError> {
+    let otlp = &options.otlp;
+    match (&otlp.otlp_endpoint, otlp.idle()) {
+        (Some(url), _) => Ok(Some(TracePlan {
+            collector: Collector::new(url, otlp.otlp_ca.as_deref())?,
+            clients: otlp.otlp_clients.unwrap_or_default(),
+        })),
+        (None, Some(option)) => Err(ExitError::usage(format!(
+            "{option}: name the collector that spans go to with --otlp-endpoint, or leave {option} out"
+        ))),
+        (None, None) => Ok(None),
     }
 }
 

@@ -4,10 +4,12 @@ mod latency;
 mod protocols;
 mod shared;
 mod text;
+mod traces;
 
 pub use latency::{Buckets, Latency, Percentiles, Sides};
 pub use protocols::Protocols;
 pub use shared::Shared;
+pub use traces::Traces;
 
 use std::collections::BTreeMap;
 
@@ -67,6 +69,8 @@ pub struct Report {
     pub turn_lag: Percentiles,
     /// First contact with each target.
     pub targets: Vec<ProbeStatus>,
+    /// What became of the spans of sampled sessions.
+    pub traces: Traces,
 }
 
 /// Sessions.
@@ -266,6 +270,7 @@ impl Report {
             sessions: sessions(from),
             replicas: replicas(from),
             protocols: Protocols::of(stats),
+            traces: Traces::of(stats),
             bytes: bytes(from),
             fidelity,
             fidelity_low,

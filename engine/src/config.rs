@@ -88,6 +88,8 @@ pub struct Config {
     pub copy_targets: bool,
     /// Whether a target that answered and falls silent is stopped: see [`crate::Event::TargetSilent`].
     pub stop_on_silence: bool,
+    /// The share of sessions whose turns are told ([`crate::Engine::poll_told`]); what is above 1 counts as 1.
+    pub sampled: Intensity,
     /// Seed of all that is random: hash keys and initial sequence numbers.
     pub seed: u64,
 }
@@ -122,6 +124,7 @@ impl Default for Config {
             recorded: None,
             copy_targets: false,
             stop_on_silence: true,
+            sampled: Intensity::ZERO,
             seed: 0,
         }
     }

@@ -13,7 +13,7 @@ use std::hash::Hasher;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use millrace_wire::Endpoint;
+use millrace_wire::{Endpoint, FourTuple};
 use siphasher::sip::SipHasher24;
 
 /// Parts of one.
@@ -115,11 +115,19 @@ impl Place {
     /// The place of this client's session.
     pub(crate) fn of(key: &IntensityKey, client: Endpoint) -> Self {
         let mut hasher = SipHasher24::new_with_key(key);
-        match client.ip.to_canonical() {
-            IpAddr::V4(ip) => hasher.write(&ip.octets()),
-            IpAddr::V6(ip) => hasher.write(&ip.octets()),
-        }
-        hasher.write(&client.port.to_be_bytes());
+        write(&mut hasher, client);
+        Self::at(&hasher)
+    }
+
+    /// The place of one connection of a client: of its session as it is sampled.
+    pub(crate) fn of_flow(key: &[u8; 16], flow: &FourTuple) -> Self {
+        let mut hasher = SipHasher24::new_with_key(key);
+        write(&mut hasher, flow.source);
+        write(&mut hasher, flow.destination);
+        Self::at(&hasher)
+    }
+
+    fn at(hasher: &SipHasher24) -> Self {
         let hash = u128::from(hasher.finish());
         // Less than a million: 64 bits of hash times a million, shifted by 64.
         Self(((hash * u128::from(UNIT)) >> 64) as u32)
@@ -137,6 +145,15 @@ impl Place {
             }
         }
     }
+}
+
+/// Takes an address and port into a hash.
+fn write(hasher: &mut SipHasher24, end: Endpoint) {
+    match end.ip.to_canonical() {
+        IpAddr::V4(ip) => hasher.write(&ip.octets()),
+        IpAddr::V6(ip) => hasher.write(&ip.octets()),
+    }
+    hasher.write(&end.port.to_be_bytes());
 }
 
 #[cfg(test)]

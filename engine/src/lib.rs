@@ -37,6 +37,7 @@ pub mod protocol;
 mod ranges;
 mod recorded;
 mod replica;
+mod sampled;
 mod session;
 mod silence;
 mod source;
@@ -57,6 +58,7 @@ pub use intensity::{Intensity, IntensityKey, NotAnIntensity};
 pub use key::{ReplicaKey, SessionKey};
 pub use payload::{Payload, SHARED_FROM, part_of};
 pub use recorded::Recorded;
+pub use sampled::{Answer, Teller, Told, ToldReplica, ToldTurn};
 pub use source::{Block, Capacity, Share, SourcePool, Sources, Space};
 pub use stats::{
     AbortReason, Aborts, FailureKind, Failures, Latencies, Owed, PerReason, Reason, RefusalReason,

@@ -29,7 +29,7 @@ use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
 use millrace_daemon::service_manager::Heart;
 use millrace_engine::protocol::FailureKind;
-use millrace_engine::{Engine, Time};
+use millrace_engine::{Engine, Time, Told};
 use millrace_pilot::{Pilot, PilotConfig, Sight};
 use millrace_routes::copier::{InterceptorId, LinkId};
 use millrace_wire::PacketBuilder;
@@ -92,6 +92,7 @@ pub struct Shard {
     drain: DrainWatch,
     grace: Duration,
     show: Show,
+    tell: Tell,
     show_at: Instant,
     losses: Losses,
     standstill: Standstill,
@@ -102,6 +103,9 @@ pub struct Shard {
 
 /// Takes what the shard shows of itself.
 pub type Show = Box<dyn Fn(&Snapshot<'_>) + Send>;
+
+/// Takes what is told of sampled sessions. It may not wait for anything.
+pub type Tell = Box<dyn Fn(Told) + Send>;
 
 /// The parts of a shard, open and ready.
 pub struct Parts {
@@ -137,6 +141,8 @@ pub struct Parts {
     pub grace: Duration,
     /// Is shown several times a second how it stands, and once more at its end.
     pub show: Show,
+    /// Is told of sampled sessions.
+    pub tell: Tell,
     /// Where it says which targets can be copied to.
     pub readiness: Readiness,
     /// Shows that it lives.
@@ -185,6 +191,7 @@ impl Shard {
             drain: parts.drain,
             grace: parts.grace,
             show: parts.show,
+            tell: parts.tell,
             show_at: now,
             losses: Losses::default(),
             standstill: Standstill::default(),

@@ -414,6 +414,21 @@ pub(super) const METRICS: &[Metric] = &[
         "CPU time, in percent of one core",
     ),
     gauge("/pressure/memory", "memory_bytes", "Memory in use"),
+    counter(
+        "/traces/exported",
+        "spans_exported",
+        "Spans of sampled sessions that the collector took",
+    ),
+    counter(
+        "/traces/dropped",
+        "spans_dropped",
+        "Spans that were not sent, since too many waited",
+    ),
+    counter(
+        "/traces/rejected",
+        "spans_rejected",
+        "Spans that the collector refused",
+    ),
     gauge(
         "/fidelity_low",
         "fidelity_low_ratio",

@@ -96,6 +96,7 @@ pub(super) fn engine_config(
         gate: !options.no_wait,
         only_from_syn: options.only_from_syn,
         keep_pauses: options.keep_pauses,
+        sampled: options.otlp.share(),
         max_packet: options.sending.mtu,
         offered_mss: options.sending.mss,
         memory_limit,

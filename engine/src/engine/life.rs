@@ -176,9 +176,10 @@ impl Engine {
         talk: Option<Talk>,
     ) {
         let its = self.sessions.get(session);
-        let Some((service, client)) = its.map(|it| (it.service, it.tuple.source)) else {
+        let Some((service, live)) = its.map(|it| (it.service, it.tuple)) else {
             return;
         };
+        let client = live.source;
         let Some(target) = self.config.services.get(usize::from(service)) else {
             return;
         };
@@ -186,6 +187,7 @@ impl Engine {
         let mut replica = Replica::new(session, Way::new(service, kind), source);
         replica.sibling = self.sessions.first_replica(session);
         replica.delay(now, shift, &self.config);
+        replica.traits.set_sampled(self.sampler.samples(&live));
         let delayed = replica.is_delayed();
         let tuple = replica.tuple(target.target);
         tracing::trace!(%client, "copied from {source} to {}", target.target);

@@ -51,6 +51,8 @@ use crate::overheard::Overheard;
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::protocol::Protocol;
+use crate::replica::Tale;
+use crate::sampled::{Sampler, Tales, Told};
 use crate::source::Allocator;
 use crate::stats::{RefusalReason, Stats};
 use crate::tables::{Replicas, Sessions, Ways};
@@ -89,6 +91,9 @@ pub struct Engine {
     /// The protocol modules, by service.
     protocols: Vec<Option<Box<dyn Protocol>>>,
     events: VecDeque<Event>,
+    /// Which sessions are sampled, and what is told of them.
+    sampler: Sampler,
+    tales: Tales<Tale>,
     /// Resets of handshakes that were called off.
     resets: VecDeque<(ReplicaKey, FourTuple, TcpHeader)>,
     stats: Stats,
@@ -117,6 +122,8 @@ impl Engine {
             listening: Listening::default(),
             protocols: config.services.iter().map(|_| None).collect(),
             events: VecDeque::new(),
+            sampler: Sampler::new(config.sampled, config.seed),
+            tales: Tales::default(),
             resets: VecDeque::new(),
             stats: Stats::new(),
             hasher: FixedState::with_seed(config.seed),
@@ -257,6 +264,11 @@ impl Engine {
         self.events.pop_front()
     }
 
+    /// What is told next of sampled sessions ([`Config::sampled`]), oldest first.
+    pub fn poll_told(&mut self) -> Option<Told> {
+        self.tales.poll()
+    }
+
     /// Says whether answers of targets can reach the engine. While they cannot, new replicas are
     /// held back; when they can again, everything outstanding is tried again soon.
     pub fn set_open(&mut self, now: Time, open: bool) {
@@ -385,7 +397,7 @@ impl Engine {
     /// Memory in use, in bytes.
     fn memory(&self) -> u64 {
         let tables = self.sessions.memory() + self.replicas.memory() + self.evidence.memory();
-        (self.pool.memory() + tables + self.overheard.memory()) as u64
+        (self.pool.memory() + tables + self.overheard.memory() + self.tales.memory()) as u64
     }
 }
 

@@ -75,8 +75,8 @@ impl Engine {
             .copied()
             .find(|size| usize::from(*size) < packet_len);
         let size = smaller.unwrap_or(576).max(if v6 { LEAST_IPV6 } else { 0 });
-        target.max_packet = target.max_packet.min(size);
-        let max_packet = target.max_packet;
+        target.path.max_packet = target.path.max_packet.min(size);
+        let max_packet = target.path.max_packet;
         for key in self.replicas.keys_where(|replica| replica.way() == way) {
             if let Some(mut replica) = self.replicas.change(key) {
                 replica.on_smaller_path(max_packet);

@@ -10,8 +10,10 @@ use super::handshake::{Handshake, offered_mss};
 use super::linger::Linger;
 use super::receiver::{self, Receiver};
 use super::sender::{self, Allowed, Fired, Negotiated, Piece, Sender};
+use super::tale::Passage;
 use super::{Context, Outgoing, timestamp};
 use crate::config::Config;
+use crate::sampled::TaleKey;
 use crate::stats::Owed;
 use crate::stream::EndKind;
 use crate::time::Time;
@@ -80,6 +82,8 @@ pub(super) struct Connection {
     pub(super) work: Work,
     /// The target was told of a closed window, and is still to be told that it is open.
     window_closed: bool,
+    /// What is kept to be told, if its session is sampled.
+    pub(super) tale: Option<TaleKey>,
 }
 
 impl Connection {
@@ -94,7 +98,7 @@ impl Connection {
         let mss = sender::segment_size(
             options.mss,
             source.ip.is_ipv6(),
-            cx.max_packet,
+            cx.path.max_packet,
             headers_len(&source.ip),
             if timestamps { TIMESTAMP_OPTION } else { 0 },
         );
@@ -121,6 +125,7 @@ impl Connection {
             state: State::Established,
             work: Work::Owed,
             window_closed: false,
+            tale: None,
         }
     }
 
@@ -218,7 +223,7 @@ impl Connection {
         let probing = self.sender.is_probing();
         let empty = len == 0 && !header.flags.has(Flags::FIN);
         let mut progress = self.on_ack(cx, header, empty);
-        let offered = offered_mss(cx.config, cx.max_packet, source);
+        let offered = offered_mss(cx.config, cx.path.max_packet, source);
         let proven = self.sender.knows(header);
         let received = self
             .receiver
@@ -228,7 +233,9 @@ impl Connection {
             let asking = self.gate.clock.is_asking();
             let acked = self.sender.una();
             let (bytes, fin) = (received.bytes, received.finished);
-            let premature = self.gate.on_answer(cx.now, bytes, fin, acked, cx.floor);
+            let premature = self
+                .gate
+                .on_answer(cx.now, bytes, fin, acked, &mut cx.path.floor);
             cx.stats.gate_premature += u64::from(premature);
             let answered = asking && !self.gate.clock.is_asking();
             cx.stats.target_turns_answered += u64::from(answered);
@@ -272,7 +279,7 @@ impl Connection {
         }
         if self.sender.rto_at <= cx.now {
             let fired = self.sender.on_timer(cx.now, v6);
-            tracing::trace!(client = %cx.client, "{fired:?}: {} of {} bytes are acknowledged", self.sender.una(), self.sender.max());
+            tracing::trace!(client = %cx.tuple.source, "{fired:?}: {} of {} bytes are acknowledged", self.sender.una(), self.sender.max());
             match fired {
                 Fired::Timeout => cx.stats.retransmission_timeouts += 1,
                 Fired::WindowProbe => cx.stats.window_probes += 1,
@@ -304,7 +311,15 @@ impl Connection {
     }
 
     /// Lets through every turn whose time has come.
+    #[inline]
     pub(super) fn open_gate(&mut self, cx: &mut Context<'_>) {
+        // Mostly there is none.
+        if cx.turns.get(self.gate.next_mark()).is_some() {
+            self.pass_turns(cx);
+        }
+    }
+
+    fn pass_turns(&mut self, cx: &mut Context<'_>) {
         while let Some(mark) = cx.turns.get(self.gate.next_mark()) {
             self.look_at = Time::NEVER;
             // The turn before goes first, to its last byte.
@@ -329,7 +344,7 @@ impl Connection {
             };
             let verdict = if cx.config.gate {
                 self.gate
-                    .check(cx.now, mark, progress, *cx.floor, hear_out, latest_by)
+                    .check(cx.now, mark, progress, cx.path.floor, hear_out, latest_by)
             } else {
                 Verdict::Open(Passed::Answered)
             };
@@ -345,7 +360,7 @@ impl Connection {
                     return;
                 }
                 Verdict::Open(passed) => {
-                    tracing::trace!(client = %cx.client, "the turn at byte {} goes: {passed:?}", mark.start);
+                    tracing::trace!(client = %cx.tuple.source, "the turn at byte {} goes: {passed:?}", mark.start);
                     match passed {
                         Passed::Answered => cx.stats.gate_passed += 1,
                         Passed::Quiet => cx.stats.gate_quiet += 1,
@@ -355,14 +370,29 @@ impl Connection {
                         }
                     }
                     let asks = end.is_none_or(|end| mark.start < end.offset);
+                    let mut lag = None;
                     if let Some(behind) = behind.filter(|_| asks && cx.config.has_pace()) {
                         let behind = behind.saturating_sub(cx.shift);
-                        let quiet = self.gate.quiet_until(mark, progress, *cx.floor);
-                        let lag = self.gate.lag(cx.now, mark, passed, quiet, behind);
-                        cx.stats.turn_lag.saturating_record(u64::from(lag));
+                        let quiet = self.gate.quiet_until(mark, progress, cx.path.floor);
+                        let its = self.gate.lag(cx.now, mark, passed, quiet, behind);
+                        cx.stats.turn_lag.saturating_record(u64::from(its));
+                        lag = Some(its);
                     }
-                    if let Some(latency) = self.gate.pass(mark, passed, progress) {
+                    let latency = self.gate.pass(mark, passed, progress);
+                    if let Some(latency) = latency {
                         cx.stats.target_latency.record(latency);
+                    }
+                    if self.tale.is_some() {
+                        let behind = behind.unwrap_or_default();
+                        let passage = Passage {
+                            passed,
+                            latency,
+                            progress,
+                            behind,
+                            lag,
+                            asks,
+                        };
+                        self.tell_passage(cx, mark, &passage);
                     }
                     if asks {
                         self.gate.clock.begin_next();
@@ -455,6 +485,9 @@ impl Connection {
         if piece.again {
             cx.stats.packets_retransmitted += 1;
             cx.stats.bytes_retransmitted += piece.len;
+            if let Some(tale) = self.tale.and_then(|key| cx.tales.get_mut(key)) {
+                tale.sent_again();
+            }
         } else {
             cx.stats.bytes_sent += piece.len;
         }

@@ -4,6 +4,7 @@ use millrace_wire::TcpHeader;
 
 use super::connection::{Connection, FIN_WAIT, State};
 use super::linger::Linger;
+use super::tale::tell_unestablished;
 use super::{Context, Phase, Replica};
 use crate::stats::{AbortReason, Owed};
 use crate::stream::EndKind;
@@ -70,11 +71,12 @@ impl Replica {
 
     /// After the client's FIN was acknowledged: done when the target has ended too, or when the
     /// client did not want to hear more.
-    fn close_if_finished(&mut self, cx: &Context<'_>) {
+    fn close_if_finished(&mut self, cx: &mut Context<'_>) {
         let Phase::Established(c) = &mut self.phase else {
             return;
         };
         if c.receiver.finished() {
+            c.tell_end(cx, None);
             // TIME-WAIT or the end of LAST-ACK: answer the target's FIN, should it come again.
             self.phase = Phase::Lingering(Box::new(c.closed(cx.now)));
         } else if cx.reset_after_fin {
@@ -101,6 +103,7 @@ impl Replica {
         if c.state.is_complete() || as_live {
             c.complete(cx);
             c.give_up_answer(cx);
+            c.tell_end(cx, None);
             self.phase = Phase::Closed;
         } else if c.receiver.finished() {
             self.abort(cx, AbortReason::TargetClosed);
@@ -124,6 +127,7 @@ impl Replica {
             Some(EndKind::Reset | EndKind::Severed) if all_acked => {
                 c.complete(cx);
                 c.give_up_answer(cx);
+                c.tell_end(cx, None);
                 self.phase = Phase::Closed;
             }
             None | Some(_) => self.abort(cx, AbortReason::TargetReset),
@@ -138,7 +142,7 @@ impl Replica {
             Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Closed => None,
         };
         if let Some(owed) = owed {
-            tracing::trace!(client = %cx.client, "the target's time is over: it owes the {}", owed.name());
+            tracing::trace!(client = %cx.tuple.source, "the target's time is over: it owes the {}", owed.name());
             cx.stats.replicas_timed_out.add(owed);
         }
         self.abort(cx, AbortReason::Timeout);
@@ -176,8 +180,21 @@ impl Replica {
         }
         let completed = matches!(&self.phase, Phase::Established(c) if c.state.is_complete());
         if !completed {
-            tracing::trace!(client = %cx.client, "the copy is given up: {}", reason.name());
+            tracing::trace!(client = %cx.tuple.source, "the copy is given up: {}", reason.name());
             cx.stats.replicas_aborted.add(reason);
+        }
+        if self.traits.is_sampled() {
+            let begun_at = match &mut self.phase {
+                Phase::SynSent(handshake) => Some(handshake.sent_at()),
+                Phase::Waiting { .. } | Phase::Lingering(_) | Phase::Closed => None,
+                Phase::Established(c) => {
+                    c.tell_end(cx, Some(reason).filter(|_| !completed));
+                    None
+                }
+            };
+            if !self.is_established() {
+                tell_unestablished(cx, self.service(), begun_at, reason);
+            }
         }
         self.phase = match left.filter(|_| !target_is_gone) {
             Some(linger) => Phase::Lingering(Box::new(linger)),
@@ -193,10 +210,11 @@ impl Connection {
             self.state = State::FinWait2 {
                 live_over: cx.live_over,
             };
-            tracing::trace!(client = %cx.client, "the copy is complete: {} bytes", cx.stream.len());
+            tracing::trace!(client = %cx.tuple.source, "the copy is complete: {} bytes", cx.stream.len());
             cx.stats.replicas_completed += 1;
             if let Some(latency) = self.gate.clock.finish() {
                 cx.stats.target_latency.record(latency);
+                self.tell_latency(cx, latency);
             }
         }
     }

@@ -196,7 +196,7 @@ fn syn(cx: &Context<'_>, iss: Seq, source: &Endpoint) -> TcpHeader {
         window: receiver::WINDOW,
         urgent: 0,
         options: TcpOptions {
-            mss: Some(offered_mss(cx.config, cx.max_packet, source)),
+            mss: Some(offered_mss(cx.config, cx.path.max_packet, source)),
             window_scale: Some(receiver::WINDOW_SCALE),
             sack_permitted: true,
             timestamps: Some((timestamp(cx.now), 0)),

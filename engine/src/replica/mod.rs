@@ -4,14 +4,16 @@ mod asked;
 mod congestion;
 mod connection;
 mod ending;
-pub(crate) mod gate;
+mod gate;
 mod handshake;
 mod linger;
+mod path;
 mod receiver;
 mod recovery;
 pub(crate) mod rtt;
 mod sender;
 mod stage;
+mod tale;
 mod traits;
 
 use std::time::Duration;
@@ -20,13 +22,15 @@ use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader};
 
 use self::asked::Asked;
 use self::connection::{Connection, State, Work};
-use self::gate::QuietFloor;
 use self::handshake::{Handshake, Heard};
 use self::linger::Linger;
+pub(crate) use self::path::Path;
 pub(crate) use self::stage::Stage;
+pub(crate) use self::tale::Tale;
 use self::traits::Traits;
 use crate::config::{Config, Way};
 use crate::key::{ReplicaKey, SessionKey};
+use crate::sampled::Tales;
 use crate::stats::{AbortReason, Stats};
 use crate::stream::{ClientStream, Cursor};
 use crate::time::Time;
@@ -81,10 +85,10 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Time,
     pub(crate) config: &'a Config,
     pub(crate) stats: &'a mut Stats,
-    pub(crate) floor: &'a mut QuietFloor,
-    pub(crate) max_packet: u16,
-    /// Whose session it copies.
-    pub(crate) client: &'a Endpoint,
+    pub(crate) tales: &'a mut Tales<Tale>,
+    pub(crate) path: &'a mut Path,
+    /// Of the session that it copies: from its client to the live server.
+    pub(crate) tuple: &'a FourTuple,
     pub(crate) stream: &'a ClientStream,
     pub(crate) turns: &'a Turns,
     /// The client answered the target's data with a RST after its own FIN.
@@ -394,9 +398,13 @@ impl Replica {
                 Heard::Nothing => {}
                 Heard::Refused => self.abort(cx, AbortReason::Refused),
                 Heard::Established => {
-                    let connection = Connection::new(cx, handshake, header, &self.source);
+                    let mut connection = Connection::new(cx, handshake, header, &self.source);
+                    if self.traits.is_sampled() {
+                        let tale = Tale::begin(cx, self.way.service(), handshake.sent_at());
+                        connection.tale = Some(tale);
+                    }
                     self.phase = Phase::Established(Box::new(connection));
-                    tracing::trace!(client = %cx.client, "the target has accepted {}", self.source);
+                    tracing::trace!(client = %cx.tuple.source, "the target has accepted {}", self.source);
                     cx.stats.replicas_established += 1;
                     self.advance(cx);
                 }
@@ -523,6 +531,7 @@ impl Replica {
                     return outgoing;
                 }
                 connection.give_up_answer(cx);
+                connection.tell_end(cx, None);
                 let mut linger = connection.reset(cx.now);
                 let reset = linger.take_reply(cx.now);
                 self.phase = Phase::Lingering(Box::new(linger));

@@ -9,6 +9,7 @@ impl Traits {
     pub(crate) const NONE: Self = Self(0);
     const QUEUED: u8 = 1 << 0;
     const SCRIPTED: u8 = 1 << 1;
+    const SAMPLED: u8 = 1 << 2;
 
     const fn set(&mut self, bit: u8, is: bool) {
         self.0 = match is {
@@ -33,5 +34,14 @@ impl Traits {
 
     pub(crate) const fn set_scripted(&mut self, is: bool) {
         self.set(Self::SCRIPTED, is);
+    }
+
+    /// Its session is sampled: see [`crate::sampled`].
+    pub(crate) const fn is_sampled(self) -> bool {
+        self.0 & Self::SAMPLED != 0
+    }
+
+    pub(crate) const fn set_sampled(&mut self, is: bool) {
+        self.set(Self::SAMPLED, is);
     }
 }

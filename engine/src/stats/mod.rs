@@ -198,6 +198,9 @@ pub struct Stats {
     /// [`Stats::live_turns_overdue`], and those whose wait the gate gave up.
     pub target_turns_overdue: u64,
 
+    /// Turns and replicas of sampled sessions that were not told, since too much of that waited to be taken.
+    pub untold: u64,
+
     /// Latencies at the live server.
     pub live_latency: Latencies,
     /// Latencies at the target.
@@ -271,6 +274,7 @@ impl Stats {
             live_turns_overdue: 0,
             target_turns_answered: 0,
             target_turns_overdue: 0,
+            untold: 0,
             live_latency: Latencies::new(),
             target_latency: Latencies::new(),
             turn_lag: Histogram::clone(&EMPTY),

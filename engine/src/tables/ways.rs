@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::resumption::Resumption;
 use crate::config::{ClientKind, Config, Way};
 use crate::key::ReplicaKey;
-use crate::replica::gate::QuietFloor;
+use crate::replica::Path;
 use crate::silence::Silence;
 use crate::stats::RefusalReason;
 use crate::time::Time;
@@ -18,8 +18,7 @@ const FOR_LONG: Duration = Duration::from_secs(30);
 /// What is known of one way.
 #[derive(Clone, Debug)]
 pub(crate) struct WayState {
-    pub(crate) floor: QuietFloor,
-    pub(crate) max_packet: u16,
+    pub(crate) path: Path,
     /// Whether replicas may begin.
     open: bool,
     /// Since when they may not.
@@ -84,8 +83,7 @@ pub(crate) struct Ways {
 impl Ways {
     pub(crate) fn new(config: &Config) -> Self {
         let way = WayState {
-            floor: QuietFloor::default(),
-            max_packet: config.max_packet,
+            path: Path::new(config.max_packet),
             open: true,
             closed_at: Time::NEVER,
             refused: None,

@@ -28,6 +28,7 @@ mod misdirected;
 mod path;
 mod protocol;
 mod recorded;
+mod sampled;
 mod silence;
 mod table;
 mod talk;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const TABLE: &str = include_str!("README.md");
-const SOURCES: [(&str, &str); 18] = [
+const SOURCES: [(&str, &str); 19] = [
     ("capture", include_str!("capture.rs")),
     ("contact", include_str!("contact.rs")),
     ("identity", include_str!("identity.rs")),
@@ -16,6 +16,7 @@ const SOURCES: [(&str, &str); 18] = [
     ("limits", include_str!("limits.rs")),
     ("intensity", include_str!("intensity.rs")),
     ("recorded", include_str!("recorded.rs")),
+    ("sampled", include_str!("sampled.rs")),
     ("silence", include_str!("silence.rs")),
     ("misdirected", include_str!("misdirected.rs")),
     ("doubts", include_str!("doubts.rs")),

@@ -46,6 +46,9 @@ impl Shard {
             );
         }
         self.tell_flows(now);
+        while let Some(told) = self.engine.poll_told() {
+            (self.tell)(told);
+        }
         unsent
     }
 

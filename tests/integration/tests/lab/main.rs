@@ -41,4 +41,5 @@ mod route_safety;
 mod safety;
 mod security;
 mod shares;
+mod tracing;
 mod ways;
