@@ -1,7 +1,8 @@
 //! Certificates that end soon, have ended, have not begun by this host's clock, or are another daemon's.
 
+use millrace_certificates::Certificates;
 use millrace_integration::{HTTP, INTERCEPTOR_PORT, Scene, binary, can_run};
-use millrace_lab::{Certificates, Host, StageOptions};
+use millrace_lab::{Host, StageOptions};
 
 use super::{Named, assert_named, named_by};
 use crate::mistakes::clock_of;
@@ -22,7 +23,7 @@ impl Certified {
         let open = || Certificates::open(&at, "example.test").unwrap();
         let certificates = open();
         for role in ["copier", "interceptor", "router-agent"] {
-            certificates.issue(role, 30).unwrap();
+            certificates.renew(role, 30).unwrap();
         }
         scene.certificates = Some(open());
         scene.start_interceptor();
@@ -110,16 +111,16 @@ fn a_certificate_that_cannot_be_used_or_ends_soon_is_named_alone() {
             "set this host's clock (`date -u`)",
         );
 
-        all.certificates.issue(role, 5).unwrap();
+        all.certificates.renew(role, 5).unwrap();
         let found = all.check(&["env"], role);
         assert_named(&found, &[("warning", "certificate")], "renew it");
-        all.certificates.issue(role, -1).unwrap();
+        all.certificates.renew(role, -1).unwrap();
         let said = all.refusal(role);
         assert!(
             said.contains("expired at") && said.contains("renew it"),
             "{said}"
         );
-        all.certificates.issue(role, 30).unwrap();
+        all.certificates.renew(role, 30).unwrap();
         assert_eq!(all.check(&["env"], role), [], "{role}: renewed");
 
         let other = if role == "copier" {
@@ -133,6 +134,6 @@ fn a_certificate_that_cannot_be_used_or_ends_soon_is_named_alone() {
         let said = all.refusal(role);
         let cure = format!("give a certificate for spiffe://example.test/millrace/{role}");
         assert!(said.contains(&cure), "{said}");
-        all.certificates.issue(role, 30).unwrap();
+        all.certificates.renew(role, 30).unwrap();
     }
 }

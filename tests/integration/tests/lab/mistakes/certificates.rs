@@ -111,7 +111,7 @@ fn certificates_that_are_used_up_or_another_daemons_keep_a_copier_from_starting(
     ];
     for said in [refused(&world, &fast, 64), {
         let certificates = world.certificates.as_ref().unwrap();
-        certificates.issue("copier", -1).unwrap();
+        certificates.renew("copier", -1).unwrap();
         refused(&world, &[], 64)
     }] {
         assert!(said.contains("copier.pem: expired at"), "{said}");

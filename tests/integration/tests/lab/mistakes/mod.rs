@@ -15,10 +15,11 @@ mod ways;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use millrace_certificates::Certificates;
 use millrace_integration::{HTTP, binary};
 use millrace_lab::load::{Kind, Load};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
-use millrace_lab::{Certificates, Host, Process, Stage, StageOptions, wait_for};
+use millrace_lab::{Host, Process, Stage, StageOptions, wait_for};
 use serde_json::Value;
 
 pub(crate) use self::certificates::clock_of;
@@ -135,7 +136,7 @@ impl World {
     fn certified(&mut self) -> &Certificates {
         let made = Certificates::open(self.target().file("pki"), "example.test").unwrap();
         for role in ["copier", "interceptor", "router-agent"] {
-            made.issue(role, 30).unwrap();
+            made.renew(role, 30).unwrap();
         }
         self.certificates.insert(made)
     }
