@@ -34,7 +34,7 @@ use millrace_replay::moderation::Moderation;
 use millrace_replay::outlet::Outlet;
 use millrace_replay::pressure::Governor;
 use millrace_replay::priority;
-use millrace_replay::shard::{Parts, Shard};
+use millrace_replay::shard::{Parts, Shard, Show};
 use serde_json::json;
 use tokio::runtime::{Handle, Runtime};
 
@@ -131,8 +131,6 @@ pub fn run() -> Result<(), ExitError> {
     let mut engine = Engine::new(plan.engine.clone());
     plan.protocols.install(&mut engine);
     let traces = Traces::start(&plan, runtime.handle());
-    let note_spans = traces.noting();
-    let (reports, protocols) = (shown.shared.clone(), plan.protocols.clone());
     let shard = Shard::new(Parts {
         cluster: Box::new(leases),
         engine,
@@ -149,14 +147,7 @@ pub fn run() -> Result<(), ExitError> {
         waker,
         drain: watch.clone(),
         grace: plan.grace,
-        show: Box::new(move |snapshot| {
-            let mut report = Report::new(snapshot);
-            for (kind, ledger) in protocols.ledgers() {
-                report.protocols.note(kind, ledger);
-            }
-            note_spans(&mut report);
-            reports.replace(report);
-        }),
+        show: show(&plan, &shown, &traces),
         tell: traces.tell(),
         readiness,
         heart: manager.heart("shard"),
@@ -441,6 +432,20 @@ fn announce(plan: &Plan) {
 
 fn failed(error: impl std::error::Error) -> ExitError {
     ExitError::start(error.to_string())
+}
+
+/// Makes reports of what the shard shows.
+fn show(plan: &Plan, shown: &Shown, traces: &Traces) -> Show {
+    let (reports, protocols) = (shown.shared.clone(), plan.protocols.clone());
+    let note_spans = traces.noting();
+    Box::new(move |snapshot| {
+        let mut report = Report::new(snapshot);
+        for (kind, ledger) in protocols.ledgers() {
+            report.protocols.note(kind, ledger);
+        }
+        note_spans(&mut report);
+        reports.replace(report);
+    })
 }
 
 /// One thread for all links: a message is small work, and handing it to another thread costs more.

@@ -59,7 +59,7 @@ impl Collector {
                 "--otlp-endpoint: no user or password in the address",
             ));
         }
-        if uri.path().trim_matches('/') != "" || uri.query().is_some() {
+        if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
             return Err(wrong("OTLP over gRPC has no path"));
         }
         let scheme = match uri.scheme_str() {
