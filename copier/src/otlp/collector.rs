@@ -207,4 +207,67 @@ mod tests {
             assert!(!may_be_sent_again(code), "{code:?}");
         }
     }
+
+    /// Accepts one connection in TLS; gives what its client chose to speak, and how it began.
+    async fn accept(
+        listener: tokio::net::TcpListener,
+        config: Arc<rustls::ServerConfig>,
+    ) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+        use tokio::io::AsyncReadExt;
+        let (stream, _) = listener.accept().await?;
+        let mut stream = tokio_rustls::TlsAcceptor::from(config)
+            .accept(stream)
+            .await?;
+        let mut first = vec![0; 14];
+        stream.read_exact(&mut first).await?;
+        let chosen = stream.get_ref().1.alpn_protocol().unwrap_or_default();
+        Ok((chosen.to_vec(), first))
+    }
+
+    #[tokio::test]
+    async fn https_speaks_http_2_to_whom_the_ca_vouches_for_and_to_nobody_else() {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let config = Arc::new(config);
+        let directory = std::env::temp_dir();
+        for (ca, trusted) in [(&own, true), (&other, false)] {
+            let file = directory.join(format!(
+                "millrace-otlp-{}-{trusted}.pem",
+                std::process::id()
+            ));
+            std::fs::write(&file, ca.cert.pem()).unwrap();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!(
+                "https://localhost:{}",
+                listener.local_addr().unwrap().port()
+            );
+            let collector = Collector::new(&url, Some(&file)).unwrap();
+            std::fs::remove_file(&file).unwrap();
+            let mut client = collector.client();
+            let request = ExportTraceServiceRequest::default();
+            let (accepted, sent) =
+                tokio::join!(accept(listener, config.clone()), send(&mut client, request));
+            // Nobody answers there.
+            assert!(matches!(sent, Err(Failure::Passing(_))), "{sent:?}");
+            match accepted {
+                Ok((chosen, first)) => {
+                    assert!(trusted);
+                    assert_eq!(
+                        (&chosen[..], &first[..]),
+                        (&b"h2"[..], &b"PRI * HTTP/2.0"[..])
+                    );
+                }
+                Err(error) => assert!(!trusted, "{error}"),
+            }
+        }
+    }
 }
