@@ -58,15 +58,17 @@ impl Authority {
         Ok(Self { issuer, name })
     }
 
-    /// The same, where `trusted` of the file `ca` begins with its certificate: else daemons would not believe what it signs.
+    /// The same, where `trusted` of the file `ca` has its certificate: else daemons would not believe what it signs.
     pub(crate) fn checked(self, ca: &Path, trusted: &str) -> Result<Self> {
-        let first = CertificateDer::from_pem_slice(trusted.as_bytes()).ok();
-        let first = first.and_then(|der| Certificate::from_der(&der).ok());
-        let ours = first.is_some_and(|it| {
-            let of = it.tbs_certificate;
-            let key = of.subject_public_key_info.subject_public_key;
-            key.raw_bytes() == self.issuer.key().public_key_raw()
-                && of.subject.to_string() == format!("CN={}", self.name)
+        let ours = CertificateDer::pem_slice_iter(trusted.as_bytes()).any(|der| {
+            let der = der.ok();
+            let it = der.and_then(|der| Certificate::from_der(&der).ok());
+            it.is_some_and(|it| {
+                let of = it.tbs_certificate;
+                let key = of.subject_public_key_info.subject_public_key;
+                key.raw_bytes() == self.issuer.key().public_key_raw()
+                    && of.subject.to_string() == format!("CN={}", self.name)
+            })
         });
         match ours {
             true => Ok(self),

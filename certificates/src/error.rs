@@ -20,6 +20,9 @@ pub enum Error {
         .0.display()
     )]
     Exists(PathBuf),
+    /// Two certificates were asked for at once that are the same.
+    #[error("{0} is asked for twice")]
+    Twice(String),
     /// Of a CA only one file is there.
     #[error(
         "{} is there without {}: bring the two together, or give another --dir",

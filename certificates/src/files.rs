@@ -1,6 +1,6 @@
 //! Files of certificates and keys.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -16,6 +16,16 @@ pub(crate) const SECRET: u32 = 0o600;
 pub(crate) fn make_directory(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)
         .map_err(|source| failed(format!("making the directory {}", dir.display()), source))
+}
+
+/// Waits until nobody else changes a directory, and keeps others from it until this is dropped.
+pub(crate) fn lock(dir: &Path) -> Result<File> {
+    let lock = || {
+        let directory = File::open(dir)?;
+        directory.lock()?;
+        Ok(directory)
+    };
+    lock().map_err(|source| failed(format!("locking {}", dir.display()), source))
 }
 
 /// What is in a file, unless there is none. What cannot be read is no reason to make another one.

@@ -49,11 +49,13 @@ impl Certificates {
         // What daemons would refuse is refused before anything is made.
         identity(trust_domain, Role::Copier.name())?;
         files::make_directory(&dir)?;
+        let _lock = files::lock(&dir)?;
         let (ca, key) = (dir.join(CA), dir.join(CA_KEY));
         let authority = match (files::read(&key)?, files::read(&ca)?) {
             (Some(key), Some(trusted)) => Authority::of_key(&key)?.checked(&ca, &trusted)?,
             (None, None) => Authority::new()?,
-            (Some(_), None) => return Err(Error::half(&key, &ca)),
+            // The certificate follows from the key: an earlier run was interrupted between the two.
+            (Some(key), None) => Authority::of_key(&key)?,
             (None, Some(_)) => return Err(Error::half(&ca, &key)),
         };
         let made = Self {
@@ -73,6 +75,7 @@ impl Certificates {
     /// # Errors
     /// When the files cannot be written.
     pub fn renew_ca(&mut self) -> Result<()> {
+        let _lock = files::lock(&self.dir)?;
         let old = files::read(&self.ca())?.unwrap_or_default();
         self.authority = Authority::new()?;
         self.write_authority(&old)
@@ -83,17 +86,26 @@ impl Certificates {
     /// # Errors
     /// When the file cannot be written.
     pub fn forget_old_cas(&self) -> Result<()> {
+        let _lock = files::lock(&self.dir)?;
         files::replace(&self.ca(), &self.authority.pem(), files::PUBLIC)
     }
 
     fn write_authority(&self, others: &str) -> Result<()> {
-        // The key last: with it the directory counts as one that has a CA.
+        // With the CAs before it, so that a run which is interrupted here leaves what the old key has signed trusted. A first
+        // key goes before its certificate, which follows from it.
+        if others.is_empty() {
+            self.write_key()?;
+        }
         files::replace(&self.ca(), &(self.authority.pem() + others), files::PUBLIC)?;
-        files::replace(
-            &self.dir.join(CA_KEY),
-            &self.authority.key_pem(),
-            files::SECRET,
-        )
+        match others.is_empty() {
+            true => Ok(()),
+            false => self.write_key(),
+        }
+    }
+
+    fn write_key(&self) -> Result<()> {
+        let key = self.authority.key_pem();
+        files::replace(&self.dir.join(CA_KEY), &key, files::SECRET)
     }
 
     /// The CAs to trust.
@@ -115,6 +127,14 @@ impl Certificates {
         there.map_or(Ok(()), |file| Err(Error::Exists(file)))
     }
 
+    /// Whether a certificate can be made for `path` in place of the one that may be there: nothing is made yet.
+    ///
+    /// # Errors
+    /// When no daemon would accept the identity.
+    pub fn may_renew(&self, path: &str) -> Result<()> {
+        identity(&self.trust_domain, path).map(|_| ())
+    }
+
     /// Makes a certificate for `path`, valid for `days`.
     ///
     /// # Errors
@@ -133,6 +153,7 @@ impl Certificates {
         let whose = identity(&self.trust_domain, path)?;
         let (cert, key) = self.authority.sign(&whose, days)?;
         let files = self.files(path);
+        let _lock = files::lock(&self.dir)?;
         files::replace(&files.cert, &cert, files::PUBLIC)?;
         files::replace(&files.key, &key, files::SECRET)?;
         Ok(files)

@@ -120,3 +120,22 @@ fn half_a_ca_and_one_of_others_are_left_alone() {
     fs::create_dir(place.0.join("ca-key.pem")).unwrap();
     assert!(matches!(place.open(), Err(Error::Io { .. })));
 }
+
+#[test]
+fn a_run_that_was_interrupted_leaves_a_ca_that_works() {
+    let place = Place::new("interrupted");
+    let first = place.open().unwrap();
+    first.issue("copier", 30).unwrap();
+    let (ca, key) = (place.text("ca.pem"), place.text("ca-key.pem"));
+    // A first CA of which only the key was written.
+    fs::remove_file(place.0.join("ca.pem")).unwrap();
+    place.open().unwrap().renew("copier", 30).unwrap();
+    assert!(place.text("ca.pem").contains("BEGIN CERTIFICATE"));
+    // Another CA whose key was not written any more.
+    let mut second = place.open().unwrap();
+    second.renew_ca().unwrap();
+    assert!(place.text("ca.pem").len() > ca.len());
+    fs::write(place.0.join("ca-key.pem"), &key).unwrap();
+    place.open().unwrap().renew("copier", 30).unwrap();
+    assert_eq!(place.text("ca-key.pem"), key);
+}

@@ -58,7 +58,7 @@ pub struct CertsOptions {
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: CertsOptions = command::parse(arguments)?;
     make(&options).map_err(|error| match error {
-        Error::Unfit { .. } => ExitError::usage(error.to_string()),
+        Error::Unfit { .. } | Error::Twice(_) => ExitError::usage(error.to_string()),
         Error::Io { .. }
         | Error::Exists(_)
         | Error::Half { .. }
@@ -77,8 +77,14 @@ fn make(options: &CertsOptions) -> Result<(), Error> {
         paths => paths,
     };
     // All or none.
-    for path in paths.iter().filter(|_| !options.renew) {
-        certificates.may_issue(path)?;
+    for (number, path) in paths.iter().enumerate() {
+        certificates.may_renew(path)?;
+        if !options.renew {
+            certificates.may_issue(path)?;
+        }
+        if paths.iter().take(number).any(|other| other == path) {
+            return Err(Error::Twice(path.clone()));
+        }
     }
     if options.new_ca {
         certificates.renew_ca()?;
@@ -101,4 +107,28 @@ fn make(options: &CertsOptions) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_one_wrong_name_nothing_is_made_or_replaced() {
+        let dir = std::env::temp_dir().join(format!("millrace-certs-{}", std::process::id()));
+        let options = |more: &[&str]| {
+            let dir = dir.display().to_string();
+            let all = [&["certs", "--dir", &dir][..], more].concat();
+            <CertsOptions as clap::Parser>::try_parse_from(all).unwrap()
+        };
+        make(&options(&["--for", "copier/live1"])).unwrap();
+        let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+        let before = (read("ca.pem"), read("copier-live1.pem"));
+        for paths in [["copier/live1", "interceptr/rs1"], ["copier/a", "copier/a"]] {
+            let more = ["--new-ca", "--renew", "--for", paths[0], "--for", paths[1]];
+            make(&options(&more)).unwrap_err();
+            assert!(before == (read("ca.pem"), read("copier-live1.pem")));
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
