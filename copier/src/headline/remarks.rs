@@ -203,8 +203,8 @@ fn swallowed(facts: &Facts<'_>) -> Option<Remark> {
     (*black_holes > 0 && black_holes * 100 >= opened * PERCENT).then(|| Remark {
         about: "mtu".to_owned(),
         text: format!(
-            "{} went on with smaller packets alone, after time-outs: does the way to the target take the largest? \
-             `ping -M do -s {largest} {}` tells; the size with which it is answered, and {headers} more, is the MTU to copy \
+            "{} went on with smaller packets alone, after time-outs: the target was away for a moment, or the way to it does not \
+             take the largest;              `ping -M do -s {largest} {}` tells; the size with which it is answered, and {headers} more, is the MTU to copy \
              with (-M)",
             count(*black_holes, "copied connection"),
             target.ip()

@@ -422,7 +422,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "/traces/dropped",
         "spans_dropped",
-        "Spans that were not sent, since too many waited",
+        "Spans that were not sent: too many waited, or the copier ended first",
     ),
     counter(
         "/traces/rejected",

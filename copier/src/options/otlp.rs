@@ -58,7 +58,7 @@ impl OtlpOptions {
 
 fn sample(text: &str) -> Result<Intensity, String> {
     match text.parse::<Intensity>() {
-        Ok(share) if share <= Intensity::ONE => Ok(share),
-        Ok(_) | Err(_) => Err("a share from 0 to 1 is wanted, such as 0.1 or 10%".into()),
+        Ok(share) if share <= Intensity::ONE && share != Intensity::ZERO => Ok(share),
+        Ok(_) | Err(_) => Err("a share above 0, up to 1, is wanted, such as 0.1 or 10%".into()),
     }
 }

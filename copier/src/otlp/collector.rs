@@ -105,24 +105,27 @@ impl Collector {
         let channel = Endpoint::from(self.url.clone())
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
+            // A connection whose other end is gone without a word is not waited for.
+            .http2_keep_alive_interval(ANSWER)
+            .keep_alive_timeout(CONNECT)
             .connect_with_connector_lazy(connector);
         TraceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
     }
 }
 
-/// Sends spans; gives how many of them the collector refused.
+/// Sends spans; gives how many of them the collector refused, and what it says to that.
 pub(super) async fn send(
     client: &mut TraceServiceClient<Channel>,
     request: ExportTraceServiceRequest,
-) -> Result<u64, Failure> {
+) -> Result<(u64, String), Failure> {
     match client.export(request).await {
         Ok(answer) => {
-            let partial = answer.into_inner().partial_success;
-            let refused = partial.map_or(0, |partial| partial.rejected_spans);
-            Ok(u64::try_from(refused).unwrap_or(0))
+            let partial = answer.into_inner().partial_success.unwrap_or_default();
+            let refused = u64::try_from(partial.rejected_spans).unwrap_or(0);
+            Ok((refused, words_of(&partial.error_message)))
         }
         Err(status) => {
-            let words: String = causes(&status).chars().take(MAX_WORDS).collect();
+            let words = words_of(&causes(&status));
             Err(match may_be_sent_again(status.code()) {
                 true => Failure::Passing(words),
                 false => Failure::Final(words),
@@ -131,8 +134,15 @@ pub(super) async fn send(
     }
 }
 
+/// What a collector says, for the log: one line of it, and no more than so much.
+fn words_of(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MAX_WORDS).map(shown).collect()
+}
+
 /// The codes of OTLP after which a client sends again. One that says that it is full says so for a while. What tonic
-/// makes of a broken connection has one of the codes of the last line.
+/// makes of a broken connection has one of the codes of the last line. An answer that is too long is out of range: it was sent
+/// by a collector that has taken the spans.
 const fn may_be_sent_again(code: Code) -> bool {
     matches!(
         code,
@@ -140,7 +150,6 @@ const fn may_be_sent_again(code: Code) -> bool {
             | Code::DeadlineExceeded
             | Code::ResourceExhausted
             | Code::Aborted
-            | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
             | Code::Unknown

@@ -31,6 +31,8 @@ const BATCH: usize = 256;
 const GATHER: Duration = Duration::from_secs(1);
 /// Between two attempts, at first and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// Spans that were not taken after so many attempts are dropped: the collector may stumble over just these.
+const ATTEMPTS: u32 = 8;
 /// How long the last spans are waited for at the end.
 const LAST: Duration = Duration::from_secs(3);
 
@@ -172,14 +174,17 @@ impl Task {
             let request = self.spans.request(&batch);
             batch.clear();
             let mut pause = BACK_OFF.0;
-            loop {
+            for attempt in 1..=ATTEMPTS {
                 match send(&mut client, request.clone()).await {
-                    Ok(refused) => {
+                    Ok((refused, why)) => {
                         let refused = refused.min(count);
                         self.counts.rejected.fetch_add(refused, Ordering::Relaxed);
                         let taken = count - refused;
                         self.counts.exported.fetch_add(taken, Ordering::Relaxed);
-                        self.met(State::Takes, "");
+                        match refused == count {
+                            true => self.met(State::Refuses, &why),
+                            false => self.met(State::Takes, ""),
+                        }
                         break;
                     }
                     Err(Failure::Final(why)) => {
@@ -189,6 +194,9 @@ impl Task {
                     }
                     Err(Failure::Passing(why)) => {
                         self.met(State::Away, &why);
+                        if attempt == ATTEMPTS {
+                            self.counts.dropped.fetch_add(count, Ordering::Relaxed);
+                        }
                         sleep(pause).await;
                         pause = (pause * 2).min(BACK_OFF.1);
                     }
