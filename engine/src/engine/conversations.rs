@@ -360,8 +360,10 @@ impl Engine {
         if self.replicas.get(key).is_some_and(Replica::is_lingering) {
             self.count_unheard(key);
             let pool = &mut self.pool;
-            self.replicas
-                .with_talk(key, |talk, _| talk.release(pool, Needs::NOTHING));
+            self.replicas.with_talk(key, |talk, _| {
+                talk.stop_holding();
+                talk.release(pool, Needs::NOTHING);
+            });
         }
     }
 }

@@ -332,6 +332,12 @@ impl Talk {
         sent.saturating_sub(self.needs.stream) + unplayed
     }
 
+    /// Its replica is over: nobody waits for anything any more.
+    pub(crate) const fn stop_holding(&mut self) {
+        self.holds_client = false;
+        self.held_since = None;
+    }
+
     /// Since when it has held the client back.
     pub(crate) const fn held_since(&self) -> Option<Time> {
         self.held_since

@@ -114,6 +114,8 @@ pub(crate) struct Sender {
     wl1: Seq,
     window_shift: u8,
     mss: u16,
+    /// Since the last acknowledgement time-outs have made segments smaller.
+    narrowed: bool,
     pub(crate) sack: bool,
     rtt: Rtt,
     congestion: Congestion,
@@ -180,6 +182,7 @@ impl Sender {
             wl1: syn_ack.seq,
             window_shift: negotiated.window_shift.min(MAX_WINDOW_SHIFT),
             mss: negotiated.mss,
+            narrowed: false,
             sack: negotiated.sack,
             rtt,
             congestion: Congestion::new(negotiated.mss),
@@ -448,7 +451,7 @@ impl Sender {
         let news = self.take_sack(header);
         if ack > self.una {
             acked.advanced = ack - self.una;
-            acked.smaller = self.rtt.backoff() >= BLACK_HOLE_TIMEOUTS
+            acked.smaller = std::mem::take(&mut self.narrowed)
                 && acked.advanced == u64::from(self.mss)
                 && self.max > ack;
             self.advance(now, ack);
@@ -482,7 +485,9 @@ impl Sender {
         let first = self.rtt.backoff() == 0;
         self.rtt.back_off();
         if self.rtt.backoff() >= BLACK_HOLE_TIMEOUTS {
+            let before = self.mss;
             self.lower_mss(if v6 { DEFAULT_MSS.1 } else { DEFAULT_MSS.0 });
+            self.narrowed |= self.mss < before;
         }
         self.congestion
             .on_timeout(self.max - self.una, self.mss, first);

@@ -26,6 +26,9 @@ pub(crate) const REPLICA_COST: usize =
 /// half full.
 const KEPT_COST: usize = 2 * (size_of::<SessionKey>() + size_of::<Kept>());
 
+/// Memory for the place of a conversation, in bytes: there is one for each replica up to the last that has a conversation.
+const TALK_COST: usize = 2 * size_of::<Box<Talk>>();
+
 /// All replicas.
 pub(crate) struct Replicas {
     pub(crate) all: Timed<ReplicaKey, Replica>,
@@ -522,7 +525,8 @@ impl Replicas {
 
     /// Memory in use, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        self.all.len() * REPLICA_COST + self.kept.len() * KEPT_COST + self.counts.heap
+        let talks = self.talks.capacity() * TALK_COST;
+        self.all.len() * REPLICA_COST + self.kept.len() * KEPT_COST + talks + self.counts.heap
     }
 }
 
