@@ -292,6 +292,8 @@ pub(super) fn length_of(value: &[u8]) -> Option<u64> {
 }
 
 /// Looks at a head, with what follows it. `None`: it is the beginning of one.
+///
+/// Each of its lines is a field, since the parser ignores none: so the lines that end before a field, and the last, are all.
 fn look(raw: &[u8]) -> Result<Option<Outline>, Bad> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
