@@ -84,9 +84,9 @@ fn also(counters: &Counters) -> Vec<String> {
             format!("{flows_over_limit} flows were refused (--max-flows)"),
         ),
         (
-            clients_own > 0,
+            many(clients_own),
             format!(
-                "{clients_own} responses to copies are addressed to this host itself: it is a client, and its kernel resets \
+                "{clients_own} responses to copies were addressed to this host itself: it was a client, and its kernel reset \
                  them; run millrace-interceptor on a host that is nobody's client"
             ),
         ),

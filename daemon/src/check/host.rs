@@ -99,6 +99,10 @@ pub fn file(path: &Path, option: &str) -> Verdict {
         false => (parent, Access::WRITE_OK | Access::EXEC_OK),
     };
     match rustix::fs::access(asked, rights) {
+        // Devices and pipes take no place.
+        Ok(()) if path.exists() && !path.is_file() => {
+            Verdict::ok(format!("{} can be written", path.display()))
+        }
         Ok(()) => room(parent, option),
         Err(error) => Verdict::failure(
             format!("{} cannot be written: {error}", path.display()),

@@ -269,7 +269,12 @@ impl Verdict {
         let silent = asked.iter().filter(|host| !has_said(host));
         let silent = silent.map(|host| format!("{host}: it has not said what it saw"));
         let blind: Vec<String> = unable.chain(silent).collect();
-        if evidence.own_came_back && blind.is_empty() {
+        // A client's probe that came back took the way, too; and one may have gone to a real server that nobody asked.
+        let all_asked = evidence.answered == 0
+            && evidence.absent.is_empty()
+            && evidence.silent.is_empty()
+            && blind.is_empty();
+        if evidence.own_came_back && all_asked {
             return Self::SourceDropped { asked, flow };
         }
         Self::NotReceived { asked, blind, flow }

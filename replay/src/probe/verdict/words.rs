@@ -189,7 +189,7 @@ fn source_dropped(
          client's: something on the way drops sources that are not of this host (anti-spoofing, source/destination check, \
          uRPF); `tcpdump -ni any 'host {client} and tcp port {}'` on each hop shows where; let this host's port pass \
          them, on a router of Linux by `sysctl -w net/ipv4/conf/all/rp_filter=2`, or copy with addresses that may come \
-         from here (-c)",
+         from here (-c). A director may also lead this client to a real server without an interceptor (`ipvsadm -Ln`)",
         asked.join(", "),
         target.port
     )
