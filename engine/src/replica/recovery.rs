@@ -39,6 +39,8 @@ pub(crate) struct Recovery {
     pub(crate) resend_first: bool,
     /// The tail was sent again and has arrived: whatever is missing before it is lost.
     pub(crate) tail_arrived: bool,
+    /// Since the last acknowledgement time-outs have made segments smaller.
+    pub(crate) narrowed: bool,
 }
 
 impl Recovery {
@@ -52,6 +54,7 @@ impl Recovery {
             sacked: RangeSet::default(),
             resend_first: false,
             tail_arrived: false,
+            narrowed: false,
         }
     }
 

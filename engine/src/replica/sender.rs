@@ -114,8 +114,6 @@ pub(crate) struct Sender {
     wl1: Seq,
     window_shift: u8,
     mss: u16,
-    /// Since the last acknowledgement time-outs have made segments smaller.
-    narrowed: bool,
     pub(crate) sack: bool,
     rtt: Rtt,
     congestion: Congestion,
@@ -182,7 +180,6 @@ impl Sender {
             wl1: syn_ack.seq,
             window_shift: negotiated.window_shift.min(MAX_WINDOW_SHIFT),
             mss: negotiated.mss,
-            narrowed: false,
             sack: negotiated.sack,
             rtt,
             congestion: Congestion::new(negotiated.mss),
@@ -451,7 +448,8 @@ impl Sender {
         let news = self.take_sack(header);
         if ack > self.una {
             acked.advanced = ack - self.una;
-            acked.smaller = std::mem::take(&mut self.narrowed)
+            let recovery = self.recovery.as_mut();
+            acked.smaller = recovery.is_some_and(|it| std::mem::take(&mut it.narrowed))
                 && acked.advanced == u64::from(self.mss)
                 && self.max > ack;
             self.advance(now, ack);
@@ -484,10 +482,9 @@ impl Sender {
         self.tail = Tail::Unwatched;
         let first = self.rtt.backoff() == 0;
         self.rtt.back_off();
+        let before = self.mss;
         if self.rtt.backoff() >= BLACK_HOLE_TIMEOUTS {
-            let before = self.mss;
             self.lower_mss(if v6 { DEFAULT_MSS.1 } else { DEFAULT_MSS.0 });
-            self.narrowed |= self.mss < before;
         }
         self.congestion
             .on_timeout(self.max - self.una, self.mss, first);
@@ -496,6 +493,7 @@ impl Sender {
             .recovery
             .get_or_insert_with(|| Box::new(Recovery::new(una)));
         recovery.enter_timeout(una, self.max);
+        recovery.narrowed |= self.mss < before;
         self.timed_at = Time::NEVER;
         // RFC 6298 (5.6).
         self.rto_at = now.plus_micros(self.rtt.rto());

@@ -525,7 +525,11 @@ impl Replicas {
 
     /// Memory in use, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        let talks = self.talks.capacity() * TALK_COST;
+        // As with the other tables, what stays for later users is no session's.
+        let talks = match self.talks.is_empty() {
+            true => 0,
+            false => self.talks.capacity() * TALK_COST,
+        };
         self.all.len() * REPLICA_COST + self.kept.len() * KEPT_COST + talks + self.counts.heap
     }
 }
