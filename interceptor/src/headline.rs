@@ -84,7 +84,7 @@ fn also(counters: &Counters) -> Vec<String> {
             format!("{flows_over_limit} flows were refused (--max-flows)"),
         ),
         (
-            many(clients_own),
+            clients_own > 0,
             format!(
                 "{clients_own} responses to copies were addressed to this host itself: it was a client, and its kernel reset \
                  them; run millrace-interceptor on a host that is nobody's client"

@@ -270,10 +270,7 @@ impl Verdict {
         let silent = silent.map(|host| format!("{host}: it has not said what it saw"));
         let blind: Vec<String> = unable.chain(silent).collect();
         // A client's probe that came back took the way, too; and one may have gone to a real server that nobody asked.
-        let all_asked = evidence.answered == 0
-            && evidence.absent.is_empty()
-            && evidence.silent.is_empty()
-            && blind.is_empty();
+        let all_asked = evidence.answered == 0 && evidence.absent.is_empty() && blind.is_empty();
         if evidence.own_came_back && all_asked {
             return Self::SourceDropped { asked, flow };
         }
@@ -537,6 +534,7 @@ mod tests {
         let reports = [("rs1", nothing()), ("rs2", nothing())];
         let mut evidence = evidence(0, &reports);
         evidence.own_came_back = true;
+        evidence.silent = vec!["rs1".to_owned(), "rs2".to_owned()];
         let line = Verdict::of(&evidence).to_string();
         assert!(line.starts_with("sources dropped"), "{line}");
         assert!(

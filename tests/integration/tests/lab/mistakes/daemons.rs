@@ -85,7 +85,7 @@ fn an_interceptor_on_a_clients_host() {
         let status = host.check(binary("millrace-interceptor"), &["status"]);
         let status = status.unwrap();
         assert!(
-            status.contains("are addressed to this host itself"),
+            status.contains("were addressed to this host itself"),
             "{status}"
         );
     };
