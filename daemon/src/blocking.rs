@@ -11,5 +11,8 @@ use tokio::runtime::Builder;
 /// When the kernel lacks what a runtime needs.
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    // A look-up of a name may block a thread for as long as name servers do not answer: it is not waited for.
+    runtime.shutdown_background();
+    Ok(output)
 }

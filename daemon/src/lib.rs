@@ -8,7 +8,7 @@
 //! use millrace_daemon::daemonize::{self, Launch};
 //! use millrace_daemon::exit::{ExitError, main_with};
 //! use millrace_daemon::options::CommonOptions;
-//! use millrace_daemon::{config, drain, logging, pidfile, signals};
+//! use millrace_daemon::{config, drain, logging, pidfile, runtime, signals};
 //!
 //! #[derive(Debug, clap::Parser)]
 //! #[command(name = "millrace-example", version)]
@@ -29,9 +29,9 @@
 //!     };
 //!     let log = logging::init(&options.common.logging())?;
 //!     let _pid_file = options.common.pid_file.as_deref().map(pidfile::PidFile::create).transpose()?;
-//!     let runtime = tokio::runtime::Runtime::new().map_err(|e| ExitError::start(e.to_string()))?;
+//!     let runtime = runtime::Runtime::new()?;
 //!     let (trigger, watch) = drain::channel();
-//!     signals::install(runtime.handle(), trigger, log, startup.manager())?;
+//!     signals::install(&runtime, trigger, log, startup.manager())?;
 //!     startup.ready();
 //!     runtime.block_on(watch.draining());
 //!     Ok(())
@@ -55,6 +55,7 @@ pub mod privileges;
 pub mod quiet;
 pub mod readiness;
 pub mod request;
+pub mod runtime;
 pub mod service_manager;
 pub mod signals;
 pub mod status;

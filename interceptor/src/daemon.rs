@@ -14,12 +14,12 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs};
 use millrace_daemon::readiness::Readiness;
+use millrace_daemon::runtime::Runtime;
 use millrace_daemon::status::Headline;
 use millrace_daemon::{config, drain, listen, logging, signals};
 use millrace_fleet::consul::Registrar;
 use millrace_fleet::options::Membership;
 use serde_json::json;
-use tokio::runtime::Runtime;
 
 use crate::check;
 use crate::counters::{Counters, Shared};
@@ -74,17 +74,16 @@ pub fn run() -> Result<(), ExitError> {
         .collect();
     let sources = open_sources(&options, mode, ring_configs, &waker)?;
 
-    let runtime =
-        Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+    let runtime = Runtime::new()?;
     let (trigger, watch) = drain::channel();
     let manager = startup.manager();
-    signals::install(runtime.handle(), trigger, log, manager.clone())?;
+    signals::install(&runtime, trigger, log, manager.clone())?;
 
-    security.keep_fresh(runtime.handle())?;
+    security.keep_fresh(&runtime)?;
     let wake = waker.clone();
     let id = options.id.clone().unwrap_or_else(listen::host_name);
     let config = ServerConfig::new(security.clone(), id.clone());
-    let (server, events) = server::spawn(config, listener, runtime.handle(), move || wake.wake())?;
+    let (server, events) = server::spawn(config, listener, &runtime, move || wake.wake())?;
     let readiness = Readiness::new();
     if mode == Mode::Link && !options.allow_forwarding {
         let devices = options.devices.clone();
@@ -96,7 +95,7 @@ pub fn run() -> Result<(), ExitError> {
     let shared = Shared::default();
     let registrar = membership.map(|membership| {
         let (bound, told) = (server.local_addr(), told(mode, &shared, &server));
-        Arc::new(membership.register(Role::Interceptor, id, bound, told, runtime.handle()))
+        Arc::new(membership.register(Role::Interceptor, id, bound, told, &runtime))
     });
     Admin::new(
         readiness.clone(),
@@ -111,7 +110,7 @@ pub fn run() -> Result<(), ExitError> {
     .section(security)
     .section(server.handshakes().clone())
     .section(privileges)
-    .serve(admin_listener, runtime.handle(), std::future::pending())?;
+    .serve(admin_listener, &runtime, std::future::pending())?;
     tracing::info!(
         "taking responses from {}, listening for copiers on {}",
         shown(&options, mode),
@@ -136,7 +135,7 @@ pub fn run() -> Result<(), ExitError> {
         heart: manager.heart("worker"),
     });
     let told = told(mode, &shared, &server);
-    manager.follow(runtime.handle(), watch, move || told().sentence);
+    manager.follow(&runtime, watch, move || told().sentence);
     let counters = run_worker(worker, startup)?;
     if let Some(registrar) = registrar {
         runtime.block_on(registrar.leave());

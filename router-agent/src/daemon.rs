@@ -14,11 +14,11 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs};
 use millrace_daemon::readiness::Readiness;
+use millrace_daemon::runtime::Runtime;
 use millrace_daemon::{config, drain, listen, logging, signals};
 use millrace_fleet::consul::Registrar;
 use millrace_fleet::options::Membership;
 use serde_json::json;
-use tokio::runtime::Runtime;
 
 use crate::agent::Agent;
 use crate::check;
@@ -78,12 +78,11 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     privileges::hand_over(&host.state_dir, &options.common)?;
     let privileges = privileges::reduce(&options.common, &needs(&host, membership.as_ref()))?;
 
-    let runtime =
-        Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+    let runtime = Runtime::new()?;
     let (trigger, watch) = drain::channel();
     let manager = startup.manager();
-    signals::install(runtime.handle(), trigger, log, manager.clone())?;
-    security.keep_fresh(runtime.handle())?;
+    signals::install(&runtime, trigger, log, manager.clone())?;
+    security.keep_fresh(&runtime)?;
 
     let mode = host.mode;
     let kernel = Kernel::open().map_err(failed)?;
@@ -92,7 +91,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     let (sender, messages) = std::sync::mpsc::sync_channel(WAITING);
     let config = HoldServerConfig::new(security.clone());
     let standing = Standing::of_this_host();
-    let server = server::spawn(config, listener, runtime.handle(), sender, standing.clone())?;
+    let server = server::spawn(config, listener, &runtime, sender, standing.clone())?;
     let shared = Shared::default();
     let id = options.id.clone().unwrap_or_else(listen::host_name);
     let thread = thread::spawn(Parts {
@@ -108,13 +107,13 @@ fn serve(options: &Options) -> Result<(), ExitError> {
 
     let state = shared.clone();
     let told = move || headline::headline(&state.get());
-    manager.follow(runtime.handle(), watch, {
+    manager.follow(&runtime, watch, {
         let told = told.clone();
         move || told().sentence
     });
     let registrar = membership.map(|membership| {
         let bound = server.local_addr();
-        membership.register(Role::RouterAgent, id, bound, told, runtime.handle())
+        membership.register(Role::RouterAgent, id, bound, told, &runtime)
     });
     let registrar = registrar.map(Arc::new);
     let (state, streams, registered) = (shared.clone(), server.clone(), registrar.clone());
@@ -136,7 +135,7 @@ fn serve(options: &Options) -> Result<(), ExitError> {
     .section(security)
     .section(server.handshakes().clone())
     .section(privileges)
-    .serve(admin_listener, runtime.handle(), std::future::pending())?;
+    .serve(admin_listener, &runtime, std::future::pending())?;
     tracing::info!(
         "diverting by {mode} for whom asks at {}",
         server.local_addr()

@@ -1,7 +1,7 @@
 //! Traces of sampled sessions, where they are wanted: between the shard, the report and the exporter.
 
 use millrace_replay::shard::Tell;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 use crate::otlp::{Exporter, TraceFigures};
 use crate::plan::Plan;
@@ -37,7 +37,7 @@ impl Traces {
     }
 
     /// The report, once the last spans were sent or given up.
-    pub(super) fn finish(self, mut report: Report, runtime: &Runtime) -> Report {
+    pub(super) fn finish(self, mut report: Report, runtime: &Handle) -> Report {
         if let Some(exporter) = self.0 {
             note(&mut report, exporter.finish(runtime));
         }

@@ -12,11 +12,11 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::logging;
 use millrace_daemon::options::CommonOptions;
 use millrace_daemon::privileges::{self, Capability, Needs};
+use millrace_daemon::runtime::Runtime;
 use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::signals;
 use millrace_recordings::record::files::{Files, directory};
 use millrace_recordings::record::recorder::{Recorder, Tape};
-use tokio::runtime::Runtime;
 
 use self::options::RecordOptions;
 use crate::command::{self, Arguments};
@@ -32,10 +32,9 @@ pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let common = CommonOptions::from(&options);
     let log = logging::init(&common.logging())?;
     privileges::reduce(&common, &needs(&options))?;
-    let runtime =
-        Runtime::new().map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+    let runtime = Runtime::new()?;
     let (trigger, watch) = drain::channel();
-    let mut hang_ups = signals::install(runtime.handle(), trigger, log, ServiceManager::default())?;
+    let mut hang_ups = signals::install(&runtime, trigger, log, ServiceManager::default())?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
 
     let tapes = rings
