@@ -50,6 +50,25 @@ pub enum Error {
         /// What is wrong with it, as the end of a sentence.
         detail: String,
     },
+    /// It would say that it is valid when its chain is not any more (RFC 5280, section 6.1.3).
+    #[error(
+        "{days} days are more than the CA has left, {left}: give fewer --days, or make another CA first (--new-ca)"
+    )]
+    OutlivesCa {
+        /// How long it would be valid. Days.
+        days: i64,
+        /// How long the CA is. Days.
+        left: i64,
+    },
+    /// The CA is not valid any more.
+    #[error("the CA has ended: make another one (--new-ca)")]
+    Ended,
+    /// The hosts that the certificate to be replaced names cannot be read, and it may name some.
+    #[error(
+        "the hosts that {} names cannot be read: give them with --host, or remove the file for a certificate without any",
+        .0.display()
+    )]
+    Unnamed(PathBuf),
     /// Key or certificate could not be made or read.
     #[error("{what}: {detail}")]
     Cryptography {

@@ -4,11 +4,13 @@
 //! owner alone, and nothing that is there is written over unless it is asked for.
 //!
 //! - [`Certificates`]: a directory with a CA and what it has signed.
+//! - [`Terms`], [`Host`]: how long a certificate is valid, and what hosts it names.
 //! - [`Error`]: what stood in the way.
 
 mod authority;
 mod error;
 mod files;
+mod host;
 
 use std::path::PathBuf;
 
@@ -16,6 +18,7 @@ use millrace_channel::tls::{Identity, IdentityError, Role};
 
 use crate::authority::Authority;
 pub use crate::error::{Error, Result};
+pub use crate::host::{Host, NoHost};
 
 const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
@@ -37,6 +40,23 @@ pub struct CertificateFiles {
     pub cert: PathBuf,
     /// Its key, readable by its owner alone.
     pub key: PathBuf,
+}
+
+/// What a certificate is to say besides whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long it is valid. Days; below 1 it has expired already.
+    pub days: i64,
+    /// The hosts that it names. With none, it names those of the certificate that it replaces.
+    pub hosts: Vec<Host>,
+}
+
+impl From<i64> for Terms {
+    /// So many days, and no hosts but those of before.
+    fn from(days: i64) -> Self {
+        let hosts = Vec::new();
+        Self { days, hosts }
+    }
 }
 
 impl Certificates {
@@ -135,25 +155,40 @@ impl Certificates {
         identity(&self.trust_domain, path).map(|_| ())
     }
 
-    /// Makes a certificate for `path`, valid for `days`.
+    /// Whether the CA that signs is valid for so many more days.
     ///
     /// # Errors
-    /// As [`Certificates::may_issue`], or when the files cannot be written.
-    pub fn issue(&self, path: &str, days: i64) -> Result<CertificateFiles> {
-        self.may_issue(path)?;
-        self.renew(path, days)
+    /// When it is not.
+    pub fn may_last(&self, days: i64) -> Result<()> {
+        self.authority.may_last(days)
     }
 
-    /// Makes a certificate for `path`, valid for `days`, in place of the one that may be there. Each file is
+    /// Makes a certificate for `path`.
+    ///
+    /// # Errors
+    /// As [`Certificates::may_issue`] and [`Certificates::may_last`], or when the files cannot be written.
+    pub fn issue(&self, path: &str, terms: impl Into<Terms>) -> Result<CertificateFiles> {
+        self.may_issue(path)?;
+        self.renew(path, terms)
+    }
+
+    /// Makes a certificate for `path` in place of the one that may be there. Each file is
     /// replaced at once, so that a running daemon never reads a half.
     ///
     /// # Errors
-    /// When no daemon would accept the identity, or the files cannot be written.
-    pub fn renew(&self, path: &str, days: i64) -> Result<CertificateFiles> {
+    /// When no daemon would accept the identity, it would outlive the CA, or the files cannot be written.
+    pub fn renew(&self, path: &str, terms: impl Into<Terms>) -> Result<CertificateFiles> {
         let whose = identity(&self.trust_domain, path)?;
-        let (cert, key) = self.authority.sign(&whose, days)?;
         let files = self.files(path);
         let _lock = files::lock(&self.dir)?;
+        let Terms { days, mut hosts } = terms.into();
+        if hosts.is_empty() {
+            // One that names no hosts is accepted at any: that is no change to be made in passing.
+            if let Some(pem) = files::read(&files.cert)? {
+                hosts = Host::named_by(&pem).map_err(|_| Error::Unnamed(files.cert.clone()))?;
+            }
+        }
+        let (cert, key) = self.authority.sign(&whose, days, &hosts)?;
         files::replace(&files.cert, &cert, files::PUBLIC)?;
         files::replace(&files.key, &key, files::SECRET)?;
         Ok(files)

@@ -139,3 +139,74 @@ fn a_run_that_was_interrupted_leaves_a_ca_that_works() {
     place.open().unwrap().renew("copier", 30).unwrap();
     assert_eq!(place.text("ca-key.pem"), key);
 }
+
+#[test]
+fn hosts_are_named_and_stay_named() {
+    let place = Place::new("hosts");
+    let certificates = place.open().unwrap();
+    let hosts = ["rs1.example.test", "198.18.2.101", "2001:db8::101"];
+    let hosts: Vec<Host> = hosts.map(|host| host.parse().unwrap()).to_vec();
+    let terms = |hosts: &[Host]| Terms {
+        days: 30,
+        hosts: hosts.to_vec(),
+    };
+    certificates
+        .issue("interceptor/rs1", terms(&hosts))
+        .unwrap();
+    let named = || Host::named_by(&place.text("interceptor-rs1.pem")).unwrap();
+    assert_eq!(named(), hosts);
+    certificates.renew("interceptor/rs1", 30).unwrap();
+    assert_eq!(named(), hosts);
+    certificates
+        .renew("interceptor/rs1", terms(&hosts[1..2]))
+        .unwrap();
+    assert_eq!(named(), hosts[1..2]);
+    for wrong in [
+        "",
+        "*.example.test",
+        "rs1:36524",
+        "198.18.2.0/24",
+        "a b",
+        "-",
+    ] {
+        assert_eq!(wrong.parse::<Host>(), Err(NoHost), "{wrong}");
+    }
+    // In the form in which peers compare them.
+    for (written, is) in [
+        ("rs1.example.test.", "rs1.example.test"),
+        ("::ffff:198.18.2.101", "198.18.2.101"),
+    ] {
+        assert_eq!(written.parse::<Host>().unwrap().to_string(), is);
+    }
+    // One that cannot be read may name some, which would be lost.
+    fs::write(place.0.join("interceptor-rs1.pem"), "nothing").unwrap();
+    let error = certificates.renew("interceptor/rs1", 30).unwrap_err();
+    assert!(matches!(error, Error::Unnamed(_)), "{error}");
+    certificates
+        .renew("interceptor/rs1", terms(&hosts))
+        .unwrap();
+}
+
+#[test]
+fn nothing_outlives_its_ca() {
+    let place = Place::new("outlives");
+    let mut certificates = place.open().unwrap();
+    certificates.issue("copier", 3650).unwrap();
+    let before = place.text("copier.pem");
+    // As if all but ten days of the CA had passed.
+    certificates.authority.end_in(10);
+    let error = certificates.renew("copier", 11).unwrap_err();
+    assert!(
+        matches!(error, Error::OutlivesCa { days: 11, left: 10 }),
+        "{error}"
+    );
+    assert_eq!(place.text("copier.pem"), before);
+    certificates.renew("copier", 10).unwrap();
+    certificates.authority.end_in(-1);
+    let error = certificates.renew("copier", 1).unwrap_err();
+    assert!(matches!(error, Error::Ended), "{error}");
+    certificates.renew_ca().unwrap();
+    certificates.renew("copier", 3650).unwrap();
+    // What a directory holds is known when it is opened again.
+    assert!(place.open().unwrap().renew("copier", 3651).is_err());
+}

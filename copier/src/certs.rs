@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use millrace_certificates::{Certificates, Error};
+use millrace_certificates::{Certificates, Error, Host, Terms};
 use millrace_channel::tls::Role;
 use millrace_daemon::exit::ExitError;
 
@@ -38,6 +38,11 @@ pub struct CertsOptions {
     #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(i64).range(1..=3650))]
     pub days: i64,
 
+    /// DNS name or IP address at which the daemon is reached; may be given several times, with one --for. Of daemons that
+    /// Consul lists, a certificate that names any is accepted at these alone. --renew keeps those of before.
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<Host>,
+
     /// Replace certificates that are there. A daemon that uses them takes the new ones over.
     #[arg(long)]
     pub renew: bool,
@@ -57,12 +62,21 @@ pub struct CertsOptions {
 /// Exit code 64 for the command line, 1 for files that cannot be made.
 pub fn run(arguments: Arguments) -> Result<(), ExitError> {
     let options: CertsOptions = command::parse(arguments)?;
+    if !options.hosts.is_empty() && options.paths.len() != 1 {
+        return Err(ExitError::usage(
+            "--host: name the one daemon that is reached there with --for ROLE/NAME",
+        ));
+    }
     make(&options).map_err(|error| match error {
-        Error::Unfit { .. } | Error::Twice(_) => ExitError::usage(error.to_string()),
+        Error::Unfit { .. } | Error::Twice(_) | Error::OutlivesCa { .. } => {
+            ExitError::usage(error.to_string())
+        }
         Error::Io { .. }
         | Error::Exists(_)
         | Error::Half { .. }
         | Error::Foreign(_)
+        | Error::Ended
+        | Error::Unnamed(_)
         | Error::Cryptography { .. } => ExitError::start(error.to_string()),
     })
 }
@@ -76,7 +90,10 @@ fn make(options: &CertsOptions) -> Result<(), Error> {
         [] => &all[..],
         paths => paths,
     };
-    // All or none.
+    // All or none. A new CA lasts long enough for any.
+    if !paths.is_empty() && !options.new_ca {
+        certificates.may_last(options.days)?;
+    }
     for (number, path) in paths.iter().enumerate() {
         certificates.may_renew(path)?;
         if !options.renew {
@@ -93,9 +110,13 @@ fn make(options: &CertsOptions) -> Result<(), Error> {
         certificates.forget_old_cas()?;
     }
     for path in paths {
+        let terms = Terms {
+            days: options.days,
+            hosts: options.hosts.clone(),
+        };
         let files = match options.renew {
-            true => certificates.renew(path, options.days)?,
-            false => certificates.issue(path, options.days)?,
+            true => certificates.renew(path, terms)?,
+            false => certificates.issue(path, terms)?,
         };
         // Whoever reads stdout may have seen enough.
         let _ = writeln!(
