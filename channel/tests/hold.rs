@@ -249,6 +249,31 @@ fn what_the_agent_finds_wrong_reaches_the_holder_unasked_and_so_does_its_end() {
 }
 
 #[test]
+fn what_an_operator_should_know_is_what_holds_now() {
+    let runtime = Runtime::new().unwrap();
+    let agent = Agent::start(runtime.handle(), OWN);
+    let (handle, _seen) = held_by(&runtime, &agent);
+    let say = |holder: &str, lines: &[&str]| {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        agent.standing.warn([(holder.to_owned(), lines)].into());
+    };
+    say("copier-1", &["eth0 is\nstrict", "no floor"]);
+    until("both are known", || {
+        handle.status().warnings == ["eth0 is strict", "no floor"]
+    });
+    say("copier-1", &["no floor"]);
+    until("one is known", || handle.status().warnings == ["no floor"]);
+    // Of another holder, and then of none: nothing is said to this one.
+    say("copier-2", &["a service is not here"]);
+    say("copier-1", &["no floor", "last"]);
+    until("the last is known", || {
+        handle.status().warnings == ["no floor", "last"]
+    });
+    say("copier-1", &[]);
+    until("all was mended", || handle.status().warnings.is_empty());
+}
+
+#[test]
 fn an_agent_whose_thread_hangs_is_not_believed() {
     let runtime = Runtime::new().unwrap();
     let Agent {
@@ -324,7 +349,7 @@ async fn provoke(address: SocketAddr, requests: Vec<HoldRequest>) -> Option<Code
     loop {
         match inbound.message().await.ok()??.kind? {
             Reply::Refused(refused) => return Some(refused.code()),
-            Reply::Holding(_) | Reply::Pong(_) | Reply::Standing(_) => {}
+            Reply::Holding(_) | Reply::Pong(_) | Reply::Standing(_) | Reply::Warnings(_) => {}
         }
     }
 }

@@ -9,12 +9,13 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::install::{InstallError, Installer, Judged, Verified};
+use crate::install::{InstallError, Installer, Verified};
 use crate::kernel::KernelError;
 use crate::leases::{Leases, MAX_HOLDERS, StreamId};
 use crate::lookout::Lookout;
 use crate::need::{MAX_SELECTORS, Need, Selectors};
 use crate::plan::{Danger, Refusal};
+use crate::warnings::Warnings;
 
 /// Connections that are ended at once: meanwhile nobody looks after anything else.
 const ENDED_AT_ONCE: usize = 1000;
@@ -66,7 +67,7 @@ pub struct Agent {
     /// Looks after what is diverted.
     pub(crate) lookout: Lookout,
     pub(crate) last: Verified,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Warnings,
     pub(crate) trouble: Option<String>,
     pub(crate) counters: Counters,
 }
@@ -102,7 +103,7 @@ impl Agent {
             former_until: Some(until),
             lookout,
             last: Verified::default(),
-            warnings: Vec::new(),
+            warnings: Warnings::new(now),
             trouble: None,
             counters: Counters::default(),
         };
@@ -167,12 +168,8 @@ impl Agent {
                 "there are {MAX_HOLDERS} holders already"
             )));
         }
-        let Judged {
-            selectors,
-            warnings,
-            findings,
-            elsewhere: _,
-        } = self.installer.judge(&need, from)?;
+        let judged = self.installer.judge(&need, from)?;
+        let selectors = judged.selectors.clone();
         let mut wanted = self.leases.wanted_by_others(holder);
         wanted.extend(&selectors);
         if wanted.len() > MAX_SELECTORS {
@@ -190,7 +187,7 @@ impl Agent {
         let all: Selectors = wanted.union(&leaving).copied().collect();
 
         if self.installer.host().manage_sysctl {
-            self.installer.set(&findings)?;
+            self.installer.set(&judged.findings)?;
         }
         let before = self.diverted();
         self.last = self.installer.bring_about(&all, &before)?;
@@ -199,18 +196,53 @@ impl Agent {
         self.leases.hold(holder, stream, need, selectors);
         self.leaving = leaving;
         self.leave_at = Some(now);
-        let managed = self.installer.host().manage_sysctl;
-        let told: Vec<String> = warnings
-            .into_iter()
-            .filter(|warning| !managed || !findings.iter().any(|it| it.to_string() == *warning))
-            .chain(self.installer.no_floor())
-            .chain(self.installer.forgets())
-            .collect();
-        self.warnings.clone_from(&told);
+        // As it is now: a setting may not be cured by setting it.
+        let lasting = self.look_at(holder).unwrap_or_else(|error| {
+            tracing::debug!("warnings are not looked at: {error}");
+            Vec::new()
+        });
+        self.warnings.begin(now, holder, lasting, judged.cut);
+        self.note_host();
         Ok(Held {
             verified: self.last.lookups,
-            warnings: told,
+            warnings: self.warnings.of(holder),
         })
+    }
+
+    fn look_at(&mut self, holder: &str) -> Result<Vec<String>, KernelError> {
+        let Some(lease) = self.leases.get(holder) else {
+            return Ok(Vec::new());
+        };
+        let snapshot = self.installer.glance()?;
+        self.installer
+            .review(&snapshot, &lease.need, &lease.selectors)
+    }
+
+    /// Notes what an operator should know of this host while anything is diverted.
+    fn note_host(&mut self) {
+        let floor = self.installer.no_floor();
+        let lines = floor.into_iter().chain(self.installer.forgets());
+        let is_active = !self.diverted().is_empty();
+        self.warnings.of_the_host(lines.filter(|_| is_active));
+    }
+
+    /// Looks anew at what an operator should know.
+    fn review(&mut self, now: Instant) {
+        self.warnings.expire(now, &self.leases);
+        if self.warnings.is_due(now) {
+            self.installer.remember_again();
+            let looked = self.installer.glance().and_then(|snapshot| {
+                self.warnings.review(now, &self.leases, |lease| {
+                    self.installer
+                        .review(&snapshot, &lease.need, &lease.selectors)
+                })
+            });
+            // Whether responses are diverted at all is the lookout's to say.
+            if let Err(error) = looked {
+                tracing::debug!("warnings are not looked at: {error}");
+            }
+        }
+        self.note_host();
     }
 
     /// A holder's stream has ended.
@@ -257,6 +289,8 @@ impl Agent {
             self.counters.mended += 1;
             self.last = verified;
         }
+        // What is to be mended comes first.
+        self.review(now);
     }
 
     /// Removes what is leaving, if nothing of it can speak any more.
@@ -306,7 +340,6 @@ impl Agent {
         self.said_at = None;
         if wanted.is_empty() {
             self.installer.restore_settings()?;
-            self.warnings.clear();
             tracing::info!("nothing is diverted any more");
         }
         Ok(())

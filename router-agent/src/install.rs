@@ -10,14 +10,17 @@ use crate::host::{HostConfig, Mode};
 use crate::kernel::model::{FloorState, Snapshot, Socket, Stopped};
 use crate::kernel::step::Step;
 use crate::kernel::{Answer, Kernel, KernelError, Lookup, firewall};
-use crate::need::{Need, Selectors};
-use crate::plan::{Circumstances, Danger, Layout, Refusal, Ways, changes, floor, ours, refusal};
-use crate::settings::{self, Finding};
-use crate::state::{Changed, Diverted, State, StateError, StateFile};
-use millrace_channel::hold::HostLife;
+use crate::need::Selectors;
+use crate::plan::{Danger, Layout, Refusal, Ways, changes, floor, ours, refusal};
+use crate::settings::Finding;
+use crate::state::{Changed, State, StateError, StateFile};
 use verify::Baseline;
 
+mod judged;
+mod remembered;
 mod verify;
+
+pub use judged::Judged;
 
 /// Why a plan was not brought about.
 #[derive(Debug, thiserror::Error)]
@@ -45,19 +48,6 @@ pub struct Verified {
     pub steps: u32,
 }
 
-/// A plan that was judged, and what to know about it.
-#[derive(Clone, Debug, Default)]
-pub struct Judged {
-    /// What it diverts.
-    pub selectors: Selectors,
-    /// What an operator should know.
-    pub warnings: Vec<String>,
-    /// Settings that are not as they should be.
-    pub findings: Vec<Finding>,
-    /// Services that this host does not have, and what to do.
-    pub elsewhere: Vec<String>,
-}
-
 /// Where a floor could not be had it is tried again after so many looks.
 const LOOKS_WITHOUT_FLOOR: u32 = 12;
 
@@ -72,6 +62,8 @@ pub struct Installer {
     no_floor: Option<String>,
     /// Looks since that was tried.
     looks_without: u32,
+    /// What is to be remembered as diverted while it cannot be written, and why it cannot.
+    unremembered: Option<(Selectors, String)>,
 }
 
 impl fmt::Debug for Installer {
@@ -90,6 +82,7 @@ impl Installer {
             state,
             no_floor: None,
             looks_without: 0,
+            unremembered: None,
         }
     }
 
@@ -149,44 +142,6 @@ impl Installer {
         })
     }
 
-    /// What an operator should know if what is diverted cannot be remembered.
-    pub fn forgets(&self) -> Option<String> {
-        let forgotten = "after a kill copied connections would not be known as copies";
-        Some(format!("{forgotten}: {}", self.state.unkept()?))
-    }
-
-    /// Remembers what was applied by hand.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn remember_by_hand(&mut self, need: Option<Need>) -> Result<(), InstallError> {
-        let mut state = self.state.state().clone();
-        state.by_hand = need;
-        Ok(self.state.replace(state)?)
-    }
-
-    /// What was diverted in this life of the host, as far as it is remembered.
-    fn remembered(&self) -> Selectors {
-        let last = &self.state.state().diverted;
-        match last.host == HostLife::now() {
-            true => last.selectors.clone(),
-            false => Selectors::new(),
-        }
-    }
-
-    /// From now on only connections of `kept` count as copies, besides those of what is diverted later.
-    pub fn remember_only(&mut self, kept: &Selectors) {
-        let mut state = self.state.state().clone();
-        state.diverted = Diverted {
-            host: HostLife::now(),
-            selectors: kept.clone(),
-        };
-        drop(self.state.replace(state));
-        if let Some(warning) = self.forgets() {
-            tracing::warn!("{warning}");
-        }
-    }
-
     /// The state of the kernel, with our firewall chains.
     ///
     /// # Errors
@@ -210,51 +165,6 @@ impl Installer {
     /// The kernel's.
     pub fn sockets(&mut self) -> Result<Vec<Socket>, KernelError> {
         self.kernel.sockets()
-    }
-
-    /// Judges a need, without touching anything.
-    ///
-    /// # Errors
-    /// The refusal, or the kernel's.
-    pub fn judge(&mut self, need: &Need, holder: Option<IpAddr>) -> Result<Judged, InstallError> {
-        let snapshot = self.snapshot()?;
-        let sockets = self.kernel.sockets()?;
-        let mut copied = ours::diverted(&self.host, &snapshot);
-        copied.extend(self.remembered());
-        let around = Circumstances {
-            snapshot: &snapshot,
-            sockets: &sockets,
-            copied: &copied,
-            holder,
-        };
-        let selectors = refusal::judge(&self.host, need, &around)?;
-        if self.host.mode == Mode::Assistant {
-            self.ways(&selectors)?;
-        }
-        let findings = settings::findings(&self.host, &mut self.kernel, &snapshot, &selectors)?;
-        let mut warnings: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        let elsewhere = refusal::elsewhere(need, &snapshot);
-        warnings.extend(elsewhere.iter().cloned());
-        let cut = sockets.iter().filter(|socket| {
-            let (local, remote) = (socket.local, socket.remote.ip());
-            socket.may_speak()
-                && selectors.iter().any(|it| it.matches(local, remote))
-                && !copied.iter().any(|it| it.matches(local, remote))
-                && !self.host.passes(remote)
-        });
-        let cut = cut.count();
-        if cut > 0 {
-            warnings.push(format!(
-                "{cut} open connections of the tested service get no answers any more; peers that \
-                 must go on being answered belong into the pass-list (-x)"
-            ));
-        }
-        Ok(Judged {
-            selectors,
-            warnings,
-            findings,
-            elsewhere,
-        })
     }
 
     /// The steps to a plan, without taking them.

@@ -38,3 +38,4 @@ pub mod settings;
 pub mod state;
 pub mod status;
 pub mod thread;
+pub mod warnings;

@@ -69,12 +69,13 @@ fn installer(host: HostConfig, command: &str) -> Result<Installer, ExitError> {
 /// One line that says what is wrong; then all is as it was before.
 pub fn apply(installer: &mut Installer, need: &Need) -> Result<(), ExitError> {
     let manage = installer.host().manage_sysctl;
+    let judged = installer.judge(need, None).map_err(failed)?;
+    let warnings = judged.warnings(manage);
     let Judged {
         selectors,
-        warnings,
         findings,
-        elsewhere: _,
-    } = installer.judge(need, None).map_err(failed)?;
+        ..
+    } = judged;
     // What another apply, or a daemon that was stopped, diverts is left to `remove`, which takes
     // care of its connections.
     let there = installer.diverted().map_err(failed)?;
@@ -102,7 +103,7 @@ pub fn apply(installer: &mut Installer, need: &Need) -> Result<(), ExitError> {
             return Err(failed(error));
         }
     };
-    for warning in warnings.iter().filter(|_| !manage) {
+    for warning in warnings {
         say(format_args!("warning: {warning}"));
     }
     if let Some(warning) = installer.no_floor() {
@@ -169,7 +170,7 @@ fn plan(host: HostConfig, need: &Need) -> Result<(), ExitError> {
     let judged = installer
         .judge(need, None)
         .map_err(|error| ExitError::start(format!("refused: {error}")))?;
-    for warning in &judged.warnings {
+    for warning in judged.warnings(false) {
         say(format_args!("# {warning}"));
     }
     if manage {

@@ -79,8 +79,6 @@ pub struct StateFile {
     directory: PathBuf,
     _lock: Option<File>,
     state: State,
-    /// Why the last state could not be kept, if so.
-    unkept: Option<String>,
 }
 
 /// The directory's only agent, or who it is.
@@ -122,7 +120,6 @@ impl StateFile {
             directory: directory.to_owned(),
             _lock: Some(lock),
             state: load(directory),
-            unkept: None,
         }))
     }
 
@@ -137,7 +134,6 @@ impl StateFile {
             directory: directory.to_owned(),
             _lock: None,
             state: load(directory),
-            unkept: None,
         }
     }
 
@@ -146,22 +142,11 @@ impl StateFile {
         &self.state
     }
 
-    /// Why what was to be remembered last is not, if so.
-    pub fn unkept(&self) -> Option<&str> {
-        self.unkept.as_deref()
-    }
-
     /// Remembers something else, on disk when this returns.
     ///
     /// # Errors
     /// When it cannot be written; then the old state stays.
     pub fn replace(&mut self, state: State) -> Result<(), StateError> {
-        let kept = self.write(state);
-        self.unkept = kept.as_ref().err().map(ToString::to_string);
-        kept
-    }
-
-    fn write(&mut self, state: State) -> Result<(), StateError> {
         let path = self.directory.join("state.json");
         let failed = |error| StateError {
             what: "cannot write",

@@ -106,7 +106,7 @@ impl Status {
                 agent.speaking
             },
             last_change: agent.last,
-            warnings: agent.warnings.clone(),
+            warnings: agent.warnings.all(),
             unsound: agent.unsound().map(str::to_owned),
             trouble: agent.trouble.clone(),
             held_addresses: agent.lookout.own_addresses(),

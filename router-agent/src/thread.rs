@@ -67,12 +67,13 @@ fn run(parts: Parts) {
     while drain.stage() == Stage::Running {
         heart.beat();
         match next(&mut agent, &messages, &standing) {
-            Ok(message) => handle(&mut agent, &id, message),
+            Ok(message) => handle(&mut agent, &id, message, &standing),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
         agent.tick(Instant::now());
         standing.say(agent.unsound());
+        standing.warn(agent.warnings.each());
         standing.looked();
         shared.replace(&mut agent, Instant::now());
     }
@@ -96,7 +97,7 @@ fn next(
     }
 }
 
-fn handle(agent: &mut Agent, id: &str, message: HoldMessage) {
+fn handle(agent: &mut Agent, id: &str, message: HoldMessage, standing: &Standing) {
     let now = Instant::now();
     match message {
         HoldMessage::Asked {
@@ -118,6 +119,8 @@ fn handle(agent: &mut Agent, id: &str, message: HoldMessage) {
                     held.map_err(|error| refusal(&error))
                 });
             let answer = held.map(|held| holding(agent, id, held));
+            // What the answer says is said no second time.
+            standing.warn(agent.warnings.each());
             // A holder that has gone meanwhile is told of by its stream's end.
             let _ = reply.send(answer);
         }

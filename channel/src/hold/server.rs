@@ -12,7 +12,9 @@ use millrace_proto::v1::hold_refused::Code;
 use millrace_proto::v1::hold_reply::Kind as Reply;
 use millrace_proto::v1::hold_request::Kind;
 use millrace_proto::v1::router_agent_server::{RouterAgent, RouterAgentServer};
-use millrace_proto::v1::{HoldPong, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Need};
+use millrace_proto::v1::{
+    HoldPong, HoldRefused, HoldReply, HoldRequest, Holder, Holding, Need, Warnings,
+};
 use millrace_proto::{MAX_MESSAGE_BYTES, OLDEST_PROTOCOL_VERSION};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -337,6 +339,8 @@ async fn attend(
     let from = from.map(|address| address.ip().to_canonical());
     let mut need = holder.need;
     let mut standing = shared.standing.changes();
+    let mut warnings = shared.standing.warnings();
+    let mut told = Vec::new();
     loop {
         if let Some(need) = need.take() {
             let (reply, answer) = oneshot::channel();
@@ -354,6 +358,7 @@ async fn attend(
                 Ok(Ok(holding)) => {
                     // What was said before this stream began is news to it.
                     let standing = shared.standing.message();
+                    told.clone_from(&holding.warnings);
                     for reply in [Reply::Holding(holding), Reply::Standing(standing)] {
                         if !say(shared, outbound, reply).await {
                             return Some(deaf());
@@ -374,6 +379,16 @@ async fn attend(
             _ = standing.changed() => {
                 if !say(shared, outbound, Reply::Standing(shared.standing.message())).await {
                     return Some(deaf());
+                }
+                continue;
+            }
+            _ = warnings.changed() => {
+                let now = warnings.borrow_and_update().get(&name).cloned();
+                if let Some(lines) = now.filter(|lines| *lines != told) {
+                    told.clone_from(&lines);
+                    if !say(shared, outbound, Reply::Warnings(Warnings { lines })).await {
+                        return Some(deaf());
+                    }
                 }
                 continue;
             }

@@ -1,5 +1,6 @@
 //! What an agent's thread knows of the diverting on its host, for the streams that tell the holders.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +48,8 @@ struct Inner {
     looked_at: AtomicU64,
     /// Why responses are not diverted as they should be, and how often that has changed.
     trouble: watch::Sender<(String, u64)>,
+    /// What operators should know, by holder.
+    warnings: watch::Sender<BTreeMap<String, Vec<String>>>,
     life: HostLife,
 }
 
@@ -56,6 +59,7 @@ impl Standing {
         Self(Arc::new(Inner {
             looked_at: AtomicU64::new(BootTime::now().ms()),
             trouble: watch::Sender::new((String::new(), random_u64() >> 32)),
+            warnings: watch::Sender::default(),
             life: HostLife::now(),
         }))
     }
@@ -77,6 +81,21 @@ impl Standing {
             }
             new
         });
+    }
+
+    /// What operators should know, one line each, by holder. Each holder whose warnings have changed is told at once.
+    pub fn warn(&self, by_holder: BTreeMap<String, Vec<String>>) {
+        self.0.warnings.send_if_modified(|said| {
+            let new = *said != by_holder;
+            if new {
+                *said = by_holder;
+            }
+            new
+        });
+    }
+
+    pub(super) fn warnings(&self) -> watch::Receiver<BTreeMap<String, Vec<String>>> {
+        self.0.warnings.subscribe()
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<(String, u64)> {

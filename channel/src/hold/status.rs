@@ -102,6 +102,12 @@ impl Tracker {
         state.last_error.clear();
     }
 
+    /// What an operator should know now. Gives what was told before.
+    pub(super) fn warned(&self, lines: Vec<String>) -> Vec<String> {
+        let mut state = self.state.lock();
+        std::mem::replace(&mut state.holding.warnings, lines)
+    }
+
     /// What the agent says of its host. Agents of earlier versions say nothing.
     pub(super) fn standing(&self, standing: Standing) -> Change {
         let mut state = self.state.lock();

@@ -70,10 +70,7 @@ impl HolderContract {
     fn held(&self, mut holding: Holding) -> Result<(), End<HoldRefused>> {
         check_version(holding.protocol_version, "this side").map_err(End::Failed)?;
         holding.agent_id = printable(&holding.agent_id);
-        holding.warnings.truncate(MAX_WARNINGS);
-        for warning in &mut holding.warnings {
-            *warning = printable(warning);
-        }
+        holding.warnings = readable(&holding.warnings);
         let address = &self.shared.config.peer.address;
         tracing::info!(
             "router-agent {address} ({}): holds, confirmed by {} route look-ups",
@@ -90,6 +87,22 @@ impl HolderContract {
         self.shared.tracker.holding(holding);
         (self.shared.on_event)(event);
         Ok(())
+    }
+
+    /// Takes in what an operator should know now.
+    fn warned(&self, lines: &[String]) {
+        let address = &self.shared.config.peer.address;
+        let lines = readable(lines);
+        let before = self.shared.tracker.warned(lines.clone());
+        for warning in lines.iter().filter(|it| !before.contains(it)) {
+            // One may come and go.
+            if let Some(more) = self.shared.said.say(warning.clone(), Instant::now()) {
+                tracing::warn!("router-agent {address}: {warning}{}", times_before(more));
+            }
+        }
+        for warning in before.iter().filter(|it| !lines.contains(it)) {
+            tracing::debug!("router-agent {address}: no longer: {warning}");
+        }
     }
 
     /// Takes in what the agent says of its host.
@@ -139,9 +152,9 @@ impl Contract for HolderContract {
         match answer.and_then(|reply| reply.kind) {
             Some(Reply::Holding(holding)) => self.held(holding),
             Some(Reply::Refused(refused)) => Err(End::Refused(refused)),
-            Some(Reply::Pong(_) | Reply::Standing(_)) | None => Err(End::Failed(
-                "its first message is neither Holding nor Refused".to_owned(),
-            )),
+            Some(Reply::Pong(_) | Reply::Standing(_) | Reply::Warnings(_)) | None => Err(
+                End::Failed("its first message is neither Holding nor Refused".to_owned()),
+            ),
         }
     }
 
@@ -151,6 +164,7 @@ impl Contract for HolderContract {
             Some(Reply::Refused(refused)) => return Err(End::Refused(refused)),
             Some(Reply::Pong(pong)) => return Ok(Some((pong.nonce, pong.standing))),
             Some(Reply::Standing(standing)) => self.stands(standing),
+            Some(Reply::Warnings(warnings)) => self.warned(&warnings.lines),
             // A kind of a later version.
             None => {}
         }
@@ -227,6 +241,12 @@ impl Refusal for HoldRefused {
     fn passes(&self) -> bool {
         self.code() == Code::ShuttingDown
     }
+}
+
+/// An agent's warnings, as far as they are kept.
+fn readable(lines: &[String]) -> Vec<String> {
+    let kept = lines.iter().take(MAX_WARNINGS);
+    kept.map(|line| printable(line)).collect()
 }
 
 fn request(kind: Kind) -> HoldRequest {

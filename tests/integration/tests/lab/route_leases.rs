@@ -1,6 +1,7 @@
 //! Who holds what the router-agent installs: leases live as long as their holders' streams and a
 //! grace time longer, through restarts and kills of either side, and never leak when they end.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use millrace_channel::hold::HoldEvent;
@@ -17,6 +18,50 @@ fn both() -> millrace_proto::v1::Need {
 
 fn count(status: &serde_json::Value, what: &str) -> usize {
     status["agent"][what].as_array().unwrap().len()
+}
+
+#[test]
+fn what_was_put_right_is_said_no_more() {
+    if !can_run() {
+        return;
+    }
+    let scene = TargetHost::new();
+    let _server = scene.serve();
+    let agent = scene.start_agent(&["-x", PASS_LIST]);
+    let holder = scene.hold("copier-1", need(&[], &["198.18.1.0/28"]));
+    assert_eq!(holder.held(), [""; 0]);
+    let warned = |status: &serde_json::Value, word: &str| {
+        let warnings = status["agent"]["warnings"].as_array().unwrap();
+        let mut lines = warnings.iter().filter_map(|line| line.as_str());
+        lines.any(|line| line.contains(word))
+    };
+    // What is to be remembered has no place any more, and of the second holder's services one is not here.
+    let lent = scene.state_dir().join("state.json.new");
+    std::fs::create_dir_all(&lent).unwrap();
+    let elsewhere = SocketAddr::from(([198, 18, 2, 77], 8080));
+    let services = [service(Family::V4), elsewhere];
+    let second = scene.hold("copier-2", need(&services, &["198.18.1.16/28"]));
+    second.held();
+    scene.wait_status("both warnings", |status| {
+        warned(status, "198.18.2.77") && warned(status, "would not be known as copies")
+    });
+    std::fs::remove_dir(&lent).unwrap();
+    let here = ["addr", "add", "198.18.2.77/24", "dev", "eth0"].map(str::to_owned);
+    scene.target.ip(&[here.join(" ")]).unwrap();
+    // The service's address is on lo: its own warnings go by their own commands.
+    scene.wait_status("those of the service's address", |status| {
+        warned(status, "arp_ignore=1") && warned(status, "arp_announce=2")
+    });
+    for (setting, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
+        let key = format!("net/ipv4/conf/eth0/{setting}");
+        scene.target.sysctl(&key, value).unwrap();
+    }
+    scene.wait_status("no warnings", |status| {
+        status["agent"]["warnings"].as_array().unwrap().is_empty()
+    });
+    let kept = std::fs::read_to_string(scene.state_dir().join("state.json")).unwrap();
+    assert!(kept.contains("198.18.1.16"), "{kept}");
+    drop((agent, holder, second));
 }
 
 #[test]
