@@ -87,8 +87,13 @@ impl Collector {
     }
 
     /// Its URL, for people.
-    pub(super) const fn url(&self) -> &Uri {
+    pub const fn url(&self) -> &Uri {
         &self.url
+    }
+
+    /// Whether whoever is on the way can read what is sent.
+    pub fn is_in_the_clear(&self) -> bool {
+        self.url.scheme_str() == Some("http")
     }
 
     /// A client that connects when it first sends, and again after a connection was lost.

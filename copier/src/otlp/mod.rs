@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millrace_engine::{Service, Told};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 pub use self::collector::Collector;
 use self::collector::{Failure, send};
@@ -82,6 +83,7 @@ pub struct Exporter {
     task: JoinHandle<()>,
     told: mpsc::Sender<Told>,
     counts: Arc<Counts>,
+    ending: CancellationToken,
 }
 
 impl Exporter {
@@ -89,17 +91,20 @@ impl Exporter {
     pub fn start(plan: &TracePlan, id: &str, services: &[Service], runtime: &Handle) -> Self {
         let (told, queue) = mpsc::channel(QUEUE);
         let counts = Arc::new(Counts::default());
+        let ending = CancellationToken::new();
         let spans = Spans::new(id, services, plan.clients);
         let task = Task {
             collector: plan.collector.clone(),
             spans,
             counts: counts.clone(),
+            ending: ending.clone(),
             state: State::Untried,
         };
         Self {
             task: runtime.spawn(task.run(queue)),
             told,
             counts,
+            ending,
         }
     }
 
@@ -121,9 +126,15 @@ impl Exporter {
     }
 
     /// Waits for the last spans, for a moment: nobody tells any more. What is not sent by then is dropped.
-    pub fn finish(self, runtime: &Runtime) -> TraceFigures {
-        let Self { task, told, counts } = self;
+    pub fn finish(self, runtime: &Handle) -> TraceFigures {
+        let Self {
+            task,
+            told,
+            counts,
+            ending,
+        } = self;
         drop(told);
+        ending.cancel();
         let ended = runtime.block_on(async { timeout(LAST, task).await });
         let figures = counts.figures();
         let settled = figures.exported + figures.rejected + figures.dropped;
@@ -162,6 +173,7 @@ struct Task {
     collector: Collector,
     spans: Spans,
     counts: Arc<Counts>,
+    ending: CancellationToken,
     state: State,
 }
 
@@ -194,10 +206,12 @@ impl Task {
                     }
                     Err(Failure::Passing(why)) => {
                         self.met(State::Away, &why);
-                        if attempt == ATTEMPTS {
+                        // In the end nothing is gained by waiting: what waits is tried once more.
+                        if attempt == ATTEMPTS || self.ending.is_cancelled() {
                             self.counts.dropped.fetch_add(count, Ordering::Relaxed);
+                            break;
                         }
-                        sleep(pause).await;
+                        let _ = timeout(pause, self.ending.cancelled()).await;
                         pause = (pause * 2).min(BACK_OFF.1);
                     }
                 }

@@ -234,3 +234,21 @@ fn a_collector_that_is_away_costs_only_spans_and_gets_more_when_it_comes_back() 
     collector.stop();
     assert_eq!(number(&outcome.reports[0], "/traces/dropped"), dropped);
 }
+
+#[test]
+fn a_collector_that_comes_back_before_the_end_gets_what_waits() {
+    if !can_run() {
+        return;
+    }
+    let scene = scene(&["--otlp-sample", "1"]);
+    let (sessions, requests) = load(&scene, 100);
+    scene.settle(SETTLE);
+    // By now the pauses between attempts are longer than the end waits.
+    std::thread::sleep(Duration::from_secs(7));
+    let collector = Collector::start(&scene.stage.live[0].host.clone(), &Taken::default());
+    let outcome = scene.finish_exact(SETTLE);
+    collector.stop();
+    let report = &outcome.reports[0];
+    assert_eq!(number(report, "/traces/dropped"), 0, "{report:#}");
+    assert_eq!(number(report, "/traces/exported"), sessions + requests);
+}
