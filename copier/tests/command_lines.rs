@@ -236,6 +236,15 @@ fn check_config_explains_in_words_and_does_nothing() {
             "--max-open 100 --max-bandwidth 10M",
             "at most 10000000 bytes of payload a second",
         ),
+        (
+            "--otlp-endpoint http://198.18.2.41",
+            "a span for each turn of 1% of the sessions goes to http://198.18.2.41:4317/, with no client addresses",
+        ),
+        (
+            "--otlp-endpoint http://198.18.2.41 --otlp-clients plain",
+            "client addresses go through the network unencrypted",
+        ),
+        ("--admin 0.0.0.0:0", "whoever reaches it sees figures"),
     ] {
         let text = explained(more);
         assert!(text.contains(says), "{more}: {text}");

@@ -3,6 +3,7 @@
 use millrace_engine::{Intensity, SourcePool};
 
 use crate::options::{Options, ShareOption};
+use crate::otlp::{Clients, TracePlan};
 use crate::plan::Plan;
 use millrace_pilot::guard::Action;
 
@@ -103,7 +104,13 @@ pub(super) fn lines(options: &Options, plan: &Plan) -> Vec<String> {
             .common
             .admin
             .is_some_and(|admin| !admin.ip().is_loopback()),
-        "the admin port is open to the network: whoever reaches it sets the intensity",
+        "the admin port is open to the network: whoever reaches it sees figures, addresses and options",
+    );
+    let shows_clients =
+        |traces: &TracePlan| traces.clients == Clients::Plain && traces.collector.is_in_the_clear();
+    note(
+        plan.traces.as_ref().is_some_and(shows_clients),
+        "--otlp-clients plain: client addresses go through the network unencrypted; use https, or hashed",
     );
     lines.extend(options.tcpcopy.needless().into_iter().map(str::to_owned));
     lines

@@ -11,6 +11,7 @@ use millrace_replay::local;
 use millrace_replay::outlet::SendPath;
 
 use crate::options::Options;
+use crate::otlp::Clients;
 use crate::plan::Plan;
 
 /// Titles and their lines.
@@ -23,6 +24,7 @@ pub(super) fn sections(options: &Options, plan: &Plan) -> Vec<(&'static str, Vec
         ("How it is sent", sending(options, plan)),
         ("How answers come back", answers(options, plan)),
         ("Limits", limits(options, plan)),
+        ("Traces", traces(options, plan)),
     ];
     all.into_iter()
         .filter(|(_, lines)| !lines.is_empty())
@@ -321,6 +323,22 @@ fn limits(options: &Options, plan: &Plan) -> Vec<String> {
         lines.push(format!("at most {rate} bytes of payload a second"));
     }
     lines
+}
+
+fn traces(options: &Options, plan: &Plan) -> Vec<String> {
+    let Some(traces) = &plan.traces else {
+        return Vec::new();
+    };
+    let addresses = match traces.clients {
+        Clients::None => "no client addresses",
+        Clients::Hashed => "a hash of client addresses",
+        Clients::Plain => "client addresses",
+    };
+    vec![format!(
+        "a span for each turn of {} of the sessions goes to {}, with {addresses}",
+        percent(options.otlp.share()),
+        traces.collector.url()
+    )]
 }
 
 #[cfg(test)]
