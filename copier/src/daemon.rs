@@ -18,6 +18,7 @@ use millrace_daemon::logging::{self, Log};
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus};
 use millrace_daemon::readiness::Readiness;
+use millrace_daemon::runtime::Runtime;
 use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
@@ -36,7 +37,7 @@ use millrace_replay::pressure::Governor;
 use millrace_replay::priority;
 use millrace_replay::shard::{Parts, Shard, Show};
 use serde_json::json;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 use self::traces::Traces;
 use crate::address_watch;
@@ -85,35 +86,23 @@ pub fn run() -> Result<(), ExitError> {
     let moderation = Moderation::default();
     let runtime = runtime(&moderation)?;
     let (trigger, watch) = drain::channel();
-    let hang_ups = signals::install(
-        runtime.handle(),
-        trigger.clone(),
-        log.clone(),
-        manager.clone(),
-    )?;
+    let hang_ups = signals::install(&runtime, trigger.clone(), log.clone(), manager.clone())?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
-    plan.security.keep_fresh(runtime.handle())?;
+    plan.security.keep_fresh(&runtime)?;
     let inbox = Arc::new(Inbox::new(waker.clone()));
     let readiness = Readiness::new();
-    let fleet = find_peers(
-        &plan,
-        runtime.handle(),
-        &inbox,
-        &waker,
-        &readiness,
-        &moderation,
-    )?;
+    let fleet = find_peers(&plan, &runtime, &inbox, &waker, &readiness, &moderation)?;
     let agents = fleet.agents().clone();
     runtime.spawn(reload::follow(hang_ups, begun_with, fleet.clone()));
     if opened.tracked {
         runtime.spawn(conntrack::watch());
     }
     runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
-    let keeper = share::Keeper::new(slot, runtime.handle());
+    let keeper = share::Keeper::new(slot, &runtime);
     let leases = Leases {
         share: keeper.claim(),
-        plan: follow_plan(&plan, runtime.handle()),
+        plan: follow_plan(&plan, &runtime),
     };
     let shown = Shown::new(&plan, &fleet, leases.clone(), &admin_listener, &runtime);
     shown.serve(
@@ -124,13 +113,13 @@ pub fn run() -> Result<(), ExitError> {
         &runtime,
     )?;
     let commands = Commands::default();
-    let spare = take_commands(control, &commands, trigger, log, runtime.handle())?;
+    let spare = take_commands(control, &commands, trigger, log, &runtime)?;
 
     announce(&plan);
     let input = open_input(opened.input, &waker)?;
     let mut engine = Engine::new(plan.engine.clone());
     plan.protocols.install(&mut engine);
-    let traces = Traces::start(&plan, runtime.handle());
+    let traces = Traces::start(&plan, &runtime);
     let shard = Shard::new(Parts {
         cluster: Box::new(leases),
         engine,
@@ -152,13 +141,13 @@ pub fn run() -> Result<(), ExitError> {
         readiness,
         heart: manager.heart("shard"),
     });
-    manager.follow(runtime.handle(), watch, shown.sentence());
+    manager.follow(&runtime, watch, shown.sentence());
     run_shard(shard, startup)?;
     let report = traces.finish(shown.shared.report(), &runtime);
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
     shown.leave(&runtime);
-    keeper.end(runtime.handle())?;
+    keeper.end(&runtime)?;
     outcome::judge(&report, plan.min_fidelity, &plan.engine.services)
 }
 
@@ -330,7 +319,7 @@ impl Shown {
         fleet: &Fleet,
         leases: Leases,
         admin: &TcpListener,
-        runtime: &Runtime,
+        runtime: &Handle,
     ) -> Self {
         let shared = Shared::default();
         let copied = (plan.services.as_slice(), plan.report.as_deref());
@@ -339,7 +328,7 @@ impl Shown {
             runtime.spawn(headline::follow(monitor.clone(), plan.summary));
         }
         Self {
-            membership: take_part(plan, admin, &monitor, runtime.handle()),
+            membership: take_part(plan, admin, &monitor, runtime),
             shared,
             fleet: fleet.clone(),
             monitor,
@@ -353,7 +342,7 @@ impl Shown {
         plan: &Plan,
         readiness: &Readiness,
         privileges: PrivilegeStatus,
-        runtime: &Runtime,
+        runtime: &Handle,
     ) -> Result<(), ExitError> {
         let Self {
             shared,
@@ -363,10 +352,10 @@ impl Shown {
         } = self;
         let page = Page::default();
         runtime.spawn(page.clone().follow(shared.clone()));
-        let agents = fleet.agents().clone();
+        let (interceptors, agents) = (fleet.interceptors().clone(), fleet.agents().clone());
         let admin = Admin::new(
             readiness.clone(),
-            metrics::registry(shared.clone(), agents, monitor.clone()),
+            metrics::registry(shared.clone(), interceptors, agents, monitor.clone()),
             status(shared, fleet.clone(), monitor.clone(), membership.clone()),
         );
         admin
@@ -374,7 +363,7 @@ impl Shown {
             .merge(page.router())
             .section(plan.security.clone())
             .section(privileges)
-            .serve(listener, runtime.handle(), std::future::pending())
+            .serve(listener, runtime, std::future::pending())
     }
 
     /// How things stand, in words.
@@ -384,7 +373,7 @@ impl Shown {
     }
 
     /// Tells the cluster that this copier ends.
-    fn leave(&self, runtime: &Runtime) {
+    fn leave(&self, runtime: &Handle) {
         if let Some(membership) = &self.membership {
             runtime.block_on(membership.leave());
         }
@@ -451,12 +440,11 @@ fn show(plan: &Plan, shown: &Shown, traces: &Traces) -> Show {
 
 /// One thread for all links: a message is small work, and handing it to another thread costs more.
 fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .on_thread_park(moderation.before_park())
-        .build()
-        .map_err(|error| ExitError::caused("cannot start the runtime", &error))
+    Runtime::of_threads(|threads| {
+        threads
+            .worker_threads(1)
+            .on_thread_park(moderation.before_park());
+    })
 }
 
 /// What the copier needs once its sockets are open.

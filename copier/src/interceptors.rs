@@ -58,6 +58,12 @@ pub struct Interceptors {
     current: Arc<Mutex<Current>>,
 }
 
+impl std::fmt::Debug for Interceptors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interceptors").finish_non_exhaustive()
+    }
+}
+
 #[derive(Default)]
 struct Current {
     list: Vec<Interceptor>,

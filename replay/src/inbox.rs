@@ -21,8 +21,8 @@ const OVERHEAD: usize = 64;
 /// Something for the shard.
 #[derive(Debug)]
 pub enum Message {
-    /// Packed response headers, and the interceptor they came from.
-    Headers(InterceptorId, Bytes),
+    /// Packed response headers, and the link they came over.
+    Headers(LinkId, Bytes),
     /// Packed ids of flows that another copier owns, and the interceptor that says so.
     Conflict(InterceptorId, Bytes),
     /// What an interceptor's host saw of probes.
@@ -64,7 +64,7 @@ impl Inbox {
     /// lost.
     pub fn push(&self, link: LinkId, event: LinkEvent) {
         self.put(match event {
-            LinkEvent::Headers { bytes, .. } => Message::Headers(link.interceptor, bytes),
+            LinkEvent::Headers { bytes, .. } => Message::Headers(link, bytes),
             LinkEvent::Conflict { ids } => Message::Conflict(link.interceptor, ids),
             LinkEvent::Traced(report) => Message::Traced(link.interceptor, report),
             LinkEvent::Up { .. }

@@ -83,6 +83,18 @@ const keys = async () => {
   await until("keys: the ten minutes again", async () => (await output.textContent()) !== "nothing yet");
 };
 
+/** What the charts show opens as a table by keyboard, and stays open for the looks that follow. */
+const tables = async () => {
+  for (const { page, name } of pages) {
+    await page.locator("#as-table summary").focus();
+    await page.keyboard.press("Enter");
+    const cells = page.locator("#table tbody td");
+    await until(`tables: ${name}: rows`, async () => (await cells.count()) > 0);
+    const text = await cells.allTextContents();
+    if (!text[0].endsWith(" ago") || !text[1].endsWith("/s")) throw new Error(`tables: ${name}: ${text}`);
+  }
+};
+
 /** Figures change every second; what an operator reads stays where it is. */
 const calm = async () => {
   const { page } = pages.find(({ name }) => name === "narrow-light");
@@ -118,7 +130,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   try {
     if (pages.length === 0) await open(url);
     await look(state, directory, name);
-    if (name === "3-copying") for (const test of [keys, calm, slow]) await test();
+    if (name === "3-copying") for (const test of [keys, tables, calm, slow]) await test();
     console.log("ok");
   } catch (error) {
     console.log(error.message.replaceAll("\n", " "));

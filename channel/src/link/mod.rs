@@ -148,6 +148,11 @@ impl LinkHandle {
             .status(&self.shared.config, self.queued_bytes())
     }
 
+    /// Notes that so many more copies were connected by answers that came over this link.
+    pub fn note_connected(&self, copies: u64) {
+        self.shared.counters.connected(copies);
+    }
+
     /// Closes the link for good.
     pub fn close(&self) {
         self.shared.closed.cancel();

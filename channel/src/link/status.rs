@@ -41,6 +41,9 @@ pub struct LinkStatus {
     pub headers_in: u64,
     /// Response headers that the interceptor dropped because this side read too slowly.
     pub headers_dropped: u64,
+    /// Copies that were connected by answers that came over this link: those that the interceptor's real server got, or
+    /// those behind its assistant.
+    pub copies_connected: u64,
     /// Bytes that wait to be sent.
     pub queued_bytes: usize,
     /// Batches refused because the queue was full.
@@ -56,6 +59,7 @@ pub(super) struct Counters {
     bytes_in: AtomicU64,
     headers_in: AtomicU64,
     headers_dropped: AtomicU64,
+    copies_connected: AtomicU64,
     overflows: AtomicU64,
     state: Mutex<State>,
 }
@@ -90,6 +94,10 @@ impl Counters {
 
     pub(super) fn overflow(&self) {
         self.overflows.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn connected(&self, copies: u64) {
+        self.copies_connected.fetch_add(copies, Ordering::Relaxed);
     }
 
     pub(super) fn rtt(&self, rtt: Duration) {
@@ -156,6 +164,7 @@ impl Counters {
             bytes_in: load(&self.bytes_in),
             headers_in: load(&self.headers_in),
             headers_dropped: load(&self.headers_dropped),
+            copies_connected: load(&self.copies_connected),
             queued_bytes,
             overflows: load(&self.overflows),
         }

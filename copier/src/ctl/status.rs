@@ -287,8 +287,8 @@ impl Screen<'_> {
             match connected(link) {
                 true => writeln!(
                     f,
-                    "    interceptor {address}: connected for {} s, round trip {} us",
-                    link["since_seconds"], link["rtt_us"]
+                    "    interceptor {address}: connected for {} s, round trip {} us, copies {}",
+                    link["since_seconds"], link["rtt_us"], link["copies_connected"]
                 )?,
                 false => writeln!(
                     f,

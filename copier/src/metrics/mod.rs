@@ -2,6 +2,9 @@
 
 mod table;
 
+use std::collections::BTreeMap;
+
+use millrace_channel::link::LinkStatus;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -14,30 +17,48 @@ use table::{Kind, METRICS, Metric};
 
 use crate::agents::Agents;
 use crate::headline::{Cause, Monitor};
+use crate::interceptors::Interceptors;
 use crate::report::{Buckets, Report, Shared};
 use millrace_replay::probe::ProbeState;
 
 /// Collects from the latest report whenever it is asked.
 #[derive(Debug)]
-struct ReportCollector(Shared, Agents, Monitor);
+struct ReportCollector {
+    shared: Shared,
+    interceptors: Interceptors,
+    agents: Agents,
+    monitor: Monitor,
+}
 
 /// A registry with all metrics of the copier.
-pub fn registry(shared: Shared, agents: Agents, monitor: Monitor) -> Registry {
+pub fn registry(
+    shared: Shared,
+    interceptors: Interceptors,
+    agents: Agents,
+    monitor: Monitor,
+) -> Registry {
     let mut registry = Registry::with_prefix("millrace_copier");
-    registry.register_collector(Box::new(ReportCollector(shared, agents, monitor)));
+    let collector = ReportCollector {
+        shared,
+        interceptors,
+        agents,
+        monitor,
+    };
+    registry.register_collector(Box::new(collector));
     registry
 }
 
 impl Collector for ReportCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let report = self.0.report();
+        let report = self.shared.report();
         let mut out = Output(&mut encoder);
         out.table(&report)?;
         out.derived(&report)?;
         out.targets(&report)?;
         out.latencies(&report)?;
-        out.causes(self.2.headline(&report).cause)?;
-        out.agents(&self.1)
+        out.causes(self.monitor.headline(&report).cause)?;
+        out.interceptors(&self.interceptors.status())?;
+        out.agents(&self.agents)
     }
 }
 
@@ -156,6 +177,38 @@ impl Output<'_, '_> {
         Ok(())
     }
 
+    /// Several links to one interceptor are summed.
+    fn interceptors(&mut self, links: &[LinkStatus]) -> Result<(), std::fmt::Error> {
+        let mut interceptors = BTreeMap::new();
+        for link in links {
+            let (connected, copies) = interceptors.entry(&*link.address).or_insert((true, 0));
+            *connected &= link.connected;
+            *copies += link.copies_connected;
+        }
+        let mut encoder = self.0.encode_descriptor(
+            "interceptor_connected",
+            "1 while all links to the interceptor are open",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (address, (connected, _)) in &interceptors {
+            let connected = f64::from(u8::from(*connected));
+            let labels = [("interceptor", *address)];
+            ConstGauge::new(connected).encode(encoder.encode_family(&labels)?)?;
+        }
+        let mut encoder = self.0.encode_descriptor(
+            "interceptor_copies_connected",
+            "Copies whose target answered through the interceptor",
+            None,
+            MetricType::Counter,
+        )?;
+        for (address, (_, copies)) in interceptors {
+            let labels = [("interceptor", address)];
+            ConstCounter::new(copies).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn agents(&mut self, agents: &Agents) -> Result<(), std::fmt::Error> {
         let mut encoder = self.0.encode_descriptor(
             "router_agent_held",
@@ -232,7 +285,9 @@ mod tests {
     }
 
     /// Metrics that are made from several figures, or are no figures of the report.
-    const BESIDE_THE_TABLE: [&str; 7] = [
+    const BESIDE_THE_TABLE: [&str; 9] = [
+        "interceptor_connected",
+        "interceptor_copies_connected_total",
         "not_copying",
         "intensity_ratio",
         "guards_broken",
@@ -262,7 +317,7 @@ mod tests {
         let rows = document.lines().filter(is_row);
         let is_beside = |line: &&str| {
             let mut names = BESIDE_THE_TABLE.iter();
-            names.any(|name| line.starts_with(&format!("| `millrace_copier_{name}` | gauge ")))
+            names.any(|name| line.starts_with(&format!("| `millrace_copier_{name}` | ")))
         };
         let listed: Vec<&str> = rows.filter(|line| !is_beside(line)).collect();
         assert_eq!(listed, table);

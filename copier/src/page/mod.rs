@@ -135,4 +135,24 @@ mod tests {
         }
         assert!(!script.contains("innerHTML"), "peers' words are text");
     }
+
+    #[test]
+    fn each_element_that_the_script_fills_is_there_once() {
+        let Document { html, .. } = &*DOCUMENT;
+        let named = |mark: &str| -> Vec<&str> {
+            let places = html.match_indices(mark).map(|(at, _)| at + mark.len());
+            places
+                .filter_map(|at| html.get(at..)?.split('"').next())
+                .collect()
+        };
+        let ids = named(" id=\"");
+        let filled = named("byId(\"");
+        assert!(filled.len() > 20, "{filled:?}");
+        for id in &ids {
+            assert_eq!(ids.iter().filter(|it| *it == id).count(), 1, "{id}");
+        }
+        for id in filled {
+            assert!(ids.contains(&id), "{id}");
+        }
+    }
 }

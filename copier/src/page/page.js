@@ -83,9 +83,10 @@ const CAUSES = {
 const STATES = { copying: ["good", "Copying"], idle: ["wait", "Nothing to copy"], not_copying: ["bad", "Not copying"] };
 
 const showHeadline = ({ headline, report }) => {
-  const [classes, state] = CAUSES[headline.cause] ?? STATES[headline.state] ?? ["wait", headline.state];
+  const [classes, known] = CAUSES[headline.cause] ?? STATES[headline.state] ?? ["wait", headline.state];
   const held = headline.cause === "stopped" && report.intensity.mode === "held";
-  say(classes, held ? "Held by a guard" : state, headline.sentence);
+  const stopped = headline.cause === "operator" && report.intensity.plan?.mode === "stopped";
+  say(classes, held ? "Held by a guard" : stopped ? "Stopped" : known, headline.sentence);
   byId("next").hidden = !headline.next;
   byId("next").textContent = `Next: ${headline.next ?? ""}`;
   byId("also").hidden = headline.also.length === 0;
@@ -236,15 +237,18 @@ const showReasons = ({ report, recent, interceptors }) => {
 let before = null;
 const showHosts = (status) => {
   const seconds = before ? status.report.duration_seconds - before.report.duration_seconds : 0;
-  const headers = (link) => {
+  const lately = (link, figure) => {
     const old = before?.interceptors.find((other) => other.address === link.address && other.link === link.link);
-    return old && seconds > 0 && link.headers_in >= old.headers_in ? rate((link.headers_in - old.headers_in) / seconds) : "";
+    return old && seconds > 0 && link[figure] >= old[figure] ? rate((link[figure] - old[figure]) / seconds) : "";
   };
-  const links = table("Interceptors", [["Interceptor"], ["State"], ["Headers", true], ["Round trip", true]],
+  // What each real server got: its interceptor is the one through which it answers.
+  const connected = status.interceptors.reduce((sum, link) => sum + link.copies_connected, 0);
+  const share = (link) => (connected ? `${count(link.copies_connected)} (${percent(link.copies_connected / connected)})` : "");
+  const links = table("Interceptors", [["Interceptor"], ["State"], ["Copies", true], ["New copies", true], ["Headers", true], ["Round trip", true]],
     status.interceptors.map((link) => [
       link.interceptor_id ? `${link.address} (${link.interceptor_id})` : link.address,
       { text: link.connected ? `connected for ${duration(link.since_seconds)}` : `${WARNING}away: ${link.last_error}`, bad: !link.connected },
-      headers(link), link.connected ? milliseconds(link.rtt_us / 1000) : "",
+      share(link), lately(link, "copies_connected"), lately(link, "headers_in"), link.connected ? milliseconds(link.rtt_us / 1000) : "",
     ]));
   const agents = table("Router-agents", [["Router-agent"], ["State"], ["Mode"]],
     status.router_agents.map((agent) => [
@@ -378,7 +382,25 @@ const plot = (chart) => {
   svg.setAttribute("aria-label", `${chart.name}: ${values}`);
   chart.output.textContent = (place == null ? "" : `${duration(now() - each.at)} ago: `) + values;
 };
-const plotAll = () => CHARTS.forEach(plot);
+
+/** Moments of the table beside the charts: it is made while it is open. */
+const ROWS = 12;
+const tabulate = () => {
+  if (!byId("as-table").open) return;
+  const step = Math.max(1, Math.ceil(points.length / ROWS));
+  const some = points.filter((_, place) => (points.length - 1 - place) % step === 0).reverse();
+  const columns = CHARTS.flatMap(({ name, unit, lines }) =>
+    lines.map(([line, field]) => ({ name: lines.length > 1 ? `${name}: ${line}` : name, unit, field })));
+  const rows = some.map((each) => [`${duration(now() - each.at)} ago`,
+    ...columns.map(({ unit, field }) => (each[field] == null ? "" : unit(each[field])))]);
+  fill(byId("table"), ...table("What the charts show", [["When"], ...columns.map(({ name }) => [name, true])], rows));
+};
+byId("as-table").addEventListener("toggle", tabulate);
+
+const plotAll = () => {
+  CHARTS.forEach(plot);
+  tabulate();
+};
 new ResizeObserver(plotAll).observe(byId("charts"));
 
 // The history: one request at a time, and what it brings is dropped if another span or life has begun meanwhile.

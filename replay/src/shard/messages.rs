@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use millrace_engine::{FlowRef, ReplicaKey, Time};
 use millrace_proto::{FlowIds, HeaderRecords};
-use millrace_routes::copier::{LinkEvent, LinkId};
+use millrace_routes::copier::{InterceptorId, LinkEvent, LinkId};
 
 use super::Shard;
 use super::packets::response;
@@ -23,29 +23,14 @@ impl Shard {
         let now = self.clock.now();
         while let Some(message) = self.messages.pop_front() {
             match message {
-                Message::Headers(interceptor, bytes) => {
-                    for record in HeaderRecords::new(&bytes) {
-                        let Ok(record) = record else {
-                            let (said, at) = (&self.unreadable, Instant::now());
-                            if let Some(line) = unreadable(&self.routes, said, interceptor, at) {
-                                tracing::warn!("{line}");
-                            }
-                            break;
-                        };
-                        let (flow, header, len) = response(&record.header);
-                        if self.prober.on_header(now, interceptor, flow, &header) {
-                            continue;
-                        }
-                        self.engine
-                            .target_segment(now, flow, &header, record.payload, len);
-                        // A late answer to the flow that a moved replica had before does not connect it.
-                        if let FlowRef::Id(id) = flow
-                            && self.engine.is_connected(ReplicaKey::from_flow_id(id))
-                        {
-                            let engine = &mut self.engine;
-                            let flows = EngineFlows { engine, now };
-                            self.routes.heard(interceptor, id, &flows);
-                        }
+                Message::Headers(link, bytes) => {
+                    let before = self.engine.stats().replicas_established;
+                    self.on_headers(now, link.interceptor, &bytes);
+                    let connected = self.engine.stats().replicas_established - before;
+                    if connected > 0
+                        && let Some(link) = self.routes.links().find(|it| it.id() == link)
+                    {
+                        link.uplink().note_connected(connected);
                     }
                 }
                 Message::Conflict(interceptor, ids) => {
@@ -71,6 +56,33 @@ impl Shard {
                     self.input.follow(&addresses);
                     self.engine.set_local_addresses(addresses);
                 }
+            }
+        }
+    }
+
+    /// Takes in packed response headers, up to the first that cannot be read.
+    fn on_headers(&mut self, now: Time, interceptor: InterceptorId, bytes: &[u8]) {
+        for record in HeaderRecords::new(bytes) {
+            let Ok(record) = record else {
+                let (said, at) = (&self.unreadable, Instant::now());
+                if let Some(line) = unreadable(&self.routes, said, interceptor, at) {
+                    tracing::warn!("{line}");
+                }
+                return;
+            };
+            let (flow, header, len) = response(&record.header);
+            if self.prober.on_header(now, interceptor, flow, &header) {
+                continue;
+            }
+            self.engine
+                .target_segment(now, flow, &header, record.payload, len);
+            // A late answer to the flow that a moved replica had before does not connect it.
+            if let FlowRef::Id(id) = flow
+                && self.engine.is_connected(ReplicaKey::from_flow_id(id))
+            {
+                let engine = &mut self.engine;
+                let flows = EngineFlows { engine, now };
+                self.routes.heard(interceptor, id, &flows);
             }
         }
     }

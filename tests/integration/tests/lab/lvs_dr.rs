@@ -8,6 +8,7 @@ use std::time::Duration;
 use millrace_integration::cluster::{ClusterScene, Mode, POOLS, join};
 use millrace_integration::{Family, GREETING, HTTP, RESP, can_run, number};
 use millrace_lab::load::{Kind, Load, RESP_PASSWORD};
+use serde_json::Value;
 
 const SETTLE: Duration = Duration::from_secs(40);
 
@@ -71,6 +72,7 @@ fn replay(mode: Mode, arguments: [&[&str]; 2]) -> u64 {
     }
     traffic(&scene);
     scene.settle(SETTLE);
+    (0..2).for_each(|live| assert_copies_of_each_are_known(&scene.status(live)));
     let carried = scene.returned_payload();
     let outcome = scene.finish_exact(SETTLE);
     outcome.assert_shares(0.25);
@@ -78,6 +80,18 @@ fn replay(mode: Mode, arguments: [&[&str]; 2]) -> u64 {
         assert!(number(report, "/sessions/captured") > 300, "{report:#}");
     }
     carried
+}
+
+/// A copier knows how many copies each real server got: its interceptor carried their answers.
+fn assert_copies_of_each_are_known(status: &Value) {
+    let links = status["interceptors"].as_array().unwrap();
+    let copies: Vec<u64> = links
+        .iter()
+        .map(|link| number(link, "/copies_connected"))
+        .collect();
+    let all = number(status, "/report/replicas/established");
+    assert_eq!(copies.iter().sum::<u64>(), all, "{status:#}");
+    assert!(copies.iter().all(|of_one| *of_one > 0), "{copies:?}");
 }
 
 #[test]
