@@ -78,7 +78,7 @@ captures: test-build ## Inspects and replays capture files that others made, fet
 large: test-build ## Replays a 2 GB recording in constant memory, next to reading it alone
 	$(TEST) --test alone large_recording:: -- --ignored --nocapture
 
-page: test-build ## Looks at the copier's page in Chromium, in every state; pictures are in target/page
+page: test-build consul ## Looks at the copier's page in Chromium, in every state; pictures are in target/page
 	@for program in node npm /usr/bin/chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 		missing=$$(echo $$missing | sed 's/node\b/nodejs/; s|/usr/bin/||'); [ -z "$$missing" ] \
 		|| { apt-get update -q && apt-get install -y -q --no-install-recommends $$missing fonts-dejavu-core; } >/dev/null \
@@ -88,12 +88,13 @@ page: test-build ## Looks at the copier's page in Chromium, in every state; pict
 	MILLRACE_PAGE=$(CURDIR)/target/page MILLRACE_PAGE_MODULES=$(CURDIR)/target/page/node_modules \
 		$(TEST) --test lab page:: -- --ignored --nocapture
 
-mixin: ## Checks the rules for Prometheus in deploy/mixin with promtool
+mixin: test-build ## Checks rules and dashboards in deploy/mixin with promtool, and over figures of daemons that work
 	@command -v promtool >/dev/null \
 		|| { apt-get update -q && apt-get install -y -q --no-install-recommends prometheus; } >/dev/null \
 		|| { echo "mixin: please install promtool" >&2; exit 1; }
 	promtool check rules deploy/mixin/rules.yaml deploy/mixin/alerts.yaml
 	promtool test rules deploy/mixin/tests.yaml
+	$(TEST) --test lab dashboards:: -- --ignored
 
 helm: ## Checks the Helm chart in deploy/helm with helm 4, and starts its daemons with the rights of their pods
 	@command -v python3 >/dev/null && command -v curl >/dev/null && command -v setpriv >/dev/null && command -v nft >/dev/null \

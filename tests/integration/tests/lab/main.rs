@@ -13,6 +13,7 @@ mod bad_networks;
 mod checks;
 mod cluster_plan;
 mod consul;
+mod dashboards;
 mod instances;
 mod live_host;
 mod local;

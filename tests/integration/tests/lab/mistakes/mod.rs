@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const NAMED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Hosts with a live service and a test service; a target that answers clients by way of the router.
-struct World {
+pub(crate) struct World {
     stage: Stage,
     daemons: Vec<Process>,
     /// Whose certificates the daemons have; in plain text without.
@@ -40,7 +40,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stage = Stage::new(StageOptions::default()).unwrap();
         let services = [&stage.live[0].host, &stage.target.host].map(|host| {
             let config = RecorderConfig {
@@ -66,11 +66,11 @@ impl World {
         }
     }
 
-    fn live(&self) -> &Host {
+    pub(crate) fn live(&self) -> &Host {
         &self.stage.live[0].host
     }
 
-    fn target(&self) -> &Host {
+    pub(crate) fn target(&self) -> &Host {
         &self.stage.target.host
     }
 
@@ -124,7 +124,7 @@ impl World {
     }
 
     /// Router-agent and interceptor on the target.
-    fn guarded_target(&mut self) {
+    pub(crate) fn guarded_target(&mut self) {
         let target = self.target().clone();
         let state = target.file("state").display().to_string();
         let agent = ["-b", "::", "--state-dir", &state];
@@ -148,7 +148,7 @@ impl World {
         self.start(&assistant, "millrace-interceptor", &arguments, 36_531);
     }
 
-    fn copier(&mut self, service: &str, more: &[&str]) {
+    pub(crate) fn copier(&mut self, service: &str, more: &[&str]) {
         let live = self.live().clone();
         let service = ["-x", service, "--grace", "0"];
         let all = [&service[..], more].concat();
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// A few requests, as clients make them now and then.
-    fn clients(&self) {
+    pub(crate) fn clients(&self) {
         let client = self.stage.client().unwrap();
         let from: Vec<_> = client.addresses.iter().map(|it| it.v4.into()).collect();
         self.requests(&client.host, &from);
@@ -245,8 +245,8 @@ impl World {
     }
 }
 
-const USUAL: &str = "8080-198.18.2.20:8080";
-const GUARDED: [&str; 4] = ["-s", "198.18.2.20", "--router-agent", "198.18.2.20"];
+pub(crate) const USUAL: &str = "8080-198.18.2.20:8080";
+pub(crate) const GUARDED: [&str; 4] = ["-s", "198.18.2.20", "--router-agent", "198.18.2.20"];
 const ASSISTED: [&str; 2] = ["-s", "198.18.2.30"];
 /// Drops what comes in for the test service.
 const DROP: &str = "nft add table ip fw; nft 'add chain ip fw in { type filter hook input priority 0; }'; \
