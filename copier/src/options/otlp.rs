@@ -14,7 +14,7 @@ const DEFAULT_SAMPLE: f64 = 0.01;
 #[command(next_help_heading = "Traces (OpenTelemetry)")]
 pub struct OtlpOptions {
     /// Send a span for each turn of sampled sessions to this collector of OpenTelemetry (OTLP over gRPC):
-    /// http://HOST[:PORT] or https://HOST[:PORT], port 4317 by default. OTEL_ variables are not read.
+    /// http://HOST:PORT or https://HOST:PORT; 4317 without a port. OTEL_ variables are not read.
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
