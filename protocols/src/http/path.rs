@@ -154,14 +154,14 @@ pub(super) fn writes(head: &Head<'_>) -> bool {
 /// Whether the query names another method, as some frameworks read it.
 fn has_method(target: &[u8]) -> bool {
     const NAME: &[u8] = b"_method";
+    // Most targets have no such character, plain or encoded.
+    if memchr::memchr2(b'_', b'%', target).is_none() {
+        return false;
+    }
     let Some(at) = memchr::memchr(b'?', target) else {
         return false;
     };
     let query = target.get(at + 1..).unwrap_or_default();
-    // Most queries have none of its characters, plain or encoded.
-    if memchr::memchr2(b'_', b'%', query).is_none() {
-        return false;
-    }
     let mut parameters = query.split(|byte| matches!(byte, b'&' | b';' | b'#'));
     parameters.any(|parameter| {
         // Encoded it is longer, and never shorter.

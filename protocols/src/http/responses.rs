@@ -259,13 +259,16 @@ fn framing(
         return Ok(At::Head);
     }
     let (mut coding, mut length, mut has_two) = (None, None, false);
+    // Most servers write names as the standard does.
+    let is = |name: &str, wanted: &str| name == wanted || name.eq_ignore_ascii_case(wanted);
     for field in fields {
-        // Few fields have a name of this length.
-        if field.name.len() == 17 && field.name.eq_ignore_ascii_case("Transfer-Encoding") {
-            coding = coding.or(Some(field.value));
-        } else if field.name.len() == 14 && field.name.eq_ignore_ascii_case("Content-Length") {
-            has_two |= length.is_some_and(|length| length != field.value);
-            length = Some(field.value);
+        match field.name.len() {
+            17 if is(field.name, "Transfer-Encoding") => coding = coding.or(Some(field.value)),
+            14 if is(field.name, "Content-Length") => {
+                has_two |= length.is_some_and(|length| length != field.value);
+                length = Some(field.value);
+            }
+            _ => {}
         }
     }
     if let Some(coding) = coding {
