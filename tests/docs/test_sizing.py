@@ -93,14 +93,14 @@ class Sizing(unittest.TestCase):
         _, low, high, _ = row("a request on a connection that stays, small answer")
         inwards, _, requests = self.counted(f"keep-alive {SERVICE} --seconds 3")
         self.near(inwards / requests, low, high)
-        _, inwards_written, outwards_written, with_pool = row("a session of one request")[:4]
+        _, inwards_written, outwards_written, *with_pool = row("a session of one request")
         inwards, outwards, requests = self.counted(f"one-request {SERVICE} --count 2000 --rate 1000")
         self.near(inwards / requests, inwards_written)
         self.near(outwards / requests, outwards_written)
         self.operator.end("live", "millrace-copier")
         self.copying("-c 198.18.9.0/24")
         _, outwards, requests = self.counted(f"one-request {SERVICE} --count 2000 --rate 1000")
-        self.near(outwards / requests, with_pool)
+        self.near(outwards / requests, *with_pool)
 
     def counted(self, kind: str) -> tuple[int, int, int]:
         """Bytes to the copier, from it, and the requests that they were for."""
