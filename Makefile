@@ -88,13 +88,12 @@ page: test-build consul ## Looks at the copier's page in Chromium, in every stat
 	MILLRACE_PAGE=$(CURDIR)/target/page MILLRACE_PAGE_MODULES=$(CURDIR)/target/page/node_modules \
 		$(TEST) --test lab page:: -- --ignored --nocapture
 
-mixin: test-build ## Checks rules and dashboards in deploy/mixin with promtool, and over figures of daemons that work
+mixin: ## Checks the rules for Prometheus in deploy/mixin with promtool
 	@command -v promtool >/dev/null \
 		|| { apt-get update -q && apt-get install -y -q --no-install-recommends prometheus; } >/dev/null \
 		|| { echo "mixin: please install promtool" >&2; exit 1; }
 	promtool check rules deploy/mixin/rules.yaml deploy/mixin/alerts.yaml
 	promtool test rules deploy/mixin/tests.yaml
-	$(TEST) --test lab dashboards:: -- --ignored
 
 helm: ## Checks the Helm chart in deploy/helm with helm 4, and starts its daemons with the rights of their pods
 	@command -v python3 >/dev/null && command -v curl >/dev/null && command -v setpriv >/dev/null && command -v nft >/dev/null \

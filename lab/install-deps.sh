@@ -30,6 +30,7 @@ if [ "${1:-}" = --tests ]; then
     need mariadbd mariadb-server-core
     need mariadb mariadb-client-core
     need sysbench sysbench
+    need prometheus prometheus
     /usr/bin/python3 -c 'import pymysql' 2>/dev/null || missing="$missing python3-pymysql"
     /usr/bin/python3 -c 'import cryptography' 2>/dev/null || missing="$missing python3-cryptography"
 fi

@@ -4,13 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use millrace_channel::tls;
 use rcgen::SanType;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::ext::pkix::name::GeneralName;
 
 /// A DNS name or an IP address at which a daemon is reached. Of daemons that Consul lists, a certificate that names any is
 /// accepted at these alone.
@@ -56,28 +53,7 @@ impl Host {
     /// No certificate, or a name that no daemon can be reached at, such as one with a wildcard.
     pub(crate) fn named_by(pem: &str) -> Result<Vec<Self>, NoHost> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| NoHost)?;
-        let certificate = Certificate::from_der(&der).map_err(|_| NoHost)?;
-        let names = certificate.tbs_certificate.get::<SubjectAltName>();
-        let names = names.map_err(|_| NoHost)?.into_iter();
-        let host = |name| match name {
-            GeneralName::DnsName(name) => Some(name.as_str().parse()),
-            GeneralName::IpAddress(octets) => {
-                let octets = octets.as_bytes();
-                let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-                let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
-                let address = v4.or(v6).map_err(|_| NoHost);
-                Some(address.and_then(|address| address.to_string().parse()))
-            }
-            GeneralName::UniformResourceIdentifier(_)
-            | GeneralName::OtherName(_)
-            | GeneralName::Rfc822Name(_)
-            | GeneralName::DirectoryName(_)
-            | GeneralName::EdiPartyName(_)
-            | GeneralName::RegisteredId(_) => None,
-        };
-        names
-            .flat_map(|(_, names)| names.0)
-            .filter_map(host)
-            .collect()
+        let hosts = tls::named_hosts(&der).ok_or(NoHost)?;
+        hosts.iter().map(|host| host.parse()).collect()
     }
 }

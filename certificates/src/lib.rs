@@ -155,6 +155,19 @@ impl Certificates {
         identity(&self.trust_domain, path).map(|_| ())
     }
 
+    /// The hosts that the certificate for `path` names, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn hosts(&self, path: &str) -> Result<Vec<Host>> {
+        let file = self.files(path).cert;
+        let pem = files::read(&file)?;
+        let hosts = pem.map(|pem| Host::named_by(&pem)).transpose();
+        hosts
+            .map(Option::unwrap_or_default)
+            .map_err(|_| Error::Unnamed(file))
+    }
+
     /// Whether the CA that signs is valid for so many more days.
     ///
     /// # Errors
@@ -184,9 +197,7 @@ impl Certificates {
         let Terms { days, mut hosts } = terms.into();
         if hosts.is_empty() {
             // One that names no hosts is accepted at any: that is no change to be made in passing.
-            if let Some(pem) = files::read(&files.cert)? {
-                hosts = Host::named_by(&pem).map_err(|_| Error::Unnamed(files.cert.clone()))?;
-            }
+            hosts = self.hosts(path)?;
         }
         let (cert, key) = self.authority.sign(&whose, days, &hosts)?;
         files::replace(&files.cert, &cert, files::PUBLIC)?;

@@ -98,6 +98,8 @@ fn make(options: &CertsOptions) -> Result<(), Error> {
         certificates.may_renew(path)?;
         if !options.renew {
             certificates.may_issue(path)?;
+        } else if options.hosts.is_empty() {
+            certificates.hosts(path)?;
         }
         if paths.iter().take(number).any(|other| other == path) {
             return Err(Error::Twice(path.clone()));
@@ -150,6 +152,11 @@ mod tests {
             make(&options(&more)).unwrap_err();
             assert!(before == (read("ca.pem"), read("copier-live1.pem")));
         }
+        // Nor with one whose hosts would be lost.
+        std::fs::write(dir.join("interceptor.pem"), "nothing").unwrap();
+        let both = ["--renew", "--for", "copier/live1", "--for", "interceptor"];
+        make(&options(&both)).unwrap_err();
+        assert!(before == (read("ca.pem"), read("copier-live1.pem")));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

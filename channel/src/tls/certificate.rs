@@ -100,6 +100,12 @@ impl Leaf {
     }
 }
 
+/// Hosts and addresses that a certificate names, in words: a name with a wildcard as it stands there. `None`: it is no
+/// X.509 certificate that can be read.
+pub fn named_hosts(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
+    Leaf::read(certificate).ok().map(|leaf| leaf.hosts)
+}
+
 /// An address as RFC 5280, section 4.2.1.6, writes it: 4 or 16 octets.
 fn shown_address(octets: &[u8]) -> String {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);

@@ -17,6 +17,7 @@ mod store;
 mod verifier;
 mod watch;
 
+pub use certificate::named_hosts;
 pub use connect::Expect;
 pub use identity::{Identity, IdentityError};
 pub use refusal::Reason;

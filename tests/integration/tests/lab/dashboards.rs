@@ -1,4 +1,4 @@
-//! Rules and dashboards (deploy/mixin) over the figures of daemons that work, in a Prometheus: by `make mixin`.
+//! Rules and dashboards (deploy/mixin) over the figures of daemons that work, in a Prometheus.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,6 @@ fn panels(board: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-#[ignore = "needs prometheus: make mixin"]
 fn each_panel_shows_figures_of_daemons_that_work_and_no_alert_fires() {
     if !can_run() {
         return;
