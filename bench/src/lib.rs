@@ -7,7 +7,7 @@ pub use conversation::Conversation;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use millrace_engine::{Config, Engine, Event, Service, Time};
+use millrace_engine::{Config, Engine, Event, LiveAddress, Service, Time};
 use millrace_protocols::http;
 use millrace_protocols::writes::WriteGuard;
 use millrace_wire::Endpoint;
@@ -47,7 +47,7 @@ pub const OTHER_HOST: &str = "host = \"test.other\"";
 pub fn engine(memory_limit: u64) -> Engine {
     let mut engine = Engine::new(Config {
         services: vec![Service {
-            live_ip: Some(LIVE.ip),
+            live: LiveAddress::At(LIVE.ip),
             live_port: LIVE.port,
             target: TARGET,
         }],

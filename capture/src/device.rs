@@ -84,6 +84,26 @@ impl Device {
         carrying(Self::list(), services)
     }
 
+    /// The name of the device that packets to an address leave by, as this host's routes say; of one of its own
+    /// addresses the device that carries it. `None`: no route leads there.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub fn towards(address: IpAddr) -> Result<Option<String>, CaptureError> {
+        let carries = |device: &Self| device.addresses.contains(&address);
+        if let Some(own) = Self::list().into_iter().find(carries) {
+            return Ok(Some(own.name));
+        }
+        let asked = CaptureError::of::<std::io::Error>("ask for a route");
+        let mut routing = Routing::open().map_err(asked)?;
+        let Ok((_, index)) = routing.next_hop(address, None) else {
+            return Ok(None);
+        };
+        let asked = CaptureError::of("ask for a device");
+        let link = routing.link_at(index).map_err(asked)?;
+        Ok(link.map(|link| link.name))
+    }
+
     /// The largest IP packet that a device sends unfragmented, in bytes.
     pub fn mtu(name: &str) -> Result<u32, CaptureError> {
         Ok(link_info(name)?.mtu)

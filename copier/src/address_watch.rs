@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use millrace_capture::Device;
 use millrace_replay::inbox::Inbox;
+use millrace_replay::whereabouts::News;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::addresses::of_this_host;
@@ -63,13 +64,12 @@ pub(crate) async fn follow(plan: Arc<Plan>, inbox: Arc<Inbox>) {
                 "the live address {ip} is gone from this host: nothing new is copied there"
             );
         }
-        inbox.addresses(now.iter().copied().collect());
+        inbox.tell_whereabouts(News::Host(now.iter().copied().collect()));
         known = now;
     }
 }
 
 /// Whether a service is copied at this address.
 fn is_live(plan: &Plan, ip: &IpAddr) -> bool {
-    let mut services = plan.engine.services.iter();
-    is_reached(ip) && services.any(|service| service.live_ip.is_none_or(|live| live == *ip))
+    is_reached(ip) && plan.services.iter().any(|service| service.live.is_at(ip))
 }

@@ -23,6 +23,7 @@ use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
 use millrace_fleet::consul::Slot;
+use millrace_kubernetes::Access;
 use millrace_recordings::feed::{Feed, FeedConfig};
 use millrace_replay::answers::AnswerSource;
 use millrace_replay::commands::Commands;
@@ -56,6 +57,7 @@ use crate::options::{ADMIN, MORE_ADMIN, Options};
 use crate::outcome;
 use crate::page::Page;
 use crate::plan::{InputPlan, Plan};
+use crate::pods::{self, KnownPods};
 use crate::reload;
 use crate::report::Report;
 use crate::report::Shared;
@@ -81,7 +83,13 @@ pub fn run() -> Result<(), ExitError> {
     check::SUITE.at_start(&subject, &options.common.skip_checks)?;
     keep_peers(&options, &plan)?;
     let manager = startup.manager();
-    let opened = Opened::open(&options, &plan, control.as_ref(), &manager)?;
+    let access = pods::access(&plan)?;
+    let opened = Opened::open(
+        &options,
+        (&plan, access.as_ref()),
+        control.as_ref(),
+        &manager,
+    )?;
 
     let moderation = Moderation::default();
     let runtime = runtime(&moderation)?;
@@ -99,12 +107,25 @@ pub fn run() -> Result<(), ExitError> {
         runtime.spawn(conntrack::watch());
     }
     runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
+    let known_pods = KnownPods::default();
+    runtime.spawn(pods::follow(
+        plan.clone(),
+        access,
+        inbox.clone(),
+        known_pods.clone(),
+    ));
     let keeper = share::Keeper::new(slot, &runtime);
     let leases = Leases {
         share: keeper.claim(),
         plan: follow_plan(&plan, &runtime),
     };
-    let shown = Shown::new(&plan, &fleet, leases.clone(), &admin_listener, &runtime);
+    let shown = Shown::new(
+        &plan,
+        (&fleet, &known_pods),
+        leases.clone(),
+        &admin_listener,
+        &runtime,
+    );
     shown.serve(
         admin_listener,
         &plan,
@@ -216,7 +237,7 @@ struct Opened {
 impl Opened {
     fn open(
         options: &Options,
-        plan: &Plan,
+        (plan, access): (&Plan, Option<&Access>),
         control: Option<&CommandSocket>,
         manager: &ServiceManager,
     ) -> Result<Self, ExitError> {
@@ -235,7 +256,7 @@ impl Opened {
         let tracked = outlet.is_routed();
         let nice = options.capture.capture_nice;
         let priority = (plan.ring().is_some() && nice < 0).then(|| priority::raise(nice));
-        let privileges = privileges::reduce(&options.common, &needs(plan, control))?;
+        let privileges = privileges::reduce(&options.common, &needs(plan, access, control))?;
         // It inherits the priority, and nobody else does.
         let input = input.with_rings(|tap| {
             let heart = manager.heart("capture");
@@ -316,14 +337,15 @@ struct Shown {
 impl Shown {
     fn new(
         plan: &Plan,
-        fleet: &Fleet,
+        (fleet, pods): (&Fleet, &KnownPods),
         leases: Leases,
         admin: &TcpListener,
         runtime: &Handle,
     ) -> Self {
         let shared = Shared::default();
         let copied = (plan.services.as_slice(), plan.report.as_deref());
-        let monitor = Monitor::new(copied, shared.clone(), fleet.clone(), leases);
+        let parts = (fleet.clone(), pods.clone());
+        let monitor = Monitor::new(copied, shared.clone(), parts, leases);
         if plan.ring().is_some() {
             runtime.spawn(headline::follow(monitor.clone(), plan.summary));
         }
@@ -448,7 +470,7 @@ fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
 }
 
 /// What the copier needs once its sockets are open.
-fn needs(plan: &Plan, control: Option<&CommandSocket>) -> Needs {
+fn needs(plan: &Plan, access: Option<&Access>, control: Option<&CommandSocket>) -> Needs {
     let directory = control.and_then(|control| control.path().parent());
     let recordings = plan.recording().into_iter().flat_map(FeedConfig::paths);
     let consul = plan.consul.iter();
@@ -459,7 +481,10 @@ fn needs(plan: &Plan, control: Option<&CommandSocket>) -> Needs {
         // Rings are opened again when a device comes back.
         keep: vec![Capability::NetRaw],
         own: plan.report.iter().cloned().collect(),
-        read: recordings.chain(tokens).collect(),
+        read: recordings
+            .chain(tokens)
+            .chain(access.into_iter().flat_map(Access::paths))
+            .collect(),
         write: sockets
             .chain(consul.map(|_| plan.state_dir.clone()))
             .collect(),
@@ -483,6 +508,7 @@ fn status(
             "headline": monitor.headline(&report),
             "recent": monitor.recent(&report),
             "services": monitor.services(),
+            "pods": monitor.pods(),
             "version": env!("CARGO_PKG_VERSION"),
             "started_at": started_at,
             "report": report,

@@ -45,6 +45,7 @@ pub mod otlp;
 mod outcome;
 pub mod page;
 pub mod plan;
+mod pods;
 pub mod record;
 pub mod reload;
 pub mod report;

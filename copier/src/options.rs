@@ -1,6 +1,7 @@
 //! The command line of the copier. TCPCopy's letters keep their meaning.
 
 mod intensity;
+mod kubernetes;
 mod offline;
 mod otlp;
 mod protocol;
@@ -21,6 +22,7 @@ use millrace_notation::address::{AddressError, ClientPool, DefaultPort, Mappings
 use crate::tunnels::TunnelOptions;
 pub(crate) use intensity::guard_window;
 pub use intensity::{IntensityOptions, Percent, ShareOption};
+pub use kubernetes::KubernetesOptions;
 pub use offline::{DEFAULT_MAX_OPEN, OfflineOptions};
 pub use otlp::OtlpOptions;
 pub use protocol::ProtocolOptions;
@@ -40,7 +42,8 @@ pub const INTERCEPTOR_PORT: u16 = 36_524;
           after_help = crate::command::listed())]
 pub struct Options {
     /// What to copy: `[LIVE_IP:]LIVE_PORT-TARGET_IP:TARGET_PORT`, several separated by commas. With
-    /// -o, MAC addresses may follow either port: `PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC`.
+    /// -o, MAC addresses may follow either port: `PORT@SOURCE_MAC-IP:PORT@DESTINATION_MAC`. Pods of Kubernetes on this
+    /// node: `service/NAMESPACE/NAME:PORT-...` or `pods/NAMESPACE/KEY=VALUE+KEY=VALUE:PORT-...`, with the pods' own port.
     #[arg(short = 'x', long = "services", value_name = "LIST")]
     pub services: Mappings,
 
@@ -179,6 +182,10 @@ pub struct Options {
         help_heading = "Consul"
     )]
     pub state_dir: PathBuf,
+
+    /// Where the Kubernetes API is.
+    #[command(flatten)]
+    pub kubernetes: KubernetesOptions,
 
     /// What every daemon has.
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use millrace_daemon::exit::ExitError;
-use millrace_engine::{AbortReason, Service};
+use millrace_engine::{AbortReason, LiveAddress, Service};
 use millrace_notation::units::shown;
 use millrace_pilot::Mode;
 use millrace_recordings::recording::Recording;
@@ -101,9 +101,9 @@ fn nothing(report: &Report, recording: &Recording, services: &[Service]) -> Stri
 
 /// A live service as -x names it.
 fn live(service: &Service) -> String {
-    match service.live_ip {
-        Some(ip) => SocketAddr::new(ip, service.live_port).to_string(),
-        None => service.live_port.to_string(),
+    match service.live {
+        LiveAddress::At(ip) => SocketAddr::new(ip, service.live_port).to_string(),
+        LiveAddress::Host | LiveAddress::Followed => service.live_port.to_string(),
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
     /// What is said, with exit code 2.
     fn fails(report: &Report, wanted: f64) -> String {
         let service = Service {
-            live_ip: None,
+            live: LiveAddress::Host,
             live_port: 8081,
             target: "198.18.2.20:80".parse::<SocketAddr>().unwrap().into(),
         };

@@ -6,6 +6,7 @@ mod id;
 mod intensity;
 mod need;
 mod outlet;
+mod pods;
 mod protocols;
 
 use std::path::PathBuf;
@@ -31,9 +32,11 @@ use millrace_replay::pressure;
 use millrace_routes::copier::FlowTarget;
 use millrace_wire::Tunnels;
 
+pub(crate) use self::capture::captured;
 use self::capture::{devices, ring};
 use self::engine::engine_config;
 use self::id::default_id;
+pub use self::pods::PodPlan;
 pub use self::protocols::Protocols;
 use crate::options::{DEFAULT_MAX_OPEN, Options, ShareOption};
 use crate::otlp::{Collector, TracePlan};
@@ -92,6 +95,8 @@ pub struct Plan {
     pub report: Option<PathBuf>,
     /// What is copied, as the operator wrote it.
     pub services: Vec<Mapping>,
+    /// Services that are in pods.
+    pub pods: Option<PodPlan>,
     /// The time between two summaries in the log.
     pub summary: Option<Duration>,
     /// Where traces of sampled sessions go.
@@ -140,6 +145,7 @@ impl Plan {
     fn with_inputs(options: &Options, inputs: Inputs) -> Result<Self, ExitError> {
         let usage = |error: &dyn std::fmt::Display| ExitError::usage(error.to_string());
         let interceptors = options.interceptors().map_err(|error| usage(&error))?;
+        pods::refuse(options, matches!(inputs, Inputs::Files(_)))?;
         match inputs {
             Inputs::Devices(_) => options.offline.refuse()?,
             Inputs::Files(_) => {
@@ -228,6 +234,7 @@ impl Plan {
             grace: Duration::from_secs(options.limits.grace),
             report: options.report.clone(),
             services: options.services.as_slice().to_vec(),
+            pods: pods::pods(options),
             summary: (options.summary > 0).then(|| Duration::from_secs(options.summary)),
             traces: traces(options)?,
             engine,
@@ -347,7 +354,8 @@ fn check_families(options: &Options, engine: &Config) -> Result<(), ExitError> {
             )));
         }
         let mixed = mapping
-            .live_ip
+            .live
+            .ip()
             .is_some_and(|live| live.is_ipv4() != target.is_ipv4());
         if mixed && !pool {
             return Err(ExitError::usage(format!(

@@ -11,7 +11,7 @@ mod hand;
 use std::net::SocketAddr;
 
 use hand::{SYN_ACK, answer, capture, header};
-use millrace_engine::{Config, Engine, FlowRef, Service, Time};
+use millrace_engine::{Config, Engine, FlowRef, LiveAddress, Service, Time};
 use millrace_wire::{Endpoint, Flags};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (client, live) = (endpoint("198.18.0.1:40000")?, endpoint("198.18.0.10:80")?);
     let mut engine = Engine::new(Config {
         services: vec![Service {
-            live_ip: Some(live.ip),
+            live: LiveAddress::At(live.ip),
             live_port: live.port,
             target: endpoint("198.18.0.20:80")?,
         }],

@@ -16,7 +16,7 @@ use hand::{SYN_ACK, answer, capture, header};
 use millrace_engine::protocol::{
     Beginning, Conversation, Failure, FailureKind, Protocol, Script, Turn,
 };
-use millrace_engine::{Config, Engine, FlowRef, Service, Time};
+use millrace_engine::{Config, Engine, FlowRef, LiveAddress, Service, Time};
 use millrace_wire::{Endpoint, Flags};
 
 /// A greeting is no longer than this, in bytes: whatever a server sends, no more is kept.
@@ -120,7 +120,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (client, live) = (endpoint("198.18.0.1:40000")?, endpoint("198.18.0.10:700")?);
     let mut engine = Engine::new(Config {
         services: vec![Service {
-            live_ip: Some(live.ip),
+            live: LiveAddress::At(live.ip),
             live_port: live.port,
             target: endpoint("198.18.0.20:700")?,
         }],

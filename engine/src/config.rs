@@ -10,12 +10,23 @@ use crate::intensity::{Intensity, IntensityKey};
 use crate::recorded::Recorded;
 use crate::source::{Rules, Share, SourcePool, Space};
 
+/// The address of a live service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveAddress {
+    /// Any of [`Config::local_addresses`] that is of the target's family, or of either family when replicas get
+    /// addresses of a pool.
+    Host,
+    /// This one.
+    At(IpAddr),
+    /// Those that [`Config::followed`] has for the service: they come and go.
+    Followed,
+}
+
 /// A live service and the target that its sessions are copied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Address of the live service; `None`: any of [`Config::local_addresses`] that is of the
-    /// target's family, or of either family when replicas get addresses of a pool.
-    pub live_ip: Option<IpAddr>,
+    /// Where the live service is.
+    pub live: LiveAddress,
     /// Port of the live service.
     pub live_port: u16,
     /// Where replicas go.
@@ -25,8 +36,10 @@ pub struct Service {
 /// Everything an engine is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What is copied, and where to. One with an address goes before one without.
+    /// What is copied, and where to. One with an address goes before one that is followed, and that before one at any.
     pub services: Vec<Service>,
+    /// The addresses of services that are followed, by the service's place in `services`, each list in order.
+    pub followed: Vec<Vec<IpAddr>>,
     /// The host's own addresses, for services without one; empty: any address.
     pub local_addresses: Vec<IpAddr>,
     /// Networks whose hosts reach each other without a router, as first address and length of the prefix, where targets
@@ -98,6 +111,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             services: Vec::new(),
+            followed: Vec::new(),
             local_addresses: Vec::new(),
             segments: Vec::new(),
             sources: SourcePool::Clients,
@@ -280,20 +294,35 @@ impl Config {
 
     /// The index of the service at this address.
     pub(crate) fn service_of(&self, at: Endpoint) -> Option<usize> {
-        let find = |fits: &dyn Fn(&Service) -> bool| {
-            let of_port = |service: &Service| service.live_port == at.port && fits(service);
-            self.services.iter().position(of_port)
+        let find = |fits: &dyn Fn(usize, &Service) -> bool| {
+            let mut services = self.services.iter().enumerate();
+            let found = services
+                .find(|(index, service)| service.live_port == at.port && fits(*index, service));
+            found.map(|(index, _)| index)
         };
         let local = self.local_addresses.is_empty() || self.local_addresses.contains(&at.ip);
         let offline = self.recorded.is_some();
         let any = |service: &Service| {
-            service.live_ip.is_none() && (offline || service.target != at) && local
+            service.live == LiveAddress::Host && (offline || service.target != at) && local
         };
         let same_family = |service: &Service| service.target.ip.is_ipv4() == at.ip.is_ipv4();
         // Replicas of clients of the other family need addresses of the target's.
         let pool = !matches!(self.sources, SourcePool::Clients);
-        find(&|service| service.live_ip == Some(at.ip))
-            .or_else(|| find(&|service| any(service) && same_family(service)))
-            .or_else(|| find(&|service| any(service) && pool))
+        let followed = |index: usize, service: &Service| {
+            service.live == LiveAddress::Followed
+                && service.target != at
+                && (pool || same_family(service))
+                && self.follows(index, &at.ip)
+        };
+        find(&|_, service| service.live == LiveAddress::At(at.ip))
+            .or_else(|| find(&followed))
+            .or_else(|| find(&|_, service| any(service) && same_family(service)))
+            .or_else(|| find(&|_, service| any(service) && pool))
+    }
+
+    /// Whether this is one of the addresses of a service that is followed.
+    pub(crate) fn follows(&self, service: usize, ip: &IpAddr) -> bool {
+        let addresses = self.followed.get(service);
+        addresses.is_some_and(|all| all.binary_search(ip).is_ok())
     }
 }

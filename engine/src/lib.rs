@@ -50,7 +50,7 @@ mod turns;
 
 pub use admission::Relief;
 pub use caps::Caps;
-pub use config::{ClientKind, Config, Direction, Service};
+pub use config::{ClientKind, Config, Direction, LiveAddress, Service};
 pub use engine::{
     Engine, Event, FlowRef, Gauges, Misdirection, SendFailure, TargetSilence, Transmit,
 };

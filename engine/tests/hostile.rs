@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use millrace_engine::{
-    Config, Engine, Event, FlowRef, ReplicaKey, SendFailure, Service, SourcePool, TargetSilence,
-    Time,
+    Config, Engine, Event, FlowRef, LiveAddress, ReplicaKey, SendFailure, Service, SourcePool,
+    TargetSilence, Time,
 };
 use millrace_wire::{
     Endpoint, Flags, FourTuple, Mptcp, SackBlocks, Seq, TcpHeader, TcpOptions, TcpPacket,
@@ -197,7 +197,7 @@ fn settings() -> impl Strategy<Value = Config> {
                 ..config()
             };
             config.services.push(Service {
-                live_ip: Some(LIVE.ip),
+                live: LiveAddress::At(LIVE.ip),
                 live_port: 443,
                 target: Endpoint::new(v4(21), 9443),
             });

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_engine::{Config, Engine, FlowRef, ReplicaKey, Service, Time};
+use millrace_engine::{Config, Engine, FlowRef, LiveAddress, ReplicaKey, Service, Time};
 use millrace_protocols::http::{Http, Settings};
 use millrace_protocols::writes::{Rules, WriteGuard};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpPacket};
@@ -35,7 +35,7 @@ impl World {
         let (client, live) = (endpoint("198.18.0.1:40000"), endpoint("198.18.0.10:80"));
         let mut engine = Engine::new(Config {
             services: vec![Service {
-                live_ip: Some(live.ip),
+                live: LiveAddress::At(live.ip),
                 live_port: live.port,
                 target: endpoint("198.18.0.20:80"),
             }],

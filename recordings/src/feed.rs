@@ -487,7 +487,7 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use millrace_engine::{Caps, Config, Recorded, Service};
+    use millrace_engine::{Caps, Config, LiveAddress, Recorded, Service};
     use millrace_wire::{Endpoint, Flags};
 
     use super::*;
@@ -518,7 +518,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let mut engine = Engine::new(Config {
             services: vec![Service {
-                live_ip: None,
+                live: LiveAddress::Host,
                 live_port: 80,
                 target: Endpoint::new([198, 18, 2, 20].into(), 80),
             }],

@@ -1,7 +1,6 @@
 //! What the gRPC side hands to the shard: a bounded queue that never blocks the hander.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 use bytes::Bytes;
 use millrace_capture::Waker;
@@ -10,6 +9,7 @@ use millrace_routes::copier::{InterceptorId, LinkEvent, LinkId};
 use parking_lot::Mutex;
 
 use crate::routes::LinkRoutes;
+use crate::whereabouts::News;
 
 /// Bytes that may wait of what interceptors say. More means that the shard is far behind, and the
 /// oldest is of least use: TCP repeats what it was about, and probes are repeated too.
@@ -34,7 +34,7 @@ pub enum Message {
     /// An interceptor that the operator does not name any more.
     Remove(InterceptorId),
     /// The addresses that this host has now.
-    Addresses(Vec<IpAddr>),
+    Whereabouts(News),
 }
 
 #[derive(Debug, Default)]
@@ -86,9 +86,9 @@ impl Inbox {
         self.put(Message::Remove(interceptor));
     }
 
-    /// Says which addresses this host has now.
-    pub fn addresses(&self, addresses: Vec<IpAddr>) {
-        self.put(Message::Addresses(addresses));
+    /// Says where live services are now.
+    pub fn tell_whereabouts(&self, news: News) {
+        self.put(Message::Whereabouts(news));
     }
 
     fn put(&self, message: Message) {
@@ -126,7 +126,7 @@ impl Message {
                 let names = sights.map(|it| it.syn_device.len() + it.leaked_device.len());
                 report.problem.len() + names.map(|len| size_of::<Sight>() + len).sum::<usize>()
             }
-            Self::Link(..) | Self::Add(_) | Self::Remove(_) | Self::Addresses(_) => return None,
+            Self::Link(..) | Self::Add(_) | Self::Remove(_) | Self::Whereabouts(_) => return None,
         };
         Some(bytes + OVERHEAD)
     }

@@ -4,7 +4,6 @@
 //! once the answers that have come are taken in, since these make room for more.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use millrace_capture::{Pace, Waker};
@@ -17,6 +16,7 @@ use millrace_wire::NotTcp;
 use crate::clock::Clock;
 use crate::intake::{Batch, Counts, Intake};
 use crate::pressure::{Load, process_cpu_time};
+use crate::whereabouts::News;
 
 /// What was captured is taken in before sessions are refused: until nothing was found so many times, this far apart, and for
 /// no longer than this.
@@ -131,10 +131,10 @@ impl Input {
         }
     }
 
-    /// From now on the host has these addresses.
-    pub(crate) fn follow(&self, addresses: &[IpAddr]) {
+    /// From now on live services are captured here.
+    pub(crate) fn follow(&self, news: &News) {
         match self {
-            Self::Rings(rings) => rings.intake.follow(addresses.to_vec()),
+            Self::Rings(rings) => rings.intake.follow(news.clone()),
             Self::Recording(_) => {}
         }
     }

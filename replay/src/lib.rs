@@ -12,6 +12,7 @@
 //!   [`priority`]: its place among all threads of the host.
 //! - [`answers`]: where the targets' answers come from: links, or this host itself. [`inbox`]: what the links hand over;
 //!   [`moderation`]: how often it is looked for. [`local`]: a replay without an interceptor elsewhere.
+//! - [`whereabouts`]: where live services are now, as addresses come and go.
 //! - [`outlet`]: the sockets that packets leave through; [`conntrack`]: whether this host would track them.
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over links, of this engine's flows.
 //! - [`probe`]: first contact: which hop is missing when answers do not come back.
@@ -37,3 +38,4 @@ pub mod probe;
 pub mod routes;
 pub mod shard;
 pub mod snapshot;
+pub mod whereabouts;

@@ -21,7 +21,7 @@ use millrace_channel::upkeep::Backoff;
 use millrace_daemon::listen;
 use millrace_daemon::quiet::Quiet;
 use millrace_daemon::readiness::Readiness;
-use millrace_engine::{Config, Engine, Event, ReplicaKey, Service, SourcePool, Time};
+use millrace_engine::{Config, Engine, Event, LiveAddress, ReplicaKey, Service, SourcePool, Time};
 use millrace_notation::address::DefaultPort;
 use millrace_proto::trace::MAX_PROBES;
 use millrace_proto::v1::refused::Code;
@@ -137,7 +137,7 @@ impl Copier {
         let endpoint = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap());
         let engine = Engine::new(Config {
             services: vec![Service {
-                live_ip: Some(endpoint(LIVE).ip),
+                live: LiveAddress::At(endpoint(LIVE).ip),
                 live_port: endpoint(LIVE).port,
                 target: endpoint(TARGET),
             }],

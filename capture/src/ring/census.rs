@@ -65,6 +65,16 @@ impl Census {
         Ok(())
     }
 
+    /// Counts on these devices from now on.
+    ///
+    /// # Errors
+    /// As [`super::Ring::set_devices`].
+    pub fn set_devices(&mut self, names: &[String]) -> Result<(), CaptureError> {
+        self.scope.set_devices(names);
+        self.scope.look();
+        attach(self.fd.as_fd(), &self.scope, &self.program)
+    }
+
     /// How many packets there were since it was opened. Devices that came meanwhile count from now on.
     ///
     /// # Errors

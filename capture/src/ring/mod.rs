@@ -62,6 +62,8 @@ pub struct RingConfig {
     pub filter: Filter,
     /// Whether the device shall hand over frames that are meant for other hosts.
     pub promiscuous: bool,
+    /// Whether the devices may change while the ring is open ([`Ring::set_devices`]); there need not be any now.
+    pub changing: bool,
     /// Shares the traffic of the device with other rings.
     pub fanout: Option<Fanout>,
 }
@@ -83,6 +85,7 @@ impl RingConfig {
             snap_len: Self::DEFAULT_SNAP_LEN,
             filter,
             promiscuous: false,
+            changing: false,
             fanout: None,
         }
     }
@@ -261,6 +264,21 @@ impl Ring {
         Ok(())
     }
 
+    /// Captures on these devices from now on, with frames that are for other hosts. Nothing is lost on those that it
+    /// captured on before. The ring must have been opened as a [changing](RingConfig::changing) one.
+    ///
+    /// # Errors
+    /// When the kernel does not take the new filter, or a device not this mode.
+    pub fn set_devices(&mut self, names: &[String]) -> Result<(), CaptureError> {
+        let before = self.scope.numbers();
+        self.scope.set_devices(names);
+        self.scope.look();
+        open::attach(self.fd.as_fd(), &self.scope, &self.program)?;
+        let now = self.scope.numbers();
+        let came = now.into_iter().filter(|number| !before.contains(number));
+        self.see_all_frames(came)
+    }
+
     /// Where this ring sees several devices: looks up which of them are there now. Gives the names
     /// of those that came and of those that went.
     ///
@@ -271,13 +289,18 @@ impl Ring {
         if changes != Default::default() {
             open::attach(self.fd.as_fd(), &self.scope, &self.program)?;
         }
-        let came = self.scope.numbers_of(&changes.0);
-        for number in came.into_iter().filter(|_| self.promiscuous) {
+        self.see_all_frames(self.scope.numbers_of(&changes.0).into_iter())?;
+        Ok(changes)
+    }
+
+    /// Sets the promiscuous mode of devices that came, where it is wanted. It ends with the socket, or the device.
+    fn see_all_frames(&self, came: impl Iterator<Item = u32>) -> Result<(), CaptureError> {
+        for number in came.filter(|_| self.promiscuous) {
             let names = self.scope.names();
             let on = CaptureError::on("set promiscuous mode", &names);
             set_promiscuous(self.fd.as_fd(), number).map_err(on)?;
         }
-        Ok(changes)
+        Ok(())
     }
 }
 

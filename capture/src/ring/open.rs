@@ -72,7 +72,7 @@ pub(super) fn open(config: &RingConfig) -> Result<Ring, CaptureError> {
     if config.promiscuous {
         let numbers = match &scope {
             Scope::Bound { .. } => vec![number],
-            Scope::Several { devices } => devices.values().flatten().copied().collect(),
+            Scope::Several { .. } => scope.numbers(),
         };
         for number in numbers {
             set_promiscuous(fd.as_fd(), number).map_err(on("set promiscuous mode"))?;
@@ -113,13 +113,14 @@ pub(super) fn attach(
 /// The devices, and how their frames begin.
 fn scope(config: &RingConfig) -> Result<(Scope, LinkType), CaptureError> {
     match config.devices.as_slice() {
-        [device] => {
+        [device] if !config.changing => {
             let link_type = link_type(device, &link_info(device)?)?;
             let device = device.clone();
             Ok((Scope::Bound { device }, link_type))
         }
         names => {
-            for name in names {
+            // Those that come and go may be gone already.
+            for name in names.iter().filter(|_| !config.changing) {
                 link_type(name, &link_info(name)?)?;
             }
             // Their link layers may differ; what is above them does not.

@@ -57,16 +57,35 @@ impl Scope {
         }
     }
 
+    /// The numbers that its devices have now.
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        match self {
+            Self::Bound { .. } => Vec::new(),
+            Self::Several { devices } => devices.values().flatten().copied().collect(),
+        }
+    }
+
     /// What stands before the filter's own program. On loopback every packet passes twice, out and
     /// in; once is enough.
     pub(super) fn prelude(&self) -> Program {
         match self {
             Self::Bound { .. } => prelude(None),
-            Self::Several { devices } => {
-                let mut numbers: Vec<u32> = devices.values().flatten().copied().collect();
+            Self::Several { .. } => {
+                let mut numbers = self.numbers();
                 numbers.sort_unstable();
                 prelude(Some(&numbers))
             }
+        }
+    }
+
+    /// Sees these devices from now on, where it is one that sees several; their numbers are to be looked up.
+    pub(super) fn set_devices(&mut self, names: &[String]) {
+        if let Self::Several { devices } = self {
+            let known = std::mem::take(devices);
+            let number = |name: &String| known.get(name).copied().flatten();
+            *devices = (names.iter())
+                .map(|name| (name.clone(), number(name)))
+                .collect();
         }
     }
 

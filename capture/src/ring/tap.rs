@@ -98,6 +98,19 @@ impl Tap {
         Ok(())
     }
 
+    /// Captures on these devices from now on, as [`Ring::set_devices`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_devices(&mut self, names: Vec<String>) -> Result<(), CaptureError> {
+        if let Some(ring) = &mut self.ring {
+            ring.set_devices(&names)?;
+        }
+        self.config.devices = names;
+        self.names = self.config.names();
+        Ok(())
+    }
+
     /// Its devices, for people.
     pub fn devices(&self) -> &str {
         &self.names

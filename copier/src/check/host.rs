@@ -2,7 +2,7 @@
 
 use millrace_capture::{Device, check_privilege};
 use millrace_daemon::check::{Verdict, host};
-use millrace_notation::address::Mapping;
+use millrace_notation::address::{Live, Mapping};
 use millrace_replay::conntrack::Table;
 use millrace_replay::outlet;
 
@@ -61,14 +61,20 @@ pub(super) fn listener(subject: &Subject) -> Verdict {
     let ring = subject.plan.ring().into_iter();
     let on_loopback = ring.flat_map(|it| &it.devices).any(|it| it == "lo");
     // Services of other hosts come from a mirror.
-    let own = |it: &&Mapping| it.live_ip.is_none_or(|ip| here.has(ip));
+    let own = |it: &&Mapping| match it.live {
+        Live::Host => true,
+        Live::At(ip) => here.has(ip),
+        Live::Pods(_) => false,
+    };
     let silent = services.iter().filter(own).find_map(|it| {
         let proxied = on_loopback && here.is_on_loopback(it.live_port);
-        let obstacle = here.of(it.live_ip, it.live_port);
+        let obstacle = here.of(it.live.ip(), it.live_port);
         Some((it, obstacle.filter(|_| !proxied)?))
     });
     match silent {
-        Some((service, found)) => Verdict::warning(found, where_to_look(&[*service])),
+        Some((service, found)) => {
+            Verdict::warning(found, where_to_look(std::slice::from_ref(service)))
+        }
         None => Verdict::ok(format!("{} of this host or another", ports(services))),
     }
 }

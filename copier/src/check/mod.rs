@@ -2,11 +2,13 @@
 //! makes them.
 //!
 //! - `host`: the live host; `clients`: who is connected to the live services.
+//! - `pods`: those of this node that the live services are in.
 //! - `target`: the way to the targets; `peers`: interceptors and router-agents.
 
 mod clients;
 mod host;
 mod peers;
+mod pods;
 mod target;
 
 use std::sync::{Arc, OnceLock};
@@ -60,6 +62,13 @@ pub const SUITE: Suite<Subject> = Suite {
                     address, a service bound to loopback",
             when: When::Start,
             look: host::listener,
+        },
+        Check {
+            name: "pods",
+            about: "The Kubernetes API says which pods of this node the live services are in (`-x service/...`), and \
+                    this host knows the way to them",
+            when: When::Command,
+            look: pods::known,
         },
         Check {
             name: "tls",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_engine::{Intensity, SourcePool};
-use millrace_notation::address::Mapping;
+use millrace_notation::address::{Live, Mapping};
 use millrace_notation::units;
 use millrace_pilot::guard::Action;
 use millrace_pilot::ramp::Stage;
@@ -33,9 +33,15 @@ pub(super) fn sections(options: &Options, plan: &Plan) -> Vec<(&'static str, Vec
 
 fn services(options: &Options) -> Vec<String> {
     let line = |mapping: &Mapping| {
-        let live = match mapping.live_ip {
-            Some(ip) => std::net::SocketAddr::new(ip, mapping.live_port).to_string(),
-            None => format!("port {} of any address of this host", mapping.live_port),
+        let live = match &mapping.live {
+            Live::At(ip) => std::net::SocketAddr::new(*ip, mapping.live_port).to_string(),
+            Live::Host => format!("port {} of any address of this host", mapping.live_port),
+            Live::Pods(pods) => {
+                format!(
+                    "port {} of the pods of {pods} on this node",
+                    mapping.live_port
+                )
+            }
         };
         format!(
             "connections of clients to {live} go to {} too",

@@ -8,6 +8,7 @@ use super::remedies;
 use super::window::Recent;
 use super::words::{delivered, down, other_way, percent, rate, unproven};
 use super::{Cause, Facts, Headline, State};
+use crate::pods::ServicePods;
 use crate::sockets::{known_obstacle, nobody, ports};
 use millrace_pilot::Mode;
 use millrace_replay::probe::ProbeState;
@@ -24,8 +25,8 @@ type Why = (Cause, String, Option<String>);
 
 /// How things stand.
 pub(super) fn headline(facts: &Facts<'_>) -> Headline {
-    let causes: [fn(&Facts<'_>) -> Option<Why>; 12] = [
-        starting, plan, planned, decided, share, links, held_back, agents, targets, silence,
+    let causes: [fn(&Facts<'_>) -> Option<Why>; 13] = [
+        starting, plan, planned, decided, share, pods, links, held_back, agents, targets, silence,
         stalled, refusal,
     ];
     let mut also = also(facts);
@@ -69,11 +70,39 @@ fn unseen(facts: &Facts<'_>) -> Option<String> {
     Some(nobody(facts.services, &here))
 }
 
+/// Whether no service is at this host, and none of their pods is on this node.
+fn is_without_pods(facts: &Facts<'_>) -> bool {
+    let in_pods = facts.services.iter().all(|it| it.live.pods().is_some());
+    in_pods && !facts.pods.is_empty() && facts.pods.iter().all(|it| it.pods.is_empty())
+}
+
+/// Pods that are not known, and never were.
+fn pods(facts: &Facts<'_>) -> Option<Why> {
+    let lost = |it: &&ServicePods| it.doubt.is_some() && it.pods.is_empty();
+    let service = facts
+        .pods
+        .iter()
+        .find(lost)
+        .filter(|_| is_without_pods(facts))?;
+    let why = service.doubt.as_deref().unwrap_or_default();
+    Some(not_copying(
+        Cause::Pods,
+        &format!("the pods of {} are not known: {why}", service.service),
+        service.cure.as_deref(),
+    ))
+}
+
 /// Why there is nothing to copy at the moment, though nothing keeps the copier from it.
 fn idle(facts: &Facts<'_>) -> Option<String> {
     let Facts { report, recent, .. } = facts;
     let ports = ports(facts.services);
     let seconds = recent.seconds;
+    if let Some(first) = facts.pods.first().filter(|_| is_without_pods(facts)) {
+        return Some(format!(
+            "nothing to copy: no pod of {} is on node {}",
+            first.service, first.node
+        ));
+    }
     if recent.client_segments == 0 {
         return Some(format!(
             "nothing to copy: no packet of a client for {ports} was seen in {seconds:.0} s"
@@ -317,6 +346,7 @@ fn silence(facts: &Facts<'_>) -> Option<Why> {
     if report.recording.is_some()
         || report.packets.client_segments > 0
         || report.duration_seconds < SILENT
+        || is_without_pods(facts)
     {
         return None;
     }
@@ -439,6 +469,7 @@ mod tests {
         let recent = super::super::window::Window::default().recent(&report);
         headline(&Facts {
             services: &services,
+            pods: &[],
             report: &report,
             recent: &recent,
             links: &links,

@@ -35,6 +35,7 @@ pub(crate) use self::words::percent;
 
 use crate::cluster::fleet::{Fleet, Known};
 use crate::cluster::leases::Leases;
+use crate::pods::{KnownPods, ServicePods};
 use crate::report::Report;
 use crate::report::Shared;
 use crate::sockets::Listeners;
@@ -71,6 +72,8 @@ pub enum Cause {
     Share,
     /// The cluster's plan is not known.
     Plan,
+    /// The pods of its services are not known.
+    Pods,
     /// No probe of a target has come back.
     FirstContact,
     /// No packet of a client has been seen.
@@ -83,7 +86,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Starting,
         Self::Stopped,
         Self::Operator,
@@ -92,6 +95,7 @@ impl Cause {
         Self::RouterAgents,
         Self::Share,
         Self::Plan,
+        Self::Pods,
         Self::FirstContact,
         Self::Silence,
         Self::Refused,
@@ -109,6 +113,7 @@ impl Cause {
             Self::RouterAgents => "router_agents",
             Self::Share => "share",
             Self::Plan => "plan",
+            Self::Pods => "pods",
             Self::FirstContact => "first_contact",
             Self::Silence => "silence",
             Self::Refused => "refused",
@@ -153,6 +158,8 @@ pub struct Remark {
 #[derive(Clone, Copy)]
 struct Facts<'a> {
     services: &'a [Mapping],
+    /// The pods of those services that are in pods.
+    pods: &'a [ServicePods],
     report: &'a Report,
     recent: &'a Recent,
     links: &'a [LinkStatus],
@@ -179,6 +186,7 @@ pub struct Monitor {
     services: Arc<[Mapping]>,
     shared: Shared,
     fleet: Fleet,
+    pods: KnownPods,
     leases: Leases,
     /// Where the report goes to in the end.
     file: Option<Arc<Path>>,
@@ -198,7 +206,7 @@ impl Monitor {
     pub fn new(
         (services, file): (&[Mapping], Option<&Path>),
         shared: Shared,
-        fleet: Fleet,
+        (fleet, pods): (Fleet, KnownPods),
         leases: Leases,
     ) -> Self {
         Self {
@@ -206,6 +214,7 @@ impl Monitor {
             file: file.map(Arc::from),
             shared,
             fleet,
+            pods,
             leases,
             window: Arc::default(),
             listeners: Aside::default(),
@@ -219,11 +228,17 @@ impl Monitor {
         services.join(",")
     }
 
+    /// The pods of services that are in pods.
+    pub fn pods(&self) -> Vec<ServicePods> {
+        self.pods.now()
+    }
+
     /// How things stand.
     pub fn headline(&self, report: &Report) -> Headline {
         let recent = self.recent(report);
         causes::headline(&Facts {
             services: &self.services,
+            pods: &self.pods.now(),
             report,
             recent: &recent,
             links: &self.fleet.interceptors().status(),

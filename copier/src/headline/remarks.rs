@@ -56,6 +56,17 @@ pub(super) fn also(facts: &Facts<'_>) -> Vec<Remark> {
         let text = format!("interceptors and router-agents stay as they were known last: {why}");
         told("consul", text)
     }));
+    all.extend(facts.pods.iter().filter_map(|service| {
+        let why = service.doubt.as_ref()?;
+        let text = match service.pods.is_empty() {
+            true => format!("the pods of {} are not known: {why}", service.service),
+            false => format!(
+                "the pods of {} stay as they were known last: {why}",
+                service.service
+            ),
+        };
+        Some(told(&service.service, text))
+    }));
     all.extend(facts.mute.map(|why| {
         let text = format!(
             "guards of the cluster's plan act for this copier alone, which cannot write there: {why}"
@@ -102,9 +113,14 @@ fn mute(facts: &Facts<'_>) -> Vec<Remark> {
         return Vec::new();
     }
     let services = facts.services.iter().enumerate();
+    let without_pods = |service: &Mapping| {
+        let name = service.live_text();
+        let mut known = facts.pods.iter();
+        known.any(|it| it.service == name && it.pods.is_empty())
+    };
     let mute: Vec<Mapping> = services
-        .filter(|(at, _)| !seen(*at))
-        .map(|(_, service)| *service)
+        .filter(|(at, service)| !seen(*at) && !without_pods(service))
+        .map(|(_, service)| service.clone())
         .collect();
     if mute.is_empty() || mute.len() == facts.services.len() {
         return Vec::new();

@@ -18,6 +18,7 @@ use table::{Kind, METRICS, Metric};
 use crate::agents::Agents;
 use crate::headline::{Cause, Monitor};
 use crate::interceptors::Interceptors;
+use crate::pods::ServicePods;
 use crate::report::{Buckets, Report, Shared};
 use millrace_replay::probe::ProbeState;
 
@@ -58,6 +59,7 @@ impl Collector for ReportCollector {
         out.latencies(&report)?;
         out.causes(self.monitor.headline(&report).cause)?;
         out.interceptors(&self.interceptors.status())?;
+        out.pods(&self.monitor.pods())?;
         out.agents(&self.agents)
     }
 }
@@ -209,6 +211,21 @@ impl Output<'_, '_> {
         Ok(())
     }
 
+    fn pods(&mut self, services: &[ServicePods]) -> Result<(), std::fmt::Error> {
+        let mut encoder = self.0.encode_descriptor(
+            "live_pods",
+            "Pods of this node that the live service is in, as far as they are known",
+            None,
+            MetricType::Gauge,
+        )?;
+        for service in services {
+            let labels = [("service", service.service.as_str())];
+            let pods = service.pods.len() as f64;
+            ConstGauge::new(pods).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn agents(&mut self, agents: &Agents) -> Result<(), std::fmt::Error> {
         let mut encoder = self.0.encode_descriptor(
             "router_agent_held",
@@ -285,9 +302,10 @@ mod tests {
     }
 
     /// Metrics that are made from several figures, or are no figures of the report.
-    const BESIDE_THE_TABLE: [&str; 9] = [
+    const BESIDE_THE_TABLE: [&str; 10] = [
         "interceptor_connected",
         "interceptor_copies_connected_total",
+        "live_pods",
         "not_copying",
         "intensity_ratio",
         "guards_broken",

@@ -272,7 +272,7 @@ mod tests {
 
     fn spans(clients: Clients) -> Spans {
         let service = Service {
-            live_ip: None,
+            live: millrace_engine::LiveAddress::Host,
             live_port: 80,
             target: end("198.18.0.20:8080"),
         };

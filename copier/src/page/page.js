@@ -75,6 +75,7 @@ const CAUSES = {
   router_agents: ["bad", "Responses are not diverted"],
   share: ["bad", "No share of its own"],
   plan: ["bad", "The cluster's plan is not known"],
+  pods: ["bad", "Pods are not known"],
   first_contact: ["bad", "No first contact with the target"],
   silence: ["wait", "Nothing captured"],
   refused: ["bad", "Refused"],

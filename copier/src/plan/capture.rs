@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use millrace_capture::{ANY, Device, Expression, Filter, FilterSpec, RingConfig, ServiceFilter};
 use millrace_daemon::exit::ExitError;
+use millrace_notation::address::{Live, Mapping};
 use millrace_wire::Tunnel;
 
 use super::engine::local_addresses;
@@ -19,8 +20,13 @@ pub(super) fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<D
     if !names.is_empty() {
         return Device::named(&names).map_err(|error| ExitError::start(error.to_string()));
     }
+    // The ways to pods are found while the copier runs.
     let services = options.services.iter();
-    let mut live: Vec<Option<IpAddr>> = services.map(|mapping| mapping.live_ip).collect();
+    let of_hosts = services.filter(|mapping| mapping.live.pods().is_none());
+    let mut live: Vec<Option<IpAddr>> = of_hosts.map(|mapping| mapping.live.ip()).collect();
+    if live.is_empty() {
+        return Ok(Vec::new());
+    }
     let here = addresses::of_this_host();
     let named = live.iter().flatten().filter(|ip| !ip.is_unspecified());
     let absent = named.filter(|ip| !here.contains(ip));
@@ -42,6 +48,24 @@ pub(super) fn devices(options: &Options, mut names: Vec<String>) -> Result<Vec<D
     Ok(devices)
 }
 
+/// What is captured of these services, of which those in pods have the addresses that `followed` says by their place.
+pub(crate) fn captured(services: &[Mapping], followed: &[Vec<IpAddr>]) -> Vec<ServiceFilter> {
+    let of = |(place, mapping): (usize, &Mapping)| {
+        let addresses = match &mapping.live {
+            Live::Host => vec![None],
+            Live::At(ip) => vec![Some(*ip)],
+            Live::Pods(_) => {
+                let now = followed.get(place).into_iter().flatten();
+                now.map(|ip| Some(*ip)).collect()
+            }
+        };
+        let port = mapping.live_port;
+        let filter = move |address| ServiceFilter { address, port };
+        addresses.into_iter().map(filter)
+    };
+    services.iter().enumerate().flat_map(of).collect()
+}
+
 /// How captured packets get here. `hears_live` says of which live ports packets to clients are wanted whole.
 pub(super) fn ring(
     options: &Options,
@@ -53,11 +77,7 @@ pub(super) fn ring(
         .iter()
         .map(|mapping| mapping.target)
         .collect();
-    let services = options.services.iter().map(|mapping| ServiceFilter {
-        address: mapping.live_ip,
-        port: mapping.live_port,
-    });
-    let services: Vec<_> = services.collect();
+    let services = captured(options.services.as_slice(), &[]);
     let filter = match &options.capture.filter {
         Some(text) if text.trim().is_empty() => {
             return Err(ExitError::usage(
@@ -93,12 +113,14 @@ pub(super) fn ring(
     // A mirror of other hosts' traffic, on devices that are named for it.
     let local = local_addresses();
     let mut services = options.services.iter();
-    let of_others = services.any(|one| one.live_ip.is_some_and(|ip| !local.contains(&ip)));
+    let of_others = services.any(|one| one.live.ip().is_some_and(|ip| !local.contains(&ip)));
+    let in_pods = options.services.iter().any(|one| one.live.pods().is_some());
+    let changing = in_pods && options.capture.devices.is_empty();
     let names = devices.iter().map(|device| device.name.clone());
     let named = &options.capture.devices;
     let mut below_ip = [Tunnel::Mpls, Tunnel::Pppoe].into_iter();
     let named_below_ip = below_ip.find(|kind| options.capture.tunnels.names(*kind));
-    if let Some(kind) = named_below_ip.filter(|_| devices.len() > 1) {
+    if let Some(kind) = named_below_ip.filter(|_| devices.len() > 1 || changing) {
         return Err(ExitError::usage(format!(
             "--tunnels {}: several devices together are captured from the IP header on, which is behind it: name one \
              device with -i",
@@ -111,7 +133,8 @@ pub(super) fn ring(
         buffer_bytes: buffer as usize,
         snap_len: options.capture.snap_length(),
         // As with tcpdump, `any` leaves devices as they are.
-        promiscuous: of_others && !named.is_empty() && *named != [ANY],
+        promiscuous: changing || ((of_others || in_pods) && !named.is_empty() && *named != [ANY]),
+        changing,
         ..RingConfig::new(String::new(), filter)
     })
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use millrace_capture::Device;
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::incarnation::random_u64;
-use millrace_engine::{Caps, Config, Recorded, Service, SourcePool};
-use millrace_notation::address::Mapping;
+use millrace_engine::{Caps, Config, LiveAddress, Recorded, Service, SourcePool};
+use millrace_notation::address::{Live, Mapping};
 use millrace_pilot::guard;
 use millrace_recordings::inputs::Inputs;
 use millrace_replay::local::LocalPlan;
@@ -28,7 +28,11 @@ pub(super) fn engine_config(
         .services
         .iter()
         .map(|mapping| Service {
-            live_ip: mapping.live_ip,
+            live: match mapping.live {
+                Live::Host => LiveAddress::Host,
+                Live::At(ip) => LiveAddress::At(ip),
+                Live::Pods(_) => LiveAddress::Followed,
+            },
             live_port: mapping.live_port,
             target: mapping.target.into(),
         })
@@ -70,6 +74,8 @@ pub(super) fn engine_config(
     Ok(Config {
         services,
         segments: segments(options),
+        // They are found while the copier runs.
+        followed: Vec::new(),
         local_addresses: local,
         sources,
         nat: options.nat,
@@ -133,9 +139,10 @@ pub(super) fn check_target(
     let here = target.ip().is_loopback() || local.contains(&target.ip());
     let is_live = |other: &Mapping| {
         other.live_port == target.port()
-            && match other.live_ip {
-                Some(ip) => ip == target.ip(),
-                None => here,
+            && match other.live {
+                Live::At(ip) => ip == target.ip(),
+                Live::Host => here,
+                Live::Pods(_) => false,
             }
     };
     match options.services.iter().find(|other| is_live(other)) {

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use millrace_channel::transport::Security;
-use millrace_engine::Config;
+use millrace_engine::{Config, LiveAddress};
 
 /// Longest name that interceptors take, in bytes.
 const MAX_ID: usize = 128;
@@ -26,7 +26,11 @@ pub(super) fn default_id(engine: &Config, security: &Security) -> String {
     ports.sort_unstable();
     ports.dedup();
     let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    let named = engine.services.iter().filter_map(|service| service.live_ip);
+    let services = engine.services.iter();
+    let named = services.filter_map(|service| match service.live {
+        LiveAddress::At(ip) => Some(ip),
+        LiveAddress::Host | LiveAddress::Followed => None,
+    });
     let others = engine.local_addresses.iter().copied();
     let is_own = |ip: &IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),

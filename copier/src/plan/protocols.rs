@@ -73,7 +73,7 @@ impl Protocols {
     }
 
     /// Whether the module of a live port hears what the live server sends.
-    pub(super) fn hears_live(&self, services: &[Service], port: u16) -> bool {
+    pub(crate) fn hears_live(&self, services: &[Service], port: u16) -> bool {
         self.each().any(|(place, kind)| {
             let its = services.get(place).map(|service| service.live_port);
             its == Some(port) && kind.module(&self.settings(kind)).hears_live()

@@ -40,7 +40,7 @@ impl Clients {
         let ours = |row: &Row| {
             let (ip, port) = (row.local.ip(), row.local.port());
             let mut services = services.iter();
-            services.any(|it| it.live_port == port && it.live_ip.is_none_or(|live| live == ip))
+            services.any(|it| it.live_port == port && it.live.is_at(&ip))
         };
         let rows = lines.filter_map(|line| Row::parse(&line));
         let mut clients = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! Why no packet of a service may come, in words.
 
-use millrace_notation::address::Mapping;
+use millrace_notation::address::{Live, Mapping};
 
 use super::Listeners;
 
@@ -9,8 +9,10 @@ const NAMED: usize = 3;
 
 /// What keeps packets of these services from coming, where this host knows it.
 pub(crate) fn known_obstacle(services: &[Mapping], here: &Listeners) -> Option<String> {
-    let of = |it: &Mapping| here.of(it.live_ip, it.live_port);
-    services.iter().find_map(of).or_else(|| family(services))
+    // What listens in a pod is not to be seen from here.
+    let mut of_hosts = services.iter().filter(|it| it.live.pods().is_none());
+    let of = |it: &Mapping| here.of(it.live.ip(), it.live_port);
+    of_hosts.find_map(of).or_else(|| family(services))
 }
 
 /// Why no packet of these services may come.
@@ -48,7 +50,7 @@ pub(crate) fn ports(services: &[Mapping]) -> String {
 
 /// A copy that bears its client's address is of the client's family.
 fn family(services: &[Mapping]) -> Option<String> {
-    let any = services.iter().all(|it| it.live_ip.is_none());
+    let any = services.iter().all(|it| it.live == Live::Host);
     let v6 = services.iter().all(|it| it.target.is_ipv6());
     (any && v6).then(|| {
         "only clients of IPv6 are copied to a target of IPv6, unless copies have addresses of their own (-c)"

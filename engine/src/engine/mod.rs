@@ -10,6 +10,7 @@ mod doubts;
 mod due;
 mod ends;
 mod event;
+mod followed;
 mod gaps;
 mod hearsay;
 mod life;

@@ -40,7 +40,7 @@ mod tests {
     use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader, TcpOptions, TcpPacket};
 
     use super::*;
-    use crate::config::{Config, Service};
+    use crate::config::{Config, LiveAddress, Service};
     use crate::engine::FlowRef;
     use crate::intensity::Intensity;
     use crate::key::ReplicaKey;
@@ -86,7 +86,7 @@ mod tests {
         let (client, live) = (endpoint("198.18.1.1:5000"), endpoint("198.18.2.10:80"));
         let mut engine = Engine::new(Config {
             services: vec![Service {
-                live_ip: Some(live.ip),
+                live: LiveAddress::At(live.ip),
                 live_port: live.port,
                 target: endpoint("198.18.2.20:80"),
             }],

@@ -7,8 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Config;
-use crate::config::Service;
+use crate::config::{Config, LiveAddress, Service};
 use crate::source::share::Block;
 use crate::source::{Share, SourcePool};
 
@@ -22,7 +21,7 @@ fn at(seconds: u64) -> Time {
 
 fn service(live_port: u16, target_port: u16) -> Service {
     Service {
-        live_ip: None,
+        live: LiveAddress::Host,
         live_port,
         target: Endpoint::new(v4(9), target_port),
     }

@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use millrace_engine::{AbortReason, ClientKind, Config, ReplicaKey, Service, SourcePool};
+use millrace_engine::{
+    AbortReason, ClientKind, Config, LiveAddress, ReplicaKey, Service, SourcePool,
+};
 use millrace_wire::{Endpoint, Flags};
 
 use crate::sim::target::Ended;
@@ -29,7 +31,7 @@ const TARGET_TOO: Endpoint = Endpoint::new(v4(21), 8080);
 fn two_targets() -> Config {
     let mut config = config();
     config.services.push(Service {
-        live_ip: Some(LIVE_TOO.ip),
+        live: LiveAddress::At(LIVE_TOO.ip),
         live_port: LIVE_TOO.port,
         target: TARGET_TOO,
     });

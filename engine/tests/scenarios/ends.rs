@@ -1,10 +1,10 @@
 //! How connections end: lines 26 and 27.
 
-use millrace_engine::{AbortReason, Config, Owed};
-use millrace_wire::Flags;
+use millrace_engine::{AbortReason, Config, LiveAddress, Owed};
+use millrace_wire::{Endpoint, Flags};
 
 use crate::sim::target::Ended;
-use crate::sim::{Action, Behaviour, Live, World, at, config, ms, secs};
+use crate::sim::{Action, Behaviour, LIVE, Live, World, at, config, ms, secs, v4};
 use crate::talk::*;
 use Action::*;
 
@@ -482,5 +482,51 @@ fn handshakes_that_never_complete_are_not_replayed_and_forgotten() {
     assert_eq!(world.engine.gauges().sessions, 0);
     assert!(world.sent.is_empty());
     assert_eq!(stats(&world).sessions_captured, 0);
+    world.assert_nothing_left();
+}
+
+/// A service that is followed, at LIVE now, with one session that stays open.
+fn followed(talk: &[Action]) -> World {
+    let mut config = config();
+    config.services[0].live = LiveAddress::Followed;
+    config.followed = vec![vec![LIVE.ip]];
+    let mut world = World::new(config, 1);
+    world.behaviour = answers_like(talk);
+    world.capture(Live::new(at(ms(0)), PORT).play(talk));
+    world
+}
+
+#[test]
+fn a_connection_to_an_address_that_is_gone_ends_after_what_was_captured_of_it() {
+    let talk = [says(100), Server(200), ClientAck, Pause(secs(4)), says(50)];
+    let mut world = followed(&talk);
+    // Addresses that come, and news of the same ones, change nothing of it.
+    let other = Endpoint::new(v4(11), LIVE.port).ip;
+    world.call(at(secs(1)), move |world| {
+        world
+            .engine
+            .set_followed(at(secs(1)), 0, vec![other, LIVE.ip, other]);
+    });
+    world.run(secs(5));
+    assert!(sent_with(&world, Flags::FIN).is_empty());
+    world.call(at(secs(10)), move |world| {
+        world.engine.set_followed(at(secs(10)), 0, vec![other]);
+    });
+    world.run(secs(20));
+    let fin = elapsed(sent_with(&world, Flags::FIN)[0].0);
+    assert!((10_000..10_100).contains(&fin), "{fin}");
+    assert_complete(&mut world, &talk);
+}
+
+#[test]
+fn connections_to_other_addresses_than_those_that_are_followed_are_none_of_the_service() {
+    let talk = [says(100), Server(200), ClientFin, ServerFin];
+    let mut world = followed(&talk);
+    world.engine.set_followed(at(ms(0)), 0, Vec::new());
+    world.run(secs(5));
+    assert!(world.sent.is_empty());
+    assert_eq!(stats(&world).sessions_captured, 0);
+    // What does not exist is not followed either.
+    world.engine.set_followed(at(secs(5)), 7, vec![LIVE.ip]);
     world.assert_nothing_left();
 }

@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use millrace_engine::{
-    AbortReason, Config, FlowRef, Intensity, RefusalReason, ReplicaKey, SourcePool, Time,
+    AbortReason, Config, FlowRef, Intensity, LiveAddress, RefusalReason, ReplicaKey, SourcePool,
+    Time,
 };
 use millrace_wire::{Endpoint, Flags, Seq, TcpOptions};
 
@@ -314,7 +315,7 @@ fn over_ipv6_everything_is_the_same_but_for_the_sizes() {
     let talk = [Client(bytes(3, 60_000)), Server(5000), ClientFin, ServerFin];
     let mut config = config();
     let (live, target) = (Endpoint::new(v6(10), 80), Endpoint::new(v6(20), 8080));
-    config.services[0].live_ip = Some(live.ip);
+    config.services[0].live = LiveAddress::At(live.ip);
     config.services[0].target = target;
     let mut world = World::new(config, 1);
     world.behaviour = answers_like(&talk);
@@ -591,7 +592,7 @@ fn an_outage_almost_as_long_as_the_answer_timeout_leaves_time_for_the_retry() {
 fn the_targets_own_address_is_never_taken_for_a_live_service() {
     // Target and live service on one port; the copier's own packets pass its capture.
     let mut config = config();
-    config.services[0].live_ip = None;
+    config.services[0].live = LiveAddress::Host;
     config.services[0].live_port = TARGET.port;
     let mut wire = Wire::new(PORT);
     wire.tuple.destination = TARGET;

@@ -1,7 +1,7 @@
 //! Which bytes are of which connection: wraps, ports used again, two services, Fast Open, urgent
 //! data, keepalives. Lines 6 to 10.
 
-use millrace_engine::{AbortReason, RefusalReason, Service};
+use millrace_engine::{AbortReason, LiveAddress, RefusalReason, Service};
 use millrace_wire::{Endpoint, Flags, FourTuple, Mptcp, Seq};
 
 use crate::sim::target::Ended;
@@ -305,7 +305,7 @@ fn the_same_client_port_to_two_services_is_two_sessions() {
     let other_target = Endpoint::new(v4(21), 9443);
     let mut config = config();
     config.services.push(Service {
-        live_ip: Some(other.ip),
+        live: LiveAddress::At(other.ip),
         live_port: other.port,
         target: other_target,
     });

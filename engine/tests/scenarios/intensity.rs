@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use millrace_engine::{
-    AbortReason, Caps, Config, Engine, Event, Intensity, RefusalReason, Relief, Share, SourcePool,
-    Stats,
+    AbortReason, Caps, Config, Engine, Event, Intensity, LiveAddress, RefusalReason, Relief, Share,
+    SourcePool, Stats,
 };
 use millrace_wire::{Endpoint, Flags, FourTuple};
 
@@ -36,7 +36,7 @@ fn with(change: impl FnOnce(&mut Config)) -> World {
 /// The clients among 50,000 whose sessions an engine copies, by the number of their session.
 fn chosen(intensity: f64, seed: u64, key: [u8; 16], live: Endpoint) -> BTreeSet<u32> {
     let mut config = config();
-    config.services[0].live_ip = Some(live.ip);
+    config.services[0].live = LiveAddress::At(live.ip);
     config.seed = seed;
     config.intensity = Intensity::from_ratio(intensity);
     config.intensity_key = key;

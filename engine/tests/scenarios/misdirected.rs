@@ -1,6 +1,6 @@
 //! Copies that come back as live traffic.
 
-use millrace_engine::{AbortReason, Config, Misdirection, RefusalReason, Service};
+use millrace_engine::{AbortReason, Config, LiveAddress, Misdirection, RefusalReason, Service};
 use millrace_wire::{Endpoint, Flags, FourTuple, Seq};
 
 use crate::sim::{LIVE, Live, Packet, TARGET, World, at, client, config, ms, secs};
@@ -82,7 +82,7 @@ fn of_two_targets_the_one_that_leads_back_is_stopped() {
     let mut config = config();
     let other = Endpoint::new(TARGET.ip, TARGET.port + 1);
     config.services.push(Service {
-        live_ip: Some(LIVE.ip),
+        live: LiveAddress::At(LIVE.ip),
         live_port: 81,
         target: other,
     });

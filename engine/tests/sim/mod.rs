@@ -22,7 +22,7 @@ pub mod world;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use millrace_engine::{Config, Service, Time};
+use millrace_engine::{Config, LiveAddress, Service, Time};
 use millrace_wire::{Endpoint, FourTuple, TcpHeader, TcpPacket};
 
 pub use behaviour::Behaviour;
@@ -84,7 +84,7 @@ pub const fn secs(n: u64) -> Duration {
 pub fn config() -> Config {
     Config {
         services: vec![Service {
-            live_ip: Some(LIVE.ip),
+            live: LiveAddress::At(LIVE.ip),
             live_port: LIVE.port,
             target: TARGET,
         }],

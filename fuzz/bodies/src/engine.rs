@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_engine::{
-    Caps, Config, Engine, Event, FlowRef, Intensity, SendFailure, Service, Share, SourcePool,
-    TargetSilence, Time,
+    Caps, Config, Engine, Event, FlowRef, Intensity, LiveAddress, SendFailure, Service, Share,
+    SourcePool, TargetSilence, Time,
 };
 use millrace_protocols::writes::{Rules, WriteGuard};
 use millrace_protocols::{Accounts, Kind, Midway, Settings, http};
@@ -464,16 +464,16 @@ fn config(input: &mut Input<'_>) -> Config {
     let sizes = input.u8();
     let [live4, live6] = LIVE;
     let [target4, target6] = TARGET;
-    let service = |live_ip, live_port, target| Service {
-        live_ip,
+    let service = |live, live_port, target| Service {
+        live,
         live_port,
         target,
     };
     Config {
         services: vec![
-            service(Some(live4.ip), live4.port, target4),
-            service(Some(live6.ip), live6.port, target6),
-            service(None, 80, target4),
+            service(LiveAddress::At(live4.ip), live4.port, target4),
+            service(LiveAddress::At(live6.ip), live6.port, target6),
+            service(LiveAddress::Host, 80, target4),
         ],
         sources: if flags & 1 == 0 {
             SourcePool::Clients

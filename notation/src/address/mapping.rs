@@ -1,16 +1,17 @@
 //! `-x`: which live service is copied to which target.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::{AddressError, Family, Mac, parse_port, parse_socket_address, split_port};
+use super::live::{Live, Pods, parse_live};
+use super::{AddressError, Family, Mac, check_single, parse_port, split_port};
 
-/// `[live ip:]live port[@MAC]-target ip:target port[@MAC]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// `[live ip:]live port[@MAC]-target ip:target port[@MAC]`; in place of the live ip also pods of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mapping {
-    /// The live server's address; none means any address of this host.
-    pub live_ip: Option<IpAddr>,
+    /// Where the live service is.
+    pub live: Live,
     /// The live server's port.
     pub live_port: u16,
     /// The source MAC of copied frames, when sent at the link layer.
@@ -26,7 +27,12 @@ impl FromStr for Mapping {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
-        let (live, target) = text.split_once('-').ok_or_else(|| {
+        // Names in Kubernetes may hold dashes, targets do not.
+        let halves = match Pods::are_named_by(text) {
+            true => text.rsplit_once('-'),
+            false => text.split_once('-'),
+        };
+        let (live, target) = halves.ok_or_else(|| {
             AddressError::new(format!(
                 "'{text}' is not a mapping: write [live-ip:]live-port-target-ip:target-port, as \
                  in 80-198.18.0.9:8080"
@@ -34,15 +40,15 @@ impl FromStr for Mapping {
         })?;
         let (live, live_mac) = split_mac(live)?;
         let (target, target_mac) = split_mac(target)?;
-        let (live_ip, live_port) = parse_live(live)?;
+        let (live, live_port) = parse_live(live)?;
         let target = parse_target(text, target, live_port)?;
-        if live_ip == Some(target.ip()) && live_port == target.port() {
+        if live.ip() == Some(target.ip()) && live_port == target.port() {
             return Err(AddressError::new(format!(
                 "'{text}': the target is the live service itself"
             )));
         }
         Ok(Mapping {
-            live_ip,
+            live,
             live_port,
             live_mac,
             target,
@@ -56,26 +62,6 @@ fn split_mac(text: &str) -> Result<(&str, Option<Mac>), AddressError> {
         None => Ok((text, None)),
         Some((address, mac)) => Ok((address, Some(mac.parse()?))),
     }
-}
-
-fn parse_live(text: &str) -> Result<(Option<IpAddr>, u16), AddressError> {
-    if !text.starts_with('[') && !text.contains(':') {
-        if text.contains('.') && text.parse::<IpAddr>().is_ok() {
-            return Err(AddressError::new(format!(
-                "'{text}': the live port is missing: write {text}:80"
-            )));
-        }
-        return Ok((None, parse_port(text)?));
-    }
-    let address = parse_socket_address(text)?;
-    if address.ip().is_unspecified() {
-        return Err(AddressError::new(format!(
-            "'{text}': for any address of this host write only the port, {}",
-            address.port()
-        )));
-    }
-    check_single(address.ip())?;
-    Ok((Some(address.ip()), address.port()))
 }
 
 fn parse_target(whole: &str, text: &str, live_port: u16) -> Result<SocketAddr, AddressError> {
@@ -104,32 +90,39 @@ fn parse_target(whole: &str, text: &str, live_port: u16) -> Result<SocketAddr, A
     Ok(SocketAddr::new(ip, parse_port(port)?))
 }
 
-fn check_single(ip: IpAddr) -> Result<(), AddressError> {
-    let broadcast = match ip {
-        IpAddr::V4(ip) => ip.is_broadcast(),
-        IpAddr::V6(_) => false,
-    };
-    if ip.is_multicast() || broadcast {
-        return Err(AddressError::new(format!(
-            "{ip} is not the address of one host"
-        )));
-    }
-    Ok(())
-}
-
 impl Mapping {
     /// The family of the live service; one without an address is of the target's family.
     fn live_family(&self) -> Family {
-        Family::of(self.live_ip.unwrap_or(self.target.ip()))
+        Family::of(self.live.ip().unwrap_or(self.target.ip()))
+    }
+
+    /// The live service, as it is written.
+    pub fn live_text(&self) -> String {
+        struct Text<'a>(&'a Mapping);
+        impl fmt::Display for Text<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.live.fmt_with_port(self.0.live_port, f)
+            }
+        }
+        Text(self).to_string()
+    }
+
+    /// Whether both copy the same live service, as far as their texts say.
+    fn overlaps(&self, other: &Self) -> bool {
+        let same_place = match (&self.live, &other.live) {
+            // Pods have addresses of their own; where one has the node's, the pods' mapping holds.
+            (Live::Pods(one), Live::Pods(other)) => one == other,
+            (Live::Pods(_), _) | (_, Live::Pods(_)) => false,
+            (Live::At(one), Live::At(other)) => one == other,
+            (Live::Host, _) | (_, Live::Host) => true,
+        };
+        same_place && self.live_port == other.live_port && self.live_family() == other.live_family()
     }
 }
 
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.live_ip {
-            Some(ip) => write!(f, "{}", SocketAddr::new(ip, self.live_port))?,
-            None => write!(f, "{}", self.live_port)?,
-        }
+        self.live.fmt_with_port(self.live_port, f)?;
         if let Some(mac) = self.live_mac {
             write!(f, "@{mac}")?;
         }
@@ -173,14 +166,7 @@ impl FromStr for Mappings {
         let mut mappings: Vec<Mapping> = Vec::new();
         for item in text.split(',') {
             let mapping: Mapping = item.parse()?;
-            let same = |it: &&Mapping| {
-                it.live_port == mapping.live_port
-                    && it.live_family() == mapping.live_family()
-                    && (it.live_ip == mapping.live_ip
-                        || it.live_ip.is_none()
-                        || mapping.live_ip.is_none())
-            };
-            if let Some(other) = mappings.iter().find(same) {
+            if let Some(other) = mappings.iter().find(|it| it.overlaps(&mapping)) {
                 return Err(AddressError::new(format!(
                     "'{other}' and '{mapping}' copy the same live service: give each live service \
                      one target"
@@ -204,6 +190,8 @@ impl fmt::Display for Mappings {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::super::parse_ip;
@@ -217,6 +205,9 @@ mod tests {
             "[2001:db8::1]:80-[2001:db8::9]:8080",
             "80@02:00:5e:00:00:01-198.18.0.9:8080@02:00:5e:00:00:02",
             "80-198.18.0.9:8080,[2001:db8::1]:443@02:00:5e:00:00:01-[2001:db8::9]:443",
+            "service/shop/web-front:8080-198.18.0.9:80",
+            "pods/shop/app.kubernetes.io/name=web-front+tier=a_b:8080@02:00:5e:00:00:01-[2001:db8::9]:80",
+            "80-198.18.0.9:80,service/shop/web:80-198.18.0.8:80,pods/shop/app=:80-198.18.0.7:80",
         ] {
             assert_eq!(text.parse::<Mappings>().unwrap().to_string(), text);
         }
@@ -254,6 +245,27 @@ mod tests {
                 "the same live service",
             ),
             ("80-198.18.0.9:80,", "is not a mapping"),
+            ("service/web:80-198.18.0.9:80", "the namespace is missing"),
+            ("service/Shop/web:80-198.18.0.9:80", "is not a namespace"),
+            (
+                "service/shop/a.b:80-198.18.0.9:80",
+                "not the name of a Service",
+            ),
+            (
+                "service/shop/web-198.18.0.9:80",
+                "write service/shop/web:80",
+            ),
+            (
+                "service/shop/web:http-198.18.0.9:80",
+                "'http' is not a port",
+            ),
+            ("pods/shop/web:80-198.18.0.9:80", "'web' are not labels"),
+            ("pods/shop/app=web front:80-198.18.0.9:80", "are not labels"),
+            ("pods/shop/app=web+:80-198.18.0.9:80", "are not labels"),
+            (
+                "service/shop/web:80-198.18.0.9:80,service/shop/web:80-198.18.0.8:80",
+                "the same live service",
+            ),
         ] {
             let error = text.parse::<Mappings>().map_err(|error| error.to_string());
             assert!(
@@ -271,7 +283,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_parses_or_fails(text in "[-0-9a-f.:@,\\[\\] x]{0,60}") {
+        fn any_text_parses_or_fails(text in "((service|pods)/[a-c]?/[a-c=+]{0,5})?[-0-9a-f.:@,\\[\\] x]{0,60}") {
             if let Ok(mappings) = text.parse::<Mappings>() {
                 prop_assert_eq!(mappings.to_string().parse::<Mappings>().unwrap(), mappings);
             }
@@ -288,7 +300,8 @@ mod tests {
             // Flow labels and zones of an IPv6 socket address have no place in a mapping.
             let target = SocketAddr::new(target.ip(), target.port());
             prop_assume!(live != Some(target.ip()));
-            let mapping = Mapping { live_ip: live, live_port, live_mac: None, target, target_mac: None };
+            let live = live.map_or(Live::Host, Live::At);
+            let mapping = Mapping { live, live_port, live_mac: None, target, target_mac: None };
             prop_assert_eq!(mapping.to_string().parse::<Mapping>().unwrap(), mapping);
         }
     }

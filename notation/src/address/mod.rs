@@ -4,12 +4,14 @@
 
 pub mod cidr;
 mod host;
+mod live;
 mod mac;
 mod mapping;
 mod pool;
 
 pub use cidr::Cidr;
 pub use host::{DefaultPort, HostPort};
+pub use live::{ChosenBy, Live, Pods};
 pub use mac::Mac;
 pub use mapping::{Mapping, Mappings};
 pub use pool::{AddressRange, ClientPool, Family};
@@ -37,6 +39,20 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
             "'{text}' is not a port: give a number from 1 to 65535"
         ))),
     }
+}
+
+/// Refuses what is not the address of one host.
+fn check_single(ip: IpAddr) -> Result<(), AddressError> {
+    let broadcast = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(_) => false,
+    };
+    if ip.is_multicast() || broadcast {
+        return Err(AddressError::new(format!(
+            "{ip} is not the address of one host"
+        )));
+    }
+    Ok(())
 }
 
 /// An IP address without brackets. Host names get a message of their own.

@@ -13,7 +13,6 @@ mod batch;
 mod queue;
 mod reader;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use millrace_capture::{Census, RingStatistics, Tap, Waker};
@@ -23,6 +22,8 @@ use millrace_wire::{DecodeCounters, Tunnels};
 
 pub(crate) use batch::Batch;
 use queue::Queue;
+
+use crate::whereabouts::News;
 
 /// What the reader has counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,9 +82,9 @@ impl Intake {
         &self.waker
     }
 
-    /// From now on the host has these addresses: services without an address are captured there.
-    pub(crate) fn follow(&self, addresses: Vec<IpAddr>) {
-        self.queue.set_addresses(addresses);
+    /// From now on live services are captured where this says.
+    pub(crate) fn follow(&self, news: News) {
+        self.queue.put_news(news);
     }
 
     /// Says how much of the limit the shard uses itself, in bytes.

@@ -1,13 +1,13 @@
 //! Batches that wait for the shard, bounded in bytes.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use millrace_capture::Waker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Batch, Counts};
+use crate::whereabouts::News;
 
 /// This part of the limit is the queue's however much memory the shard needs: what it takes in may
 /// be what frees memory.
@@ -23,8 +23,8 @@ struct State {
     memory: u64,
     spare: Vec<Batch>,
     counts: Counts,
-    /// The host's addresses, if they are news to the reader.
-    addresses: Option<Vec<IpAddr>>,
+    /// What the reader has not heard yet of where live services are.
+    news: Vec<News>,
     closed: bool,
 }
 
@@ -46,14 +46,17 @@ impl Queue {
         }
     }
 
-    /// Tells the reader the host's addresses.
-    pub(super) fn set_addresses(&self, addresses: Vec<IpAddr>) {
-        self.lock().addresses = Some(addresses);
+    /// Tells the reader where live services are. Of what is told twice the last holds.
+    pub(super) fn put_news(&self, news: News) {
+        let mut state = self.lock();
+        let kind = std::mem::discriminant(&news);
+        state.news.retain(|it| std::mem::discriminant(it) != kind);
+        state.news.push(news);
     }
 
-    /// The host's addresses, if they are news.
-    pub(super) fn take_addresses(&self) -> Option<Vec<IpAddr>> {
-        self.lock().addresses.take()
+    /// What the reader has not heard yet.
+    pub(super) fn take_news(&self) -> Vec<News> {
+        std::mem::take(&mut self.lock().news)
     }
 
     /// Whether another batch must wait where it is.

@@ -1,6 +1,5 @@
 //! The thread that empties the ring.
 
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
@@ -14,6 +13,7 @@ use millrace_wire::{Decoder, Flags, Tunnels, Verify};
 
 use super::queue::Queue;
 use super::{Batch, Counts};
+use crate::whereabouts::News;
 
 /// Frames in one batch, at most.
 const FRAMES_IN_A_BATCH: usize = 512;
@@ -127,27 +127,42 @@ impl Reader {
             self.heart.beat();
             // A ring that fails while packets keep this thread from sleeping is found here.
             self.tap.suspect();
-            if let Some(addresses) = self.queue.take_addresses() {
-                self.follow(addresses);
+            for news in self.queue.take_news() {
+                self.follow(news);
             }
             self.show_now();
         }
     }
 
-    /// Captures services without an address at these.
-    fn follow(&mut self, addresses: Vec<IpAddr>) {
+    /// Captures live services where they are now.
+    fn follow(&mut self, news: News) {
+        if let Err(error) = self.try_to_follow(news) {
+            tracing::warn!("live services are not captured at their new addresses: {error}");
+        }
+    }
+
+    fn try_to_follow(&mut self, news: News) -> Result<(), CaptureError> {
+        if let News::Followed(followed) = &news {
+            self.tap.set_devices(followed.devices.clone())?;
+            self.syns.set_devices(&followed.devices)?;
+        }
         // An operator's own expression stays as it is.
-        let Filter::Services(mut spec) = self.tap.filter().clone() else {
-            return;
+        let Filter::Services(before) = self.tap.filter() else {
+            return Ok(());
         };
-        if spec.local_addresses == addresses {
-            return;
+        let mut spec = before.clone();
+        match news {
+            News::Host(addresses) => spec.local_addresses = addresses,
+            News::Followed(followed) => {
+                spec.services = followed.services;
+                spec.whole_services = followed.whole_services;
+            }
         }
-        spec.local_addresses = addresses;
-        let taken = self.tap.set_filter(Filter::Services(spec.clone()));
-        if let Err(error) = taken.and_then(|()| self.syns.follow(spec)) {
-            tracing::warn!("new addresses of this host are not captured: {error}");
+        if spec == *before {
+            return Ok(());
         }
+        self.tap.set_filter(Filter::Services(spec.clone()))?;
+        self.syns.follow(spec)
     }
 
     fn show_now(&mut self) {
@@ -185,6 +200,13 @@ impl Syns {
     fn follow(&mut self, spec: FilterSpec) -> Result<(), CaptureError> {
         match &mut self.census {
             Some(census) => census.set_filter(&Filter::Connects(spec)),
+            None => Ok(()),
+        }
+    }
+
+    fn set_devices(&mut self, names: &[String]) -> Result<(), CaptureError> {
+        match &mut self.census {
+            Some(census) => census.set_devices(names),
             None => Ok(()),
         }
     }

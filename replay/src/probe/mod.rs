@@ -304,7 +304,7 @@ fn may_begin(open_since: &mut Option<Time>, now: Time, routes: &Routes) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use millrace_engine::{Config, Service};
+    use millrace_engine::{Config, LiveAddress, Service};
     use millrace_wire::{Flags, Seq, TcpPacket};
 
     use super::verdict::Verdict;
@@ -316,7 +316,7 @@ mod tests {
         let address = Endpoint::new("198.18.9.9".parse().unwrap(), 80);
         let mut engine = Engine::new(Config {
             services: vec![Service {
-                live_ip: None,
+                live: LiveAddress::Host,
                 live_port: 80,
                 target: address,
             }],
@@ -355,7 +355,7 @@ mod tests {
     fn of_several_services_with_one_target_any_may_have_the_first_client() {
         let address = Endpoint::new("198.18.9.9".parse().unwrap(), 80);
         let service = |live_port| Service {
-            live_ip: None,
+            live: LiveAddress::Host,
             live_port,
             target: address,
         };

@@ -10,6 +10,7 @@ use super::Shard;
 use super::packets::response;
 use crate::inbox::Message;
 use crate::routes::{EngineFlows, moment, unreadable};
+use crate::whereabouts::News;
 
 impl Shard {
     /// Takes in what has come.
@@ -52,9 +53,19 @@ impl Shard {
                     self.routes.remove(moment(now), interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
-                Message::Addresses(addresses) => {
-                    self.input.follow(&addresses);
-                    self.engine.set_local_addresses(addresses);
+                Message::Whereabouts(news) => self.on_whereabouts(now, news),
+            }
+        }
+    }
+
+    /// Copies live services where they are now.
+    fn on_whereabouts(&mut self, now: Time, news: News) {
+        self.input.follow(&news);
+        match news {
+            News::Host(addresses) => self.engine.set_local_addresses(addresses),
+            News::Followed(followed) => {
+                for (service, addresses) in followed.addresses.into_iter().enumerate() {
+                    self.engine.set_followed(now, service, addresses);
                 }
             }
         }

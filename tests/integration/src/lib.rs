@@ -15,6 +15,7 @@
 pub mod cluster;
 pub mod consul;
 pub mod counter;
+pub mod kubernetes;
 pub mod replay;
 pub mod target_host;
 pub mod traffic;

@@ -15,6 +15,7 @@ mod cluster_plan;
 mod consul;
 mod dashboards;
 mod instances;
+mod kubernetes;
 mod live_host;
 mod local;
 mod lvs_agents;

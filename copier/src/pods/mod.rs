@@ -1,0 +1,103 @@
+//! Live services in pods of Kubernetes: their addresses and the devices that lead to them, as they come and go.
+//!
+//! - `places`: what the shard is told, of what the API and this host's routes say.
+//! - `watch`: asking both, and telling.
+
+mod places;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use millrace_daemon::exit::ExitError;
+use millrace_kubernetes::{Access, Doubt};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+pub(crate) use self::watch::follow;
+
+use crate::plan::Plan;
+
+/// What is known of the pods of all services that are in pods; empty where none are.
+#[derive(Clone, Debug, Default)]
+pub struct KnownPods(Arc<Mutex<Vec<ServicePods>>>);
+
+/// The pods of one service on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServicePods {
+    /// The service, as `-x` says it.
+    pub service: String,
+    /// The node.
+    pub node: String,
+    /// The pods by name.
+    pub pods: BTreeMap<String, Vec<PodPlace>>,
+    /// Why these may not be all, or not any more, in words.
+    pub doubt: Option<String>,
+    /// What to do about it.
+    #[serde(skip)]
+    pub cure: Option<String>,
+}
+
+/// One address of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PodPlace {
+    /// The address.
+    pub address: IpAddr,
+    /// The device that leads to it; none while this host knows no way.
+    pub device: Option<String>,
+}
+
+impl KnownPods {
+    /// What is known now.
+    pub fn now(&self) -> Vec<ServicePods> {
+        self.0.lock().clone()
+    }
+
+    fn replace(&self, now: Vec<ServicePods>) {
+        *self.0.lock() = now;
+    }
+}
+
+/// How the Kubernetes API is reached, where the plan has services in pods.
+///
+/// # Errors
+/// What is missing, or wrong in the file, with exit code 1.
+pub(crate) fn access(plan: &Plan) -> Result<Option<Access>, ExitError> {
+    let Some(pods) = &plan.pods else {
+        return Ok(None);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| ExitError::caused("cannot start a runtime", &error))?;
+    let loaded = runtime.block_on(Access::load(pods.kubeconfig.as_deref()));
+    loaded
+        .map(Some)
+        .map_err(|error| ExitError::start(format!("services in pods (-x): {error}")))
+}
+
+/// Why pods may not be known, and what to do about it, in words.
+pub(crate) fn in_words(doubt: &Doubt) -> (String, Option<String>) {
+    match doubt {
+        Doubt::Asking => ("the Kubernetes API has not answered yet".to_owned(), None),
+        Doubt::Unanswered(reason) if reason.contains("forbidden") => (
+            format!("the Kubernetes API refuses to say: {reason}"),
+            Some(
+                "`kubectl auth can-i list pods --as system:serviceaccount:NAMESPACE:NAME -n NAMESPACE`; the Helm chart \
+                 grants it with copier.kubernetes.enabled"
+                    .to_owned(),
+            ),
+        ),
+        Doubt::Unanswered(reason) => (
+            format!("the Kubernetes API does not answer: {reason}"),
+            Some("it is asked again; what it said last holds until then".to_owned()),
+        ),
+        Doubt::NoService => (
+            "there is no such Service".to_owned(),
+            Some("`kubectl get services -A` lists them".to_owned()),
+        ),
+        Doubt::NoSelector => (
+            "the Service chooses no pods by labels".to_owned(),
+            Some("name the pods by their labels: pods/NAMESPACE/KEY=VALUE:PORT".to_owned()),
+        ),
+    }
+}
