@@ -32,6 +32,16 @@ every = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_nobody_has_an_account_at_the_api_but_copiers_that_look_for_pods(scenario):
+    for name, spec in pods(scenario):
+        wanted = scenario == "pods" and role_of(name) == "copier"
+        assert spec["automountServiceAccountToken"] is wanted
+    for manifest in manifests(scenario):
+        if manifest["kind"] == "ServiceAccount":
+            assert manifest["automountServiceAccountToken"] is False
+
+
 @every
 def test_no_more_rights_than_needed(name, spec):
     for container in containers(spec):
@@ -44,7 +54,6 @@ def test_no_more_rights_than_needed(name, spec):
         added = set(security["capabilities"].get("add", []))
         assert added <= (ALLOWED[role_of(name)] if container in spec["containers"] else set())
         assert security.get("appArmorProfile", {"type": "RuntimeDefault"}) == {"type": "RuntimeDefault"}
-    assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
     assert not spec.get("hostPID") and not spec.get("hostIPC")
 
@@ -107,11 +116,27 @@ def test_capabilities_that_an_option_needs_come_with_it_alone(scenario):
                 assert of != role or (capability in added) == (option in texts[role])
 
 
+# What roles may give, by scenario: API group, resources, verbs.
+RIGHTS = {
+    "openshift": ("security.openshift.io", ["securitycontextconstraints"], ["use"]),
+    "pods": ("", ["pods", "services"], ["list", "watch"]),
+}
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_nobody_gets_rights_at_the_api_but_those_of_openshift(scenario):
-    roles = [it for it in manifests(scenario) if it["kind"] in ("Role", "ClusterRole")]
-    assert bool(roles) == (scenario == "openshift")
+def test_nobody_gets_rights_at_the_api_but_those_that_a_value_asks_for(scenario):
+    assert not [it for it in manifests(scenario) if it["kind"] == "ClusterRole"]
+    roles = [it for it in manifests(scenario) if it["kind"] == "Role"]
+    assert bool(roles) == (scenario in RIGHTS)
     for role in roles:
         [rule] = role["rules"]
-        assert rule["verbs"] == ["use"] and rule["resources"] == ["securitycontextconstraints"]
-        assert len(rule["resourceNames"]) == 1
+        assert (rule["apiGroups"][0], rule["resources"], rule["verbs"]) == RIGHTS[scenario]
+        assert scenario == "pods" or len(rule["resourceNames"]) == 1
+
+
+def test_copiers_look_for_pods_in_the_namespaces_of_their_services_alone():
+    bindings = [it for it in manifests("pods") if it["kind"] == "RoleBinding"]
+    assert sorted(it["metadata"]["namespace"] for it in bindings) == ["shop", "stock"]
+    for binding in bindings:
+        [subject] = binding["subjects"]
+        assert (subject["kind"], subject["name"]) == ("ServiceAccount", "millrace-copier")

@@ -48,6 +48,17 @@ REFUSED = {
     ),
     "no services": ("one-target", ["copier.config.services=null"], ["copier.config.services is missing", "80-198"]),
     "no interceptors": ("one-target", ["copier.config.interceptors=[]"], ["copier.config.interceptors is missing"]),
+    "pods without the right to look for them": (
+        "pods",
+        ["copier.kubernetes.enabled=false"],
+        ["pods of the namespace shop", "copier.kubernetes.enabled: true"],
+    ),
+    "a right that nobody needs": (
+        "one-target",
+        ["copier.kubernetes.enabled=true"],
+        ["no service of copier.config.services is in pods", "service/NAMESPACE/NAME"],
+    ),
+    "a node in the options": ("pods", ['copier.config.node="live1"'], ["copier.config.node cannot be set here"]),
     "an option that the chart sets": (
         "one-target",
         ['copier.config.admin="0.0.0.0:1"'],

@@ -44,6 +44,8 @@ const VALUES: &[(&str, &str)] = &[
     ("deny-requests", "redis:FLUSH*"),
     ("control", "/run/millrace/copier.sock"),
     ("report", "/var/lib/millrace/report.json"),
+    ("kubeconfig", "/etc/millrace/kubeconfig"),
+    ("node", "live1"),
     ("otlp-endpoint", "http://127.0.0.1:4317"),
     ("otlp-sample", "0.1"),
     ("otlp-clients", "hashed"),

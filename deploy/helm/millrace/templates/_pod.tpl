@@ -4,8 +4,13 @@
 {{- define "millrace.podSettings" -}}
 {{- $values := get .root.Values (include "millrace.key" .role) -}}
 serviceAccountName: {{ include "millrace.fullname" .root }}-{{ .role }}
-# No daemon speaks to the API of Kubernetes.
+{{- if include "millrace.asksApi" . }}
+# To ask which pods of the node the live services are in, and nothing else.
+automountServiceAccountToken: true
+{{- else }}
+# This daemon does not speak to the API of Kubernetes.
 automountServiceAccountToken: false
+{{- end }}
 # A Service called millrace-copier would set MILLRACE_COPIER_PORT, which is an option.
 enableServiceLinks: false
 # The daemons work on the node's own network.
@@ -65,13 +70,22 @@ securityContext:
   {{- include "millrace.containerSecurity" $rights | nindent 2 }}
 {{- $listens := ternary "" (get $values.config "bind" | default "") (eq .role "copier") }}
 {{- $bindsNode := and .root.Values.insecure (ne .role "copier") (empty $listens) }}
-{{- if or (ne .root.Values.adminListen "loopback") $bindsNode }}
+{{- $asks := include "millrace.asksApi" . }}
+{{- if or (ne .root.Values.adminListen "loopback") $bindsNode $asks }}
 {{- $variable := printf "MILLRACE_%s" (.role | upper | replace "-" "_") }}
 env:
+  {{- if $asks }}
+  - name: {{ $variable }}_NODE
+    valueFrom:
+      fieldRef:
+        fieldPath: spec.nodeName
+  {{- end }}
+  {{- if or (ne .root.Values.adminListen "loopback") $bindsNode }}
   - name: HOST_IP
     valueFrom:
       fieldRef:
         fieldPath: status.hostIP
+  {{- end }}
   {{- if eq .root.Values.adminListen "node" }}
   - name: {{ $variable }}_ADMIN
     value: $(HOST_IP):{{ $values.adminPort }}

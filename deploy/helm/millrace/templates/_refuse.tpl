@@ -15,6 +15,9 @@
 {{- include "millrace.refuseLimits" $given -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.copier.enabled -}}
+{{- include "millrace.refusePods" . -}}
+{{- end -}}
 {{- include "millrace.refuseForwarding" . -}}
 {{- include "millrace.refuseTogether" . -}}
 {{- end -}}
@@ -81,6 +84,8 @@
   "insecure" "the value `insecure` says it for all daemons"
   "control" "it is in /run/millrace of the pod, where `millrace-copier ctl` finds it"
   "report" "the report goes to the log of the pod, since its files end with it"
+  "node" "it is the node that the pod is on"
+  "kubeconfig" "copier.kubernetes.enabled gives the copiers an account"
   "daemon" "a container that goes to the background ends"
   "log-file" "`kubectl logs` shows the log"
   "pid-file" "the process is number 1 of its container"
@@ -102,6 +107,16 @@
 {{- fail (printf "copier.config.%s is missing: %s" $option (ternary "what is copied, such as [\"80-198.18.2.20:8080\"]" "the hosts of the interceptors, such as [\"198.18.2.20\"]" (eq $option "services"))) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "millrace.refusePods" -}}
+{{- $namespaces := include "millrace.podNamespaces" . | fromJsonArray -}}
+{{- if and $namespaces (not .Values.copier.kubernetes.enabled) -}}
+{{- fail (printf "copier.config.services names pods of the namespace %s, and copiers may not ask the API which there are: say copier.kubernetes.enabled: true" (first $namespaces)) -}}
+{{- end -}}
+{{- if and .Values.copier.kubernetes.enabled (not $namespaces) -}}
+{{- fail "copier.kubernetes.enabled is true, and no service of copier.config.services is in pods: write service/NAMESPACE/NAME:PORT-TARGET:PORT there, or leave it out" -}}
 {{- end -}}
 {{- end -}}
 
