@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures large page mixin helm fuzz budget bench lint fmt-check clippy doc deny deps test-deps clean
+.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures kubernetes large page mixin helm fuzz budget bench lint fmt-check clippy doc deny deps test-deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -74,6 +74,10 @@ captures: test-build ## Inspects and replays capture files that others made, fet
 	@tests/captures/fetch.sh target/captures || echo "CAPTURES NOT FETCHED: the test says that it was skipped" >&2
 	MILLRACE_CAPTURES=$(CURDIR)/target/captures \
 		$(TEST) --test alone captures:: -- --ignored --nocapture
+
+kubernetes: test-build ## Live services in pods, with a real kube-apiserver, which it builds (15 minutes)
+	sh tests/kubernetes/build.sh target/kubernetes
+	MILLRACE_KUBE_APISERVER=$(CURDIR)/target/kubernetes/kube-apiserver $(TEST) --test lab kubernetes:: -- --test-threads=1
 
 large: test-build ## Replays a 2 GB recording in constant memory, next to reading it alone
 	$(TEST) --test alone large_recording:: -- --ignored --nocapture

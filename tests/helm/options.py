@@ -12,9 +12,8 @@ from pathlib import Path
 
 SCHEMA = Path(__file__).parents[2] / "deploy/helm/millrace/values.schema.json"
 ROLES = {"copier": "copier", "interceptor": "interceptor", "routerAgent": "router-agent"}
-# Not for a file, or not set up by the chart yet: Consul needs a token and a directory of its own; passwords do not belong
-# into a ConfigMap.
-OMITTED = {"help", "version", "config", "consul", "cluster", "advertise", "follow-plan", "accounts"}
+# Not for a file; passwords do not belong into a ConfigMap.
+OMITTED = {"help", "version", "config", "accounts"}
 # `  -x, --services <LIST>` or `      --nat`; what is told of an option stands further to the right.
 LINE = re.compile(r"^(?:  -., |      )--([a-z][a-z0-9-]*)( <)?", re.MULTILINE)
 

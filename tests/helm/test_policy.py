@@ -67,7 +67,7 @@ def test_nothing_of_the_node_but_its_network_and_the_agents_directory(name, spec
     for container in containers(spec):
         writable = {it["mountPath"] for it in container["volumeMounts"] if not it.get("readOnly")}
         helper = container in helpers(spec)
-        assert writable <= ({"/etc/millrace/tls"} if helper else {"/run/millrace", "/run/xtables.lock"})
+        assert writable <= ({"/etc/millrace/tls"} if helper else {"/run/millrace", "/run/xtables.lock", "/var/lib/millrace/copier"})
 
 
 @every

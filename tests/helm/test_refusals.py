@@ -58,6 +58,19 @@ REFUSED = {
         ["copier.kubernetes.enabled=true"],
         ["no service of copier.config.services is in pods", "service/NAMESPACE/NAME"],
     ),
+    "peers in a Consul that nobody named": (
+        "one-target",
+        ['copier.config.interceptors=["consul:web"]'],
+        ["copier.config.interceptors needs Consul", "consul.cluster"],
+    ),
+    "a plan in a Consul that nobody named": (
+        "one-target",
+        ["copier.config.follow-plan=true"],
+        ["copier.config.follow-plan needs Consul", "consul.cluster"],
+    ),
+    "tokens for no Consul": ("one-target", ['consul.tokenSecret="some"'], ["consul.tokenSecret", "consul.cluster"]),
+    "a Consul with TLS and no CA": ("consul", ['consul.caSecret=""'], ["https", "consul.caSecret"]),
+    "a cluster in the options": ("consul", ['interceptor.config.cluster="x"'], ["consul.cluster says which"]),
     "a node in the options": ("pods", ['copier.config.node="live1"'], ["copier.config.node cannot be set here"]),
     "an option that the chart sets": (
         "one-target",
@@ -87,7 +100,6 @@ REFUSED = {
         ["interceptor.config.buffer=600"],
         ["buffers of all devices take 600 MB", "640Mi", "lower buffer"],
     ),
-    "Consul": ("one-target", ['copier.config.interceptors=["consul:web"]'], ["Consul", "name hosts"]),
     "too little memory": (
         "one-target",
         ['copier.resources.limits.memory="64Mi"'],

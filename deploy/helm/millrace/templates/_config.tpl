@@ -13,6 +13,12 @@
 {{- $_ := set $own "cert" (printf "/etc/millrace/tls/%s.pem" .role) -}}
 {{- $_ := set $own "key" (printf "/etc/millrace/tls/%s-key.pem" .role) -}}
 {{- end -}}
+{{- with .root.Values.consul -}}
+{{- if .cluster -}}
+{{- $_ := set $own "cluster" .cluster -}}
+{{- $_ := set $own "consul" .address -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .role "router-agent") (not (hasKey $values.config "keep-ports")) -}}
 {{/* The agent's own list, and what a node of Kubernetes answers at: the API server and the kubelet. */ -}}
 {{- $_ := set $own "keep-ports" (list 22 36524 6443 10250) -}}

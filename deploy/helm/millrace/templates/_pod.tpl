@@ -71,9 +71,13 @@ securityContext:
 {{- $listens := ternary "" (get $values.config "bind" | default "") (eq .role "copier") }}
 {{- $bindsNode := and .root.Values.insecure (ne .role "copier") (empty $listens) }}
 {{- $asks := include "millrace.asksApi" . }}
-{{- if or (ne .root.Values.adminListen "loopback") $bindsNode $asks }}
+{{- $consul := include "millrace.consulVariables" . }}
+{{- if or (ne .root.Values.adminListen "loopback") $bindsNode $asks $consul }}
 {{- $variable := printf "MILLRACE_%s" (.role | upper | replace "-" "_") }}
 env:
+  {{- with $consul }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- if $asks }}
   - name: {{ $variable }}_NODE
     valueFrom:
@@ -114,6 +118,9 @@ volumeMounts:
   - name: run
     mountPath: /run/millrace
   {{- end }}
+  {{- with include "millrace.consulMounts" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- if and (eq .role "router-agent") (eq (get $values.config "mode" | default "") "nfqueue") }}
   - name: xtables-lock
     mountPath: /run/xtables.lock
@@ -128,6 +135,9 @@ volumeMounts:
     name: {{ include "millrace.fullname" .root }}-{{ .role }}
 {{- if not .root.Values.insecure }}
 {{ include "millrace.tlsVolumes" . }}
+{{- end }}
+{{- with include "millrace.consulVolumes" . }}
+{{ . }}
 {{- end }}
 {{- if eq .role "copier" }}
 # The socket of millrace-copier ctl.

@@ -15,6 +15,7 @@
 {{- include "millrace.refuseLimits" $given -}}
 {{- end -}}
 {{- end -}}
+{{- include "millrace.refuseConsul" . -}}
 {{- if .Values.copier.enabled -}}
 {{- include "millrace.refusePods" . -}}
 {{- end -}}
@@ -86,6 +87,8 @@
   "report" "the report goes to the log of the pod, since its files end with it"
   "node" "it is the node that the pod is on"
   "kubeconfig" "copier.kubernetes.enabled gives the copiers an account"
+  "consul" "consul.address says where it is"
+  "cluster" "consul.cluster says which it is, for all daemons"
   "daemon" "a container that goes to the background ends"
   "log-file" "`kubectl logs` shows the log"
   "pid-file" "the process is number 1 of its container"
@@ -100,13 +103,29 @@
 {{- end -}}
 {{- if eq .role "copier" -}}
 {{- range $option := list "services" "interceptors" -}}
-{{- if contains "consul:" (get $.values.config $option | toString) -}}
-{{- fail (printf "copier.config.%s names a cluster in Consul, which this chart does not set up yet: name hosts" $option) -}}
-{{- end -}}
 {{- if not (get $.values.config $option) -}}
 {{- fail (printf "copier.config.%s is missing: %s" $option (ternary "what is copied, such as [\"80-198.18.2.20:8080\"]" "the hosts of the interceptors, such as [\"198.18.2.20\"]" (eq $option "services"))) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "millrace.refuseConsul" -}}
+{{- $consul := .Values.consul -}}
+{{- if not $consul.cluster -}}
+{{- range $option := list "interceptors" "router-agent" "share" "follow-plan" -}}
+{{- $value := get $.Values.copier.config $option -}}
+{{- if or (contains "consul:" (toString $value)) (and (eq $option "share") (hasPrefix "auto" (toString $value))) (and (eq $option "follow-plan") $value) -}}
+{{- fail (printf "copier.config.%s needs Consul: name the cluster there in consul.cluster" $option) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "tokenSecret" "caSecret" -}}
+{{- if get $consul $key -}}
+{{- fail (printf "consul.%s is set, and consul.cluster is not: name the cluster, or leave it out" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- else if and (hasPrefix "https:" $consul.address) (not $consul.caSecret) -}}
+{{- fail "consul.address begins with https: name the secret that has Consul's CA as ca.crt in consul.caSecret" -}}
 {{- end -}}
 {{- end -}}
 

@@ -1,117 +1,104 @@
-//! An API server on the live host: a small one that knows lists and watches of pods and Services, or a real one.
+//! An API server on the live host, and what tests have it know: the same whether it is a small one or a real one.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
-use axum::{Json, Router};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use millrace_lab::Host;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
 
 use super::NAMESPACE;
-use super::store::{Store, Wanted};
+use super::real::Real;
+use super::small::Small;
 
-const PORT: u16 = 6443;
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Says where a kube-apiserver is that is to be used in place of the small server (`make kubernetes`).
+const REAL: &str = "MILLRACE_KUBE_APISERVER";
 
 /// An API server that a copier can be told of.
 pub struct KubeApi {
     host: Host,
-    kubeconfig: PathBuf,
-    shared: Shared,
-    running: Option<Running>,
+    /// As whom a copier asks, and an administrator.
+    kubeconfigs: [PathBuf; 2],
+    server: Server,
 }
 
-struct Running {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<millrace_lab::Result<()>>,
-}
-
-/// What the server and its watches share.
-#[derive(Clone)]
-struct Shared {
-    store: Arc<Mutex<Store>>,
-    news: watch::Sender<()>,
-    forbids: Arc<AtomicBool>,
+enum Server {
+    Small(Small),
+    Real(Real),
 }
 
 impl KubeApi {
-    /// A small one, on the host's loopback address.
+    /// One on the host's loopback address, that lets copiers ask.
     pub fn start(host: &Host) -> Self {
-        let kubeconfig = host.file("kubeconfig");
-        let text = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            "clusters": [{"name": "lab", "cluster": {"server": format!("http://127.0.0.1:{PORT}")}}],
-            "users": [{"name": "copier", "user": {"token": "copier"}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "copier"}}],
-        });
-        std::fs::write(&kubeconfig, text.to_string()).unwrap();
-        let mut api = Self {
-            host: host.clone(),
-            kubeconfig,
-            shared: Shared {
-                store: Arc::default(),
-                news: watch::channel(()).0,
-                forbids: Arc::default(),
-            },
-            running: None,
-        };
-        api.resume();
-        api
-    }
-
-    /// Has it answer again, with all that it knew.
-    pub fn resume(&mut self) {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let router = router(self.shared.clone());
-        let thread = self.host.start(move || async move {
-            let listener = tokio::net::TcpListener::bind(("127.0.0.1", PORT)).await;
-            let serve = axum::serve(listener.unwrap(), router).into_future();
-            tokio::select! {
-                served = serve => served.unwrap(),
-                _ = stopped => {}
+        let (mut server, cluster) = match std::env::var_os(REAL) {
+            Some(program) => {
+                let real = Real::new(host, Path::new(&program));
+                let cluster = real.cluster();
+                (Server::Real(real), cluster)
             }
+            None => (Server::Small(Small::new(host)), Small::cluster()),
+        };
+        match &mut server {
+            Server::Small(small) => small.resume(),
+            Server::Real(real) => real.resume(),
+        }
+        let kubeconfigs = ["copier", "admin"].map(|user| {
+            let text = json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+                "clusters": [{"name": "lab", "cluster": cluster}],
+                "users": [{"name": user, "user": {"token": user}}],
+                "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": user}}],
+            });
+            let file = host.file(&format!("kubeconfig-{user}"));
+            std::fs::write(&file, text.to_string()).unwrap();
+            file
         });
-        self.host.wait_listening(&[PORT], PATIENCE).unwrap();
-        self.running = Some(Running { stop, thread });
+        let api = Self {
+            host: host.clone(),
+            kubeconfigs,
+            server,
+        };
+        if let Server::Real(_) = api.server {
+            api.ask(super::real::begin);
+        }
+        api
     }
 
     /// Has it answer nobody any more; all connections end.
     pub fn stop(&mut self) {
-        if let Some(Running { stop, thread }) = self.running.take() {
-            drop(stop);
-            thread.join().unwrap().unwrap();
+        match &mut self.server {
+            Server::Small(small) => small.stop(),
+            Server::Real(real) => real.stop(),
         }
     }
 
-    /// Has it refuse whatever is asked, or not any more.
+    /// Has it answer again, with all that it knew.
+    pub fn resume(&mut self) {
+        match &mut self.server {
+            Server::Small(small) => small.resume(),
+            Server::Real(real) => real.resume(),
+        }
+    }
+
+    /// Has it refuse copiers whatever they ask, or not any more.
     pub fn forbid(&self, all: bool) {
-        self.shared.forbids.store(all, Ordering::Relaxed);
+        match &self.server {
+            Server::Small(small) => small.forbid(all),
+            Server::Real(_) if all => self.ask(super::real::forbid),
+            Server::Real(_) => self.ask(super::real::allow),
+        }
     }
 
     /// The option that a copier needs.
     pub fn kubeconfig(&self) -> String {
-        self.kubeconfig.display().to_string()
+        self.kubeconfigs[0].display().to_string()
     }
 
     /// Does something with a client of the API, as an administrator.
     fn ask<T: Send>(&self, work: impl AsyncFnOnce(Client) -> T + Send) -> T {
-        let kubeconfig = self.kubeconfig.clone();
+        let kubeconfig = self.kubeconfigs[1].clone();
         let asked = self.host.enter_async(move || async move {
             let file = Kubeconfig::read_from(kubeconfig).unwrap();
             let options = KubeConfigOptions::default();
@@ -162,115 +149,5 @@ impl KubeApi {
             let now = DeleteParams::default().grace_period(0);
             api.delete(&name, &now).await.unwrap();
         });
-    }
-}
-
-impl Drop for KubeApi {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn router(shared: Shared) -> Router {
-    let base = "/api/v1/namespaces/{namespace}/{kind}";
-    Router::new()
-        .route(base, get(read).merge(post(create)))
-        .route(&format!("{base}/{{name}}"), put(replace).delete(remove))
-        .route(&format!("{base}/{{name}}/status"), put(replace))
-        .with_state(shared)
-}
-
-type Kind = Path<HashMap<String, String>>;
-
-/// A list, or a watch.
-async fn read(
-    State(shared): State<Shared>,
-    Path(path): Kind,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
-    let kind = &path["kind"];
-    if shared.forbids.load(Ordering::Relaxed) {
-        let message =
-            format!("{kind} is forbidden: User \"copier\" cannot list resource \"{kind}\"");
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": message, "reason": "Forbidden", "code": 403});
-        return (StatusCode::FORBIDDEN, Json(status)).into_response();
-    }
-    let of = |key: &str| query.get(key).map(String::as_str);
-    let wanted = Wanted::new(kind, of("labelSelector"), of("fieldSelector"));
-    if !matches!(of("watch"), Some("true" | "1")) {
-        return Json(shared.store.lock().list(&wanted)).into_response();
-    }
-    let number = |key: &str| of(key).and_then(|text| text.parse::<u64>().ok());
-    let limit = Duration::from_secs(number("timeoutSeconds").unwrap_or(300));
-    let mut seen = number("resourceVersion").unwrap_or(0);
-    let (mut lines, body) = tokio::io::duplex(64 << 10);
-    tokio::spawn(timeout(limit, async move {
-        let mut news = shared.news.subscribe();
-        loop {
-            let events: Vec<Value> = {
-                let store = shared.store.lock();
-                let new = store.changes.iter().filter(|change| change.version > seen);
-                let events = new.filter_map(|change| wanted.event(change)).collect();
-                seen = store.version();
-                events
-            };
-            for event in events {
-                let line = format!("{event}\n");
-                let written = tokio::io::AsyncWriteExt::write_all(&mut lines, line.as_bytes());
-                if written.await.is_err() {
-                    return;
-                }
-            }
-            if news.changed().await.is_err() {
-                return;
-            }
-        }
-    }));
-    let stream = tokio_util::io::ReaderStream::new(body);
-    (
-        [("content-type", "application/json")],
-        Body::from_stream(stream),
-    )
-        .into_response()
-}
-
-async fn create(
-    State(shared): State<Shared>,
-    Path(path): Kind,
-    Json(object): Json<Value>,
-) -> Response {
-    let name = object["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    shared.answer(&path["kind"], &name, Some(object))
-}
-
-async fn replace(
-    State(shared): State<Shared>,
-    Path(path): Kind,
-    Json(object): Json<Value>,
-) -> Response {
-    shared.answer(&path["kind"], &path["name"], Some(object))
-}
-
-async fn remove(State(shared): State<Shared>, Path(path): Kind) -> Response {
-    let known = shared
-        .store
-        .lock()
-        .get(&path["kind"], &path["name"])
-        .is_some();
-    match known {
-        true => shared.answer(&path["kind"], &path["name"], None),
-        false => StatusCode::NOT_FOUND.into_response(),
-    }
-}
-
-impl Shared {
-    fn answer(&self, kind: &str, name: &str, object: Option<Value>) -> Response {
-        let changed = self.store.lock().set(kind, name, object);
-        self.news.send_replace(());
-        Json(changed).into_response()
     }
 }

@@ -1,12 +1,16 @@
 //! A live host as a node of Kubernetes: an API, and namespaces as pods.
 //!
-//! - `api`: the API that daemons and tests talk to: a small one of our own, or a real kube-apiserver.
-//! - `store`: what the small one knows, and the news of it that watches get.
+//! - `api`: the API that daemons and tests talk to; `small`: one of our own, of which `store` keeps what it knows; `real`: a
+//!   kube-apiserver.
 //! - `node`: pods on the live host, as network plugins connect them.
 
 mod api;
 mod node;
+mod real;
+mod small;
 mod store;
+
+use std::time::Duration;
 
 pub use api::KubeApi;
 pub use node::{Pod, Wiring, clients_reach_pods, open_forwarding};
@@ -15,3 +19,6 @@ pub use node::{Pod, Wiring, clients_reach_pods, open_forwarding};
 pub const NAMESPACE: &str = "shop";
 /// The node's name.
 pub const NODE: &str = "live1";
+/// Where the API listens.
+const PORT: u16 = 6443;
+const PATIENCE: Duration = Duration::from_secs(20);
