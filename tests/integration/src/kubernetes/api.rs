@@ -26,7 +26,7 @@ pub struct KubeApi {
 
 enum Server {
     Small(Small),
-    Real(Real),
+    Real(Box<Real>),
 }
 
 impl KubeApi {
@@ -36,7 +36,7 @@ impl KubeApi {
             Some(program) => {
                 let real = Real::new(host, Path::new(&program));
                 let cluster = real.cluster();
-                (Server::Real(real), cluster)
+                (Server::Real(Box::new(real)), cluster)
             }
             None => (Server::Small(Small::new(host)), Small::cluster()),
         };

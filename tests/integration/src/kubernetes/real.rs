@@ -44,7 +44,7 @@ impl Real {
         ];
         let etcd = host.spawn("etcd", &arguments, &[], &new_log(host, "etcd"));
         host.wait_listening(&[ETCD], PATIENCE).unwrap();
-        let certificates = Certificates::open(&host.file("kube-certs"), "example.test").unwrap();
+        let certificates = Certificates::open(host.file("kube-certs"), "example.test").unwrap();
         let named: Named = "127.0.0.1".parse().unwrap();
         let terms = Terms {
             days: 1,
