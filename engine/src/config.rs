@@ -292,32 +292,55 @@ impl Config {
         }
     }
 
-    /// The index of the service at this address.
+    /// The index of the service at this address: of several the first with the address itself, else the first that is
+    /// followed there, else the first at any address of this host, one of whose family the target is before others.
+    #[inline]
     pub(crate) fn service_of(&self, at: Endpoint) -> Option<usize> {
-        let find = |fits: &dyn Fn(usize, &Service) -> bool| {
-            let mut services = self.services.iter().enumerate();
-            let found = services
-                .find(|(index, service)| service.live_port == at.port && fits(*index, service));
-            found.map(|(index, _)| index)
-        };
-        let local = self.local_addresses.is_empty() || self.local_addresses.contains(&at.ip);
-        let offline = self.recorded.is_some();
-        let any = |service: &Service| {
-            service.live == LiveAddress::Host && (offline || service.target != at) && local
-        };
-        let same_family = |service: &Service| service.target.ip.is_ipv4() == at.ip.is_ipv4();
+        let mut others = false;
+        for (index, service) in self.services.iter().enumerate() {
+            if service.live_port == at.port {
+                match service.live {
+                    LiveAddress::At(ip) if ip == at.ip => return Some(index),
+                    LiveAddress::At(_) => {}
+                    LiveAddress::Host | LiveAddress::Followed => others = true,
+                }
+            }
+        }
+        if others {
+            self.unnamed_service_of(at)
+        } else {
+            None
+        }
+    }
+
+    /// The same, of the services without an address of their own.
+    #[inline(never)]
+    fn unnamed_service_of(&self, at: Endpoint) -> Option<usize> {
+        let services = self.services.iter().enumerate();
+        let ranked = services
+            .filter(|(_, service)| service.live_port == at.port)
+            .filter_map(|(index, service)| Some((self.rank(index, service, at)?, index)));
+        ranked.min().map(|(_, index)| index)
+    }
+
+    /// How well a service without an address of its own fits this one, which has its port: less is better.
+    fn rank(&self, index: usize, service: &Service, at: Endpoint) -> Option<u8> {
         // Replicas of clients of the other family need addresses of the target's.
-        let pool = !matches!(self.sources, SourcePool::Clients);
-        let followed = |index: usize, service: &Service| {
-            service.live == LiveAddress::Followed
-                && service.target != at
-                && (pool || same_family(service))
-                && self.follows(index, &at.ip)
-        };
-        find(&|_, service| service.live == LiveAddress::At(at.ip))
-            .or_else(|| find(&followed))
-            .or_else(|| find(&|_, service| any(service) && same_family(service)))
-            .or_else(|| find(&|_, service| any(service) && pool))
+        let same_family = service.target.ip.is_ipv4() == at.ip.is_ipv4();
+        if !same_family && self.sources == SourcePool::Clients {
+            return None;
+        }
+        let is_target = service.target == at;
+        match service.live {
+            LiveAddress::At(_) => None,
+            LiveAddress::Followed => (!is_target && self.follows(index, &at.ip)).then_some(0),
+            LiveAddress::Host => {
+                let local =
+                    self.local_addresses.is_empty() || self.local_addresses.contains(&at.ip);
+                let offline = self.recorded.is_some();
+                (local && (offline || !is_target)).then_some(if same_family { 1 } else { 2 })
+            }
+        }
     }
 
     /// Whether this is one of the addresses of a service that is followed.
