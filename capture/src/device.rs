@@ -84,24 +84,26 @@ impl Device {
         carrying(Self::list(), services)
     }
 
-    /// The name of the device that packets to an address leave by, as this host's routes say; of one of its own
-    /// addresses the device that carries it. `None`: no route leads there.
+    /// For each of these addresses the name of the device that they are behind, as this host's routes say: the one that
+    /// carries it, or by which it is reached without a gateway. `None`: none is known. (What a gateway leads to is no
+    /// neighbour, and its packets may come by anywhere.)
     ///
     /// # Errors
     /// Where the kernel does not answer.
-    pub fn towards(address: IpAddr) -> Result<Option<String>, CaptureError> {
-        let carries = |device: &Self| device.addresses.contains(&address);
-        if let Some(own) = Self::list().into_iter().find(carries) {
-            return Ok(Some(own.name));
-        }
-        let asked = CaptureError::of::<std::io::Error>("ask for a route");
-        let mut routing = Routing::open().map_err(asked)?;
-        let Ok((_, index)) = routing.next_hop(address, None) else {
-            return Ok(None);
+    pub fn towards(addresses: &[IpAddr]) -> Result<Vec<Option<String>>, CaptureError> {
+        let all = Self::list();
+        let mut routing = Routing::open().map_err(CaptureError::of("ask for routes"))?;
+        let mut towards = |address: &IpAddr| {
+            if let Some(own) = all.iter().find(|device| device.addresses.contains(address)) {
+                return Some(own.name.clone());
+            }
+            let (hop, index) = routing.next_hop(*address, None).ok()?;
+            let device = all.iter().find(|device| device.index == index);
+            device
+                .filter(|_| hop == *address)
+                .map(|device| device.name.clone())
         };
-        let asked = CaptureError::of("ask for a device");
-        let link = routing.link_at(index).map_err(asked)?;
-        Ok(link.map(|link| link.name))
+        Ok(addresses.iter().map(&mut towards).collect())
     }
 
     /// The largest IP packet that a device sends unfragmented, in bytes.
@@ -128,6 +130,12 @@ fn carrying(devices: Vec<Device>, services: &[Option<IpAddr>]) -> Vec<Device> {
                 }
         })
         .collect()
+}
+
+/// Whether a device of this number is a bridge.
+pub(crate) fn is_bridge(index: u32) -> bool {
+    let link = Routing::open().and_then(|mut routing| routing.link_at(index));
+    matches!(link, Ok(Some(link)) if link.bridge)
 }
 
 /// Whether frames of a device can be read here.
@@ -266,6 +274,7 @@ mod tests {
             hardware_type,
             up: true,
             mtu: 1500,
+            bridge: false,
             mac: None,
         };
         assert_eq!(link_type("d", &link(1)).unwrap(), LinkType::Ethernet);

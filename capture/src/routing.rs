@@ -14,6 +14,8 @@ const IFINFOMSG: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const RTMSG: usize = 12;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -36,6 +38,8 @@ pub(crate) struct LinkInfo {
     pub(crate) hardware_type: u16,
     pub(crate) up: bool,
     pub(crate) mtu: u32,
+    /// Whether it is a bridge, whose ports others are behind.
+    pub(crate) bridge: bool,
     /// `None` for devices whose addresses are not 6 bytes long, or that have none.
     pub(crate) mac: Option<[u8; 6]>,
 }
@@ -166,11 +170,17 @@ fn parse_link(body: &[u8]) -> Option<LinkInfo> {
         index: u32_at(body, 4)?,
         up: u32_at(body, 8)? & up != 0,
         mtu: 0,
+        bridge: false,
         mac: None,
     };
     for (attribute, value) in attributes(body, IFINFOMSG) {
         match attribute {
             IFLA_IFNAME => link.name = text(value),
+            IFLA_LINKINFO => {
+                let mut info = attributes(value, 0);
+                let kind = info.find(|(attribute, _)| *attribute == IFLA_INFO_KIND);
+                link.bridge = kind.is_some_and(|(_, kind)| text(kind) == "bridge");
+            }
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             _ => {}

@@ -36,7 +36,7 @@ pub(crate) use self::capture::captured;
 use self::capture::{devices, ring};
 use self::engine::engine_config;
 use self::id::default_id;
-pub use self::pods::PodPlan;
+pub use self::pods::{PodDevices, PodPlan};
 pub use self::protocols::Protocols;
 use crate::options::{DEFAULT_MAX_OPEN, Options, ShareOption};
 use crate::otlp::{Collector, TracePlan};

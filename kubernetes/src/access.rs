@@ -7,7 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 /// A connection on which nothing came for so long is broken: every watch ends earlier.
-pub(crate) const SILENCE: Duration = Duration::from_secs(90);
+pub(crate) const SILENCE: Duration = Duration::from_secs(150);
 /// Time for a connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -52,7 +52,16 @@ impl Access {
         };
         let file = Kubeconfig::read_from(path).map_err(|error| wrong(causes(&error)))?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-        config.map(Self).map_err(|error| wrong(causes(&error)))
+        let config = config.map_err(|error| wrong(causes(&error)))?;
+        let who = &config.auth_info;
+        if who.exec.is_some() || who.auth_provider.is_some() {
+            // The copier starts no programs, and may not.
+            return Err(wrong(
+                "its user logs in by a program: give one with a token, a token file or a certificate"
+                    .to_owned(),
+            ));
+        }
+        Ok(Self(config))
     }
 
     /// The address of the API, for people.
@@ -60,18 +69,17 @@ impl Access {
         self.0.cluster_url.to_string()
     }
 
-    /// What is read again while the API is asked: files of certificates and keys, and directories of tokens, which are
-    /// renewed there.
+    /// What is read again while the API is asked: tokens, certificates and keys, and the directories that these are renewed
+    /// in.
     pub fn paths(&self) -> Vec<PathBuf> {
         let who = &self.0.auth_info;
-        let files = [&who.client_certificate, &who.client_key];
+        let files = [&who.client_certificate, &who.client_key, &who.token_file];
         let files = files.into_iter().flatten().map(PathBuf::from);
-        let token = who
-            .token_file
-            .as_ref()
-            .map(Path::new)
-            .and_then(Path::parent);
-        files.chain(token.map(Path::to_owned)).collect()
+        let with_directory = |file: PathBuf| {
+            let directory = file.parent().map(Path::to_owned);
+            [Some(file), directory].into_iter().flatten()
+        };
+        files.flat_map(with_directory).collect()
     }
 
     /// A client. Nothing is sent yet. It needs a runtime.
@@ -79,6 +87,8 @@ impl Access {
         let mut config = self.0.clone();
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(SILENCE);
+        // The environment's proxies are for other programs: the API is near.
+        config.proxy_url = None;
         Client::try_from(config).map_err(|error| causes(&error))
     }
 }
@@ -95,4 +105,37 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn load(user: &str) -> Result<Access, String> {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+             clusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:1'}}}}]\n\
+             contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
+             users: [{{name: a, user: {user}}}]\n"
+        );
+        let name = format!("millrace-kubeconfig-{}-{}", std::process::id(), user.len());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        let loaded = Access::load(Some(&path)).await;
+        std::fs::remove_file(&path).unwrap();
+        loaded.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn what_is_read_again_is_known_and_programs_are_refused() {
+        let access = load("{tokenFile: /run/token/t, client-key: /etc/k.pem}")
+            .await
+            .unwrap();
+        let paths = ["/etc/k.pem", "/etc", "/run/token/t", "/run/token"];
+        assert_eq!(access.paths(), paths.map(PathBuf::from));
+        let program = load("{exec: {apiVersion: client.authentication.k8s.io/v1, command: login}}");
+        assert!(program.await.unwrap_err().contains("logs in by a program"));
+        let none = Access::load(Some(Path::new("/none"))).await.unwrap_err();
+        assert!(none.to_string().starts_with("/none: "), "{none}");
+    }
 }

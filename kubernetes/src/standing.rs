@@ -6,7 +6,7 @@ use std::net::IpAddr;
 /// What is known of the pods that are meant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Those on this node, by name, with their addresses.
+    /// Those on this node, by name, with their addresses. One that was chosen stays until it is over.
     pub pods: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Why that may not be all, or not be so any more.
     pub doubt: Option<Doubt>,
@@ -17,8 +17,10 @@ pub struct Standing {
 pub enum Doubt {
     /// The API has not answered yet.
     Asking,
-    /// The API does not answer, or refuses to. What is known is what it said last.
+    /// The API does not answer. What is known is what it said last.
     Unanswered(String),
+    /// The API does not let this copier ask. What is known is what it said last.
+    Refused(String),
     /// There is no such Service.
     NoService,
     /// The Service chooses no pods by labels.

@@ -33,7 +33,7 @@ pub enum Message {
     Add(Box<LinkRoutes>),
     /// An interceptor that the operator does not name any more.
     Remove(InterceptorId),
-    /// The addresses that this host has now.
+    /// Where live services are now.
     Whereabouts(News),
 }
 

@@ -82,6 +82,15 @@ impl Input {
         }
     }
 
+    /// Takes in what waits in the queue now.
+    pub(crate) fn take_waiting(&mut self, clock: &Clock, engine: &mut Engine, pace: &mut Pace) {
+        let Self::Rings(rings) = self else {
+            return;
+        };
+        let deadline = Instant::now() + LONGEST_CATCH_UP;
+        while rings.capture(clock, engine, pace) && Instant::now() < deadline {}
+    }
+
     /// Takes in what was captured until now: connections that began before the end was asked for are not new ones.
     pub(crate) fn catch_up(&mut self, clock: &Clock, engine: &mut Engine, pace: &mut Pace) {
         let Self::Rings(rings) = self else {

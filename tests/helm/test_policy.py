@@ -127,15 +127,28 @@ RIGHTS = {
 def test_nobody_gets_rights_at_the_api_but_those_that_a_value_asks_for(scenario):
     assert not [it for it in manifests(scenario) if it["kind"] == "ClusterRole"]
     roles = [it for it in manifests(scenario) if it["kind"] == "Role"]
-    assert bool(roles) == (scenario in RIGHTS)
+    given = set()
     for role in roles:
         [rule] = role["rules"]
-        assert (rule["apiGroups"][0], rule["resources"], rule["verbs"]) == RIGHTS[scenario]
-        assert scenario == "pods" or len(rule["resourceNames"]) == 1
+        kind = "openshift" if rule["apiGroups"] == ["security.openshift.io"] else "pods"
+        assert (rule["apiGroups"][0], rule["resources"], rule["verbs"]) == RIGHTS[kind]
+        assert kind == "pods" or len(rule["resourceNames"]) == 1
+        given.add(kind)
+    assert given == {"openshift": {"openshift"}, "pods": {"openshift", "pods"}}.get(scenario, set())
+
+
+def test_openshift_lets_a_copier_that_looks_for_pods_have_its_token():
+    for scenario, wanted in (("openshift", False), ("pods", True)):
+        [constraints] = [
+            it
+            for it in manifests(scenario)
+            if it["kind"] == "SecurityContextConstraints" and it["metadata"]["name"].endswith("-copier")
+        ]
+        assert ("projected" in constraints["volumes"]) is wanted
 
 
 def test_copiers_look_for_pods_in_the_namespaces_of_their_services_alone():
-    bindings = [it for it in manifests("pods") if it["kind"] == "RoleBinding"]
+    bindings = [it for it in manifests("pods") if it["kind"] == "RoleBinding" and "-pods-" in it["metadata"]["name"]]
     assert sorted(it["metadata"]["namespace"] for it in bindings) == ["shop", "stock"]
     for binding in bindings:
         [subject] = binding["subjects"]

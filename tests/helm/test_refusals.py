@@ -53,6 +53,11 @@ REFUSED = {
         ["copier.kubernetes.enabled=false"],
         ["pods of the namespace shop", "copier.kubernetes.enabled: true"],
     ),
+    "pods without a namespace": (
+        "pods",
+        ['copier.config.services=["service/:80-198.18.2.20:80"]'],
+        ["is not a namespace", "service/NAMESPACE/NAME"],
+    ),
     "a right that nobody needs": (
         "one-target",
         ["copier.kubernetes.enabled=true"],

@@ -102,6 +102,20 @@ pub struct FilterSpec {
     pub tunnels: Tunnels,
 }
 
+impl FilterSpec {
+    /// The same ports at any address: a shorter program, which lets more through.
+    #[must_use]
+    pub fn of_any_address(mut self) -> Self {
+        for services in [&mut self.services, &mut self.whole_services] {
+            services
+                .iter_mut()
+                .for_each(|service| service.address = None);
+        }
+        self.local_addresses.clear();
+        self
+    }
+}
+
 /// TCP packets that come from targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseFilter {

@@ -37,11 +37,12 @@ use layout::SLOT;
 use scope::Scope;
 pub use tap::Tap;
 
+use crate::device::is_bridge;
 use crate::error::CaptureError;
 use crate::filter::{Filter, Program};
 use crate::sys::address::bound_link;
 use crate::sys::mapping::Mapping;
-use crate::sys::option::{receive_queue, set_promiscuous, take_packet_statistics};
+use crate::sys::option::{end_promiscuous, receive_queue, set_promiscuous, take_packet_statistics};
 
 /// How often a long frame is looked for in the socket's queue.
 const MOST_TRIES: usize = 8;
@@ -62,7 +63,8 @@ pub struct RingConfig {
     pub filter: Filter,
     /// Whether the device shall hand over frames that are meant for other hosts.
     pub promiscuous: bool,
-    /// Whether the devices may change while the ring is open ([`Ring::set_devices`]); there need not be any now.
+    /// Whether the devices may change while the ring is open ([`Ring::set_devices`]); there need not be any now, and of
+    /// those to come bridges alone hand over frames that are meant for other hosts.
     pub changing: bool,
     /// Shares the traffic of the device with other rings.
     pub fanout: Option<Fanout>,
@@ -138,6 +140,8 @@ pub struct Ring {
     memory: (usize, usize),
     /// Whether devices that come are to hand over what is for other hosts.
     promiscuous: bool,
+    /// Whether the devices are set from time to time; of these bridges alone are to.
+    changing: bool,
 }
 
 impl Ring {
@@ -264,8 +268,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Captures on these devices from now on, with frames that are for other hosts. Nothing is lost on those that it
-    /// captured on before. The ring must have been opened as a [changing](RingConfig::changing) one.
+    /// Captures on these devices from now on; of those that are bridges also what passes between their ports. Nothing is lost
+    /// on those that it captured on before. The ring must have been opened as a [changing](RingConfig::changing) one.
     ///
     /// # Errors
     /// When the kernel does not take the new filter, or a device not this mode.
@@ -275,6 +279,10 @@ impl Ring {
         self.scope.look();
         open::attach(self.fd.as_fd(), &self.scope, &self.program)?;
         let now = self.scope.numbers();
+        for number in before.iter().filter(|number| !now.contains(number)) {
+            // One that was not set, or is gone, is as it should be.
+            drop(end_promiscuous(self.fd.as_fd(), *number));
+        }
         let came = now.into_iter().filter(|number| !before.contains(number));
         self.see_all_frames(came)
     }
@@ -295,7 +303,11 @@ impl Ring {
 
     /// Sets the promiscuous mode of devices that came, where it is wanted. It ends with the socket, or the device.
     fn see_all_frames(&self, came: impl Iterator<Item = u32>) -> Result<(), CaptureError> {
-        for number in came.filter(|_| self.promiscuous) {
+        let wanted = |number: &u32| match self.changing {
+            true => is_bridge(*number),
+            false => self.promiscuous,
+        };
+        for number in came.filter(wanted) {
             let names = self.scope.names();
             let on = CaptureError::on("set promiscuous mode", &names);
             set_promiscuous(self.fd.as_fd(), number).map_err(on)?;

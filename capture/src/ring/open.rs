@@ -96,6 +96,7 @@ pub(super) fn open(config: &RingConfig) -> Result<Ring, CaptureError> {
         statistics: RingStatistics::default(),
         beheaded: 0,
         promiscuous: config.promiscuous,
+        changing: config.changing,
     })
 }
 

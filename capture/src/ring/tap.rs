@@ -106,6 +106,12 @@ impl Tap {
         if let Some(ring) = &mut self.ring {
             ring.set_devices(&names)?;
         }
+        for device in names
+            .iter()
+            .filter(|name| !self.config.devices.contains(name))
+        {
+            tracing::info!("capturing on {device}");
+        }
         self.config.devices = names;
         self.names = self.config.names();
         Ok(())
@@ -198,6 +204,10 @@ impl Tap {
                     tracing::info!("capturing on {device}");
                 }
                 for device in went {
+                    if self.config.changing {
+                        tracing::info!("{device} is gone");
+                        continue;
+                    }
                     let error = CaptureError::DeviceRemoved { device };
                     tracing::warn!("{error}; capturing goes on when it is back");
                 }

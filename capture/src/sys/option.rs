@@ -110,13 +110,22 @@ pub(crate) fn set_receive_ring(fd: BorrowedFd<'_>, request: &libc::tpacket_req) 
 
 /// Sets the device that the socket sees to promiscuous mode for as long as the socket is open.
 pub(crate) fn set_promiscuous(fd: BorrowedFd<'_>, device_index: u32) -> io::Result<()> {
+    membership(fd, device_index, libc::PACKET_ADD_MEMBERSHIP)
+}
+
+/// Takes that back.
+pub(crate) fn end_promiscuous(fd: BorrowedFd<'_>, device_index: u32) -> io::Result<()> {
+    membership(fd, device_index, libc::PACKET_DROP_MEMBERSHIP)
+}
+
+fn membership(fd: BorrowedFd<'_>, device_index: u32, change: c_int) -> io::Result<()> {
     let request = libc::packet_mreq {
         mr_ifindex: c_int::try_from(device_index).map_err(|_| io::ErrorKind::InvalidInput)?,
         mr_type: libc::PACKET_MR_PROMISC as u16,
         mr_alen: 0,
         mr_address: [0; 8],
     };
-    set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    set(fd, libc::SOL_PACKET, change, &request)
 }
 
 /// Joins a fan-out group; `argument` is the group id, and the mode and flags shifted by 16.

@@ -12,7 +12,17 @@ const PORTS: u32 = 64_512;
 /// More than this part of them is scarce, in percent.
 const SCARCE: u32 = 80;
 
+/// Where all services are in pods, whose clients this host does not see.
+fn unseen(subject: &Subject) -> Option<Verdict> {
+    let mut services = subject.plan.services.iter();
+    let all_in_pods = services.all(|it| it.live.pods().is_some());
+    all_in_pods.then(|| Verdict::ok("clients of pods are not seen from here"))
+}
+
 pub(super) fn loopback(subject: &Subject) -> Verdict {
+    if let Some(unseen) = unseen(subject) {
+        return unseen;
+    }
     let stand_in = !subject.options.loopback_clients.is_empty();
     if stand_in || !subject.plan.bears_clients_addresses() || !subject.is_live() {
         return Verdict::ok("copies of such clients have an address to bear");
@@ -31,6 +41,9 @@ pub(super) fn loopback(subject: &Subject) -> Verdict {
 }
 
 pub(super) fn same_network(subject: &Subject) -> Verdict {
+    if let Some(unseen) = unseen(subject) {
+        return unseen;
+    }
     let guarded = !subject.plan.router_agents.is_empty();
     if guarded || !subject.plan.bears_clients_addresses() || !subject.is_live() {
         return Verdict::ok("answers do not depend on the client's network");
@@ -57,6 +70,9 @@ pub(super) fn same_network(subject: &Subject) -> Verdict {
 }
 
 pub(super) fn ports(subject: &Subject) -> Verdict {
+    if let Some(unseen) = unseen(subject) {
+        return unseen;
+    }
     let engine = &subject.plan.engine;
     let replicas =
         (engine.intensity.as_ratio().ceil() as u32).max(1) * u32::from(engine.factor.max(1));

@@ -1,5 +1,6 @@
 //! Pods of this node that live services are in.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use millrace_capture::Device;
@@ -8,7 +9,7 @@ use millrace_kubernetes::{Access, Doubt, Standing, follow};
 use tokio::time::timeout;
 
 use super::Subject;
-use crate::plan::PodPlan;
+use crate::plan::{PodDevices, PodPlan};
 use crate::pods::{access, in_words};
 
 /// Time for the API to answer.
@@ -47,13 +48,18 @@ pub(super) fn known(subject: &Subject) -> Verdict {
             return Verdict::failure(format!("{service}: {why}"), cure.unwrap_or_else(see));
         }
         let addresses = standing.addresses();
-        let lost = addresses
+        let asked: Vec<IpAddr> = addresses.iter().copied().collect();
+        let devices = Device::towards(&asked).unwrap_or_default();
+        let lost = asked
             .iter()
-            .find(|ip| !matches!(Device::towards(**ip), Ok(Some(_))));
-        if let Some(ip) = lost {
+            .zip(&devices)
+            .find(|(_, device)| device.is_none());
+        if let Some((ip, _)) = lost.filter(|_| pods.devices == PodDevices::Found) {
             return Verdict::warning(
-                format!("{service}: no route of this host leads to the pod at {ip}"),
-                format!("`ip route get {ip}`: its network must be set up on this node"),
+                format!("{service}: no device of this host is known to lead to the pod at {ip}"),
+                format!(
+                    "`ip route get {ip}`; where packets pass by other devices, as with Cilium: -i any"
+                ),
             );
         }
         if addresses.is_empty() {

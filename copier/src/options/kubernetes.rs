@@ -12,6 +12,17 @@ pub struct KubernetesOptions {
     pub kubeconfig: Option<PathBuf>,
 
     /// The node whose pods are copied; by default the host's name.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node)]
     pub node: Option<String>,
+}
+
+/// The name of a node: a DNS subdomain (RFC 1123). It becomes a part of a question to the API.
+fn node(text: &str) -> Result<String, String> {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.');
+    match !text.is_empty() && text.len() <= 253 && text.bytes().all(inner) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "'{text}' is not the name of a node; `kubectl get nodes` lists them"
+        )),
+    }
 }

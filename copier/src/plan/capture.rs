@@ -8,6 +8,7 @@ use millrace_notation::address::{Live, Mapping};
 use millrace_wire::Tunnel;
 
 use super::engine::local_addresses;
+use super::pods::PodDevices;
 use crate::addresses;
 use crate::options::Options;
 
@@ -115,7 +116,7 @@ pub(super) fn ring(
     let mut services = options.services.iter();
     let of_others = services.any(|one| one.live.ip().is_some_and(|ip| !local.contains(&ip)));
     let in_pods = options.services.iter().any(|one| one.live.pods().is_some());
-    let changing = in_pods && options.capture.devices.is_empty();
+    let changing = in_pods && PodDevices::of(options) != PodDevices::Named;
     let names = devices.iter().map(|device| device.name.clone());
     let named = &options.capture.devices;
     let mut below_ip = [Tunnel::Mpls, Tunnel::Pppoe].into_iter();
@@ -133,7 +134,7 @@ pub(super) fn ring(
         buffer_bytes: buffer as usize,
         snap_len: options.capture.snap_length(),
         // As with tcpdump, `any` leaves devices as they are.
-        promiscuous: changing || ((of_others || in_pods) && !named.is_empty() && *named != [ANY]),
+        promiscuous: (of_others || in_pods) && !named.is_empty() && *named != [ANY],
         changing,
         ..RingConfig::new(String::new(), filter)
     })

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use millrace_capture::ANY;
 use millrace_daemon::exit::ExitError;
 use millrace_notation::address::Pods;
 
@@ -16,9 +17,30 @@ pub struct PodPlan {
     pub node: String,
     /// The services, by their place in [`Plan::services`](super::Plan::services).
     pub services: Vec<(usize, Pods)>,
-    /// Whether the devices to capture on are those that lead to the pods, besides those of the ring at the start;
-    /// otherwise the operator has named them.
-    pub finds_devices: bool,
+    /// Where their packets are captured.
+    pub devices: PodDevices,
+}
+
+/// Where packets of pods are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodDevices {
+    /// On the devices that lead to them, besides those of the ring at the start.
+    Found,
+    /// On each that is up (`-i any`), also those that come later.
+    All,
+    /// On those that the operator has named.
+    Named,
+}
+
+impl PodDevices {
+    /// As the options say.
+    pub(super) fn of(options: &Options) -> Self {
+        match options.capture.devices.as_slice() {
+            [] => Self::Found,
+            [only] if only == ANY => Self::All,
+            _ => Self::Named,
+        }
+    }
 }
 
 /// The services that are in pods, if any are.
@@ -35,7 +57,7 @@ pub(super) fn pods(options: &Options) -> Option<PodPlan> {
         kubeconfig: options.kubernetes.kubeconfig.clone(),
         node: options.kubernetes.node.clone().unwrap_or_else(host),
         services,
-        finds_devices: options.capture.devices.is_empty(),
+        devices: PodDevices::of(options),
     })
 }
 
@@ -47,9 +69,19 @@ pub(super) fn refuse(options: &Options, is_recording: bool) -> Result<(), ExitEr
             "-x {mapping}: a recording does not say which pods there were: give the port alone, as in {}-{}",
             mapping.live_port, mapping.target
         ))),
-        None if options.kubernetes.kubeconfig.is_some() => Err(ExitError::usage(
-            "--kubeconfig: no service of -x is in pods: write service/NAMESPACE/NAME:PORT there, or leave --kubeconfig out",
-        )),
-        Some(_) | None => Ok(()),
+        Some(_) => Ok(()),
+        None => {
+            let kubernetes = &options.kubernetes;
+            let given = [
+                (kubernetes.kubeconfig.is_some(), "--kubeconfig"),
+                (kubernetes.node.is_some(), "--node"),
+            ];
+            match given.into_iter().find(|(given, _)| *given) {
+                Some((_, option)) => Err(ExitError::usage(format!(
+                    "{option}: no service of -x is in pods: write service/NAMESPACE/NAME:PORT there, or leave {option} out"
+                ))),
+                None => Ok(()),
+            }
+        }
     }
 }

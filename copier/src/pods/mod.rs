@@ -7,8 +7,10 @@ mod places;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::mem::Discriminant;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use millrace_daemon::exit::ExitError;
 use millrace_kubernetes::{Access, Doubt};
@@ -34,9 +36,15 @@ pub struct ServicePods {
     pub pods: BTreeMap<String, Vec<PodPlace>>,
     /// Why these may not be all, or not any more, in words.
     pub doubt: Option<String>,
+    /// The kind of it, where the API is its reason.
+    #[serde(skip)]
+    pub kind: Option<Discriminant<Doubt>>,
     /// What to do about it.
     #[serde(skip)]
     pub cure: Option<String>,
+    /// Since when any pod is known.
+    #[serde(skip)]
+    pub since: Option<Instant>,
 }
 
 /// One address of a pod.
@@ -44,7 +52,7 @@ pub struct ServicePods {
 pub struct PodPlace {
     /// The address.
     pub address: IpAddr,
-    /// The device that leads to it; none while this host knows no way.
+    /// The device that leads to it and is captured on; none while there is none.
     pub device: Option<String>,
 }
 
@@ -79,11 +87,11 @@ pub(crate) fn access(plan: &Plan) -> Result<Option<Access>, ExitError> {
 pub(crate) fn in_words(doubt: &Doubt) -> (String, Option<String>) {
     match doubt {
         Doubt::Asking => ("the Kubernetes API has not answered yet".to_owned(), None),
-        Doubt::Unanswered(reason) if reason.contains("forbidden") => (
+        Doubt::Refused(reason) => (
             format!("the Kubernetes API refuses to say: {reason}"),
             Some(
-                "`kubectl auth can-i list pods --as system:serviceaccount:NAMESPACE:NAME -n NAMESPACE`; the Helm chart \
-                 grants it with copier.kubernetes.enabled"
+                "let this account list and watch pods and services there; the Helm chart does with \
+                 copier.kubernetes.enabled (docs/kubernetes.md#services-in-pods)"
                     .to_owned(),
             ),
         ),

@@ -1,6 +1,5 @@
 //! Asking the Kubernetes API and this host's routes, and telling the shard.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use millrace_replay::whereabouts::News;
 use tokio::sync::watch::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::places::{Places, shown};
+use super::places::{Leads, Places};
 use super::{KnownPods, ServicePods};
 use crate::plan::Plan;
 
@@ -48,12 +47,12 @@ pub(crate) async fn follow(
         let standings: Vec<Standing> = (watches.iter_mut())
             .map(|watch| watch.borrow_and_update().clone())
             .collect();
-        let ways = Ways::of(standings.iter());
-        let lead = |ip: &IpAddr| ways.0.get(ip).cloned().flatten();
-        if let Some(followed) = places.update(Instant::now(), (&plan, pods), &standings, &lead) {
+        let leads = leads(&standings).await;
+        let both = (&*plan, pods);
+        if let Some(followed) = places.update(Instant::now(), both, &standings, &leads) {
             inbox.tell_whereabouts(News::Followed(followed));
         }
-        let now = shown(&plan, pods, &standings, &lead);
+        let now = places.shown(both, &standings, &leads);
         tell(&known.now(), &now);
         known.replace(now);
     }
@@ -71,19 +70,19 @@ async fn changed(watches: &mut [Receiver<Standing>]) {
     drop(futures_util::future::select_all(changes).await);
 }
 
-/// The device that leads to each address.
-struct Ways(BTreeMap<IpAddr, Option<String>>);
-
-impl Ways {
-    fn of<'a>(standings: impl Iterator<Item = &'a Standing>) -> Self {
-        let addresses = standings.flat_map(Standing::addresses);
+/// The device that leads to each address. The kernel is asked aside: this thread serves the links, too.
+async fn leads(standings: &[Standing]) -> Leads {
+    let addresses = standings.iter().flat_map(Standing::addresses);
+    let addresses: Vec<IpAddr> = addresses.collect();
+    let asked = tokio::task::spawn_blocking(move || {
         // An error is no way, and is asked for again.
-        Self(
-            addresses
-                .map(|ip| (ip, Device::towards(ip).unwrap_or_default()))
-                .collect(),
-        )
-    }
+        let devices = Device::towards(&addresses).unwrap_or_default();
+        let pairs = addresses.into_iter().zip(devices);
+        pairs
+            .filter_map(|(ip, device)| Some((ip, device?)))
+            .collect()
+    });
+    asked.await.unwrap_or_default()
 }
 
 /// Says in the log what has changed.
@@ -97,20 +96,25 @@ fn tell(before: &[ServicePods], now: &[ServicePods]) {
                 let places: Vec<String> = (places.iter())
                     .map(|place| match &place.device {
                         Some(device) => format!("{} on {device}", place.address),
-                        None => format!("{}, to which no route leads yet", place.address),
+                        None => format!("{}, to which no device is known to lead", place.address),
                     })
                     .collect();
-                tracing::info!("{name}: pod {pod} is copied at {}", places.join(", "));
+                tracing::info!("{name}: pod {pod} is at {}", places.join(", "));
             }
         }
         let gone = before.into_iter().flat_map(|it| it.pods.keys());
         for pod in gone.filter(|pod| !service.pods.contains_key(*pod)) {
             tracing::info!("{name}: pod {pod} is gone");
         }
-        let doubt = before.and_then(|it| it.doubt.as_ref());
+        // Of one kind words may change, and say nothing new.
+        let kind = before.map(|it| (it.kind, it.doubt.is_some()));
         match &service.doubt {
-            Some(why) if doubt != Some(why) && before.is_some() => tracing::warn!("{name}: {why}"),
-            None if doubt.is_some() => tracing::info!("{name}: its pods are known"),
+            Some(why) if before.is_some() && kind != Some((service.kind, true)) => {
+                tracing::warn!("{name}: {why}");
+            }
+            None if kind.is_some_and(|(_, doubt)| doubt) => {
+                tracing::info!("{name}: its pods are known");
+            }
             Some(_) | None => {}
         }
     }

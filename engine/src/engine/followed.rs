@@ -30,7 +30,7 @@ impl Engine {
         }
     }
 
-    /// Ends the sessions of a service at these addresses, in order, whose clients have not ended them.
+    /// Ends the sessions of a service at these addresses, in order; what its client has ended stays as that did.
     fn end_sessions_at(&mut self, now: Time, service: usize, gone: &[IpAddr]) {
         let keys: Vec<_> = self.sessions.keys().collect();
         for key in keys {
@@ -40,9 +40,8 @@ impl Engine {
             let at_one = usize::from(session.service) == service
                 && gone.binary_search(&session.tuple.destination.ip).is_ok();
             // One that is being opened is given up soon anyway.
-            let is_open = !matches!(session.phase(), Phase::Opening)
-                && session.stream().announced_end().is_none();
-            if at_one && is_open {
+            if at_one && !matches!(session.phase(), Phase::Opening) {
+                // The live server will not answer the end any more, whoever came first.
                 session.reset_after_fin = true;
                 self.end_here(now, key, EndKind::Fin);
             }

@@ -530,3 +530,20 @@ fn connections_to_other_addresses_than_those_that_are_followed_are_none_of_the_s
     world.engine.set_followed(at(secs(5)), 7, vec![LIVE.ip]);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_half_closed_connection_to_an_address_that_is_gone_ends_too() {
+    let talk = [says(100), Server(200), ClientFin];
+    let mut world = followed(&talk);
+    world.behaviour.closes_after_client = false;
+    world.call(at(secs(10)), move |world| {
+        world.engine.set_followed(at(secs(10)), 0, Vec::new());
+    });
+    world.run(secs(9));
+    assert_eq!(world.engine.gauges().sessions, 1);
+    // The target keeps its side open: nobody waits for it much longer.
+    world.run(secs(120));
+    assert_eq!(world.engine.gauges().sessions, 0);
+    assert!(world.received(PORT) == said(&talk));
+    world.assert_nothing_left();
+}

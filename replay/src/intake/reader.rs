@@ -136,19 +136,18 @@ impl Reader {
 
     /// Captures live services where they are now.
     fn follow(&mut self, news: News) {
-        if let Err(error) = self.try_to_follow(news) {
-            tracing::warn!("live services are not captured at their new addresses: {error}");
-        }
-    }
-
-    fn try_to_follow(&mut self, news: News) -> Result<(), CaptureError> {
+        let warn = |error: &CaptureError| {
+            tracing::warn!("live services may not be captured where they are now: {error}");
+        };
         if let News::Followed(followed) = &news {
-            self.tap.set_devices(followed.devices.clone())?;
-            self.syns.set_devices(&followed.devices)?;
+            let of_ring = self.tap.set_devices(followed.devices.clone());
+            let set = of_ring.and_then(|()| self.syns.set_devices(&followed.devices));
+            // One that has gone meanwhile is no reason to leave the others out.
+            set.unwrap_or_else(|error| warn(&error));
         }
         // An operator's own expression stays as it is.
         let Filter::Services(before) = self.tap.filter() else {
-            return Ok(());
+            return;
         };
         let mut spec = before.clone();
         match news {
@@ -159,8 +158,17 @@ impl Reader {
             }
         }
         if spec == *before {
-            return Ok(());
+            return;
         }
+        let set = self.set_filter(spec.clone()).or_else(|error| {
+            // The shard knows the addresses, too: more packets than are wanted cost time, and nothing else.
+            tracing::info!("live ports are captured whatever their addresses: {error}");
+            self.set_filter(spec.of_any_address())
+        });
+        set.unwrap_or_else(|error| warn(&error));
+    }
+
+    fn set_filter(&mut self, spec: FilterSpec) -> Result<(), CaptureError> {
         self.tap.set_filter(Filter::Services(spec.clone()))?;
         self.syns.follow(spec)
     }

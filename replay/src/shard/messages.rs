@@ -53,17 +53,21 @@ impl Shard {
                     self.routes.remove(moment(now), interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
-                Message::Whereabouts(news) => self.on_whereabouts(now, news),
+                Message::Whereabouts(news) => self.on_whereabouts(news),
             }
         }
     }
 
     /// Copies live services where they are now.
-    fn on_whereabouts(&mut self, now: Time, news: News) {
+    fn on_whereabouts(&mut self, news: News) {
         self.input.follow(&news);
         match news {
             News::Host(addresses) => self.engine.set_local_addresses(addresses),
             News::Followed(followed) => {
+                // What an address that is gone had is in the queue, and is taken in before its sessions end.
+                self.input
+                    .take_waiting(&self.clock, &mut self.engine, &mut self.pace);
+                let now = self.clock.now();
                 for (service, addresses) in followed.addresses.into_iter().enumerate() {
                     self.engine.set_followed(now, service, addresses);
                 }

@@ -1,7 +1,7 @@
 {{/* What a daemon needs to find others, and be found, in Consul. All take root and role, and give nothing where it is not used. */}}
 
 {{- define "millrace.consulVariables" -}}
-{{- $consul := .root.Values.consul -}}
+{{- $consul := .root.Values.consul | default dict -}}
 {{- if and $consul.cluster $consul.tokenSecret }}
 - name: CONSUL_HTTP_TOKEN_FILE
   value: /etc/millrace/consul/token
@@ -13,7 +13,7 @@
 {{- end -}}
 
 {{- define "millrace.consulMounts" -}}
-{{- $consul := .root.Values.consul -}}
+{{- $consul := .root.Values.consul | default dict -}}
 {{- if and $consul.cluster $consul.tokenSecret }}
 - name: consul
   mountPath: /etc/millrace/consul
@@ -31,7 +31,7 @@
 {{- end -}}
 
 {{- define "millrace.consulVolumes" -}}
-{{- $consul := .root.Values.consul -}}
+{{- $consul := .root.Values.consul | default dict -}}
 {{- if and $consul.cluster $consul.tokenSecret }}
 - name: consul
   secret:

@@ -26,7 +26,12 @@
 {{- toJson ($namespaces | uniq | sortAlpha) -}}
 {{- end -}}
 
+{{/* The value copier.kubernetes.enabled, "true" or nothing: values that are used again may be of a chart without it. */}}
+{{- define "millrace.kubernetes" -}}
+{{- if get (.Values.copier.kubernetes | default dict) "enabled" }}true{{ end -}}
+{{- end -}}
+
 {{/* Whether copiers ask the API of Kubernetes: "true" or nothing. Takes root and role. */}}
 {{- define "millrace.asksApi" -}}
-{{- if and (eq .role "copier") .root.Values.copier.kubernetes.enabled }}true{{ end -}}
+{{- if and (eq .role "copier") (include "millrace.kubernetes" .root) }}true{{ end -}}
 {{- end -}}

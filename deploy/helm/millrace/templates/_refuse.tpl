@@ -93,7 +93,7 @@
   "log-file" "`kubectl logs` shows the log"
   "pid-file" "the process is number 1 of its container"
   "user" "a pod may not change users"
-  "state-dir" (printf "%s" (ternary "routerAgent.stateDir says which directory of the node it is" "there is none yet" (eq .role "router-agent")))
+  "state-dir" (printf "%s" (ternary "routerAgent.stateDir says which directory of the node it is" "it lives as long as the pod" (eq .role "router-agent")))
   "manage-sysctl" "settings of the kernel are read-only in a pod; set them on the nodes (docs/kubernetes.md)"
 -}}
 {{- range $option, $value := .values.config -}}
@@ -111,12 +111,14 @@
 {{- end -}}
 
 {{- define "millrace.refuseConsul" -}}
-{{- $consul := .Values.consul -}}
+{{- $consul := .Values.consul | default dict -}}
 {{- if not $consul.cluster -}}
 {{- range $option := list "interceptors" "router-agent" "share" "follow-plan" -}}
 {{- $value := get $.Values.copier.config $option -}}
 {{- if or (contains "consul:" (toString $value)) (and (eq $option "share") (hasPrefix "auto" (toString $value))) (and (eq $option "follow-plan") $value) -}}
+{{- if $.Values.copier.enabled -}}
 {{- fail (printf "copier.config.%s needs Consul: name the cluster there in consul.cluster" $option) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $key := list "tokenSecret" "caSecret" -}}
@@ -131,10 +133,15 @@
 
 {{- define "millrace.refusePods" -}}
 {{- $namespaces := include "millrace.podNamespaces" . | fromJsonArray -}}
-{{- if and $namespaces (not .Values.copier.kubernetes.enabled) -}}
+{{- range $namespace := $namespaces -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" $namespace) -}}
+{{- fail (printf "copier.config.services: %q is not a namespace: write service/NAMESPACE/NAME:PORT-TARGET:PORT" $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $namespaces (not (include "millrace.kubernetes" .)) -}}
 {{- fail (printf "copier.config.services names pods of the namespace %s, and copiers may not ask the API which there are: say copier.kubernetes.enabled: true" (first $namespaces)) -}}
 {{- end -}}
-{{- if and .Values.copier.kubernetes.enabled (not $namespaces) -}}
+{{- if and (include "millrace.kubernetes" .) (not $namespaces) -}}
 {{- fail "copier.kubernetes.enabled is true, and no service of copier.config.services is in pods: write service/NAMESPACE/NAME:PORT-TARGET:PORT there, or leave it out" -}}
 {{- end -}}
 {{- end -}}

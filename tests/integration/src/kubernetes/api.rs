@@ -121,6 +121,20 @@ impl KubeApi {
         });
     }
 
+    /// Has a Service choose pods by another label.
+    pub fn choose(&self, name: &str, label: (&str, &str)) {
+        let name = name.to_owned();
+        let selector = std::collections::BTreeMap::from([(label.0.to_owned(), label.1.to_owned())]);
+        self.ask(async move |client| {
+            let api: Api<Service> = Api::namespaced(client, NAMESPACE);
+            let mut service = api.get(&name).await.unwrap();
+            service.spec.as_mut().unwrap().selector = Some(selector);
+            api.replace(&name, &PostParams::default(), &service)
+                .await
+                .unwrap();
+        });
+    }
+
     /// A pod of a node, with a label and these addresses, that runs.
     pub fn set_pod(&self, name: &str, node: &str, label: (&str, &str), addresses: &[String]) {
         let pod: Pod = serde_json::from_value(json!({

@@ -100,7 +100,10 @@ fn router(shared: Shared) -> Router {
     let base = "/api/v1/namespaces/{namespace}/{kind}";
     Router::new()
         .route(base, get(read).merge(post(create)))
-        .route(&format!("{base}/{{name}}"), put(replace).delete(remove))
+        .route(
+            &format!("{base}/{{name}}"),
+            get(read_one).put(replace).delete(remove),
+        )
         .route(&format!("{base}/{{name}}/status"), put(replace))
         .with_state(shared)
 }
@@ -178,6 +181,14 @@ async fn replace(
     Json(object): Json<Value>,
 ) -> Response {
     shared.answer(&path["kind"], &path["name"], Some(object))
+}
+
+async fn read_one(State(shared): State<Shared>, Path(path): Kind) -> Response {
+    let store = shared.store.lock();
+    match store.get(&path["kind"], &path["name"]) {
+        Some(object) => Json(object.clone()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn remove(State(shared): State<Shared>, Path(path): Kind) -> Response {

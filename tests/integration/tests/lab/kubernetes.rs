@@ -213,6 +213,9 @@ fn sessions_with_a_pod_that_dies_end_at_the_target_too() {
     wait_for_pods(&scene, 0, &["web-1"]);
     let to = pod.service(Family::V4, HTTP);
     let client = scene.stage.client().unwrap().host.clone();
+    // Once the pod's route is gone, this one leads to its address.
+    let uplink = "route add default via 198.18.2.1".to_owned();
+    scene.stage.live[0].host.ip(&[uplink]).unwrap();
     let stream = client
         .enter(move || {
             let mut stream = std::net::TcpStream::connect(to).unwrap();
@@ -279,6 +282,47 @@ fn while_the_api_is_away_or_refuses_what_was_known_stays_and_it_is_said() {
     sessions += talk(&scene, &pod, HTTP, 100).sessions;
     scene.settle(PATIENCE);
     pod.count_as_live(&mut scene);
+    let outcome = scene.finish();
+    assert_eq!(number(&outcome.reports[0], "/sessions/captured"), sessions);
+    outcome.assert_exact();
+}
+
+#[test]
+fn a_pod_that_its_service_does_not_choose_any_more_is_copied_until_it_ends() {
+    if !can_run() {
+        return;
+    }
+    let wiring = Wiring::PointToPoint;
+    let (mut scene, api) = node(wiring);
+    api.set_service("web", WEB);
+    let mut blue = Pod::start(&scene, "blue", 2, wiring);
+    let mut green = Pod::start(&scene, "green", 3, wiring);
+    api.set_pod("blue", NODE, WEB, &blue.addresses());
+    api.set_pod("green", NODE, CART, &green.addresses());
+    let services = service(&scene, &format!("service/{NAMESPACE}/web"), HTTP);
+    start(&mut scene, &api, &services, &[]);
+    wait_for_pods(&scene, 0, &["blue"]);
+    let kind = Kind::KeepAlive {
+        lasting: Duration::from_secs(8),
+        pause: Duration::from_millis(100),
+        path: "/bytes/300".to_owned(),
+    };
+    let load = Load::new(kind, blue.service(Family::V4, HTTP));
+    let load = load
+        .from(&scene.client_addresses(Family::V4))
+        .concurrency(4);
+    let summary = std::thread::scope(|threads| {
+        let load = threads.spawn(|| scene.load(load));
+        sleep(Duration::from_secs(2));
+        api.choose("web", CART);
+        wait_for_pods(&scene, 0, &["blue", "green"]);
+        load.join().unwrap()
+    });
+    let sessions = summary.sessions + talk(&scene, &green, HTTP, 50).sessions;
+    scene.settle(PATIENCE);
+    for pod in [&mut blue, &mut green] {
+        pod.count_as_live(&mut scene);
+    }
     let outcome = scene.finish();
     assert_eq!(number(&outcome.reports[0], "/sessions/captured"), sessions);
     outcome.assert_exact();
