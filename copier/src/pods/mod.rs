@@ -1,9 +1,9 @@
 //! Live services in pods of Kubernetes: their addresses and the devices that lead to them, as they come and go.
 //!
-//! - `places`: what the shard is told, of what the API and this host's routes say.
+//! - `services`: what the shard is told, of what the API and this host's routes say.
 //! - `watch`: asking both, and telling.
 
-mod places;
+mod services;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub struct ServicePods {
     /// The node.
     pub node: String,
     /// The pods by name.
-    pub pods: BTreeMap<String, Vec<PodPlace>>,
+    pub pods: BTreeMap<String, Vec<PodAddress>>,
     /// Why these may not be all, or not any more, in words.
     pub doubt: Option<String>,
     /// The kind of it, where the API is its reason.
@@ -49,7 +49,7 @@ pub struct ServicePods {
 
 /// One address of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PodPlace {
+pub struct PodAddress {
     /// The address.
     pub address: IpAddr,
     /// The device that leads to it and is captured on; none while there is none.

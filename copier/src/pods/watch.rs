@@ -11,7 +11,7 @@ use millrace_replay::whereabouts::News;
 use tokio::sync::watch::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::places::{Leads, Places};
+use super::services::{Leads, Services};
 use super::{KnownPods, ServicePods};
 use crate::plan::Plan;
 
@@ -36,7 +36,7 @@ pub(crate) async fn follow(
     let mut watches: Vec<Receiver<Standing>> = (pods.services.iter())
         .map(|(_, of_service)| millrace_kubernetes::follow(&access, &pods.node, of_service))
         .collect();
-    let mut places = Places::new(watches.len());
+    let mut services = Services::new(watches.len());
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -49,10 +49,10 @@ pub(crate) async fn follow(
             .collect();
         let leads = leads(&standings).await;
         let both = (&*plan, pods);
-        if let Some(followed) = places.update(Instant::now(), both, &standings, &leads) {
+        if let Some(followed) = services.update(Instant::now(), both, &standings, &leads) {
             inbox.tell_whereabouts(News::Followed(followed));
         }
-        let now = places.shown(both, &standings, &leads);
+        let now = services.shown(both, &standings, &leads);
         tell(&known.now(), &now);
         known.replace(now);
     }

@@ -9,7 +9,7 @@ use millrace_engine::SourcePool;
 use millrace_kubernetes::Standing;
 use millrace_replay::whereabouts::Followed;
 
-use super::{PodPlace, ServicePods, in_words};
+use super::{PodAddress, ServicePods, in_words};
 use crate::plan::{Plan, PodDevices, PodPlan, captured};
 
 /// An address that is gone from the API is captured for so much longer: its last packets may be on their way.
@@ -29,7 +29,7 @@ struct Kept {
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Services {
     /// Addresses of each service in pods, in the order of the plan.
     kept: Vec<BTreeMap<IpAddr, Kept>>,
     /// Since when each has had any.
@@ -38,7 +38,7 @@ pub(super) struct Places {
     told: Option<Followed>,
 }
 
-impl Places {
+impl Services {
     pub(super) fn new(services: usize) -> Self {
         Self {
             kept: std::iter::repeat_with(BTreeMap::new)
@@ -136,7 +136,7 @@ impl Places {
                             "pod {name} is one of {owner}, which -x names first"
                         ));
                     }
-                    PodPlace {
+                    PodAddress {
                         address: *ip,
                         device: leads
                             .get(ip)
