@@ -437,7 +437,8 @@ fn announce(plan: &Plan) {
     for line in plan.capacity() {
         tracing::info!("{line}");
     }
-    if let Some(ring) = plan.ring() {
+    // Those that lead to pods are told as they are found.
+    if let Some(ring) = plan.ring().filter(|ring| !ring.devices.is_empty()) {
         tracing::info!("capturing on {}", ring.names());
     }
 }

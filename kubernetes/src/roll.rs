@@ -16,7 +16,7 @@ const MOST_ADDRESSES: usize = 16;
 /// Labels, as pods have them and Services ask for them.
 type Labels = BTreeMap<String, String>;
 
-/// A pod that has addresses.
+/// A pod that has addresses, and is not over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     /// Tells it from another one of the same name.
