@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
+use millrace_notation::address::check_single;
 
 use crate::standing::{Doubt, Standing};
 
@@ -181,8 +182,7 @@ fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
 
 /// Whether a pod can have this address, which comes from the network: capture must not be opened for more.
 fn is_of_one_host(ip: &IpAddr) -> bool {
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || broadcast)
+    !ip.is_loopback() && !ip.is_unspecified() && check_single(*ip).is_ok()
 }
 
 #[cfg(test)]

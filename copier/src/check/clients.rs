@@ -6,6 +6,7 @@ use millrace_capture::Device;
 use millrace_daemon::check::Verdict;
 
 use super::Subject;
+use crate::pods::are_all_in_pods;
 
 /// Ports that a client's copies may have, on each address: those above the well-known ones.
 const PORTS: u32 = 64_512;
@@ -14,8 +15,7 @@ const SCARCE: u32 = 80;
 
 /// Where all services are in pods, whose clients this host does not see.
 fn unseen(subject: &Subject) -> Option<Verdict> {
-    let mut services = subject.plan.services.iter();
-    let all_in_pods = services.all(|it| it.live.pods().is_some());
+    let all_in_pods = are_all_in_pods(&subject.plan.services);
     all_in_pods.then(|| Verdict::ok("clients of pods are not seen from here"))
 }
 

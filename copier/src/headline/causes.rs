@@ -8,7 +8,7 @@ use super::remedies;
 use super::window::Recent;
 use super::words::{delivered, down, other_way, percent, rate, unproven};
 use super::{Cause, Facts, Headline, State};
-use crate::pods::ServicePods;
+use crate::pods::{ServicePods, are_all_in_pods};
 use crate::sockets::{known_obstacle, nobody, ports, where_to_look};
 use millrace_pilot::Mode;
 use millrace_replay::probe::ProbeState;
@@ -70,14 +70,11 @@ fn unseen(facts: &Facts<'_>) -> Option<String> {
     Some(nobody(facts.services, &here))
 }
 
-/// Whether no service is at this host or another one, but all are in pods.
-fn all_in_pods(facts: &Facts<'_>) -> bool {
-    facts.services.iter().all(|it| it.live.pods().is_some())
-}
-
 /// Whether no service is at this host, and none of their pods is on this node.
 fn is_without_pods(facts: &Facts<'_>) -> bool {
-    all_in_pods(facts) && !facts.pods.is_empty() && facts.pods.iter().all(|it| it.pods.is_empty())
+    are_all_in_pods(facts.services)
+        && !facts.pods.is_empty()
+        && facts.pods.iter().all(|it| it.pods.is_empty())
 }
 
 /// Pods that are not known, and never were.
@@ -356,7 +353,7 @@ fn silence(facts: &Facts<'_>) -> Option<Why> {
     }
     // Pods may have come long after the start.
     let since = facts.pods.iter().filter_map(|it| it.since).min();
-    let seconds = match since.filter(|_| all_in_pods(facts)) {
+    let seconds = match since.filter(|_| are_all_in_pods(facts.services)) {
         Some(since) => since.elapsed().as_secs_f64(),
         None => report.duration_seconds,
     };
@@ -367,7 +364,7 @@ fn silence(facts: &Facts<'_>) -> Option<Why> {
         "no packet of a client for {} was seen in {seconds:.0} s",
         ports(facts.services),
     );
-    let next = match all_in_pods(facts) {
+    let next = match are_all_in_pods(facts.services) {
         true => Some(format!(
             "{}; where they pass by devices that no route names, as with Cilium: -i any",
             where_to_look(facts.services)

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use millrace_daemon::exit::ExitError;
 use millrace_kubernetes::{Access, Doubt};
+use millrace_notation::address::Mapping;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -65,6 +66,11 @@ impl KnownPods {
     fn replace(&self, now: Vec<ServicePods>) {
         *self.0.lock() = now;
     }
+}
+
+/// Whether all services are in pods, of which this host sees neither sockets nor clients.
+pub(crate) fn are_all_in_pods(services: &[Mapping]) -> bool {
+    services.iter().all(|service| service.live.pods().is_some())
 }
 
 /// How the Kubernetes API is reached, where the plan has services in pods.

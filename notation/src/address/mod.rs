@@ -41,8 +41,11 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
     }
 }
 
-/// Refuses what is not the address of one host.
-fn check_single(ip: IpAddr) -> Result<(), AddressError> {
+/// Refuses what is not the address of one host: multicast and broadcast.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_single(ip: IpAddr) -> Result<(), AddressError> {
     let broadcast = match ip {
         IpAddr::V4(ip) => ip.is_broadcast(),
         IpAddr::V6(_) => false,
