@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::limit::RateLimitLayer;
 
 /// A connection on which nothing came for so long is broken: every watch ends earlier.
 pub(crate) const SILENCE: Duration = Duration::from_secs(150);
 /// Time for a connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// What each watch may ask, and in which time: a list, and from there one request after the other. An API that
+/// ends each at once is not hurried.
+const REQUESTS: (u64, Duration) = (5, Duration::from_secs(5));
 
 /// How the API is reached, and as whom.
 #[derive(Debug, Clone)]
@@ -64,6 +69,12 @@ impl Access {
         Ok(Self(config))
     }
 
+    /// An API that lets in everybody.
+    #[cfg(test)]
+    pub(crate) fn at(address: &str) -> Self {
+        Self(Config::new(address.parse().unwrap()))
+    }
+
     /// The address of the API, for people.
     pub fn address(&self) -> String {
         self.0.cluster_url.to_string()
@@ -89,7 +100,10 @@ impl Access {
         config.read_timeout = Some(SILENCE);
         // The environment's proxies are for other programs: the API is near.
         config.proxy_url = None;
-        Client::try_from(config).map_err(|error| causes(&error))
+        let builder = ClientBuilder::try_from(config).map_err(|error| causes(&error))?;
+        let (requests, within) = REQUESTS;
+        let limit = RateLimitLayer::new(requests, within);
+        Ok(builder.with_layer(&limit).build())
     }
 }
 

@@ -99,3 +99,52 @@ fn doubt(error: &Error) -> Doubt {
         _ => Doubt::Unanswered(reason),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use k8s_openapi::api::core::v1::Pod;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// An API without pods that ends each watch as soon as it has begun. Counts what it is asked.
+    async fn api_that_ends_all_watches(listener: TcpListener, asked: Arc<AtomicUsize>) {
+        let list = r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let len = stream.read(&mut request).await.unwrap();
+            asked.fetch_add(1, Ordering::Relaxed);
+            let is_watch = String::from_utf8_lossy(&request[..len]).contains("watch=true");
+            let body = if is_watch { "" } else { list };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_api_that_ends_each_watch_at_once_is_not_hurried() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let access = Access::at(&format!("http://{}", listener.local_addr().unwrap()));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let api = tokio::spawn(api_that_ends_all_watches(listener, asked.clone()));
+        let mut news = News::<Pod>::of(access, Api::all, Config::default());
+        let listen = async {
+            loop {
+                news.next().await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(2), listen).await.unwrap_err();
+        api.abort();
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((2..=5).contains(&asked), "{asked} requests in 2 s");
+    }
+}

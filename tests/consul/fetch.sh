@@ -7,15 +7,11 @@ directory=$1
 [ ! -x "$directory/consul" ] || exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# The mirror that this system's own packages come from.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)
-mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$directory"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bullseye main" >"$work/sources.list"
-apt() {
-    apt-get -q -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- \
-        -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root "$@"
-}
-apt update >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
-(cd "$work" && apt download consul >"$work/log" 2>&1) || { cat "$work/log" >&2; exit 1; }
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../debian.sh"
+
+archive_of "$work" deb bullseye 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
+(cd "$work" && archive download consul >"$work/log" 2>&1) || { cat "$work/log" >&2; exit 1; }
+mkdir -p "$directory"
 dpkg-deb -x "$work"/consul_*.deb "$work/root"
 mv "$work/root/usr/bin/consul" "$directory/consul"

@@ -2,7 +2,7 @@
 # Builds a kube-apiserver from the source package of Debian, which holds all that it needs, into a directory; and installs
 # etcd. About 15 minutes on two cores.
 #
-# The program stays under the licence of its package (Apache-2.0). The system's own package lists are left alone.
+# The program stays under the licence of its package (Apache-2.0).
 set -eu
 
 [ $# -eq 1 ] || { echo "usage: $0 DIRECTORY" >&2; exit 64; }
@@ -10,12 +10,6 @@ mkdir -p "$1"
 directory=$(cd "$1" && pwd)
 [ ! -x "$directory/kube-apiserver" ] || exit 0
 here=$(cd "$(dirname "$0")" && pwd)
-suite=bookworm
-# The mirror that this system uses already, unless another is named.
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' \
-    'Created-By: Packages' 'Origin: Debian' "Codename: $suite" | head -n 1)}
-[ -n "$mirror" ] || { echo "$0: no mirror of Debian $suite is known here; name one in DEBIAN_MIRROR" >&2; exit 1; }
-
 missing=""
 for pair in go:golang-go etcd:etcd-server; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
@@ -25,16 +19,10 @@ done
 [ -z "$missing" ] || { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >/dev/null \
     || { echo "$0: please install$missing" >&2; exit 1; }
 
-mkdir -p "$directory/apt/lists/partial" "$directory/apt/archives/partial" "$directory/sources"
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-echo "deb-src [signed-by=$keyring] $mirror $suite main" > "$directory/apt/sources.list"
-apt() {
-    apt-get -q -o Dir::Etc::sourcelist="$directory/apt/sources.list" -o Dir::Etc::sourceparts=- \
-        -o Dir::State::lists="$directory/apt/lists" -o Dir::Cache::archives="$directory/apt/archives" \
-        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root "$@"
-}
-apt update >&2
-(cd "$directory/sources" && apt source --download-only --tar-only kubernetes >&2)
+. "$here/../debian.sh"
+archive_of "$directory/apt" deb-src bookworm
+mkdir -p "$directory/sources"
+(cd "$directory/sources" && archive source --download-only --tar-only kubernetes >&2)
 
 # Outside of a module, as this version was built in its time: its vendor directory has all that it needs.
 export GOPATH="$directory/go" GO111MODULE=off GOCACHE="$directory/cache"
@@ -53,4 +41,4 @@ described=$(grep -rl --include='*.go' '+k8s:openapi-gen=true' pkg staging/src | 
     --go-header-file hack/boilerplate/boilerplate.generatego.txt -i "$described" --output-base "$GOPATH/src" >&2
 go build -o "$directory/kube-apiserver" ./cmd/kube-apiserver
 cd "$here"
-rm -rf "$directory/go" "$directory/cache" "$directory/sources"
+rm -rf "$directory/go" "$directory/cache" "$directory/sources" "$directory/apt"

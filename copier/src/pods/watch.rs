@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::services::{Leads, Services};
 use super::{KnownPods, ServicePods};
-use crate::plan::Plan;
+use crate::plan::{Plan, PodPlan};
 
 /// How often the ways to pods are looked up, and addresses that are gone are given up.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,9 +33,7 @@ pub(crate) async fn follow(
         pods.node,
         access.address()
     );
-    let mut watches: Vec<Receiver<Standing>> = (pods.services.iter())
-        .map(|(_, of_service)| millrace_kubernetes::follow(&access, &pods.node, of_service))
-        .collect();
+    let mut watches = watches(pods, &access);
     let mut services = Services::new(watches.len());
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,6 +54,19 @@ pub(crate) async fn follow(
         tell(&known.now(), &now);
         known.replace(now);
     }
+}
+
+/// What is known of the pods of each service, in order. Those that are the same pods by other ports are asked for once.
+fn watches(pods: &PodPlan, access: &Access) -> Vec<Receiver<Standing>> {
+    let mut watches: Vec<Receiver<Standing>> = Vec::new();
+    for (index, (_, wanted)) in pods.services.iter().enumerate() {
+        let before = pods.services.iter().take(index).zip(&watches);
+        let same = before.filter(|((_, other), _)| other == wanted).map(|it| it.1);
+        let watch = same.last().cloned();
+        let asked = || millrace_kubernetes::follow(access, &pods.node, wanted);
+        watches.push(watch.unwrap_or_else(asked));
+    }
+    watches
 }
 
 /// Returns once one of them has news; never where all have ended.
