@@ -46,4 +46,4 @@ pub use queue::{PacketQueue, QueueStatistics, QueuedPacket, Verdict};
 pub use ring::{Census, Fanout, Frame, Ring, RingConfig, RingStatistics, Tap};
 pub use send::{LinkSocket, SendCounters, SendErrorKind, SendFailure, Sender, SenderConfig};
 pub use tun::Tun;
-pub use wait::{Readiness, Waker, wait};
+pub use wait::{Readiness, Rest, Waker, wait};

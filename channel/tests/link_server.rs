@@ -167,7 +167,7 @@ async fn an_interceptor_that_ends_in_order_says_so_and_is_found_again() {
     let mut link = link_to(server.handle.local_addr(), |_| {});
     server.attached().await;
     link.up().await;
-    server.handle.stop();
+    server.handle.stop().await;
     let (code, _, _) = link.refused().await;
     assert_eq!(code, Code::ShuttingDown);
     let address = server.kill().await;

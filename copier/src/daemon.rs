@@ -92,28 +92,25 @@ pub fn run() -> Result<(), ExitError> {
     )?;
 
     let moderation = Moderation::default();
-    let runtime = runtime(&moderation)?;
+    let runtime = Runtime::small()?;
+    // The links to interceptors are served by the shard's thread.
+    let links = Runtime::of_caller()?;
     let (trigger, watch) = drain::channel();
     let hang_ups = signals::install(&runtime, trigger.clone(), log.clone(), manager.clone())?;
 
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     plan.security.keep_fresh(&runtime)?;
-    let inbox = Arc::new(Inbox::new(waker.clone()));
+    let inbox = Arc::new(Inbox::new());
     let readiness = Readiness::new();
-    let fleet = find_peers(&plan, &runtime, &inbox, &waker, &readiness, &moderation)?;
+    let (on, news) = ((&*runtime, &*links), (&inbox, &waker));
+    let fleet = find_peers(&plan, on, news, &readiness, &moderation)?;
     let agents = fleet.agents().clone();
     runtime.spawn(reload::follow(hang_ups, begun_with, fleet.clone()));
     if opened.tracked {
         runtime.spawn(conntrack::watch());
     }
     runtime.spawn(address_watch::follow(plan.clone(), inbox.clone()));
-    let known_pods = KnownPods::default();
-    runtime.spawn(pods::follow(
-        plan.clone(),
-        access,
-        inbox.clone(),
-        known_pods.clone(),
-    ));
+    let known_pods = follow_pods(&plan, access, &inbox, &runtime);
     let keeper = share::Keeper::new(slot, &runtime);
     let leases = Leases {
         share: keeper.claim(),
@@ -163,7 +160,7 @@ pub fn run() -> Result<(), ExitError> {
         heart: manager.heart("shard"),
     });
     manager.follow(&runtime, watch, shown.sentence());
-    run_shard(shard, startup)?;
+    run_shard(shard, links, startup)?;
     let report = traces.finish(shown.shared.report(), &runtime);
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
@@ -280,15 +277,14 @@ impl Opened {
 /// Begins to connect to interceptors and router-agents, as far as they are known.
 fn find_peers(
     plan: &Arc<Plan>,
-    runtime: &Handle,
-    inbox: &Arc<Inbox>,
-    waker: &Waker,
+    (runtime, links): (&Handle, &Handle),
+    (inbox, waker): (&Arc<Inbox>, &Waker),
     readiness: &Readiness,
     moderation: &Moderation,
 ) -> Result<Fleet, ExitError> {
     let interceptors = Interceptors::new(
         plan.clone(),
-        runtime.clone(),
+        links.clone(),
         inbox.clone(),
         readiness.clone(),
         moderation.clone(),
@@ -296,6 +292,19 @@ fn find_peers(
     let (waker, ready) = (waker.clone(), readiness.clone());
     let agents = Agents::new(plan.clone(), runtime.clone(), waker, ready);
     Fleet::start(plan, interceptors, agents, readiness, runtime)
+}
+
+/// Services in pods are followed from now on, where there are some.
+fn follow_pods(
+    plan: &Arc<Plan>,
+    access: Option<Access>,
+    inbox: &Arc<Inbox>,
+    runtime: &Handle,
+) -> KnownPods {
+    let known = KnownPods::default();
+    let following = pods::follow(plan.clone(), access, inbox.clone(), known.clone());
+    runtime.spawn(following);
+    known
 }
 
 /// The cluster's plan, where it is followed.
@@ -461,15 +470,6 @@ fn show(plan: &Plan, shown: &Shown, traces: &Traces) -> Show {
     })
 }
 
-/// One thread for all links: a message is small work, and handing it to another thread costs more.
-fn runtime(moderation: &Moderation) -> Result<Runtime, ExitError> {
-    Runtime::of_threads(|threads| {
-        threads
-            .worker_threads(1)
-            .on_thread_park(moderation.before_park());
-    })
-}
-
 /// What the copier needs once its sockets are open.
 fn needs(plan: &Plan, access: Option<&Access>, control: Option<&CommandSocket>) -> Needs {
     let directory = control.and_then(|control| control.path().parent());
@@ -522,15 +522,17 @@ fn status(
     }
 }
 
-fn run_shard(shard: Shard, startup: daemonize::Startup) -> Result<(), ExitError> {
+/// Runs the shard and, on its thread, the links.
+fn run_shard(shard: Shard, links: Runtime, startup: daemonize::Startup) -> Result<(), ExitError> {
     let thread = std::thread::Builder::new()
         .name("shard".to_owned())
-        .spawn(move || shard.run())
+        .spawn(move || links.run(shard.run()))
         .map_err(|error| ExitError::caused("cannot start the shard's thread", &error))?;
     startup.ready();
-    thread.join().map_err(|_| {
+    let ended = thread.join().map_err(|_| {
         ExitError::start("the shard ended by a fault of its own; please report it with the log")
-    })
+    })?;
+    ended.map_err(|error| ExitError::caused("the shard cannot wait for packets", &error))
 }
 
 /// A report that cannot be written at the end of a long run would be lost: better to say so now.

@@ -24,16 +24,26 @@ impl Runtime {
     /// # Errors
     /// When the kernel lacks what a runtime needs, with exit code 1.
     pub fn new() -> Result<Self, ExitError> {
-        Self::of_threads(|_| {})
+        Self::built_by(&mut Builder::new_multi_thread())
     }
 
-    /// A runtime with threads as `describe` says.
+    /// A runtime with one thread of its own.
     ///
     /// # Errors
     /// As [`Runtime::new`].
-    pub fn of_threads(describe: impl FnOnce(&mut Builder)) -> Result<Self, ExitError> {
-        let mut builder = Builder::new_multi_thread();
-        describe(&mut builder);
+    pub fn small() -> Result<Self, ExitError> {
+        Self::built_by(Builder::new_multi_thread().worker_threads(1))
+    }
+
+    /// A runtime without a thread of its own: its tasks go on within [`Runtime::run`], on the thread that calls it.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn of_caller() -> Result<Self, ExitError> {
+        Self::built_by(&mut Builder::new_current_thread())
+    }
+
+    fn built_by(builder: &mut Builder) -> Result<Self, ExitError> {
         let built = builder.enable_all().build();
         let runtime =
             built.map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
@@ -41,6 +51,15 @@ impl Runtime {
             handle: runtime.handle().clone(),
             owned: Some(runtime),
         })
+    }
+
+    /// Does this work on this thread, and the runtime's tasks whenever it waits.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        match &self.owned {
+            Some(runtime) => runtime.block_on(work),
+            // Until it is dropped it is there.
+            None => self.handle.block_on(work),
+        }
     }
 }
 
@@ -66,6 +85,15 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn tasks_of_a_runtime_without_threads_go_on_where_it_is_run() {
+        let runtime = Runtime::of_caller().unwrap();
+        let here = std::thread::current().id();
+        let task = runtime.spawn(async { std::thread::current().id() });
+        assert!(!task.is_finished());
+        assert_eq!(runtime.run(task).unwrap(), here);
+    }
 
     #[test]
     fn a_thread_that_hangs_does_not_hold_up_the_end() {

@@ -74,7 +74,9 @@ pub fn run() -> Result<(), ExitError> {
         .collect();
     let sources = open_sources(&options, mode, ring_configs, &waker)?;
 
-    let runtime = Runtime::new()?;
+    let runtime = Runtime::small()?;
+    // The copiers' streams are served by the worker's thread.
+    let streams = Runtime::of_caller()?;
     let (trigger, watch) = drain::channel();
     let manager = startup.manager();
     signals::install(&runtime, trigger, log, manager.clone())?;
@@ -83,7 +85,7 @@ pub fn run() -> Result<(), ExitError> {
     let wake = waker.clone();
     let id = options.id.clone().unwrap_or_else(listen::host_name);
     let config = ServerConfig::new(security.clone(), id.clone());
-    let (server, events) = server::spawn(config, listener, &runtime, move || wake.wake())?;
+    let (server, events) = server::spawn(config, listener, &streams, move || wake.wake())?;
     let readiness = Readiness::new();
     if mode == Mode::Link && !options.allow_forwarding {
         let devices = options.devices.clone();
@@ -136,11 +138,11 @@ pub fn run() -> Result<(), ExitError> {
     });
     let told = told(mode, &shared, &server);
     manager.follow(&runtime, watch, move || told().sentence);
-    let counters = run_worker(worker, startup)?;
+    let (counters, streams) = run_worker(worker, streams, startup)?;
     if let Some(registrar) = registrar {
         runtime.block_on(registrar.leave());
     }
-    server.stop();
+    streams.run(server.stop());
     say_farewell(&counters);
     Ok(())
 }
@@ -150,15 +152,25 @@ fn local_addresses() -> HashSet<IpAddr> {
     devices.flat_map(|device| device.addresses).collect()
 }
 
-fn run_worker(worker: Worker, startup: Startup) -> Result<Counters, ExitError> {
+/// Runs the worker and, on its thread, the streams; gives these back when it has ended.
+fn run_worker(
+    worker: Worker,
+    streams: Runtime,
+    startup: Startup,
+) -> Result<(Counters, Runtime), ExitError> {
+    let work = move || {
+        let counters = streams.run(worker.run());
+        counters.map(|counters| (counters, streams))
+    };
     let thread = std::thread::Builder::new()
         .name("worker".to_owned())
-        .spawn(move || worker.run())
+        .spawn(work)
         .map_err(|error| ExitError::caused("cannot start the worker's thread", &error))?;
     startup.ready();
-    thread.join().map_err(|_| {
+    let ended = thread.join().map_err(|_| {
         ExitError::start("the worker ended by a fault of its own; please report it with the log")
-    })
+    })?;
+    ended.map_err(|error| ExitError::caused("the worker cannot wait for packets", &error))
 }
 
 fn say_farewell(counters: &Counters) {

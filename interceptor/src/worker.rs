@@ -1,11 +1,12 @@
-//! The worker: one thread that owns the sources of responses and knows who owns which flow.
+//! The worker: one thread that owns the sources of responses and knows who owns which flow. The copiers' streams are tasks
+//! of the same thread: what is handed to them leaves when it waits.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, Waker, sleep_precisely, wait};
+use millrace_capture::{Pace, Rest, Waker, sleep_precisely};
 use millrace_channel::server::{AttachEvent, AttachEvents};
 use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::readiness::{Readiness, Task};
@@ -14,6 +15,7 @@ use millrace_proto::v1::refused::Code;
 use millrace_proto::{FlowKey, HeaderRecord};
 use millrace_routes::interceptor::{ConnId, Peer, Registry, Word};
 use millrace_wire::{Decoder, TcpPacket};
+use tokio::task::yield_now;
 
 use crate::counters::{Counters, Shared};
 use crate::outgoing::Outgoing;
@@ -112,8 +114,12 @@ impl Worker {
     }
 
     /// Works until it is told to end; gives the final counters.
-    pub fn run(mut self) -> Counters {
+    ///
+    /// # Errors
+    /// When the process has no descriptors left to wait with.
+    pub async fn run(mut self) -> std::io::Result<Counters> {
         sleep_precisely();
+        let mut rest = Rest::new()?;
         // There is nothing to drain: sessions are the copiers', and live through a restart.
         while self.drain.stage() == Stage::Running {
             let mut more = self.take_route_info();
@@ -127,14 +133,16 @@ impl Worker {
                 self.pace.looked(Instant::now());
             }
             self.show();
-            if !more {
-                self.sleep();
+            if more {
+                yield_now().await;
+            } else {
+                self.sleep(&mut rest).await;
             }
         }
         self.outgoing.flush();
         self.count_up();
         self.shared.set(self.counters);
-        self.counters
+        Ok(self.counters)
     }
 
     fn follow_payload_ports(&mut self) {
@@ -280,29 +288,36 @@ impl Worker {
         more
     }
 
-    fn sleep(&mut self) {
-        if let Some(rest) = self.pace.rest(Instant::now(), GATHER) {
-            return std::thread::sleep(rest);
+    async fn sleep(&mut self, rest: &mut Rest) {
+        if let Some(pause) = self.pace.rest(Instant::now(), GATHER) {
+            // What was handed to the streams leaves first.
+            yield_now().await;
+            return std::thread::sleep(pause);
         }
-        let mut fds: Vec<BorrowedFd<'_>> = self.sources.iter().filter_map(Source::fd).collect();
-        fds.push(self.waker.as_fd());
+        let open = self.sources.iter().filter_map(Source::fd);
+        let of_others = [self.waker.as_fd()];
+        let fds: Vec<(BorrowedFd<'_>, bool)> = open.chain(of_others).map(|fd| (fd, true)).collect();
         let waker = fds.len() - 1;
-        match wait(&fds, Some(LONGEST_SLEEP)) {
+        match rest.until(&fds, LONGEST_SLEEP).await {
             Ok(readiness) => {
-                // In the order of `fds`.
-                let open = self.sources.iter_mut().filter(|one| one.fd().is_some());
-                for (position, source) in open.enumerate() {
-                    if readiness.is_failed(position) {
-                        source.suspect();
-                    }
-                }
+                self.suspect(|position| readiness.is_failed(position));
                 if readiness.is_ready(waker) {
                     self.waker.clear();
                 }
             }
             Err(error) => {
                 tracing::error!("cannot wait for packets: {error}");
-                std::thread::sleep(LONGEST_SLEEP);
+                tokio::time::sleep(LONGEST_SLEEP).await;
+            }
+        }
+    }
+
+    fn suspect(&mut self, has_failed: impl Fn(usize) -> bool) {
+        // In the order in which they were waited for.
+        let open = self.sources.iter_mut().filter(|one| one.fd().is_some());
+        for (position, source) in open.enumerate() {
+            if has_failed(position) {
+                source.suspect();
             }
         }
     }

@@ -114,7 +114,8 @@ mod tests {
 
     /// An API without pods that ends each watch as soon as it has begun. Counts what it is asked.
     async fn api_that_ends_all_watches(listener: TcpListener, asked: Arc<AtomicUsize>) {
-        let list = r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#;
+        let list =
+            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#;
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = vec![0; 4096];

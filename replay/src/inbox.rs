@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use millrace_capture::Waker;
 use millrace_proto::{Sight, TraceReport};
 use millrace_routes::copier::{InterceptorId, LinkEvent, LinkId};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::routes::LinkRoutes;
 use crate::whereabouts::News;
@@ -45,19 +45,21 @@ struct Queue {
 }
 
 /// The queue.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inbox {
     queue: Mutex<Queue>,
-    waker: Waker,
+    news: Notify,
 }
 
 impl Inbox {
-    /// An empty queue whose owner sleeps on `waker`.
-    pub fn new(waker: Waker) -> Self {
-        Self {
-            queue: Mutex::default(),
-            waker,
-        }
+    /// An empty queue.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends once something was put in after the queue was empty. It may have been taken since.
+    pub(crate) async fn told(&self) {
+        self.news.notified().await;
     }
 
     /// Hands an event of a link over. What finds the queue full pushes out the oldest that may be
@@ -99,7 +101,7 @@ impl Inbox {
         while queue.bytes > MAX_BYTES && queue.drop_oldest() {}
         drop(queue);
         if was_empty {
-            self.waker.wake();
+            self.news.notify_one();
         }
     }
 
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn overflow_drops_the_oldest_headers_and_keeps_link_events() {
-        let inbox = Inbox::new(Waker::new().unwrap());
+        let inbox = Inbox::new();
         let headers = |byte: u8| LinkEvent::Headers {
             bytes: Bytes::from(vec![byte; 10 << 20]),
             count: 1,
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn conflicts_and_what_hosts_saw_are_bounded_too() {
-        let inbox = Inbox::new(Waker::new().unwrap());
+        let inbox = Inbox::new();
         let link = LinkId {
             interceptor: 0,
             link: 0,

@@ -7,10 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use millrace_capture::Pace;
-use parking_lot::Mutex;
+use std::time::Duration;
 
 /// What each interceptor but the first adds to the window.
 const PER_INTERCEPTOR: Duration = Duration::from_micros(100);
@@ -35,24 +32,6 @@ impl Moderation {
     /// How long after a look the next one comes, at least.
     pub(crate) fn window(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
-    }
-
-    /// What the thread of a runtime does each time before it waits for its sockets.
-    pub fn before_park(&self) -> impl Fn() + Send + Sync + 'static {
-        let moderation = self.clone();
-        let looks = Mutex::new(Pace::default());
-        move || {
-            let window = moderation.window();
-            if window.is_zero() {
-                return;
-            }
-            // The lock is not held meanwhile: a second thread would wait for this one's rest, and then for its own.
-            let rest = looks.lock().rest(Instant::now(), window);
-            if let Some(rest) = rest {
-                std::thread::sleep(rest);
-            }
-            looks.lock().looked(Instant::now());
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The shard: one thread that owns the engine and the sender. Packets reach it through its input.
 //!
 //! It never waits for anything but packets, headers and its own timers. What it hands to others
-//! goes into bounded queues; now and then it shows how it stands.
+//! goes into bounded queues; now and then it shows how it stands. The links to interceptors are tasks
+//! of the same thread: they go on when it waits, and between two rounds of its work.
 //!
 //! - `messages`: what it takes in of links. `output`: what it puts out.
 //! - `losses`: says so when capture loses frames.
@@ -18,11 +19,11 @@ mod standstill;
 mod steer;
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, Sender, Waker, sleep_precisely, wait};
+use millrace_capture::{Pace, Readiness as Ready, Rest, Sender, Waker, sleep_precisely, wait};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::quiet::Quiet;
@@ -33,6 +34,7 @@ use millrace_engine::{Engine, Time, Told};
 use millrace_pilot::{Pilot, PilotConfig, Sight};
 use millrace_routes::copier::{InterceptorId, LinkId};
 use millrace_wire::PacketBuilder;
+use tokio::task::yield_now;
 
 use self::losses::Losses;
 use self::standstill::Standstill;
@@ -202,8 +204,12 @@ impl Shard {
     }
 
     /// Works until it is told to end.
-    pub fn run(mut self) {
+    ///
+    /// # Errors
+    /// When the process has no descriptors left to wait with.
+    pub async fn run(mut self) -> std::io::Result<()> {
         sleep_precisely();
+        let mut rest = Rest::new()?;
         let mut end_by = None;
         loop {
             match self.drain.stage() {
@@ -249,10 +255,13 @@ impl Shard {
                 break;
             }
             if !captured && !answered && !fed && !unsent {
-                self.sleep();
+                self.sleep(&mut rest).await;
+            } else if self.may_look() {
+                yield_now().await;
             }
         }
-        self.end()
+        self.end();
+        Ok(())
     }
 
     /// Takes in a batch of captured packets. Says whether there was one.
@@ -297,7 +306,13 @@ impl Shard {
         }
     }
 
-    fn sleep(&mut self) {
+    /// Whether messages of interceptors are looked for by now.
+    fn may_look(&self) -> bool {
+        let window = self.moderation.window();
+        self.looks.rest(Instant::now(), window).is_none()
+    }
+
+    async fn sleep(&mut self, rest: &mut Rest) {
         let now = self.clock.now();
         let timer = self
             .engine
@@ -311,32 +326,40 @@ impl Shard {
         ];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |wait| wait.min(LONGEST_SLEEP));
-        if let Some(rest) = self.pace.rest(Instant::now(), GATHER) {
-            std::thread::sleep(rest.min(timer));
-            return;
-        }
-        let captured = self.input.waker();
-        let mut fds: Vec<_> = captured.map(AsFd::as_fd).into_iter().collect();
-        fds.extend(self.answers.fds());
-        let waker = fds.len();
-        let rest = self.looks.rest(Instant::now(), self.moderation.window());
-        if rest.is_none() {
-            fds.push(self.waker.as_fd());
-        }
-        let longest = rest.map_or(longest, |rest| rest.min(longest));
+        // While packets are gathered, answers are not: turns that are behind wait for nothing else.
+        let gathered = self.pace.rest(Instant::now(), GATHER);
+        let looked = self.looks.rest(Instant::now(), self.moderation.window());
+        let soonest = [gathered, looked].into_iter().flatten().min();
+        let longest = soonest.map_or(longest, |rest| rest.min(longest));
         let pause = pause(timer.min(longest), self.may_send);
-        match wait(&fds, Some(pause)) {
-            Ok(readiness) => {
-                if let Some(captured) = captured.filter(|_| readiness.is_ready(0)) {
-                    captured.clear();
-                }
-                if readiness.is_ready(waker) {
+        let captured = self.input.waker();
+        let of_input = captured.map(|waker| (waker.as_fd(), gathered.is_none()));
+        let mut fds: Vec<(BorrowedFd<'_>, bool)> = of_input.into_iter().collect();
+        fds.extend(self.answers.fds().map(|fd| (fd, true)));
+        let ended = if looked.is_some() {
+            // The links rest, too.
+            let heeded = fds.iter().filter(|(_, heeded)| *heeded);
+            let heeded: Vec<BorrowedFd<'_>> = heeded.map(|(fd, _)| *fd).collect();
+            wait(&heeded, Some(pause))
+        } else {
+            fds.push((self.waker.as_fd(), true));
+            tokio::select! {
+                biased;
+                () = self.inbox.told() => Ok(Ready::default()),
+                ended = rest.until(&fds, pause) => ended,
+            }
+        };
+        match ended {
+            Ok(ready) => {
+                let captured = captured.filter(|_| gathered.is_none() && ready.is_ready(0));
+                captured.into_iter().for_each(Waker::clear);
+                if looked.is_none() && ready.is_ready(fds.len() - 1) {
                     self.waker.clear();
                 }
             }
             Err(error) => {
                 tracing::error!("cannot wait for packets: {error}");
-                std::thread::sleep(RETRY_SLEEP);
+                tokio::time::sleep(RETRY_SLEEP).await;
             }
         }
     }

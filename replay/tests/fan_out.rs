@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_capture::Waker;
 use millrace_channel::link::{self, LinkConfig, LinkHandle};
 use millrace_channel::server::{
     self, AttachEvent, AttachEvents, HeaderQueue, ServerConfig, ServerHandle,
@@ -147,7 +146,7 @@ impl Copier {
         Self {
             engine,
             routes: Routes::default(),
-            inbox: Arc::new(Inbox::new(Waker::new().unwrap())),
+            inbox: Arc::new(Inbox::new()),
             links: Vec::new(),
             now: Time::from_micros(1_700_000_000_000_000),
         }
@@ -359,7 +358,7 @@ async fn an_interceptor_that_is_back_hears_of_its_own_flows_and_of_nobodys() {
     copier.flush();
 
     let address = interceptors[0].server.local_addr().to_string();
-    interceptors.remove(0).server.stop();
+    interceptors.remove(0).server.stop().await;
     sleep(Duration::from_millis(50)).await;
     let mut back = Interceptor::start(&address);
     copier.until_up(1).await;

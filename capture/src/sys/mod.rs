@@ -4,5 +4,6 @@
 pub(crate) mod address;
 pub(crate) mod mapping;
 pub(crate) mod option;
+pub(crate) mod register;
 pub(crate) mod send_batch;
 pub(crate) mod tun;

@@ -23,7 +23,7 @@ use millrace_proto::v1::{CopierMessage, Refused};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::tls::Role;
@@ -63,7 +63,8 @@ struct Shared {
 pub struct ServerHandle {
     shared: Arc<Shared>,
     address: SocketAddr,
-    _stop_when_dropped: Arc<tokio_util::sync::DropGuard>,
+    ended: CancellationToken,
+    _stop_when_dropped: Arc<DropGuard>,
 }
 
 impl std::fmt::Debug for ServerHandle {
@@ -99,16 +100,19 @@ pub fn spawn(
         said: Quiet::default(),
         config,
     });
-    runtime.spawn(serve(shared.clone(), serving));
+    let ended = CancellationToken::new();
+    let end = ended.clone().drop_guard();
+    runtime.spawn(serve(shared.clone(), serving, end));
     let handle = ServerHandle {
         shared,
+        ended,
         address,
         _stop_when_dropped: Arc::new(stop.drop_guard()),
     };
     Ok((handle, AttachEvents::new(receiver)))
 }
 
-async fn serve(shared: Arc<Shared>, serving: Serving) {
+async fn serve(shared: Arc<Shared>, serving: Serving, _end: DropGuard) {
     let config = &shared.config;
     let service = InterceptorServer::new(Service(shared.clone()))
         .max_decoding_message_size(config.max_message_bytes);
@@ -182,13 +186,15 @@ impl ServerHandle {
         }
     }
 
-    /// Tells every copier that this interceptor ends, and stops serving.
-    pub fn stop(&self) {
+    /// Tells every copier that this interceptor ends, and stops serving. Waits until they have heard it, half a second at
+    /// most.
+    pub async fn stop(&self) {
         self.shared.registry.refuse_all(&Refused {
             code: Code::ShuttingDown.into(),
             reason: "the interceptor is ending".to_owned(),
             owner: String::new(),
         });
         self.shared.stop.cancel();
+        self.ended.cancelled().await;
     }
 }

@@ -60,9 +60,9 @@ pub(crate) async fn follow(
 fn watches(pods: &PodPlan, access: &Access) -> Vec<Receiver<Standing>> {
     let mut watches: Vec<Receiver<Standing>> = Vec::new();
     for (index, (_, wanted)) in pods.services.iter().enumerate() {
-        let before = pods.services.iter().take(index).zip(&watches);
-        let same = before.filter(|((_, other), _)| other == wanted).map(|it| it.1);
-        let watch = same.last().cloned();
+        let mut before = pods.services.iter().take(index).zip(&watches);
+        let same = before.find(|((_, other), _)| other == wanted);
+        let watch = same.map(|(_, watch)| watch.clone());
         let asked = || millrace_kubernetes::follow(access, &pods.node, wanted);
         watches.push(watch.unwrap_or_else(asked));
     }

@@ -1,11 +1,15 @@
 //! Sleeping until something is to be done.
 
+mod rest;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+pub use rest::Rest;
 
 /// How many sources one [`wait`] may watch.
 pub const MAX_SOURCES: usize = 32;

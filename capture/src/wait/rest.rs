@@ -1,0 +1,236 @@
+//! How a thread waits that works itself and serves streams besides: within its runtime, whose tasks go on meanwhile.
+//!
+//! One thread that does both hands a response on without waking another, which costs both hosts more than the response does.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::{MAX_SOURCES, Readiness, bit};
+use crate::sys::register::register;
+
+/// What the timer is called among the sources.
+const TIMER: u64 = u64::MAX;
+
+/// What a thread waits with.
+#[derive(Debug)]
+pub struct Rest {
+    /// All that is waited for: the runtime sees it as one, whatever comes and goes of it.
+    epoll: AsyncFd<OwnedFd>,
+    /// Tokio counts in milliseconds.
+    timer: OwnedFd,
+}
+
+impl Rest {
+    /// Nothing is waited for yet.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
+        Ok(Self {
+            epoll: register(epoll)?,
+            timer,
+        })
+    }
+
+    /// Lets the runtime's tasks go on until one of the sources is readable or has failed, or the time is over (to the
+    /// microsecond). Sources that are not `heeded` do not count this time. May be dropped at any time.
+    ///
+    /// The sources of all calls are of one set, which may shrink only by those that were closed.
+    ///
+    /// # Errors
+    /// `InvalidInput` for more than [`MAX_SOURCES`] sources; else what `epoll_ctl(2)` says.
+    pub async fn until(
+        &mut self,
+        sources: &[(BorrowedFd<'_>, bool)],
+        timeout: Duration,
+    ) -> io::Result<Readiness> {
+        if sources.len() > MAX_SOURCES {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for (position, (source, heeded)) in sources.iter().enumerate() {
+            self.watch(*source, position as u64, *heeded)?;
+        }
+        self.set_timer(timeout)?;
+        loop {
+            let mut guard = self.epoll.readable().await?;
+            if let Some(readiness) = ready(guard.get_inner(), sources.len())? {
+                return Ok(readiness);
+            }
+            guard.clear_ready();
+        }
+    }
+
+    fn watch(&self, source: BorrowedFd<'_>, position: u64, heeded: bool) -> io::Result<()> {
+        let epoll = self.epoll.get_ref();
+        let data = EventData::new_u64(position);
+        let flags = match heeded {
+            true => EventFlags::IN,
+            false => EventFlags::empty(),
+        };
+        match epoll::modify(epoll, source, data, flags) {
+            // New, or opened anew under the number of one that was closed: the kernel has forgotten that one.
+            Err(Errno::NOENT) => Ok(epoll::add(epoll, source, data, flags)?),
+            other => Ok(other?),
+        }
+    }
+
+    /// A time that is over already takes the shortest there is: zero would stop the timer.
+    fn set_timer(&self, timeout: Duration) -> io::Result<()> {
+        let zero = Timespec::default();
+        let value = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        let once = Itimerspec {
+            it_interval: zero,
+            it_value: match timeout.is_zero() {
+                true => Timespec { tv_nsec: 1, ..zero },
+                false => value,
+            },
+        };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        Ok(())
+    }
+}
+
+/// Which of so many sources are ready; none while neither they are nor the timer.
+fn ready(epoll: &OwnedFd, sources: usize) -> io::Result<Option<Readiness>> {
+    let none = Event {
+        flags: EventFlags::empty(),
+        data: EventData::new_u64(TIMER),
+    };
+    let mut events = [none; MAX_SOURCES + 1];
+    let found = match epoll::wait(epoll, &mut events[..], Some(&Timespec::default())) {
+        Err(Errno::INTR) => return Ok(None),
+        other => other?,
+    };
+    let mut readiness = Readiness::default();
+    let mut over = false;
+    for event in events.iter().take(found) {
+        // Copied: the kernel's layout is packed.
+        let (flags, position) = (event.flags, event.data.u64());
+        over |= position == TIMER;
+        let place = usize::try_from(position).unwrap_or(usize::MAX);
+        if place >= sources {
+            continue;
+        }
+        if flags.contains(EventFlags::IN) {
+            readiness.readable |= bit(place);
+        }
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            readiness.failed |= bit(place);
+        }
+    }
+    Ok((over || !readiness.is_empty()).then_some(readiness))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Instant;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::Waker;
+
+    fn in_runtime<T>(work: impl Future<Output = T>) -> T {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(work)
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn it_ends_for_a_source_that_is_heeded_and_names_it() {
+        in_runtime(async {
+            let mut rest = Rest::new().unwrap();
+            let (one, two) = (Waker::new().unwrap(), Waker::new().unwrap());
+            one.wake();
+            two.wake();
+            let sources = [(one.as_fd(), false), (two.as_fd(), true)];
+            let ready = rest.until(&sources, LONG).await.unwrap();
+            assert!(!ready.is_ready(0) && ready.is_ready(1));
+            two.clear();
+            let short = Duration::from_millis(2);
+            let ready = rest.until(&sources, short).await.unwrap();
+            assert!(ready.is_empty());
+            let sources = [(one.as_fd(), true), (two.as_fd(), true)];
+            let ready = rest.until(&sources, LONG).await.unwrap();
+            assert!(ready.is_ready(0) && !ready.is_ready(1));
+        });
+    }
+
+    #[test]
+    fn tasks_go_on_and_other_threads_end_it() {
+        in_runtime(async {
+            let mut rest = Rest::new().unwrap();
+            let waker = Waker::new().unwrap();
+            let (of_task, of_thread) = (waker.clone(), waker.clone());
+            let sources = [(waker.as_fd(), true)];
+            tokio::spawn(async move { of_task.wake() });
+            assert!(rest.until(&sources, LONG).await.unwrap().is_ready(0));
+            waker.clear();
+            let thread = std::thread::spawn(move || of_thread.wake());
+            assert!(rest.until(&sources, LONG).await.unwrap().is_ready(0));
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn the_time_is_exact_and_none_is_none() {
+        in_runtime(async {
+            let mut rest = Rest::new().unwrap();
+            for micros in [0, 300, 1_700] {
+                let (start, time) = (Instant::now(), Duration::from_micros(micros));
+                assert!(rest.until(&[], time).await.unwrap().is_empty());
+                assert!(start.elapsed() >= time);
+            }
+            // One whose time was over is forgotten.
+            let waker = Waker::new().unwrap();
+            rest.until(&[], Duration::ZERO).await.unwrap();
+            waker.wake();
+            let sources = [(waker.as_fd(), true)];
+            assert!(rest.until(&sources, LONG).await.unwrap().is_ready(0));
+        });
+    }
+
+    #[test]
+    fn a_source_that_was_closed_is_followed_by_another_of_its_number() {
+        in_runtime(async {
+            let mut rest = Rest::new().unwrap();
+            for _ in 0..3 {
+                let waker = Waker::new().unwrap();
+                waker.wake();
+                let sources = [(waker.as_fd(), true)];
+                assert!(rest.until(&sources, LONG).await.unwrap().is_ready(0));
+            }
+        });
+    }
+
+    #[test]
+    fn too_many_sources_are_refused() {
+        in_runtime(async {
+            let mut rest = Rest::new().unwrap();
+            let waker = Waker::new().unwrap();
+            let sources = [(waker.as_fd(), true); MAX_SOURCES + 1];
+            assert!(rest.until(&sources, LONG).await.is_err());
+        });
+    }
+}
