@@ -3,8 +3,8 @@
 //! One thread that does both hands a response on without waking another, which costs both hosts more than the response does.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
@@ -27,6 +27,10 @@ pub struct Rest {
     epoll: AsyncFd<OwnedFd>,
     /// Tokio counts in milliseconds.
     timer: OwnedFd,
+    /// When the timer ends, unless it has.
+    armed: Option<Instant>,
+    /// The sources as the kernel was told of them, and whether they are heeded.
+    told: Vec<(RawFd, bool)>,
 }
 
 impl Rest {
@@ -45,13 +49,17 @@ impl Rest {
         Ok(Self {
             epoll: register(epoll)?,
             timer,
+            armed: None,
+            told: Vec::new(),
         })
     }
 
     /// Lets the runtime's tasks go on until one of the sources is readable or has failed, or the time is over (to the
     /// microsecond). Sources that are not `heeded` do not count this time. May be dropped at any time.
     ///
-    /// The sources of all calls are of one set, which may shrink only by those that were closed.
+    /// A source that is named as ready is not named again until more comes: it is to be read until it is empty. The sources
+    /// of all calls are of one set, which shrinks only by those that were closed. One that is opened under the number of one
+    /// that was closed is waited for once a time was over.
     ///
     /// # Errors
     /// `InvalidInput` for more than [`MAX_SOURCES`] sources; else what `epoll_ctl(2)` says.
@@ -63,69 +71,93 @@ impl Rest {
         if sources.len() > MAX_SOURCES {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        for (position, (source, heeded)) in sources.iter().enumerate() {
-            self.watch(*source, position as u64, *heeded)?;
-        }
-        self.set_timer(timeout)?;
+        self.watch(sources)?;
+        let deadline = Instant::now() + timeout;
+        self.set_timer(deadline)?;
         loop {
             let mut guard = self.epoll.readable().await?;
-            if let Some(readiness) = ready(guard.get_inner(), sources.len())? {
+            // First, so that what comes from now on is not missed.
+            guard.clear_ready();
+            let (readiness, timer) = ready(self.epoll.get_ref(), sources.len())?;
+            if timer {
+                self.armed = None;
+            }
+            if !readiness.is_empty() {
                 return Ok(readiness);
             }
-            guard.clear_ready();
+            if timer {
+                if Instant::now() >= deadline {
+                    self.told.clear();
+                    return Ok(readiness);
+                }
+                self.set_timer(deadline)?;
+            }
         }
     }
 
-    fn watch(&self, source: BorrowedFd<'_>, position: u64, heeded: bool) -> io::Result<()> {
-        let epoll = self.epoll.get_ref();
-        let data = EventData::new_u64(position);
-        let flags = match heeded {
-            true => EventFlags::IN,
-            false => EventFlags::empty(),
-        };
-        match epoll::modify(epoll, source, data, flags) {
-            // New, or opened anew under the number of one that was closed: the kernel has forgotten that one.
-            Err(Errno::NOENT) => Ok(epoll::add(epoll, source, data, flags)?),
-            other => Ok(other?),
+    /// Tells the kernel what has changed of the sources.
+    fn watch(&mut self, sources: &[(BorrowedFd<'_>, bool)]) -> io::Result<()> {
+        self.told.truncate(sources.len());
+        for (position, (source, heeded)) in sources.iter().enumerate() {
+            let now = (source.as_raw_fd(), *heeded);
+            if self.told.get(position) == Some(&now) {
+                continue;
+            }
+            // What follows it is told anew if this fails.
+            self.told.truncate(position);
+            add(self.epoll.get_ref(), *source, position as u64, *heeded)?;
+            self.told.push(now);
         }
+        Ok(())
     }
 
-    /// A time that is over already takes the shortest there is: zero would stop the timer.
-    fn set_timer(&self, timeout: Duration) -> io::Result<()> {
-        let zero = Timespec::default();
-        let value = Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
+    /// The timer ends by then; where it ends sooner already, it stays as it is.
+    fn set_timer(&mut self, deadline: Instant) -> io::Result<()> {
+        if self.armed.is_some_and(|armed| armed <= deadline) {
+            return Ok(());
+        }
+        // Zero would stop it.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = left.max(Duration::from_nanos(1));
         let once = Itimerspec {
-            it_interval: zero,
-            it_value: match timeout.is_zero() {
-                true => Timespec { tv_nsec: 1, ..zero },
-                false => value,
+            it_interval: Timespec::default(),
+            it_value: Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(left.subsec_nanos()),
             },
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        self.armed = Some(deadline);
         Ok(())
     }
 }
 
-/// Which of so many sources are ready; none while neither they are nor the timer.
-fn ready(epoll: &OwnedFd, sources: usize) -> io::Result<Option<Readiness>> {
+fn add(epoll: &OwnedFd, source: BorrowedFd<'_>, position: u64, heeded: bool) -> io::Result<()> {
+    let data = EventData::new_u64(position);
+    let flags = match heeded {
+        true => EventFlags::IN,
+        false => EventFlags::empty(),
+    };
+    match epoll::modify(epoll, source, data, flags) {
+        // New, or opened anew under the number of one that was closed: the kernel has forgotten that one.
+        Err(Errno::NOENT) => Ok(epoll::add(epoll, source, data, flags)?),
+        other => Ok(other?),
+    }
+}
+
+/// Which of so many sources are ready, and whether the timer has ended.
+fn ready(epoll: &OwnedFd, sources: usize) -> io::Result<(Readiness, bool)> {
     let none = Event {
         flags: EventFlags::empty(),
         data: EventData::new_u64(TIMER),
     };
     let mut events = [none; MAX_SOURCES + 1];
-    let found = match epoll::wait(epoll, &mut events[..], Some(&Timespec::default())) {
-        Err(Errno::INTR) => return Ok(None),
-        other => other?,
-    };
-    let mut readiness = Readiness::default();
-    let mut over = false;
+    let found = epoll::wait(epoll, &mut events[..], Some(&Timespec::default()))?;
+    let (mut readiness, mut timer) = (Readiness::default(), false);
     for event in events.iter().take(found) {
         // Copied: the kernel's layout is packed.
         let (flags, position) = (event.flags, event.data.u64());
-        over |= position == TIMER;
+        timer |= position == TIMER;
         let place = usize::try_from(position).unwrap_or(usize::MAX);
         if place >= sources {
             continue;
@@ -137,13 +169,12 @@ fn ready(epoll: &OwnedFd, sources: usize) -> io::Result<Option<Readiness>> {
             readiness.failed |= bit(place);
         }
     }
-    Ok((over || !readiness.is_empty()).then_some(readiness))
+    Ok((readiness, timer))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::time::Instant;
 
     use tokio::runtime::Builder;
 
@@ -219,7 +250,13 @@ mod tests {
                 let waker = Waker::new().unwrap();
                 waker.wake();
                 let sources = [(waker.as_fd(), true)];
-                assert!(rest.until(&sources, LONG).await.unwrap().is_ready(0));
+                let short = Duration::from_millis(1);
+                // The last one's number is this one's: not before a time is over is this known.
+                let ready = [
+                    rest.until(&sources, short).await.unwrap(),
+                    rest.until(&sources, short).await.unwrap(),
+                ];
+                assert!(ready.into_iter().any(|it| it.is_ready(0)));
             }
         });
     }
