@@ -1,7 +1,7 @@
-//! How often threads look for messages of interceptors: with many of them, not at each message.
+//! How often the shard looks for messages of interceptors: with many of them, not at each message.
 //!
 //! Ten interceptors answer in as many small messages, and waking up for each would cost the live
-//! server more than the message itself. So a thread that has looked a moment ago rests before it
+//! server more than the message itself. So a shard that has looked a moment ago rests before it
 //! looks again, as network cards gather frames for one interrupt. One that has not looked for
 //! longer does so at once: without load nothing waits.
 
@@ -14,7 +14,7 @@ const PER_INTERCEPTOR: Duration = Duration::from_micros(100);
 /// The longest window: it delays turns of a session that waits for nothing else.
 const LONGEST: Duration = Duration::from_millis(1);
 
-/// The window, as all threads know it. Cheap to clone.
+/// The window, set by whoever knows the interceptors. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Moderation {
     nanoseconds: Arc<AtomicU64>,
