@@ -10,8 +10,7 @@ archive_of() {
     mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' \
         'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)}
     [ -n "$mirror" ] || { echo "$0: no mirror of Debian is known here; name one in DEBIAN_MIRROR" >&2; return 1; }
-    mkdir -p "$1/lists/partial" "$1/archives/partial"
-    lists=$(cd "$1" && pwd)
+    mkdir -p "$1/lists/partial" "$1/archives/partial" && lists=$(cd "$1" && pwd) || return 1
     echo "$2 [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $3 main" > "$lists/sources.list"
     archive update >&2
 }

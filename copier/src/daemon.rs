@@ -1,10 +1,10 @@
 //! The daemon: opens everything in the right order, and ends it.
 
+mod farewell;
 mod traces;
 
-use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ use millrace_daemon::logging::{self, Log};
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs, PrivilegeStatus};
 use millrace_daemon::readiness::Readiness;
-use millrace_daemon::runtime::Runtime;
+use millrace_daemon::runtime::{Runtime, ThreadRuntime};
 use millrace_daemon::service_manager::ServiceManager;
 use millrace_daemon::{config, signals};
 use millrace_engine::Engine;
@@ -40,6 +40,7 @@ use millrace_replay::shard::{Parts, Shard, Show};
 use serde_json::json;
 use tokio::runtime::Handle;
 
+use self::farewell::{check_report_file, finish};
 use self::traces::Traces;
 use crate::address_watch;
 use crate::agents::Agents;
@@ -94,7 +95,7 @@ pub fn run() -> Result<(), ExitError> {
     let moderation = Moderation::default();
     let runtime = Runtime::small()?;
     // The links to interceptors are served by the shard's thread.
-    let links = Runtime::of_caller()?;
+    let links = ThreadRuntime::new()?;
     let (trigger, watch) = drain::channel();
     let hang_ups = signals::install(&runtime, trigger.clone(), log.clone(), manager.clone())?;
 
@@ -102,7 +103,7 @@ pub fn run() -> Result<(), ExitError> {
     plan.security.keep_fresh(&runtime)?;
     let inbox = Arc::new(Inbox::new());
     let readiness = Readiness::new();
-    let (on, news) = ((&*runtime, &*links), (&inbox, &waker));
+    let (on, news) = ((&*runtime, links.handle()), (&inbox, &waker));
     let fleet = find_peers(&plan, on, news, &readiness, &moderation)?;
     let agents = fleet.agents().clone();
     runtime.spawn(reload::follow(hang_ups, begun_with, fleet.clone()));
@@ -160,7 +161,8 @@ pub fn run() -> Result<(), ExitError> {
         heart: manager.heart("shard"),
     });
     manager.follow(&runtime, watch, shown.sentence());
-    run_shard(shard, links, startup)?;
+    // The end of a look-up of a name, which it may wait for, comes after all else.
+    let _links = run_shard(shard, links, startup)?;
     let report = traces.finish(shown.shared.report(), &runtime);
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
@@ -522,80 +524,19 @@ fn status(
     }
 }
 
-/// Runs the shard and, on its thread, the links.
-fn run_shard(shard: Shard, links: Runtime, startup: daemonize::Startup) -> Result<(), ExitError> {
+/// Runs the shard and, on its thread, the links; gives these back when it has ended.
+fn run_shard(
+    shard: Shard,
+    links: ThreadRuntime,
+    startup: daemonize::Startup,
+) -> Result<ThreadRuntime, ExitError> {
     let thread = std::thread::Builder::new()
         .name("shard".to_owned())
-        .spawn(move || links.run(shard.run()))
+        .spawn(move || links.run(shard.run()).map(|()| links))
         .map_err(|error| ExitError::caused("cannot start the shard's thread", &error))?;
     startup.ready();
     let ended = thread.join().map_err(|_| {
         ExitError::start("the shard ended by a fault of its own; please report it with the log")
     })?;
     ended.map_err(|error| ExitError::caused("the shard cannot wait for packets", &error))
-}
-
-/// A report that cannot be written at the end of a long run would be lost: better to say so now.
-fn check_report_file(plan: &Plan) -> Result<(), ExitError> {
-    let Some(path) = &plan.report else {
-        return Ok(());
-    };
-    let opened = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path);
-    opened.map(drop).map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> ExitError {
-    let what = format!("cannot write the report to {} (--report)", path.display());
-    ExitError::caused(what, error)
-}
-
-/// Prints the report, and writes it where the operator wants it, or else into the `spare` directory, or the log.
-fn finish(plan: &Plan, report: &Report, spare: Option<&Path>) -> Result<(), ExitError> {
-    tracing::info!(
-        "{} sessions captured, {}",
-        report.sessions.captured,
-        report.fidelity()
-    );
-    // Whoever reads stdout may be gone by now; that is no reason to fail.
-    let _ = write!(std::io::stdout(), "{report}");
-    let Some(path) = &plan.report else {
-        return Ok(());
-    };
-    let text = serde_json::to_string_pretty(report)
-        .map_err(|error| ExitError::caused("cannot write the report", &error))?
-        + "\n";
-    let Err(error) = std::fs::write(path, &text) else {
-        return Ok(());
-    };
-    // A long run must not end without its report: the directory of the command socket is another place, the log the last.
-    let name = format!("copier-{}.report.json", std::process::id());
-    match spare.and_then(|directory| write_anew(&directory.join(name), &text)) {
-        Some(other) => tracing::error!(
-            "cannot write the report to {} (--report): {error}; the report is in {} instead",
-            path.display(),
-            other.display()
-        ),
-        None => tracing::error!(
-            "cannot write the report to {} (--report): {error}; it is: {}",
-            path.display(),
-            text.replace('\n', " ")
-        ),
-    }
-    Err(cannot_write(path, &error))
-}
-
-/// Writes a file that was not there, for this user alone: others may write in that directory, too. Gives its path.
-fn write_anew(path: &Path, text: &str) -> Option<PathBuf> {
-    let mut options = std::fs::OpenOptions::new();
-    let options = options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(path).ok()?;
-    if file.write_all(text.as_bytes()).is_ok() {
-        return Some(path.to_owned());
-    }
-    // Half of it is of no use.
-    drop(std::fs::remove_file(path));
-    None
 }

@@ -7,6 +7,9 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::exit::ExitError;
 
+/// Tasks of a [`ThreadRuntime`] that go on before its own work does: of each of some hundred streams two, so that what was
+/// handed to all of them leaves at once.
+const TASKS_IN_A_ROW: u32 = 1024;
 /// How long the end of a daemon waits for what blocks a thread of its runtime.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -35,32 +38,18 @@ impl Runtime {
         Self::built_by(Builder::new_multi_thread().worker_threads(1))
     }
 
-    /// A runtime without a thread of its own: its tasks go on within [`Runtime::run`], on the thread that calls it.
-    ///
-    /// # Errors
-    /// As [`Runtime::new`].
-    pub fn of_caller() -> Result<Self, ExitError> {
-        Self::built_by(&mut Builder::new_current_thread())
-    }
-
     fn built_by(builder: &mut Builder) -> Result<Self, ExitError> {
-        let built = builder.enable_all().build();
-        let runtime =
-            built.map_err(|error| ExitError::caused("cannot start the runtime", &error))?;
+        let runtime = build(builder)?;
         Ok(Self {
             handle: runtime.handle().clone(),
             owned: Some(runtime),
         })
     }
+}
 
-    /// Does this work on this thread, and the runtime's tasks whenever it waits.
-    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        match &self.owned {
-            Some(runtime) => runtime.block_on(work),
-            // Until it is dropped it is there.
-            None => self.handle.block_on(work),
-        }
-    }
+fn build(builder: &mut Builder) -> Result<tokio::runtime::Runtime, ExitError> {
+    let built = builder.enable_all().build();
+    built.map_err(|error| ExitError::caused("cannot start the runtime", &error))
 }
 
 /// What tasks are started with.
@@ -80,6 +69,36 @@ impl Drop for Runtime {
     }
 }
 
+/// A runtime without a thread: its tasks go on within [`ThreadRuntime::run`], on the thread that calls it, and nowhere else. Its
+/// end is that of a [`Runtime`].
+#[derive(Debug)]
+pub struct ThreadRuntime(Runtime);
+
+impl ThreadRuntime {
+    /// A runtime whose tasks wait.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn new() -> Result<Self, ExitError> {
+        let mut builder = Builder::new_current_thread();
+        Runtime::built_by(builder.event_interval(TASKS_IN_A_ROW)).map(Self)
+    }
+
+    /// What tasks are started with. (Its `block_on` would wait in vain for time and sockets.)
+    pub fn handle(&self) -> &Handle {
+        &self.0.handle
+    }
+
+    /// Does this work on this thread, and the tasks whenever it waits.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        match &self.0.owned {
+            Some(runtime) => runtime.block_on(work),
+            // It is there until the end.
+            None => self.0.handle.block_on(work),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -88,9 +107,11 @@ mod tests {
 
     #[test]
     fn tasks_of_a_runtime_without_threads_go_on_where_it_is_run() {
-        let runtime = Runtime::of_caller().unwrap();
+        let runtime = ThreadRuntime::new().unwrap();
         let here = std::thread::current().id();
-        let task = runtime.spawn(async { std::thread::current().id() });
+        let task = runtime
+            .handle()
+            .spawn(async { std::thread::current().id() });
         assert!(!task.is_finished());
         assert_eq!(runtime.run(task).unwrap(), here);
     }

@@ -2,17 +2,24 @@
 # Builds the three programs for TARGET, stripped, into target/packages/TARGET: the same bytes wherever the source and
 # cargo's home are.
 #
-#   programs.sh x86_64-unknown-linux-gnu | x86_64-unknown-linux-musl | ...
+#   programs.sh x86_64-unknown-linux-gnu | x86_64-unknown-linux-musl | aarch64-unknown-linux-musl
 . "$(dirname "$0")/common.sh"
 
 target=$1
 cargo=${CARGO:-cargo}
+# ring has parts in C.
 need gcc gcc
+strip=strip
 need strip binutils
 case $target in
-*-musl)
-    # ring has parts in C.
-    need musl-gcc musl-tools
+"$(uname -m)"-*-musl) need musl-gcc musl-tools ;;
+aarch64-*-musl)
+    # The C library is Rust's own; of the cross compiler come the compiler and headers.
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    [ -e /usr/aarch64-linux-gnu/include/assert.h ] || need /usr/aarch64-linux-gnu/include/assert.h libc6-dev-arm64-cross
+    strip=aarch64-linux-gnu-strip
+    export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_musl=aarch64-linux-gnu-ar
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc
     ;;
 esac
 if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
@@ -38,5 +45,5 @@ case $target in *-gnu) packages="$packages -p millrace-manuals" ;; esac
 
 mkdir -p "$out/$target"
 for program in $programs; do
-    strip -R .comment -o "$out/$target/$program" "$target_dir/$target/release/$program"
+    "$strip" -R .comment -o "$out/$target/$program" "$target_dir/$target/release/$program"
 done

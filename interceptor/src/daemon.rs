@@ -14,7 +14,7 @@ use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs};
 use millrace_daemon::readiness::Readiness;
-use millrace_daemon::runtime::Runtime;
+use millrace_daemon::runtime::{Runtime, ThreadRuntime};
 use millrace_daemon::status::Headline;
 use millrace_daemon::{config, drain, listen, logging, signals};
 use millrace_fleet::consul::Registrar;
@@ -76,7 +76,7 @@ pub fn run() -> Result<(), ExitError> {
 
     let runtime = Runtime::small()?;
     // The copiers' streams are served by the worker's thread.
-    let streams = Runtime::of_caller()?;
+    let streams = ThreadRuntime::new()?;
     let (trigger, watch) = drain::channel();
     let manager = startup.manager();
     signals::install(&runtime, trigger, log, manager.clone())?;
@@ -85,7 +85,7 @@ pub fn run() -> Result<(), ExitError> {
     let wake = waker.clone();
     let id = options.id.clone().unwrap_or_else(listen::host_name);
     let config = ServerConfig::new(security.clone(), id.clone());
-    let (server, events) = server::spawn(config, listener, &streams, move || wake.wake())?;
+    let (server, events) = server::spawn(config, listener, streams.handle(), move || wake.wake())?;
     let readiness = Readiness::new();
     if mode == Mode::Link && !options.allow_forwarding {
         let devices = options.devices.clone();
@@ -139,10 +139,12 @@ pub fn run() -> Result<(), ExitError> {
     let told = told(mode, &shared, &server);
     manager.follow(&runtime, watch, move || told().sentence);
     let (counters, streams) = run_worker(worker, streams, startup)?;
-    if let Some(registrar) = registrar {
-        runtime.block_on(registrar.leave());
-    }
-    streams.run(server.stop());
+    streams.run(async {
+        if let Some(registrar) = registrar {
+            registrar.leave().await;
+        }
+        server.stop().await;
+    });
     say_farewell(&counters);
     Ok(())
 }
@@ -155,9 +157,9 @@ fn local_addresses() -> HashSet<IpAddr> {
 /// Runs the worker and, on its thread, the streams; gives these back when it has ended.
 fn run_worker(
     worker: Worker,
-    streams: Runtime,
+    streams: ThreadRuntime,
     startup: Startup,
-) -> Result<(Counters, Runtime), ExitError> {
+) -> Result<(Counters, ThreadRuntime), ExitError> {
     let work = move || {
         let counters = streams.run(worker.run());
         counters.map(|counters| (counters, streams))

@@ -12,7 +12,7 @@ use tower::limit::RateLimitLayer;
 pub(crate) const SILENCE: Duration = Duration::from_secs(150);
 /// Time for a connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// What each watch may ask, and in which time: a list, and from there one request after the other. An API that
+/// What a client may ask, and in which time: a list, and from there one request after the other. An API that
 /// ends each at once is not hurried.
 const REQUESTS: (u64, Duration) = (5, Duration::from_secs(5));
 

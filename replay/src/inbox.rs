@@ -1,4 +1,4 @@
-//! What the gRPC side hands to the shard: a bounded queue that never blocks the hander.
+//! What the links hand to the shard: a bounded queue that never blocks the hander.
 
 use std::collections::VecDeque;
 

@@ -12,6 +12,8 @@ use millrace_pilot::Mode;
 use millrace_recordings::feed::{Feed, Step};
 use millrace_recordings::recording::Recording;
 use millrace_wire::NotTcp;
+use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::intake::{Batch, Counts, Intake};
@@ -83,16 +85,24 @@ impl Input {
     }
 
     /// Takes in what waits in the queue now.
-    pub(crate) fn take_waiting(&mut self, clock: &Clock, engine: &mut Engine, pace: &mut Pace) {
+    pub(crate) async fn take_waiting(
+        &mut self,
+        clock: &Clock,
+        engine: &mut Engine,
+        pace: &mut Pace,
+    ) {
         let Self::Rings(rings) = self else {
             return;
         };
         let deadline = Instant::now() + LONGEST_CATCH_UP;
-        while rings.capture(clock, engine, pace) && Instant::now() < deadline {}
+        while rings.capture(clock, engine, pace) && Instant::now() < deadline {
+            // The links go on.
+            yield_now().await;
+        }
     }
 
     /// Takes in what was captured until now: connections that began before the end was asked for are not new ones.
-    pub(crate) fn catch_up(&mut self, clock: &Clock, engine: &mut Engine, pace: &mut Pace) {
+    pub(crate) async fn catch_up(&mut self, clock: &Clock, engine: &mut Engine, pace: &mut Pace) {
         let Self::Rings(rings) = self else {
             return;
         };
@@ -101,9 +111,10 @@ impl Input {
         while quiet < QUIET_LOOKS && Instant::now() < deadline {
             if rings.capture(clock, engine, pace) {
                 quiet = 0;
+                yield_now().await;
             } else {
                 quiet += 1;
-                std::thread::sleep(LOOK_AGAIN);
+                sleep(LOOK_AGAIN).await;
             }
         }
     }

@@ -217,7 +217,8 @@ impl Shard {
                 Stage::Draining => {
                     if end_by.is_none() {
                         self.input
-                            .catch_up(&self.clock, &mut self.engine, &mut self.pace);
+                            .catch_up(&self.clock, &mut self.engine, &mut self.pace)
+                            .await;
                     }
                     let deadline = *end_by.get_or_insert_with(|| {
                         self.engine.drain();
@@ -232,7 +233,7 @@ impl Shard {
                 Stage::Exit => break,
             }
             let captured = self.capture();
-            self.take_messages();
+            self.take_messages().await;
             let now = self.clock.now();
             let diverted = self.may_send == MaySend::Everything;
             let answered = self.answers.take(now, &mut self.engine, diverted);
@@ -261,6 +262,8 @@ impl Shard {
             }
         }
         self.end();
+        // What it said last to interceptors leaves.
+        yield_now().await;
         Ok(())
     }
 
@@ -336,8 +339,9 @@ impl Shard {
         let of_input = captured.map(|waker| (waker.as_fd(), gathered.is_none()));
         let mut fds: Vec<(BorrowedFd<'_>, bool)> = of_input.into_iter().collect();
         fds.extend(self.answers.fds().map(|fd| (fd, true)));
-        let ended = if looked.is_some() {
+        let ended = if let Some(looked) = looked {
             // The links rest, too.
+            let pause = pause.min(looked);
             let heeded = fds.iter().filter(|(_, heeded)| *heeded);
             let heeded: Vec<BorrowedFd<'_>> = heeded.map(|(fd, _)| *fd).collect();
             wait(&heeded, Some(pause))
@@ -406,7 +410,7 @@ impl Shard {
     }
 
     /// Resets what is still open, so that targets need not wait for time-outs.
-    fn end(mut self) {
+    fn end(&mut self) {
         // What waits was captured, and counts.
         while self.capture() {}
         let now = self.clock.now();

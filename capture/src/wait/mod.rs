@@ -1,4 +1,5 @@
-//! Sleeping until something is to be done.
+//! Sleeping until something is to be done: on a thread that has nothing else to do ([`wait`]), and on one that serves streams
+//! besides ([`Rest`]).
 
 mod rest;
 

@@ -1,8 +1,8 @@
 //! The copier's side of a stream to one interceptor: kept up for ever.
 //!
 //! A link connects, says Hello, and then carries route info up and response headers down. On any
-//! failure it connects again, with jittered back-off, until it is closed. The threads that use it
-//! are not tokio's: what goes out is put into a bounded queue without waiting, what comes in is
+//! failure it connects again, with jittered back-off, until it is closed. Whoever uses it
+//! need not be a task: what goes out is put into a bounded queue without waiting, what comes in is
 //! handed to a callback.
 //!
 //! Each time the stream is up again is a new *epoch*. A shard that is told [`LinkEvent::Up`] sends
@@ -99,7 +99,7 @@ impl std::fmt::Debug for LinkHandle {
 }
 
 /// Starts a link on `runtime`. `on_event` is called from the runtime, in order, and must not
-/// block: it hands the event to the thread that wants it.
+/// block: it hands the event to whoever wants it.
 pub fn spawn(
     config: LinkConfig,
     runtime: &Handle,

@@ -16,7 +16,7 @@ pub struct ServerConfig {
     pub interceptor_id: String,
     /// This run of this interceptor.
     pub incarnation: Incarnation,
-    /// Events that may wait for the capture thread, each of `max_message_bytes` at most.
+    /// Events that may wait for the worker, each of `max_message_bytes` at most.
     pub event_capacity: usize,
     /// Response headers that may wait for one copier, in bytes.
     pub queue_bytes: usize,

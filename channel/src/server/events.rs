@@ -1,4 +1,4 @@
-//! What the streams tell the capture thread.
+//! What the streams tell the worker.
 
 use std::net::SocketAddr;
 
@@ -90,7 +90,7 @@ pub enum AttachEvent {
     },
 }
 
-/// The capture thread's end of the channel.
+/// The worker's end of the channel.
 #[derive(Debug)]
 pub struct AttachEvents(mpsc::Receiver<AttachEvent>);
 

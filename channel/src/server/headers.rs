@@ -1,6 +1,6 @@
 //! Response headers on their way to one copier: a bounded queue that gives up its oldest.
 //!
-//! The capture thread pushes; gRPC pulls when HTTP/2 has room to send. So batches leave at once
+//! The worker pushes; gRPC, on the same thread, pulls when HTTP/2 has room to send. So batches leave at once
 //! while the copier keeps up, merge while it is a little behind, and are dropped, oldest first and
 //! counted, when it is far behind. Other streams have queues of their own.
 

@@ -1,8 +1,8 @@
 //! The interceptor's side of all streams: who is attached, what they own, and what they get.
 //!
-//! Route info becomes [`AttachEvent`]s in one bounded channel that the capture thread reads; when
+//! Route info becomes [`AttachEvent`]s in one bounded channel that the worker reads; when
 //! it is full, the streams are read more slowly, nothing grows. Response headers go out through
-//! one [`HeaderQueue`] per stream, which the capture thread fills without ever waiting. A stream
+//! one [`HeaderQueue`] per stream, which the worker fills without ever waiting. A stream
 //! that breaks the contract is refused with one line, ended and counted; the others do not notice.
 
 mod config;
@@ -16,6 +16,7 @@ mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use millrace_proto::v1::interceptor_server::{Interceptor, InterceptorServer};
 use millrace_proto::v1::refused::Code;
@@ -23,6 +24,7 @@ use millrace_proto::v1::{CopierMessage, Refused};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -40,7 +42,11 @@ pub use status::{ConnectionStatus, ServerStatus};
 use registry::Registry;
 use status::Counters;
 
-/// A wake-up call for the capture thread, after an event was queued. Must not block.
+/// How long what waits for copiers may take to leave at the end, and how often it is looked at.
+const LAST_HEADERS: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// A wake-up call for the worker, after an event was queued. Must not block.
 type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// What the streams share.
@@ -186,9 +192,13 @@ impl ServerHandle {
         }
     }
 
-    /// Tells every copier that this interceptor ends, and stops serving. Waits until they have heard it, half a second at
-    /// most.
+    /// Tells every copier that this interceptor ends, and stops serving. What was handed to the streams leaves before, as
+    /// far as that takes no longer than a tenth of a second; then it waits until they have heard it, half a second at most.
     pub async fn stop(&self) {
+        let deadline = Instant::now() + LAST_HEADERS;
+        while self.shared.registry.has_queued() && Instant::now() < deadline {
+            sleep(LOOK_AGAIN).await;
+        }
         self.shared.registry.refuse_all(&Refused {
             code: Code::ShuttingDown.into(),
             reason: "the interceptor is ending".to_owned(),

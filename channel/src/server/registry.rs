@@ -84,6 +84,13 @@ impl Registry {
         }
     }
 
+    /// Whether response headers wait on any of them.
+    pub(super) fn has_queued(&self) -> bool {
+        let state = self.state.lock();
+        let mut queues = state.open.values().map(|open| &open.queue);
+        queues.any(|queue| queue.status().queued_bytes > 0)
+    }
+
     pub(super) fn connections(&self) -> Vec<ConnectionStatus> {
         let state = self.state.lock();
         let mut list: Vec<_> = state

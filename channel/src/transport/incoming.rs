@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
@@ -91,14 +91,13 @@ impl Gate {
         permit: OwnedSemaphorePermit,
         sender: &Sender<io::Result<ServerIo>>,
     ) -> Result<(), Closed> {
-        let Some(share) = self.each.enter(address.ip()) else {
-            let text = format!(
-                "one address may hold {} connections: give fewer -C there, or end what opens them",
-                self.each.limit
-            );
-            let refusal = Refusal::new(Reason::TooMany, text);
-            self.handshakes.refused(Some(address), &refusal);
-            return Ok(());
+        let share = match self.each.enter(address.ip(), Instant::now()) {
+            Ok(share) => share,
+            Err(text) => {
+                let refusal = Refusal::new(Reason::TooMany, text);
+                self.handshakes.refused(Some(address), &refusal);
+                return Ok(());
+            }
         };
         let slot = Slot {
             _permit: permit,
@@ -136,11 +135,21 @@ pub(super) struct Slot {
     _share: Share,
 }
 
-/// How many connections each address holds. It holds as many entries as there are connections.
+/// How many connections each address holds, and begins in a second: each costs a handshake, which the thread that works on
+/// responses has no time for.
 #[derive(Debug)]
 struct PerAddress {
     limit: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    /// As many entries as there are connections.
+    open: HashMap<IpAddr, usize>,
+    /// Begun since then, for a second.
+    begun: HashMap<IpAddr, usize>,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -151,20 +160,40 @@ struct Share {
 
 impl PerAddress {
     fn new(limit: usize) -> Self {
+        let counts = Counts {
+            open: HashMap::new(),
+            begun: HashMap::new(),
+            since: Instant::now(),
+        };
         PerAddress {
             limit,
-            open: Mutex::default(),
+            counts: Mutex::new(counts),
         }
     }
 
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Share> {
-        let mut open = self.open.lock();
-        let count = open.entry(address).or_insert(0);
-        if *count >= self.limit {
-            return None;
+    /// One more connection of an address; or why not, for its operator.
+    fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Share, String> {
+        let limit = self.limit;
+        let counts = &mut *self.counts.lock();
+        if now.saturating_duration_since(counts.since) >= Duration::from_secs(1) {
+            counts.begun.clear();
+            counts.since = now;
+        }
+        let begun = counts.begun.entry(address).or_insert(0);
+        *begun += 1;
+        if *begun > limit {
+            return Err(format!(
+                "one address may begin {limit} connections a second: end what opens them"
+            ));
+        }
+        let count = counts.open.entry(address).or_insert(0);
+        if *count >= limit {
+            return Err(format!(
+                "one address may hold {limit} connections: give fewer -C there, or end what opens them"
+            ));
         }
         *count += 1;
-        Some(Share {
+        Ok(Share {
             of: self.clone(),
             address,
         })
@@ -173,7 +202,7 @@ impl PerAddress {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut open = self.of.open.lock();
+        let open = &mut self.of.counts.lock().open;
         if let Some(count) = open.get_mut(&self.address) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -192,13 +221,31 @@ mod tests {
         let each = Arc::new(PerAddress::new(2));
         let one: IpAddr = "198.18.0.1".parse().unwrap();
         let other: IpAddr = "198.18.0.2".parse().unwrap();
-        let first = each.enter(one).unwrap();
-        let _second = each.enter(one).unwrap();
-        assert!(each.enter(one).is_none());
-        let third = each.enter(other).unwrap();
+        let now = Instant::now();
+        let second = |count| now + Duration::from_secs(count);
+        let first = each.enter(one, now).unwrap();
+        let _second = each.enter(one, now).unwrap();
+        let held = each.enter(one, second(1)).unwrap_err();
+        assert!(held.starts_with("one address may hold 2"), "{held}");
+        let third = each.enter(other, second(1)).unwrap();
         drop(first);
-        assert!(each.enter(one).is_some());
+        assert!(each.enter(one, second(2)).is_ok());
         drop(third);
-        assert!(!each.open.lock().contains_key(&other));
+        assert!(!each.counts.lock().open.contains_key(&other));
+    }
+
+    #[test]
+    fn one_address_begins_no_more_than_its_share_in_a_second() {
+        let each = Arc::new(PerAddress::new(2));
+        let one: IpAddr = "198.18.0.1".parse().unwrap();
+        let other: IpAddr = "198.18.0.2".parse().unwrap();
+        let now = Instant::now();
+        for _ in 0..2 {
+            drop(each.enter(one, now).unwrap());
+        }
+        let begun = each.enter(one, now).unwrap_err();
+        assert!(begun.starts_with("one address may begin 2"), "{begun}");
+        assert!(each.enter(other, now).is_ok());
+        assert!(each.enter(one, now + Duration::from_secs(1)).is_ok());
     }
 }

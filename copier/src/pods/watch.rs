@@ -81,7 +81,7 @@ async fn changed(watches: &mut [Receiver<Standing>]) {
     drop(futures_util::future::select_all(changes).await);
 }
 
-/// The device that leads to each address. The kernel is asked aside: this thread serves the admin port, too.
+/// The device that leads to each address. The kernel is asked aside: this thread serves the router-agents' streams, too.
 async fn leads(standings: &[Standing]) -> Leads {
     let addresses = standings.iter().flat_map(Standing::addresses);
     let addresses: Vec<IpAddr> = addresses.collect();

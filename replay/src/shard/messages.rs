@@ -14,7 +14,7 @@ use crate::whereabouts::News;
 
 impl Shard {
     /// Takes in what has come.
-    pub(super) fn take_messages(&mut self) {
+    pub(super) async fn take_messages(&mut self) {
         self.inbox.take(&mut self.messages);
         if !self.messages.is_empty() {
             let now = Instant::now();
@@ -53,20 +53,21 @@ impl Shard {
                     self.routes.remove(moment(now), interceptor);
                     self.engine.set_open(now, self.routes.is_open());
                 }
-                Message::Whereabouts(news) => self.on_whereabouts(news),
+                Message::Whereabouts(news) => self.on_whereabouts(news).await,
             }
         }
     }
 
     /// Copies live services where they are now.
-    fn on_whereabouts(&mut self, news: News) {
+    async fn on_whereabouts(&mut self, news: News) {
         self.input.follow(&news);
         match news {
             News::Host(addresses) => self.engine.set_local_addresses(addresses),
             News::Followed(followed) => {
                 // What an address that is gone had is in the queue, and is taken in before its sessions end.
                 self.input
-                    .take_waiting(&self.clock, &mut self.engine, &mut self.pace);
+                    .take_waiting(&self.clock, &mut self.engine, &mut self.pace)
+                    .await;
                 let now = self.clock.now();
                 for (service, addresses) in followed.addresses.into_iter().enumerate() {
                     self.engine.set_followed(now, service, addresses);

@@ -108,7 +108,7 @@ impl Shard {
     }
 
     pub(super) fn flush(&mut self) {
-        // Interceptors are told of a flow before its first packet leaves, as long as there are few.
+        // Interceptors are told of a flow while its first packet is on its way; a response that is sooner waits there.
         let now = self.clock.now();
         let engine = &mut self.engine;
         self.routes
