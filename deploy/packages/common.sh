@@ -15,13 +15,15 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 
 # Says what is missing, and ends.
-need() { # PROGRAM PACKAGE
-    command -v "$1" >/dev/null 2>&1 || PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 && return 0
+need() { # PROGRAM PACKAGE...
+    needed=$1
+    shift
+    command -v "$needed" >/dev/null 2>&1 || PATH="$PATH:/usr/sbin:/sbin" command -v "$needed" >/dev/null 2>&1 && return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        echo "installing $2" >&2
+        echo "installing $*" >&2
         export DEBIAN_FRONTEND=noninteractive
-        apt-get install -y -q --no-install-recommends "$2" >/dev/null 2>&1 \
-            || { apt-get update -q && apt-get install -y -q --no-install-recommends "$2"; } >/dev/null 2>&1 || true
+        apt-get install -y -q --no-install-recommends "$@" >/dev/null 2>&1 \
+            || { apt-get update -q && apt-get install -y -q --no-install-recommends "$@"; } >/dev/null 2>&1 || true
     fi
-    command -v "$1" >/dev/null 2>&1 || { echo "$(basename "$0"): please install $2 (for $1)" >&2; exit 1; }
+    command -v "$needed" >/dev/null 2>&1 || { echo "$(basename "$0"): please install $* (for $needed)" >&2; exit 1; }
 }

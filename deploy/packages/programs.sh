@@ -9,14 +9,13 @@ target=$1
 cargo=${CARGO:-cargo}
 # ring has parts in C.
 need gcc gcc
-strip=strip
+strip="strip"
 need strip binutils
 case $target in
 "$(uname -m)"-*-musl) need musl-gcc musl-tools ;;
 aarch64-*-musl)
     # The C library is Rust's own; of the cross compiler come the compiler and headers.
-    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
-    [ -e /usr/aarch64-linux-gnu/include/assert.h ] || need /usr/aarch64-linux-gnu/include/assert.h libc6-dev-arm64-cross
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     strip=aarch64-linux-gnu-strip
     export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_musl=aarch64-linux-gnu-ar
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc

@@ -13,8 +13,10 @@ sh "$here/programs.sh" x86_64-unknown-linux-gnu
 sh "$here/deb.sh"
 sh "$here/image.sh"
 [ "${1:-}" = all ] || exit 0
-sh "$here/programs.sh" x86_64-unknown-linux-musl
-sh "$here/tarball.sh" x86_64-unknown-linux-musl
+for target in x86_64-unknown-linux-musl aarch64-unknown-linux-musl; do
+    sh "$here/programs.sh" "$target"
+    sh "$here/tarball.sh" "$target"
+done
 sh "$here/sbom.sh" materials > "$out/millrace-$version.cdx.json"
 cd "$out"
 sha256sum "millrace_${version}_amd64.deb" "millrace-$version"* > SHA256SUMS

@@ -7,5 +7,6 @@ need shellcheck shellcheck
 shellcheck "$here"/*.sh "$here"/test/*.sh "$here"/debian/p*
 sh "$here/test/reproducible.sh"
 sh "$here/test/package.sh"
+sh "$here/test/static.sh"
 sh "$here/test/installed.sh"
 sh "$here/test/image.sh"
