@@ -162,7 +162,7 @@ pub fn run() -> Result<(), ExitError> {
     });
     manager.follow(&runtime, watch, shown.sentence());
     // The end of a look-up of a name, which it may wait for, comes after all else.
-    let _links = run_shard(shard, links, startup)?;
+    let (_, _links) = links.run_apart("shard", || startup.ready(), || shard.run())?;
     let report = traces.finish(shown.shared.report(), &runtime);
     finish(&plan, &report, spare.as_deref())?;
     opened.local.as_ref().map_or(Ok(()), Local::check)?;
@@ -522,21 +522,4 @@ fn status(
             "cluster": membership.as_deref().map(Membership::status),
         })
     }
-}
-
-/// Runs the shard and, on its thread, the links; gives these back when it has ended.
-fn run_shard(
-    shard: Shard,
-    links: ThreadRuntime,
-    startup: daemonize::Startup,
-) -> Result<ThreadRuntime, ExitError> {
-    let thread = std::thread::Builder::new()
-        .name("shard".to_owned())
-        .spawn(move || links.run(shard.run()).map(|()| links))
-        .map_err(|error| ExitError::caused("cannot start the shard's thread", &error))?;
-    startup.ready();
-    let ended = thread.join().map_err(|_| {
-        ExitError::start("the shard ended by a fault of its own; please report it with the log")
-    })?;
-    ended.map_err(|error| ExitError::caused("the shard cannot wait for packets", &error))
 }

@@ -1,5 +1,6 @@
 //! A daemon's tokio runtime, whose end nothing can hold up.
 
+use std::io;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -87,6 +88,38 @@ impl ThreadRuntime {
     /// What tasks are started with. (Its `block_on` would wait in vain for time and sockets.)
     pub fn handle(&self) -> &Handle {
         &self.0.handle
+    }
+
+    /// Does this work, and the tasks whenever it waits, on a thread of this name, and waits for its end. `begun` is called
+    /// once the thread is there.
+    ///
+    /// # Errors
+    /// When there can be no thread, when the work fails, or when it ends by a fault of its own; with exit code 1.
+    pub fn run_apart<T, W>(
+        self,
+        name: &str,
+        begun: impl FnOnce(),
+        work: impl FnOnce() -> W + Send + 'static,
+    ) -> Result<(T, Self), ExitError>
+    where
+        T: Send + 'static,
+        W: Future<Output = io::Result<T>>,
+    {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || self.run(work()).map(|done| (done, self)))
+            .map_err(|error| {
+                ExitError::caused(format!("cannot start the {name}'s thread"), &error)
+            })?;
+        begun();
+        let ended = thread.join().map_err(|_| {
+            let what =
+                format!("the {name} ended by a fault of its own; please report it with the log");
+            ExitError::start(what)
+        })?;
+        ended.map_err(|error| {
+            ExitError::caused(format!("the {name} cannot wait for packets"), &error)
+        })
     }
 
     /// Does this work on this thread, and the tasks whenever it waits.

@@ -9,7 +9,7 @@ use millrace_channel::server::{self, ServerConfig, ServerHandle};
 use millrace_channel::tls::Role;
 use millrace_channel::transport::Security;
 use millrace_daemon::admin::{self, Admin};
-use millrace_daemon::daemonize::{self, Launch, Startup};
+use millrace_daemon::daemonize::{self, Launch};
 use millrace_daemon::exit::ExitError;
 use millrace_daemon::pidfile::PidFile;
 use millrace_daemon::privileges::{self, Capability, Needs};
@@ -138,7 +138,7 @@ pub fn run() -> Result<(), ExitError> {
     });
     let told = told(mode, &shared, &server);
     manager.follow(&runtime, watch, move || told().sentence);
-    let (counters, streams) = run_worker(worker, streams, startup)?;
+    let (counters, streams) = streams.run_apart("worker", || startup.ready(), || worker.run())?;
     streams.run(async {
         if let Some(registrar) = registrar {
             registrar.leave().await;
@@ -152,27 +152,6 @@ pub fn run() -> Result<(), ExitError> {
 fn local_addresses() -> HashSet<IpAddr> {
     let devices = Device::list().into_iter();
     devices.flat_map(|device| device.addresses).collect()
-}
-
-/// Runs the worker and, on its thread, the streams; gives these back when it has ended.
-fn run_worker(
-    worker: Worker,
-    streams: ThreadRuntime,
-    startup: Startup,
-) -> Result<(Counters, ThreadRuntime), ExitError> {
-    let work = move || {
-        let counters = streams.run(worker.run());
-        counters.map(|counters| (counters, streams))
-    };
-    let thread = std::thread::Builder::new()
-        .name("worker".to_owned())
-        .spawn(work)
-        .map_err(|error| ExitError::caused("cannot start the worker's thread", &error))?;
-    startup.ready();
-    let ended = thread.join().map_err(|_| {
-        ExitError::start("the worker ended by a fault of its own; please report it with the log")
-    })?;
-    ended.map_err(|error| ExitError::caused("the worker cannot wait for packets", &error))
 }
 
 fn say_farewell(counters: &Counters) {

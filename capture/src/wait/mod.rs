@@ -38,6 +38,19 @@ impl Readiness {
     pub fn is_empty(self) -> bool {
         self.readable | self.failed == 0
     }
+
+    fn note(&mut self, position: usize, readable: bool, failed: bool) {
+        let bit = |wanted| if wanted { bit(position) } else { 0 };
+        self.readable |= bit(readable);
+        self.failed |= bit(failed);
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
 }
 
 fn bit(position: usize) -> u32 {
@@ -58,10 +71,7 @@ pub fn wait(sources: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result
     if sources.len() > MAX_SOURCES {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let timeout = timeout.map(|t| Timespec {
-        tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(t.subsec_nanos()),
-    });
+    let timeout = timeout.map(timespec);
     let Some(first) = sources.first() else {
         poll(&mut [], timeout.as_ref())?;
         return Ok(Readiness::default());
@@ -79,12 +89,9 @@ pub fn wait(sources: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result
     let mut readiness = Readiness::default();
     for (position, fd) in watched.iter().enumerate() {
         let events = fd.revents();
-        if events.contains(PollFlags::IN) {
-            readiness.readable |= bit(position);
-        }
-        if events.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
-            readiness.failed |= bit(position);
-        }
+        let failures = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+        let failed = events.intersects(failures);
+        readiness.note(position, events.contains(PollFlags::IN), failed);
     }
     Ok(readiness)
 }

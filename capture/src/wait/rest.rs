@@ -14,7 +14,7 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{MAX_SOURCES, Readiness, bit};
+use super::{MAX_SOURCES, Readiness, timespec};
 use crate::sys::register::register;
 
 /// How often the kernel is told of all sources: it forgets those that are closed, and their numbers are used again.
@@ -129,10 +129,7 @@ impl Rest {
         let left = left.max(Duration::from_nanos(1));
         let once = Itimerspec {
             it_interval: Timespec::default(),
-            it_value: Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            },
+            it_value: timespec(left),
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
         self.armed = Some(deadline);
@@ -167,14 +164,9 @@ fn ready(epoll: &OwnedFd, sources: usize) -> io::Result<(Readiness, bool)> {
         let (flags, position) = (event.flags, event.data.u64());
         timer |= position == TIMER;
         let place = usize::try_from(position).unwrap_or(usize::MAX);
-        if place >= sources {
-            continue;
-        }
-        if flags.contains(EventFlags::IN) {
-            readiness.readable |= bit(place);
-        }
-        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
-            readiness.failed |= bit(place);
+        if place < sources {
+            let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+            readiness.note(place, flags.contains(EventFlags::IN), failed);
         }
     }
     Ok((readiness, timer))
