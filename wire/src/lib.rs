@@ -13,6 +13,7 @@
 //! | [`tcp`] | header, flags and options | RFC 9293, RFC 7323, RFC 2018 |
 //! | [`decode`] | all of the above, from frame to TCP segment | |
 //! | [`build`] | complete IPv4 and IPv6 packets with a TCP segment | |
+//! | [`train`] | packets of a flow in a row as one, for a kernel or card to cut | Linux `tcp_gso_segment` |
 
 pub mod build;
 pub mod checksum;
@@ -27,6 +28,7 @@ pub mod link_type;
 mod senders;
 pub mod seq;
 pub mod tcp;
+pub mod train;
 pub mod tunnel;
 
 pub use build::{BuildError, PacketBuilder};
@@ -35,4 +37,5 @@ pub use endpoint::{Endpoint, FourTuple};
 pub use link_type::LinkType;
 pub use seq::Seq;
 pub use tcp::{Flags, Mptcp, SackBlocks, TcpHeader, TcpOptions, TcpPacket};
+pub use train::Train;
 pub use tunnel::{Tunnel, Tunnels};

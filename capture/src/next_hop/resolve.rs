@@ -143,6 +143,7 @@ fn hop(link: &LinkInfo, source: Option<MacAddress>, destination: Option<MacAddre
         device_index: link.index,
         source: source.unwrap_or_default(),
         destination,
+        mtu: link.mtu,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Hop {
     pub source: MacAddress,
     /// The next hop's; `None` on devices without MAC addresses.
     pub destination: Option<MacAddress>,
+    /// The longest IP packet that the device takes, in bytes.
+    pub mtu: u32,
 }
 
 /// One state of all answers: a hop, or why there is none.

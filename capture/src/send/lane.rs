@@ -1,6 +1,6 @@
 //! One socket and the batch of packets that waits for it.
 
-use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -8,8 +8,9 @@ use rustix::net::sockopt::socket_send_buffer_size;
 use rustix::net::{RecvFlags, recv};
 
 use super::SenderConfig;
+use super::batch::{Batch, Way};
 use super::failure::Outcome;
-use crate::sys::send_batch::{MAX_BATCH, SocketAddress, send_batch};
+use crate::sys::send_batch::send_batch;
 
 /// How long a full socket is waited for at once: the time that a device takes for some hundred
 /// packets.
@@ -20,103 +21,59 @@ const WAIT: Timespec = Timespec {
 /// How many such waits one flush may take.
 const MAX_WAITS: usize = 3;
 
-#[derive(Debug)]
-struct Queued {
-    cookie: u64,
-    destination: IpAddr,
-    /// With its link-layer header, if it has one.
-    length: usize,
-}
-
-/// A socket with memory for a batch, allocated once.
+/// A socket with its batch.
 pub(super) struct Lane {
     fd: OwnedFd,
-    arena: Vec<u8>,
-    slot: usize,
-    /// Bytes before the IP header in each slot.
-    headroom: usize,
-    capacity: usize,
-    queued: Vec<Queued>,
-    addresses: Vec<SocketAddress>,
+    batch: Batch,
 }
 
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lane")
             .field("fd", &self.fd)
-            .field("slot", &self.slot)
-            .field("queued", &self.queued.len())
+            .field("frames", &self.batch.frames())
             .finish_non_exhaustive()
     }
 }
 
 impl Lane {
-    pub(super) fn new(fd: OwnedFd, config: &SenderConfig, headroom: usize) -> Self {
-        let capacity = config.batch.clamp(1, MAX_BATCH);
-        let slot = headroom + config.max_packet.clamp(1, 65_535);
+    /// `headroom` is that before each IP header. `joins`: the socket takes super-segments
+    /// ([`set_virtio_header`](crate::sys::option::set_virtio_header)).
+    pub(super) fn new(fd: OwnedFd, config: &SenderConfig, headroom: usize, joins: bool) -> Self {
         Self {
             fd,
-            arena: vec![0; capacity * slot],
-            slot,
-            headroom,
-            capacity,
-            queued: Vec::with_capacity(capacity),
-            addresses: Vec::with_capacity(capacity),
+            batch: Batch::new(config, headroom, joins),
         }
     }
 
-    /// Adds a packet; `header` fills the headroom before it.
+    /// Adds a packet.
     pub(super) fn push(
         &mut self,
         cookie: u64,
-        destination: IpAddr,
-        address: SocketAddress,
-        header: &[u8],
+        way: &Way<'_>,
         write: impl FnOnce(&mut [u8]) -> usize,
         outcome: &mut Outcome,
     ) {
-        if self.queued.len() >= self.capacity {
+        if self.batch.is_full() {
             self.flush(outcome);
         }
-        let start = self.queued.len() * self.slot;
-        let slot = self.arena.get_mut(start..).unwrap_or_default();
-        let slot = slot.get_mut(..self.slot).unwrap_or_default();
-        let Some((before, packet)) = slot.split_at_mut_checked(self.headroom) else {
-            return;
-        };
-        for (to, from) in before.iter_mut().zip(header) {
-            *to = *from;
-        }
-        let room = packet.len();
-        let length = write(packet);
-        if length > room {
-            return outcome.fail(cookie, destination, length, libc::EMSGSIZE);
-        }
-        if length > 0 {
-            self.queued.push(Queued {
-                cookie,
-                destination,
-                length: self.headroom + length,
-            });
-            self.addresses.push(address);
+        if let Err(length) = self.batch.push(cookie, way, write) {
+            outcome.fail(cookie, way.destination, length, libc::EMSGSIZE);
         }
     }
 
-    /// Sends what is queued. One packet that cannot be sent is skipped, the rest goes on.
+    /// Sends what is queued. One frame that cannot be sent is skipped, the rest goes on.
     pub(super) fn flush(&mut self, outcome: &mut Outcome) {
+        self.batch.seal();
         let mut done = 0;
         let mut waits = 0;
-        while let Some(rest) = self.queued.get(done..).filter(|rest| !rest.is_empty()) {
-            let packets = rest
-                .iter()
-                .zip(self.arena.chunks_exact(self.slot).skip(done))
-                .map(|(queued, slot)| slot.get(..queued.length).unwrap_or_default());
-            let addresses = self.addresses.get(done..).unwrap_or_default();
-            let errno = match send_batch(self.fd.as_fd(), packets.zip(addresses)) {
+        while done < self.batch.frames() {
+            let errno = match send_batch(self.fd.as_fd(), self.batch.from(done)) {
                 Ok(sent) if sent > 0 => {
-                    let bytes = rest.iter().take(sent).map(|q| q.length - self.headroom);
-                    outcome.counters.bytes += bytes.sum::<usize>() as u64;
-                    outcome.counters.packets += sent as u64;
+                    let packets = self.batch.packets(done..done + sent);
+                    let bytes = packets.iter().map(|queued| queued.length).sum::<usize>();
+                    outcome.counters.bytes += bytes as u64;
+                    outcome.counters.packets += packets.len() as u64;
                     outcome.counters.batches += 1;
                     done += sent;
                     continue;
@@ -131,29 +88,34 @@ impl Lane {
                     self.wait_for_room();
                     continue;
                 }
-                // Each further packet would only meet the same full socket.
-                for queued in rest {
-                    let length = queued.length - self.headroom;
-                    outcome.fail(queued.cookie, queued.destination, length, errno);
-                }
+                // Each further frame would only meet the same full socket.
+                self.fail(done..self.batch.frames(), errno, outcome);
                 break;
             }
             if errno == libc::EMSGSIZE {
                 self.forget_reports();
             }
-            if let Some(queued) = rest.first() {
-                let length = queued.length - self.headroom;
-                outcome.fail(queued.cookie, queued.destination, length, errno);
+            self.fail(done..done + 1, errno, outcome);
+            if errno == libc::EINVAL && self.batch.packets(done..done + 1).len() > 1 {
+                tracing::warn!(
+                    "this kernel does not cut super-segments: packets are sent one by one from now on"
+                );
+                self.batch.stop_joining();
             }
             done += 1;
         }
         self.discard();
     }
 
+    fn fail(&self, frames: Range<usize>, errno: i32, outcome: &mut Outcome) {
+        for queued in self.batch.packets(frames) {
+            outcome.fail(queued.cookie, queued.destination, queued.length, errno);
+        }
+    }
+
     /// Throws away what is queued.
     pub(super) fn discard(&mut self) {
-        self.queued.clear();
-        self.addresses.clear();
+        self.batch.clear();
     }
 
     /// The socket's buffer, in the bytes that were asked for; 0 if the kernel does not say.

@@ -1,11 +1,13 @@
 //! At the link layer, past the routing and the firewall of this host.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 
 use millrace_wire::LinkType;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::SenderConfig;
+use super::batch::Way;
 use super::failure::Outcome;
 use super::lane::Lane;
 use super::raw::set_options;
@@ -13,6 +15,7 @@ use crate::device::{link_info, link_type};
 use crate::error::CaptureError;
 use crate::next_hop::{HopReader, NextHops};
 use crate::sys::address::link_address;
+use crate::sys::option::set_virtio_header;
 use crate::sys::send_batch::SocketAddress;
 
 /// Length of an Ethernet header.
@@ -44,7 +47,9 @@ impl LinkSocket {
             CaptureError::on("open a packet socket", device.unwrap_or("any")),
         )?;
         set_options(&fd, config)?;
-        Ok(Self(Lane::new(fd, config, headroom)))
+        // Without it packets are sent one by one.
+        let joins = kind == SocketType::RAW && set_virtio_header(fd.as_fd()).is_ok();
+        Ok(Self(Lane::new(fd, config, headroom, joins)))
     }
 }
 
@@ -86,9 +91,13 @@ impl LinkRoute {
         for (to, from) in header.iter_mut().zip(macs.chain(protocol.to_be_bytes())) {
             *to = from;
         }
-        let address = SocketAddress::Link(link_address(hop.device_index, protocol, to));
-        self.lane
-            .push(cookie, destination, address, &header, write, outcome);
+        let way = Way {
+            destination,
+            address: SocketAddress::Link(link_address(hop.device_index, protocol, to)),
+            link_header: &header,
+            hop: Some(hop),
+        };
+        self.lane.push(cookie, &way, write, outcome);
     }
 
     pub(super) fn flush(&mut self, outcome: &mut Outcome) {

@@ -5,6 +5,7 @@
 //! hop comes from [`NextHops`]). A packet that cannot be sent is reported and
 //! counted; nothing here ends a process or waits for long.
 
+mod batch;
 mod failure;
 mod lane;
 mod link;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::SenderConfig;
+use super::batch::Way;
 use super::failure::Outcome;
 use super::lane::Lane;
 use crate::error::CaptureError;
@@ -44,14 +45,15 @@ impl RawRoute {
             IpAddr::V6(_) => &mut self.ipv6,
         };
         match lane {
-            Some(lane) => lane.push(
-                cookie,
-                destination,
-                socket_address(destination),
-                &[],
-                write,
-                outcome,
-            ),
+            Some(lane) => {
+                let way = Way {
+                    destination,
+                    address: socket_address(destination),
+                    link_header: &[],
+                    hop: None,
+                };
+                lane.push(cookie, &way, write, outcome);
+            }
             None => outcome.fail(cookie, destination, 0, libc::ENETUNREACH),
         }
     }
@@ -92,7 +94,7 @@ fn lane(family: AddressFamily, config: &SenderConfig) -> Result<Option<Lane>, Ca
         .map_err(CaptureError::of("send packets with their own IP header"))?;
     report_errors(fd.as_fd()).map_err(CaptureError::of("learn what became of packets"))?;
     set_options(&fd, config)?;
-    Ok(Some(Lane::new(fd, config, 0)))
+    Ok(Some(Lane::new(fd, config, 0, false)))
 }
 
 /// What raw and packet sockets have in common.

@@ -128,6 +128,11 @@ fn membership(fd: BorrowedFd<'_>, device_index: u32, change: c_int) -> io::Resul
     set(fd, libc::SOL_PACKET, change, &request)
 }
 
+/// Puts a [`VirtioHeader`](super::send_batch::VirtioHeader) before each frame.
+pub(crate) fn set_virtio_header(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &(1 as c_int))
+}
+
 /// Joins a fan-out group; `argument` is the group id, and the mode and flags shifted by 16.
 pub(crate) fn set_fanout(fd: BorrowedFd<'_>, argument: u32) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &argument)

@@ -1,4 +1,4 @@
-//! `sendmmsg(2)`: many packets, each to its own address, in one system call.
+//! `sendmmsg(2)`: many frames, each to its own address, in one system call.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -31,32 +31,78 @@ impl SocketAddress {
     }
 }
 
-/// Sends up to [`MAX_BATCH`] packets without blocking; how many went out, or why the first one did
-/// not. An error of a later packet is not lost: sent again as the first one, it fails again.
-pub(crate) fn send_batch<'a>(
+/// What a packet socket with `PACKET_VNET_HDR` wants before each frame (`struct virtio_net_hdr`): how it is to be cut into
+/// packets, and where the checksum of each goes. All zero for a frame that stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct VirtioHeader {
+    pub(crate) flags: u8,
+    pub(crate) cut: u8,
+    pub(crate) headers: u16,
+    pub(crate) segment: u16,
+    pub(crate) checksum_start: u16,
+    pub(crate) checksum_offset: u16,
+}
+
+impl VirtioHeader {
+    /// In `flags`: the checksum is to be finished.
+    pub(crate) const NEEDS_CHECKSUM: u8 = 1;
+    /// In `cut`: TCP over IPv4.
+    pub(crate) const TCP4: u8 = 1;
+    /// In `cut`: TCP over IPv6.
+    pub(crate) const TCP6: u8 = 4;
+}
+
+/// One frame: its parts follow each other on the wire.
+pub(crate) struct Frame<'a, P> {
+    pub(crate) header: Option<&'a VirtioHeader>,
+    pub(crate) parts: P,
+    pub(crate) address: &'a SocketAddress,
+}
+
+fn part(bytes: *const u8, length: usize) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.cast_mut().cast(),
+        iov_len: length,
+    }
+}
+
+/// Sends up to [`MAX_BATCH`] frames of as many parts in all without blocking; how many went out, or why the first one did
+/// not. An error of a later frame is not lost: sent again as the first one, it fails again.
+pub(crate) fn send_batch<'a, P: Iterator<Item = &'a [u8]>>(
     fd: BorrowedFd<'_>,
-    packets: impl Iterator<Item = (&'a [u8], &'a SocketAddress)>,
+    frames: impl Iterator<Item = Frame<'a, P>>,
 ) -> io::Result<usize> {
-    let mut parts = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_BATCH];
+    // A header for each frame besides.
+    let mut parts = [const { MaybeUninit::<libc::iovec>::uninit() }; 2 * MAX_BATCH];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::zeroed() }; MAX_BATCH];
     let mut count = 0;
-    for ((part, header), (packet, address)) in parts.iter_mut().zip(&mut headers).zip(packets) {
-        let part = part.write(libc::iovec {
-            iov_base: packet.as_ptr().cast_mut().cast(),
-            iov_len: packet.len(),
-        });
-        let (name, length) = address.parts();
+    let mut rest = &mut parts[..];
+    for (header, frame) in headers.iter_mut().zip(frames) {
+        let before = frame
+            .header
+            .map(|header| part(std::ptr::from_ref(header).cast(), size_of_val(header)));
+        let bytes = frame.parts.map(|bytes| part(bytes.as_ptr(), bytes.len()));
+        let mut used = 0;
+        for (to, from) in rest.iter_mut().zip(before.into_iter().chain(bytes)) {
+            to.write(from);
+            used += 1;
+        }
+        let (these, others) = rest.split_at_mut(used);
+        rest = others;
+        let (name, length) = frame.address.parts();
         // SAFETY: an all-zero mmsghdr (null pointers, lengths of 0) is a valid value.
         let header = unsafe { header.assume_init_mut() };
         header.msg_hdr.msg_name = name.cast_mut();
         header.msg_hdr.msg_namelen = socklen_t::try_from(length).unwrap_or(0);
-        header.msg_hdr.msg_iov = part;
-        header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_iov = these.as_mut_ptr().cast();
+        // size_t in glibc, c_int in musl.
+        header.msg_hdr.msg_iovlen = used as _;
         count += 1;
     }
     loop {
-        // SAFETY: `count` headers are filled in; what they point to (packets, addresses, parts)
-        // outlives the call, and the kernel only reads it.
+        // SAFETY: `count` headers are filled in; what they point to (bytes, addresses, parts, as many of them as were
+        // written) outlives the call, and the kernel only reads it.
         let sent = unsafe {
             libc::sendmmsg(
                 fd.as_raw_fd(),
