@@ -9,6 +9,7 @@
 //! - [`fault`] makes cables lose, duplicate, reorder and delay.
 //! - [`recorder`] is a server that hashes what it receives; [`records`] compares what two of them received.
 //! - [`load`] is client traffic of several kinds in which every answer is checked.
+//! - [`plot`] draws what was measured.
 //! - [`apps`] starts real servers; [`enter`] gets the rights that all this needs.
 
 mod admin;
@@ -24,6 +25,7 @@ mod link;
 pub mod load;
 mod mirror;
 mod pattern;
+pub mod plot;
 mod privilege;
 mod process;
 mod program;
@@ -40,7 +42,7 @@ pub use lab::Lab;
 pub use link::{Link, Switch, connect};
 pub use mirror::Mirror;
 pub use privilege::{enter, missing};
-pub use process::Process;
+pub use process::{CpuTime, Process};
 pub use program::binary;
 pub use stage::{Addresses, DEVICE, Network, Place, Stage, StageOptions};
 pub use wait::{wait_for, wait_some};

@@ -10,6 +10,31 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::error::{Doing, Error, Result};
 use crate::wait::wait_some;
 
+/// Processor time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// In the program itself.
+    pub user: Duration,
+    /// In the kernel, for it.
+    pub system: Duration,
+}
+
+impl CpuTime {
+    /// Both.
+    pub fn total(self) -> Duration {
+        self.user + self.system
+    }
+
+    /// What was used since an earlier reading.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user.saturating_sub(before.user),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
+}
+
 /// A started program.
 #[derive(Debug)]
 pub struct Process {
@@ -120,7 +145,7 @@ impl Process {
     ///
     /// # Errors
     /// When it has ended.
-    pub fn cpu_time(&self) -> Result<Duration> {
+    pub fn cpu_time(&self) -> Result<CpuTime> {
         self.ticks("stat")
     }
 
@@ -136,13 +161,13 @@ impl Process {
             let task = task.doing(reading)?.file_name();
             let task = format!("task/{}", task.to_string_lossy());
             if self.proc_file(&format!("{task}/comm"))?.trim_end() == name {
-                total += self.ticks(&format!("{task}/stat"))?;
+                total += self.ticks(&format!("{task}/stat"))?.total();
             }
         }
         Ok(total)
     }
 
-    fn ticks(&self, file: &str) -> Result<Duration> {
+    fn ticks(&self, file: &str) -> Result<CpuTime> {
         let stat = self.proc_file(file)?;
         // proc_pid_stat(5): the name, in parentheses, may hold anything; fields 14 and 15 are utime and stime.
         let ticks = stat.rsplit_once(')').and_then(|(_, rest)| {
@@ -150,13 +175,15 @@ impl Process {
                 .split_whitespace()
                 .skip(11)
                 .map(|field| field.parse::<u64>().ok());
-            Some(fields.next()?? + fields.next()??)
+            Some((fields.next()??, fields.next()??))
         });
-        let ticks = ticks.ok_or_else(|| self.malformed(file))?;
+        let (user, system) = ticks.ok_or_else(|| self.malformed(file))?;
         let per_second = rustix::param::clock_ticks_per_second().max(1);
-        Ok(Duration::from_micros(
-            ticks.saturating_mul(1_000_000) / per_second,
-        ))
+        let time = |ticks: u64| Duration::from_micros(ticks.saturating_mul(1_000_000) / per_second);
+        Ok(CpuTime {
+            user: time(user),
+            system: time(system),
+        })
     }
 
     /// Resident memory in bytes.
@@ -217,7 +244,7 @@ mod tests {
         let busy = || {
             process
                 .cpu_time()
-                .is_ok_and(|time| time > Duration::from_millis(30))
+                .is_ok_and(|time| time.total() > Duration::from_millis(30))
         };
         crate::wait::wait_for("processor time", Duration::from_secs(10), busy).unwrap();
         assert!(process.thread_cpu_time("sh").unwrap() > Duration::from_millis(30));

@@ -144,18 +144,18 @@ impl Engine {
     }
 
     /// A client's segment may show that a SYN-ACK which came while its connection was open began another one: it speaks in
-    /// the numbers of both.
+    /// the numbers of both. Says whether it does.
     pub(super) fn bear_out_syn_ack(
         &mut self,
         now: Time,
         key: SessionKey,
         at: Time,
         packet: &TcpPacket<'_>,
-    ) {
+    ) -> bool {
         let greeting = self.evidence.doubts(key).and_then(|doubts| doubts.greeting);
         let TcpHeader { seq, ack, .. } = packet.header;
         let Some(greeting) = greeting.filter(|it| it.next == seq && it.first == ack) else {
-            return;
+            return false;
         };
         self.retire(now, key);
         let client = syn_before(packet.tuple, seq);
@@ -164,6 +164,7 @@ impl Engine {
         if let Some(session) = found.and_then(|key| self.sessions.get_mut(key)) {
             session.live.greet(&greeting.header(), Some(0));
         }
+        true
     }
 
     /// The same of a SYN, where the live server's words about this connection are not captured.
@@ -173,17 +174,18 @@ impl Engine {
         key: SessionKey,
         at: Time,
         packet: &TcpPacket<'_>,
-    ) {
+    ) -> bool {
         let syn = self.evidence.doubts(key).and_then(|doubts| doubts.syn);
         let session = self.sessions.get(key);
         let is_heard = session.is_none_or(|session| session.live.is_heard());
         let TcpHeader { seq, flags, .. } = packet.header;
         if is_heard || flags.has(Flags::SYN) || syn.is_none_or(|number| number.add(1) != seq) {
-            return;
+            return false;
         }
         self.retire(now, key);
         let client = syn_before(packet.tuple, seq);
         self.begin(now, ClientSegment::bare(at, &client));
+        true
     }
 }
 

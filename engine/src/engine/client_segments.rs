@@ -98,10 +98,10 @@ impl Engine {
     ) {
         let ClientSegment { at, packet, .. } = segment;
         if borne_out.is_none() {
-            self.note_continued(now, key, packet);
-            self.bear_out_syn_ack(now, key, at, packet);
-            self.bear_out_syn(now, key, at, packet);
-            if self.sessions.find(&packet.tuple) != Some(key) {
+            let acted = self.note_continued(now, key, packet)
+                | self.bear_out_syn_ack(now, key, at, packet)
+                | self.bear_out_syn(now, key, at, packet);
+            if acted && self.sessions.find(&packet.tuple) != Some(key) {
                 // Another entry has taken over the connection.
                 return self.on_client_segment(now, segment);
             }

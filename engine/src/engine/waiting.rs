@@ -140,10 +140,15 @@ impl Engine {
         self.arm_session(key);
     }
 
-    /// The client has sent this. Segments that it continues are borne out, and go first.
-    pub(super) fn note_continued(&mut self, now: Time, key: SessionKey, packet: &TcpPacket<'_>) {
+    /// The client has sent this. Segments that it continues are borne out, and go first. Says whether there are any.
+    pub(super) fn note_continued(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        packet: &TcpPacket<'_>,
+    ) -> bool {
         if !self.evidence.is_any_waiting() {
-            return;
+            return false;
         }
         let mut found = false;
         for one in self.evidence.waiting_mut(key) {
@@ -155,6 +160,7 @@ impl Engine {
         if found {
             self.settle_waiting(now, key, false);
         }
+        found
     }
 
     /// The live server has reset somebody who acknowledged this number, which it never sent (RFC 9293 3.10.7.4).

@@ -89,7 +89,7 @@ fn one(stage: &Stage, service: &Service, case: Case, lasting: Duration) -> Resul
         Case::Copier => Some(Copier::start(stage, service, &[])?),
         Case::Bounded => Some(Copier::start(stage, service, &["--max-cpu", MAX_CPU])?),
     };
-    let text = programs::wrk(stage, service, lasting)?;
+    let (text, _) = programs::wrk(stage, service, lasting)?;
     let felt = felt(&text).ok_or_else(|| Error::Malformed {
         what: "the output of wrk".to_owned(),
         detail: text,

@@ -35,13 +35,18 @@ impl Traffic {
         }
     }
 
-    fn run(self, stage: &Stage, service: &Service, lasting: Duration) -> Result<()> {
+    /// Gives the number of requests.
+    fn run(self, stage: &Stage, service: &Service, lasting: Duration) -> Result<u64> {
         match self {
-            Self::KeepAlive => programs::wrk(stage, service, lasting).map(drop),
+            Self::KeepAlive => {
+                let (_, requests) = programs::wrk(stage, service, lasting)?;
+                Ok(requests)
+            }
             Self::Uploads => {
+                let count = UPLOADS_PER_SECOND * lasting.as_secs().max(1);
                 let kind = Kind::Upload {
                     size: UPLOAD,
-                    count: UPLOADS_PER_SECOND * lasting.as_secs().max(1),
+                    count,
                 };
                 let load = Load::new(kind, service.live).concurrency(UPLOADS_AT_A_TIME);
                 let client = &stage.client()?.host;
@@ -52,7 +57,7 @@ impl Traffic {
                         summary.examples
                     )));
                 }
-                Ok(())
+                Ok(count)
             }
         }
     }
@@ -106,17 +111,18 @@ impl Contest {
 
 fn reflect(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration) -> Result<Work> {
     let reflector = Reflector::start(stage, service)?;
-    traffic.run(stage, service, lasting)?;
-    reflector.finish()
+    let requests = traffic.run(stage, service, lasting)?;
+    let work = reflector.finish()?;
+    Ok(Work { requests, ..work })
 }
 
 fn copy(stage: &Stage, service: &Service, traffic: Traffic, lasting: Duration) -> Result<Work> {
     let mut attempt = 1;
     loop {
         let copier = Copier::start(stage, service, &[])?;
-        traffic.run(stage, service, lasting)?;
+        let requests = traffic.run(stage, service, lasting)?;
         match copier.finish() {
-            Ok((work, _)) => return Ok(work),
+            Ok((work, _)) => return Ok(Work { requests, ..work }),
             // On a machine that is busy with something else, capture may lose packets.
             Err(error) if attempt < ATTEMPTS => say(&format!("once more: {error}")),
             Err(error) => return Err(error),

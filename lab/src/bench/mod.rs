@@ -4,6 +4,7 @@
 mod clients;
 mod contest;
 mod fanout;
+mod load;
 mod programs;
 mod sessions;
 mod table;
@@ -35,6 +36,8 @@ enum Part {
     Clients(clients::Options),
     /// What each turn costs beyond the target's own time
     Turns(turns::Options),
+    /// The same under more and more load, until the machine carries no more
+    Load(load::Options),
 }
 
 /// How the benchmark runs.
@@ -80,6 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Some(Part::FanOut(options)) => return fanout::run(options),
         Some(Part::Clients(options)) => return clients::run(options),
         Some(Part::Turns(options)) => return turns::run(options),
+        Some(Part::Load(options)) => return load::run(options),
         None => {}
     }
     millrace_lab::enter()?;

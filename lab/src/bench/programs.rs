@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use millrace_lab::{DEVICE, Error, Process, Result, Stage, binary, wait_for};
+use millrace_lab::{CpuTime, DEVICE, Error, Process, Result, Stage, binary, wait_for};
 
 use super::Service;
 use crate::demo::report::Report;
+use crate::demo::traffic::wrk_requests;
 use crate::demo::{admin, ended, ready};
 
 const COPIER: &str = "millrace-copier";
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What one program did with one run of traffic.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Work {
+    /// Requests of the clients, where they are counted.
+    pub(super) requests: u64,
     /// Frames that the kernel put into its ring: of clients and of the live server.
     pub(super) captured: u64,
     /// Frames that found the ring full.
@@ -42,6 +45,8 @@ pub(super) struct Work {
     pub(super) shard: f64,
     /// Processor seconds of the whole process.
     pub(super) process: f64,
+    /// The same of the copier, by what it was used for.
+    pub(super) split: CpuTime,
 }
 
 impl Work {
@@ -63,18 +68,14 @@ pub(super) fn check_built() -> Result<()> {
     })
 }
 
-/// Has a client ask the live server at full speed, on connections that stay; what wrk prints.
-pub(super) fn wrk(stage: &Stage, service: &Service, lasting: Duration) -> Result<String> {
+/// Has a client ask the live server at full speed, on connections that stay; what wrk prints, and the number of requests.
+pub(super) fn wrk(stage: &Stage, service: &Service, lasting: Duration) -> Result<(String, u64)> {
     let duration = format!("-d{}s", lasting.as_secs().max(1));
     let url = format!("http://{}/", service.live);
     let arguments = ["-t1", WRK_CONNECTIONS, "--latency", &duration, &url];
     let text = stage.client()?.host.check("wrk", &arguments)?;
-    if text.contains("Socket errors") || text.contains("Non-2xx") {
-        return Err(Error::Unsupported(format!(
-            "wrk saw errors of the live server:\n{text}"
-        )));
-    }
-    Ok(text)
+    let requests = wrk_requests(&text)?;
+    Ok((text, requests))
 }
 
 /// The interceptor, on the assistant.
@@ -108,11 +109,22 @@ pub(super) struct Copier<'a> {
     report: PathBuf,
     started: Instant,
     /// Shard and process at the start of the measurement: getting ready does not count.
-    used: (Duration, Duration),
+    used: (Duration, CpuTime),
 }
 
 impl<'a> Copier<'a> {
+    /// One that copies what is captured.
     pub(super) fn start(stage: &'a Stage, service: &Service, more: &[&str]) -> Result<Self> {
+        let capture = ["-i", DEVICE, "-B", BUFFER];
+        Self::spawn(stage, service, &[&capture[..], more].concat())
+    }
+
+    /// One that replays a recording at its own pace, and ends with it.
+    pub(super) fn replay(stage: &'a Stage, service: &Service, file: &str) -> Result<Self> {
+        Self::spawn(stage, service, &["-i", file])
+    }
+
+    fn spawn(stage: &'a Stage, service: &Service, more: &[&str]) -> Result<Self> {
         let live = stage.live()?;
         let report = live.host.file("report.json");
         let services = format!("{}-{}", service.live, service.target);
@@ -123,10 +135,6 @@ impl<'a> Copier<'a> {
             &services,
             "-s",
             &interceptor,
-            "-i",
-            DEVICE,
-            "-B",
-            BUFFER,
             "--insecure",
             "--admin",
             &admin,
@@ -145,6 +153,45 @@ impl<'a> Copier<'a> {
             started: Instant::now(),
             used,
         })
+    }
+
+    /// Waits until it has ended by itself, everything delivered.
+    pub(super) fn end_by_itself(mut self, patience: Duration) -> Result<(Work, Report)> {
+        // Asked as long as there is somebody to ask.
+        let mut used = self.used;
+        wait_for("the replay to end", patience, || {
+            let cpu = (
+                self.process.thread_cpu_time("shard"),
+                self.process.cpu_time(),
+            );
+            if let (Ok(shard), Ok(process)) = cpu {
+                used = (shard, process);
+            }
+            !self.process.is_running()
+        })?;
+        let seconds = self.started.elapsed().as_secs_f64();
+        if !self.process.wait(PATIENCE)?.success() {
+            return Err(ended(self.process.label(), &self.process.log()));
+        }
+        let report = Report::load(&self.report)?;
+        Ok((self.work(&report, seconds, used), report))
+    }
+
+    fn work(&self, report: &Report, seconds: f64, used: (Duration, CpuTime)) -> Work {
+        let number = |pointer| report.number(pointer).unwrap_or_default();
+        let split = used.1.since(self.used.1);
+        Work {
+            requests: 0,
+            captured: number("/capture/received"),
+            dropped: number("/capture/dropped"),
+            headers: number("/packets/response_headers"),
+            sent: number("/send/packets"),
+            refused: number("/send/errors/no_buffers"),
+            seconds,
+            shard: used.0.saturating_sub(self.used.0).as_secs_f64(),
+            process: split.total().as_secs_f64(),
+            split,
+        }
     }
 
     /// Ends it; what it has left out is in its report.
@@ -195,25 +242,16 @@ impl<'a> Copier<'a> {
             ))
         })?;
         let seconds = self.started.elapsed().as_secs_f64();
-        let shard = self.process.thread_cpu_time("shard")?;
-        let process = self.process.cpu_time()?;
+        let used = (
+            self.process.thread_cpu_time("shard")?,
+            self.process.cpu_time()?,
+        );
         let status = self.process.terminate(PATIENCE)?;
         if !status.success() {
             return Err(ended(self.process.label(), &self.process.log()));
         }
         let report = Report::load(&self.report)?;
-        let number = |pointer| report.number(pointer).unwrap_or_default();
-        let work = Work {
-            captured: number("/capture/received"),
-            dropped: number("/capture/dropped"),
-            headers: number("/packets/response_headers"),
-            sent: number("/send/packets"),
-            refused: number("/send/errors/no_buffers"),
-            seconds,
-            shard: shard.saturating_sub(self.used.0).as_secs_f64(),
-            process: process.saturating_sub(self.used.1).as_secs_f64(),
-        };
-        Ok((work, report))
+        Ok((self.work(&report, seconds, used), report))
     }
 }
 
@@ -275,6 +313,7 @@ fn reflected(line: &str) -> Option<Work> {
     // A packet that could not be sent was not reflected: with any of those, the comparison would be of different work.
     value("failed").filter(|failed| *failed == "0")?;
     Some(Work {
+        requests: 0,
         captured: number("captured")?,
         dropped: number("dropped")?,
         headers: 0,
@@ -283,6 +322,7 @@ fn reflected(line: &str) -> Option<Work> {
         seconds: value("seconds")?.parse().ok()?,
         shard: cpu,
         process: cpu,
+        split: CpuTime::default(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! What copier and interceptor use for sessions of one request each.
 
 use millrace_lab::load::{Kind, Load};
-use millrace_lab::{Error, Process, Result, Stage};
+use millrace_lab::{CpuTime, Error, Process, Result, Stage};
 
 use super::Service;
 use super::programs::{Copier, Work};
@@ -44,7 +44,7 @@ impl Sessions {
             .concurrency(AT_A_TIME);
         let summary = client.host.enter_async(move || load.run())?;
         let (copier, report) = copier.finish()?;
-        let used = interceptor.cpu_time()?.saturating_sub(before);
+        let used = interceptor.cpu_time()?.since(before).total();
         let completed = report.number("/replicas/completed").unwrap_or_default();
         // Figures of sessions that were not copied would be too good.
         if summary.errors > 0 || completed != count {
@@ -74,6 +74,12 @@ impl Sessions {
         self.scaled(self.interceptor)
     }
 
+    /// Microseconds of the copier for one session: of the program, and of the kernel for it.
+    pub(super) fn copier_micros(&self) -> [f64; 2] {
+        let CpuTime { user, system } = self.copier.split;
+        [user, system].map(|time| time.as_secs_f64() * 1e6 / self.completed.max(1) as f64)
+    }
+
     fn scaled(&self, seconds: f64) -> f64 {
         seconds * SCALE / (self.completed.max(1) as f64)
     }
@@ -81,6 +87,8 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -91,11 +99,16 @@ mod tests {
             copier: Work {
                 shard: 1.0,
                 process: 1.5,
+                split: CpuTime {
+                    user: Duration::from_millis(500),
+                    system: Duration::from_secs(1),
+                },
                 ..Work::default()
             },
             interceptor: 0.5,
         };
         assert_eq!(sessions.copier_seconds(), (5.0, 7.5));
+        assert_eq!(sessions.copier_micros(), [25.0, 50.0]);
         assert!((sessions.interceptor_seconds() - 2.5).abs() < 1e-9);
     }
 }

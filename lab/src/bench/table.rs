@@ -1,6 +1,9 @@
 //! The benchmark as a person reads it.
 
 use std::fmt::Write;
+use std::time::Duration;
+
+use millrace_lab::CpuTime;
 
 use super::contest::{Contest, Round};
 use super::programs::Work;
@@ -37,6 +40,10 @@ pub(super) fn table(contests: &[Contest], sessions: &Sessions) -> String {
         "interceptor, CPU per 100,000 sessions",
         sessions.interceptor_seconds(),
     );
+    for (name, micros) in ["user", "system"].iter().zip(sessions.copier_micros()) {
+        let name = format!("copier, {name} CPU per session, us");
+        self::row(&mut text, &name, [&format!("{micros:.1}"), "", ""]);
+    }
     text
 }
 
@@ -60,6 +67,13 @@ fn versus(text: &mut String, contest: &Contest) {
     );
     rates("packets/s of CPU, whole process", &per(|work| work.process));
     rates("packets/s of the wall clock", &per(|work| work.seconds));
+    let mut micros = |name: &str, time: fn(CpuTime) -> Duration| {
+        let each = |work: &Work| time(work.split).as_secs_f64() * 1e6 / work.requests.max(1) as f64;
+        let each = contest.median(|round| each(&round.copier));
+        row(text, name, ["", &format!("{each:.2}"), ""]);
+    };
+    micros("user CPU per request, us", |time| time.user);
+    micros("system CPU per request, us", |time| time.system);
     let mut counts = |name: &str, count: fn(&Work) -> u64| {
         let sum =
             |of: fn(&Round) -> &Work| number(contest.rounds.iter().map(|r| count(of(r))).sum());

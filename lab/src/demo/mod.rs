@@ -4,7 +4,7 @@
 mod daemons;
 pub(crate) mod report;
 pub(crate) mod table;
-mod traffic;
+pub(crate) mod traffic;
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

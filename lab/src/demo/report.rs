@@ -58,6 +58,13 @@ impl Report {
             .and_then(Value::as_f64)
     }
 
+    /// A percentile of how far copies were behind, in microseconds.
+    pub(crate) fn lag(&self, percentile: &str) -> Option<f64> {
+        self.0
+            .pointer(&format!("/turn_lag/{percentile}"))
+            .and_then(Value::as_f64)
+    }
+
     /// The counts by reason at a JSON pointer, but for those that are 0.
     pub(crate) fn counts(&self, pointer: &str) -> Vec<(String, u64)> {
         let reasons = self.0.pointer(pointer).and_then(Value::as_object);
@@ -77,7 +84,7 @@ mod tests {
     fn a_report_is_read_and_what_it_lacks_is_nothing() {
         let text = r#"{"report":{"sessions":{"captured":7},"replicas":{"aborted":{"refused":2,"timeout":0}},
             "bytes":{"captured":10,"delivered":9},"fidelity":0.9,
-            "latency":{"first_byte":{"live":{"p50":120.5}}}}}"#;
+            "latency":{"first_byte":{"live":{"p50":120.5}}},"turn_lag":{"p99":7}}}"#;
         let report = Report::in_status(&serde_json::from_str(text).unwrap());
         assert_eq!(
             (report.sessions(), report.captured(), report.delivered()),
@@ -86,6 +93,7 @@ mod tests {
         assert_eq!(report.fidelity(), Some(0.9));
         assert_eq!(report.latency("first_byte", "live", "p50"), Some(120.5));
         assert_eq!(report.latency("last_byte", "live", "p50"), None);
+        assert_eq!(report.lag("p99"), Some(7.0));
         assert_eq!(
             report.counts("/replicas/aborted"),
             [("refused".to_owned(), 2)]

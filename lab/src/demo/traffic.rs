@@ -205,6 +205,14 @@ fn kinds(client: &Place, address: IpAddr, lasting: Duration) -> Vec<(&'static st
 fn wrk(host: &Host, url: &str, lasting: Duration) -> Result<u64> {
     let duration = format!("-d{}s", (lasting.as_secs() / 3).max(1));
     let text = host.check("wrk", &["-t1", "-c8", &duration, url])?;
+    wrk_requests(&text)
+}
+
+/// The number of requests in what wrk prints.
+///
+/// # Errors
+/// When it says that some failed.
+pub(crate) fn wrk_requests(text: &str) -> Result<u64> {
     if text.contains("Socket errors") || text.contains("Non-2xx") {
         return Err(Error::Unsupported(format!(
             "wrk saw errors of the live server:\n{text}"
@@ -216,7 +224,7 @@ fn wrk(host: &Host, url: &str, lasting: Duration) -> Result<u64> {
         .and_then(|line| line.split_whitespace().next()?.parse().ok());
     requests.ok_or_else(|| Error::Malformed {
         what: "the output of wrk".to_owned(),
-        detail: text,
+        detail: text.to_owned(),
     })
 }
 

@@ -20,8 +20,6 @@ pub mod replay;
 pub mod target_host;
 pub mod traffic;
 
-pub mod plot;
-
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;

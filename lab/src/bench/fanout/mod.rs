@@ -109,7 +109,7 @@ fn once(farm: &Farm, form: Form, options: &Options) -> Result<Run> {
     settle(farm, &mut copier, AT_A_TIME + options.sessions)?;
     let after = messages(farm)?;
     let shard = copier.thread_cpu_time("shard")?.saturating_sub(used.0);
-    let process = copier.cpu_time()?.saturating_sub(used.1);
+    let process = copier.cpu_time()?.since(used.1).total();
     let status = copier.terminate(PATIENCE)?;
     if !status.success() {
         return Err(ended(copier.label(), &copier.log()));

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use millrace_integration::plot::{Line, chart};
 use millrace_integration::{Family, HTTP, INTERCEPTOR_PORT, Path, Scene, binary, can_run, number};
 use millrace_lab::fault::Fault;
 use millrace_lab::load::{Kind, Load, Summary};
+use millrace_lab::plot::{Line, chart};
 use millrace_lab::recorder::{Manners, Recorder, RecorderConfig};
 use millrace_lab::{Host, Process, StageOptions, wait_for};
 use rustix::process::Signal;

@@ -1,7 +1,5 @@
 //! A line chart as SVG, for figures in docs that come from measured runs.
 
-use std::fmt::Write;
-
 /// Size of the picture and of the part that holds the lines, in pixels.
 const SIZE: (f64, f64) = (800.0, 360.0);
 const LEFT: f64 = 60.0;
@@ -10,6 +8,7 @@ const TOP: f64 = 50.0;
 const BOTTOM: f64 = 310.0;
 
 /// A line with its name and colour.
+#[derive(Clone, Debug)]
 pub struct Line<'a> {
     /// What it shows.
     pub name: &'a str,
@@ -37,23 +36,19 @@ pub fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line<'_>]) -> Str
             y_most * f64::from(step) / 6.0,
             f64::from(step) / 6.0 * y_most,
         );
-        writeln!(
-            svg,
+        svg += &format!(
             "<line x1=\"{LEFT}\" y1=\"{0:.1}\" x2=\"{RIGHT}\" y2=\"{0:.1}\" stroke=\"#ddd\"/><text \
-             x=\"{1}\" y=\"{2:.1}\" text-anchor=\"end\">{value:.1}</text>",
+             x=\"{1}\" y=\"{2:.1}\" text-anchor=\"end\">{value:.1}</text>\n",
             y_at(y),
             LEFT - 6.0,
             y_at(y) + 4.0
-        )
-        .unwrap();
+        );
         let x = x_most * f64::from(step) / 6.0;
-        writeln!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{x:.0}</text>",
+        svg += &format!(
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{x:.0}</text>\n",
             x_at(x),
             BOTTOM + 18.0
-        )
-        .unwrap();
+        );
     }
     for (number, line) in lines.iter().enumerate() {
         let path: Vec<String> = line
@@ -61,27 +56,23 @@ pub fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line<'_>]) -> Str
             .iter()
             .map(|(x, y)| format!("{:.1},{:.1}", x_at(*x), y_at(*y)))
             .collect();
-        writeln!(
-            svg,
+        svg += &format!(
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n<text x=\"{}\" \
-             y=\"42\" fill=\"{}\">{}</text>",
+             y=\"42\" fill=\"{}\">{}</text>\n",
             path.join(" "),
             line.colour,
             LEFT + 200.0 * number as f64,
             line.colour,
             line.name
-        )
-        .unwrap();
+        );
     }
-    writeln!(
-        svg,
+    svg += &format!(
         "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{x_name}</text>\n<text x=\"14\" y=\"{}\" \
-         transform=\"rotate(-90 14 {})\" text-anchor=\"middle\">{y_name}</text>\n</svg>",
+         transform=\"rotate(-90 14 {})\" text-anchor=\"middle\">{y_name}</text>\n</svg>\n",
         RIGHT,
         SIZE.1 - 12.0,
         (TOP + BOTTOM) / 2.0,
         (TOP + BOTTOM) / 2.0
-    )
-    .unwrap();
+    );
     svg
 }
