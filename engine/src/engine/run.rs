@@ -90,13 +90,9 @@ impl Engine {
             self.tell(now, session);
         }
         let mut next = self.sessions.first_replica(session);
-        let any = next.is_some();
         while let Some(key) = next {
             next = self.replicas.sibling_of(key);
             self.with_replica(now, key, Replica::advance);
-        }
-        if any {
-            self.trim_if_due(session);
         }
     }
 }
