@@ -228,6 +228,7 @@ fn what_finds_no_room_is_counted() {
             }],
             snap_len: HEADERS_ONLY,
             whole_ports: Vec::new(),
+            exclude: Vec::new(),
         });
         Ring::open(&RingConfig {
             buffer_bytes: 64 << 10,

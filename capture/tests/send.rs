@@ -32,6 +32,7 @@ fn all_tcp(namespace: &Namespace) -> Ring {
         sources: Vec::new(),
         snap_len: u32::MAX,
         whole_ports: Vec::new(),
+        exclude: Vec::new(),
     });
     namespace.enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())
 }

@@ -67,6 +67,7 @@ fn ring(pair: &Pair) -> Ring {
         sources: Vec::new(),
         snap_len: u32::MAX,
         whole_ports: Vec::new(),
+        exclude: Vec::new(),
     });
     pair.b
         .enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())

@@ -58,6 +58,7 @@ fn packets_without_a_link_layer_are_captured_and_sent() {
             sources: Vec::new(),
             snap_len: u32::MAX,
             whole_ports: Vec::new(),
+            exclude: Vec::new(),
         });
         Ring::open(&RingConfig::new("tun0", all)).unwrap()
     });

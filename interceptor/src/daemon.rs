@@ -47,7 +47,7 @@ pub fn run() -> Result<(), ExitError> {
     let membership = options.register.membership()?;
     let membership = membership.map(|it| it.detail("tls", !options.common.insecure));
     let mode = options.mode();
-    let ring_configs = rings::configs(&options)?;
+    let mut ring_configs = rings::configs(&options)?;
     find_devices(&options)?;
     let startup = match daemonize::launch(options.common.daemon)? {
         Launch::Parent => return Ok(()),
@@ -59,6 +59,11 @@ pub fn run() -> Result<(), ExitError> {
     check::SUITE.at_start(&options, &options.common.skip_checks)?;
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
     let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
+    let local = local_addresses();
+    let listening = listener
+        .local_addr()
+        .map_err(|error| ExitError::caused("cannot tell the listening socket's address", &error))?;
+    rings::leave_out(&mut ring_configs, listening, &local);
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let _pid_file = options
         .common
@@ -128,7 +133,7 @@ pub fn run() -> Result<(), ExitError> {
         sources,
         tracer,
         events,
-        local: local_addresses(),
+        local,
         waker,
         drain: watch.clone(),
         max_flows: options.max_flows as usize,

@@ -1,5 +1,8 @@
 //! The devices that are captured, and by which filter: as the options want it, whatever this host has.
 
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
 use millrace_capture::{Expression, Filter, ResponseFilter, RingConfig};
 use millrace_daemon::exit::ExitError;
 
@@ -62,4 +65,25 @@ pub fn configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
         ..RingConfig::new(name, filter.clone())
     });
     Ok(rings.collect())
+}
+
+/// More addresses of a host than this are not left out: each makes the kernel's filter longer.
+const MOST_ADDRESSES: usize = 64;
+
+/// Leaves out what copiers and this interceptor say to each other on its listening socket: it comes by the devices that are
+/// captured, and would wake the worker for each word of its own.
+pub fn leave_out(configs: &mut [RingConfig], listening: SocketAddr, local: &HashSet<IpAddr>) {
+    let own: Vec<SocketAddr> = match listening.ip().is_unspecified() {
+        false => vec![listening],
+        true => {
+            let all = local.iter().take(MOST_ADDRESSES);
+            all.map(|address| SocketAddr::new(*address, listening.port()))
+                .collect()
+        }
+    };
+    for config in configs {
+        if let Filter::Responses(filter) = &mut config.filter {
+            filter.exclude.clone_from(&own);
+        }
+    }
 }

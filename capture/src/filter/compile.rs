@@ -95,7 +95,8 @@ pub(super) fn responses(
 
 /// What is matched in packets of one address family.
 struct FamilyRules<const N: usize> {
-    exclude: Endpoints<N>,
+    exclude_to: Endpoints<N>,
+    exclude_from: Endpoints<N>,
     to: Endpoints<N>,
     from: Endpoints<N>,
     /// Of what comes from the services, what is kept whole.
@@ -106,7 +107,8 @@ impl<const N: usize> FamilyRules<N> {
     fn of_services<F: Family<N>>(spec: &FilterSpec) -> Self {
         let services = Endpoints::of_services::<F>(&spec.services, &spec.local_addresses);
         Self {
-            exclude: Endpoints::of_sockets::<F>(&spec.exclude),
+            exclude_to: Endpoints::of_sockets::<F>(&spec.exclude),
+            exclude_from: Endpoints::nothing(),
             to: services.clone(),
             from: services,
             whole: Endpoints::of_services::<F>(&spec.whole_services, &spec.local_addresses),
@@ -114,8 +116,10 @@ impl<const N: usize> FamilyRules<N> {
     }
 
     fn of_responses<F: Family<N>>(spec: &ResponseFilter) -> Self {
+        let exclude = Endpoints::of_sockets::<F>(&spec.exclude);
         Self {
-            exclude: Endpoints::nothing(),
+            exclude_to: exclude.clone(),
+            exclude_from: exclude,
             to: Endpoints::nothing(),
             from: if spec.sources.is_empty() {
                 Endpoints::Everything
@@ -443,13 +447,15 @@ fn by_endpoints<const N: usize>(
     offsets: Offsets,
     verdicts: Verdicts,
 ) {
-    let (to, from) = (asm.label(), asm.label());
+    let (wanted, to, from) = (asm.label(), asm.label(), asm.label());
     let destination = (M_DESTINATION_PORT, offsets.destination);
-    endpoints(asm, &rules.exclude, destination, verdicts.reject, to);
+    let source = (M_SOURCE_PORT, offsets.source);
+    endpoints(asm, &rules.exclude_to, destination, verdicts.reject, wanted);
+    asm.bind(wanted);
+    endpoints(asm, &rules.exclude_from, source, verdicts.reject, to);
     asm.bind(to);
     endpoints(asm, &rules.to, destination, verdicts.to, from);
     asm.bind(from);
-    let source = (M_SOURCE_PORT, offsets.source);
     if rules.whole.is_nothing() {
         return endpoints(asm, &rules.from, source, verdicts.from, verdicts.reject);
     }

@@ -125,6 +125,8 @@ pub struct ResponseFilter {
     pub snap_len: u32,
     /// Packets from these ports are kept as far as the ring keeps any; port 0 stands for all ports.
     pub whole_ports: Vec<u16>,
+    /// Packets to and from these are not captured: what is said about responses is none.
+    pub exclude: Vec<SocketAddr>,
 }
 
 impl Default for ResponseFilter {
@@ -134,6 +136,7 @@ impl Default for ResponseFilter {
             sources: Vec::new(),
             snap_len: HEADERS_ONLY,
             whole_ports: Vec::new(),
+            exclude: Vec::new(),
         }
     }
 }

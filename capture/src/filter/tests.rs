@@ -283,7 +283,7 @@ fn responses_are_matched_by_their_source_alone() {
             port: 80,
         }],
         snap_len: 128,
-        whole_ports: Vec::new(),
+        ..ResponseFilter::default()
     });
     let response = Packet::tcp("[2001:db8::1]:80", "[2001:db8::9]:5000");
     let request = Packet::tcp("[2001:db8::9]:5000", "[2001:db8::1]:80");
@@ -295,6 +295,38 @@ fn responses_are_matched_by_their_source_alone() {
         assert_eq!(run(&response), of_response);
         assert_eq!(run(&request), of_request);
         assert_eq!(run(&udp), 0);
+    }
+}
+
+#[test]
+fn what_is_said_about_responses_is_none() {
+    let filter = Filter::Responses(ResponseFilter {
+        exclude: ["198.18.0.3:36524", "[2001:db8::3]:36524"]
+            .map(|own| own.parse().unwrap())
+            .into(),
+        ..ResponseFilter::default()
+    });
+    let program = filter.compile(LinkType::Ethernet, SNAP).unwrap();
+    let kept =
+        |from: &str, to: &str| run(&program, &Packet::tcp(from, to).frame(LinkType::Ethernet)) > 0;
+    for (own, copier, server, client) in [
+        (
+            "198.18.0.3:36524",
+            "198.18.0.1:5000",
+            "198.18.0.2:80",
+            "198.18.1.1:36524",
+        ),
+        (
+            "[2001:db8::3]:36524",
+            "[2001:db8::1]:5000",
+            "[2001:db8::2]:80",
+            "[2001:db8:1::1]:36524",
+        ),
+    ] {
+        assert!(!kept(own, copier) && !kept(copier, own));
+        // A port alone says nothing: a client may have the same.
+        assert!(kept(server, client) && kept(client, server));
+        assert!(kept(server, copier));
     }
 }
 

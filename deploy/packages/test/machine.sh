@@ -7,7 +7,7 @@ make_machine() { # DIRECTORY
     base="$work/base.tar"
     if ! [ -e "$base" ]; then
         need mmdebstrap mmdebstrap
-        mmdebstrap --quiet --variant=minbase \
+        mmdebstrap --quiet --format=tar --variant=minbase \
             --include=systemd,systemd-sysv,dbus,nftables,iptables,iproute2,procps,libpcap0.8 \
             bookworm "$base.new"
         mv "$base.new" "$base"
