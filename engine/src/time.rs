@@ -39,6 +39,16 @@ impl Time {
         u32::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(u32::MAX)
     }
 
+    /// The next tick, at which whatever need not be exact is done together: each moment of its own would wake the host once.
+    pub(crate) const fn next_tick(self) -> Self {
+        /// 1,024 µs.
+        const WITHIN: u64 = (1 << 10) - 1;
+        match self.0.checked_add(WITHIN) {
+            Some(past) => Self(past & !WITHIN),
+            None => self,
+        }
+    }
+
     /// This time and `micros` more.
     pub(crate) const fn plus_micros(self, micros: u32) -> Self {
         Self(self.0.saturating_add(micros as u64))

@@ -1,7 +1,7 @@
 //! The daemon: opens everything in the right order, and ends it.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use millrace_capture::{Device, PacketQueue, RingConfig, Tap, Waker, check_privilege};
@@ -58,12 +58,7 @@ pub fn run() -> Result<(), ExitError> {
     config::warn_of_misspelt_variables::<Options>();
     check::SUITE.at_start(&options, &options.common.skip_checks)?;
     let admin_listener = admin::bind(options.common.admin(ADMIN))?;
-    let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
-    let local = local_addresses();
-    let listening = listener
-        .local_addr()
-        .map_err(|error| ExitError::caused("cannot tell the listening socket's address", &error))?;
-    rings::leave_out(&mut ring_configs, listening, &local);
+    let (listener, local) = listen_for_copiers(&options, &mut ring_configs)?;
     let waker = Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
     let _pid_file = options
         .common
@@ -152,6 +147,17 @@ pub fn run() -> Result<(), ExitError> {
     });
     say_farewell(&counters);
     Ok(())
+}
+
+/// Where copiers are heard, and this host's addresses. What is said there is not captured.
+fn listen_for_copiers(
+    options: &Options,
+    rings: &mut [RingConfig],
+) -> Result<(TcpListener, HashSet<IpAddr>), ExitError> {
+    let listener = listen::bind_for_peers(options.bind, options.port, options.common.insecure)?;
+    let local = local_addresses();
+    rings::leave_out(rings, &listener, &local)?;
+    Ok((listener, local))
 }
 
 fn local_addresses() -> HashSet<IpAddr> {

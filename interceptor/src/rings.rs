@@ -1,7 +1,7 @@
 //! The devices that are captured, and by which filter: as the options want it, whatever this host has.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use millrace_capture::{Expression, Filter, ResponseFilter, RingConfig};
 use millrace_daemon::exit::ExitError;
@@ -72,7 +72,17 @@ const MOST_ADDRESSES: usize = 64;
 
 /// Leaves out what copiers and this interceptor say to each other on its listening socket: it comes by the devices that are
 /// captured, and would wake the worker for each word of its own.
-pub fn leave_out(configs: &mut [RingConfig], listening: SocketAddr, local: &HashSet<IpAddr>) {
+///
+/// # Errors
+/// When the kernel does not tell where the socket listens.
+pub fn leave_out(
+    configs: &mut [RingConfig],
+    listener: &TcpListener,
+    local: &HashSet<IpAddr>,
+) -> Result<(), ExitError> {
+    let listening = listener.local_addr();
+    let listening = listening
+        .map_err(|error| ExitError::caused("cannot tell the listening socket's address", &error))?;
     let own: Vec<SocketAddr> = match listening.ip().is_unspecified() {
         false => vec![listening],
         true => {
@@ -86,4 +96,5 @@ pub fn leave_out(configs: &mut [RingConfig], listening: SocketAddr, local: &Hash
             filter.exclude.clone_from(&own);
         }
     }
+    Ok(())
 }

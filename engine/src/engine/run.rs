@@ -80,8 +80,9 @@ impl Engine {
         let doubt = doubt.min(self.script_overdue_at(key));
         let grace = self.gap_grace();
         let config = &self.config;
-        self.sessions
-            .arm_as_due(key, |session| session.deadline(config, grace).min(doubt));
+        self.sessions.arm_as_due(key, |session| {
+            session.deadline(config, grace).min(doubt).next_tick()
+        });
     }
 
     /// Lets every replica of a session see what has changed.

@@ -134,16 +134,17 @@ impl Connection {
         if self.state.is_reset_by_target() {
             return self.look_at;
         }
-        self.sender
+        let soon = self
+            .sender
             .rto_at
             .min(self.receiver.ack_at)
-            .min(self.look_at)
             .min(self.gate.clock.overdue_at(config.overdue_after))
-            .min(match self.work {
-                Work::Optional => self.gate.waits_until(),
-                Work::Owed | Work::Nothing => Time::NEVER,
-            })
-            .min(self.patience_ends(config))
+            .min(self.patience_ends(config));
+        // Turns alone have their moment.
+        soon.next_tick().min(self.look_at).min(match self.work {
+            Work::Optional => self.gate.waits_until(),
+            Work::Owed | Work::Nothing => Time::NEVER,
+        })
     }
 
     /// When the wait for the target is over. It lasts only while the target owes something: an
