@@ -135,7 +135,7 @@ fn carrying(devices: Vec<Device>, services: &[Option<IpAddr>]) -> Vec<Device> {
 /// Whether a device of this number is a bridge.
 pub(crate) fn is_bridge(index: u32) -> bool {
     let link = Routing::open().and_then(|mut routing| routing.link_at(index));
-    matches!(link, Ok(Some(link)) if link.bridge)
+    matches!(link, Ok(Some(link)) if link.is_bridge())
 }
 
 /// Whether frames of a device can be read here.
@@ -274,7 +274,7 @@ mod tests {
             hardware_type,
             up: true,
             mtu: 1500,
-            bridge: false,
+            kind: String::new(),
             mac: None,
         };
         assert_eq!(link_type("d", &link(1)).unwrap(), LinkType::Ethernet);

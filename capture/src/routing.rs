@@ -38,10 +38,17 @@ pub(crate) struct LinkInfo {
     pub(crate) hardware_type: u16,
     pub(crate) up: bool,
     pub(crate) mtu: u32,
-    /// Whether it is a bridge, whose ports others are behind.
-    pub(crate) bridge: bool,
+    /// What made it, such as `bridge`; empty for what was found, such as network cards.
+    pub(crate) kind: String,
     /// `None` for devices whose addresses are not 6 bytes long, or that have none.
     pub(crate) mac: Option<[u8; 6]>,
+}
+
+impl LinkInfo {
+    /// Whether it is a bridge, whose ports others are behind.
+    pub(crate) fn is_bridge(&self) -> bool {
+        self.kind == "bridge"
+    }
 }
 
 /// How far the kernel is in finding a neighbour's MAC address (`NUD_*`).
@@ -170,7 +177,7 @@ fn parse_link(body: &[u8]) -> Option<LinkInfo> {
         index: u32_at(body, 4)?,
         up: u32_at(body, 8)? & up != 0,
         mtu: 0,
-        bridge: false,
+        kind: String::new(),
         mac: None,
     };
     for (attribute, value) in attributes(body, IFINFOMSG) {
@@ -179,7 +186,7 @@ fn parse_link(body: &[u8]) -> Option<LinkInfo> {
             IFLA_LINKINFO => {
                 let mut info = attributes(value, 0);
                 let kind = info.find(|(attribute, _)| *attribute == IFLA_INFO_KIND);
-                link.bridge = kind.is_some_and(|(_, kind)| text(kind) == "bridge");
+                link.kind = kind.map_or_else(String::new, |(_, kind)| text(kind));
             }
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_ADDRESS => link.mac = value.try_into().ok(),

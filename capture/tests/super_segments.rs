@@ -85,13 +85,14 @@ fn arrived(ring: &mut Ring) -> Vec<Vec<u8>> {
 }
 
 /// A sender on `a`, which knows the way to both of b's addresses.
-fn sender(config: &SenderConfig) -> Sender {
+fn sender() -> Sender {
     let hops = NextHops::start(NextHopConfig::new("eth0")).unwrap();
     for to in [Pair::B4, Pair::B6] {
         hops.add(to.parse().unwrap());
     }
     assert!(hops.wait_resolved(Duration::from_secs(5)));
-    Sender::link(LinkSocket::open(config, Some("eth0")).unwrap(), &hops)
+    let config = SenderConfig::default();
+    Sender::link(LinkSocket::open(&config, Some("eth0")).unwrap(), &hops)
 }
 
 fn push(sender: &mut Sender, cookie: u64, to: &str, packet: &[u8]) {
@@ -112,7 +113,7 @@ fn a_device_that_cuts_nothing_gets_what_was_pushed_byte_for_byte() {
     let mut builder = PacketBuilder::new();
     let flows = [Pair::B4, Pair::B6].map(|to| (to, flow(to, 20, &mut builder)));
     pair.a.enter(|| {
-        let mut sender = sender(&SenderConfig::default());
+        let mut sender = sender();
         for (to, packets) in &flows {
             for packet in packets {
                 push(&mut sender, 1, to, packet);
@@ -142,7 +143,7 @@ fn a_device_that_cuts_gets_them_as_one() {
         let packets = flow(to, 20, &mut builder);
         let headers = packets[0].len() - FULL;
         pair.a.enter(|| {
-            let mut sender = sender(&SenderConfig::default());
+            let mut sender = sender();
             for packet in &packets {
                 push(&mut sender, 1, to, packet);
             }
@@ -165,7 +166,7 @@ fn flows_in_turn_and_packets_of_a_kind_of_their_own_are_sent_one_by_one() {
     let mut builder = PacketBuilder::new();
     let [four, six] = [Pair::B4, Pair::B6].map(|to| flow(to, 10, &mut builder));
     pair.a.enter(|| {
-        let mut sender = sender(&SenderConfig::default());
+        let mut sender = sender();
         for (of_four, of_six) in four.iter().zip(&six) {
             push(&mut sender, 1, Pair::B4, of_four);
             push(&mut sender, 2, Pair::B6, of_six);
@@ -192,7 +193,7 @@ fn what_is_too_long_for_the_device_is_refused_and_named() {
     let mut ring = ring(&pair);
     let packets = flow(Pair::B4, 5, &mut PacketBuilder::new());
     pair.a.enter(|| {
-        let mut sender = sender(&SenderConfig::default());
+        let mut sender = sender();
         for (cookie, packet) in packets.iter().enumerate() {
             push(&mut sender, cookie as u64, Pair::B4, packet);
         }
@@ -213,7 +214,7 @@ fn of_a_super_segment_that_cannot_be_sent_each_packet_is_named() {
     let pair = Pair::new();
     let packets = flow(Pair::B4, 5, &mut PacketBuilder::new());
     pair.a.enter(|| {
-        let mut sender = sender(&SenderConfig::default());
+        let mut sender = sender();
         pair.a.ip("link set eth0 down");
         for (cookie, packet) in packets.iter().enumerate() {
             push(&mut sender, cookie as u64, Pair::B4, packet);

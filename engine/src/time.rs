@@ -39,9 +39,9 @@ impl Time {
         u32::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(u32::MAX)
     }
 
-    /// The next tick, at which whatever need not be exact is done together: each moment of its own would wake the host once.
+    /// This time or the next multiple of 1,024 µs: at such ticks whatever need not be exact is done together. Each moment of
+    /// its own would wake the host once.
     pub(crate) const fn next_tick(self) -> Self {
-        /// 1,024 µs.
         const WITHIN: u64 = (1 << 10) - 1;
         match self.0.checked_add(WITHIN) {
             Some(past) => Self(past & !WITHIN),

@@ -1,6 +1,6 @@
 //! The devices that are captured, and by which filter: as the options want it, whatever this host has.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use millrace_capture::{Expression, Filter, ResponseFilter, RingConfig};
@@ -67,11 +67,12 @@ pub fn configs(options: &Options) -> Result<Vec<RingConfig>, ExitError> {
     Ok(rings.collect())
 }
 
-/// More addresses of a host than this are not left out: each makes the kernel's filter longer.
-const MOST_ADDRESSES: usize = 64;
+/// More addresses are not left out: each makes the kernel's filter longer.
+const MOST_ADDRESSES: usize = 16;
 
 /// Leaves out what copiers and this interceptor say to each other on its listening socket: it comes by the devices that are
-/// captured, and would wake the worker for each word of its own.
+/// captured, and would wake the worker for each word of its own. Of a host with many addresses only some are left out, always
+/// the same ones: it costs a little more, and nothing else.
 ///
 /// # Errors
 /// When the kernel does not tell where the socket listens.
@@ -83,18 +84,50 @@ pub fn leave_out(
     let listening = listener.local_addr();
     let listening = listening
         .map_err(|error| ExitError::caused("cannot tell the listening socket's address", &error))?;
-    let own: Vec<SocketAddr> = match listening.ip().is_unspecified() {
-        false => vec![listening],
-        true => {
-            let all = local.iter().take(MOST_ADDRESSES);
-            all.map(|address| SocketAddr::new(*address, listening.port()))
-                .collect()
-        }
-    };
+    let own = own_sockets(listening, local);
     for config in configs {
         if let Filter::Responses(filter) = &mut config.filter {
             filter.exclude.clone_from(&own);
         }
     }
     Ok(())
+}
+
+/// The addresses that others reach a listening socket at, with its port.
+fn own_sockets(listening: SocketAddr, local: &HashSet<IpAddr>) -> Vec<SocketAddr> {
+    if !listening.ip().is_unspecified() {
+        return vec![listening];
+    }
+    let reached = |address: &&IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => listening.is_ipv6() && !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    let all: BTreeSet<&IpAddr> = local.iter().filter(reached).collect();
+    let some = all.into_iter().take(MOST_ADDRESSES);
+    some.map(|address| SocketAddr::new(*address, listening.port()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sockets_own_addresses_are_those_that_others_reach_it_at() {
+        let local = ["127.0.0.1", "198.18.2.30", "2001:db8::30", "fe80::1", "::1"];
+        let local: HashSet<IpAddr> = local.map(|address| address.parse().unwrap()).into();
+        let own = |listening: &str| {
+            let own = own_sockets(listening.parse().unwrap(), &local);
+            own.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(own("198.18.2.30:9"), ["198.18.2.30:9"]);
+        assert_eq!(own("0.0.0.0:9"), ["198.18.2.30:9"]);
+        assert_eq!(own("[::]:9"), ["198.18.2.30:9", "[2001:db8::30]:9"]);
+        let many = (0..200)
+            .map(|last| IpAddr::from([198, 18, 7, last]))
+            .collect();
+        let some = own_sockets("0.0.0.0:9".parse().unwrap(), &many);
+        assert_eq!(some.len(), MOST_ADDRESSES);
+        assert_eq!(some, own_sockets("0.0.0.0:9".parse().unwrap(), &many));
+    }
 }

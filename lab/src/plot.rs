@@ -23,6 +23,8 @@ pub fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line<'_>]) -> Str
     let points = || lines.iter().flat_map(|line| line.points.iter());
     let x_most = points().map(|point| point.0).fold(1.0, f64::max);
     let y_most = points().map(|point| point.1).fold(1.0, f64::max) * 1.05;
+    // Ticks that are no whole numbers are told apart.
+    let x_digits = usize::from(x_most < 60.0 && x_most % 6.0 != 0.0);
     let x_at = |x: f64| LEFT + x / x_most * (RIGHT - LEFT);
     let y_at = |y: f64| BOTTOM - y / y_most * (BOTTOM - TOP);
     let mut svg = format!(
@@ -45,7 +47,7 @@ pub fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line<'_>]) -> Str
         );
         let x = x_most * f64::from(step) / 6.0;
         svg += &format!(
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{x:.0}</text>\n",
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{x:.x_digits$}</text>\n",
             x_at(x),
             BOTTOM + 18.0
         );

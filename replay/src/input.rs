@@ -23,7 +23,7 @@ use crate::whereabouts::News;
 /// What was captured is taken in before sessions are refused: until nothing was found so many times, this far apart, and for
 /// no longer than this.
 const QUIET_LOOKS: u32 = 4;
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(4);
 const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
 
 /// What rings capture is decoded on their own thread, which keeps no account by kind.

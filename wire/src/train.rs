@@ -145,10 +145,30 @@ impl Train {
 
     /// Makes the first packet's headers those of the super-segment. Of its TCP checksum there is only the pseudo-header,
     /// not complemented: the rest of the sum is for whoever cuts.
-    pub fn write_headers(&self, first: &mut [u8]) -> Option<()> {
-        let tcp_len = u32::try_from(self.headers - self.ip + self.payload).ok()?;
+    pub fn join(&self, first: &mut [u8]) -> Option<()> {
+        let sum = self.write(first, self.payload, self.flags)?;
+        put(first, self.ip + CHECKSUM_AT, (!sum.finish()).to_be_bytes())
+    }
+
+    /// Makes the first packet what it was before [`Train::join`].
+    pub fn part(&self, first: &mut [u8]) -> Option<()> {
+        // Flags of the last are on no other.
+        let flags = match self.packets {
+            1 => self.flags,
+            _ => tcp::Flags::ACK.0,
+        };
+        let sum = self.write(first, self.segment, flags)?;
+        put(first, self.ip + CHECKSUM_AT, [0; 2])?;
+        let segment = first.get(self.ip..self.headers + self.segment)?;
+        let sum = sum.with(segment).finish();
+        put(first, self.ip + CHECKSUM_AT, sum.to_be_bytes())
+    }
+
+    /// Writes what the length of the payload decides, and the flags; gives the sum of the pseudo-header.
+    fn write(&self, first: &mut [u8], payload: usize, flags: u8) -> Option<Sum> {
+        let tcp_len = u32::try_from(self.headers - self.ip + payload).ok()?;
         let (source, destination): (IpAddr, IpAddr) = if self.ip == ipv4::HEADER {
-            let total = u16::try_from(self.headers + self.payload).ok()?;
+            let total = u16::try_from(self.headers + payload).ok()?;
             put(first, 2, total.to_be_bytes())?;
             put(first, 10, [0; 2])?;
             let sum = Sum::default().with(first.get(..self.ip)?).finish();
@@ -156,14 +176,13 @@ impl Train {
             let of = |at| Some(Ipv4Addr::from(array_at::<4>(first, at)?));
             (of(12)?.into(), of(16)?.into())
         } else {
-            let payload = u16::try_from(tcp_len).ok()?;
-            put(first, 4, payload.to_be_bytes())?;
+            let length = u16::try_from(tcp_len).ok()?;
+            put(first, 4, length.to_be_bytes())?;
             let of = |at| Some(Ipv6Addr::from(array_at::<16>(first, at)?));
             (of(8)?.into(), of(24)?.into())
         };
-        put(first, self.ip + FLAGS_AT, [self.flags])?;
-        let sum = Sum::default().with_pseudo_header(source, destination, tcp_len);
-        put(first, self.ip + CHECKSUM_AT, (!sum.finish()).to_be_bytes())
+        put(first, self.ip + FLAGS_AT, [flags])?;
+        Some(Sum::default().with_pseudo_header(source, destination, tcp_len))
     }
 }
 
@@ -231,7 +250,7 @@ mod tests {
         for packet in &packets[1..train.packets()] {
             whole.extend_from_slice(&packet[train.headers()..]);
         }
-        train.write_headers(&mut whole).unwrap();
+        train.join(&mut whole).unwrap();
         let (ip, headers) = (train.ip_header(), train.headers());
         let (before, payload) = whole.split_at(headers);
         let pieces: Vec<&[u8]> = payload.chunks(train.segment()).collect();
@@ -295,19 +314,24 @@ mod tests {
             let packets = packets(v6, &parts);
             let train = train(&packets);
             prop_assert_eq!(&cut(&train, &packets)[..], &packets[..train.packets()]);
+            let mut first = packets[0].clone();
+            train.join(&mut first).unwrap();
+            train.part(&mut first).unwrap();
+            prop_assert_eq!(&first, &packets[0]);
         }
 
         #[test]
-        fn no_bytes_are_too_much(first: Vec<u8>, next: Vec<u8>) {
+        fn any_bytes_are_looked_at_safely(first: Vec<u8>, next: Vec<u8>) {
             let mut first = first;
             if let Some(mut train) = Train::begin(&first) {
                 train.add(&first, &next);
-                let _ = train.write_headers(&mut first);
+                let _ = train.join(&mut first);
+                let _ = train.part(&mut first);
             }
         }
 
         #[test]
-        fn no_change_of_a_header_is_too_much(v6: bool, at in 0..80_usize, value: u8) {
+        fn a_changed_header_goes_alone_or_comes_out_as_it_was(v6: bool, at in 0..80_usize, value: u8) {
             let mut packets = packets(v6, &[(1_000, ACK), (1_000, PSH)]);
             packets[1][at] = value;
             let train = train(&packets);

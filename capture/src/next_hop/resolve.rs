@@ -143,7 +143,22 @@ fn hop(link: &LinkInfo, source: Option<MacAddress>, destination: Option<MacAddre
         device_index: link.index,
         source: source.unwrap_or_default(),
         destination,
-        mtu: link.mtu,
+        joins_up_to: if cuts(link) { link.mtu } else { 0 },
+    }
+}
+
+/// Whether a device is known to have super-segments cut. A packet socket takes the IP header to be where the device's own
+/// header ends (`hard_header_len`), which the kernel does not tell: it is behind 14 bytes on plain Ethernets, and not on
+/// VLANs, nor with some USB adapters.
+fn cuts(link: &LinkInfo) -> bool {
+    const PLAIN: [&str; 4] = ["veth", "bridge", "bond", "team"];
+    match link.kind.as_str() {
+        "" => {
+            let bus = format!("/sys/class/net/{}/device/subsystem", link.name);
+            let bus = std::fs::read_link(bus).ok();
+            !bus.is_some_and(|bus| bus.ends_with("usb"))
+        }
+        kind => PLAIN.contains(&kind),
     }
 }
 
@@ -201,4 +216,30 @@ fn provoke(neighbour: IpAddr, device: &str, device_index: u32) -> std::io::Resul
     bind_to_device(socket.as_fd(), device)?;
     socket.send_to(&[], remote)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn super_segments_leave_only_devices_whose_header_is_that_of_a_plain_ethernet() {
+        let cuts = |kind: &str| {
+            cuts(&LinkInfo {
+                name: "none".to_owned(),
+                index: 7,
+                hardware_type: libc::ARPHRD_ETHER,
+                up: true,
+                mtu: 1500,
+                kind: kind.to_owned(),
+                mac: None,
+            })
+        };
+        for kind in ["", "veth", "bridge", "bond", "team"] {
+            assert!(cuts(kind), "{kind}");
+        }
+        for kind in ["vlan", "macvlan", "ipvlan", "vxlan", "whatever comes"] {
+            assert!(!cuts(kind), "{kind}");
+        }
+    }
 }

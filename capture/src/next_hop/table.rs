@@ -24,8 +24,9 @@ pub struct Hop {
     pub source: MacAddress,
     /// The next hop's; `None` on devices without MAC addresses.
     pub destination: Option<MacAddress>,
-    /// The longest IP packet that the device takes, in bytes.
-    pub mtu: u32,
+    /// Packets no longer than this, in bytes from the IP header on, may leave the device as one, and are cut again; 0
+    /// where none may.
+    pub joins_up_to: u32,
 }
 
 /// One state of all answers: a hop, or why there is none.

@@ -10,7 +10,7 @@ use millrace_wire::train::CHECKSUM_AT;
 
 use super::SenderConfig;
 use crate::next_hop::Hop;
-use crate::sys::send_batch::{Frame, MAX_BATCH, SocketAddress, VirtioHeader};
+use crate::sys::send_batch::{MAX_BATCH, OutFrame, SocketAddress, VirtioHeader};
 
 /// How a packet leaves.
 pub(super) struct Way<'a> {
@@ -49,7 +49,7 @@ pub(super) struct Batch {
     capacity: usize,
     queued: Vec<Queued>,
     frames: Vec<Planned>,
-    /// Whether the socket wants a header before each frame.
+    /// Whether the socket wants a header before each frame, joined or not.
     has_headers: bool,
     /// Whether packets are joined.
     joins: bool,
@@ -130,8 +130,9 @@ impl Batch {
                 return;
             }
         }
-        // What is too long for the device is to be refused, not cut.
-        let may_join = |hop: Hop| self.packet(place).len() <= hop.mtu as usize;
+        // What is too long for the device is to be refused, not cut: of a super-segment the kernel would not say so. (One
+        // whose MTU became smaller is known within a second.)
+        let may_join = |hop: Hop| self.packet(place).len() <= hop.joins_up_to as usize;
         let train = (self.joins && way.hop.is_some_and(may_join))
             .then(|| Train::begin(self.packet(place)))
             .flatten();
@@ -164,7 +165,7 @@ impl Batch {
             if let Some(train) = frame.train {
                 frame.header = virtio_header(&train, self.headroom);
                 // There is room: the headers are there already.
-                let _ = train.write_headers(first);
+                let _ = train.join(first);
             }
         }
     }
@@ -185,15 +186,15 @@ impl Batch {
     }
 
     /// The frames from this one on.
-    pub(super) fn from(
+    pub(super) fn frames_from(
         &self,
         first: usize,
-    ) -> impl Iterator<Item = Frame<'_, impl Iterator<Item = &[u8]>>> {
+    ) -> impl Iterator<Item = OutFrame<'_, impl Iterator<Item = &[u8]>>> {
         let frames = self.frames.get(first..).unwrap_or_default();
         frames.iter().map(move |frame| {
             let cut = self.headroom + frame.train.map_or(0, |train| train.headers());
             let first = frame.packets.start;
-            Frame {
+            OutFrame {
                 header: self.has_headers.then_some(&frame.header),
                 parts: frame.packets.clone().map(move |place| match place {
                     place if place == first => self.slot(place),
@@ -204,9 +205,26 @@ impl Batch {
         })
     }
 
-    /// From now on each packet leaves in its own frame.
-    pub(super) fn stop_joining(&mut self) {
+    /// From now on each packet leaves in its own frame, those of this frame and the later ones too.
+    pub(super) fn stop_joining(&mut self, first: usize) {
         self.joins = false;
+        let joined: Vec<Planned> = self.frames.drain(first.min(self.frames.len())..).collect();
+        for frame in joined {
+            let mut slots = self.arena.chunks_exact_mut(self.slot);
+            let slot = slots.nth(frame.packets.start).unwrap_or_default();
+            let packet = slot.get_mut(self.headroom..).unwrap_or_default();
+            if let (Some(train), true) = (frame.train, frame.packets.len() > 1) {
+                let _ = train.part(packet);
+            }
+            let alone = frame.packets.clone().map(|place| Planned {
+                packets: place..place + 1,
+                address: frame.address,
+                hop: frame.hop,
+                train: None,
+                header: VirtioHeader::default(),
+            });
+            self.frames.extend(alone);
+        }
     }
 
     /// Throws away what waits.
@@ -221,14 +239,78 @@ fn virtio_header(train: &Train, headroom: usize) -> VirtioHeader {
     let ipv4 = train.ip_header() == millrace_wire::ipv4::HEADER;
     VirtioHeader {
         flags: VirtioHeader::NEEDS_CHECKSUM,
-        cut: if ipv4 {
+        gso_type: if ipv4 {
             VirtioHeader::TCP4
         } else {
             VirtioHeader::TCP6
         },
-        headers: (headroom + train.headers()) as u16,
-        segment: train.segment() as u16,
+        header_len: (headroom + train.headers()) as u16,
+        gso_size: train.segment() as u16,
         checksum_start: (headroom + train.ip_header()) as u16,
         checksum_offset: CHECKSUM_AT as u16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_wire::{Endpoint, Flags, FourTuple, PacketBuilder, Seq, TcpHeader};
+
+    use super::*;
+    use crate::mac::MacAddress;
+    use crate::sys::address::link_address;
+
+    #[test]
+    fn what_was_joined_and_refused_is_sent_as_it_was_pushed() {
+        let hop = Hop {
+            device_index: 1,
+            source: MacAddress::default(),
+            destination: None,
+            joins_up_to: 1500,
+        };
+        let destination: IpAddr = "198.18.0.2".parse().unwrap();
+        let way = Way {
+            destination,
+            address: SocketAddress::Link(link_address(1, libc::ETH_P_IP as u16, None)),
+            link_header: &[7; 14],
+            hop: Some(hop),
+        };
+        let tuple = FourTuple::new(
+            Endpoint::new("198.18.1.1".parse().unwrap(), 4000),
+            Endpoint::new(destination, 80),
+        );
+        let mut batch = Batch::new(&SenderConfig::default(), 14, true);
+        let mut builder = PacketBuilder::new();
+        let mut pushed = Vec::new();
+        // Two super-segments, and a packet that goes alone.
+        for (number, (seq, flags)) in [(0, 0), (900, 0), (1800, 8), (2700, 0), (3600, 0), (9, 0)]
+            .into_iter()
+            .enumerate()
+        {
+            let header = TcpHeader {
+                seq: Seq(seq),
+                flags: Flags(Flags::ACK.0 | flags),
+                ..TcpHeader::default()
+            };
+            let mut packet = vec![0; 1500];
+            let built = builder.build(&tuple, &header, [&[number as u8; 900][..]], &mut packet);
+            packet.truncate(built.unwrap());
+            let write = |slot: &mut [u8]| {
+                slot[..packet.len()].copy_from_slice(&packet);
+                packet.len()
+            };
+            batch.push(number as u64, &way, write).unwrap();
+            pushed.push([&[7; 14][..], &packet].concat());
+        }
+        batch.seal();
+        assert_eq!(batch.frames(), 3);
+        assert_eq!(batch.packets(0..1).len(), 3);
+        batch.stop_joining(0);
+        let frames = batch.frames_from(0).map(|frame| {
+            assert_eq!(frame.header, Some(&VirtioHeader::default()));
+            frame.parts.flatten().copied().collect::<Vec<u8>>()
+        });
+        assert_eq!(frames.collect::<Vec<_>>(), pushed);
+        let cookies: Vec<u64> = batch.packets(0..6).iter().map(|it| it.cookie).collect();
+        assert_eq!(cookies, [0, 1, 2, 3, 4, 5]);
     }
 }

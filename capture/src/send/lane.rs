@@ -21,6 +21,18 @@ const WAIT: Timespec = Timespec {
 /// How many such waits one flush may take.
 const MAX_WAITS: usize = 3;
 
+/// Errors that a packet would meet alone, too.
+fn is_of_the_way(errno: i32) -> bool {
+    let those = [
+        libc::ENOBUFS,
+        libc::ENETDOWN,
+        libc::ENODEV,
+        libc::ENXIO,
+        libc::EPERM,
+    ];
+    those.contains(&errno)
+}
+
 /// A socket with its batch.
 pub(super) struct Lane {
     fd: OwnedFd,
@@ -68,7 +80,7 @@ impl Lane {
         let mut done = 0;
         let mut waits = 0;
         while done < self.batch.frames() {
-            let errno = match send_batch(self.fd.as_fd(), self.batch.from(done)) {
+            let errno = match send_batch(self.fd.as_fd(), self.batch.frames_from(done)) {
                 Ok(sent) if sent > 0 => {
                     let packets = self.batch.packets(done..done + sent);
                     let bytes = packets.iter().map(|queued| queued.length).sum::<usize>();
@@ -92,16 +104,18 @@ impl Lane {
                 self.fail(done..self.batch.frames(), errno, outcome);
                 break;
             }
+            if self.batch.packets(done..done + 1).len() > 1 && !is_of_the_way(errno) {
+                tracing::warn!(
+                    "packets are sent one by one from now on: several as one were refused ({})",
+                    std::io::Error::from_raw_os_error(errno)
+                );
+                self.batch.stop_joining(done);
+                continue;
+            }
             if errno == libc::EMSGSIZE {
                 self.forget_reports();
             }
             self.fail(done..done + 1, errno, outcome);
-            if errno == libc::EINVAL && self.batch.packets(done..done + 1).len() > 1 {
-                tracing::warn!(
-                    "this kernel does not cut super-segments: packets are sent one by one from now on"
-                );
-                self.batch.stop_joining();
-            }
             done += 1;
         }
         self.discard();

@@ -37,9 +37,9 @@ impl SocketAddress {
 #[repr(C)]
 pub(crate) struct VirtioHeader {
     pub(crate) flags: u8,
-    pub(crate) cut: u8,
-    pub(crate) headers: u16,
-    pub(crate) segment: u16,
+    pub(crate) gso_type: u8,
+    pub(crate) header_len: u16,
+    pub(crate) gso_size: u16,
     pub(crate) checksum_start: u16,
     pub(crate) checksum_offset: u16,
 }
@@ -47,14 +47,14 @@ pub(crate) struct VirtioHeader {
 impl VirtioHeader {
     /// In `flags`: the checksum is to be finished.
     pub(crate) const NEEDS_CHECKSUM: u8 = 1;
-    /// In `cut`: TCP over IPv4.
+    /// In `gso_type`: TCP over IPv4.
     pub(crate) const TCP4: u8 = 1;
-    /// In `cut`: TCP over IPv6.
+    /// In `gso_type`: TCP over IPv6.
     pub(crate) const TCP6: u8 = 4;
 }
 
 /// One frame: its parts follow each other on the wire.
-pub(crate) struct Frame<'a, P> {
+pub(crate) struct OutFrame<'a, P> {
     pub(crate) header: Option<&'a VirtioHeader>,
     pub(crate) parts: P,
     pub(crate) address: &'a SocketAddress,
@@ -71,7 +71,7 @@ fn part(bytes: *const u8, length: usize) -> libc::iovec {
 /// not. An error of a later frame is not lost: sent again as the first one, it fails again.
 pub(crate) fn send_batch<'a, P: Iterator<Item = &'a [u8]>>(
     fd: BorrowedFd<'_>,
-    frames: impl Iterator<Item = Frame<'a, P>>,
+    frames: impl Iterator<Item = OutFrame<'a, P>>,
 ) -> io::Result<usize> {
     // A header for each frame besides.
     let mut parts = [const { MaybeUninit::<libc::iovec>::uninit() }; 2 * MAX_BATCH];

@@ -20,14 +20,14 @@ pub fn ready(tools: &[&str]) -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
         Some("root".to_owned())
     } else {
-        let found = |tool: &&&str| {
-            !Command::new(tool)
-                .arg("-V")
-                .output()
-                .is_ok_and(|o| o.status.success())
+        let answers = |tool: &str, flag: &str| {
+            let output = Command::new(tool).arg(flag).output();
+            output.is_ok_and(|output| output.status.success())
         };
+        // Each knows one of them.
+        let is_missing = |tool: &&&str| !["-V", "--version"].iter().any(|flag| answers(tool, flag));
         let all = [&["ip"], tools].concat();
-        all.iter().find(found).map(|tool| (*tool).to_owned())
+        all.iter().find(is_missing).map(|tool| (*tool).to_owned())
     };
     let Some(missing) = missing else { return true };
     assert!(

@@ -140,7 +140,7 @@ impl Connection {
             .min(self.receiver.ack_at)
             .min(self.gate.clock.overdue_at(config.overdue_after))
             .min(self.patience_ends(config));
-        // Turns alone have their moment.
+        // Turns and what is looked for once have their moments.
         soon.next_tick().min(self.look_at).min(match self.work {
             Work::Optional => self.gate.waits_until(),
             Work::Owed | Work::Nothing => Time::NEVER,

@@ -36,7 +36,7 @@ enum Part {
     Clients(clients::Options),
     /// What each turn costs beyond the target's own time
     Turns(turns::Options),
-    /// The same under more and more load, until the machine carries no more
+    /// The same under more and more load, until clients come to no more
     Load(load::Options),
 }
 

@@ -1,6 +1,6 @@
 //! Packets that were captured one after the other, decoded.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use millrace_capture::Frame;
@@ -15,8 +15,8 @@ pub(crate) struct Batch {
     short: Vec<u8>,
     /// Bytes of long payload.
     long: usize,
-    /// When it was put into the queue.
-    pub(super) queued_at: Option<Instant>,
+    /// When its first packet was captured.
+    pub(super) captured_at: Option<Instant>,
 }
 
 /// A packet but for its payload.
@@ -98,7 +98,15 @@ impl Batch {
 
     /// How long it has waited.
     pub(crate) fn waited(&self) -> Duration {
-        self.queued_at.map(|at| at.elapsed()).unwrap_or_default()
+        self.captured_at.map(|at| at.elapsed()).unwrap_or_default()
+    }
+
+    /// How long ago the kernel saw its first packet, no longer than this: the clock of the host may be set meanwhile.
+    pub(super) fn age(&self, most: Duration) -> Duration {
+        let first = self.records.first().map(|record| record.timestamp);
+        let captured = first.map(|nanoseconds| UNIX_EPOCH + Duration::from_nanos(nanoseconds));
+        let age = captured.and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.unwrap_or_default().min(most)
     }
 
     /// Whether there is none.

@@ -1,7 +1,7 @@
 //! Batches that wait for the shard, bounded in bytes.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_capture::Waker;
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +14,9 @@ use crate::whereabouts::News;
 const LEAST_PARTS: u64 = 8;
 /// Batches that are kept to be used again.
 const SPARE: usize = 4;
+/// Older than this no packet is when it comes here, unless the host's clock was set meanwhile: a thread that is kept from
+/// running for longer is behind by more than gathering.
+const LONGEST_GATHERING: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 struct State {
@@ -71,7 +74,8 @@ impl Queue {
         let mut state = self.lock();
         let empty = state.spare.pop().unwrap_or_default();
         let mut full = std::mem::replace(batch, empty);
-        full.queued_at = Some(Instant::now());
+        let now = Instant::now();
+        full.captured_at = now.checked_sub(full.age(LONGEST_GATHERING)).or(Some(now));
         state.bytes += full.size() as u64;
         state.batches.push_back(full);
         let was_empty = state.batches.len() == 1;

@@ -17,9 +17,12 @@ use crate::whereabouts::News;
 
 /// Frames in one batch, at most.
 const FRAMES_IN_A_BATCH: usize = 512;
-/// Packets that come one by one are gathered for this long: nobody waits for a copy, and what wakes two threads costs the live
-/// server more than the packet does. (What targets answer is not gathered: the next turn waits for it.)
+/// Packets that come soon after others are gathered for this long: what wakes two threads costs the live server more than the
+/// packet does. (What targets answer is not gathered here: a turn may wait for it.)
 const GATHER: Duration = Duration::from_millis(1);
+/// Where so many were gathered, more may come than a small ring holds: it is emptied sooner.
+const MANY: usize = FRAMES_IN_A_BATCH / 8;
+const GATHER_MANY: Duration = Duration::from_micros(250);
 /// How long the ring is left alone while the queue is full.
 const FULL: Duration = Duration::from_millis(1);
 /// Longest sleep, so that the end and devices that come back are noticed.
@@ -79,7 +82,8 @@ impl Reader {
             if taken > 0 {
                 pace.looked(now);
             }
-            match pace.rest(now, GATHER) {
+            let window = if taken < MANY { GATHER } else { GATHER_MANY };
+            match pace.rest(now, window) {
                 Some(rest) => sleep(rest),
                 None => {
                     self.syns.compare();

@@ -37,11 +37,10 @@ pub(super) fn run(stage: &Stage, service: &Service, clients: Clients) -> Result<
     let copier = Copier::replay(stage, service, &name)?;
     std::thread::sleep(Duration::from_secs_f64(seconds));
     // It may have ended: then all of it was delivered.
-    let kept = copier.status().map_or(1.0, |status| {
-        let wanted = status.number("/bytes/wanted").unwrap_or_default();
-        status.delivered() as f64 / wanted.max(1) as f64
-    });
+    let delivered = copier.status().map(|status| status.delivered());
     let (work, report) = copier.end_by_itself(CATCH_UP)?;
+    let wanted = report.number("/bytes/wanted").unwrap_or_default();
+    let kept = delivered.map_or(1.0, |delivered| delivered as f64 / wanted.max(1) as f64);
     Ok(Run {
         clients,
         turns,
