@@ -16,9 +16,9 @@ use crate::demo::say;
 /// Connections that stay open; each asks one request after the other.
 const CONNECTIONS: usize = 32;
 /// The first load, in turns a second; each further one is half as much more.
-const FIRST: f64 = 250.0;
+const FIRST: f64 = 500.0;
 /// Where clients come to less than this share of a load, it ends.
-const CARRIED: f64 = 0.75;
+const CARRIED: f64 = 0.7;
 const MOST_STEPS: usize = 16;
 
 /// How it runs.
