@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use millrace_lab::apps::Nginx;
-use millrace_lab::{Error, Result, Stage, StageOptions};
+use millrace_lab::{Error, Result, Stage};
 
 use super::programs::{self, Copier};
-use super::{NGINX, Service, median};
+use super::{Pages, Service, median};
 use crate::demo::report::Report;
 use crate::demo::say;
 
@@ -59,14 +58,8 @@ struct Run {
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    millrace_lab::enter()?;
-    programs::check_built()?;
-    say("building the lab, with nginx on the live server and on the target");
-    let stage = Stage::new(StageOptions::default())?;
-    let _live = Nginx::start(&stage.live()?.host, NGINX)?;
-    let _target = Nginx::start(&stage.target.host, NGINX)?;
-    let _interceptor = programs::interceptor(&stage)?;
-    let service = Service::new(&stage, NGINX)?;
+    let pages = Pages::new()?;
+    let (stage, service) = (&pages.stage, &pages.service);
     let lasting = Duration::from_secs(options.seconds);
     let mut runs: Vec<Vec<Run>> = CASES.map(|_| Vec::new()).into();
     for round in 0..options.rounds {
@@ -75,7 +68,7 @@ pub(super) fn run(options: &Options) -> Result<bool> {
         for turn in 0..CASES.len() {
             let index = (turn + round as usize) % CASES.len();
             if let (Some((case, _)), Some(runs)) = (CASES.get(index), runs.get_mut(index)) {
-                runs.push(one(&stage, &service, *case, lasting)?);
+                runs.push(one(stage, service, *case, lasting)?);
             }
         }
     }

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use millrace_lab::apps::Nginx;
 use millrace_lab::plot::{Line, chart};
-use millrace_lab::{Error, Result, Stage, StageOptions};
+use millrace_lab::{Error, Result};
 
+use super::Pages;
 use super::turns::{self, Clients, Run};
-use super::{NGINX, Service, programs};
 use crate::demo::say;
 
 /// Connections that stay open; each asks one request after the other.
@@ -34,14 +33,8 @@ pub(crate) struct Options {
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    millrace_lab::enter()?;
-    programs::check_built()?;
-    say("building the lab, with nginx on the live server and on the target");
-    let stage = Stage::new(StageOptions::default())?;
-    let _live = Nginx::start(&stage.live()?.host, NGINX)?;
-    let _target = Nginx::start(&stage.target.host, NGINX)?;
-    let _interceptor = programs::interceptor(&stage)?;
-    let service = Service::new(&stage, NGINX)?;
+    let pages = Pages::new()?;
+    let (stage, service) = (&pages.stage, &pages.service);
     let mut runs: Vec<Run> = Vec::new();
     let mut load = FIRST;
     for _ in 0..MOST_STEPS {
@@ -51,7 +44,7 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             pause: (CONNECTIONS as f64 * 1e6 / load) as u64,
             lasting: Duration::from_secs(options.seconds),
         };
-        let done = match turns::live(&stage, &service, clients) {
+        let done = match turns::live(stage, service, clients) {
             Ok(done) => done,
             // Beyond what the machine carries capture loses packets.
             Err(error) => {

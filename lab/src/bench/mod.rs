@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use millrace_lab::apps::Nginx;
 use millrace_lab::recorder::{Recorder, RecorderConfig};
-use millrace_lab::{DEVICE, Result, Stage, StageOptions};
+use millrace_lab::{DEVICE, Process, Result, Stage, StageOptions};
 
 use crate::demo::say;
 use contest::{Contest, Traffic};
@@ -73,6 +73,32 @@ impl Service {
             live: (stage.live()?.address.v4, port).into(),
             target: (target, port).into(),
             nothing: (target, NOTHING).into(),
+        })
+    }
+}
+
+/// A stage with nginx on the live server and on the target, and an interceptor. Ends in this order.
+struct Pages {
+    service: Service,
+    _interceptor: Process,
+    _servers: [Nginx; 2],
+    stage: Stage,
+}
+
+impl Pages {
+    fn new() -> Result<Self> {
+        millrace_lab::enter()?;
+        programs::check_built()?;
+        say("building the lab, with nginx on the live server and on the target");
+        let stage = Stage::new(StageOptions::default())?;
+        Ok(Self {
+            service: Service::new(&stage, NGINX)?,
+            _servers: [
+                Nginx::start(&stage.live()?.host, NGINX)?,
+                Nginx::start(&stage.target.host, NGINX)?,
+            ],
+            _interceptor: programs::interceptor(&stage)?,
+            stage,
         })
     }
 }

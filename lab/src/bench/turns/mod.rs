@@ -7,12 +7,11 @@ mod recorded;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use millrace_lab::apps::Nginx;
 use millrace_lab::fault::Fault;
-use millrace_lab::{Result, Stage, StageOptions};
+use millrace_lab::{Result, Stage};
 
-use super::programs::{self, Copier, Work};
-use super::{NGINX, Service};
+use super::programs::{Copier, Work};
+use super::{Pages, Service};
 use crate::demo::report::Report;
 use crate::demo::say;
 pub(super) use clients::Clients;
@@ -69,21 +68,15 @@ pub(super) struct Run {
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    millrace_lab::enter()?;
-    programs::check_built()?;
-    say("building the lab, with nginx on the live server and on the target");
-    let mut stage = Stage::new(StageOptions::default())?;
+    let mut pages = Pages::new()?;
     if options.loss > 0.0 || options.response_loss > 0.0 {
         let [to, from] = [options.loss, options.response_loss].map(|loss| Fault {
             loss: loss / 100.0,
             ..Fault::none()
         });
-        stage.target.link.set_faults(to, from, 1)?;
+        pages.stage.target.link.set_faults(to, from, 1)?;
     }
-    let _live = Nginx::start(&stage.live()?.host, NGINX)?;
-    let _target = Nginx::start(&stage.target.host, NGINX)?;
-    let _interceptor = programs::interceptor(&stage)?;
-    let service = Service::new(&stage, NGINX)?;
+    let (stage, service) = (&pages.stage, &pages.service);
     let lasting = Duration::from_secs(options.seconds);
     let mut runs = Vec::new();
     let case = options.connections.zip(options.pause);
@@ -100,9 +93,9 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             lasting,
         };
         runs.push(if options.recorded {
-            recorded::run(&stage, &service, clients)?
+            recorded::run(stage, service, clients)?
         } else {
-            live(&stage, &service, clients)?
+            live(stage, service, clients)?
         });
     }
     say(&table(&runs));
