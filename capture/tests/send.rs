@@ -16,26 +16,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use millrace_capture::{
-    Filter, LinkSocket, MacAddress, NextHopConfig, NextHops, ResponseFilter, Ring, RingConfig,
-    SendErrorKind, SendFailure, Sender, SenderConfig, StaticHop,
+    LinkSocket, MacAddress, NextHopConfig, NextHops, Ring, SendErrorKind, SendFailure, Sender,
+    SenderConfig, StaticHop,
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::packet::{Segment, from_ethernet, tcp};
-use support::{Namespace, Pair, address, drain, link, ready};
+use support::{Namespace, Pair, address, all_tcp, drain, link, ready};
 
 /// A source that no host here has.
 const FOREIGN4: &str = "198.19.7.7:7777";
 const FOREIGN6: &str = "[2001:db8:7::7]:7777";
-
-fn all_tcp(namespace: &Namespace) -> Ring {
-    let filter = Filter::Responses(ResponseFilter {
-        sources: Vec::new(),
-        snap_len: u32::MAX,
-        whole_ports: Vec::new(),
-        exclude: Vec::new(),
-    });
-    namespace.enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())
-}
 
 fn link_sender(config: &SenderConfig, device: Option<&str>, hops: &NextHops) -> Sender {
     Sender::link(LinkSocket::open(config, device).unwrap(), hops)

@@ -16,11 +16,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use millrace_capture::{
-    Filter, LinkSocket, NextHopConfig, NextHops, ResponseFilter, Ring, RingConfig, SendErrorKind,
-    Sender, SenderConfig,
+    LinkSocket, NextHopConfig, NextHops, Ring, SendErrorKind, Sender, SenderConfig,
 };
 use millrace_wire::{Endpoint, Flags, FourTuple, PacketBuilder, Seq, TcpHeader, TcpOptions};
-use support::{Pair, drain, ready};
+use support::{Pair, all_tcp, drain, ready};
 
 const FULL: usize = 1_400;
 /// Where packets of the test come from.
@@ -62,17 +61,6 @@ fn flow(to: &str, full: usize, builder: &mut PacketBuilder) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn ring(pair: &Pair) -> Ring {
-    let filter = Filter::Responses(ResponseFilter {
-        sources: Vec::new(),
-        snap_len: u32::MAX,
-        whole_ports: Vec::new(),
-        exclude: Vec::new(),
-    });
-    pair.b
-        .enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())
-}
-
 /// The IP packets of the test that have come, as they came.
 fn arrived(ring: &mut Ring) -> Vec<Vec<u8>> {
     let frames = drain(ring).into_iter().filter(|frame| !frame.outgoing);
@@ -109,7 +97,7 @@ fn a_device_that_cuts_nothing_gets_what_was_pushed_byte_for_byte() {
     }
     let pair = Pair::new();
     pair.a.exec("ethtool -K eth0 tx off tso off gso off");
-    let mut ring = ring(&pair);
+    let mut ring = all_tcp(&pair.b);
     let mut builder = PacketBuilder::new();
     let flows = [Pair::B4, Pair::B6].map(|to| (to, flow(to, 20, &mut builder)));
     pair.a.enter(|| {
@@ -137,7 +125,7 @@ fn a_device_that_cuts_gets_them_as_one() {
         return;
     }
     let pair = Pair::new();
-    let mut ring = ring(&pair);
+    let mut ring = all_tcp(&pair.b);
     let mut builder = PacketBuilder::new();
     for to in [Pair::B4, Pair::B6] {
         let packets = flow(to, 20, &mut builder);
@@ -162,7 +150,7 @@ fn flows_in_turn_and_packets_of_a_kind_of_their_own_are_sent_one_by_one() {
         return;
     }
     let pair = Pair::new();
-    let mut ring = ring(&pair);
+    let mut ring = all_tcp(&pair.b);
     let mut builder = PacketBuilder::new();
     let [four, six] = [Pair::B4, Pair::B6].map(|to| flow(to, 10, &mut builder));
     pair.a.enter(|| {
@@ -190,7 +178,7 @@ fn what_is_too_long_for_the_device_is_refused_and_named() {
     }
     let pair = Pair::new();
     pair.a.ip("link set eth0 mtu 1300");
-    let mut ring = ring(&pair);
+    let mut ring = all_tcp(&pair.b);
     let packets = flow(Pair::B4, 5, &mut PacketBuilder::new());
     pair.a.enter(|| {
         let mut sender = sender();

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Frame, Ring, wait};
+use millrace_capture::{Filter, Frame, ResponseFilter, Ring, RingConfig, wait};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Whether namespaces can be made. Where they cannot the test is skipped, but not in CI.
@@ -177,6 +177,15 @@ impl From<&Frame<'_>> for Seen {
             vlan: frame.vlan,
         }
     }
+}
+
+/// A ring on a namespace's `eth0` that keeps all of TCP, whole.
+pub fn all_tcp(namespace: &Namespace) -> Ring {
+    let filter = Filter::Responses(ResponseFilter {
+        snap_len: u32::MAX,
+        ..ResponseFilter::default()
+    });
+    namespace.enter(|| Ring::open(&RingConfig::new("eth0", filter)).unwrap())
 }
 
 /// Reads a ring until nothing has come for a while, or there is no end to it.
