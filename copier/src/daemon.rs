@@ -32,7 +32,6 @@ use millrace_replay::inbox::Inbox;
 use millrace_replay::input::Input;
 use millrace_replay::intake::Intake;
 use millrace_replay::local::Local;
-use millrace_replay::moderation::Moderation;
 use millrace_replay::outlet::Outlet;
 use millrace_replay::pressure::Governor;
 use millrace_replay::priority;
@@ -92,7 +91,6 @@ pub fn run() -> Result<(), ExitError> {
         &manager,
     )?;
 
-    let moderation = Moderation::default();
     let runtime = Runtime::small()?;
     // The links to interceptors are served by the shard's thread.
     let links = ThreadRuntime::new()?;
@@ -104,7 +102,7 @@ pub fn run() -> Result<(), ExitError> {
     let inbox = Arc::new(Inbox::new());
     let readiness = Readiness::new();
     let (on, news) = ((&*runtime, links.handle()), (&inbox, &waker));
-    let fleet = find_peers(&plan, on, news, &readiness, &moderation)?;
+    let fleet = find_peers(&plan, on, news, &readiness)?;
     let agents = fleet.agents().clone();
     runtime.spawn(reload::follow(hang_ups, begun_with, fleet.clone()));
     if opened.tracked {
@@ -151,7 +149,6 @@ pub fn run() -> Result<(), ExitError> {
         commands,
         diverters: Box::new(agents),
         inbox,
-        moderation,
         waker,
         drain: watch.clone(),
         grace: plan.grace,
@@ -282,14 +279,12 @@ fn find_peers(
     (runtime, links): (&Handle, &Handle),
     (inbox, waker): (&Arc<Inbox>, &Waker),
     readiness: &Readiness,
-    moderation: &Moderation,
 ) -> Result<Fleet, ExitError> {
     let interceptors = Interceptors::new(
         plan.clone(),
         links.clone(),
         inbox.clone(),
         readiness.clone(),
-        moderation.clone(),
     );
     let (waker, ready) = (waker.clone(), readiness.clone());
     let agents = Agents::new(plan.clone(), runtime.clone(), waker, ready);

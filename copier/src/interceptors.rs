@@ -7,7 +7,6 @@ use millrace_channel::link::{self, LinkConfig, LinkHandle, LinkStatus};
 use millrace_daemon::readiness::{Readiness, Task};
 use millrace_notation::address::HostPort;
 use millrace_replay::inbox::Inbox;
-use millrace_replay::moderation::Moderation;
 use millrace_replay::routes::LinkRoutes;
 use millrace_routes::copier::{InterceptorId, LinkEvent, LinkId};
 use parking_lot::Mutex;
@@ -54,7 +53,6 @@ pub struct Interceptors {
     runtime: Handle,
     inbox: Arc<Inbox>,
     readiness: Readiness,
-    moderation: Moderation,
     current: Arc<Mutex<Current>>,
 }
 
@@ -72,19 +70,12 @@ struct Current {
 
 impl Interceptors {
     /// None yet. Each that is named is a part of the daemon's readiness.
-    pub fn new(
-        plan: Arc<Plan>,
-        runtime: Handle,
-        inbox: Arc<Inbox>,
-        readiness: Readiness,
-        moderation: Moderation,
-    ) -> Self {
+    pub fn new(plan: Arc<Plan>, runtime: Handle, inbox: Arc<Inbox>, readiness: Readiness) -> Self {
         Self {
             plan,
             runtime,
             inbox,
             readiness,
-            moderation,
             current: Arc::default(),
         }
     }
@@ -106,7 +97,6 @@ impl Interceptors {
             }
             one.close(&self.inbox);
         }
-        self.moderation.set_interceptors(wanted.len());
         for address in wanted {
             if !current.list.iter().any(|one| one.address == *address) {
                 let id = current.next_id;

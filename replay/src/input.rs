@@ -76,6 +76,14 @@ impl Input {
         }
     }
 
+    /// Whether more captured packets wait.
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            Self::Rings(rings) => rings.intake.has_more(),
+            Self::Recording(_) => false,
+        }
+    }
+
     /// Hands the engine what is due of a recording. Says whether there is more.
     pub(crate) fn feed(&mut self, now: Time, engine: &mut Engine, mode: Mode) -> bool {
         match self {

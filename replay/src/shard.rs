@@ -135,8 +135,6 @@ pub struct Parts {
     pub inbox: Arc<Inbox>,
     /// Wakes the shard.
     pub waker: Waker,
-    /// How often it looks for messages.
-    pub moderation: Moderation,
     /// Tells it to end.
     pub drain: DrainWatch,
     /// Time for open sessions to finish.
@@ -186,7 +184,7 @@ impl Shard {
             cluster: parts.cluster,
             inbox: parts.inbox,
             messages: VecDeque::new(),
-            moderation: parts.moderation,
+            moderation: Moderation::new(now),
             looks: Pace::default(),
             pace: Pace::prompt(LOOKS_A_SECOND),
             waker: parts.waker,
@@ -232,7 +230,7 @@ impl Shard {
                 }
                 Stage::Exit => break,
             }
-            let captured = self.capture();
+            let more_captured = self.capture() && self.input.has_more();
             self.take_messages().await;
             let now = self.clock.now();
             let diverted = self.may_send == MaySend::Everything;
@@ -255,10 +253,13 @@ impl Shard {
             if self.input.is_finished(now, &self.engine) {
                 break;
             }
-            if !captured && !answered && !fed && !unsent {
+            self.moderation.see(Instant::now(), self.engine.stats());
+            if more_captured || answered || fed || unsent {
+                if self.may_look() {
+                    yield_now().await;
+                }
+            } else {
                 self.sleep(&mut rest).await;
-            } else if self.may_look() {
-                yield_now().await;
             }
         }
         self.end();
@@ -309,10 +310,11 @@ impl Shard {
         }
     }
 
-    /// Whether messages of interceptors are looked for by now.
-    fn may_look(&self) -> bool {
+    /// Whether messages of interceptors are looked for by now, since this thread is awake: it would be woken for them
+    /// before long.
+    fn may_look(&mut self) -> bool {
         let window = self.moderation.window();
-        self.looks.rest(Instant::now(), window).is_none()
+        self.looks.rest(Instant::now(), window / 2).is_none()
     }
 
     async fn sleep(&mut self, rest: &mut Rest) {

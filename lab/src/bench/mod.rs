@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// Sessions of one request
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=100_000))]
     sessions: u64,
+    /// How many of them begin in a second: two processors serve, copy and answer all of them
+    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    rate: u32,
 }
 
 /// Where a service is, and where its copy goes.
@@ -147,7 +150,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     say(&format!("{} sessions of one request", options.sessions));
     let service = Service::new(&stage, NGINX)?;
-    let sessions = Sessions::run(&stage, &service, &interceptor, options.sessions)?;
+    let load = (options.sessions, options.rate);
+    let sessions = Sessions::run(&stage, &service, &interceptor, load)?;
     say(&table::table(&contests, &sessions));
     Ok(true)
 }

@@ -6,8 +6,6 @@ use millrace_lab::{CpuTime, Error, Process, Result, Stage};
 use super::Service;
 use super::programs::{Copier, Work};
 
-/// Sessions per second: few enough for two processors to serve, copy and answer them all.
-const RATE: f64 = 1500.0;
 const AT_A_TIME: u64 = 64;
 /// What the figures are scaled to.
 const SCALE: f64 = 100_000.0;
@@ -28,14 +26,14 @@ impl Sessions {
         stage: &Stage,
         service: &Service,
         interceptor: &Process,
-        count: u64,
+        (count, rate): (u64, u32),
     ) -> Result<Self> {
         let client = stage.client()?;
         let copier = Copier::start(stage, service, &[])?;
         let before = interceptor.cpu_time()?;
         let kind = Kind::OneRequest {
             count,
-            rate: Some(RATE),
+            rate: Some(rate.into()),
             path: "/".to_owned(),
         };
         let from: Vec<_> = client.addresses.iter().map(|pair| pair.v4.into()).collect();
@@ -95,7 +93,7 @@ mod tests {
     fn seconds_are_scaled_to_100_000_sessions() {
         let sessions = Sessions {
             completed: 20_000,
-            per_second: RATE,
+            per_second: 1500.0,
             copier: Work {
                 shard: 1.0,
                 process: 1.5,

@@ -92,6 +92,11 @@ impl Intake {
         self.queue.note_memory(bytes);
     }
 
+    /// Whether any batch waits.
+    pub(crate) fn has_more(&self) -> bool {
+        self.queue.has_more()
+    }
+
     /// Bytes that wait.
     pub(crate) fn waiting(&self) -> u64 {
         self.queue.waiting()

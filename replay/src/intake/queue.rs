@@ -100,6 +100,11 @@ impl Queue {
         true
     }
 
+    /// Whether any batch waits.
+    pub(super) fn has_more(&self) -> bool {
+        !self.lock().batches.is_empty()
+    }
+
     pub(super) fn note_memory(&self, bytes: u64) {
         self.lock().memory = bytes;
     }

@@ -87,6 +87,7 @@ impl Shard {
                 return;
             };
             let (flow, header, len) = response(&record.header);
+            self.moderation.hear(number(&flow));
             if self.prober.on_header(now, interceptor, flow, &header) {
                 continue;
             }
@@ -114,5 +115,13 @@ impl Shard {
                 .path_restored(now, |key| routes.may_own(link.interceptor, key.flow_id()));
         }
         self.engine.set_open(now, self.routes.is_open());
+    }
+}
+
+/// A number that tells a flow from most others.
+fn number(flow: &FlowRef) -> u64 {
+    match flow {
+        FlowRef::Id(id) => *id,
+        FlowRef::Tuple(tuple) => tuple.source.port.into(),
     }
 }
