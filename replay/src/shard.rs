@@ -336,6 +336,8 @@ impl Shard {
         let looked = self.looks.rest(Instant::now(), self.moderation.window());
         let soonest = [gathered, looked].into_iter().flatten().min();
         let longest = soonest.map_or(longest, |rest| rest.min(longest));
+        // While answers gather, so do turns whose time has come.
+        let timer = looked.map_or(timer, |rest| timer.max(rest));
         let pause = pause(timer.min(longest), self.may_send);
         let captured = self.input.waker();
         let of_input = captured.map(|waker| (waker.as_fd(), gathered.is_none()));
