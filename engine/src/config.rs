@@ -273,7 +273,7 @@ impl Config {
     }
 
     /// Whether clients' own pace is kept: a recording may be replayed as fast as targets answer.
-    pub(crate) fn has_pace(&self) -> bool {
+    pub fn has_pace(&self) -> bool {
         self.recorded
             .is_none_or(|recorded| recorded.speed.is_finite())
     }

@@ -21,8 +21,8 @@ const OVERHEAD: usize = 64;
 /// Something for the shard.
 #[derive(Debug)]
 pub enum Message {
-    /// Packed response headers, and the link they came over.
-    Headers(LinkId, Bytes),
+    /// Packed response headers, the link they came over, and when they were ready to be sent, by the interceptor's clock.
+    Headers(LinkId, Bytes, u64),
     /// Packed ids of flows that another copier owns, and the interceptor that says so.
     Conflict(InterceptorId, Bytes),
     /// What an interceptor's host saw of probes.
@@ -66,7 +66,9 @@ impl Inbox {
     /// lost.
     pub fn push(&self, link: LinkId, event: LinkEvent) {
         self.put(match event {
-            LinkEvent::Headers { bytes, .. } => Message::Headers(link, bytes),
+            LinkEvent::Headers {
+                bytes, ready_at, ..
+            } => Message::Headers(link, bytes, ready_at),
             LinkEvent::Conflict { ids } => Message::Conflict(link.interceptor, ids),
             LinkEvent::Traced(report) => Message::Traced(link.interceptor, report),
             LinkEvent::Up { .. }
@@ -122,7 +124,7 @@ impl Message {
     /// Bytes that it holds, if it may be lost.
     fn cost(&self) -> Option<usize> {
         let bytes = match self {
-            Self::Headers(_, bytes) | Self::Conflict(_, bytes) => bytes.len(),
+            Self::Headers(_, bytes, _) | Self::Conflict(_, bytes) => bytes.len(),
             Self::Traced(_, report) => {
                 let sights = report.sights.iter();
                 let names = sights.map(|it| it.syn_device.len() + it.leaked_device.len());
@@ -158,6 +160,7 @@ mod tests {
             bytes: Bytes::from(vec![byte; 10 << 20]),
             count: 1,
             dropped: 0,
+            ready_at: 0,
         };
         let link = LinkId {
             interceptor: 0,
@@ -179,7 +182,7 @@ mod tests {
             taken.pop_front(),
             Some(Message::Link(_, LinkEvent::Down { .. }))
         ));
-        assert!(matches!(taken.pop_front(), Some(Message::Headers(_, bytes)) if bytes[0] == 2));
+        assert!(matches!(taken.pop_front(), Some(Message::Headers(_, bytes, _)) if bytes[0] == 2));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! - [`input`]: where the sessions come from: rings, or a recording. [`intake`]: the thread that empties the rings;
 //!   [`priority`]: its place among all threads of the host.
 //! - [`answers`]: where the targets' answers come from: links, or this host itself. [`inbox`]: what the links hand over;
-//!   `moderation`: how often it is looked for. [`local`]: a replay without an interceptor elsewhere.
+//!   `moderation`: how often it is looked for; `transit`: how long it waited. [`local`]: a replay without an interceptor elsewhere.
 //! - [`whereabouts`]: where live services are now, as addresses come and go.
 //! - [`outlet`]: the sockets that packets leave through; [`conntrack`]: whether this host would track them.
 //! - [`routes`]: the route protocol ([`millrace_routes`]) over links, of this engine's flows.
@@ -38,4 +38,5 @@ pub mod probe;
 pub mod routes;
 pub mod shard;
 pub mod snapshot;
+mod transit;
 pub mod whereabouts;

@@ -1,31 +1,33 @@
-//! How long the shard lets answers gather before it looks for them.
+//! How long the shard lets answers gather before it takes them in.
 //!
-//! A look costs the live host more than the answer that it brings: threads are woken, and the processor has to load code and
+//! A look for answers costs the live host more than the answers do: a thread is woken, and the processor has to load code and
 //! data anew. So where many sessions are answered within a millisecond, the shard looks for their answers together, as
 //! network cards gather frames for one interrupt. Where a few sessions ask one request after the other, each answer is
 //! taken in at once: their next turn waits for it.
 //!
-//! A session among many that asks faster than answers are looked for falls behind. So once turns are late, answers do not
-//! gather any more, and it is tried again later, each time after twice as long. Turns may be late without it, too, since the
-//! host or a target is overloaded: then answers gather unless more turns go out if they do not.
+//! Sessions make good what they wait, up to their pauses; the figures of latency leave it out ([`crate::transit`]). A session
+//! among many that pauses for less falls behind. So once turns are late, answers do not gather any more, and it is tried again
+//! later, each time after twice as long. Where turns are late without it, too, the host or a target is overloaded: then
+//! answers gather, unless clearly more turns go out when they do not.
 
 use std::time::{Duration, Instant};
 
-use millrace_engine::Stats;
+use millrace_engine::{Config, Stats};
 
 /// The longest time for which answers gather.
 const LONGEST: Duration = Duration::from_millis(1);
 /// Where no more flows than this are answered in a millisecond, nothing gathers.
 const FEW_FLOWS: f64 = 5.0;
-/// Where so many more are, answers gather for the longest time.
-const MANY_FLOWS: f64 = 4.0;
+/// So many flows more, and answers gather for the longest time.
+const FLOWS_TO_LONGEST: f64 = 4.0;
 /// Replicas that connect in a millisecond, from which on answers gather for the longest time. Most turns of such traffic
 /// are the last ones of their sessions.
-const MANY_CONNECT: f64 = 1.0;
+const CONNECTS_TO_LONGEST: f64 = 1.0;
 /// What is less than this share of the longest time is not worth a rest.
 const WORTH_WHILE: f64 = 0.2;
-/// Flows are counted for at least so long, and averages taken over a few such times.
+/// Flows are counted for at least so long, and averages taken over some such times.
 const FRAME: Duration = Duration::from_millis(1);
+/// Milliseconds. In a frame that took longer, more flows may have been heard than can be told apart.
 const AVERAGED: f64 = 8.0;
 
 /// Whether turns are late is asked this often.
@@ -33,72 +35,78 @@ const ROUND: Duration = Duration::from_millis(50);
 /// A turn is late that lags so far, in microseconds. Sessions that are less than a quarter of it behind do not shorten
 /// pauses yet.
 const LATE: u64 = 20_000;
-/// Turns are late when more than one of so many is.
+/// Turns are late when more than one of so many is, and more than one at all.
 const LATE_ONE_OF: u64 = 50;
 /// Answers do not gather for so many rounds once turns are late, and for how many at most.
-const FIRST_PROMPT: u32 = 2;
+const FIRST_PROMPT: u32 = 4;
 const LONGEST_PROMPT: u32 = 200;
 /// After so many rounds without late turns this begins anew.
 const FORGIVEN: u32 = 40;
-/// For so many rounds answers gather although turns are late.
-const OVERLOADED: u32 = 20;
+/// Answers gather for at least so many rounds before it is given up: it is known then how many turns go out meanwhile.
+const TRIAL: u32 = 4;
+/// For so many rounds that holds which lets more turns go out, where they are late in any case.
+const SETTLED: u32 = 40;
 /// Without gathering more turns must go out than with it, to be worth its price: by one of so many.
-const MORE_ONE_OF: f64 = 8.0;
+const MORE_ONE_OF: f64 = 4.0;
 
 /// How long answers gather.
 #[derive(Debug)]
 pub(crate) struct Moderation {
-    /// Flows that were heard since then, a bit for each, or for some together.
+    /// Whether sessions make good what they wait.
+    may_gather: bool,
+    /// Flows that were heard since the frame began, a bit for each, or for some together, and replicas that have connected.
     frame_began: Instant,
     heard: u64,
     connected: u64,
     /// Flows that are heard, and replicas that connect, in a millisecond, on average.
     flows: f64,
     connects: f64,
-    round: Round,
-    stage: Stage,
-    /// For how many rounds answers do not gather the next time that turns are late.
-    prompt: u32,
-}
-
-/// What the last judgement was made of.
-#[derive(Clone, Copy, Debug)]
-struct Round {
-    began: Instant,
+    /// What had been counted when the round began.
+    round_began: Instant,
     turns: u64,
     late: u64,
-    /// Whether answers gathered in it.
-    gathered: bool,
+    /// Whether there was anything to gather in it.
+    is_crowded: bool,
+    mode: Mode,
+    /// Rounds of this mode that have passed, and turns that went out in them in a second, on average.
+    rounds: u32,
+    pace: f64,
+    /// For how many rounds answers do not gather the next time that turns are late.
+    prompt_rounds: u32,
 }
 
-/// Rounds are counted down.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Stage {
-    /// Answers gather, and no turn was late for so many rounds.
-    Gather(u32),
-    /// They do not, for so many rounds. Before, so many turns went out in a second.
-    Prompt(u32, f64),
-    /// They gather although turns are late.
-    Overloaded(u32),
+enum Mode {
+    /// Answers gather.
+    Gather,
+    /// They do not, since turns were late. Before, so many turns went out in a second.
+    Prompt(f64),
+    /// Turns are late in any case, and this is better.
+    Settled {
+        /// That answers gather.
+        gather: bool,
+    },
 }
 
 impl Moderation {
     /// Nothing was heard yet.
-    pub(crate) const fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant, config: &Config) -> Self {
         Self {
+            // A turn that waits for its answer alone waits for nothing else.
+            may_gather: config.has_pace() && !config.keep_pauses,
             frame_began: now,
             heard: 0,
             connected: 0,
             flows: 0.0,
             connects: 0.0,
-            round: Round {
-                began: now,
-                turns: 0,
-                late: 0,
-                gathered: false,
-            },
-            stage: Stage::Gather(0),
-            prompt: FIRST_PROMPT,
+            round_began: now,
+            turns: 0,
+            late: 0,
+            is_crowded: false,
+            mode: Mode::Gather,
+            rounds: 0,
+            pace: 0.0,
+            prompt_rounds: FIRST_PROMPT,
         }
     }
 
@@ -109,85 +117,103 @@ impl Moderation {
         self.heard |= 1 << (spread >> 58);
     }
 
+    /// So many replicas have connected.
+    pub(crate) const fn connect(&mut self, count: u64) {
+        self.connected += count;
+    }
+
     /// Takes in what the engine has counted. To be called in each of the shard's rounds.
     pub(crate) fn see(&mut self, now: Instant, stats: &Stats) {
         let lag = &stats.turn_lag;
-        self.count(now, stats.replicas_established, || {
-            (lag.len(), lag.count_between(LATE, lag.high()))
-        });
+        self.count(now, || (lag.len(), lag.count_between(LATE, lag.high())));
     }
 
-    /// `connected`: replicas that have connected until now. `turns`: those that were sent until now, and those of them that
-    /// were late.
-    fn count(&mut self, now: Instant, connected: u64, turns: impl FnOnce() -> (u64, u64)) {
+    /// `turns`: those that were sent until now, and those of them that were late.
+    fn count(&mut self, now: Instant, turns: impl FnOnce() -> (u64, u64)) {
         let elapsed = now.saturating_duration_since(self.frame_began);
         if elapsed >= FRAME {
-            self.end_frame(elapsed, connected);
+            self.end_frame(elapsed);
             self.frame_began = now;
         }
-        let elapsed = now.saturating_duration_since(self.round.began);
+        let elapsed = now.saturating_duration_since(self.round_began);
         if elapsed >= ROUND {
             self.end_round(elapsed, turns());
-            self.round.began = now;
+            self.round_began = now;
         }
     }
 
-    fn end_frame(&mut self, elapsed: Duration, connected: u64) {
+    fn end_frame(&mut self, elapsed: Duration) {
         let millis = elapsed.as_secs_f64() * 1e3;
         let weight = (millis / AVERAGED).min(1.0);
-        let connects = connected.saturating_sub(self.connected) as f64 / millis;
-        let flows = f64::from(self.heard.count_ones()) / millis;
+        let flows = f64::from(self.heard.count_ones()) / millis.min(AVERAGED);
+        let connects = self.connected as f64 / millis;
         self.flows += (flows - self.flows) * weight;
         self.connects += (connects - self.connects) * weight;
-        (self.heard, self.connected) = (0, connected);
+        (self.heard, self.connected) = (0, 0);
+        self.is_crowded |= self.share() >= WORTH_WHILE;
     }
 
     /// How long answers gather at the moment: after a look for them the next one comes so much later, at least.
-    pub(crate) fn window(&mut self) -> Duration {
-        let share = ((self.flows - FEW_FLOWS) / MANY_FLOWS).max(self.connects / MANY_CONNECT);
-        let crowded = share >= WORTH_WHILE;
-        self.round.gathered |= crowded;
-        match self.stage {
-            Stage::Gather(_) | Stage::Overloaded(_) if crowded => LONGEST.mul_f64(share.min(1.0)),
-            _ => Duration::ZERO,
+    pub(crate) fn window(&self) -> Duration {
+        let gathers = match self.mode {
+            Mode::Gather => true,
+            Mode::Prompt(_) => false,
+            Mode::Settled { gather } => gather,
+        };
+        let share = self.share();
+        match gathers && self.may_gather && share >= WORTH_WHILE {
+            true => LONGEST.mul_f64(share.min(1.0)),
+            false => Duration::ZERO,
         }
     }
 
+    /// The share of the longest time that so many answers are worth.
+    fn share(&self) -> f64 {
+        let by_flows = (self.flows - FEW_FLOWS) / FLOWS_TO_LONGEST;
+        by_flows.max(self.connects / CONNECTS_TO_LONGEST)
+    }
+
     fn end_round(&mut self, elapsed: Duration, (turns, late): (u64, u64)) {
-        let Round {
-            turns: turns_before,
-            late: late_before,
-            gathered,
-            ..
-        } = self.round;
-        let sent = turns.saturating_sub(turns_before);
-        let is_late = late.saturating_sub(late_before) * LATE_ONE_OF > sent;
+        let sent = turns.saturating_sub(self.turns);
+        let late_ones = late.saturating_sub(self.late);
+        let crowded = std::mem::take(&mut self.is_crowded);
+        (self.turns, self.late) = (turns, late);
+        if sent == 0 {
+            return;
+        }
+        let is_late = late_ones > 1 && late_ones * LATE_ONE_OF > sent;
+        self.rounds += 1;
+        // Of all rounds until now, and of the last ones where there are many.
         let pace = sent as f64 / elapsed.as_secs_f64();
-        (self.round.turns, self.round.late, self.round.gathered) = (turns, late, false);
-        self.stage = match self.stage {
-            Stage::Gather(_) if is_late && gathered => Stage::Prompt(self.prompt, pace),
-            Stage::Gather(rounds) => {
-                if rounds >= FORGIVEN {
-                    self.prompt = FIRST_PROMPT;
-                }
-                Stage::Gather(rounds.saturating_add(1))
-            }
-            Stage::Prompt(rounds, before) if rounds > 1 => Stage::Prompt(rounds - 1, before),
-            Stage::Prompt(_, before) => {
-                let helps = pace > before * (1.0 + 1.0 / MORE_ONE_OF);
-                if helps || !is_late {
-                    self.prompt = (self.prompt * 2).min(LONGEST_PROMPT);
-                }
-                match (is_late, helps) {
-                    (true, true) => Stage::Prompt(self.prompt, before),
-                    (true, false) => Stage::Overloaded(OVERLOADED),
-                    (false, _) => Stage::Gather(0),
+        self.pace += (pace - self.pace) / f64::from(self.rounds.min(2 * TRIAL));
+        match self.mode {
+            Mode::Gather if is_late && crowded => {
+                if self.rounds >= TRIAL {
+                    self.enter(Mode::Prompt(self.pace));
                 }
             }
-            Stage::Overloaded(rounds) if rounds > 1 => Stage::Overloaded(rounds - 1),
-            Stage::Overloaded(_) if is_late => Stage::Prompt(1, pace),
-            Stage::Overloaded(_) => Stage::Gather(0),
-        };
+            Mode::Gather => {
+                if self.rounds >= FORGIVEN {
+                    self.prompt_rounds = FIRST_PROMPT;
+                }
+            }
+            Mode::Prompt(_) if self.rounds < self.prompt_rounds => {}
+            Mode::Prompt(_) if !is_late => {
+                self.prompt_rounds = (self.prompt_rounds * 2).min(LONGEST_PROMPT);
+                self.enter(Mode::Gather);
+            }
+            Mode::Prompt(before) => {
+                let gather = self.pace <= before * (1.0 + 1.0 / MORE_ONE_OF);
+                self.enter(Mode::Settled { gather });
+            }
+            Mode::Settled { .. } if self.rounds < SETTLED => {}
+            Mode::Settled { .. } => self.enter(Mode::Gather),
+        }
+    }
+
+    const fn enter(&mut self, mode: Mode) {
+        self.mode = mode;
+        (self.rounds, self.pace) = (0, 0.0);
     }
 }
 
@@ -208,13 +234,15 @@ mod tests {
     /// The share of the time in which answers gathered, of so many seconds.
     fn gathered(traffic: &Traffic, seconds: u32) -> f64 {
         let start = Instant::now();
-        let mut moderation = Moderation::new(start);
-        let (mut connected, mut turns, mut late) = (0.0, 0.0, 0.0);
+        let mut moderation = Moderation::new(start, &Config::default());
+        let (mut connects, mut turns, mut late) = (0.0, 0.0, 0.0);
         let mut rested = Duration::ZERO;
         for millis in 1..=seconds * 1000 {
             let now = start + FRAME * millis;
             (0..traffic.flows).for_each(|flow| moderation.hear(flow));
-            connected += traffic.connects;
+            connects += traffic.connects;
+            moderation.connect(connects as u64);
+            connects -= connects.floor();
             let window = moderation.window();
             let (sent, share) = match window > LONGEST / 2 {
                 true => traffic.gathering,
@@ -223,7 +251,7 @@ mod tests {
             turns += sent;
             late += sent * share;
             rested += window;
-            moderation.count(now, connected as u64, || (turns as u64, late as u64));
+            moderation.count(now, || (turns as u64, late as u64));
         }
         rested.as_secs_f64() / f64::from(seconds)
     }
@@ -260,13 +288,13 @@ mod tests {
             gathering: (10.0, 0.1),
         };
         let (soon, later) = (gathered(&traffic, 2), gathered(&traffic, 60));
-        assert!((0.05..0.3).contains(&soon), "{soon}");
-        assert!((0.001..0.03).contains(&later), "{later}");
+        assert!((0.2..0.6).contains(&soon), "{soon}");
+        assert!((0.01..0.06).contains(&later), "{later}");
     }
 
     #[test]
     fn turns_that_are_late_anyway_decide_by_their_number() {
-        for (prompt, wanted) in [(20.0, 0.9..1.0), (22.0, 0.9..1.0), (30.0, 0.0..0.1)] {
+        for (prompt, wanted) in [(20.0, 0.9..1.0), (23.0, 0.9..1.0), (30.0, 0.05..0.15)] {
             let traffic = Traffic {
                 flows: 30,
                 connects: 0.0,
@@ -281,13 +309,56 @@ mod tests {
     #[test]
     fn without_answers_nothing_gathers_any_more() {
         let start = Instant::now();
-        let mut moderation = Moderation::new(start);
+        let mut moderation = Moderation::new(start, &Config::default());
         for millis in 1..=100 {
             (0..30).for_each(|flow| moderation.hear(flow));
-            moderation.count(start + FRAME * millis, 0, || (0, 0));
+            moderation.count(start + FRAME * millis, || (0, 0));
         }
         assert_eq!(moderation.window(), LONGEST);
-        moderation.count(start + FRAME * 200, 0, || (0, 0));
+        moderation.count(start + FRAME * 200, || (0, 0));
         assert_eq!(moderation.window(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_over_is_forgiven() {
+        let start = Instant::now();
+        let mut moderation = Moderation::new(start, &Config::default());
+        let mut millis = 0;
+        let mut rounds = |moderation: &mut Moderation, count: u32, late: u64| {
+            for _ in 0..count * 50 {
+                millis += 1;
+                (0..30).for_each(|flow| moderation.hear(flow));
+                let turns = u64::from(millis) * 20;
+                let before = moderation.late;
+                moderation.count(start + FRAME * millis, || (turns, before + late));
+            }
+        };
+        rounds(&mut moderation, TRIAL, 500);
+        assert!(matches!(moderation.mode, Mode::Prompt(_)));
+        rounds(&mut moderation, FIRST_PROMPT, 0);
+        assert_eq!(moderation.mode, Mode::Gather);
+        assert_eq!(moderation.prompt_rounds, 2 * FIRST_PROMPT);
+        rounds(&mut moderation, FORGIVEN, 0);
+        assert_eq!(moderation.prompt_rounds, FIRST_PROMPT);
+        // Two of a thousand are a hiccup.
+        rounds(&mut moderation, TRIAL, 2);
+        assert_eq!(moderation.mode, Mode::Gather);
+    }
+
+    #[test]
+    fn what_keeps_pauses_or_has_none_gathers_nothing() {
+        let start = Instant::now();
+        let keeps = Config {
+            keep_pauses: true,
+            ..Config::default()
+        };
+        for (config, wanted) in [(Config::default(), LONGEST), (keeps, Duration::ZERO)] {
+            let mut moderation = Moderation::new(start, &config);
+            for millis in 1..=100 {
+                (0..30).for_each(|flow| moderation.hear(flow));
+                moderation.count(start + FRAME * millis, || (0, 0));
+            }
+            assert_eq!(moderation.window(), wanted);
+        }
     }
 }

@@ -50,6 +50,7 @@ use crate::pressure::Governor;
 use crate::probe::Prober;
 use crate::routes::{Routes, moment};
 use crate::snapshot::Snapshot;
+use crate::transit::Transit;
 
 /// Longest sleep, so that signals and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -88,6 +89,9 @@ pub struct Shard {
     inbox: Arc<Inbox>,
     messages: VecDeque<Message>,
     moderation: Moderation,
+    transit: Transit,
+    /// Whether flows were opened of which interceptors are to hear soon.
+    has_announced: bool,
     looks: Pace,
     pace: Pace,
     waker: Waker,
@@ -164,6 +168,7 @@ impl Shard {
         let pilot = Pilot::new(parts.pilot);
         // A ramp may begin with less than what the engine was told.
         parts.engine.set_intensity(pilot.intensity());
+        let moderation = Moderation::new(now, parts.engine.config());
         Self {
             clock,
             engine: parts.engine,
@@ -184,7 +189,9 @@ impl Shard {
             cluster: parts.cluster,
             inbox: parts.inbox,
             messages: VecDeque::new(),
-            moderation: Moderation::new(now),
+            moderation,
+            transit: Transit::new(now),
+            has_announced: false,
             looks: Pace::default(),
             pace: Pace::prompt(LOOKS_A_SECOND),
             waker: parts.waker,
@@ -310,9 +317,9 @@ impl Shard {
         }
     }
 
-    /// Whether messages of interceptors are looked for by now, since this thread is awake: it would be woken for them
-    /// before long.
-    fn may_look(&mut self) -> bool {
+    /// Whether messages of interceptors are looked for by now: since this thread is awake, it need not be woken for them
+    /// once half of their time has passed.
+    fn may_look(&self) -> bool {
         let window = self.moderation.window();
         self.looks.rest(Instant::now(), window / 2).is_none()
     }
@@ -331,12 +338,12 @@ impl Shard {
         ];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |wait| wait.min(LONGEST_SLEEP));
-        // While packets are gathered, answers are not: turns that are behind wait for nothing else.
+        // Packets that are gathered hold up no answers: turns that are behind wait for nothing else.
         let gathered = self.pace.rest(Instant::now(), GATHER);
         let looked = self.looks.rest(Instant::now(), self.moderation.window());
         let soonest = [gathered, looked].into_iter().flatten().min();
         let longest = soonest.map_or(longest, |rest| rest.min(longest));
-        // While answers gather, so do turns whose time has come.
+        // While answers gather, so does whatever is due.
         let timer = looked.map_or(timer, |rest| timer.max(rest));
         let pause = pause(timer.min(longest), self.may_send);
         let captured = self.input.waker();
@@ -344,7 +351,10 @@ impl Shard {
         let mut fds: Vec<(BorrowedFd<'_>, bool)> = of_input.into_iter().collect();
         fds.extend(self.answers.fds().map(|fd| (fd, true)));
         let ended = if let Some(looked) = looked {
-            // The links rest, too.
+            // The links rest, too, once they have sent what interceptors must know of flows that begin.
+            if std::mem::take(&mut self.has_announced) {
+                yield_now().await;
+            }
             let pause = pause.min(looked);
             let heeded = fds.iter().filter(|(_, heeded)| *heeded);
             let heeded: Vec<BorrowedFd<'_>> = heeded.map(|(fd, _)| *fd).collect();

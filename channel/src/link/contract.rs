@@ -115,6 +115,7 @@ impl CopierContract {
                     bytes,
                     count,
                     dropped,
+                    ready_at: headers.ready_at,
                 }
             }
             Answer::Granted(_) if shared.outbound.take_grant() => LinkEvent::Granted,

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use millrace_proto::flow::{FLOW_ID_BYTES, FlowId, encode_flow_id};
 use millrace_proto::v1::interceptor_message::Kind;
@@ -56,6 +57,8 @@ pub struct QueueStatus {
 #[derive(Debug)]
 struct Inner {
     limit: usize,
+    /// What times that the peer is told count from.
+    began: Instant,
     welcome: Option<Welcome>,
     pong: Option<u64>,
     conflicts: Vec<u8>,
@@ -74,6 +77,8 @@ struct Inner {
 struct Batch {
     bytes: Vec<u8>,
     count: u32,
+    /// When it was handed over, in microseconds.
+    ready_at: u64,
 }
 
 impl Batch {
@@ -88,6 +93,7 @@ impl HeaderQueue {
         HeaderQueue {
             inner: Arc::new(Mutex::new(Inner {
                 limit,
+                began: Instant::now(),
                 welcome: None,
                 pong: None,
                 conflicts: Vec::new(),
@@ -111,11 +117,12 @@ impl HeaderQueue {
         if count == 0 || batch.is_empty() {
             return 0;
         }
+        let mut inner = self.inner.lock();
         let batch = Batch {
             bytes: batch,
             count,
+            ready_at: inner.began.elapsed().as_micros() as u64,
         };
-        let mut inner = self.inner.lock();
         inner.status.pushed += u64::from(count);
         let before = inner.status.dropped;
         if inner.closed || batch.bytes.len() > MAX_BATCH_BYTES || batch.cost() > inner.limit {
@@ -306,6 +313,7 @@ impl Inner {
         {
             message.bytes.extend_from_slice(&next.bytes);
             message.count = message.count.saturating_add(next.count);
+            message.ready_at = next.ready_at;
         }
         self.status.sent += u64::from(message.count);
         self.status.messages += 1;
@@ -313,6 +321,8 @@ impl Inner {
             records: message.bytes.into(),
             count: message.count,
             dropped: self.status.dropped,
+            // Zero says nothing.
+            ready_at: message.ready_at.max(1),
         }))
     }
 

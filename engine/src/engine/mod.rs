@@ -76,6 +76,8 @@ pub struct Engine {
     /// Source addresses and ports of replicas.
     allocator: Allocator,
     clock: LiveClock,
+    /// How long ago what is heard of targets came, in microseconds.
+    heard_ago: u32,
     /// What was captured and does not count yet.
     evidence: Evidence,
     /// What live servers say to modules that hear it.
@@ -114,6 +116,7 @@ impl Engine {
             shaper: Shaper::new(config.caps),
             allocator: Allocator::new(config.source_rules()),
             clock: LiveClock::new(config.recorded),
+            heard_ago: 0,
             evidence: Evidence::new(config.seed),
             overheard: Overheard::new(config.seed),
             hears_live: false,
@@ -137,6 +140,12 @@ impl Engine {
     /// that can be set.
     pub const fn set_waited(&mut self, waited: Duration) {
         self.clock.set_waited(waited);
+    }
+
+    /// From now on response headers are taken in so long after they came: they waited in a queue. The target's answers count
+    /// as that much earlier.
+    pub fn set_heard_ago(&mut self, waited: Duration) {
+        self.heard_ago = u32::try_from(waited.as_micros()).unwrap_or(u32::MAX);
     }
 
     /// Takes a captured segment, whichever way it goes. `at` is when it was captured, `now` the

@@ -36,6 +36,7 @@ impl Engine {
         };
         let mut cx = Context {
             now,
+            heard_ago: self.heard_ago,
             config: &self.config,
             stats: &mut self.stats,
             tales: &mut self.tales,

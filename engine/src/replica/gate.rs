@@ -109,6 +109,8 @@ pub(crate) struct Gate {
     /// How far the turn under way was behind the client, but for what the target itself took longer than the live server,
     /// in microseconds. Before the first turn: how long the target took to connect.
     lag: u32,
+    /// How long the last part of the answer had waited when it was heard, in microseconds.
+    waited: u32,
 }
 
 impl Gate {
@@ -124,6 +126,7 @@ impl Gate {
             on_trial: false,
             lockstep: false,
             lag: connecting,
+            waited: 0,
         }
     }
 
@@ -248,6 +251,8 @@ impl Gate {
         let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
             .max(mark.live_gap.saturating_mul(live_pauses));
         let quiet = pauses.min(longest(mark.live_gap)).max(floor.0);
+        // What has come since the last part was heard waits as long.
+        let quiet = quiet.saturating_add(self.waited);
         self.clock.latest().plus_micros(quiet)
     }
 
@@ -281,10 +286,11 @@ impl Gate {
     }
 
     /// The target answered `bytes` more, and perhaps its FIN, in a segment that acknowledged the
-    /// client's stream up to `acked`. Says whether that refutes a quiet time.
+    /// client's stream up to `acked`; it came `at` a time and is heard `now`. Says whether that refutes a quiet time.
     pub(crate) fn on_answer(
         &mut self,
         at: Time,
+        now: Time,
         bytes: u64,
         fin: bool,
         acked: u64,
@@ -296,6 +302,9 @@ impl Gate {
             let grown = bytes + u64::from(fin);
             self.skew = self.skew.saturating_add_unsigned(grown);
         } else if bytes > 0 {
+            // What it answers was sent before it.
+            let at = at.max(self.clock.latest());
+            self.waited = now.micros_since(at);
             self.clock.answer(at);
         }
         let refuted = late && self.on_trial;
@@ -356,7 +365,7 @@ mod tests {
             gate.check(at(10), &second, progress(0, 10), floor, true, Time::NEVER),
             Verdict::Wait(_)
         ));
-        gate.on_answer(at(1000), 500, false, 10, &mut floor);
+        gate.on_answer(at(1000), at(1000), 500, false, 10, &mut floor);
         let verdict = gate.check(
             at(1000),
             &second,
@@ -378,6 +387,40 @@ mod tests {
     }
 
     #[test]
+    fn what_an_answer_waited_after_it_came_is_none_of_the_targets_time() {
+        let (mut gate, mut floor) = (Gate::new(T0, 0), QuietFloor::default());
+        gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+        gate.clock.ask(at(0));
+        // It came after 200 us, and is heard 800 us later. The client thought for 300 us.
+        gate.on_answer(at(200), at(1000), 500, false, 10, &mut floor);
+        let second = mark(10, 500, 300);
+        let (heard, open) = (progress(500, 10), Verdict::Open(Passed::Answered));
+        let verdict = gate.check(at(1000), &second, heard, floor, true, Time::NEVER);
+        assert_eq!(verdict, open, "it has thought long enough");
+        let quiet = gate.quiet_until(&second, heard, floor);
+        let lag = gate.lag(at(1000), &second, Passed::Answered, quiet, u32::MAX);
+        assert_eq!(lag, 500, "it was due 500 us after its client's last turn");
+        let latency = gate.pass(&second, Passed::Answered, heard).unwrap();
+        assert_eq!((latency.first, latency.last), (200, 200));
+        // One that came before what it answers is taken to have come with it.
+        gate.clock.ask(at(1000));
+        gate.on_answer(at(900), at(1100), 100, false, 20, &mut floor);
+        let latency = gate.pass(&mark(20, 600, 0), Passed::Answered, progress(600, 20));
+        assert_eq!(latency.unwrap().first, 0);
+    }
+
+    #[test]
+    fn an_answer_of_which_more_may_wait_is_not_quiet_yet() {
+        let (mut gate, mut floor) = (Gate::new(T0, 0), QuietFloor(1000));
+        gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
+        gate.clock.ask(at(0));
+        gate.on_answer(at(100), at(5100), 400, false, 10, &mut floor);
+        let more = mark(10, 500, 0);
+        let verdict = gate.check(at(5100), &more, progress(400, 10), floor, true, Time::NEVER);
+        assert_eq!(verdict, Verdict::Wait(at(6100)));
+    }
+
+    #[test]
     fn a_shorter_answer_counts_when_quiet_and_the_wait_is_learned() {
         let mut gate = Gate::new(T0, 0);
         let mut floor = QuietFloor::default();
@@ -390,7 +433,7 @@ mod tests {
             now = now.plus_micros(100);
             answered += 400;
             live += 500;
-            gate.on_answer(now, 400, false, turn * 10, &mut floor);
+            gate.on_answer(now, now, 400, false, turn * 10, &mut floor);
             let next = mark(turn * 10, live, 0);
             let Verdict::Wait(until) = gate.check(
                 now,
@@ -422,9 +465,9 @@ mod tests {
         let mut floor = QuietFloor::default();
         gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
         gate.clock.ask(T0);
-        gate.on_answer(at(10), 100, false, 10, &mut floor);
+        gate.on_answer(at(10), at(10), 100, false, 10, &mut floor);
         gate.pass(&mark(10, 300, 0), Passed::Quiet, progress(100, 10));
-        assert!(gate.on_answer(at(20), 200, false, 10, &mut floor));
+        assert!(gate.on_answer(at(20), at(20), 200, false, 10, &mut floor));
         assert_eq!(floor.0, FIRST_QUIET * 4);
         // The tail belongs to the first turn: the second still needs its own 50 bytes.
         let third = mark(20, 350, 0);
@@ -443,11 +486,11 @@ mod tests {
         gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
         gate.clock.ask(T0);
         // Both requests were under way, and the target was the faster one: no longer answer.
-        gate.on_answer(at(10), 900, false, 20, &mut QuietFloor::default());
+        gate.on_answer(at(10), at(10), 900, false, 20, &mut QuietFloor::default());
         let second = mark(20, 500, 0);
         gate.pass(&second, Passed::Answered, progress(900, 20));
         gate.clock.ask(at(20));
-        gate.on_answer(at(30), 100, false, 30, &mut QuietFloor::default());
+        gate.on_answer(at(30), at(30), 100, false, 30, &mut QuietFloor::default());
         let paused = |answer| Mark {
             live_gap: 3_000_000,
             ..mark(30, answer, 0)

@@ -83,6 +83,8 @@ pub(crate) struct Replica {
 /// What a replica must see of the rest of the engine.
 pub(crate) struct Context<'a> {
     pub(crate) now: Time,
+    /// How long ago a header that is taken in came, in microseconds.
+    pub(crate) heard_ago: u32,
     pub(crate) config: &'a Config,
     pub(crate) stats: &'a mut Stats,
     pub(crate) tales: &'a mut Tales<Tale>,

@@ -575,6 +575,7 @@ fn proto() -> Seeds {
                 count: u32::try_from(records.len()).unwrap(),
                 records: records.concat().into(),
                 dropped: 3,
+                ready_at: 7,
             }),
         ),
         (

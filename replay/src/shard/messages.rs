@@ -16,18 +16,24 @@ impl Shard {
     /// Takes in what has come.
     pub(super) async fn take_messages(&mut self) {
         self.inbox.take(&mut self.messages);
+        let looked = Instant::now();
         if !self.messages.is_empty() {
-            let now = Instant::now();
-            self.looks.looked(now);
-            self.pace.looked(now);
+            self.looks.looked(looked);
+            self.pace.looked(looked);
         }
         let now = self.clock.now();
         while let Some(message) = self.messages.pop_front() {
             match message {
-                Message::Headers(link, bytes) => {
+                Message::Headers(link, bytes, ready_at) => {
+                    let waited = self.transit.waited(link, looked, ready_at);
+                    self.engine.set_heard_ago(waited);
                     let before = self.engine.stats().replicas_established;
-                    self.on_headers(now, link.interceptor, &bytes);
+                    self.on_headers(now, link.interceptor, &bytes, ready_at > 0);
                     let connected = self.engine.stats().replicas_established - before;
+                    // What does not say when it was ready could not be told from a slow target.
+                    if ready_at > 0 {
+                        self.moderation.connect(connected);
+                    }
                     if connected > 0
                         && let Some(link) = self.routes.links().find(|it| it.id() == link)
                     {
@@ -76,8 +82,8 @@ impl Shard {
         }
     }
 
-    /// Takes in packed response headers, up to the first that cannot be read.
-    fn on_headers(&mut self, now: Time, interceptor: InterceptorId, bytes: &[u8]) {
+    /// Takes in packed response headers, up to the first that cannot be read. They may `gather` whose time on the way is known.
+    fn on_headers(&mut self, now: Time, interceptor: InterceptorId, bytes: &[u8], gather: bool) {
         for record in HeaderRecords::new(bytes) {
             let Ok(record) = record else {
                 let (said, at) = (&self.unreadable, Instant::now());
@@ -87,7 +93,9 @@ impl Shard {
                 return;
             };
             let (flow, header, len) = response(&record.header);
-            self.moderation.hear(number(&flow));
+            if gather {
+                self.moderation.hear(number(&flow));
+            }
             if self.prober.on_header(now, interceptor, flow, &header) {
                 continue;
             }
@@ -105,6 +113,9 @@ impl Shard {
     }
 
     fn on_link(&mut self, now: Time, link: LinkId, event: &LinkEvent) {
+        if let LinkEvent::Up { .. } | LinkEvent::Down { .. } = event {
+            self.transit.forget(link);
+        }
         let engine = &mut self.engine;
         let mut flows = EngineFlows { engine, now };
         let restored = self.routes.on_event(moment(now), link, event, &mut flows);

@@ -76,6 +76,7 @@ impl Shard {
                     let engine = &mut self.engine;
                     let flows = EngineFlows { engine, now };
                     self.routes.flow_opened(key.flow_id(), &tuple, &flows);
+                    self.has_announced = true;
                 }
                 Event::HeardEnough { key } => {
                     let engine = &mut self.engine;

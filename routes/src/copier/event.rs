@@ -33,6 +33,9 @@ pub enum LinkEvent {
         count: u32,
         /// How many were dropped in this epoch because this side read too slowly (cumulative).
         dropped: u64,
+        /// When they were ready to be sent, in microseconds of a clock of the interceptor that begins with the stream; 0 if
+        /// it does not say.
+        ready_at: u64,
     },
     /// Flows that were announced here and belong to another copier: their replicas are to be moved
     /// to other ports.

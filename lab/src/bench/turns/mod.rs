@@ -2,6 +2,7 @@
 //! as databases and caches on a local network are asked.
 
 mod clients;
+mod device;
 mod recorded;
 
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use super::{Pages, Service};
 use crate::demo::report::Report;
 use crate::demo::say;
 pub(super) use clients::Clients;
+use device::Device;
 
 /// How long the target may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(120);
@@ -36,6 +38,9 @@ pub(crate) struct Options {
     /// Replay recordings of the same clients, once they have ended, in place of what is captured meanwhile
     #[arg(long)]
     recorded: bool,
+    /// Have tcpdump watch the target's device, too: what it sees is the target's own time
+    #[arg(long)]
+    at_target: bool,
     /// Connections, in place of the five cases
     #[arg(long, requires = "pause", value_parser = clap::value_parser!(u16).range(1..=1000))]
     connections: Option<u16>,
@@ -64,6 +69,8 @@ pub(super) struct Run {
     behind: f64,
     work: Work,
     pub(super) report: Report,
+    /// Median and 99th percentile of what the target's device saw, in microseconds.
+    device: Option<[f64; 2]>,
 }
 
 /// Runs it and prints its table.
@@ -92,11 +99,15 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             pause,
             lasting,
         };
-        runs.push(if options.recorded {
+        let watch = || Device::watch(stage, service);
+        let device = options.at_target.then(watch).transpose()?;
+        let mut run = if options.recorded {
             recorded::run(stage, service, clients)?
         } else {
             live(stage, service, clients)?
-        });
+        };
+        run.device = device.map(Device::finish).transpose()?;
+        runs.push(run);
     }
     say(&table(&runs));
     Ok(true)
@@ -120,31 +131,26 @@ pub(super) fn live(stage: &Stage, service: &Service, clients: Clients) -> Result
         behind: ended.elapsed().as_secs_f64(),
         work,
         report,
+        device: None,
     })
 }
 
 fn table(runs: &[Run]) -> String {
     let mut text = format!(
-        "\n{:>5} {:>9} {:>9} {:>15} {:>15} {:>8} {:>9} {:>13}\n{:>5} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>9} {:>13}\n{}\n",
+        "\n{:>5} {:>9} {:>9} {:>15} {:>15} {:>15} {:>8} {:>9} {:>13}\n{:>25}{}{:>33}\n{}\n",
         "conns",
         "pause us",
         "turns/s",
         "live us",
         "target us",
+        "its device us",
         "kept",
         "behind s",
         "CPU us/turn",
         "",
-        "",
-        "",
-        "p50",
-        "p99",
-        "p50",
-        "p99",
-        "",
-        "",
+        "     p50     p99".repeat(3),
         "copier",
-        "-".repeat(84)
+        "-".repeat(100)
     );
     for run in runs {
         let latency = |side, percentile| {
@@ -152,8 +158,12 @@ fn table(runs: &[Run]) -> String {
                 .latency("first_byte", side, percentile)
                 .unwrap_or_default()
         };
+        let device = match run.device {
+            Some([p50, p99]) => format!("{p50:>7.0} {p99:>7.0}"),
+            None => format!("{:>7} {:>7}", "-", "-"),
+        };
         text += &format!(
-            "{:>5} {:>9} {:>9.0} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>8.3} {:>9.2} {:>13.1}\n",
+            "{:>5} {:>9} {:>9.0} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {device} {:>8.3} {:>9.2} {:>13.1}\n",
             run.clients.connections,
             run.clients.pause,
             run.turns as f64 / run.seconds,

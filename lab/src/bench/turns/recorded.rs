@@ -49,5 +49,6 @@ pub(super) fn run(stage: &Stage, service: &Service, clients: Clients) -> Result<
         behind: (work.seconds - seconds).max(0.0),
         work,
         report,
+        device: None,
     })
 }
