@@ -402,6 +402,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_says_when_the_last_of_it_was_ready() {
+        let queue = HeaderQueue::new(1 << 20);
+        let mut stream = queue.stream(CancellationToken::new());
+        let mut said = Vec::new();
+        for batches in [1, 2] {
+            for _ in 0..batches {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                queue.push(vec![7], 1);
+            }
+            match next(&mut stream).await {
+                Kind::Headers(it) => said.push(it.ready_at),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(said[0] >= 2000 && said[1] >= said[0] + 4000, "{said:?}");
+    }
+
+    #[tokio::test]
     async fn batches_merge_no_further_than_a_message_is_worth() {
         let queue = HeaderQueue::new(1 << 20);
         let mut stream = queue.stream(CancellationToken::new());

@@ -162,6 +162,7 @@ impl TestLink {
                 bytes,
                 count,
                 dropped,
+                ..
             } => (bytes.to_vec(), count, dropped),
             other => panic!("not Headers: {other:?}"),
         }
