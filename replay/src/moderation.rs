@@ -5,7 +5,7 @@
 //! network cards gather frames for one interrupt. Where a few sessions ask one request after the other, each answer is
 //! taken in at once: their next turn waits for it.
 //!
-//! Sessions make good what they wait, up to their pauses; the figures of latency leave it out ([`crate::transit`]). A session
+//! Sessions make good what they wait, up to their pauses; the figures of latency leave it out (`transit`). A session
 //! among many that pauses for less falls behind. So once turns are late, answers do not gather any more, and it is tried again
 //! later, each time after twice as long. Where turns are late without it, too, the host or a target is overloaded: then
 //! answers gather, unless clearly more turns go out when they do not.
