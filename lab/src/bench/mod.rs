@@ -20,10 +20,13 @@ use millrace_lab::{DEVICE, Process, Result, Stage, StageOptions};
 
 use crate::demo::say;
 use contest::{Contest, Traffic};
+use programs::Copier;
 use sessions::Sessions;
 
 const NGINX: u16 = 80;
 const RECORDER: u16 = 8080;
+/// How long an idle copier is looked at.
+const IDLE: Duration = Duration::from_secs(20);
 /// Where reflected packets go: the target drops them unseen.
 const NOTHING: u16 = 9;
 
@@ -152,7 +155,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let service = Service::new(&stage, NGINX)?;
     let load = (options.sessions, options.rate);
     let sessions = Sessions::run(&stage, &service, &interceptor, load)?;
-    say(&table::table(&contests, &sessions));
+    say(&format!("a copier without traffic, {} s", IDLE.as_secs()));
+    let idle = Copier::start(&stage, &service, &[])?.idle(IDLE)?;
+    say(&table::table(&contests, &sessions, idle));
     Ok(true)
 }
 

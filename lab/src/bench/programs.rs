@@ -21,6 +21,8 @@ const BUFFER: &str = "64";
 const WRK_CONNECTIONS: &str = "-c32";
 /// Silence after which a measurement is over.
 const QUIET: Duration = Duration::from_millis(500);
+/// How long a copier may have to do with its start.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How long what was captured may take to be delivered.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -201,6 +203,16 @@ impl<'a> Copier<'a> {
             return Err(ended(self.process.label(), &self.process.log()));
         }
         Report::load(&self.report)
+    }
+
+    /// The share of a processor that it takes without any traffic, once it has had a moment after its start, in so much time.
+    pub(super) fn idle(self, lasting: Duration) -> Result<f64> {
+        std::thread::sleep(SETTLED);
+        let before = self.process.cpu_time()?;
+        std::thread::sleep(lasting);
+        let used = self.process.cpu_time()?.since(before).total();
+        self.end()?;
+        Ok(used.as_secs_f64() / lasting.as_secs_f64())
     }
 
     /// What it reports now, or did a quarter of a second ago.

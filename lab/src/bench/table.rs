@@ -13,8 +13,8 @@ use crate::demo::table::number;
 /// What the copier is to reach of the reflector's packets per second of its thread.
 const AIM: f64 = 0.6;
 
-/// All figures.
-pub(super) fn table(contests: &[Contest], sessions: &Sessions) -> String {
+/// All figures; `idle` is the share of a processor that a copier without traffic takes.
+pub(super) fn table(contests: &[Contest], sessions: &Sessions, idle: f64) -> String {
     let mut text = String::new();
     for contest in contests {
         versus(&mut text, contest);
@@ -44,6 +44,9 @@ pub(super) fn table(contests: &[Contest], sessions: &Sessions) -> String {
         let name = format!("copier, {name} CPU per session, us");
         self::row(&mut text, &name, [&format!("{micros:.1}"), "", ""]);
     }
+    heading(&mut text, "Without traffic", ["", "", ""]);
+    let percent = format!("{:.2} %", idle * 100.0);
+    self::row(&mut text, "copier, of a processor", [&percent, "", ""]);
     text
 }
 
