@@ -49,11 +49,6 @@ impl Time {
         }
     }
 
-    /// `micros` before this time.
-    pub(crate) const fn minus_micros(self, micros: u32) -> Self {
-        Self(self.0.saturating_sub(micros as u64))
-    }
-
     /// This time and `micros` more.
     pub(crate) const fn plus_micros(self, micros: u32) -> Self {
         Self(self.0.saturating_add(micros as u64))

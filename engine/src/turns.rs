@@ -115,10 +115,16 @@ impl TurnClock {
 
     /// Bytes of the answer went by.
     pub(crate) fn answer(&mut self, at: Time) {
+        self.answer_heard(at, 0);
+    }
+
+    /// Bytes of the answer are heard, `waited` microseconds after they went by: latency leaves that out.
+    pub(crate) fn answer_heard(&mut self, at: Time, waited: u32) {
         if self.has_answer() {
             self.gap = self.gap.max(at.micros_since(self.last_at));
         } else {
-            self.first = at.micros_since(self.asked_at).min(UNASKED - 1);
+            let first = at.micros_since(self.asked_at).saturating_sub(waited);
+            self.first = first.min(UNASKED - 1);
         }
         self.last_at = at;
     }

@@ -52,7 +52,7 @@ use crate::overheard::Overheard;
 use crate::payload::Payload;
 use crate::pool::BlockPool;
 use crate::protocol::Protocol;
-use crate::replica::Tale;
+use crate::replica::{Tale, Waits};
 use crate::sampled::{Sampler, Tales, Told};
 use crate::source::Allocator;
 use crate::stats::{RefusalReason, Stats};
@@ -76,8 +76,8 @@ pub struct Engine {
     /// Source addresses and ports of replicas.
     allocator: Allocator,
     clock: LiveClock,
-    /// How long ago what is heard of targets came, in microseconds.
-    heard_ago: u32,
+    /// How long what is heard of targets waits before.
+    waits: Waits,
     /// What was captured and does not count yet.
     evidence: Evidence,
     /// What live servers say to modules that hear it.
@@ -116,7 +116,7 @@ impl Engine {
             shaper: Shaper::new(config.caps),
             allocator: Allocator::new(config.source_rules()),
             clock: LiveClock::new(config.recorded),
-            heard_ago: 0,
+            waits: Waits::default(),
             evidence: Evidence::new(config.seed),
             overheard: Overheard::new(config.seed),
             hears_live: false,
@@ -142,10 +142,15 @@ impl Engine {
         self.clock.set_waited(waited);
     }
 
-    /// From now on response headers are taken in so long after they came: they waited in a queue. The target's answers count
-    /// as that much earlier.
+    /// From now on response headers have waited so long on their way when they are taken in: that is no time of the target's.
+    /// (More than 65 ms count as these.)
     pub fn set_heard_ago(&mut self, waited: Duration) {
-        self.heard_ago = u32::try_from(waited.as_micros()).unwrap_or(u32::MAX);
+        self.waits.past = micros(waited);
+    }
+
+    /// From now on response headers may wait so long before they are taken in: until then nobody knows that a target is quiet.
+    pub fn set_gathering(&mut self, longest: Duration) {
+        self.waits.next = micros(longest);
     }
 
     /// Takes a captured segment, whichever way it goes. `at` is when it was captured, `now` the
@@ -409,6 +414,10 @@ impl Engine {
         let tables = self.sessions.memory() + self.replicas.memory() + self.evidence.memory();
         (self.pool.memory() + tables + self.overheard.memory() + self.tales.memory()) as u64
     }
+}
+
+fn micros(span: Duration) -> u16 {
+    u16::try_from(span.as_micros()).unwrap_or(u16::MAX)
 }
 
 fn without_payload<'a>(packet: &TcpPacket<'a>) -> TcpPacket<'a> {

@@ -36,7 +36,7 @@ impl Engine {
         };
         let mut cx = Context {
             now,
-            heard_ago: self.heard_ago,
+            waits: self.waits,
             config: &self.config,
             stats: &mut self.stats,
             tales: &mut self.tales,

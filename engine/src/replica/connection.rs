@@ -234,8 +234,10 @@ impl Connection {
             let asking = self.gate.clock.is_asking();
             let acked = self.sender.una();
             let (bytes, fin) = (received.bytes, received.finished);
-            let (at, floor) = (cx.now.minus_micros(cx.heard_ago), &mut cx.path.floor);
-            let premature = self.gate.on_answer(at, cx.now, bytes, fin, acked, floor);
+            let floor = &mut cx.path.floor;
+            let premature = self
+                .gate
+                .on_answer(cx.now, cx.waits, bytes, fin, acked, floor);
             cx.stats.gate_premature += u64::from(premature);
             let answered = asking && !self.gate.clock.is_asking();
             cx.stats.target_turns_answered += u64::from(answered);

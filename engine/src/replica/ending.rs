@@ -212,7 +212,7 @@ impl Connection {
             };
             tracing::trace!(client = %cx.tuple.source, "the copy is complete: {} bytes", cx.stream.len());
             cx.stats.replicas_completed += 1;
-            if let Some(latency) = self.gate.clock.finish() {
+            if let Some(latency) = self.gate.finish() {
                 cx.stats.target_latency.record(latency);
                 self.tell_latency(cx, latency);
             }

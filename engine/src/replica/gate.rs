@@ -109,8 +109,17 @@ pub(crate) struct Gate {
     /// How far the turn under way was behind the client, but for what the target itself took longer than the live server,
     /// in microseconds. Before the first turn: how long the target took to connect.
     lag: u32,
-    /// How long the last part of the answer had waited when it was heard, in microseconds.
-    waited: u32,
+    /// How long the last part of the answer had waited when it was heard, and how long what follows it may.
+    waits: Waits,
+}
+
+/// How long answers wait on their way back before they are heard, in microseconds. It is no time of the target's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    /// What is heard now has waited so long.
+    pub(crate) past: u16,
+    /// What comes next may wait so long.
+    pub(crate) next: u16,
 }
 
 impl Gate {
@@ -126,7 +135,7 @@ impl Gate {
             on_trial: false,
             lockstep: false,
             lag: connecting,
-            waited: 0,
+            waits: Waits::default(),
         }
     }
 
@@ -231,6 +240,12 @@ impl Gate {
             Passed::Overridden => (latest.plus_micros(self.patience(mark)).max(thought), 0),
         };
         let late = now.micros_since(due);
+        let late = match passed {
+            Passed::Answered | Passed::Quiet if self.clock.has_answer() => {
+                late.saturating_add(self.waits.past.into())
+            }
+            Passed::Answered | Passed::Quiet | Passed::Overridden => late,
+        };
         let lag = match (is_first, self.clock.has_answer()) {
             // All that is known to be the target's is how long it took to connect.
             (true, false) => behind.saturating_sub(self.lag),
@@ -251,8 +266,8 @@ impl Gate {
         let pauses = (self.clock.longest_gap().saturating_mul(TARGET_PAUSES))
             .max(mark.live_gap.saturating_mul(live_pauses));
         let quiet = pauses.min(longest(mark.live_gap)).max(floor.0);
-        // What has come since the last part was heard waits as long.
-        let quiet = quiet.saturating_add(self.waited);
+        // More of it may have come, and not be heard yet.
+        let quiet = quiet.saturating_add(self.waits.next.into());
         self.clock.latest().plus_micros(quiet)
     }
 
@@ -282,15 +297,22 @@ impl Gate {
         self.turn_start = mark.start;
         self.settled_at = Time::NEVER;
         self.next += 1;
-        self.clock.finish()
+        self.finish()
+    }
+
+    /// Ends the turn under way; gives its latency if there were a question and an answer.
+    pub(crate) fn finish(&mut self) -> Option<TurnLatency> {
+        let TurnLatency { first, last } = self.clock.finish()?;
+        let last = last.saturating_sub(self.waits.past.into()).max(first);
+        Some(TurnLatency { first, last })
     }
 
     /// The target answered `bytes` more, and perhaps its FIN, in a segment that acknowledged the
-    /// client's stream up to `acked`; it came `at` a time and is heard `now`. Says whether that refutes a quiet time.
+    /// client's stream up to `acked`. Says whether that refutes a quiet time.
     pub(crate) fn on_answer(
         &mut self,
-        at: Time,
         now: Time,
+        waits: Waits,
         bytes: u64,
         fin: bool,
         acked: u64,
@@ -302,10 +324,8 @@ impl Gate {
             let grown = bytes + u64::from(fin);
             self.skew = self.skew.saturating_add_unsigned(grown);
         } else if bytes > 0 {
-            // What it answers was sent before it.
-            let at = at.max(self.clock.latest());
-            self.waited = now.micros_since(at);
-            self.clock.answer(at);
+            self.waits = waits;
+            self.clock.answer_heard(now, waits.past.into());
         }
         let refuted = late && self.on_trial;
         if refuted {
@@ -349,6 +369,7 @@ mod tests {
     }
 
     const T0: Time = Time::from_micros(1_000_000);
+    const HEARD: Waits = Waits { past: 0, next: 0 };
 
     fn at(micros: u32) -> Time {
         T0.plus_micros(micros)
@@ -365,7 +386,7 @@ mod tests {
             gate.check(at(10), &second, progress(0, 10), floor, true, Time::NEVER),
             Verdict::Wait(_)
         ));
-        gate.on_answer(at(1000), at(1000), 500, false, 10, &mut floor);
+        gate.on_answer(at(1000), HEARD, 500, false, 10, &mut floor);
         let verdict = gate.check(
             at(1000),
             &second,
@@ -387,26 +408,30 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_waited_after_it_came_is_none_of_the_targets_time() {
+    fn what_an_answer_waited_is_lag_and_no_latency() {
         let (mut gate, mut floor) = (Gate::new(T0, 0), QuietFloor::default());
         gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
         gate.clock.ask(at(0));
-        // It came after 200 us, and is heard 800 us later. The client thought for 300 us.
-        gate.on_answer(at(200), at(1000), 500, false, 10, &mut floor);
+        // Two parts of it came after 200 and 600 us, and are heard later.
+        let waited = |past| Waits { past, next: 0 };
+        gate.on_answer(at(1000), waited(800), 300, false, 10, &mut floor);
+        gate.on_answer(at(1000), waited(400), 200, false, 10, &mut floor);
         let second = mark(10, 500, 300);
-        let (heard, open) = (progress(500, 10), Verdict::Open(Passed::Answered));
+        let heard = progress(500, 10);
+        // The gate counts from when it is heard: more of it may be heard at the same time.
         let verdict = gate.check(at(1000), &second, heard, floor, true, Time::NEVER);
-        assert_eq!(verdict, open, "it has thought long enough");
+        assert_eq!(verdict, Verdict::Wait(at(1300)));
         let quiet = gate.quiet_until(&second, heard, floor);
-        let lag = gate.lag(at(1000), &second, Passed::Answered, quiet, u32::MAX);
-        assert_eq!(lag, 500, "it was due 500 us after its client's last turn");
+        let lag = gate.lag(at(1310), &second, Passed::Answered, quiet, u32::MAX);
+        assert_eq!(lag, 410);
         let latency = gate.pass(&second, Passed::Answered, heard).unwrap();
-        assert_eq!((latency.first, latency.last), (200, 200));
-        // One that came before what it answers is taken to have come with it.
-        gate.clock.ask(at(1000));
-        gate.on_answer(at(900), at(1100), 100, false, 20, &mut floor);
+        assert_eq!((latency.first, latency.last), (200, 600));
+        // One that seems to have come before what it answers took no time.
+        gate.clock.ask(at(2000));
+        gate.on_answer(at(2100), waited(500), 100, false, 20, &mut floor);
         let latency = gate.pass(&mark(20, 600, 0), Passed::Answered, progress(600, 20));
-        assert_eq!(latency.unwrap().first, 0);
+        let latency = latency.unwrap();
+        assert_eq!((latency.first, latency.last), (0, 0));
     }
 
     #[test]
@@ -414,10 +439,14 @@ mod tests {
         let (mut gate, mut floor) = (Gate::new(T0, 0), QuietFloor(1000));
         gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
         gate.clock.ask(at(0));
-        gate.on_answer(at(100), at(5100), 400, false, 10, &mut floor);
-        let more = mark(10, 500, 0);
-        let verdict = gate.check(at(5100), &more, progress(400, 10), floor, true, Time::NEVER);
-        assert_eq!(verdict, Verdict::Wait(at(6100)));
+        let waits = Waits {
+            past: 300,
+            next: 800,
+        };
+        gate.on_answer(at(500), waits, 400, false, 10, &mut floor);
+        let (more, heard) = (mark(10, 500, 0), progress(400, 10));
+        let verdict = gate.check(at(500), &more, heard, floor, true, Time::NEVER);
+        assert_eq!(verdict, Verdict::Wait(at(2300)));
     }
 
     #[test]
@@ -433,7 +462,7 @@ mod tests {
             now = now.plus_micros(100);
             answered += 400;
             live += 500;
-            gate.on_answer(now, now, 400, false, turn * 10, &mut floor);
+            gate.on_answer(now, HEARD, 400, false, turn * 10, &mut floor);
             let next = mark(turn * 10, live, 0);
             let Verdict::Wait(until) = gate.check(
                 now,
@@ -465,9 +494,9 @@ mod tests {
         let mut floor = QuietFloor::default();
         gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
         gate.clock.ask(T0);
-        gate.on_answer(at(10), at(10), 100, false, 10, &mut floor);
+        gate.on_answer(at(10), HEARD, 100, false, 10, &mut floor);
         gate.pass(&mark(10, 300, 0), Passed::Quiet, progress(100, 10));
-        assert!(gate.on_answer(at(20), at(20), 200, false, 10, &mut floor));
+        assert!(gate.on_answer(at(20), HEARD, 200, false, 10, &mut floor));
         assert_eq!(floor.0, FIRST_QUIET * 4);
         // The tail belongs to the first turn: the second still needs its own 50 bytes.
         let third = mark(20, 350, 0);
@@ -486,11 +515,11 @@ mod tests {
         gate.pass(&mark(0, 0, 0), Passed::Answered, progress(0, 0));
         gate.clock.ask(T0);
         // Both requests were under way, and the target was the faster one: no longer answer.
-        gate.on_answer(at(10), at(10), 900, false, 20, &mut QuietFloor::default());
+        gate.on_answer(at(10), HEARD, 900, false, 20, &mut QuietFloor::default());
         let second = mark(20, 500, 0);
         gate.pass(&second, Passed::Answered, progress(900, 20));
         gate.clock.ask(at(20));
-        gate.on_answer(at(30), at(30), 100, false, 30, &mut QuietFloor::default());
+        gate.on_answer(at(30), HEARD, 100, false, 30, &mut QuietFloor::default());
         let paused = |answer| Mark {
             live_gap: 3_000_000,
             ..mark(30, answer, 0)

@@ -22,6 +22,7 @@ use millrace_wire::{Endpoint, Flags, FourTuple, Seq, TcpHeader};
 
 use self::asked::Asked;
 use self::connection::{Connection, State, Work};
+pub(crate) use self::gate::Waits;
 use self::handshake::{Handshake, Heard};
 use self::linger::Linger;
 pub(crate) use self::path::Path;
@@ -83,8 +84,8 @@ pub(crate) struct Replica {
 /// What a replica must see of the rest of the engine.
 pub(crate) struct Context<'a> {
     pub(crate) now: Time,
-    /// How long ago a header that is taken in came, in microseconds.
-    pub(crate) heard_ago: u32,
+    /// How long headers waited that are taken in.
+    pub(crate) waits: Waits,
     pub(crate) config: &'a Config,
     pub(crate) stats: &'a mut Stats,
     pub(crate) tales: &'a mut Tales<Tale>,

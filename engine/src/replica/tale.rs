@@ -169,7 +169,7 @@ impl Connection {
         let Some(key) = self.tale.take() else {
             return;
         };
-        let latency = self.gate.clock.finish();
+        let latency = self.gate.finish();
         let ended_at = |latency: TurnLatency| self.gate.clock.asked_at.plus_micros(latency.last);
         let Some(mut tale) = cx.tales.take(key) else {
             return;

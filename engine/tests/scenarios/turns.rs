@@ -104,6 +104,40 @@ fn what_the_target_takes_longer_is_no_lag_of_the_copier() {
     }
 }
 
+#[test]
+fn what_answers_waited_before_they_are_heard_is_lag_and_no_latency() {
+    let talk = sixty_turns();
+    let play = |waited, keep_pauses| {
+        let mut world = World::new(
+            Config {
+                keep_pauses,
+                ..config()
+            },
+            1,
+        );
+        world.behaviour = Behaviour {
+            answer_delay: ms(20),
+            ..answers_like(&talk)
+        };
+        world.engine.set_heard_ago(waited);
+        world.capture(Live::new(at(ms(0)), PORT).play(&talk));
+        world.run(secs(60));
+        let latency = world.engine.stats().target_latency.first_byte.clone();
+        let lag = lag(&world, 1.0);
+        assert_complete(&mut world, &talk);
+        (latency.value_at_quantile(0.5), lag)
+    };
+    let (at_once, lag) = play(ms(0), false);
+    assert!(at_once >= 20_000 && lag <= 2, "{at_once} {lag}");
+    for (keep_pauses, lags) in [(false, 1..16), (true, 200..310)] {
+        let (waited, lag) = play(ms(5), keep_pauses);
+        let less = at_once.abs_diff(waited + 5000);
+        // Two significant digits.
+        assert!(less <= 300, "{at_once} {waited}");
+        assert!(lags.contains(&lag), "{keep_pauses}: {lag}");
+    }
+}
+
 /// What was captured between these milliseconds is looked at behind them.
 fn stands_still(world: &mut World, from: u64, until: u64, packets: Vec<(Time, Packet)>) {
     for (captured, packet) in packets {

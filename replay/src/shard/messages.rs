@@ -21,6 +21,8 @@ impl Shard {
             self.looks.looked(looked);
             self.pace.looked(looked);
         }
+        // Of an answer that is taken in now more may wait until the next look.
+        self.engine.set_gathering(self.moderation.window());
         let now = self.clock.now();
         while let Some(message) = self.messages.pop_front() {
             match message {

@@ -39,7 +39,7 @@ pub(crate) struct Options {
     #[arg(long)]
     recorded: bool,
     /// Have tcpdump watch the target's device, too: what it sees is the target's own time
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["loss", "response_loss"])]
     at_target: bool,
     /// Connections, in place of the five cases
     #[arg(long, requires = "pause", value_parser = clap::value_parser!(u16).range(1..=1000))]
