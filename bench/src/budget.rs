@@ -10,7 +10,7 @@ pub const BULK_UPLOAD_SEGMENT: u64 = 6_230;
 /// A session with one request, from SYN to FIN.
 pub const ONE_REQUEST_SESSION: u64 = 30_030;
 /// The header of a segment of 1,448 bytes from the target.
-pub const RESPONSE_HEADER: u64 = 1_665;
+pub const RESPONSE_HEADER: u64 = 1_675;
 /// A request on an open connection and its answer, both framed by the module of HTTP.
 pub const HTTP_TURN: u64 = 19_370;
 /// The same, of which the module changes a header.
