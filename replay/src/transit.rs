@@ -12,7 +12,8 @@ use millrace_routes::copier::LinkId;
 /// The shortest way is that of this time and of the one before. It is short, since clocks drift apart: of 100 parts in a
 /// million, more than those of a computer, this makes 20 us at most.
 const SPAN: Duration = Duration::from_millis(100);
-/// Who seems to have waited longer than this has not: a clock was set, an interceptor talks nonsense, or this host stood still.
+/// A longer wait is not believed. Its cause is a clock that was set, an interceptor that sends wrong times, or this host, which
+/// stood still.
 const LONGEST: Duration = Duration::from_millis(10);
 
 /// The shortest ways of all links.
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_forgotten_at_once() {
+    fn a_time_that_cannot_be_true_is_dropped_at_once() {
         let mut transit = Transit::new(Instant::now());
         assert_eq!(waited(&mut transit, 10, 0), 0);
         assert_eq!(waited(&mut transit, 1_000, 900), 0);

@@ -37,11 +37,7 @@ fn a_copy_that_is_behind_pauses_less_until_it_has_caught_up_unless_pauses_are_ke
     // Answers take 4 ms longer than live, and clients pause for 10 ms; it begins 200 ms late.
     let talk = sixty_turns();
     for keep_pauses in [false, true] {
-        let config = Config {
-            keep_pauses,
-            ..config()
-        };
-        let mut world = World::new(config, 1);
+        let mut world = world_that_keeps(keep_pauses);
         world.behaviour = Behaviour {
             answer_delay: ms(4),
             ..answers_like(&talk)
@@ -82,17 +78,20 @@ fn sixty_turns() -> Vec<Action> {
     talk
 }
 
+/// A world whose copies keep pauses though they are behind, or not.
+fn world_that_keeps(keep_pauses: bool) -> World {
+    let config = Config {
+        keep_pauses,
+        ..config()
+    };
+    World::new(config, 1)
+}
+
 #[test]
 fn what_the_target_takes_longer_is_no_lag_of_the_copier() {
     let talk = sixty_turns();
     for keep_pauses in [false, true] {
-        let mut world = World::new(
-            Config {
-                keep_pauses,
-                ..config()
-            },
-            1,
-        );
+        let mut world = world_that_keeps(keep_pauses);
         world.behaviour = Behaviour {
             answer_delay: ms(50),
             ..answers_like(&talk)
@@ -108,13 +107,7 @@ fn what_the_target_takes_longer_is_no_lag_of_the_copier() {
 fn what_answers_waited_before_they_are_heard_is_lag_and_no_latency() {
     let talk = sixty_turns();
     let play = |waited, keep_pauses| {
-        let mut world = World::new(
-            Config {
-                keep_pauses,
-                ..config()
-            },
-            1,
-        );
+        let mut world = world_that_keeps(keep_pauses);
         world.behaviour = Behaviour {
             answer_delay: ms(20),
             ..answers_like(&talk)
@@ -154,11 +147,7 @@ fn stands_still(world: &mut World, from: u64, until: u64, packets: Vec<(Time, Pa
 fn a_copier_that_stands_still_lags_by_as_much_until_it_has_caught_up() {
     let talk = sixty_turns();
     for (from, keep_pauses) in [(0, false), (0, true), (300, false), (300, true)] {
-        let config = Config {
-            keep_pauses,
-            ..config()
-        };
-        let mut world = World::new(config, 1);
+        let mut world = world_that_keeps(keep_pauses);
         world.behaviour = answers_like(&talk);
         let packets = Live::new(at(ms(0)), PORT).play(&talk);
         stands_still(&mut world, from, from + 300, packets);
