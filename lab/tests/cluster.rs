@@ -85,6 +85,12 @@ fn connections_in_turn_stay_with_their_real_server_and_each_answer_is_seen() {
     let hosts: Vec<&str> = seen.iter().map(|(host, _)| host.as_str()).collect();
     // Straight from the real servers, not through the director.
     assert_eq!(hosts, ["client1", "router"]);
+    let segments = cluster.leaks.segments().unwrap();
+    let answer = format!("client1 segments4: {} . {PORT} . ", cluster.vip().v4);
+    assert!(
+        segments.iter().any(|it| it.starts_with(&answer)),
+        "{segments:?}"
+    );
     // SYN-ACK, answer and FIN of 60 connections at least.
     assert!(seen.iter().all(|(_, packets)| *packets >= 180), "{seen:?}");
 }

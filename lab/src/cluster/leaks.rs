@@ -7,6 +7,14 @@ use crate::stage::{Addresses, DEVICE, Place};
 
 /// The table with the counter on each host that is watched.
 const TABLE: &str = "leaks";
+/// Sets with the ends of the first segments that got out: family, type of its addresses, name, what is in it. Flags
+/// would be one part more, which nft 1.0.6 cannot list.
+const SEGMENTS: [(&str, &str, &str, &str); 4] = [
+    ("ip", "ipv4_addr", "resets4", "tcp flags & rst == rst"),
+    ("ip", "ipv4_addr", "segments4", "tcp flags & rst == 0"),
+    ("ip6", "ipv6_addr", "resets6", "tcp flags & rst == rst"),
+    ("ip6", "ipv6_addr", "segments6", "tcp flags & rst == 0"),
+];
 
 /// The hosts that are watched. Counting starts when the cluster is built and never stops.
 #[derive(Debug)]
@@ -33,6 +41,12 @@ impl Leaks {
         let mut rules = " meta pkttype != host accept\n icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, \
                          nd-router-solicit, nd-router-advert, nd-redirect } accept\n"
             .to_owned();
+        let mut sets = String::new();
+        for (_, kind, set, _) in SEGMENTS {
+            sets += &format!(
+                "set {set} {{\n type {kind} . inet_service . {kind} . inet_service\n size 64\n flags dynamic\n}}\n"
+            );
+        }
         for (family, errors, of) in [
             (
                 "ip",
@@ -45,14 +59,20 @@ impl Leaks {
                 &|a| a.v6.to_string(),
             ),
         ] {
-            rules += &format!(
-                " {errors} counter name leaks\n {family} daddr != {{ {} }} {family} saddr != {{ {} }} counter name leaks\n",
+            let leak = format!(
+                "{family} daddr != {{ {} }} {family} saddr != {{ {} }}",
                 list(&answered, of),
                 list(live, of),
             );
+            rules += &format!(" {errors} counter name leaks\n {leak} counter name leaks\n");
+            for (_, _, set, which) in SEGMENTS.iter().filter(|(of, ..)| *of == family) {
+                rules += &format!(
+                    " {leak} {which} add @{set} {{ {family} saddr . tcp sport . {family} daddr . tcp dport }}\n"
+                );
+            }
         }
         let table = format!(
-            "table netdev {TABLE} {{\ncounter leaks {{\n}}\nchain in {{\n type filter hook ingress device \
+            "table netdev {TABLE} {{\ncounter leaks {{\n}}\n{sets}chain in {{\n type filter hook ingress device \
              \"{DEVICE}\" priority -400;\n{rules}}}\n}}\n"
         );
         let mut hosts = Vec::new();
@@ -88,6 +108,32 @@ impl Leaks {
         }
         Ok(seen)
     }
+
+    /// The first TCP segments of them, each with its host, kind and ends: "client1 resets4: 198.18.2.50 . 80 .
+    /// 198.18.1.10 . 4000".
+    ///
+    /// # Errors
+    /// When nftables does not say.
+    pub fn segments(&self) -> Result<Vec<String>> {
+        let mut segments = Vec::new();
+        for host in &self.hosts {
+            for (_, _, set, _) in SEGMENTS {
+                let text = host.check("nft", &["list", "set", "netdev", TABLE, set])?;
+                segments.extend(elements(&text).map(|it| format!("{} {set}: {it}", host.name())));
+            }
+        }
+        Ok(segments)
+    }
+}
+
+/// What a set holds, as nft lists it.
+fn elements(text: &str) -> impl Iterator<Item = &str> {
+    let list = text
+        .split_once("elements = {")
+        .and_then(|(_, rest)| rest.split_once('}'));
+    list.into_iter()
+        .flat_map(|(list, _)| list.split(','))
+        .map(str::trim)
 }
 
 fn packets(text: &str) -> Option<u64> {
@@ -101,7 +147,7 @@ fn packets(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::packets;
+    use super::{elements, packets};
 
     #[test]
     fn the_counter_is_found_among_the_objects() {
@@ -109,5 +155,20 @@ mod tests {
             {"counter": {"family": "netdev", "name": "leaks", "packets": 7, "bytes": 420}}]}"#;
         assert_eq!(packets(text), Some(7));
         assert_eq!(packets(r#"{"nftables": []}"#), None);
+    }
+
+    #[test]
+    fn what_got_out_is_read_from_a_set() {
+        let text = "table netdev leaks {\n set segments4 {\n  size 64\n  elements = { 198.18.2.50 . 80 . \
+                    198.18.1.10 . 4000,\n   198.18.2.50 . 80 . 198.18.1.11 . 4001 }\n }\n}\n";
+        let found: Vec<_> = elements(text).collect();
+        assert_eq!(
+            found,
+            [
+                "198.18.2.50 . 80 . 198.18.1.10 . 4000",
+                "198.18.2.50 . 80 . 198.18.1.11 . 4001"
+            ]
+        );
+        assert_eq!(elements("set segments4 {\n size 64\n}").next(), None);
     }
 }

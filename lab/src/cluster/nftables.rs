@@ -1,5 +1,9 @@
 //! The director's rules. A connection is known by client address and port, as IPVS knows it: its first SYN picks a
 //! real server, a map remembers which.
+//!
+//! A packet that is under way while rules are replaced goes on in the old rules, whose sets are already empty for it: a
+//! rule that looks into one does not match. So each chain ends with a drop. What left it at its end would come to the
+//! director's own TCP, which answers clients by resets.
 
 use std::fmt::Write as _;
 
@@ -125,8 +129,16 @@ impl Ruleset {
         }
         let _ = write!(
             text,
-            "chain in {{\n type filter hook {hook} priority -300;\n}}\n}}\n"
+            "chain in {{\n type filter hook {hook} priority -300;\n"
         );
+        let vip = self.service.vip;
+        for (family, vip) in [(V4, vip.v4.to_string()), (V6, vip.v6.to_string())] {
+            for port in &self.service.ports {
+                let (name, pick) = (family.name, family.pick);
+                let _ = writeln!(text, " {name} daddr {vip} tcp dport {port} goto {pick}");
+            }
+        }
+        text += "}\n}\n";
         text
     }
 
@@ -135,7 +147,7 @@ impl Ruleset {
         let table = self.table();
         let mut text = String::new();
         let chains = [V4, V6].map(|family| [family.pick, family.new, family.forward]);
-        for chain in std::iter::once("in").chain(chains.into_iter().flatten()) {
+        for chain in chains.into_iter().flatten() {
             let _ = writeln!(text, "flush chain {table} {chain}");
         }
         let leaving: Vec<String> = members
@@ -144,22 +156,13 @@ impl Ruleset {
             .filter(|(_, member)| !member.active)
             .map(|(number, _)| number.to_string())
             .collect();
-        let ports: Vec<String> = self.service.ports.iter().map(u16::to_string).collect();
-        let ports = ports.join(", ");
-        for (family, vip) in [
-            (V4, self.service.vip.v4.to_string()),
-            (V6, self.service.vip.v6.to_string()),
-        ] {
+        for family in [V4, V6] {
             let (name, map) = (family.name, family.map);
             let (pick, new, forward) = (family.pick, family.new, family.forward);
             let mut rule = |chain: &str, rule: &str| {
                 let _ = writeln!(text, "add rule {table} {chain} {rule}");
             };
             let client = format!("{} . tcp sport", family.client);
-            rule(
-                "in",
-                &format!("{name} daddr {vip} tcp dport {{ {ports} }} goto {pick}"),
-            );
             let known = format!("meta mark set {client} map @{map}");
             let remember = format!("update @{map} {{ {client} : meta mark }}");
             // An update keeps what a key stands for and only makes it last.
@@ -177,13 +180,13 @@ impl Ruleset {
             }
             rule(pick, &format!("{known} {remember} goto {forward}"));
             rule(pick, &format!("{opens} == syn goto {new}"));
-            rule(pick, "drop");
-            rule(
-                new,
-                &format!("meta mark set {}", self.choice(name, members)),
-            );
-            rule(new, &format!("{remember} goto {forward}"));
+            let choose = format!("meta mark set {}", self.choice(name, members));
+            // One rule: without a choice nothing is remembered.
+            rule(new, &format!("{choose} {remember} goto {forward}"));
             rule(forward, &self.send(name, members));
+            for chain in [pick, new, forward] {
+                rule(chain, "drop");
+            }
         }
         text
     }
@@ -229,7 +232,7 @@ impl Ruleset {
                 map(&|member| member.mac.clone())
             ),
             Forwarding::AddressTranslation => format!(
-                "{family} daddr set meta mark map {{ {} }}",
+                "{family} daddr set meta mark map {{ {} }} accept",
                 map(&|member| match family {
                     "ip6" => member.address.v6.to_string(),
                     _ => member.address.v4.to_string(),
@@ -283,15 +286,28 @@ mod tests {
     }
 
     #[test]
+    fn no_chain_lets_a_packet_go_on_to_the_directors_own_tcp() {
+        for forwarding in [Forwarding::DirectRouting, Forwarding::AddressTranslation] {
+            let rules = ruleset(forwarding, Scheduler::RoundRobin).rules(&members(&[true, false]));
+            let chains = [V4, V6].map(|it| [it.pick, it.new, it.forward]);
+            for chain in chains.into_iter().flatten() {
+                let mine = format!(" {chain} ");
+                let last = rules.lines().rfind(|line| line.contains(&mine)).unwrap();
+                assert!(last.ends_with(&format!("{mine}drop")), "{last}");
+            }
+        }
+    }
+
+    #[test]
     fn address_translation_changes_the_address_of_each_family() {
         let rules =
             ruleset(Forwarding::AddressTranslation, Scheduler::SourceHash).rules(&members(&[true]));
         assert!(
-            rules.contains("ip daddr set meta mark map { 0 : 198.18.2.101 }"),
+            rules.contains("ip daddr set meta mark map { 0 : 198.18.2.101 } accept"),
             "{rules}"
         );
         assert!(
-            rules.contains("ip6 daddr set meta mark map { 0 : 2001:db8:2::101 }"),
+            rules.contains("ip6 daddr set meta mark map { 0 : 2001:db8:2::101 } accept"),
             "{rules}"
         );
         assert!(rules.contains("jhash ip6 saddr mod 1 seed"), "{rules}");

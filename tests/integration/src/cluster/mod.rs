@@ -465,6 +465,7 @@ impl ClusterScene {
             taken_out,
             still_diverted,
             leaks: self.cluster.leaks.seen().unwrap(),
+            leaked: self.cluster.leaks.segments().unwrap(),
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct ClusterOutcome {
     pub still_diverted: Vec<String>,
     /// Responses where there may be none, by host.
     pub leaks: Vec<(String, u64)>,
+    /// The first segments of them.
+    pub leaked: Vec<String>,
 }
 
 impl ClusterOutcome {
@@ -86,7 +88,7 @@ impl ClusterOutcome {
 
     /// No response was seen where none may be.
     pub fn assert_no_leak(&self) {
-        assert_eq!(self.leaks, [], "responses got out");
+        assert_eq!(self.leaks, [], "responses got out: {:?}", self.leaked);
     }
 
     /// Every real server has at least this share of the streams.

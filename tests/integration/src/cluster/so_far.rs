@@ -45,6 +45,7 @@ impl ClusterScene {
             taken_out: self.cluster.director.taken_out(),
             still_diverted: Vec::new(),
             leaks: self.cluster.leaks.seen().unwrap(),
+            leaked: self.cluster.leaks.segments().unwrap(),
         }
     }
 }
