@@ -7,7 +7,7 @@ use clap::Args;
 use millrace_lab::{Error, Result, Stage};
 
 use super::programs::{self, Copier};
-use super::{Pages, Service, median};
+use super::{Served, Service, median};
 use crate::demo::report::Report;
 use crate::demo::say;
 
@@ -58,7 +58,7 @@ struct Run {
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    let pages = Pages::new()?;
+    let pages = Served::pages()?;
     let (stage, service) = (&pages.stage, &pages.service);
     let lasting = Duration::from_secs(options.seconds);
     let mut runs: Vec<Vec<Run>> = CASES.map(|_| Vec::new()).into();

@@ -8,8 +8,8 @@ use clap::Args;
 use millrace_lab::plot::{Line, chart};
 use millrace_lab::{Error, Result};
 
-use super::Pages;
-use super::turns::{self, Clients, Run};
+use super::Served;
+use super::turns::{self, Asks, Clients, Run};
 use crate::demo::say;
 
 /// Connections that stay open; each asks one request after the other.
@@ -33,13 +33,14 @@ pub(crate) struct Options {
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    let pages = Pages::new()?;
+    let pages = Served::pages()?;
     let (stage, service) = (&pages.stage, &pages.service);
     let mut runs: Vec<Run> = Vec::new();
     let mut load = FIRST;
     for _ in 0..MOST_STEPS {
         say(&format!("{load:.0} turns a second"));
         let clients = Clients {
+            asks: Asks::Page,
             connections: CONNECTIONS,
             pause: (CONNECTIONS as f64 * 1e6 / load) as u64,
             lasting: Duration::from_secs(options.seconds),

@@ -14,9 +14,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use millrace_lab::apps::Nginx;
+use millrace_lab::apps::{Nginx, Redis};
 use millrace_lab::recorder::{Recorder, RecorderConfig};
-use millrace_lab::{DEVICE, Process, Result, Stage, StageOptions};
+use millrace_lab::{DEVICE, Host, Process, Result, Stage, StageOptions};
 
 use crate::demo::say;
 use contest::{Contest, Traffic};
@@ -24,6 +24,10 @@ use programs::Copier;
 use sessions::Sessions;
 
 const NGINX: u16 = 80;
+const REDIS: u16 = 6379;
+/// The key that clients of Redis ask for, and the bytes of its value.
+const KEY: &str = "bench";
+const VALUE: usize = 200;
 const RECORDER: u16 = 8080;
 /// How long an idle copier is looked at.
 const IDLE: Duration = Duration::from_secs(20);
@@ -83,26 +87,41 @@ impl Service {
     }
 }
 
-/// A stage with nginx on the live server and on the target, and an interceptor. Ends in this order.
-struct Pages {
+/// A stage with a server of one kind on the live server and on the target, and an interceptor. Ends in this order.
+struct Served<S> {
     service: Service,
     _interceptor: Process,
-    _servers: [Nginx; 2],
+    _servers: [S; 2],
     stage: Stage,
 }
 
-impl Pages {
-    fn new() -> Result<Self> {
+impl Served<Nginx> {
+    fn pages() -> Result<Self> {
+        Self::new("nginx", NGINX, |host| Nginx::start(host, NGINX))
+    }
+}
+
+impl Served<Redis> {
+    fn keys() -> Result<Self> {
+        Self::new("redis", REDIS, |host| {
+            let redis = Redis::start(host, REDIS)?;
+            redis.ask(&["set", KEY, &"v".repeat(VALUE)])?;
+            Ok(redis)
+        })
+    }
+}
+
+impl<S> Served<S> {
+    fn new(name: &str, port: u16, start: impl Fn(&Host) -> Result<S>) -> Result<Self> {
         millrace_lab::enter()?;
         programs::check_built()?;
-        say("building the lab, with nginx on the live server and on the target");
+        say(&format!(
+            "building the lab, with {name} on the live server and on the target"
+        ));
         let stage = Stage::new(StageOptions::default())?;
         Ok(Self {
-            service: Service::new(&stage, NGINX)?,
-            _servers: [
-                Nginx::start(&stage.live()?.host, NGINX)?,
-                Nginx::start(&stage.target.host, NGINX)?,
-            ],
+            service: Service::new(&stage, port)?,
+            _servers: [start(&stage.live()?.host)?, start(&stage.target.host)?],
             _interceptor: programs::interceptor(&stage)?,
             stage,
         })

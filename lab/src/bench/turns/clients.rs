@@ -6,15 +6,50 @@ use std::time::{Duration, Instant};
 
 use millrace_lab::{Error, Result, Stage};
 
-use crate::bench::Service;
+use crate::bench::{KEY, Service};
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: live\r\n\r\n";
 /// What a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What they ask for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::bench) enum Asks {
+    /// A page, over HTTP.
+    Page,
+    /// A key, as clients of Redis do.
+    Key,
+}
+
+impl Asks {
+    fn request(self) -> Vec<u8> {
+        match self {
+            Self::Page => b"GET / HTTP/1.1\r\nHost: live\r\n\r\n".to_vec(),
+            Self::Key => format!("*2\r\n$3\r\nGET\r\n${}\r\n{KEY}\r\n", KEY.len()).into_bytes(),
+        }
+    }
+
+    /// Bytes of the answer that begins with these, once they tell.
+    fn whole(self, answer: &str) -> Option<usize> {
+        let (head, end) = match self {
+            Self::Page => (answer.split_once("\r\n\r\n")?.0, "\r\n\r\n"),
+            Self::Key => (answer.split_once("\r\n")?.0, "\r\n"),
+        };
+        let body: usize = match self {
+            Self::Page => {
+                let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+                let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+                length?.1.parse().ok()?
+            }
+            Self::Key => head.strip_prefix('$')?.parse::<usize>().ok()? + end.len(),
+        };
+        Some(head.len() + end.len() + body)
+    }
+}
 
 /// How many there are, and what they do.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::bench) struct Clients {
+    pub(in crate::bench) asks: Asks,
     pub(in crate::bench) connections: usize,
     /// Microseconds that each thinks between two turns.
     pub(in crate::bench) pause: u64,
@@ -29,7 +64,7 @@ impl Clients {
         let clients = (0..self.connections).map(|_| {
             let host = stage.client()?.host.clone();
             Ok(std::thread::spawn(move || {
-                host.enter(move || turns(to, think, self.lasting))
+                host.enter(move || turns(to, self.asks, think, self.lasting))
             }))
         });
         let clients: Vec<_> = clients.collect::<Result<_>>()?;
@@ -48,19 +83,20 @@ impl Clients {
 }
 
 /// Asks one request after the other on one connection; gives their number.
-fn turns(to: SocketAddr, think: Duration, lasting: Duration) -> std::io::Result<u64> {
+fn turns(to: SocketAddr, asks: Asks, think: Duration, lasting: Duration) -> std::io::Result<u64> {
+    let request = asks.request();
     let mut stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut buffer = vec![0; 64 << 10];
-    let length = first(&mut stream, &mut buffer)?;
+    let length = first(&mut stream, asks, &mut buffer)?;
     let ends = Instant::now() + lasting;
     let mut count = 1;
     while Instant::now() < ends {
         if !think.is_zero() {
             std::thread::sleep(think);
         }
-        stream.write_all(REQUEST)?;
+        stream.write_all(&request)?;
         let answer = buffer.get_mut(..length).unwrap_or_default();
         stream.read_exact(answer)?;
         count += 1;
@@ -69,9 +105,8 @@ fn turns(to: SocketAddr, think: Duration, lasting: Duration) -> std::io::Result<
 }
 
 /// Asks once; gives the length of the answer.
-fn first(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let malformed = || std::io::Error::other("the answer has no length");
-    stream.write_all(REQUEST)?;
+fn first(stream: &mut TcpStream, asks: Asks, buffer: &mut [u8]) -> std::io::Result<usize> {
+    stream.write_all(&asks.request())?;
     let mut filled = 0;
     loop {
         match stream.read(buffer.get_mut(filled..).unwrap_or_default())? {
@@ -79,18 +114,25 @@ fn first(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
             read => filled += read,
         }
         let so_far = buffer.get(..filled).unwrap_or_default();
-        let text = String::from_utf8_lossy(so_far);
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
-            let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-            let length = length.and_then(|(_, value)| value.parse::<usize>().ok());
-            let whole = head.len() + 4 + length.ok_or_else(malformed)?;
-            if head.len() + 4 + body.len() >= whole {
-                return Ok(whole);
-            }
+        match asks.whole(&String::from_utf8_lossy(so_far)) {
+            Some(whole) if filled >= whole => return Ok(whole),
+            Some(_) | None if filled < buffer.len() => {}
+            Some(_) | None => return Err(std::io::Error::other("the answer has no length")),
         }
-        if filled == buffer.len() {
-            return Err(malformed());
-        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Asks;
+
+    #[test]
+    fn an_answer_tells_its_length() {
+        let page = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(Asks::Page.whole(page), Some(page.len() + 5));
+        assert_eq!(Asks::Page.whole(page.trim_end()), None);
+        assert_eq!(Asks::Key.whole("$200\r\nvv"), Some(208));
+        assert_eq!(Asks::Key.whole("$20"), None);
+        assert_eq!(Asks::Key.whole("-ERR\r\n"), None);
     }
 }

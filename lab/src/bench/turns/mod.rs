@@ -12,10 +12,10 @@ use millrace_lab::fault::Fault;
 use millrace_lab::{Result, Stage};
 
 use super::programs::{Copier, Work};
-use super::{Pages, Service};
+use super::{Served, Service};
 use crate::demo::report::Report;
 use crate::demo::say;
-pub(super) use clients::Clients;
+pub(super) use clients::{Asks, Clients};
 use device::Device;
 
 /// How long the target may take to catch up.
@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Replay recordings of the same clients, once they have ended, in place of what is captured meanwhile
     #[arg(long)]
     recorded: bool,
+    /// Ask redis for a key in place of nginx for a page
+    #[arg(long)]
+    redis: bool,
     /// Have tcpdump watch the target's device, too: what it sees is the target's own time
     #[arg(long, conflicts_with_all = ["loss", "response_loss"])]
     at_target: bool,
@@ -75,15 +78,24 @@ pub(super) struct Run {
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    let mut pages = Pages::new()?;
+    if options.redis {
+        let mut served = Served::keys()?;
+        cases(options, &mut served.stage, &served.service, Asks::Key)
+    } else {
+        let mut served = Served::pages()?;
+        cases(options, &mut served.stage, &served.service, Asks::Page)
+    }
+}
+
+fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) -> Result<bool> {
     if options.loss > 0.0 || options.response_loss > 0.0 {
         let [to, from] = [options.loss, options.response_loss].map(|loss| Fault {
             loss: loss / 100.0,
             ..Fault::none()
         });
-        pages.stage.target.link.set_faults(to, from, 1)?;
+        stage.target.link.set_faults(to, from, 1)?;
     }
-    let (stage, service) = (&pages.stage, &pages.service);
+    let stage = &*stage;
     let lasting = Duration::from_secs(options.seconds);
     let mut runs = Vec::new();
     let case = options.connections.zip(options.pause);
@@ -95,6 +107,7 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             "{connections} connections, {pause} us between turns"
         ));
         let clients = Clients {
+            asks,
             connections,
             pause,
             lasting,
