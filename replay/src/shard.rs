@@ -52,8 +52,8 @@ use crate::routes::{Routes, moment};
 use crate::snapshot::Snapshot;
 use crate::transit::Transit;
 
-/// Longest sleep, so that signals and devices that come back are noticed.
-const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// Longest sleep, so that signals, commands and devices that come back are noticed.
+const LONGEST_SLEEP: Duration = SHOW_INTERVAL;
 /// Sleep while a link's queue is full or a ring is to be opened again.
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
 /// Batches of packets and messages that come one by one are taken in at once, up to so many times in a second. More are
@@ -338,11 +338,11 @@ impl Shard {
         ];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |wait| wait.min(LONGEST_SLEEP));
-        // Packets that are gathered hold up no answers: turns that are behind wait for nothing else.
-        let gathered = self.pace.rest(Instant::now(), GATHER);
+        // While answers gather, so do captured packets, for one look at both. Else packets that are gathered hold up no
+        // answers: turns that are behind wait for nothing else.
         let looked = self.looks.rest(Instant::now(), self.moderation.window());
-        let soonest = [gathered, looked].into_iter().flatten().min();
-        let longest = soonest.map_or(longest, |rest| rest.min(longest));
+        let gathered = looked.or_else(|| self.pace.rest(Instant::now(), GATHER));
+        let longest = gathered.map_or(longest, |rest| rest.min(longest));
         // While answers gather, so does whatever is due.
         let timer = looked.map_or(timer, |rest| timer.max(rest));
         let pause = pause(timer.min(longest), self.may_send);

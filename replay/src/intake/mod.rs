@@ -61,8 +61,9 @@ impl Intake {
         heart: Heart,
     ) -> Result<Self, ExitError> {
         let waker =
-            Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error))?;
-        let queue = Arc::new(Queue::new(limit, waker.clone()));
+            || Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error));
+        let (waker, told) = (waker()?, waker()?);
+        let queue = Arc::new(Queue::new(limit, waker.clone(), told));
         let thread = reader::start(tap, census, tunnels, queue.clone(), heart)
             .map_err(|error| ExitError::caused("cannot start the capture thread", &error))?;
         Ok(Self {

@@ -37,16 +37,24 @@ pub(super) struct Queue {
     state: Mutex<State>,
     limit: u64,
     waker: Waker,
+    /// Ends the sleep of the reader.
+    reader: Waker,
 }
 
 impl Queue {
-    /// An empty queue for so many bytes, whose taker sleeps on `waker`.
-    pub(super) fn new(limit: u64, waker: Waker) -> Self {
+    /// An empty queue for so many bytes, whose taker sleeps on `waker`, and who fills it on `reader`.
+    pub(super) fn new(limit: u64, waker: Waker, reader: Waker) -> Self {
         Self {
             state: Mutex::default(),
             limit,
             waker,
+            reader,
         }
+    }
+
+    /// What becomes readable when the reader is told something; to be cleared before it is looked at.
+    pub(super) const fn reader(&self) -> &Waker {
+        &self.reader
     }
 
     /// Tells the reader where live services are. Of what is told twice the last holds.
@@ -55,6 +63,8 @@ impl Queue {
         let kind = std::mem::discriminant(&news);
         state.news.retain(|it| std::mem::discriminant(it) != kind);
         state.news.push(news);
+        drop(state);
+        self.reader.wake();
     }
 
     /// What the reader has not heard yet.
@@ -124,6 +134,7 @@ impl Queue {
     /// Nobody takes anything any more.
     pub(super) fn close(&self) {
         self.lock().closed = true;
+        self.reader.wake();
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The thread that empties the ring.
 
-use std::os::fd::BorrowedFd;
+use std::iter;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -25,9 +26,9 @@ const MANY: usize = FRAMES_IN_A_BATCH / 8;
 const GATHER_MANY: Duration = Duration::from_micros(250);
 /// How long the ring is left alone while the queue is full.
 const FULL: Duration = Duration::from_millis(1);
-/// Longest sleep, so that the end and devices that come back are noticed.
-const LONGEST_SLEEP: Duration = Duration::from_millis(100);
-/// How often counters are shown.
+/// Longest sleep, so that devices that come back are noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(250);
+/// How often counters are shown while packets come.
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Starts the thread.
@@ -114,10 +115,18 @@ impl Reader {
     }
 
     fn sleep(&mut self) {
-        let fds: Vec<BorrowedFd<'_>> = self.tap.fd().into_iter().collect();
+        let told = self.queue.reader();
+        let fds: Vec<BorrowedFd<'_>> = iter::once(told.as_fd()).chain(self.tap.fd()).collect();
         match wait(&fds, Some(LONGEST_SLEEP)) {
-            Ok(readiness) if readiness.is_failed(0) => self.tap.suspect(),
-            Ok(_) => {}
+            Ok(readiness) => {
+                if readiness.is_ready(0) {
+                    told.clear();
+                    self.show_at = Instant::now();
+                }
+                if readiness.is_failed(1) {
+                    self.tap.suspect();
+                }
+            }
             Err(error) => {
                 tracing::error!("cannot wait for packets: {error}");
                 sleep(LONGEST_SLEEP);
@@ -130,8 +139,6 @@ impl Reader {
         if now >= self.show_at {
             self.show_at = now + SHOW_INTERVAL;
             self.heart.beat();
-            // A ring that fails while packets keep this thread from sleeping is found here.
-            self.tap.suspect();
             for news in self.queue.take_news() {
                 self.follow(news);
             }
