@@ -1,13 +1,22 @@
 //! Whether this host would send on what is diverted to it: an assistant has to drop it, else it
 //! reaches the real clients after all.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use millrace_capture::Rest;
 use millrace_channel::server::ServerHandle;
 use millrace_daemon::readiness::Task;
+use millrace_netlink::News;
+use millrace_netlink::news::bit;
+use tokio::time::sleep;
 
-/// How often it is looked: what comes in between goes on to real clients.
+/// How often it is looked where the kernel does not tell of changes: what comes in between goes on to real clients.
 const INTERVAL: Duration = Duration::from_millis(10);
+/// How often it is looked where it does.
+const TOLD_INTERVAL: Duration = Duration::from_secs(1);
+/// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`: the kernel tells when forwarding is switched on or off.
+const GROUPS: u32 = bit(24) | bit(25);
 
 /// The settings that let a host forward what comes in on `device` (ip-sysctl.rst): IPv4 has one for
 /// each device, IPv6 one for all.
@@ -39,6 +48,7 @@ pub fn forwards(devices: &[String]) -> Option<String> {
 
 /// Serves nobody, and is not ready, while this host forwards. Ends with the server.
 pub async fn watch(devices: Vec<String>, server: ServerHandle, ready: Task) {
+    let mut changes = Changes::open();
     let mut forwarded = false;
     loop {
         let why = forwards(&devices);
@@ -50,7 +60,37 @@ pub async fn watch(devices: Vec<String>, server: ServerHandle, ready: Task) {
         forwarded = why.is_some();
         ready.set(!forwarded);
         server.set_unsafe(why);
-        tokio::time::sleep(INTERVAL).await;
+        changes.wait().await;
+    }
+}
+
+/// What tells that a host begins to forward, or ends.
+struct Changes(Option<(News, Rest)>);
+
+impl Changes {
+    /// To be opened before the first look.
+    fn open() -> Self {
+        let opened = News::of_routing(GROUPS).and_then(|news| Ok((news, Rest::new()?)));
+        if let Err(error) = &opened {
+            tracing::debug!("the kernel does not tell of forwarding: {error}");
+        }
+        Self(opened.ok())
+    }
+
+    /// Waits until it is time to look again.
+    async fn wait(&mut self) {
+        let Some((news, rest)) = &mut self.0 else {
+            return sleep(INTERVAL).await;
+        };
+        match rest.until(&[(news.as_fd(), true)], TOLD_INTERVAL).await {
+            Ok(_) => {
+                news.any(|_| true);
+            }
+            Err(error) => {
+                tracing::debug!("the kernel does not tell of forwarding any more: {error}");
+                self.0 = None;
+            }
+        }
     }
 }
 

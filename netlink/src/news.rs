@@ -1,7 +1,7 @@
 //! What others change, as the kernel tells it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
@@ -65,6 +65,13 @@ impl News {
                 Err(_) => return any,
             }
         }
+    }
+}
+
+/// To wait for news with others' means: it becomes readable.
+impl AsFd for News {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
