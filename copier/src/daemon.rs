@@ -129,7 +129,7 @@ pub fn run() -> Result<(), ExitError> {
         opened.privileges,
         &runtime,
     )?;
-    let commands = Commands::default();
+    let commands = Commands::new(waker.clone());
     let spare = take_commands(control, &commands, trigger, log, &runtime)?;
 
     announce(&plan);

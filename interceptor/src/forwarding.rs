@@ -15,16 +15,18 @@ use tokio::time::sleep;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// How often it is looked where it does.
 const TOLD_INTERVAL: Duration = Duration::from_secs(1);
-/// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`: the kernel tells when forwarding is switched on or off.
-const GROUPS: u32 = bit(24) | bit(25);
+/// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`: the kernel tells when forwarding is switched on or off. Of settings that
+/// are made with a device (`IFLA_INET_CONF`) only `RTNLGRP_LINK` tells.
+const GROUPS: u32 = bit(1) | bit(24) | bit(25);
 
 /// The settings that let a host forward what comes in on `device` (ip-sysctl.rst): IPv4 has one for
-/// each device, IPv6 one for all.
-fn settings(device: &str) -> [String; 2] {
+/// each device; IPv6 one for all, and since Linux 6.17 one for each device besides.
+fn settings(device: &str) -> [String; 3] {
     // A dot in a device's name (eth0.7) is no separator in the file's name.
     [
         format!("net/ipv4/conf/{device}/forwarding"),
         "net/ipv6/conf/all/forwarding".to_owned(),
+        format!("net/ipv6/conf/{device}/force_forwarding"),
     ]
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use millrace_capture::Waker;
 use millrace_pilot::Command;
 use parking_lot::Mutex;
 
@@ -11,23 +12,41 @@ use parking_lot::Mutex;
 const MOST: usize = 64;
 
 /// Commands on their way to the shard.
-#[derive(Debug, Clone, Default)]
-pub struct Commands(Arc<Mutex<VecDeque<Command>>>);
+#[derive(Debug, Clone)]
+pub struct Commands {
+    waiting: Arc<Mutex<VecDeque<Command>>>,
+    shard: Waker,
+}
 
 impl Commands {
+    /// None yet; one that comes ends the sleep of the shard.
+    pub fn new(shard: Waker) -> Self {
+        Self {
+            waiting: Arc::default(),
+            shard,
+        }
+    }
+
     /// Hands a command over; says whether there was room for it.
     pub fn push(&self, command: Command) -> bool {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         let fits = waiting.len() < MOST;
         if fits {
             waiting.push_back(command);
         }
+        drop(waiting);
+        self.shard.wake();
         fits
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.lock().is_empty()
     }
 
     /// Takes the oldest.
     pub fn pop(&self) -> Option<Command> {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         waiting.pop_front()
     }
 }

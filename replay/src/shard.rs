@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, Readiness as Ready, Rest, Sender, Waker, sleep_precisely, wait};
+use millrace_capture::{Pace, Readiness as Ready, Rest, Sender, Waker, sleep_precisely};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::quiet::Quiet;
@@ -52,7 +52,7 @@ use crate::routes::{Routes, moment};
 use crate::snapshot::Snapshot;
 use crate::transit::Transit;
 
-/// Longest sleep, so that signals, commands and devices that come back are noticed.
+/// Longest sleep, so that it shows how it stands, and devices that come back are noticed.
 const LONGEST_SLEEP: Duration = SHOW_INTERVAL;
 /// Sleep while a link's queue is full or a ring is to be opened again.
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
@@ -216,6 +216,7 @@ impl Shard {
         sleep_precisely();
         let mut rest = Rest::new()?;
         let mut end_by = None;
+        tokio::spawn(wake_at_the_end(self.drain.clone(), self.waker.clone()));
         loop {
             match self.drain.stage() {
                 Stage::Running => {}
@@ -345,33 +346,33 @@ impl Shard {
         let longest = gathered.map_or(longest, |rest| rest.min(longest));
         // While answers gather, so does whatever is due.
         let timer = looked.map_or(timer, |rest| timer.max(rest));
-        let pause = pause(timer.min(longest), self.may_send);
+        let until_show = self.show_at.saturating_duration_since(Instant::now());
+        let pause = pause(timer.min(longest), self.may_send).min(until_show);
         let captured = self.input.waker();
-        let of_input = captured.map(|waker| (waker.as_fd(), gathered.is_none()));
-        let mut fds: Vec<(BorrowedFd<'_>, bool)> = of_input.into_iter().collect();
-        fds.extend(self.answers.fds().map(|fd| (fd, true)));
-        let ended = if let Some(looked) = looked {
-            // The links rest, too, once they have sent what interceptors must know of flows that begin.
+        if let Some(looked) = looked {
+            // The links rest, too, once they have sent what interceptors must know of flows that begin. Only what they bring
+            // gathers: there is nothing else to wait for.
             if std::mem::take(&mut self.has_announced) {
                 yield_now().await;
             }
-            let pause = pause.min(looked);
-            let heeded = fds.iter().filter(|(_, heeded)| *heeded);
-            let heeded: Vec<BorrowedFd<'_>> = heeded.map(|(fd, _)| *fd).collect();
-            wait(&heeded, Some(pause))
-        } else {
-            fds.push((self.waker.as_fd(), true));
-            tokio::select! {
-                biased;
-                () = self.inbox.told() => Ok(Ready::default()),
-                ended = rest.until(&fds, pause) => ended,
-            }
+            std::thread::sleep(pause.min(looked));
+            captured.into_iter().for_each(Waker::clear);
+            return;
+        }
+        let of_input = captured.map(|waker| (waker.as_fd(), gathered.is_none()));
+        let mut fds: Vec<(BorrowedFd<'_>, bool)> = of_input.into_iter().collect();
+        fds.extend(self.answers.fds().map(|fd| (fd, true)));
+        fds.push((self.waker.as_fd(), true));
+        let ended = tokio::select! {
+            biased;
+            () = self.inbox.told() => Ok(Ready::default()),
+            ended = rest.until(&fds, pause) => ended,
         };
         match ended {
             Ok(ready) => {
                 let captured = captured.filter(|_| gathered.is_none() && ready.is_ready(0));
                 captured.into_iter().for_each(Waker::clear);
-                if looked.is_none() && ready.is_ready(fds.len() - 1) {
+                if ready.is_ready(fds.len() - 1) {
                     self.waker.clear();
                 }
             }
@@ -437,6 +438,14 @@ impl Shard {
         self.flush();
         self.show();
     }
+}
+
+/// Ends the shard's sleep when it is to drain, and when it is to end.
+async fn wake_at_the_end(drain: DrainWatch, shard: Waker) {
+    drain.draining().await;
+    shard.wake();
+    drain.exit().await;
+    shard.wake();
 }
 
 /// What is due while nothing may be sent stays due: it is no reason to stay awake.

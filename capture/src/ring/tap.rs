@@ -177,8 +177,6 @@ impl Tap {
         if now >= self.look_at {
             self.look_at = now + LOOK_INTERVAL;
             self.follow_devices();
-            // Packets of another device may keep the reader from waiting at a ring that has failed.
-            self.suspect = true;
         }
         // What a ring still holds is read before it is let go.
         let ready = self.ring.as_ref().is_some_and(Ring::is_ready);

@@ -125,6 +125,7 @@ fn wish(body: &str) -> Result<Command, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millrace_capture::Waker;
     use millrace_daemon::drain::{self, Stage};
     use millrace_engine::Intensity;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -141,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn commands_are_taken_on_the_socket_and_nowhere_else() {
         let (trigger, watch) = drain::channel();
-        let queue = Commands::default();
+        let queue = Commands::new(Waker::new().unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
         let admin = shown(Shared::default());

@@ -116,7 +116,12 @@ impl Leaks {
     /// When nftables does not say.
     pub fn segments(&self) -> Result<Vec<String>> {
         let mut segments = Vec::new();
-        for host in &self.hosts {
+        let leaky: Vec<String> = self.seen()?.into_iter().map(|(name, _)| name).collect();
+        for host in self
+            .hosts
+            .iter()
+            .filter(|host| leaky.iter().any(|it| it == host.name()))
+        {
             for (_, _, set, _) in SEGMENTS {
                 let text = host.check("nft", &["list", "set", "netdev", TABLE, set])?;
                 segments.extend(elements(&text).map(|it| format!("{} {set}: {it}", host.name())));

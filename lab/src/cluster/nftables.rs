@@ -1,7 +1,7 @@
 //! The director's rules. A connection is known by client address and port, as IPVS knows it: its first SYN picks a
 //! real server, a map remembers which.
 //!
-//! A packet that is under way while rules are replaced goes on in the old rules, whose sets are already empty for it: a
+//! A packet that is under way while rules are replaced goes on in the old rules, whose maps are already empty for it: a
 //! rule that looks into one does not match. So each chain ends with a drop. What left it at its end would come to the
 //! director's own TCP, which answers clients by resets.
 

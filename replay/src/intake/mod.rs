@@ -62,8 +62,8 @@ impl Intake {
     ) -> Result<Self, ExitError> {
         let waker =
             || Waker::new().map_err(|error| ExitError::caused("cannot make a waker", &error));
-        let (waker, told) = (waker()?, waker()?);
-        let queue = Arc::new(Queue::new(limit, waker.clone(), told));
+        let (waker, for_reader) = (waker()?, waker()?);
+        let queue = Arc::new(Queue::new(limit, waker.clone(), for_reader));
         let thread = reader::start(tap, census, tunnels, queue.clone(), heart)
             .map_err(|error| ExitError::caused("cannot start the capture thread", &error))?;
         Ok(Self {

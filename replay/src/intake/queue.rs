@@ -36,25 +36,24 @@ struct State {
 pub(super) struct Queue {
     state: Mutex<State>,
     limit: u64,
-    waker: Waker,
-    /// Ends the sleep of the reader.
-    reader: Waker,
+    for_shard: Waker,
+    for_reader: Waker,
 }
 
 impl Queue {
-    /// An empty queue for so many bytes, whose taker sleeps on `waker`, and who fills it on `reader`.
-    pub(super) fn new(limit: u64, waker: Waker, reader: Waker) -> Self {
+    /// An empty queue for so many bytes; the shard, which takes from it, and the reader, which fills it, sleep on these.
+    pub(super) fn new(limit: u64, for_shard: Waker, for_reader: Waker) -> Self {
         Self {
             state: Mutex::default(),
             limit,
-            waker,
-            reader,
+            for_shard,
+            for_reader,
         }
     }
 
     /// What becomes readable when the reader is told something; to be cleared before it is looked at.
-    pub(super) const fn reader(&self) -> &Waker {
-        &self.reader
+    pub(super) const fn for_reader(&self) -> &Waker {
+        &self.for_reader
     }
 
     /// Tells the reader where live services are. Of what is told twice the last holds.
@@ -64,7 +63,7 @@ impl Queue {
         state.news.retain(|it| std::mem::discriminant(it) != kind);
         state.news.push(news);
         drop(state);
-        self.reader.wake();
+        self.for_reader.wake();
     }
 
     /// What the reader has not heard yet.
@@ -91,7 +90,7 @@ impl Queue {
         let was_empty = state.batches.len() == 1;
         drop(state);
         if was_empty {
-            self.waker.wake();
+            self.for_shard.wake();
         }
     }
 
@@ -134,7 +133,7 @@ impl Queue {
     /// Nobody takes anything any more.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.reader.wake();
+        self.for_reader.wake();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -143,5 +142,34 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use millrace_capture::wait;
+
+    use super::*;
+
+    #[test]
+    fn what_the_reader_is_told_ends_its_sleep() {
+        let waker = || Waker::new().unwrap();
+        let queue = Queue::new(1000, waker(), waker());
+        let sleeps = || {
+            let told = queue.for_reader();
+            let ready = wait(&[told.as_fd()], Some(Duration::ZERO)).unwrap();
+            told.clear();
+            ready.is_empty()
+        };
+        assert!(sleeps());
+        queue.put_news(News::Host(Vec::new()));
+        assert!(!sleeps());
+        assert_eq!(queue.take_news().len(), 1);
+        assert!(sleeps());
+        queue.close();
+        assert!(!sleeps());
+        assert!(queue.is_closed());
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn start(
         queue,
         decoder: Decoder::with_tunnels(tunnels),
         show_at: Instant::now(),
+        is_shown: false,
         syns: Syns::new(census),
         heart,
     };
@@ -57,6 +58,8 @@ struct Reader {
     queue: Arc<Queue>,
     decoder: Decoder,
     show_at: Instant,
+    /// Whether all that was counted is shown.
+    is_shown: bool,
     syns: Syns,
     heart: Heart,
 }
@@ -73,6 +76,7 @@ impl Reader {
                 continue;
             }
             let taken = self.fill(&mut batch);
+            self.is_shown &= taken == 0;
             if !batch.is_empty() {
                 self.queue.put(&mut batch);
             }
@@ -87,7 +91,7 @@ impl Reader {
             match pace.rest(now, window) {
                 Some(rest) => sleep(rest),
                 None => {
-                    self.syns.compare();
+                    self.is_shown &= !self.syns.compare();
                     self.sleep();
                 }
             }
@@ -115,9 +119,13 @@ impl Reader {
     }
 
     fn sleep(&mut self) {
-        let told = self.queue.reader();
+        let longest = match self.is_shown {
+            true => LONGEST_SLEEP,
+            false => self.show_at.saturating_duration_since(Instant::now()),
+        };
+        let told = self.queue.for_reader();
         let fds: Vec<BorrowedFd<'_>> = iter::once(told.as_fd()).chain(self.tap.fd()).collect();
-        match wait(&fds, Some(LONGEST_SLEEP)) {
+        match wait(&fds, Some(longest)) {
             Ok(readiness) => {
                 if readiness.is_ready(0) {
                     told.clear();
@@ -138,7 +146,10 @@ impl Reader {
         let now = Instant::now();
         if now >= self.show_at {
             self.show_at = now + SHOW_INTERVAL;
+            self.is_shown = true;
             self.heart.beat();
+            // A ring that fails while packets keep this thread from sleeping is found here.
+            self.tap.suspect();
             for news in self.queue.take_news() {
                 self.follow(news);
             }
@@ -246,8 +257,11 @@ impl Syns {
         }
     }
 
-    /// The ring is empty: what passed before the census was asked was either seen or lost.
-    fn compare(&mut self) {
-        self.lost = self.lost.max(self.passed.saturating_sub(self.seen));
+    /// The ring is empty: what passed before the census was asked was either seen or lost. Says whether more was lost than was
+    /// known.
+    fn compare(&mut self) -> bool {
+        let known = self.lost;
+        self.lost = known.max(self.passed.saturating_sub(self.seen));
+        self.lost > known
     }
 }

@@ -15,7 +15,7 @@ impl Shard {
     /// Does what the pilot decides.
     pub(super) fn steer(&mut self) {
         let time = Instant::now();
-        if time < self.steer_at {
+        if time < self.steer_at && self.commands.is_empty() {
             return;
         }
         self.steer_at = time + STEER_INTERVAL;

@@ -52,11 +52,7 @@ impl Floor {
         if selectors.is_empty() {
             return None;
         }
-        // What goes to an address of this host leaves by lo.
-        let mut rules = vec![let_pass_device("lo")];
-        if host.mode == Mode::Sink {
-            rules.push(let_pass_device(&host.sink_device));
-        }
+        let mut rules = vec![let_pass_devices(host)];
         if host.mode == Mode::Nfqueue {
             // What the interceptor's own pass-list lets through.
             rules.push(format!("meta mark {PASSED_MARK:#x} accept"));
@@ -124,10 +120,12 @@ pub fn removal(table: &str) -> String {
     format!("add table inet {table}\ndelete table inet {table}\n")
 }
 
-/// One rule for each device: a set would be empty for a packet that is under way while the floor is replaced, and an
-/// answer on its way into the sink would be stopped.
-fn let_pass_device(device: &str) -> String {
-    format!("oifname \"{device}\" accept")
+fn let_pass_devices(host: &HostConfig) -> String {
+    match host.mode {
+        // What goes to an address of this host leaves by lo.
+        Mode::Sink => format!("oifname {{ \"lo\", \"{}\" }} accept", host.sink_device),
+        Mode::Assistant | Mode::Nfqueue => "oifname \"lo\" accept".to_owned(),
+    }
 }
 
 fn family(ip: IpAddr) -> &'static str {

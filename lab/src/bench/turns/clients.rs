@@ -28,21 +28,33 @@ impl Asks {
         }
     }
 
-    /// Bytes of the answer that begins with these, once they tell.
-    fn whole(self, answer: &str) -> Option<usize> {
-        let (head, end) = match self {
-            Self::Page => (answer.split_once("\r\n\r\n")?.0, "\r\n\r\n"),
-            Self::Key => (answer.split_once("\r\n")?.0, "\r\n"),
+    /// Bytes of the answer that begins with these, once its head is whole.
+    ///
+    /// # Errors
+    /// When the head does not tell.
+    fn whole(self, answer: &str) -> std::io::Result<Option<usize>> {
+        let end = match self {
+            Self::Page => "\r\n\r\n",
+            Self::Key => "\r\n",
         };
-        let body: usize = match self {
+        let Some((head, _)) = answer.split_once(end) else {
+            return Ok(None);
+        };
+        let body: Option<usize> = match self {
             Self::Page => {
                 let mut lines = head.lines().filter_map(|line| line.split_once(": "));
                 let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-                length?.1.parse().ok()?
+                length.and_then(|(_, length)| length.parse().ok())
             }
-            Self::Key => head.strip_prefix('$')?.parse::<usize>().ok()? + end.len(),
+            Self::Key => {
+                let length = head
+                    .strip_prefix('$')
+                    .and_then(|length| length.parse().ok());
+                length.map(|length: usize| length + end.len())
+            }
         };
-        Some(head.len() + end.len() + body)
+        let body = body.ok_or_else(|| std::io::Error::other("the answer has no length"))?;
+        Ok(Some(head.len() + end.len() + body))
     }
 }
 
@@ -89,7 +101,7 @@ fn turns(to: SocketAddr, asks: Asks, think: Duration, lasting: Duration) -> std:
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut buffer = vec![0; 64 << 10];
-    let length = first(&mut stream, asks, &mut buffer)?;
+    let length = first(&mut stream, (asks, &request), &mut buffer)?;
     let ends = Instant::now() + lasting;
     let mut count = 1;
     while Instant::now() < ends {
@@ -105,21 +117,25 @@ fn turns(to: SocketAddr, asks: Asks, think: Duration, lasting: Duration) -> std:
 }
 
 /// Asks once; gives the length of the answer.
-fn first(stream: &mut TcpStream, asks: Asks, buffer: &mut [u8]) -> std::io::Result<usize> {
-    stream.write_all(&asks.request())?;
+fn first(
+    stream: &mut TcpStream,
+    (asks, request): (Asks, &[u8]),
+    buffer: &mut [u8],
+) -> std::io::Result<usize> {
+    stream.write_all(request)?;
     let mut filled = 0;
-    loop {
+    while filled < buffer.len() {
         match stream.read(buffer.get_mut(filled..).unwrap_or_default())? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             read => filled += read,
         }
         let so_far = buffer.get(..filled).unwrap_or_default();
-        match asks.whole(&String::from_utf8_lossy(so_far)) {
-            Some(whole) if filled >= whole => return Ok(whole),
-            Some(_) | None if filled < buffer.len() => {}
-            Some(_) | None => return Err(std::io::Error::other("the answer has no length")),
+        let whole = asks.whole(&String::from_utf8_lossy(so_far))?;
+        if let Some(whole) = whole.filter(|whole| filled >= *whole) {
+            return Ok(whole);
         }
     }
+    Err(std::io::Error::other("the answer is too long"))
 }
 
 #[cfg(test)]
@@ -129,10 +145,11 @@ mod tests {
     #[test]
     fn an_answer_tells_its_length() {
         let page = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-        assert_eq!(Asks::Page.whole(page), Some(page.len() + 5));
-        assert_eq!(Asks::Page.whole(page.trim_end()), None);
-        assert_eq!(Asks::Key.whole("$200\r\nvv"), Some(208));
-        assert_eq!(Asks::Key.whole("$20"), None);
-        assert_eq!(Asks::Key.whole("-ERR\r\n"), None);
+        assert_eq!(Asks::Page.whole(page).unwrap(), Some(page.len() + 5));
+        assert_eq!(Asks::Page.whole(page.trim_end()).unwrap(), None);
+        assert!(Asks::Page.whole("HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert_eq!(Asks::Key.whole("$200\r\nvv").unwrap(), Some(208));
+        assert_eq!(Asks::Key.whole("$20").unwrap(), None);
+        assert!(Asks::Key.whole("-ERR\r\n").is_err());
     }
 }
