@@ -26,6 +26,9 @@ const QUIET_LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(4);
 const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
 
+/// Bytes of long payload in a batch from which on it is bulk.
+const BULK: usize = 16 << 10;
+
 /// What rings capture is decoded on their own thread, which keeps no account by kind.
 static NONE: BTreeMap<NotTcp, u64> = BTreeMap::new();
 
@@ -43,6 +46,8 @@ pub struct Rings {
     batch: Batch,
     /// How long the last batch of captured packets had waited.
     lag: Duration,
+    /// Whether the last one that came was bulk.
+    is_bulk: bool,
 }
 
 /// A recording on its way to the engine.
@@ -59,6 +64,7 @@ impl Input {
             intake,
             batch: Batch::default(),
             lag: Duration::ZERO,
+            is_bulk: false,
         })
     }
 
@@ -80,6 +86,15 @@ impl Input {
     pub(crate) fn has_more(&self) -> bool {
         match self {
             Self::Rings(rings) => rings.intake.has_more(),
+            Self::Recording(_) => false,
+        }
+    }
+
+    /// Whether what was captured last is more than should wait: payload that has left the processor's nearest caches until it is
+    /// taken in costs more than a look does.
+    pub(crate) fn is_bulk(&self) -> bool {
+        match self {
+            Self::Rings(rings) => rings.is_bulk,
             Self::Recording(_) => false,
         }
     }
@@ -219,6 +234,7 @@ impl Rings {
         }
         pace.looked(Instant::now());
         self.lag = self.batch.waited();
+        self.is_bulk = self.batch.long_payload() >= BULK;
         engine.set_waited(self.lag);
         let now = clock.now();
         for captured in self.batch.packets() {

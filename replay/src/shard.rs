@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_capture::{Pace, Readiness as Ready, Rest, Sender, Waker, sleep_precisely};
+use millrace_capture::{Pace, Readiness as Ready, Rest, Sender, Waker, sleep_precisely, wait};
 use millrace_daemon::boottime::BootTime;
 use millrace_daemon::drain::{DrainWatch, Stage};
 use millrace_daemon::quiet::Quiet;
@@ -339,11 +339,13 @@ impl Shard {
         ];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |wait| wait.min(LONGEST_SLEEP));
-        // While answers gather, so do captured packets, for one look at both. Else packets that are gathered hold up no
-        // answers: turns that are behind wait for nothing else.
         let looked = self.looks.rest(Instant::now(), self.moderation.window());
-        let gathered = looked.or_else(|| self.pace.rest(Instant::now(), GATHER));
-        let longest = gathered.map_or(longest, |rest| rest.min(longest));
+        // While answers gather, so do captured packets, for one look at both. Else they hold up no answers: turns that are
+        // behind wait for nothing else.
+        let together = looked.filter(|_| !self.input.is_bulk());
+        let gathered = together.or_else(|| self.pace.rest(Instant::now(), GATHER));
+        let soonest = [gathered, looked].into_iter().flatten().min();
+        let longest = soonest.map_or(longest, |rest| rest.min(longest));
         // While answers gather, so does whatever is due.
         let timer = looked.map_or(timer, |rest| timer.max(rest));
         let until_show = self.show_at.saturating_duration_since(Instant::now());
@@ -351,11 +353,15 @@ impl Shard {
         let captured = self.input.waker();
         if let Some(looked) = looked {
             // The links rest, too, once they have sent what interceptors must know of flows that begin. Only what they bring
-            // gathers: there is nothing else to wait for.
+            // gathers: there are no other answers to wait for.
             if std::mem::take(&mut self.has_announced) {
                 yield_now().await;
             }
-            std::thread::sleep(pause.min(looked));
+            let heeded = captured.filter(|_| gathered.is_none());
+            let heeded: Vec<BorrowedFd<'_>> = heeded.map(AsFd::as_fd).into_iter().collect();
+            if let Err(error) = wait(&heeded, Some(pause.min(looked))) {
+                tracing::error!("cannot wait for packets: {error}");
+            }
             captured.into_iter().for_each(Waker::clear);
             return;
         }

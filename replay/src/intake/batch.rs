@@ -119,6 +119,11 @@ impl Batch {
         self.records.len() * size_of::<Record>() + self.short.len() + self.long
     }
 
+    /// Bytes of the payloads that are not short.
+    pub(crate) const fn long_payload(&self) -> usize {
+        self.long
+    }
+
     /// Empties it; keeps room for as much again.
     pub(super) fn clear(&mut self) {
         self.records.clear();
