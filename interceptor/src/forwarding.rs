@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// How often it is looked where it does.
 const TOLD_INTERVAL: Duration = Duration::from_secs(1);
 /// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`: the kernel tells when forwarding is switched on or off. Of settings that
-/// are made with a device (`IFLA_INET_CONF`) only `RTNLGRP_LINK` tells.
+/// are made by a message about a device (`IFLA_INET_CONF`) only `RTNLGRP_LINK` tells.
 const GROUPS: u32 = bit(1) | bit(24) | bit(25);
 
 /// The settings that let a host forward what comes in on `device` (ip-sysctl.rst): IPv4 has one for

@@ -35,11 +35,13 @@ impl Commands {
             waiting.push_back(command);
         }
         drop(waiting);
-        self.shard.wake();
+        if fits {
+            self.shard.wake();
+        }
         fits
     }
 
-    /// Whether there is none.
+    /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.lock().is_empty()
     }
@@ -48,5 +50,34 @@ impl Commands {
     pub fn pop(&self) -> Option<Command> {
         let mut waiting = self.waiting.lock();
         waiting.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use millrace_capture::wait;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_fits_ends_the_sleep_of_the_shard() {
+        let shard = Waker::new().unwrap();
+        let commands = Commands::new(shard.clone());
+        let sleeps = || {
+            let ready = wait(&[shard.as_fd()], Some(Duration::ZERO)).unwrap();
+            shard.clear();
+            ready.is_empty()
+        };
+        assert!(sleeps() && commands.is_empty());
+        for _ in 0..MOST {
+            assert!(commands.push(Command::Pause));
+            assert!(!sleeps());
+        }
+        assert!(!commands.push(Command::Pause));
+        assert!(sleeps());
+        assert_eq!(commands.pop(), Some(Command::Pause));
     }
 }

@@ -26,8 +26,8 @@ const QUIET_LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(4);
 const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
 
-/// Bytes of long payload in a batch from which on it is bulk.
-const BULK: usize = 16 << 10;
+/// Bytes of payload in a batch from which on it is bulk.
+const BULK: usize = 32 << 10;
 
 /// What rings capture is decoded on their own thread, which keeps no account by kind.
 static NONE: BTreeMap<NotTcp, u64> = BTreeMap::new();
@@ -90,8 +90,8 @@ impl Input {
         }
     }
 
-    /// Whether what was captured last is more than should wait: payload that has left the processor's nearest caches until it is
-    /// taken in costs more than a look does.
+    /// Whether what was captured last is more than should wait: payload that has left the processor's nearest caches by the time
+    /// it is taken in costs more than a look does.
     pub(crate) fn is_bulk(&self) -> bool {
         match self {
             Self::Rings(rings) => rings.is_bulk,
@@ -234,7 +234,7 @@ impl Rings {
         }
         pace.looked(Instant::now());
         self.lag = self.batch.waited();
-        self.is_bulk = self.batch.long_payload() >= BULK;
+        self.is_bulk = self.batch.payload_len() >= BULK;
         engine.set_waited(self.lag);
         let now = clock.now();
         for captured in self.batch.packets() {

@@ -52,7 +52,7 @@ use crate::routes::{Routes, moment};
 use crate::snapshot::Snapshot;
 use crate::transit::Transit;
 
-/// Longest sleep, so that it shows how it stands, and devices that come back are noticed.
+/// Longest sleep: devices that come back, the cluster's plan and the share are noticed by then.
 const LONGEST_SLEEP: Duration = SHOW_INTERVAL;
 /// Sleep while a link's queue is full or a ring is to be opened again.
 const RETRY_SLEEP: Duration = Duration::from_millis(5);
@@ -256,13 +256,14 @@ impl Shard {
             self.ask_may_send(now);
             let unsent = self.put_out(now);
             self.flush();
-            self.steer();
+            let commanded = self.steer();
             self.show_if_time();
             if self.input.is_finished(now, &self.engine) {
                 break;
             }
             self.moderation.see(Instant::now(), self.engine.stats());
-            if more_captured || answered || fed || unsent {
+            let is_drained = end_by.is_some() && self.engine.gauges().replicas == 0;
+            if more_captured || answered || fed || unsent || commanded || is_drained {
                 if self.may_look() {
                     yield_now().await;
                 }
@@ -352,15 +353,14 @@ impl Shard {
         let pause = pause(timer.min(longest), self.may_send).min(until_show);
         let captured = self.input.waker();
         if let Some(looked) = looked {
-            // The links rest, too, once they have sent what interceptors must know of flows that begin. Only what they bring
-            // gathers: there are no other answers to wait for.
+            // The links rest, too, once they have sent what interceptors must know of flows that begin. Answers gather only
+            // where links bring them, so there are no rings of answers to watch.
             if std::mem::take(&mut self.has_announced) {
                 yield_now().await;
             }
-            let heeded = captured.filter(|_| gathered.is_none());
-            let heeded: Vec<BorrowedFd<'_>> = heeded.map(AsFd::as_fd).into_iter().collect();
-            if let Err(error) = wait(&heeded, Some(pause.min(looked))) {
-                tracing::error!("cannot wait for packets: {error}");
+            let heeded = captured.filter(|_| gathered.is_none()).map(AsFd::as_fd);
+            if let Err(error) = wait(heeded.as_slice(), Some(pause.min(looked))) {
+                cannot_wait(&error).await;
             }
             captured.into_iter().for_each(Waker::clear);
             return;
@@ -382,10 +382,7 @@ impl Shard {
                     self.waker.clear();
                 }
             }
-            Err(error) => {
-                tracing::error!("cannot wait for packets: {error}");
-                tokio::time::sleep(RETRY_SLEEP).await;
-            }
+            Err(error) => cannot_wait(&error).await,
         }
     }
 
@@ -444,6 +441,11 @@ impl Shard {
         self.flush();
         self.show();
     }
+}
+
+async fn cannot_wait(error: &std::io::Error) {
+    tracing::error!("cannot wait for packets: {error}");
+    tokio::time::sleep(RETRY_SLEEP).await;
 }
 
 /// Ends the shard's sleep when it is to drain, and when it is to end.

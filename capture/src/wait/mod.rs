@@ -73,8 +73,10 @@ pub fn wait(sources: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result
     }
     let timeout = timeout.map(timespec);
     let Some(first) = sources.first() else {
-        poll(&mut [], timeout.as_ref())?;
-        return Ok(Readiness::default());
+        return match poll(&mut [], timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(Readiness::default()),
+            Err(error) => Err(error.into()),
+        };
     };
     // An array on the stack: this is called for every batch of packets.
     let mut fds: [PollFd<'_>; MAX_SOURCES] = std::array::from_fn(|i| {

@@ -119,9 +119,9 @@ impl Batch {
         self.records.len() * size_of::<Record>() + self.short.len() + self.long
     }
 
-    /// Bytes of the payloads that are not short.
-    pub(crate) const fn long_payload(&self) -> usize {
-        self.long
+    /// Bytes of all payloads.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.short.len() + self.long
     }
 
     /// Empties it; keeps room for as much again.

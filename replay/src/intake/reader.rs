@@ -28,7 +28,7 @@ const GATHER_MANY: Duration = Duration::from_micros(250);
 const FULL: Duration = Duration::from_millis(1);
 /// Longest sleep, so that devices that come back are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(250);
-/// How often counters are shown while packets come.
+/// How often counters are shown while packets come, and how soon after the last.
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Starts the thread.

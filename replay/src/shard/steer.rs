@@ -12,17 +12,21 @@ use super::Shard;
 const STEER_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Shard {
-    /// Does what the pilot decides.
-    pub(super) fn steer(&mut self) {
+    /// Does what the pilot decides. Says whether it was given commands: then there may be more to do at once.
+    pub(super) fn steer(&mut self) -> bool {
         let time = Instant::now();
-        if time < self.steer_at && self.commands.is_empty() {
-            return;
+        let is_due = time >= self.steer_at;
+        let commanded = !self.commands.is_empty();
+        if !is_due && !commanded {
+            return false;
         }
-        self.steer_at = time + STEER_INTERVAL;
         while let Some(command) = self.commands.pop() {
             self.pilot.command(command);
         }
-        self.relieve();
+        if is_due {
+            self.steer_at = time + STEER_INTERVAL;
+            self.relieve();
+        }
         let now = self.clock.elapsed();
         let open = self.engine.is_open();
         let begun = self.engine.stats().packets_sent > 0;
@@ -47,6 +51,7 @@ impl Shard {
         if tick.stop {
             self.engine.stop_replicas(self.clock.now());
         }
+        commanded
     }
 
     /// Keeps order under pressure.
