@@ -340,16 +340,16 @@ impl Shard {
         ];
         let next = others.into_iter().flatten().min();
         let longest = next.map_or(LONGEST_SLEEP, |wait| wait.min(LONGEST_SLEEP));
-        let looked = self.looks.rest(Instant::now(), self.moderation.window());
-        // While answers gather, so do captured packets, for one look at both. Else they hold up no answers: turns that are
-        // behind wait for nothing else.
+        let time = Instant::now();
+        let looked = self.looks.rest(time, self.moderation.window());
+        // While answers gather, so do captured packets and whatever is due, for one look at all. Else packets hold up no
+        // answers: turns that are behind wait for nothing else.
         let together = looked.filter(|_| !self.input.is_bulk());
-        let gathered = together.or_else(|| self.pace.rest(Instant::now(), GATHER));
+        let gathered = together.or_else(|| self.pace.rest(time, GATHER));
         let soonest = [gathered, looked].into_iter().flatten().min();
         let longest = soonest.map_or(longest, |rest| rest.min(longest));
-        // While answers gather, so does whatever is due.
         let timer = looked.map_or(timer, |rest| timer.max(rest));
-        let until_show = self.show_at.saturating_duration_since(Instant::now());
+        let until_show = self.show_at.saturating_duration_since(time);
         let pause = pause(timer.min(longest), self.may_send).min(until_show);
         let captured = self.input.waker();
         if let Some(looked) = looked {
@@ -362,7 +362,9 @@ impl Shard {
             if let Err(error) = wait(heeded.as_slice(), Some(pause.min(looked))) {
                 cannot_wait(&error).await;
             }
-            captured.into_iter().for_each(Waker::clear);
+            if let Some(captured) = captured {
+                captured.clear();
+            }
             return;
         }
         let of_input = captured.map(|waker| (waker.as_fd(), gathered.is_none()));
@@ -377,7 +379,9 @@ impl Shard {
         match ended {
             Ok(ready) => {
                 let captured = captured.filter(|_| gathered.is_none() && ready.is_ready(0));
-                captured.into_iter().for_each(Waker::clear);
+                if let Some(captured) = captured {
+                    captured.clear();
+                }
                 if ready.is_ready(fds.len() - 1) {
                     self.waker.clear();
                 }

@@ -122,10 +122,10 @@ impl Waker {
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
-    /// Makes the waker unreadable again: for the sleeper, before it looks at what it was woken for.
-    pub fn clear(&self) {
+    /// Makes the waker unreadable again: for the sleeper, before it looks at what it was woken for. Says whether it was.
+    pub fn clear(&self) -> bool {
         // The only error is that nobody called `wake`.
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        rustix::io::read(&self.event, &mut [0; 8]).is_ok()
     }
 }
 

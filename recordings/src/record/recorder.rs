@@ -326,7 +326,9 @@ impl Recorder {
         let mut fds: Vec<_> = self.tapes.iter().filter_map(|tape| tape.tap.fd()).collect();
         fds.push(self.waker.as_fd());
         match wait(&fds, Some(longest.max(Duration::from_millis(1)))) {
-            Ok(readiness) if readiness.is_ready(fds.len() - 1) => self.waker.clear(),
+            Ok(readiness) if readiness.is_ready(fds.len() - 1) => {
+                self.waker.clear();
+            }
             Ok(_) => {}
             Err(error) => {
                 tracing::error!("cannot wait for packets: {error}");
