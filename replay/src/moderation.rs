@@ -14,14 +14,17 @@ use std::time::{Duration, Instant};
 
 use millrace_engine::{Config, Stats};
 
-/// The longest time for which answers gather.
+/// The longest time for which answers gather that sessions go on with.
 const LONGEST: Duration = Duration::from_millis(1);
+/// Where most answers are the last ones of their sessions, nobody waits for them: they may gather for so many times longer.
+const LONGER_AT_ENDS: f64 = 2.0;
+/// An answer is of a short session where one replica connects for so many flows that are heard.
+const HEARD_OF_SHORT: f64 = 6.0;
 /// Where no more flows than this are answered in a millisecond, nothing gathers.
 const FEW_FLOWS: f64 = 5.0;
 /// So many flows more, and answers gather for the longest time.
 const FLOWS_TO_LONGEST: f64 = 4.0;
-/// Replicas that connect in a millisecond, from which on answers gather for the longest time. Most turns of such traffic
-/// are the last ones of their sessions.
+/// Replicas that connect in a millisecond, from which on answers gather for the longest time.
 const CONNECTS_TO_LONGEST: f64 = 1.0;
 /// What is less than this share of the longest time is not worth a rest.
 const WORTH_WHILE: f64 = 0.2;
@@ -162,15 +165,20 @@ impl Moderation {
         };
         let share = self.share();
         match gathers && self.may_gather && share >= WORTH_WHILE {
-            true => LONGEST.mul_f64(share.min(1.0)),
+            true => LONGEST.mul_f64(share),
             false => Duration::ZERO,
         }
     }
 
-    /// The share of the longest time that so many answers are worth.
+    /// How many times the longest time so many answers are worth.
     fn share(&self) -> f64 {
         let by_flows = (self.flows - FEW_FLOWS) / FLOWS_TO_LONGEST;
-        by_flows.max(self.connects / CONNECTS_TO_LONGEST)
+        let by_connects = self.connects / CONNECTS_TO_LONGEST;
+        let share = by_flows.max(by_connects).clamp(0.0, 1.0);
+        match self.connects * HEARD_OF_SHORT >= self.flows {
+            true => share * LONGER_AT_ENDS,
+            false => share,
+        }
     }
 
     fn end_round(&mut self, elapsed: Duration, (turns, late): (u64, u64)) {
@@ -231,7 +239,7 @@ mod tests {
         gathering: (f64, f64),
     }
 
-    /// The share of the time in which answers gathered, of so many seconds.
+    /// How long answers gathered for, of so many seconds, in longest times.
     fn gathered(traffic: &Traffic, seconds: u32) -> f64 {
         let start = Instant::now();
         let mut moderation = Moderation::new(start, &Config::default());
@@ -266,7 +274,9 @@ mod tests {
             (7, 0.0, 0.4..0.6),
             (30, 0.0, 0.9..1.0),
             (3, 0.1, 0.0..0.001),
-            (3, 1.5, 0.9..1.0),
+            (3, 1.5, 1.9..2.0),
+            (30, 1.5, 0.9..1.0),
+            (30, 6.0, 1.9..2.0),
         ] {
             let traffic = Traffic {
                 flows,
