@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo certs check test test-build consul test-code test-whole-system test-vm captures kubernetes large page mixin helm fuzz budget bench lint fmt-check clippy doc deny deps test-deps clean
+.PHONY: help build profile demo certs check test test-build consul test-code test-whole-system test-vm captures kubernetes large page mixin helm fuzz budget bench lint fmt-check clippy doc deny deps test-deps clean
 
 CARGO ?= cargo
 # Seconds that `make fuzz` spends on each target.
@@ -29,8 +29,16 @@ PARTS := $(filter-out $(WHOLE_SYSTEM),$(shell sed -n '/^members = \[/,/^\]/s/.*"
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Laid out by what runs often under load. The daemons alone: with the lab beside them, shared crates have other features, and
+# the functions in them other names than the profile knows.
+PROFILED = RUSTFLAGS="$$RUSTFLAGS $$(sh deploy/packages/profiled.sh)"
+
 build: ## Release builds of the daemons and the lab, in target/release
-	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
+	$(PROFILED) $(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent
+	$(PROFILED) $(CARGO) build --release --locked -p millrace-lab
+
+profile: ## Records anew what runs often under load, for release builds (30 minutes)
+	sh deploy/packages/profile.sh
 
 # The program itself: cargo would build it again, with the features that it has alone.
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
@@ -129,10 +137,9 @@ budget: ## Instructions of the engine, against what it may spend (bench/src/budg
 		|| $(CARGO) install --locked gungraun-runner --version "$$wanted"
 	$(CARGO) bench --locked -p millrace-bench --bench engine
 
-bench: budget ## Instructions per segment, bytes per idle session, and the copier end to end
+bench: budget build ## Instructions per segment, bytes per idle session, and the copier end to end
 	$(CARGO) run --release --locked -q -p millrace-bench --bin millrace-idle-memory
-	$(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent -p millrace-lab
-	$(CARGO) build --release --locked -p millrace-capture --example reflector
+	$(PROFILED) $(CARGO) build --release --locked -p millrace-capture --example reflector
 	$(BUILT)/millrace-lab bench
 	$(BUILT)/millrace-lab bench fan-out
 	$(BUILT)/millrace-lab bench clients

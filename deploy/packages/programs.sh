@@ -30,19 +30,31 @@ fi
 
 # Paths of this machine must not get into the programs. Nothing of the operator's own: flags change the bytes.
 unset CARGO_ENCODED_RUSTFLAGS
-export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$root=/millrace"
+RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$root=/millrace"
+if [ -n "${COUNTED:-}" ]; then
+    # Programs that count what of them runs, for profile.sh.
+    RUSTFLAGS="$RUSTFLAGS -Cprofile-generate=$COUNTED"
+else
+    RUSTFLAGS="$RUSTFLAGS $(sh "$root/deploy/packages/profiled.sh")"
+fi
+export RUSTFLAGS
 export CARGO_TARGET_DIR="$target_dir"
 export CARGO_INCREMENTAL=0
 packages=""
 for program in $programs; do packages="$packages -p $program"; done
 # What makes the pages runs here.
-case $target in *-gnu) packages="$packages -p millrace-manuals" ;; esac
+case $target in *-gnu) [ -n "${COUNTED:-}" ] || packages="$packages -p millrace-manuals" ;; esac
 # A build script of a dependency looks at the time, too: with that of the last commit all would be built anew after each.
-# Package names have no blanks: they are to be split.
+# As `make build` does for the machine's own target: functions have the names then by which the profile knows them.
+case $target in
+"$(rustc -vV | sed -n 's/^host: //p')") for_target="" built="$target_dir/release" ;;
+*) for_target="--target $target" built="$target_dir/$target/release" ;;
+esac
+# Neither names of packages nor of targets have blanks: they are to be split.
 # shellcheck disable=SC2086
-(cd "$root" && SOURCE_DATE_EPOCH=0 "$cargo" build --release --locked --target "$target" $packages)
+(cd "$root" && SOURCE_DATE_EPOCH=0 "$cargo" build --release --locked $for_target $packages)
 
 mkdir -p "$out/$target"
 for program in $programs; do
-    "$strip" -R .comment -o "$out/$target/$program" "$target_dir/$target/release/$program"
+    "$strip" -R .comment -o "$out/$target/$program" "$built/$program"
 done

@@ -7,7 +7,7 @@
 
 target=$1
 stage=$2
-manuals="$target_dir/x86_64-unknown-linux-gnu/release/millrace-manuals"
+manuals="$target_dir/release/millrace-manuals"
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 

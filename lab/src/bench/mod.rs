@@ -157,7 +157,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             Recorder::start(&stage.target.host, &recorder)?,
         ),
     ];
-    let interceptor = programs::interceptor(&stage)?;
+    let mut interceptor = programs::interceptor(&stage)?;
     let lasting = Duration::from_secs(options.seconds);
     let mut contests = Vec::new();
     for (traffic, port) in [(Traffic::KeepAlive, NGINX), (Traffic::Uploads, RECORDER)] {
@@ -176,6 +176,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let sessions = Sessions::run(&stage, &service, &interceptor, load)?;
     say(&format!("a copier without traffic, {} s", IDLE.as_secs()));
     let idle = Copier::start(&stage, &service, &[])?.idle(IDLE)?;
+    programs::end(&mut interceptor)?;
     say(&table::table(&contests, &sessions, idle));
     Ok(true)
 }

@@ -104,6 +104,14 @@ pub(super) fn interceptor(stage: &Stage) -> Result<Process> {
     Ok(process)
 }
 
+/// Ends a daemon as an operator would: what it has to say or to write at its end is part of it.
+pub(super) fn end(process: &mut Process) -> Result<()> {
+    if !process.terminate(PATIENCE)?.success() {
+        return Err(ended(process.label(), &process.log()));
+    }
+    Ok(())
+}
+
 /// The copier, on the live server.
 pub(super) struct Copier<'a> {
     stage: &'a Stage,
@@ -198,10 +206,7 @@ impl<'a> Copier<'a> {
 
     /// Ends it; what it has left out is in its report.
     pub(super) fn end(mut self) -> Result<Report> {
-        let status = self.process.terminate(PATIENCE)?;
-        if !status.success() {
-            return Err(ended(self.process.label(), &self.process.log()));
-        }
+        end(&mut self.process)?;
         Report::load(&self.report)
     }
 
@@ -258,10 +263,7 @@ impl<'a> Copier<'a> {
             self.process.thread_cpu_time("shard")?,
             self.process.cpu_time()?,
         );
-        let status = self.process.terminate(PATIENCE)?;
-        if !status.success() {
-            return Err(ended(self.process.label(), &self.process.log()));
-        }
+        end(&mut self.process)?;
         let report = Report::load(&self.report)?;
         Ok((self.work(&report, seconds, used), report))
     }
