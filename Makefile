@@ -31,7 +31,7 @@ help: ## This list
 
 # Laid out by what runs often under load. The daemons alone: with the lab beside them, shared crates have other features, and
 # the functions in them other names than the profile knows.
-PROFILED = RUSTFLAGS="$$RUSTFLAGS $$(sh deploy/packages/profiled.sh)"
+PROFILED = flags="$$(sh deploy/packages/profiled.sh)"; [ -z "$$flags" ] || export RUSTFLAGS="$$RUSTFLAGS $$flags";
 
 build: ## Release builds of the daemons and the lab, in target/release
 	$(PROFILED) $(CARGO) build --release --locked -p millrace-copier -p millrace-interceptor -p millrace-router-agent

@@ -44,12 +44,15 @@ packages=""
 for program in $programs; do packages="$packages -p $program"; done
 # What makes the pages runs here.
 case $target in *-gnu) [ -n "${COUNTED:-}" ] || packages="$packages -p millrace-manuals" ;; esac
-# A build script of a dependency looks at the time, too: with that of the last commit all would be built anew after each.
 # As `make build` does for the machine's own target: functions have the names then by which the profile knows them.
+unset CARGO_BUILD_TARGET
 case $target in
 "$(rustc -vV | sed -n 's/^host: //p')") for_target="" built="$target_dir/release" ;;
 *) for_target="--target $target" built="$target_dir/$target/release" ;;
 esac
+# Those of another build must not be taken for these.
+for program in $programs millrace-manuals; do rm -f "$built/$program"; done
+# A build script of a dependency looks at the time, too: with that of the last commit all would be built anew after each.
 # Neither names of packages nor of targets have blanks: they are to be split.
 # shellcheck disable=SC2086
 (cd "$root" && SOURCE_DATE_EPOCH=0 "$cargo" build --release --locked $for_target $packages)
@@ -58,3 +61,4 @@ mkdir -p "$out/$target"
 for program in $programs; do
     "$strip" -R .comment -o "$out/$target/$program" "$built/$program"
 done
+if [ -e "$built/millrace-manuals" ]; then cp "$built/millrace-manuals" "$out/$target/"; fi

@@ -7,7 +7,7 @@
 
 target=$1
 stage=$2
-manuals="$target_dir/release/millrace-manuals"
+manuals="$out/x86_64-unknown-linux-gnu/millrace-manuals"
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 

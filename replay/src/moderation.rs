@@ -3,7 +3,8 @@
 //! A look for answers costs the live host more than the answers do: a thread is woken, and the processor has to load code and
 //! data anew. So where many sessions are answered within a millisecond, the shard looks for their answers together, as
 //! network cards gather frames for one interrupt. Where a few sessions ask one request after the other, each answer is
-//! taken in at once: their next turn waits for it.
+//! taken in at once: their next turn waits for it. Where most sessions have a turn or two, few turns wait: then answers gather for
+//! longer.
 //!
 //! Sessions make good what they wait, up to their pauses; the figures of latency leave it out (`transit`). A session
 //! among many that pauses for less falls behind. So once turns are late, answers do not gather any more, and it is tried again
@@ -14,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use millrace_engine::{Config, Stats};
 
-/// The longest time for which answers gather that sessions go on with.
+/// The longest time for which answers gather.
 const LONGEST: Duration = Duration::from_millis(1);
-/// Where most answers are the last ones of their sessions, nobody waits for them: they may gather for so many times longer.
-const LONGER_AT_ENDS: f64 = 2.0;
-/// An answer is of a short session where one replica connects for so many flows that are heard.
-const HEARD_OF_SHORT: f64 = 6.0;
+/// The same where most sessions are short: few turns wait for an answer.
+const LONGEST_OF_SHORT: Duration = Duration::from_millis(2);
+/// Sessions are short where so many turns go out, at most, for each replica that connects.
+const TURNS_OF_SHORT: u64 = 2;
 /// Where no more flows than this are answered in a millisecond, nothing gathers.
 const FEW_FLOWS: f64 = 5.0;
 /// So many flows more, and answers gather for the longest time.
@@ -68,6 +69,9 @@ pub(crate) struct Moderation {
     round_began: Instant,
     turns: u64,
     late: u64,
+    /// Replicas that have connected in it, and whether the sessions of the one before were short.
+    begun: u64,
+    is_short: bool,
     /// Whether there was anything to gather in it.
     is_crowded: bool,
     mode: Mode,
@@ -105,6 +109,8 @@ impl Moderation {
             round_began: now,
             turns: 0,
             late: 0,
+            begun: 0,
+            is_short: false,
             is_crowded: false,
             mode: Mode::Gather,
             rounds: 0,
@@ -123,6 +129,7 @@ impl Moderation {
     /// So many replicas have connected.
     pub(crate) const fn connect(&mut self, count: u64) {
         self.connected += count;
+        self.begun += count;
     }
 
     /// Takes in what the engine has counted. To be called in each of the shard's rounds.
@@ -165,27 +172,25 @@ impl Moderation {
         };
         let share = self.share();
         match gathers && self.may_gather && share >= WORTH_WHILE {
+            true if self.is_short => LONGEST_OF_SHORT.mul_f64(share),
             true => LONGEST.mul_f64(share),
             false => Duration::ZERO,
         }
     }
 
-    /// How many times the longest time so many answers are worth.
+    /// The share of the longest time that so many answers are worth.
     fn share(&self) -> f64 {
         let by_flows = (self.flows - FEW_FLOWS) / FLOWS_TO_LONGEST;
-        let by_connects = self.connects / CONNECTS_TO_LONGEST;
-        let share = by_flows.max(by_connects).clamp(0.0, 1.0);
-        match self.connects * HEARD_OF_SHORT >= self.flows {
-            true => share * LONGER_AT_ENDS,
-            false => share,
-        }
+        by_flows.max(self.connects / CONNECTS_TO_LONGEST).min(1.0)
     }
 
     fn end_round(&mut self, elapsed: Duration, (turns, late): (u64, u64)) {
         let sent = turns.saturating_sub(self.turns);
         let late_ones = late.saturating_sub(self.late);
         let crowded = std::mem::take(&mut self.is_crowded);
+        let begun = std::mem::take(&mut self.begun);
         (self.turns, self.late) = (turns, late);
+        self.is_short = begun > 0 && sent <= begun * TURNS_OF_SHORT;
         if sent == 0 {
             return;
         }
@@ -239,7 +244,7 @@ mod tests {
         gathering: (f64, f64),
     }
 
-    /// How long answers gathered for, of so many seconds, in longest times.
+    /// Milliseconds for which answers gathered at a time, on average over so many seconds.
     fn gathered(traffic: &Traffic, seconds: u32) -> f64 {
         let start = Instant::now();
         let mut moderation = Moderation::new(start, &Config::default());
@@ -268,24 +273,26 @@ mod tests {
 
     #[test]
     fn answers_gather_where_many_sessions_are_answered() {
-        for (flows, connects, wanted) in [
-            (1, 0.0, 0.0..0.001),
-            (4, 0.0, 0.0..0.001),
-            (7, 0.0, 0.4..0.6),
-            (30, 0.0, 0.9..1.0),
-            (3, 0.1, 0.0..0.001),
-            (3, 1.5, 1.9..2.0),
-            (30, 1.5, 0.9..1.0),
-            (30, 6.0, 1.9..2.0),
+        for (flows, connects, turns, wanted) in [
+            (1, 0.0, 1.0, 0.0..0.001),
+            (4, 0.0, 4.0, 0.0..0.001),
+            (7, 0.0, 7.0, 0.4..0.6),
+            (30, 0.0, 30.0, 0.9..1.0),
+            (3, 0.1, 0.1, 0.0..0.001),
+            (3, 1.5, 1.5, 1.9..2.0),
+            (3, 0.5, 0.5, 0.9..1.1),
+            (20, 1.5, 15.0, 0.9..1.0),
+            (20, 5.0, 12.0, 0.9..1.0),
         ] {
             let traffic = Traffic {
                 flows,
                 connects,
-                prompt: IN_TIME,
-                gathering: IN_TIME,
+                prompt: (turns, 0.0),
+                gathering: (turns, 0.0),
             };
-            let share = gathered(&traffic, 10);
-            assert!(wanted.contains(&share), "{flows} {connects}: {share}");
+            let millis = gathered(&traffic, 10);
+            let named = format!("{flows} {connects} {turns}: {millis}");
+            assert!(wanted.contains(&millis), "{named}");
         }
     }
 

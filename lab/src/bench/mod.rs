@@ -176,8 +176,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let sessions = Sessions::run(&stage, &service, &interceptor, load)?;
     say(&format!("a copier without traffic, {} s", IDLE.as_secs()));
     let idle = Copier::start(&stage, &service, &[])?.idle(IDLE)?;
-    programs::end(&mut interceptor)?;
     say(&table::table(&contests, &sessions, idle));
+    programs::end(&mut interceptor)?;
     Ok(true)
 }
 
