@@ -14,6 +14,9 @@ programs="millrace-copier millrace-interceptor millrace-router-agent"
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 
+# The target that the compiler builds for by itself.
+own_target() { "${RUSTC:-rustc}" -vV | sed -n 's/^host: //p'; }
+
 # Says what is missing, and ends.
 need() { # PROGRAM PACKAGE...
     needed=$1

@@ -46,10 +46,11 @@ for program in $programs; do packages="$packages -p $program"; done
 case $target in *-gnu) [ -n "${COUNTED:-}" ] || packages="$packages -p millrace-manuals" ;; esac
 # As `make build` does for the machine's own target: functions have the names then by which the profile knows them.
 unset CARGO_BUILD_TARGET
-case $target in
-"$(rustc -vV | sed -n 's/^host: //p')") for_target="" built="$target_dir/release" ;;
-*) for_target="--target $target" built="$target_dir/$target/release" ;;
-esac
+if [ "$target" = "$(own_target)" ]; then
+    for_target="" built="$target_dir/release"
+else
+    for_target="--target $target" built="$target_dir/$target/release"
+fi
 # Those of another build must not be taken for these.
 for program in $programs millrace-manuals; do rm -f "$built/$program"; done
 # A build script of a dependency looks at the time, too: with that of the last commit all would be built anew after each.

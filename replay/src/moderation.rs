@@ -170,10 +170,13 @@ impl Moderation {
             Mode::Prompt(_) => false,
             Mode::Settled { gather } => gather,
         };
+        let longest = match self.is_short {
+            true => LONGEST_OF_SHORT,
+            false => LONGEST,
+        };
         let share = self.share();
         match gathers && self.may_gather && share >= WORTH_WHILE {
-            true if self.is_short => LONGEST_OF_SHORT.mul_f64(share),
-            true => LONGEST.mul_f64(share),
+            true => longest.mul_f64(share),
             false => Duration::ZERO,
         }
     }

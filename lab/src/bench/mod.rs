@@ -139,6 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     millrace_lab::enter()?;
     programs::check_built()?;
+    programs::check_reflector_built()?;
     say("building the lab, with nginx and a recording server on the live server and on the target");
     let stage = Stage::new(StageOptions::default())?;
     prepare(&stage)?;

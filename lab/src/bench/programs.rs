@@ -61,7 +61,11 @@ impl Work {
 /// Fails early, with the right advice, when something has not been built.
 pub(super) fn check_built() -> Result<()> {
     binary(COPIER)?;
-    binary(INTERCEPTOR)?;
+    binary(INTERCEPTOR).map(drop)
+}
+
+/// The same of the reflector, which one benchmark alone needs.
+pub(super) fn check_reflector_built() -> Result<()> {
     binary(REFLECTOR).map(drop).map_err(|_| {
         Error::Unsupported(
             "the reflector is not built: cargo build --release -p millrace-capture --example reflector"
