@@ -7,7 +7,7 @@ use clap::Args;
 use millrace_lab::{Error, Result, Stage};
 
 use super::programs::{self, Copier};
-use super::{Served, Service, median};
+use super::{Served, Service, channel, median};
 use crate::demo::report::Report;
 use crate::demo::say;
 
@@ -23,6 +23,8 @@ pub(crate) struct Options {
     /// Seconds of load for each of them in a round; a bounded copier needs some to find its share
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+    #[command(flatten)]
+    channel: channel::Options,
 }
 
 /// With what the clients share the live server.
@@ -58,7 +60,7 @@ struct Run {
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    let pages = Served::pages()?;
+    let pages = Served::pages(options.channel)?;
     let (stage, service) = (&pages.stage, &pages.service);
     let lasting = Duration::from_secs(options.seconds);
     let mut runs: Vec<Vec<Run>> = CASES.map(|_| Vec::new()).into();
@@ -73,6 +75,7 @@ pub(super) fn run(options: &Options) -> Result<bool> {
         }
     }
     say(&table(&runs));
+    pages.end()?;
     Ok(true)
 }
 

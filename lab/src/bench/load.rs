@@ -8,8 +8,8 @@ use clap::Args;
 use millrace_lab::plot::{Line, chart};
 use millrace_lab::{Error, Result};
 
-use super::Served;
 use super::turns::{self, Asks, Clients, Run};
+use super::{Served, channel};
 use crate::demo::say;
 
 /// Connections that stay open; each asks one request after the other.
@@ -29,11 +29,13 @@ pub(crate) struct Options {
     /// Draw it into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    channel: channel::Options,
 }
 
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    let pages = Served::pages()?;
+    let pages = Served::pages(options.channel)?;
     let (stage, service) = (&pages.stage, &pages.service);
     let mut runs: Vec<Run> = Vec::new();
     let mut load = FIRST;
@@ -45,7 +47,7 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             pause: (CONNECTIONS as f64 * 1e6 / load) as u64,
             lasting: Duration::from_secs(options.seconds),
         };
-        let done = match turns::live(stage, service, clients) {
+        let done = match turns::live(stage, service, clients, &[]) {
             Ok(done) => done,
             // Beyond what the machine carries capture loses packets.
             Err(error) => {
@@ -67,6 +69,7 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             source,
         })?;
     }
+    pages.end()?;
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 //! The benchmark from end to end, on a stage of its own: one copier shard against a bare loop from capture to
 //! sending, and what copier and interceptor use for sessions of one request.
 
+mod channel;
 mod clients;
 mod contest;
 mod fanout;
@@ -19,6 +20,7 @@ use millrace_lab::recorder::{Recorder, RecorderConfig};
 use millrace_lab::{DEVICE, Host, Process, Result, Stage, StageOptions};
 
 use crate::demo::say;
+use channel::Channel;
 use contest::{Contest, Traffic};
 use programs::Copier;
 use sessions::Sessions;
@@ -65,24 +67,29 @@ pub(crate) struct Options {
     /// How many of them begin in a second: two processors serve, copy and answer all of them
     #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     rate: u32,
+    #[command(flatten)]
+    channel: channel::Options,
 }
 
 /// Where a service is, and where its copy goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Service {
     live: SocketAddr,
     target: SocketAddr,
     /// On the target, where the reflector sends.
     nothing: SocketAddr,
+    /// How its copier speaks to interceptors.
+    channel: Channel,
 }
 
 impl Service {
-    fn new(stage: &Stage, port: u16) -> Result<Self> {
+    fn new(stage: &Stage, port: u16, channel: &Channel) -> Result<Self> {
         let target = stage.target.address.v4;
         Ok(Self {
             live: (stage.live()?.address.v4, port).into(),
             target: (target, port).into(),
             nothing: (target, NOTHING).into(),
+            channel: channel.clone(),
         })
     }
 }
@@ -90,20 +97,20 @@ impl Service {
 /// A stage with a server of one kind on the live server and on the target, and an interceptor. Ends in this order.
 struct Served<S> {
     service: Service,
-    _interceptor: Process,
+    interceptor: Process,
     _servers: [S; 2],
     stage: Stage,
 }
 
 impl Served<Nginx> {
-    fn pages() -> Result<Self> {
-        Self::new("nginx", NGINX, |host| Nginx::start(host, NGINX))
+    fn pages(channel: channel::Options) -> Result<Self> {
+        Self::new("nginx", NGINX, channel, |host| Nginx::start(host, NGINX))
     }
 }
 
 impl Served<Redis> {
-    fn keys() -> Result<Self> {
-        Self::new("redis", REDIS, |host| {
+    fn keys(channel: channel::Options) -> Result<Self> {
+        Self::new("redis", REDIS, channel, |host| {
             let redis = Redis::start(host, REDIS)?;
             redis.ask(&["set", KEY, &"v".repeat(VALUE)])?;
             Ok(redis)
@@ -112,19 +119,30 @@ impl Served<Redis> {
 }
 
 impl<S> Served<S> {
-    fn new(name: &str, port: u16, start: impl Fn(&Host) -> Result<S>) -> Result<Self> {
+    fn new(
+        name: &str,
+        port: u16,
+        channel: channel::Options,
+        start: impl Fn(&Host) -> Result<S>,
+    ) -> Result<Self> {
         millrace_lab::enter()?;
         programs::check_built()?;
         say(&format!(
             "building the lab, with {name} on the live server and on the target"
         ));
         let stage = Stage::new(StageOptions::default())?;
+        let channel = Channel::new(&stage, channel)?;
         Ok(Self {
-            service: Service::new(&stage, port)?,
+            service: Service::new(&stage, port, &channel)?,
             _servers: [start(&stage.live()?.host)?, start(&stage.target.host)?],
-            _interceptor: programs::interceptor(&stage)?,
+            interceptor: programs::interceptor(&stage, &channel)?,
             stage,
         })
+    }
+
+    /// Ends the interceptor as an operator would, and all else after it.
+    fn end(mut self) -> Result<()> {
+        programs::end(&mut self.interceptor)
     }
 }
 
@@ -158,7 +176,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             Recorder::start(&stage.target.host, &recorder)?,
         ),
     ];
-    let mut interceptor = programs::interceptor(&stage)?;
+    let channel = Channel::new(&stage, options.channel)?;
+    let mut interceptor = programs::interceptor(&stage, &channel)?;
     let lasting = Duration::from_secs(options.seconds);
     let mut contests = Vec::new();
     for (traffic, port) in [(Traffic::KeepAlive, NGINX), (Traffic::Uploads, RECORDER)] {
@@ -167,12 +186,12 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             options.rounds,
             traffic.name()
         ));
-        let service = Service::new(&stage, port)?;
+        let service = Service::new(&stage, port, &channel)?;
         let contest = Contest::run(&stage, &service, traffic, options.rounds, lasting)?;
         contests.push(contest);
     }
     say(&format!("{} sessions of one request", options.sessions));
-    let service = Service::new(&stage, NGINX)?;
+    let service = Service::new(&stage, NGINX, &channel)?;
     let load = (options.sessions, options.rate);
     let sessions = Sessions::run(&stage, &service, &interceptor, load)?;
     say(&format!("a copier without traffic, {} s", IDLE.as_secs()));

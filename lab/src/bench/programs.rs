@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use millrace_lab::{CpuTime, DEVICE, Error, Process, Result, Stage, binary, wait_for};
 
 use super::Service;
+use super::channel::Channel;
 use crate::demo::report::Report;
 use crate::demo::traffic::wrk_requests;
 use crate::demo::{admin, ended, ready};
 
-const COPIER: &str = "millrace-copier";
+pub(super) const COPIER: &str = "millrace-copier";
 const INTERCEPTOR: &str = "millrace-interceptor";
 const REFLECTOR: &str = "examples/reflector";
 /// Where the interceptor listens for copiers.
@@ -85,21 +86,14 @@ pub(super) fn wrk(stage: &Stage, service: &Service, lasting: Duration) -> Result
 }
 
 /// The interceptor, on the assistant.
-pub(super) fn interceptor(stage: &Stage) -> Result<Process> {
+pub(super) fn interceptor(stage: &Stage, channel: &Channel) -> Result<Process> {
     let place = &stage.assistant;
     let (listen, port) = (place.address.v4.to_string(), PORT.to_string());
     let admin = admin().to_string();
-    let arguments = [
-        "-i",
-        DEVICE,
-        "-b",
-        &listen,
-        "-p",
-        &port,
-        "--insecure",
-        "--admin",
-        &admin,
-    ];
+    let arguments = ["-i", DEVICE, "-b", &listen, "-p", &port, "--admin", &admin];
+    let channel = channel.options("interceptor");
+    let channel = channel.iter().map(String::as_str);
+    let arguments: Vec<_> = arguments.into_iter().chain(channel).collect();
     let log = place.host.file("interceptor.log");
     let mut process = place
         .host
@@ -134,8 +128,13 @@ impl<'a> Copier<'a> {
     }
 
     /// One that replays a recording at its own pace, and ends with it.
-    pub(super) fn replay(stage: &'a Stage, service: &Service, file: &str) -> Result<Self> {
-        Self::spawn(stage, service, &["-i", file])
+    pub(super) fn replay(
+        stage: &'a Stage,
+        service: &Service,
+        file: &str,
+        more: &[&str],
+    ) -> Result<Self> {
+        Self::spawn(stage, service, &[&["-i", file], more].concat())
     }
 
     fn spawn(stage: &'a Stage, service: &Service, more: &[&str]) -> Result<Self> {
@@ -149,13 +148,14 @@ impl<'a> Copier<'a> {
             &services,
             "-s",
             &interceptor,
-            "--insecure",
             "--admin",
             &admin,
             "--report",
             &report_file,
         ];
-        let arguments = [&arguments[..], more].concat();
+        let channel = service.channel.options("copier");
+        let channel: Vec<_> = channel.iter().map(String::as_str).collect();
+        let arguments = [&arguments[..], &channel, more].concat();
         let log = live.host.file("copier.log");
         let mut process = live.host.spawn(binary(COPIER)?, &arguments, &[], &log)?;
         ready(&live.host, &mut process)?;

@@ -21,6 +21,14 @@ pub(in crate::bench) enum Asks {
 }
 
 impl Asks {
+    /// The protocol module for it.
+    pub(super) fn module(self) -> &'static str {
+        match self {
+            Self::Page => "http",
+            Self::Key => "redis",
+        }
+    }
+
     fn request(self) -> Vec<u8> {
         match self {
             Self::Page => b"GET / HTTP/1.1\r\nHost: live\r\n\r\n".to_vec(),

@@ -12,7 +12,7 @@ use millrace_lab::fault::Fault;
 use millrace_lab::{Result, Stage};
 
 use super::programs::{Copier, Work};
-use super::{Served, Service};
+use super::{Served, Service, channel};
 use crate::demo::report::Report;
 use crate::demo::say;
 pub(super) use clients::{Asks, Clients};
@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Ask redis for a key in place of nginx for a page
     #[arg(long)]
     redis: bool,
+    /// Replay with the protocol module for what is asked; it looks for requests that write
+    #[arg(long)]
+    protocol: bool,
     /// Have tcpdump watch the target's device, too: what it sees is the target's own time
     #[arg(long, conflicts_with_all = ["loss", "response_loss"])]
     at_target: bool,
@@ -50,6 +53,8 @@ pub(crate) struct Options {
     /// Microseconds that a client thinks between two turns
     #[arg(long, requires = "connections", value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     pause: Option<u64>,
+    #[command(flatten)]
+    channel: channel::Options,
 }
 
 fn percent(text: &str) -> std::result::Result<f64, String> {
@@ -79,15 +84,18 @@ pub(super) struct Run {
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
     if options.redis {
-        let mut served = Served::keys()?;
-        cases(options, &mut served.stage, &served.service, Asks::Key)
+        let mut served = Served::keys(options.channel)?;
+        cases(options, &mut served.stage, &served.service, Asks::Key)?;
+        served.end()?;
     } else {
-        let mut served = Served::pages()?;
-        cases(options, &mut served.stage, &served.service, Asks::Page)
+        let mut served = Served::pages(options.channel)?;
+        cases(options, &mut served.stage, &served.service, Asks::Page)?;
+        served.end()?;
     }
+    Ok(true)
 }
 
-fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) -> Result<bool> {
+fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) -> Result<()> {
     if options.loss > 0.0 || options.response_loss > 0.0 {
         let [to, from] = [options.loss, options.response_loss].map(|loss| Fault {
             loss: loss / 100.0,
@@ -96,6 +104,11 @@ fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) ->
         stage.target.link.set_faults(to, from, 1)?;
     }
     let stage = &*stage;
+    let module = format!("{}={}", service.live.port(), asks.module());
+    let protocol: &[&str] = match options.protocol {
+        true => &["--protocol", &module, "--read-only"],
+        false => &[],
+    };
     let lasting = Duration::from_secs(options.seconds);
     let mut runs = Vec::new();
     let case = options.connections.zip(options.pause);
@@ -115,20 +128,25 @@ fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) ->
         let watch = || Device::watch(stage, service);
         let device = options.at_target.then(watch).transpose()?;
         let mut run = if options.recorded {
-            recorded::run(stage, service, clients)?
+            recorded::run(stage, service, clients, protocol)?
         } else {
-            live(stage, service, clients)?
+            live(stage, service, clients, protocol)?
         };
         run.device = device.map(Device::finish).transpose()?;
         runs.push(run);
     }
     say(&table(&runs));
-    Ok(true)
+    Ok(())
 }
 
-/// Copies what is captured while the clients ask.
-pub(super) fn live(stage: &Stage, service: &Service, clients: Clients) -> Result<Run> {
-    let copier = Copier::start(stage, service, &[])?;
+/// Copies what is captured while the clients ask; the copier has these options, too.
+pub(super) fn live(
+    stage: &Stage,
+    service: &Service,
+    clients: Clients,
+    more: &[&str],
+) -> Result<Run> {
+    let copier = Copier::start(stage, service, more)?;
     let started = Instant::now();
     let turns = clients.run(stage, service)?;
     let seconds = started.elapsed().as_secs_f64();

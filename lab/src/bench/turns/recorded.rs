@@ -15,8 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The last packets are on their way through the kernel.
 const LAST_PACKETS: Duration = Duration::from_millis(500);
 
-/// Records while the clients ask, and replays that at its own pace.
-pub(super) fn run(stage: &Stage, service: &Service, clients: Clients) -> Result<Run> {
+/// Records while the clients ask, and replays that at its own pace; the copier has these options, too.
+pub(super) fn run(
+    stage: &Stage,
+    service: &Service,
+    clients: Clients,
+    more: &[&str],
+) -> Result<Run> {
     let host = &stage.live()?.host;
     let file = host.file("turns.pcapng");
     let (services, name) = (service.live.to_string(), file.display().to_string());
@@ -34,7 +39,7 @@ pub(super) fn run(stage: &Stage, service: &Service, clients: Clients) -> Result<
         return Err(ended(recorder.label(), &recorder.log()));
     }
 
-    let copier = Copier::replay(stage, service, &name)?;
+    let copier = Copier::replay(stage, service, &name, more)?;
     std::thread::sleep(Duration::from_secs_f64(seconds));
     // It may have ended: then all of it was delivered.
     let delivered = copier.status().map(|status| status.delivered());
