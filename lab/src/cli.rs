@@ -372,3 +372,25 @@ fn io(what: &str, source: std::io::Error) -> Error {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_options_stand_behind_their_benchmark() {
+        Arguments::command().debug_assert();
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        for right in [
+            "lab bench --tls",
+            "lab bench turns --tls --protocol",
+            "lab bench load --tls",
+        ] {
+            parse(right).unwrap();
+        }
+        parse("lab bench --tls turns").unwrap_err();
+        parse("lab bench fan-out --tls").unwrap_err();
+    }
+}

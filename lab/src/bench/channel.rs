@@ -9,48 +9,93 @@ use super::programs::COPIER;
 
 /// Part of the command line of a benchmark.
 #[derive(Clone, Copy, Debug, Args)]
-pub(super) struct Options {
+pub(super) struct ChannelOptions {
     /// Mutual TLS between copier and interceptor, as in production, in place of plain text
     #[arg(long)]
     tls: bool,
 }
 
-/// Plain text, or the certificates of both sides.
+/// A side of it, by the name that its certificate has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Copier,
+    Interceptor,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Copier => "copier",
+            Self::Interceptor => "interceptor",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
-pub(super) struct Channel {
-    certificates: Option<PathBuf>,
+pub(super) enum Channel {
+    Plain,
+    /// With the certificates of both sides.
+    Tls {
+        directory: PathBuf,
+    },
 }
 
 impl Channel {
-    /// Makes the certificates that it takes.
-    pub(super) fn new(stage: &Stage, options: Options) -> Result<Self> {
+    /// With `--tls`, makes a CA and the certificates of both sides.
+    pub(super) fn new(stage: &Stage, options: ChannelOptions) -> Result<Self> {
         if !options.tls {
-            return Ok(Self { certificates: None });
+            return Ok(Self::Plain);
         }
         let host = &stage.assistant.host;
         let directory = host.file("certs");
         let shown = directory.display().to_string();
-        let roles = ["--for", "copier", "--for", "interceptor"];
-        let arguments = [&["certs", "--dir", &shown][..], &roles].concat();
+        let sides = [Side::Copier, Side::Interceptor].map(|side| ["--for", side.name()]);
+        let arguments = [&["certs", "--dir", &shown][..], &sides.concat()].concat();
         host.check(binary(COPIER)?, &arguments)?;
-        Ok(Self {
-            certificates: Some(directory),
-        })
+        Ok(Self::Tls { directory })
     }
 
-    /// The options of the daemon that has this role.
-    pub(super) fn options(&self, role: &str) -> Vec<String> {
-        let Some(directory) = &self.certificates else {
+    /// Part of the command line of the daemon on this side.
+    pub(super) fn arguments(&self, side: Side) -> Vec<String> {
+        let Self::Tls { directory } = self else {
             return vec!["--insecure".to_owned()];
         };
-        let file = |name: String| directory.join(name).display().to_string();
+        let side = side.name();
         [
             ("--ca", "ca.pem".to_owned()),
-            ("--cert", format!("{role}.pem")),
-            ("--key", format!("{role}-key.pem")),
+            ("--cert", format!("{side}.pem")),
+            ("--key", format!("{side}-key.pem")),
         ]
         .into_iter()
-        .flat_map(|(option, name)| [option.to_owned(), file(name)])
+        .flat_map(|(option, name)| {
+            [
+                option.to_owned(),
+                directory.join(name).display().to_string(),
+            ]
+        })
         .collect()
+    }
+
+    /// For the reader of figures.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Plain => "in plain text",
+            Self::Tls { .. } => "with mutual TLS",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_shows_its_own_certificate_or_none() {
+        assert_eq!(Channel::Plain.arguments(Side::Copier), ["--insecure"]);
+        let directory = PathBuf::from("/certs");
+        let tls = Channel::Tls { directory }.arguments(Side::Interceptor);
+        let expected =
+            "--ca /certs/ca.pem --cert /certs/interceptor.pem --key /certs/interceptor-key.pem";
+        assert_eq!(tls.join(" "), expected);
     }
 }

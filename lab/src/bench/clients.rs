@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use millrace_lab::{Error, Result, Stage};
 
+use super::channel::ChannelOptions;
 use super::programs::{self, Copier};
-use super::{Served, Service, channel, median};
+use super::{Served, Service, median};
 use crate::demo::report::Report;
 use crate::demo::say;
 
@@ -24,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
     #[command(flatten)]
-    channel: channel::Options,
+    channel: ChannelOptions,
 }
 
 /// With what the clients share the live server.

@@ -8,8 +8,9 @@ use clap::Args;
 use millrace_lab::plot::{Line, chart};
 use millrace_lab::{Error, Result};
 
+use super::Served;
+use super::channel::ChannelOptions;
 use super::turns::{self, Asks, Clients, Run};
-use super::{Served, channel};
 use crate::demo::say;
 
 /// Connections that stay open; each asks one request after the other.
@@ -30,7 +31,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     #[command(flatten)]
-    channel: channel::Options,
+    channel: ChannelOptions,
 }
 
 /// Runs it and prints its table.

@@ -19,10 +19,10 @@ use millrace_lab::apps::{Nginx, Redis};
 use millrace_lab::recorder::{Recorder, RecorderConfig};
 use millrace_lab::{DEVICE, Host, Process, Result, Stage, StageOptions};
 
-use crate::demo::say;
-use channel::Channel;
+use crate::demo::{end, say};
+use channel::{Channel, ChannelOptions};
 use contest::{Contest, Traffic};
-use programs::Copier;
+use programs::{Copier, PATIENCE};
 use sessions::Sessions;
 
 const NGINX: u16 = 80;
@@ -68,17 +68,16 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     rate: u32,
     #[command(flatten)]
-    channel: channel::Options,
+    channel: ChannelOptions,
 }
 
-/// Where a service is, and where its copy goes.
+/// Where a service is, where its copy goes, and how its copier reaches interceptors.
 #[derive(Clone, Debug)]
 struct Service {
     live: SocketAddr,
     target: SocketAddr,
     /// On the target, where the reflector sends.
     nothing: SocketAddr,
-    /// How its copier speaks to interceptors.
     channel: Channel,
 }
 
@@ -103,13 +102,13 @@ struct Served<S> {
 }
 
 impl Served<Nginx> {
-    fn pages(channel: channel::Options) -> Result<Self> {
+    fn pages(channel: ChannelOptions) -> Result<Self> {
         Self::new("nginx", NGINX, channel, |host| Nginx::start(host, NGINX))
     }
 }
 
 impl Served<Redis> {
-    fn keys(channel: channel::Options) -> Result<Self> {
+    fn keys(channel: ChannelOptions) -> Result<Self> {
         Self::new("redis", REDIS, channel, |host| {
             let redis = Redis::start(host, REDIS)?;
             redis.ask(&["set", KEY, &"v".repeat(VALUE)])?;
@@ -122,7 +121,7 @@ impl<S> Served<S> {
     fn new(
         name: &str,
         port: u16,
-        channel: channel::Options,
+        channel: ChannelOptions,
         start: impl Fn(&Host) -> Result<S>,
     ) -> Result<Self> {
         millrace_lab::enter()?;
@@ -132,6 +131,7 @@ impl<S> Served<S> {
         ));
         let stage = Stage::new(StageOptions::default())?;
         let channel = Channel::new(&stage, channel)?;
+        say(&format!("copier and interceptor speak {}", channel.name()));
         Ok(Self {
             service: Service::new(&stage, port, &channel)?,
             _servers: [start(&stage.live()?.host)?, start(&stage.target.host)?],
@@ -142,7 +142,7 @@ impl<S> Served<S> {
 
     /// Ends the interceptor as an operator would, and all else after it.
     fn end(mut self) -> Result<()> {
-        programs::end(&mut self.interceptor)
+        end(&mut self.interceptor, PATIENCE)
     }
 }
 
@@ -177,6 +177,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         ),
     ];
     let channel = Channel::new(&stage, options.channel)?;
+    say(&format!("copier and interceptor speak {}", channel.name()));
     let mut interceptor = programs::interceptor(&stage, &channel)?;
     let lasting = Duration::from_secs(options.seconds);
     let mut contests = Vec::new();
@@ -197,7 +198,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     say(&format!("a copier without traffic, {} s", IDLE.as_secs()));
     let idle = Copier::start(&stage, &service, &[])?.idle(IDLE)?;
     say(&table::table(&contests, &sessions, idle));
-    programs::end(&mut interceptor)?;
+    end(&mut interceptor, PATIENCE)?;
     Ok(true)
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use millrace_lab::{CpuTime, DEVICE, Error, Process, Result, Stage, binary, wait_for};
 
 use super::Service;
-use super::channel::Channel;
+use super::channel::{Channel, Side};
 use crate::demo::report::Report;
 use crate::demo::traffic::wrk_requests;
-use crate::demo::{admin, ended, ready};
+use crate::demo::{admin, end, ended, ready};
 
 pub(super) const COPIER: &str = "millrace-copier";
 const INTERCEPTOR: &str = "millrace-interceptor";
@@ -24,8 +24,8 @@ const WRK_CONNECTIONS: &str = "-c32";
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a copier may have to do with its start.
 const SETTLED: Duration = Duration::from_secs(2);
-/// How long what was captured may take to be delivered.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long what was captured may take to be delivered, and a daemon to end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one program did with one run of traffic.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,23 +91,15 @@ pub(super) fn interceptor(stage: &Stage, channel: &Channel) -> Result<Process> {
     let (listen, port) = (place.address.v4.to_string(), PORT.to_string());
     let admin = admin().to_string();
     let arguments = ["-i", DEVICE, "-b", &listen, "-p", &port, "--admin", &admin];
-    let channel = channel.options("interceptor");
-    let channel = channel.iter().map(String::as_str);
-    let arguments: Vec<_> = arguments.into_iter().chain(channel).collect();
+    let security = channel.arguments(Side::Interceptor);
+    let security: Vec<_> = security.iter().map(String::as_str).collect();
+    let arguments = [&arguments[..], &security].concat();
     let log = place.host.file("interceptor.log");
     let mut process = place
         .host
         .spawn(binary(INTERCEPTOR)?, &arguments, &[], &log)?;
     ready(&place.host, &mut process)?;
     Ok(process)
-}
-
-/// Ends a daemon as an operator would: what it has to say or to write at its end is part of it.
-pub(super) fn end(process: &mut Process) -> Result<()> {
-    if !process.terminate(PATIENCE)?.success() {
-        return Err(ended(process.label(), &process.log()));
-    }
-    Ok(())
 }
 
 /// The copier, on the live server.
@@ -153,9 +145,9 @@ impl<'a> Copier<'a> {
             "--report",
             &report_file,
         ];
-        let channel = service.channel.options("copier");
-        let channel: Vec<_> = channel.iter().map(String::as_str).collect();
-        let arguments = [&arguments[..], &channel, more].concat();
+        let security = service.channel.arguments(Side::Copier);
+        let security: Vec<_> = security.iter().map(String::as_str).collect();
+        let arguments = [&arguments[..], &security, more].concat();
         let log = live.host.file("copier.log");
         let mut process = live.host.spawn(binary(COPIER)?, &arguments, &[], &log)?;
         ready(&live.host, &mut process)?;
@@ -210,7 +202,7 @@ impl<'a> Copier<'a> {
 
     /// Ends it; what it has left out is in its report.
     pub(super) fn end(mut self) -> Result<Report> {
-        end(&mut self.process)?;
+        end(&mut self.process, PATIENCE)?;
         Report::load(&self.report)
     }
 
@@ -267,7 +259,7 @@ impl<'a> Copier<'a> {
             self.process.thread_cpu_time("shard")?,
             self.process.cpu_time()?,
         );
-        end(&mut self.process)?;
+        end(&mut self.process, PATIENCE)?;
         let report = Report::load(&self.report)?;
         Ok((self.work(&report, seconds, used), report))
     }

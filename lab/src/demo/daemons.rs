@@ -98,15 +98,10 @@ impl Daemons {
             .map(|status| Report::in_status(&status))
     }
 
-    /// Asks the copier to finish, and reads the report that it leaves.
+    /// Asks the copier to finish, and the interceptor after it; reads the report that the copier leaves.
     pub(super) fn drain(&mut self) -> Result<Report> {
-        let status = self.copier.terminate(GRACE + PATIENCE)?;
-        if !status.success() {
-            return Err(ended(
-                &format!("{} ({status})", self.copier.label()),
-                &self.copier.log(),
-            ));
-        }
+        end(&mut self.copier, GRACE + PATIENCE)?;
+        end(&mut self.interceptor, PATIENCE)?;
         Report::load(&self.report)
     }
 
@@ -141,6 +136,16 @@ pub(crate) fn ready_at(host: &Host, process: &mut Process, admin: SocketAddr) ->
     } else {
         Err(ended(process.label(), &process.log()))
     }
+}
+
+/// Ends a daemon as an operator would: what it has to say or to write at its end is part of it.
+pub(crate) fn end(process: &mut Process, patience: Duration) -> Result<()> {
+    let status = process.terminate(patience)?;
+    if !status.success() {
+        let who = format!("{} ({status})", process.label());
+        return Err(ended(&who, &process.log()));
+    }
+    Ok(())
 }
 
 /// Where daemons say how they are, on the loopback of their own hosts.

@@ -14,7 +14,7 @@ use millrace_lab::apps::{Nginx, Redis};
 use millrace_lab::recorder::{Recorder, RecorderConfig};
 use millrace_lab::{Error, Place, Result, Stage, StageOptions};
 
-pub(crate) use daemons::{admin, ready, ready_at};
+pub(crate) use daemons::{admin, end, ready, ready_at};
 
 use daemons::Daemons;
 use report::Report;

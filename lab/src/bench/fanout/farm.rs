@@ -7,7 +7,8 @@ use millrace_lab::apps::Nginx;
 use millrace_lab::cluster::{Cluster, ClusterOptions};
 use millrace_lab::{Error, Host, Place, Process, Result, binary};
 
-use crate::demo::ready_at;
+use super::PATIENCE;
+use crate::demo::{end, ready_at};
 
 /// The service.
 pub(super) const PORT: u16 = 80;
@@ -64,6 +65,12 @@ impl Farm {
             _servers: servers,
             cluster,
         })
+    }
+
+    /// Ends the interceptors as an operator would, and all else after them.
+    pub(super) fn end(mut self) -> Result<()> {
+        let mut interceptors = self.interceptors.iter_mut();
+        interceptors.try_for_each(|(_, interceptor)| end(interceptor, PATIENCE))
     }
 
     pub(super) fn interceptors(&self) -> usize {

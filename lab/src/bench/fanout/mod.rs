@@ -11,8 +11,9 @@ use millrace_lab::load::{Kind, Load};
 use millrace_lab::{Error, Process, Result, wait_for};
 use serde_json::Value;
 
+use crate::bench::programs::COPIER;
 use crate::demo::report::Report;
-use crate::demo::{admin, ended, ready, say};
+use crate::demo::{admin, end, ended, ready, say};
 use farm::{Farm, PORT};
 use table::table;
 
@@ -80,6 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             for form in Form::BOTH {
                 runs.push(measure(&farm, form, options)?);
             }
+            farm.end()?;
         }
     }
     say(&table(&runs));
@@ -110,10 +112,7 @@ fn once(farm: &Farm, form: Form, options: &Options) -> Result<Run> {
     let after = messages(farm)?;
     let shard = copier.thread_cpu_time("shard")?.saturating_sub(used.0);
     let process = copier.cpu_time()?.since(used.1).total();
-    let status = copier.terminate(PATIENCE)?;
-    if !status.success() {
-        return Err(ended(copier.label(), &copier.log()));
-    }
+    end(&mut copier, PATIENCE)?;
     Ok(Run {
         form,
         interceptors: farm.interceptors(),
@@ -144,7 +143,7 @@ fn start_copier(farm: &Farm, form: Form) -> Result<Process> {
         Form::Claims => arguments.extend(["-c", POOL]),
     }
     let log = live.host.file("copier.log");
-    let program = millrace_lab::binary("millrace-copier")?;
+    let program = millrace_lab::binary(COPIER)?;
     let mut process = live.host.spawn(program, &arguments, &[], &log)?;
     ready(&live.host, &mut process)?;
     Ok(process)

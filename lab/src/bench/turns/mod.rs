@@ -11,8 +11,9 @@ use clap::Args;
 use millrace_lab::fault::Fault;
 use millrace_lab::{Result, Stage};
 
+use super::channel::ChannelOptions;
 use super::programs::{Copier, Work};
-use super::{Served, Service, channel};
+use super::{Served, Service};
 use crate::demo::report::Report;
 use crate::demo::say;
 pub(super) use clients::{Asks, Clients};
@@ -41,7 +42,7 @@ pub(crate) struct Options {
     /// Ask redis for a key in place of nginx for a page
     #[arg(long)]
     redis: bool,
-    /// Replay with the protocol module for what is asked; it looks for requests that write
+    /// Replay with the protocol module for what is asked and with --read-only, so that it reads each request
     #[arg(long)]
     protocol: bool,
     /// Have tcpdump watch the target's device, too: what it sees is the target's own time
@@ -54,7 +55,7 @@ pub(crate) struct Options {
     #[arg(long, requires = "connections", value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     pause: Option<u64>,
     #[command(flatten)]
-    channel: channel::Options,
+    channel: ChannelOptions,
 }
 
 fn percent(text: &str) -> std::result::Result<f64, String> {
@@ -117,7 +118,9 @@ fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) ->
     });
     for (connections, pause) in cases {
         say(&format!(
-            "{connections} connections, {pause} us between turns"
+            "{connections} connections, {pause} us between turns{}{}",
+            if protocol.is_empty() { "" } else { ", " },
+            protocol.join(" ")
         ));
         let clients = Clients {
             asks,

@@ -7,8 +7,8 @@ use millrace_lab::{DEVICE, Result, Stage, binary, wait_for};
 use super::clients::Clients;
 use super::{CATCH_UP, Run};
 use crate::bench::Service;
-use crate::bench::programs::Copier;
-use crate::demo::ended;
+use crate::bench::programs::{COPIER, Copier};
+use crate::demo::end;
 
 /// How long the recorder may take to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub(super) fn run(
     let (services, name) = (service.live.to_string(), file.display().to_string());
     let arguments = ["record", "-x", &services, "-w", &name, "-i", DEVICE];
     let log = host.file("recorder.log");
-    let mut recorder = host.spawn(binary("millrace-copier")?, &arguments, &[], &log)?;
+    let mut recorder = host.spawn(binary(COPIER)?, &arguments, &[], &log)?;
     wait_for("the recording to begin", PATIENCE, || {
         !recorder.is_running() || recorder.log().contains("recording ")
     })?;
@@ -35,9 +35,7 @@ pub(super) fn run(
     let turns = clients.run(stage, service)?;
     let seconds = started.elapsed().as_secs_f64();
     std::thread::sleep(LAST_PACKETS);
-    if !recorder.terminate(PATIENCE)?.success() {
-        return Err(ended(recorder.label(), &recorder.log()));
-    }
+    end(&mut recorder, PATIENCE)?;
 
     let copier = Copier::replay(stage, service, &name, more)?;
     std::thread::sleep(Duration::from_secs_f64(seconds));
