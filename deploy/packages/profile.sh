@@ -49,3 +49,4 @@ rm -f "$here"/programs.llvm*.profdata
 mv "$work/merged" "$here/programs.llvm$version.profdata"
 sh "$here/profiled.sh" of > "$here/programs.profile-of"
 ls -l "$here/programs.llvm$version.profdata"
+echo "cargo does not see that the profile is another: cargo clean --release, then make build" >&2
