@@ -6,6 +6,7 @@ use clap::Args;
 use millrace_lab::{Result, Stage, binary};
 
 use super::programs::COPIER;
+use crate::demo::say;
 
 /// Part of the command line of a benchmark.
 #[derive(Clone, Copy, Debug, Args)]
@@ -31,17 +32,17 @@ impl Side {
     }
 }
 
+/// The whole of it.
 #[derive(Clone, Debug)]
 pub(super) enum Channel {
+    /// Without authentication.
     Plain,
     /// With the certificates of both sides.
-    Tls {
-        directory: PathBuf,
-    },
+    Tls { directory: PathBuf },
 }
 
 impl Channel {
-    /// With `--tls`, makes a CA and the certificates of both sides.
+    /// With `--tls`, makes a CA and the certificates of both sides, and says so to the reader of figures.
     pub(super) fn new(stage: &Stage, options: ChannelOptions) -> Result<Self> {
         if !options.tls {
             return Ok(Self::Plain);
@@ -52,6 +53,7 @@ impl Channel {
         let sides = [Side::Copier, Side::Interceptor].map(|side| ["--for", side.name()]);
         let arguments = [&["certs", "--dir", &shown][..], &sides.concat()].concat();
         host.check(binary(COPIER)?, &arguments)?;
+        say("copier and interceptor speak with mutual TLS");
         Ok(Self::Tls { directory })
     }
 
@@ -74,14 +76,6 @@ impl Channel {
             ]
         })
         .collect()
-    }
-
-    /// For the reader of figures.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Plain => "in plain text",
-            Self::Tls { .. } => "with mutual TLS",
-        }
     }
 }
 

@@ -131,7 +131,6 @@ impl<S> Served<S> {
         ));
         let stage = Stage::new(StageOptions::default())?;
         let channel = Channel::new(&stage, channel)?;
-        say(&format!("copier and interceptor speak {}", channel.name()));
         Ok(Self {
             service: Service::new(&stage, port, &channel)?,
             _servers: [start(&stage.live()?.host)?, start(&stage.target.host)?],
@@ -177,7 +176,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         ),
     ];
     let channel = Channel::new(&stage, options.channel)?;
-    say(&format!("copier and interceptor speak {}", channel.name()));
     let mut interceptor = programs::interceptor(&stage, &channel)?;
     let lasting = Duration::from_secs(options.seconds);
     let mut contests = Vec::new();

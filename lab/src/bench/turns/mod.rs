@@ -85,31 +85,29 @@ pub(super) struct Run {
 /// Runs it and prints its table.
 pub(super) fn run(options: &Options) -> Result<bool> {
     if options.redis {
-        let mut served = Served::keys(options.channel)?;
-        cases(options, &mut served.stage, &served.service, Asks::Key)?;
-        served.end()?;
+        cases(options, Served::keys(options.channel)?, Asks::Key)
     } else {
-        let mut served = Served::pages(options.channel)?;
-        cases(options, &mut served.stage, &served.service, Asks::Page)?;
-        served.end()?;
+        cases(options, Served::pages(options.channel)?, Asks::Page)
     }
-    Ok(true)
 }
 
-fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) -> Result<()> {
+fn cases<S>(options: &Options, mut served: Served<S>, asks: Asks) -> Result<bool> {
     if options.loss > 0.0 || options.response_loss > 0.0 {
         let [to, from] = [options.loss, options.response_loss].map(|loss| Fault {
             loss: loss / 100.0,
             ..Fault::none()
         });
-        stage.target.link.set_faults(to, from, 1)?;
+        served.stage.target.link.set_faults(to, from, 1)?;
     }
-    let stage = &*stage;
+    let (stage, service) = (&served.stage, &served.service);
     let module = format!("{}={}", service.live.port(), asks.module());
     let protocol: &[&str] = match options.protocol {
         true => &["--protocol", &module, "--read-only"],
         false => &[],
     };
+    if options.protocol {
+        say(&format!("the copier has {}", protocol.join(" ")));
+    }
     let lasting = Duration::from_secs(options.seconds);
     let mut runs = Vec::new();
     let case = options.connections.zip(options.pause);
@@ -118,9 +116,7 @@ fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) ->
     });
     for (connections, pause) in cases {
         say(&format!(
-            "{connections} connections, {pause} us between turns{}{}",
-            if protocol.is_empty() { "" } else { ", " },
-            protocol.join(" ")
+            "{connections} connections, {pause} us between turns"
         ));
         let clients = Clients {
             asks,
@@ -139,7 +135,8 @@ fn cases(options: &Options, stage: &mut Stage, service: &Service, asks: Asks) ->
         runs.push(run);
     }
     say(&table(&runs));
-    Ok(())
+    served.end()?;
+    Ok(true)
 }
 
 /// Copies what is captured while the clients ask; the copier has these options, too.
